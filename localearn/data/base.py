@@ -1,0 +1,66 @@
+"""What a trainer learns from: batches, and the data sets that give them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Split = Literal["train", "val", "test"]
+Kind = Literal["image", "vector", "graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's input.
+
+    x: (N, *input_shape) float. For a graph the rows are all its nodes.
+    y: (M,) int64 labels, 0..C-1, of the rows that count.
+    context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
+    nodes: (M,) int64 indices of the rows that y labels; None where y labels all N rows in order.
+    """
+
+    x: Tensor
+    y: Tensor
+    context: tuple[Tensor, ...] = ()
+    nodes: Tensor | None = None
+
+    def rows(self, per_row: Tensor) -> Tensor:
+        """Return the rows of an (N, ...) tensor that `y` labels, (M, ...)."""
+        return per_row if self.nodes is None else per_row.index_select(0, self.nodes)
+
+
+class Data(ABC):
+    """A data set, split in three, held whole on one device."""
+
+    name: str
+    kind: Kind
+    classes: int
+    input_shape: tuple[int, ...]  # of one row, without the batch dimension
+    sizes: dict[Split, int]  # labelled rows in each split
+    augmented: bool  # whether two passes over the training split may differ
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "Data":
+        """Return the same data on `device`."""
+
+    @abstractmethod
+    def batches(
+        self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
+    ) -> Iterator[Batch]:
+        """Yield the batches of one pass over `split`.
+
+        With a generator the rows are shuffled and, in the training split, augmented; every random number comes from
+        it, the order first. Without one they come in order, as they are. `skip` leaves out the first batches of the
+        pass without drawing their augmentation, so that an interrupted epoch goes on where it stopped.
+        """
+
+    @abstractmethod
+    def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "Data":
+        """Return data whose training and validation x are `fn(x, *context)`, computed once (see greedy schedules)."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the arrays, the split and the normalisation: equal for equal data alone."""

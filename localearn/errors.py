@@ -1,0 +1,22 @@
+"""What can go wrong in a way that the user can mend.
+
+Every door prints a `UserError` as it stands, without a traceback, and exits with status 2. So its message says, in one
+or two lines, what is wrong, where, and what would work.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can mend: a wrong name, a missing file, options that contradict each other."""
+
+
+class Unsupported(UserError):
+    """A rule that cannot serve this net or these data; the message names both and what would work."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known name, or an empty string where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
