@@ -1,0 +1,74 @@
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from localearn.errors import UserError
+from localearn.nets.layers import activation as activation_layer
+from localearn.nets.layers import check_dropout, check_widths, choose
+from localearn.nets.net import Block, Net
+
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {
+    "none": lambda channels: nn.Identity(),
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(math.gcd(channels, 32), channels),
+}
+POOLS: Mapping[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+
+
+class CNN(Net):
+    """Convolutional blocks: Conv2d, then normalisation, activation, pooling, dropout.
+
+    input_shape: (channels, height, width). classes: C.
+    channels: each block's output channels. kernel_size: odd; the map's size is kept by padding.
+    pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
+    pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int] = (3, 32, 32),
+        classes: int = 10,
+        *,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        kernel_size: int = 3,
+        norm: str = "batch",
+        activation: str = "relu",
+        pool: int | Sequence[int] = 2,
+        pooling: str = "max",
+        dropout: float = 0.0,
+    ):
+        shape = tuple(input_shape)
+        if len(shape) != 3:
+            raise UserError(f"a CNN takes images, rows of shape (channels, height, width), not {shape}; use net=mlp")
+        widths = check_widths("channels", channels)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise UserError(f"kernel_size must be odd and positive, so that padding keeps the map's size, not {kernel_size}")
+        check_dropout(dropout)
+        windows = [pool] * len(widths) if isinstance(pool, int) else list(pool)
+        _check_pools(windows, widths, min(shape[1:]))
+        normalise, pool_layer = choose("norm", norm, NORMS), choose("pooling", pooling, POOLS)
+        blocks = []
+        for (n_in, n_out), window in zip(itertools.pairwise((shape[0], *widths)), windows, strict=True):
+            post = [normalise(n_out), activation_layer(activation)]
+            post += [pool_layer(window)] if window > 1 else []
+            post += [nn.Dropout(dropout)] if dropout else []
+            # A normalisation that subtracts the channel's mean takes the convolution's bias with it.
+            conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=norm != "batch")
+            blocks.append(Block(conv, nn.Sequential(*(p for p in post if not isinstance(p, nn.Identity)))))
+        readout = nn.Linear(widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows), classes)
+        super().__init__(blocks, readout, input_shape=shape)
+
+
+def _pooled(size: int, windows: Sequence[int]) -> int:
+    for window in windows:
+        size //= window
+    return size
+
+
+def _check_pools(windows: Sequence[int], channels: Sequence[int], side: int) -> None:
+    if len(windows) != len(channels) or not all(isinstance(w, int) and w >= 1 for w in windows):
+        raise UserError(f"pool must be a window >= 1, or one for each of the {len(channels)} blocks, not {list(windows)}")
+    if _pooled(side, windows) < 1:
+        raise UserError(f"pooling by {list(windows)} leaves nothing of a side of {side}; pool less, or use fewer blocks")

@@ -1,0 +1,48 @@
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from localearn.nets.layers import activation as activation_layer
+from localearn.nets.layers import check_dropout, check_widths, choose
+from localearn.nets.net import Block, Net
+
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {
+    "none": lambda width: nn.Identity(),
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+}
+
+
+class MLP(Net):
+    """Fully connected blocks: Linear, then normalisation, activation, dropout.
+
+    input_shape: a row's shape, or its size; rows are flattened.
+    classes: C.
+    widths: the hidden widths n_1..n_L.
+    activation: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid or identity. norm: none, batch or layer.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...] | int = (784,),
+        classes: int = 10,
+        *,
+        widths: Sequence[int] = (1000, 1000),
+        activation: str = "relu",
+        norm: str = "none",
+        dropout: float = 0.0,
+        bias: bool = True,
+    ):
+        shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+        normalise = choose("norm", norm, NORMS)
+        check_dropout(dropout)
+        sizes = (math.prod(shape), *check_widths("widths", widths))
+        blocks = []
+        for n_in, n_out in itertools.pairwise(sizes):
+            post = [normalise(n_out), activation_layer(activation), nn.Dropout(dropout)]
+            kept = [layer for layer in post if not isinstance(layer, nn.Identity) and getattr(layer, "p", 1)]
+            blocks.append(Block(nn.Linear(n_in, n_out, bias=bias), nn.Sequential(*kept)))
+        readout = nn.Linear(sizes[-1], classes, bias=bias)
+        super().__init__(blocks, readout, input_shape=shape, stem=nn.Flatten() if len(shape) > 1 else None)

@@ -1,0 +1,126 @@
+"""A net is blocks and a readout: the one shape that every learning rule works on."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from localearn.errors import UserError
+
+
+class Block(nn.Module):
+    """One step of a net: z = op(h, *context), h' = post(z).
+
+    op: the map with parameters (Linear, Conv2d, GCNConv, ...).
+    post: what follows it (normalisation, activation, pooling, dropout); the identity where nothing does.
+    """
+
+    def __init__(self, op: nn.Module, post: nn.Module | None = None):
+        super().__init__()
+        self.op = op
+        self.post = nn.Identity() if post is None else post
+
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Map h_{k-1}, (N, ...), to h_k, (N, ...)."""
+        return self.post(self.op(h, *context))
+
+
+class Net(nn.Module):
+    """h_0 = stem(x); h_k = block_k(h_{k-1}); logits = readout(flatten(h_L)).
+
+    blocks: one at least, first to last.
+    readout: a map from the flattened h_L, (N, n_L), to the logits, (N, C).
+    input_shape: the shape of one row of x, without the batch dimension.
+    stem: what happens to x before the first block; it has no parameters (flattening, dropout of the input).
+    graph: whether the blocks take `edge_index` beside h; the rows are then a graph's nodes.
+
+    Attributes set from one dry run of a single row: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
+    `classes`, C.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[Block],
+        readout: nn.Module,
+        *,
+        input_shape: tuple[int, ...],
+        stem: nn.Module | None = None,
+        graph: bool = False,
+    ):
+        super().__init__()
+        self.stem = nn.Identity() if stem is None else stem
+        self.blocks = nn.ModuleList(blocks)
+        self.readout = readout
+        self.input_shape = tuple(input_shape)
+        self.graph = graph
+        if not self.blocks:
+            raise UserError("a net needs at least one block beside its readout; add a hidden layer")
+        if any(True for _ in self.stem.parameters()):
+            raise UserError("a net's stem has no parameters; make what has them a block")
+        self.shapes, self.classes = self._dry_run()
+        self.widths = tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def depth(self) -> int:
+        """The number L of blocks; the readout is not counted."""
+        return len(self.blocks)
+
+    def block(self, k: int) -> Block:
+        """Return the block that computes h_{k+1} from h_k, k = 0..L-1."""
+        block = self.blocks[k]
+        assert isinstance(block, Block)
+        return block
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Map x, (N, *input_shape), to logits, (N, C)."""
+        return self.readout(self.hidden(x, *context).flatten(1))
+
+    def hidden(self, x: Tensor, *context: Tensor, depth: int | None = None) -> Tensor:
+        """Return h_depth, (N, *shapes[depth - 1]); h_L where depth is None, h_0 where it is 0."""
+        h = self.stem(x)
+        for block in list(self.blocks)[:depth]:
+            h = block(h, *context)
+        return h
+
+    def outputs(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield h_1, ..., h_L, each (N, *shapes[k])."""
+        h = self.stem(x)
+        for block in self.blocks:
+            h = block(h, *context)
+            yield h
+
+    def couples_rows(self) -> bool:
+        """Whether a row of the output depends on other rows of the input (edges; batch statistics in training)."""
+        batch_norm = torch.nn.modules.batchnorm._BatchNorm
+        return self.graph or any(isinstance(m, batch_norm) for m in self.modules())
+
+    @staticmethod
+    def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
+        """Turn a user's own `nn.Sequential` into a Net that shares its layers, so that training the one trains the other.
+
+        Each parametric layer but normalisation starts a block, what follows it is that block's post, what comes before
+        the first is the stem, and the last layer, a Linear, is the readout.
+        input_shape: a row's shape; needed unless the first parametric layer is a Linear.
+        """
+        from localearn.nets.sequential import parts
+
+        return Net(**parts(model, input_shape))
+
+    def _dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+        parameter = next(self.parameters())
+        row = torch.zeros(1, *self.input_shape, device=parameter.device, dtype=parameter.dtype)
+        loop = torch.zeros(2, 1, dtype=torch.long, device=parameter.device)
+        context = (loop,) if self.graph else ()
+        modes = {module: module.training for module in self.modules()}
+        self.eval()  # so that one row passes through batch normalisation and no statistic moves
+        try:
+            with torch.no_grad():
+                outputs = list(self.outputs(row, *context))
+                logits = self.readout(outputs[-1].flatten(1))
+        except RuntimeError as error:
+            raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[1]

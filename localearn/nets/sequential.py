@@ -1,0 +1,64 @@
+"""How an `nn.Sequential` falls into stem, blocks and readout."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from localearn.errors import UserError
+from localearn.nets.net import Block
+
+NORMALISATIONS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+
+def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`."""
+    layers = list(_flat(model))
+    starts = [i for i, layer in enumerate(layers) if _starts_block(layer)]
+    if len(starts) < 2:
+        raise UserError(f"a Sequential needs a hidden parametric layer and a Linear readout; it has {len(starts)} in all")
+    readout = layers[starts[-1]]
+    if not isinstance(readout, nn.Linear):
+        raise UserError(f"the last parametric layer is the readout and must be Linear, not {type(readout).__name__}")
+    if starts[-1] != len(layers) - 1:
+        after = ", ".join(type(layer).__name__ for layer in layers[starts[-1] + 1 :])
+        raise UserError(f"nothing may follow the readout, whose outputs are logits; remove {after}")
+    blocks = [
+        Block(layers[start], nn.Sequential(*layers[start + 1 : end]) if end > start + 1 else None)
+        for start, end in zip(starts, starts[1:], strict=False)
+    ]
+    return {
+        "blocks": blocks,
+        "readout": readout,
+        "input_shape": input_shape or _input_shape(layers[starts[0]]),
+        "stem": nn.Sequential(*layers[: starts[0]]) if starts[0] else None,
+    }
+
+
+def _flat(model: nn.Sequential) -> Iterator[nn.Module]:
+    for layer in model:
+        if isinstance(layer, nn.Sequential):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _starts_block(layer: nn.Module) -> bool:
+    # A PReLU's slope belongs to the layer before it, as a normalisation's scale does.
+    belongs_to_post = isinstance(layer, (*NORMALISATIONS, nn.PReLU))
+    return not belongs_to_post and any(True for _ in layer.parameters())
+
+
+def _input_shape(first: nn.Module) -> tuple[int, ...]:
+    if isinstance(first, nn.Linear):
+        return (first.in_features,)
+    raise UserError(
+        f"from_sequential cannot tell the input's shape from a {type(first).__name__}; "
+        "give it, say input_shape=(3, 32, 32)"
+    )
