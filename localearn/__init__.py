@@ -1,0 +1,28 @@
+"""localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
+
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported, UserError
+from localearn.nets import CNN, GNN, MLP, Block, Net
+from localearn.trainers import Backprop, DirectFeedbackAlignment, ForwardGradient, MonoForward, Trainer
+from localearn.training import Record, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CNN",
+    "GNN",
+    "MLP",
+    "Backprop",
+    "Batch",
+    "Block",
+    "Data",
+    "DirectFeedbackAlignment",
+    "ForwardGradient",
+    "MonoForward",
+    "Net",
+    "Record",
+    "Trainer",
+    "Unsupported",
+    "UserError",
+    "fit",
+]

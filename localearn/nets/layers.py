@@ -20,6 +20,14 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
 }
 
+NORMALISATIONS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
 
 def choose(what: str, name: str, choices: Mapping[str, T]) -> T:
     """Return `choices[name]`, or raise a UserError that lists the choices."""

@@ -6,15 +6,8 @@ from typing import Any
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.layers import NORMALISATIONS
 from localearn.nets.net import Block
-
-NORMALISATIONS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 
 
 def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:

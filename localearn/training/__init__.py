@@ -1,0 +1,5 @@
+from localearn.training.fit import fit, train
+from localearn.training.record import Record
+from localearn.training.settings import Settings
+
+__all__ = ["Record", "Settings", "fit", "train"]

@@ -1,0 +1,132 @@
+"""What the doors share: composing a configuration, the help page, errors in a line or two, exit statuses."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from localearn.errors import UserError, suggestion
+
+CONF = Path(__file__).parent / "conf"
+GROUPS = ("algo", "dataset", "net", "optim", "schedule")
+
+Door = Callable[[list[str]], int]
+
+
+def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
+    """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = any(re.fullmatch(r"debug=(true|1|yes|on)", a, re.IGNORECASE) for a in arguments)
+    try:
+        return door(arguments)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone; a second complaint would go nowhere either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, dict[str, str]]:
+    """Return the configuration with these overrides, and the names chosen for algo, dataset and net.
+
+    Raises UserError, with the nearest known name, for a key, a group or a choice that is not there.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        try:
+            config = hydra.compose("config", [*search, *overrides], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error)) from error
+    chosen = chosen_names(config.hydra.runtime.choices)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return config, chosen
+
+
+def chosen_names(choices: Any) -> dict[str, str]:
+    """Return what was chosen for algo, dataset and net, fit for a file's name."""
+    return {group: str(choices[group]).replace("/", "-") for group in ("algo", "dataset", "net")}
+
+
+def explain(error: Exception) -> str:
+    """Return what was wrong with a configuration, in a line or two, with the nearest known name."""
+    from hydra.errors import MissingConfigException
+
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
+    key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
+    if key:
+        name = key[1] or key[2]
+        return f"no key {name!r}{suggestion(name, [*GROUPS, *known_keys()])}; --help lists the groups, --cfg job the keys"
+    parse = re.search(r"Error parsing override '(.*)'", text)
+    if parse:
+        return f"cannot read {parse[1]!r}; write key=value, say epochs=5"
+    return text.splitlines()[0]
+
+
+def known_keys() -> Iterator[str]:
+    """Yield the configuration's keys, dotted, over all choices of every group."""
+    from omegaconf import DictConfig, OmegaConf
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for name in node:
+            yield f"{prefix}{name}"
+            child = node._get_node(name)
+            if isinstance(child, DictConfig):
+                yield from walk(child, f"{prefix}{name}.")
+
+    for path in CONF.rglob("*.yaml"):
+        global_package = "@package _global_" in path.read_text()
+        prefix = "" if global_package or path.parent == CONF else f"{path.parent.name}."
+        yield from walk(OmegaConf.load(path), prefix)
+
+
+def choices_page(config_dir: str | None = None) -> str:
+    """Return every group's choices, with the line that each file has on itself."""
+    lines = []
+    for group in GROUPS:
+        lines.append(f"{group}=")
+        folders = [CONF / group] + ([Path(config_dir) / group] if config_dir else [])
+        for path in sorted(p for folder in folders for p in folder.glob("*.yaml")):
+            comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
+            about = next((c for c in comments if not c.startswith("@package")), "")
+            lines.append(f"  {path.stem:<28}{about}")
+    return "\n".join(lines)
+
+
+def take_option(arguments: list[str], *names: str) -> str | None:
+    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value, None where it is not there."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in names:
+            continue
+        if equals:
+            del arguments[index]
+            return value
+        if index + 1 == len(arguments):
+            raise UserError(f"{flag} needs a value")
+        value = arguments[index + 1]
+        del arguments[index : index + 2]
+        return value
+    return None

@@ -1,0 +1,100 @@
+"""`python -m localearn.run`: train one rule on one data set."""
+
+import os
+import sys
+import time
+
+STARTED_S = time.perf_counter()
+
+from localearn import cli  # noqa: E402 - the clock starts before the imports do
+from localearn.training.record import Record  # noqa: E402
+
+HELP = """\
+python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]
+
+Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
+metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
+
+  out=DIR            the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given
+  resume=DIR         go on with an interrupted run
+  algo._target_=my_rules.MyRule     your own rule, from a module in this folder
+  --config-dir DIR   your own yaml files: DIR/algo/my_rule.yaml becomes algo=my_rule
+  -m                 a sweep: -m seed=0,1,2 algo=backprop,mono_forward
+  --cfg job          show the configuration, do not train
+  --help             this page
+
+{choices}
+
+Keys, among others: seed, epochs, batch_size, optim.lr, patience, precision=fp32|bf16, device=auto|cpu|cuda|mps,
+energy.country, log=tensorboard, debug=true. --cfg job shows them all, with the chosen files' values.
+Exit status: 0 completed, 2 an error that you can mend, 3 diverged, 130 or 143 interrupted by Ctrl-C or SIGTERM.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Train, or show what would be trained; return the exit status."""
+    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    if {"-h", "--help"} & set(arguments):
+        print(HELP.format(choices=cli.choices_page(config_dir)), end="")
+        return 0
+    if any(argument.startswith("-") for argument in arguments):
+        return _through_hydra(arguments, config_dir)
+    from localearn.training.experiment import execute, resumed
+
+    folder = next((a.split("=", 1)[1] for a in arguments if a.startswith("resume=")), None)
+    config, choices = resumed(folder, arguments) if folder else cli.compose(arguments, config_dir)
+    return report(execute(config, choices, started_s=STARTED_S))
+
+
+def report(record: Record) -> int:
+    """Print what came of a run and return the exit status that says it."""
+    out = record.config.get("out")
+    if record.status == "completed":
+        assert record.test_accuracy is not None
+        joules = record.energy.get("train_j")
+        energy = "energy absent" if joules is None else f"{joules:,.1f} J {record.energy['label']}"
+        print(
+            f"{record.algo} on {record.dataset}: test accuracy {100 * record.test_accuracy:.2f} %, "
+            f"{record.passes:g} passes, training {record.train_s:.1f} s, {energy}; {out}"
+        )
+        return 0
+    print(f"{record.status}: {record.error}", file=sys.stderr)
+    if record.status == "interrupted":
+        print(f"go on with: python -m localearn.run resume={out}", file=sys.stderr)
+        return 128 + int(record.diagnostics["signal"])
+    print(f"the last good checkpoint and the record are in {out}", file=sys.stderr)
+    return 3
+
+
+def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
+    """Let Hydra read the flags that are its own: sweeps, --cfg, --info."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from localearn.errors import UserError
+    from localearn.training.experiment import execute
+
+    worst = 0
+
+    def task(config: DictConfig) -> None:
+        nonlocal worst
+        status = report(execute(config, cli.chosen_names(HydraConfig.get().runtime.choices)))
+        if status > 128:
+            sys.exit(status)
+        worst = max(worst, status)
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
+    extra = [] if config_dir is None else ["--config-dir", config_dir]
+    sys.argv = [sys.argv[0], *extra, *arguments]
+    try:
+        hydra.main(config_path=str(cli.CONF), config_name="config", version_base=None)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(cli.explain(error)) from error
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_door(main))

@@ -1,0 +1,98 @@
+"""The contract of a learning rule."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported
+from localearn.nets import Net
+
+if TYPE_CHECKING:
+    from localearn.training import Record
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with parameters, optimizer, schedule and early stopping of its own.
+
+    parameters: what the stage trains.
+    start: the blocks before this one are frozen, so their output is the stage's input, computed once where it is fixed.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    start: int = 0
+
+
+class Trainer(nn.Module, ABC):
+    """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
+
+    A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns beside
+    the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed with
+    the rest. A rule is final: nobody subclasses a concrete one.
+    """
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.supports(net)
+        self.net = net
+        self.stage = 0
+
+    @classmethod
+    def supports(cls, net: Net, data: Data | None = None) -> None:
+        """Raise `Unsupported` unless the rule can train this net (on these data); the message says what would work.
+
+        A rule that overrides it calls `super().supports(net, data)` first.
+        """
+        if data is None:
+            return
+        if net.graph != (data.kind == "graph"):
+            have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gnn")
+            raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
+        if net.input_shape != tuple(data.input_shape):
+            raise Unsupported(f"the net takes rows of shape {net.input_shape}, {data.name} has {tuple(data.input_shape)}")
+        if net.classes != data.classes:
+            raise Unsupported(f"the net tells {net.classes} classes apart, {data.name} has {data.classes}")
+
+    @abstractmethod
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` of the stage's parameters, None on entry, and return detached scalars, `loss` among them.
+
+        The gradient is that of a batch mean. Nothing here may wait for the device (no `.item()`, no branch on a tensor).
+        """
+
+    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return (N, C) scores whose largest names the class; they are logits, for their cross-entropy is reported."""
+        return self.net(x, *context)
+
+    def stages(self) -> list[Stage]:
+        """Return what is trained one after another; one stage with all parameters unless a rule is greedy."""
+        return [Stage("all", tuple(p for p in self.parameters() if p.requires_grad))]
+
+    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return what `gradients` takes as `batch.x` in this stage: x, or the output of the frozen blocks."""
+        return x
+
+    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Return (N, C) scores from what `stage_input` gave."""
+        return self.scores(h, *context)
+
+    def enter(self, stage: int) -> None:
+        """Begin a stage: `gradients`, `stage_input` and `stage_scores` are about it from now on."""
+        self.stage = stage
+
+    def fit(self, data: Data, epochs: int = 10, **options: Any) -> "Record":
+        """Train on `data` and return the record of the run; the options are those of `localearn.training.fit`."""
+        # The one import against the grain, for the sake of `MonoForward(net).fit(data)`.
+        from localearn.training import fit
+
+        return fit(self, data, epochs=epochs, **options)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy, a scalar, of (N, C) logits over the labelled rows of a batch."""
+    return F.cross_entropy(batch.rows(logits), batch.y)

@@ -1,0 +1,47 @@
+"""Rules that estimate a gradient from forward passes alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from localearn.data import Batch
+from localearn.nets.layers import NORMALISATIONS
+from localearn.trainers.base import Trainer, cross_entropy
+
+
+class EstimatorTrainer(Trainer):
+    """What the estimators share: a net's loss and a module's output as pure functions, fit for `torch.func`."""
+
+    def loss_at(self, parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean cross-entropy of the net with these parameters, and its buffers as the pass leaves them.
+
+        The buffers are copies, because a transformed function may not change what it has captured.
+        """
+        buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+        logits = functional_call(self.net, (parameters, buffers), (batch.x, *batch.context))
+        return cross_entropy(logits, batch), buffers
+
+    @staticmethod
+    @torch.no_grad()
+    def keep_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> None:
+        """Write running statistics back, as an ordinary pass would have left them."""
+        for name, buffer in module.named_buffers():
+            buffer.copy_(buffers[name])
+
+    @contextmanager
+    def float32_normalisation(self) -> Iterator[None]:
+        """Normalise in float32 for the while, whatever the precision.
+
+        The forward-mode derivative of a normalisation of bfloat16 values is float32, which the next convolution refuses
+        beside its bfloat16 input; from float32 values autocast casts both alike.
+        """
+        layers = [m for m in self.net.modules() if isinstance(m, NORMALISATIONS)]
+        hooks = [m.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:])) for m in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()

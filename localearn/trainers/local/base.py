@@ -1,0 +1,90 @@
+"""Rules whose every block has a loss of its own."""
+
+from abc import abstractmethod
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from localearn.data import Batch
+from localearn.errors import UserError
+from localearn.nets import Net
+from localearn.trainers.base import Stage, Trainer
+
+Schedule = Literal["joint", "greedy"]
+
+
+class LocalTrainer(Trainer):
+    """Block k follows the gradient of its own loss, its input being a constant: d loss_k / d theta_k at fixed h_{k-1}.
+
+    schedule: "joint" steps all blocks on each batch, first to last; "greedy" trains one block after another, each to
+    its own end, on features of the frozen blocks before it (as evaluated: without dropout, with running statistics).
+    A block's graph is dropped as soon as its gradient is taken, so activation memory does not grow with depth.
+    """
+
+    def __init__(self, net: Net, schedule: Schedule = "joint"):
+        super().__init__(net)
+        if schedule not in get_args(Schedule):
+            raise UserError(f"schedule is {' or '.join(get_args(Schedule))}, not {schedule!r}")
+        self.schedule = schedule
+
+    @abstractmethod
+    def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of block k, 0..L-1, from its output h_{k+1}, (N, *shapes[k])."""
+
+    @abstractmethod
+    def block_parameters(self, k: int) -> list[nn.Parameter]:
+        """Return what the loss of block k trains: the block's own parameters and those of its head."""
+
+    @abstractmethod
+    def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
+        """Return (N, C) scores from h_start, predicting with blocks start..stop-1 alone."""
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` block by block; return the sum of the blocks' losses and each one's."""
+        start, stop = self._span()
+        h = self.net.stem(batch.x) if start == 0 else batch.x
+        losses = {}
+        for k in range(start, stop):
+            h = self.net.block(k)(h.detach(), *batch.context)
+            loss = self.block_loss(k, h, batch)
+            loss.backward()
+            losses[f"loss_{k + 1}"] = loss.detach()
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the whole net's scores, (N, C)."""
+        return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
+
+    def stages(self) -> list[Stage]:
+        """Return one stage for all blocks, or one a block where the schedule is greedy."""
+        blocks = [tuple(self.block_parameters(k)) for k in range(self.net.depth)]
+        if self.schedule == "joint":
+            return [Stage("all blocks", sum(blocks, ()))]
+        return [Stage(f"block {k + 1}", parameters, start=k) for k, parameters in enumerate(blocks)]
+
+    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the output of the frozen blocks: x itself for the first stage."""
+        start, _ = self._span()
+        return self.net.hidden(x, *context, depth=start) if start else x
+
+    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Return (N, C) scores of the blocks trained so far, as far as they can be told from the stage's input."""
+        start, stop = self._span()
+        return self.block_scores(self.net.stem(h) if start == 0 else h, *context, start=start, stop=stop)
+
+    def enter(self, stage: int) -> None:
+        """Begin a stage; in a greedy schedule the blocks before its own are frozen and evaluated."""
+        super().enter(stage)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "LocalTrainer":
+        """Set training mode, but for the blocks that the stage has frozen."""
+        super().train(mode)
+        start, _ = self._span()
+        for block in self.net.blocks[:start]:
+            block.eval()
+        return self
+
+    def _span(self) -> tuple[int, int]:
+        return (0, self.net.depth) if self.schedule == "joint" else (self.stage, self.stage + 1)

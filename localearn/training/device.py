@@ -1,0 +1,100 @@
+"""Where a run computes, how precisely, and from which random numbers."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from localearn.errors import UserError
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` is a GPU where there is one. Raises UserError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps is not there; use device=cpu")
+    return device
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Return the device's type, name, threads and memory_bytes, for a record."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {"type": "cuda", "name": properties.name, "threads": None, "memory_bytes": properties.total_memory}
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+    return {"type": device.type, "name": _cpu_name(), "threads": torch.get_num_threads(), "memory_bytes": pages}
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what was queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a step runs at this precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Use deterministic algorithms alone for the while, and put things back afterwards."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its handle is made
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def derived_seed(*parts: int) -> int:
+    """Return a seed, 0..2^63 - 1, that depends on every part and is unrelated for unequal parts."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the state of the global generators that the rules and dropout draw from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,268 @@
+"""The loop that trains any rule: stages, epochs, validation, early stopping, checkpoints."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from localearn.data import Batch, Data
+from localearn.energy import Meter
+from localearn.training.device import autocast, derived_seed, random_state, set_random_state
+from localearn.training.early_stopping import EarlyStopping
+from localearn.training.evaluate import evaluate
+from localearn.training.folder import RunFolder
+from localearn.training.interrupt import Interrupt
+from localearn.training.memory import PeakMemory
+from localearn.training.progress import Progress
+from localearn.training.settings import Settings
+from localearn.trainers.base import Stage, Trainer
+
+
+class Diverged(Exception):  # noqa: N818 - a way for a run to end, not a fault of the program
+    """A loss was not finite."""
+
+
+class Interrupted(Exception):  # noqa: N818 - likewise
+    """A signal ended the run; `signum` says which."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"interrupted by signal {signum}")
+        self.signum = signum
+
+
+@dataclass
+class Position:
+    """How far a run has come: epochs done in the stage, batches done in the epoch after them."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    passes: float = 0.0
+
+
+class Loop:
+    """Trains one rule on one data set, both on the device already.
+
+    Every epoch draws from generators seeded by (seed, stage, epoch), so a run resumed at any point goes on with the
+    numbers of the run that was never stopped. Nothing inside an epoch waits for the device: sums of the metrics stay
+    there and are read once, at its end.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Data,
+        settings: Settings,
+        device: torch.device,
+        meter: Meter,
+        progress: Progress,
+        folder: RunFolder | None = None,
+    ):
+        self.trainer, self.data, self.settings, self.device = trainer, data, settings, device
+        self.meter, self.progress, self.folder = meter, progress, folder
+        self.autocast = autocast(device, settings.precision)
+        self.stages = trainer.stages()
+        self.position = Position()
+        self.history: list[dict[str, Any]] = []
+        self.best_epochs: list[int] = []
+        self.peak_memory: dict[str, int | None] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._rows_seen = 0
+        self._resumed: dict[str, Any] | None = None
+
+    def run(self, interrupt: Interrupt) -> None:
+        """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, and `Diverged`."""
+        memory = PeakMemory(self.device)
+        try:
+            for index in range(self.position.stage, len(self.stages)):
+                self._stage(index, interrupt)
+        finally:
+            now = memory.read()
+            self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Return loss and accuracy of the whole trained net over a split."""
+        self.trainer.eval()
+        with self.meter.window("eval"):
+            return evaluate(
+                self.trainer.scores, self.data, split, self.settings.eval_batch_size, self.autocast  # pyright: ignore
+            )
+
+    def _stage(self, index: int, interrupt: Interrupt) -> None:
+        stage, settings = self.stages[index], self.settings
+        if index != self.position.stage:
+            self.position = Position(stage=index, passes=self.position.passes)
+        self.trainer.enter(index)
+        with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
+            data, cached = self._stage_data(index, stage)
+        optimizer = settings.optim(stage.parameters)
+        schedule = settings.schedule(optimizer) if settings.schedule else None
+        stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
+        parts = {"optimizer": optimizer, "stopping": stopping} | ({"schedule": schedule} if schedule else {})
+        self._load_parts(parts)
+        batches = -(-data.sizes["train"] // settings.batch_size) if data.kind != "graph" else 1
+        self.progress.start(stage.name, settings.epochs, batches, self.position.epoch)
+        while self.position.epoch < settings.epochs and not stopping.done:
+            rate = optimizer.param_groups[0]["lr"]
+            with self.meter.window("train"):
+                self._epoch(stage, data, cached, optimizer, interrupt)
+            if interrupt.signum is not None and self.position.batch:
+                self._save(parts)
+                raise Interrupted(interrupt.signum)
+            line = self._close_epoch(index, data, cached, rate)
+            if schedule:
+                _step_schedule(schedule, line)
+            stopping.update(line, self.position.epoch, self.trainer)
+            self._save(parts)
+            self.progress.epoch(line)
+            if interrupt.signum is not None:
+                raise Interrupted(interrupt.signum)
+        stopping.restore(self.trainer)
+        self.best_epochs.append(stopping.best_epoch)
+
+    def _stage_data(self, index: int, stage: Stage) -> tuple[Data, bool]:
+        """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
+        if stage.start == 0 or self.data.augmented:
+            return self.data, False
+        width = math.prod(self.trainer.net.shapes[stage.start - 1])
+        rows = self.data.sizes["train"] + self.data.sizes["val"]
+        if 4 * width * rows > self.settings.feature_cache_bytes:
+            return self.data, False
+        self.trainer.eval()
+        features = torch.no_grad()(self.trainer.stage_input)
+        return self.data.features(f"stage-{index}", features, self.settings.eval_batch_size), True
+
+    def _epoch(
+        self, stage: Stage, data: Data, cached: bool, optimizer: torch.optim.Optimizer, interrupt: Interrupt
+    ) -> None:
+        position, trainer = self.position, self.trainer
+        trainer.train()
+        seed = derived_seed(self.settings.seed, position.stage, position.epoch)
+        order = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(derived_seed(seed, 1))
+        batches = data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
+        if position.batch and self._resumed:
+            order.set_state(self._resumed["order"].cpu())
+            set_random_state(self.device, {k: v.cpu() for k, v in self._resumed["random"].items()})
+        self._resumed = None
+        for batch in batches:
+            if stage.start and not cached:
+                batch = self._through_frozen_blocks(batch)
+            self._step(batch, stage, optimizer)
+            position.batch += 1
+            self.progress.batch()
+            if interrupt.signum is not None:
+                self._order_state = order.get_state()
+                return
+        position.batch = 0
+
+    @torch.no_grad()
+    def _through_frozen_blocks(self, batch: Batch) -> Batch:
+        with self.autocast:
+            return replace(batch, x=self.trainer.stage_input(batch.x, *batch.context))
+
+    def _step(self, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            metrics = self.trainer.gradients(batch)
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(stage.parameters, self.settings.clip_norm)
+        optimizer.step()
+        rows = len(batch.y)
+        self._rows_seen += rows
+        for name, value in metrics.items():
+            if name in self._sums:
+                self._sums[name].add_(value, alpha=rows)
+            else:
+                self._sums[name] = value.float() * rows
+
+    def _close_epoch(self, index: int, data: Data, cached: bool, rate: float | Tensor) -> dict[str, Any]:
+        """Validate, and return the epoch's line of metrics; the position moves to the next epoch."""
+        sums = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
+        means = {name: total / self._rows_seen for name, total in sums.items()}
+        self.trainer.eval()
+        scores = self.trainer.stage_scores if cached else self._scores_from_x
+        with self.meter.window("eval"):
+            validation = evaluate(scores, data, "val", self.settings.eval_batch_size, self.autocast)
+        if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
+            raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
+        self.position.epoch += 1
+        self.position.passes += 1
+        train_s = self.meter.duration_s("train")
+        seconds = train_s - (self.history[-1]["train_s"] if self.history else 0.0)
+        line = {
+            "stage": index,
+            "epoch": self.position.epoch,
+            "passes": self.position.passes,
+            "train_loss": means.pop("loss"),
+            "val_loss": validation["loss"],
+            "val_accuracy": validation["accuracy"],
+            "lr": float(rate),
+            "train_s": train_s,
+            "train_j": self.meter.energy_j("train"),
+            "samples_per_s": self._rows_seen / seconds,
+            **means,
+        }
+        self._sums, self._rows_seen = {}, 0
+        self.history.append(line)
+        return line
+
+    def _scores_from_x(self, x: Tensor, *context: Tensor) -> Tensor:
+        return self.trainer.stage_scores(self.trainer.stage_input(x, *context), *context)
+
+    def _save(self, parts: dict[str, Any]) -> None:
+        if self.folder is None:
+            return
+        with self.meter.window("checkpoint"):
+            middle = {}
+            if self.position.batch:
+                middle = {"order": self._order_state, "random": random_state(self.device)}
+            state = {
+                "position": vars(self.position).copy(),
+                "trainer": self.trainer.state_dict(),
+                "parts": {name: part.state_dict() for name, part in parts.items()},
+                "history": self.history,
+                "best_epochs": self.best_epochs,
+                "sums": self._sums,
+                "rows_seen": self._rows_seen,
+                "middle": middle,
+                "peak_memory": self.peak_memory,
+                "meter": self.meter.state(),
+            }
+            self.folder.save_checkpoint(state)
+            if not self.position.batch:
+                self.folder.append_metrics(self.history[-1])
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.position = Position(**state["position"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.history, self.best_epochs = state["history"], state["best_epochs"]
+        self._sums, self._rows_seen = state["sums"], state["rows_seen"]
+        self.peak_memory = state["peak_memory"]
+        self.meter.add_earlier(state["meter"])
+        self._resumed = {"parts": state["parts"], **state["middle"]}
+        if self.folder:
+            self.folder.write_metrics(self.history)
+
+    def _load_parts(self, parts: dict[str, Any]) -> None:
+        if self._resumed is None:
+            return
+        for name, part in parts.items():
+            part.load_state_dict(self._resumed["parts"][name])
+        if not self.position.batch:
+            self._resumed = None
+
+
+def _step_schedule(schedule: Any, line: dict[str, Any]) -> None:
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        schedule.step(line["val_loss"])
+    else:
+        schedule.step()
+
+
+def _largest(*values: int | None) -> int | None:
+    present = [value for value in values if value is not None]
+    return max(present) if present else None

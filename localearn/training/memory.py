@@ -1,0 +1,83 @@
+"""Peak memory: the allocator's on a GPU, the process's elsewhere, and the live tensors' where activations are counted."""
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class PeakMemory:
+    """The most memory that was in use since it was made.
+
+    `allocator_bytes`: of torch's allocator on a CUDA device, None elsewhere. `process_bytes`: of the process's resident
+    set, None where the system does not tell; on Linux the high-water mark is set back first, so that what came before
+    (imports, another run) does not count.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def read(self) -> dict[str, int | None]:
+        """Return `allocator_bytes` and `process_bytes` so far."""
+        cuda = self.device.type == "cuda"
+        return {
+            "allocator_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
+            "process_bytes": _resident_high_water_mark(),
+        }
+
+
+def _resident_high_water_mark() -> int | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+class _LiveTensors(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = self.peak_bytes = 0
+        self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if _is_strided(leaf)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if _is_strided(leaf):
+                self._count(leaf.untyped_storage(), known)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage, known: set[int]) -> None:
+        if storage in self._seen or storage.data_ptr() in known:
+            return
+        size = storage.nbytes()
+        self._seen[storage] = size
+        self.live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.live_bytes -= size
+
+
+def _is_strided(leaf: object) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided
+
+
+@contextlib.contextmanager
+def live_tensor_bytes() -> Iterator[_LiveTensors]:
+    """Count the bytes of the tensors made inside, on any device; `peak_bytes` is the most that lived at once.
+
+    It slows every operation down: for measuring memory, not time.
+    """
+    with _LiveTensors() as mode:
+        yield mode

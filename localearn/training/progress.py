@@ -1,0 +1,134 @@
+"""What a person sees while a run goes on."""
+
+import sys
+import time
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Is told of every batch and epoch; it must not wait for the device."""
+
+    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
+        """Begin a stage of at most that many epochs, so many of which are done."""
+
+    def batch(self) -> None:
+        """Count a batch."""
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Show an epoch's metrics."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
+        """Show nothing."""
+
+    def batch(self) -> None:
+        """Show nothing."""
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """A line an epoch, for logs and pipes; at most one every `every_s` seconds but for a stage's first and last."""
+
+    def __init__(self, every_s: float = 1.0):
+        self.every_s = every_s
+        self._shown_s = 0.0
+        self._started_s = 0.0
+        self._stage, self._epochs, self._done = "", 0, 0
+
+    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
+        """Remember the stage's name and length."""
+        self._stage, self._epochs, self._done = stage, epochs, done
+        self._shown_s, self._started_s = 0.0, time.monotonic()
+
+    def batch(self) -> None:
+        """Show nothing: a log has no use for it."""
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Print the epoch's line."""
+        now = time.monotonic()
+        last = line["epoch"] == self._epochs
+        if not last and now - self._shown_s < self.every_s:
+            return
+        self._shown_s = now
+        pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
+        left = f"{_clock(pace * (self._epochs - line['epoch']))} left" if not last else "done"
+        print(f"{self._stage}  epoch {line['epoch']}/{self._epochs}  {describe(line)}  {left}", flush=True)
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+class Bar:
+    """A rich progress bar over the stage's batches, with the latest epoch's figures and the time left."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        # Four redraws a second: each costs about a millisecond of a core that may be training.
+        self._bar = Progress(
+            TextColumn("[bold]{task.fields[stage]}"),
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            refresh_per_second=4,
+        )
+        self._task: Any = None
+        self._batches, self._epochs = 0, 0
+
+    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
+        """Begin a new bar."""
+        self._batches, self._epochs = batches, epochs
+        fields = {"stage": stage, "epoch": f"{done}/{epochs}", "figures": ""}
+        self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
+        self._bar.start()
+
+    def batch(self) -> None:
+        """Move the bar by a batch."""
+        self._bar.advance(self._task)
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Show the epoch's figures beside the bar."""
+        self._bar.update(
+            self._task,
+            completed=line["epoch"] * self._batches,
+            epoch=f"{line['epoch']}/{self._epochs}",
+            figures=describe(line),
+        )
+
+    def close(self) -> None:
+        """Stop redrawing."""
+        self._bar.stop()
+
+
+def describe(line: dict[str, Any]) -> str:
+    """Return an epoch's figures in a few words."""
+    parts = [f"loss {line['train_loss']:.4f}", f"val {100 * line['val_accuracy']:.2f} %"]
+    parts.append(f"{line['samples_per_s']:,.0f} samples/s")
+    if line["train_j"] is not None:
+        parts.append(f"{line['train_j']:,.1f} J")
+    return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def make_progress(show: bool) -> Progress:
+    """Return a bar where standard output is a terminal, lines where it is not, silence where none is wanted."""
+    if not show:
+        return Silent()
+    return Bar() if sys.stdout.isatty() else Lines()

@@ -1,0 +1,87 @@
+"""How to train: everything that is neither the rule, nor the net, nor the data."""
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from localearn.errors import UserError, suggestion
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `fit`.
+
+    epochs: passes over the training split, at most, for each stage. batch_size: rows a step; a graph is one batch.
+    eval_batch_size: rows a step where nothing is learned.
+    optim: a torch.optim class with its options bound; one is built for each stage. Fused where torch can.
+    schedule: a torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None keeps the rate.
+    monitor: "val_accuracy" or "val_loss"; patience: epochs without an improvement of more than min_delta, after which
+    a stage stops (None: never); restore_best: whether a stage ends with its best epoch's weights or its last one's.
+    clip_norm: the largest norm of all gradients together (None: no clipping).
+    precision: "fp32", or "bf16" by autocast. device: auto, cpu, cuda (or cuda:1) or mps. seed: of order, augmentation
+    and what the rule draws. deterministic: only deterministic algorithms, on a GPU too (slower).
+    feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
+    energy: whether to meter joules; country: the ISO 3166 alpha-3 code for the grid's carbon; idle_s: seconds of idling
+    metered before and after. out: the run's folder (None: nothing is written). log: "none" or "tensorboard".
+    progress: whether to show it.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    eval_batch_size: int = 1024
+    optim: OptimizerFactory = functools.partial(torch.optim.Adam, lr=1e-3)
+    schedule: ScheduleFactory | None = None
+    monitor: str = "val_accuracy"
+    patience: int | None = None
+    min_delta: float = 1e-4
+    restore_best: bool = True
+    clip_norm: float | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+    seed: int = 0
+    deterministic: bool = False
+    feature_cache_bytes: int = 8 * 2**30
+    energy: bool = False
+    country: str | None = None
+    idle_s: float = 0.3
+    out: Path | None = None
+    log: str = "none"
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 1, "eval_batch_size": 1, "feature_cache_bytes": 0, "min_delta": 0, "idle_s": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise UserError(f"{name} must be {bound} or more, not {getattr(self, name)}")
+        for name, choices in {
+            "monitor": ("val_accuracy", "val_loss"),
+            "precision": ("fp32", "bf16"),
+            "log": ("none", "tensorboard"),
+        }.items():
+            value = getattr(self, name)
+            if value not in choices:
+                near = suggestion(str(value), choices)
+                raise UserError(f"{name} is {' or '.join(choices)}, not {value!r}{near}")
+        if self.patience is not None and self.patience < 1:
+            raise UserError(f"patience must be 1 or more, or null for no early stopping, not {self.patience}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed must lie in [0, 2^63), not {self.seed}")
+
+    @classmethod
+    def of(cls, **options: Any) -> "Settings":
+        """Build settings, or raise a UserError that names an unknown option and the nearest known one."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise UserError(f"fit has no option {name!r}{suggestion(name, known)}")
+        return cls(**options)
