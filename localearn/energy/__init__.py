@@ -1,0 +1,7 @@
+"""What a run costs: energy in joules by named windows, each part measured, estimated or absent."""
+
+from localearn.energy.clock import Clock
+from localearn.energy.counter import AbsentError, Counter, LostError, Mark
+from localearn.energy.meter import WINDOWS, Meter
+
+__all__ = ["WINDOWS", "AbsentError", "Clock", "Counter", "LostError", "Mark", "Meter"]

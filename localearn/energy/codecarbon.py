@@ -1,0 +1,191 @@
+"""CPU and memory, estimated by CodeCarbon's model of this process.
+
+CodeCarbon's offline tracker in process mode charges a process with
+
+    CPU:  package power (TDP) / logical CPUs, for every second of CPU time that the process used
+    RAM:  a power guessed from the process's size, 5 W a memory module, for every second that passed
+
+Both are linear in a clock. The tracker's own tasks read those clocks at a cost of 4 ms a window (more on a machine with
+many processes), see CPU time in steps of 10 ms and sample once a second on a thread, which spoils short windows. So
+the tracker is asked once for its model of this machine and never started: no thread, no file, no network; the clocks
+are read here, in microseconds and without steps. A test holds both ways to the same joules.
+"""
+
+import importlib.metadata
+import logging
+import threading
+import time
+from typing import Any, Literal, final
+
+from localearn.energy.clock import Clock
+from localearn.energy.counter import AbsentError, Counter, Mark
+
+START_LIMIT_S = 30.0
+RAM_LOOK_S = 1.0  # to weigh the process costs a walk over /proc, and its size changes slowly
+
+
+@final
+class ProcessModel:
+    """CodeCarbon's model of this machine, fetched on a thread.
+
+    It takes well over a second, most of it in a child process that looks at the processor and keeps a core busy. So it
+    runs beside the set-up and is waited for before anything that is compared is timed.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._cpu: Any = None
+        self._ram: Any = None
+        self._version = ""
+
+    def start(self) -> None:
+        """Begin to fetch the model; returns at once. A second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._fetch, name="localearn-codecarbon", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Return when the model is there. Raises `AbsentError` where CodeCarbon failed."""
+        self.start()
+        assert self._thread is not None
+        self._thread.join(START_LIMIT_S)
+        if self._thread.is_alive():
+            raise AbsentError(f"CodeCarbon did not start within {START_LIMIT_S:g} s")
+        if self._error is not None:
+            raise AbsentError(f"CodeCarbon: {type(self._error).__name__}: {self._error}") from self._error
+
+    @property
+    def core_w(self) -> float:
+        """Power of one logical CPU that is busy, in watts."""
+        return self._cpu._tdp / self._cpu._cpu_count
+
+    @property
+    def ram_w(self) -> float:
+        """Power of the memory that the process holds now, in watts."""
+        return self._ram.total_power().W
+
+    def note(self, part: Literal["cpu", "dram"]) -> str:
+        """Return a line on how the part's estimate comes about."""
+        tracker = f"CodeCarbon {self._version}, offline, process mode"
+        if part == "dram":
+            return f"{tracker}: a guess by the process's size, 5 W a memory module"
+        cores, model = self._cpu._cpu_count, self._cpu.get_model()
+        return f"{tracker}: {self._cpu._tdp:g} W for {cores} logical CPUs ({model}), times this process's CPU time"
+
+    def _fetch(self) -> None:
+        try:
+            import codecarbon
+            from codecarbon.external.hardware import CPU
+            from codecarbon.external.ram import RAM
+
+            logger = logging.getLogger("codecarbon")
+            logger.setLevel(logging.CRITICAL)  # it logs before it has read its own log_level
+            tracker = codecarbon.OfflineEmissionsTracker(
+                tracking_mode="process",
+                force_mode_cpu_load=True,  # the process's share, also where it could read the whole machine's RAPL
+                output_methods=[],
+                gpu_ids=[],
+                log_level="critical",
+                allow_multiple_runs=True,
+            )
+            tracker.get_detected_hardware()
+            self._version = importlib.metadata.version("codecarbon")
+            self._cpu = next(part for part in tracker._hardware if isinstance(part, CPU))
+            self._ram = next(part for part in tracker._hardware if isinstance(part, RAM))
+            if not (self.core_w > 0 and self.ram_w > 0):
+                raise ValueError(f"a model of {self.core_w} W a CPU and {self.ram_w} W of memory")
+        # Whatever goes wrong in there, from a missing package to a processor it cannot place, costs the joules and
+        # not the training; the reason stands in the record.
+        except Exception as error:
+            self._error = error
+
+
+@final
+class CpuEstimate(Counter):
+    """The process's share of the CPU: the CPU time of all its threads, not of its children, at the model's power.
+
+    A process that idles uses no CPU time and is charged nothing, so the estimate holds no idle power to take off.
+    """
+
+    part = "cpu"
+    source = "codecarbon"
+    label = "estimated"
+    includes_idle = False
+
+    def __init__(self, model: ProcessModel) -> None:
+        self.note = ""
+        self.period_s = None
+        self._model = model
+
+    def open(self) -> None:
+        """Do nothing yet: see `prefetch`."""
+
+    def prefetch(self) -> None:
+        """Begin to fetch the model on a thread."""
+        self._model.start()
+
+    def ready(self) -> None:
+        """Wait for the model. Raises `AbsentError` where CodeCarbon failed."""
+        self._model.wait()
+        self.note = self._model.note("cpu")
+
+    def read(self) -> Mark:
+        """Return the CPU seconds so far."""
+        return Mark(time.process_time())
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        """Return the energy between two marks, in joules; waits for the model."""
+        self._model.wait()
+        return (end.value - begin.value) * self._model.core_w
+
+    def close(self) -> None:
+        """Nothing to release: the tracker was never started."""
+
+
+@final
+class RamEstimate(Counter):
+    """The memory's power as guessed from this process's size, times the seconds that passed.
+
+    It grows alike in work and in idleness; no idle power is taken off, for the guess knows none.
+    """
+
+    part = "dram"
+    source = "codecarbon"
+    label = "estimated"
+    includes_idle = False
+
+    def __init__(self, model: ProcessModel, clock: Clock | None = None) -> None:
+        self.note = ""
+        self.period_s = None
+        self._model = model
+        self._clock = clock or Clock()
+        self._ram_w = 0.0
+        self._looked_s: float | None = None
+
+    def open(self) -> None:
+        """Do nothing yet: see `prefetch`."""
+
+    def prefetch(self) -> None:
+        """Begin to fetch the model on a thread."""
+        self._model.start()
+
+    def ready(self) -> None:
+        """Wait for the model. Raises `AbsentError` where CodeCarbon failed."""
+        self._model.wait()
+        self.note = self._model.note("dram")
+
+    def read(self) -> Mark:
+        """Return the clock, in seconds."""
+        return Mark(self._clock.now())
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        """Return the energy between two marks, in joules; waits for the model."""
+        self._model.wait()
+        now_s = self._clock.now()
+        if self._looked_s is None or now_s - self._looked_s >= RAM_LOOK_S:
+            self._ram_w, self._looked_s = self._model.ram_w, now_s
+        return (end.value - begin.value) * self._ram_w
+
+    def close(self) -> None:
+        """Nothing to release: the tracker was never started."""

@@ -1,0 +1,266 @@
+"""The meter: named windows, and what each part of the machine used in them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal, final
+
+import torch
+
+from localearn.energy.carbon import Grid, grid
+from localearn.energy.clock import Clock
+from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate
+from localearn.energy.counter import AbsentError, Counter, Part, idle_power_w
+from localearn.energy.nvml import NvmlCounter, torch_uuid
+from localearn.energy.part import MeteredPart, Reading
+from localearn.energy.rapl import RaplCounter
+
+WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
+SEAM_NOTE = "what the earlier session spent after its last checkpoint is not counted"
+NO_COUNTRY = "no country given; set energy.country=POL (ISO 3166-1 alpha-3) for kg CO2e"
+
+_Readings = dict[Part, Reading | None]
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class Meter:
+    """Measures energy and time in named windows.
+
+        meter = Meter("cuda", country="POL")
+        meter.open()
+        with meter.window("train"):
+            ...
+        meter.close()
+        record |= meter.report()
+
+    Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. AbsentError energy is None and never 0, and
+    energies with different labels are never added. The headline part is the one that trains: the card, or the CPU.
+
+    device: what trains; it is synchronised before both readings of a window.
+    country: ISO 3166-1 alpha-3 code of the grid for kg CO2e; None for no carbon. An unknown code raises
+        `UserError` here, before anything was trained.
+    sources: "auto" for the best there is, "none" to keep only durations, or counters of one's own.
+    idle_s: how long idle power is measured, before and after, where a source measures it; else no time is spent.
+    clock: stamps all readings.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        country: str | None = None,
+        sources: Literal["auto", "none"] | Sequence[Counter] = "auto",
+        idle_s: float = 1.0,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._device = torch.device(device)
+        self._grid = None if country is None else grid(country)
+        self._clock = clock or Clock()
+        self._idle_s = idle_s
+        self._parts = _parts(self._device, sources, self._clock)
+        self._headline = self._parts["cpu" if self._device.type == "cpu" else "gpu"]
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._active: str | None = None
+        self._ready = False
+        self._pending: list[tuple[str, _Readings, _Readings]] = []  # segments that a slow source cannot yet tell
+        self._durations_s: dict[str, float] = {}
+        self._seams: list[dict[str, Any]] = []
+
+    def open(self) -> None:
+        """Start the sources, time their updates and measure idle power with the device's context alive.
+
+        Estimates fetch their model on a thread, last, so that it disturbs no idle power; the first window other than
+        "setup" waits for it. Raises RuntimeError on a meter that was opened before.
+        """
+        if self._state != "new":
+            raise RuntimeError("a meter is opened once")
+        self._state = "open"
+        self._synchronize()
+        for part in self._parts.values():
+            part.open()
+        self._measure_idle("before")
+        for part in self._parts.values():
+            part.prefetch()
+        if self._headline.label == "absent" and self._headline.name == "gpu":
+            _log.warning("GPU energy is absent: %s", self._headline.note)
+
+    @contextmanager
+    def window(self, name: str) -> Iterator[None]:
+        """Count what happens inside under `name`, one of `WINDOWS`; may be entered any number of times.
+
+        An exception inside ends the window as usual, for its joules were spent, and goes on. Raises ValueError for
+        another name and RuntimeError inside another window or on a meter that is not open.
+        """
+        if name not in WINDOWS:
+            raise ValueError(f"no window is named {name!r}; there are {', '.join(WINDOWS)}")
+        if self._state != "open":
+            raise RuntimeError(f"window {name!r} on a meter that is {self._state}, not open")
+        if self._active is not None:
+            raise RuntimeError(f"window {name!r} inside window {self._active!r}: their joules would count twice")
+        if name != "setup":
+            self._wait_for_sources()
+        self._synchronize()
+        parts = list(self._parts.values())
+        begin: _Readings = {part.name: part.read() for part in reversed(parts)}
+        begin_s = self._clock.now()
+        self._active = name
+        try:
+            yield
+        finally:
+            try:
+                self._synchronize()
+            finally:  # the device's error is that of the work inside; the readings are taken all the same
+                end_s = self._clock.now()
+                end: _Readings = {part.name: part.read() for part in parts}
+                self._active = None
+                self._durations_s[name] = self._durations_s.get(name, 0.0) + end_s - begin_s
+                self._pending.append((name, begin, end))
+                if self._ready:
+                    self._add_pending()
+
+    def duration_s(self, name: str) -> float:
+        """Return the seconds spent in a window so far, earlier sessions included."""
+        return self._durations_s.get(name, 0.0)
+
+    def energy_j(self, name: str) -> float | None:
+        """Return the headline part's joules in a window so far, None where they are not known."""
+        self._wait_for_sources()
+        return None if self._headline.counter is None else self._headline.total(name).known_j
+
+    def close(self) -> None:
+        """Measure idle power again and stop the sources. Harmless on a meter that was closed or never opened."""
+        if self._state != "open":
+            self._state = "closed"
+            return
+        self._state = "closed"
+        self._wait_for_sources()
+        if self._durations_s:
+            self._measure_idle("after")
+        for part in self._parts.values():
+            part.close()
+
+    def report(self) -> dict[str, Any]:
+        """Return `energy`, `co2e_kg` and `co2e` as they stand in a run's record, ready for JSON.
+
+        `energy.flags` are those of the headline part's train window, which `train_j` belongs to; the other windows'
+        stand with their parts. The carbon is that of `train_j`.
+        """
+        self._wait_for_sources()
+        parts = {name: part.report(self._durations_s) for name, part in self._parts.items()}
+        headline, none = (
+            parts[self._headline.name],
+            {"energy_j": None, "net_j": None, "uncertainty_j": None, "flags": []},
+        )
+        train = headline["windows"].get("train", none)
+        present = headline["label"] != "absent"
+        counter = self._headline.counter
+        energy = {
+            "train_j": train["energy_j"],
+            "train_net_j": train["net_j"],
+            "source": headline["source"],
+            "label": headline["label"],
+            "part": self._headline.name if present else None,
+            "train_uncertainty_j": train["uncertainty_j"],
+            "parts": parts,
+            "durations_s": dict(self._durations_s),
+            "flags": train["flags"],
+            "seams": [dict(seam) for seam in self._seams],
+            "conditions": {} if counter is None else counter.conditions(),
+        }
+        return {"energy": energy, **_carbon(self._grid, train["energy_j"], energy["part"])}
+
+    def state(self) -> dict[str, Any]:
+        """Return what `add_earlier` takes when the run is resumed: plain numbers, strings, lists and dicts."""
+        self._wait_for_sources()
+        parts = {name: part.state(self._durations_s) for name, part in self._parts.items()}
+        return {"durations_s": dict(self._durations_s), "parts": parts, "seams": [dict(seam) for seam in self._seams]}
+
+    def add_earlier(self, state: dict[str, Any]) -> None:
+        """Add an earlier session's seconds and joules, and record the seam; before or after `open`, once a session."""
+        durations_s = dict(state["durations_s"])
+        for name, part in self._parts.items():
+            part.add_earlier(state["parts"][name], durations_s)
+        for name, duration_s in durations_s.items():
+            self._durations_s[name] = self._durations_s.get(name, 0.0) + duration_s
+        headline = state["parts"][self._headline.name]
+        train = headline["windows"].get("train", {"energy_j": None, "discarded": 0})
+        self._seams = [
+            *(dict(seam) for seam in state["seams"]),
+            {
+                "resumed": datetime.now(UTC).isoformat(timespec="seconds"),
+                "earlier_s": durations_s,
+                "earlier_train_j": None if train["discarded"] else train["energy_j"],
+                "label": headline["label"],
+                "source": headline["source"],
+                "note": SEAM_NOTE,
+            },
+        ]
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+
+    def _wait_for_sources(self) -> None:
+        if self._ready or self._state == "new":
+            return
+        for part in self._parts.values():
+            part.ready()
+        self._ready = True
+        self._add_pending()
+
+    def _add_pending(self) -> None:
+        for name, begin, end in self._pending:
+            for part in self._parts.values():
+                part.add(name, begin[part.name], end[part.name])
+        self._pending.clear()
+
+    def _measure_idle(self, when: Literal["before", "after"]) -> None:
+        counters = [p.counter for p in self._parts.values() if p.counter is not None and p.counter.includes_idle]
+        if not counters:
+            return
+        for name, power_w in idle_power_w(counters, self._idle_s, self._clock).items():
+            self._parts[name].idle_w[when] = power_w
+
+
+def _parts(
+    device: torch.device, sources: Literal["auto", "none"] | Sequence[Counter], clock: Clock
+) -> dict[str, MeteredPart]:
+    """Return the three parts with their possible sources, the best first."""
+    candidates: dict[Part, list[Counter]] = {"gpu": [], "cpu": [], "dram": []}
+    why_no_gpu = why = "not measured"
+    if sources == "auto":
+        model = ProcessModel()
+        candidates["cpu"] = [RaplCounter("cpu", clock=clock), CpuEstimate(model)]
+        candidates["dram"] = [RaplCounter("dram", clock=clock), RamEstimate(model, clock)]
+        why_no_gpu = f"not measured: training runs on the {device.type}"
+        if device.type == "cuda":
+            try:
+                candidates["gpu"] = [NvmlCounter(torch_uuid(device), clock=clock)]
+            except AbsentError as reason:
+                why_no_gpu = str(reason)
+    elif not isinstance(sources, str):
+        for counter in sources:
+            candidates[counter.part].append(counter)
+    notes: dict[Part, str] = {"gpu": why_no_gpu, "cpu": why, "dram": why}
+    return {name: MeteredPart(name, candidates[name], notes[name], clock) for name in candidates}
+
+
+def _carbon(where: Grid | None, train_j: float | None, part: str | None) -> dict[str, Any]:
+    """Return the record's `co2e_kg` and `co2e`."""
+    if where is None or train_j is None:
+        note = NO_COUNTRY if where is None else "the training's energy is not known"
+        country = None if where is None else where.country
+        intensity = None if where is None else where.intensity_kg_per_kwh
+        label, kg = "absent", None
+    else:
+        year = "" if where.year is None else f" of {where.year}"
+        note = f"the {part}'s joules in training, at the country's mean intensity{year} (CodeCarbon's table)"
+        country, intensity = where.country, where.intensity_kg_per_kwh
+        label, kg = "estimated", where.kg(train_j)
+    co2e = {"label": label, "country": country, "intensity_kg_per_kwh": intensity, "note": note}
+    return {"co2e_kg": kg, "co2e": co2e}

@@ -1,0 +1,172 @@
+"""An NVIDIA card, measured by its own counter as NVML shows it."""
+
+import importlib
+from typing import Any, final
+
+import torch
+
+from localearn.energy.card import CardLog
+from localearn.energy.clock import Clock
+from localearn.energy.counter import AbsentError, Counter, LostError, Mark
+from localearn.energy.power import PowerSampler
+
+ASSUMED_PERIOD_S = 0.1  # the slowest card known; used where the counter moved too rarely to measure it
+
+
+@final
+class NvmlCounter(Counter):
+    """The whole card's energy. Nothing is ever set on the card, clocks least of all.
+
+    Volta and newer cards count millijoules (`nvmlDeviceGetTotalEnergyConsumption`); the energy of a window is the
+    difference of two reads. Where that call is not supported the card's power is sampled on a thread and integrated.
+
+    uuid: the card's UUID as torch tells it, with or without `GPU-`. Neither index would do: NVML counts cards in
+        PCI order, torch in the order of CUDA_VISIBLE_DEVICES.
+    nvml: the module pynvml, or a stand-in for it.
+    clock: stamps the samples.
+    """
+
+    part = "gpu"
+    source = "nvml"
+    label = "measured"
+    includes_idle = True
+
+    def __init__(self, uuid: str, *, nvml: Any = None, clock: Clock | None = None) -> None:
+        self.note = ""
+        self.period_s = None
+        self._uuid = "GPU-" + uuid.removeprefix("GPU-")
+        self._nvml = nvml
+        self._clock = clock or Clock()
+        self._handle: Any = None
+        self._log: CardLog | None = None
+        self._sampler: PowerSampler | None = None
+        self._resets = 0
+        self._last_mj = 0
+
+    def open(self) -> None:
+        """Find the card. Raises `AbsentError` without a driver, for a MIG slice, or for a card that shows no power."""
+        if self._nvml is None:
+            self._nvml = importlib.import_module("pynvml")
+        nvml = self._nvml
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError as error:
+            raise AbsentError(f"NVML: {error}") from error
+        try:
+            self._handle = _find_card(nvml, self._uuid)
+            self._log = CardLog(nvml, self._handle, self._clock)
+            self._start()
+        except nvml.NVMLError as error:
+            self.close()
+            raise AbsentError(f"NVML, card {self._uuid}: {error}") from error
+        except AbsentError:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        """Prefer the energy counter, fall back on sampled power."""
+        nvml = self._nvml
+        try:
+            self._last_mj = nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+            self.note = "NVML's energy counter; the whole card's"
+        except nvml.NVMLError_NotSupported:
+            nvml.nvmlDeviceGetPowerUsage(self._handle)
+            self._sampler = PowerSampler(self._sampled_w, self._clock)
+            self.note = "NVML's power, sampled and integrated by trapezoid (no energy counter); the whole card's"
+
+    def read(self) -> Mark:
+        """Return the joules so far. Raises `LostError` where the driver does not answer."""
+        if self._sampler is not None:
+            return self._sampler.read()
+        energy_mj = self._energy_mj()
+        if energy_mj < self._last_mj:
+            self._resets += 1
+        self._last_mj = energy_mj
+        return Mark(energy_mj / 1000, self._resets)
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        """Return the energy between two marks, in joules. Raises `LostError` where it is not known."""
+        if begin.life != end.life:
+            raise LostError("counter_reset" if self._sampler is None else "source_lost")
+        return end.value - begin.value
+
+    def close(self) -> None:
+        """Stop sampling and let the driver go."""
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
+        if self._handle is not None:
+            self._handle = None
+            try:
+                self._nvml.nvmlShutdown()
+            except self._nvml.NVMLError:
+                return  # the driver went away before us, which leaves nothing to release
+
+    def moving(self) -> float:
+        """Return the raw counter in mJ, or the raw power in W where that is what is sampled."""
+        return self._energy_mj() if self._sampler is None else self._sampled_w()
+
+    def settle(self, period_s: float | None) -> None:
+        """Take the measured update period, or assume the slowest known."""
+        self.period_s = ASSUMED_PERIOD_S if period_s is None else period_s
+        if period_s is None:
+            self.note += f"; it moved too rarely to time, {ASSUMED_PERIOD_S} s assumed"
+
+    def power_w(self) -> float | None:
+        """Return the card's power now, None where it is not shown."""
+        try:
+            return self._sampled_w()
+        except LostError:
+            return None
+
+    def look(self) -> set[str]:
+        """Log temperature, clocks, limits and processes; return `throttled` and `foreign_process` where they hold."""
+        return self._log.look() if self._log else set()
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what was logged, ready for JSON."""
+        return self._log.conditions() if self._log else {}
+
+    def _energy_mj(self) -> int:
+        try:
+            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+        except self._nvml.NVMLError as error:
+            raise LostError("source_lost") from error
+
+    def _sampled_w(self) -> float:
+        try:
+            return self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000
+        except self._nvml.NVMLError as error:
+            raise LostError("source_lost") from error
+
+
+def torch_uuid(device: torch.device) -> str:
+    """Return the UUID of a CUDA device as torch counts them. Raises `AbsentError` where torch does not tell it."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    if uuid is None:
+        raise AbsentError("torch does not tell the card's UUID, so the right card cannot be known")
+    return str(uuid)
+
+
+def _find_card(nvml: Any, uuid: str) -> Any:
+    """Return NVML's handle of the card. Raises `AbsentError` for a MIG slice and for a card that NVML does not know."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    except nvml.NVMLError_NotFound as error:
+        if any(_is_sliced(nvml, nvml.nvmlDeviceGetHandleByIndex(i)) for i in range(nvml.nvmlDeviceGetCount())):
+            raise AbsentError(_MIG) from error
+        raise AbsentError(f"NVML knows no card {uuid}") from error
+    if _is_sliced(nvml, handle):
+        raise AbsentError(_MIG)
+    return handle
+
+
+_MIG = "the card is cut into MIG slices, and its counter counts them all: a slice's energy cannot be told"
+
+
+def _is_sliced(nvml: Any, handle: Any) -> bool:
+    try:
+        return nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except nvml.NVMLError_NotSupported:
+        return False

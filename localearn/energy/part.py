@@ -1,0 +1,159 @@
+"""One part of the machine as the meter sees it: its counter, or why there is none, and the joules of its windows."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, final
+
+from localearn.energy.clock import Clock
+from localearn.energy.counter import AbsentError, Counter, Label, LostError, Mark, Part
+from localearn.energy.tally import Tally
+
+
+class Reading(NamedTuple):
+    """A mark with its time; without a mark `flag` says what went wrong."""
+
+    now_s: float
+    mark: Mark | None
+    flag: str = ""
+
+
+@final
+class MeteredPart:
+    """Tries the candidates in turn, keeps the first that opens, and adds up what it counts.
+
+    name: which part of the machine.
+    candidates: its possible counters, the best first.
+    why_none: the note of a part that has no candidate.
+    clock: stamps the readings.
+    """
+
+    def __init__(self, name: Part, candidates: Sequence[Counter], why_none: str, clock: Clock) -> None:
+        self.name: Part = name
+        self.counter: Counter | None = None
+        self.idle_w: dict[Literal["before", "after"], float | None] = {"before": None, "after": None}
+        self._candidates = list(candidates)
+        self._reasons = [] if candidates else [why_none]
+        self._clock = clock
+        self._tallies: dict[str, Tally] = {}
+        self._earlier: list[tuple[dict[str, Any], dict[str, float]]] = []
+
+    def open(self) -> None:
+        """Open the first candidate that is there; the reasons of the others go into the note."""
+        while self.counter is None and self._candidates:
+            candidate = self._candidates.pop(0)
+            try:
+                candidate.open()
+                self.counter = candidate
+            except AbsentError as reason:
+                self._reasons.append(str(reason))
+
+    def prefetch(self) -> None:
+        """Let a slow source begin to start on a thread."""
+        if self.counter is not None:
+            self.counter.prefetch()
+
+    def ready(self) -> None:
+        """Wait for a slow source. Where its start failed the part is absent: what was read meanwhile means nothing."""
+        if self.counter is None:
+            return
+        try:
+            self.counter.ready()
+        except AbsentError as reason:
+            self._reasons.append(str(reason))
+            self.counter = None
+
+    def close(self) -> None:
+        """Release the source; what it counted stays."""
+        if self.counter is not None:
+            self.counter.close()
+
+    @property
+    def label(self) -> Label:
+        """How well the part's energy is known."""
+        return "absent" if self.counter is None else self.counter.label
+
+    @property
+    def source(self) -> str | None:
+        """Who tells the part's energy."""
+        return None if self.counter is None else self.counter.source
+
+    @property
+    def note(self) -> str:
+        """What the reader must know: the source's own note, and why better ones are not there."""
+        own = [self.counter.note] if self.counter is not None and self.counter.note else []
+        return "; ".join(own + self._reasons)
+
+    def read(self) -> Reading | None:
+        """Return a reading, one without a mark where the source failed, None where there is no source."""
+        if self.counter is None:
+            return None
+        try:
+            mark = self.counter.read()
+        except LostError as lost:
+            return Reading(self._clock.now(), None, str(lost))
+        return Reading(self._clock.now(), mark)
+
+    def add(self, window: str, begin: Reading | None, end: Reading | None) -> None:
+        """Add a segment of a window, or mark it where its energy is not known."""
+        if self.counter is None or begin is None or end is None:
+            return
+        tally = self._tallies.setdefault(window, Tally())
+        duration_s = end.now_s - begin.now_s
+        tally.flags |= self.counter.look()
+        if begin.mark is None or end.mark is None:
+            tally.discard(begin.flag or end.flag, duration_s)
+            return
+        try:
+            energy_j = self.counter.joules(begin.mark, end.mark)
+        except LostError as lost:
+            tally.discard(str(lost), duration_s)
+            return
+        power_w = max(energy_j / duration_s if duration_s > 0 else 0.0, self.counter.power_w() or 0.0)
+        tally.add(energy_j, duration_s, max(power_w, self.idle_w["before"] or 0.0), self.counter.period_s)
+
+    def add_earlier(self, part: dict[str, Any], durations_s: dict[str, float]) -> None:
+        """Take the state of an earlier session, and how long each of its windows was, measured or not."""
+        self._earlier.append((part, durations_s))
+
+    def total(self, window: str) -> Tally:
+        """Return a window's tally over all sessions.
+
+        Joules with another label are not added: that window's energy is then not known, and says `label_changed`.
+        """
+        total = self._tallies.get(window, Tally())
+        for part, durations_s in self._earlier:
+            if window not in durations_s:
+                continue
+            if part["label"] == self.label and window in part["windows"]:
+                total = Tally.from_state(part["windows"][window]).plus(total)
+            else:
+                foreign = Tally()
+                foreign.discard("label_changed", durations_s[window])
+                total = foreign.plus(total)
+        return total
+
+    @property
+    def _mean_idle_w(self) -> float | None:
+        known = [power_w for power_w in self.idle_w.values() if power_w is not None]
+        return sum(known) / len(known) if known else None
+
+    def report(self, durations_s: dict[str, float]) -> dict[str, Any]:
+        """Return the part's record; `durations_s` names the windows and stands in for those of an absent part."""
+        absent = self.counter is None
+        windows = {}
+        for name, duration_s in durations_s.items():
+            tally = Tally(duration_s=duration_s) if absent else self.total(name)
+            windows[name] = tally.report(self._mean_idle_w)
+        idle_known = any(power_w is not None for power_w in self.idle_w.values())
+        return {
+            "label": self.label,
+            "source": self.source,
+            "note": self.note,
+            "idle_w": dict(self.idle_w) if idle_known else None,
+            "windows": windows,
+        }
+
+    def state(self, durations_s: dict[str, float]) -> dict[str, Any]:
+        """Return what `add_earlier` takes in the session that goes on."""
+        names = [] if self.counter is None else durations_s
+        windows = {name: self.total(name).state(self._mean_idle_w) for name in names}
+        return {"label": self.label, "source": self.source, "windows": windows}
