@@ -16,7 +16,8 @@ Kind = Literal["image", "vector", "graph"]
 class Batch:
     """One step's input.
 
-    x: (N, *input_shape) float. For a graph the rows are all its nodes.
+    x: (N, *input_shape) float. For a graph the rows are all its nodes. It may be a view of the data set itself, so
+        nobody changes it in place.
     y: (M,) int64 labels, 0..C-1, of the rows that count.
     context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
     nodes: (M,) int64 indices of the rows that y labels; None where y labels all N rows in order.
@@ -50,17 +51,32 @@ class Data(ABC):
     def batches(
         self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
     ) -> Iterator[Batch]:
-        """Yield the batches of one pass over `split`.
+        """Return the batches of one pass over `split`.
 
         With a generator the rows are shuffled and, in the training split, augmented; every random number comes from
-        it, the order first. Without one they come in order, as they are. `skip` leaves out the first batches of the
-        pass without drawing their augmentation, so that an interrupted epoch goes on where it stopped.
+        it: the order at once, before the first batch is asked for, and each batch's augmentation when that batch is
+        made. Without one they come in order, as they are, and nothing is random.
+
+        `skip` leaves out the first batches of the pass without drawing their augmentation. So an interrupted pass
+        goes on bit for bit: call this with the generator as it stood when the pass began, then set the generator to
+        its state at the interruption, then take the batches.
+
+        A shuffled training pass leaves out a last batch of a single row, whose variance batch normalisation could
+        not take. Raises UserError for a batch size below 1.
         """
 
     @abstractmethod
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "Data":
-        """Return data whose training and validation x are `fn(x, *context)`, computed once (see greedy schedules)."""
+        """Return data of that name whose training and validation x are `fn(x, *context)`, computed once.
+
+        Greedy schedules use it where the input of a stage is fixed. There is no test split in it: the test set is
+        read once, through the whole net. Raises ValueError where two passes differ (`augmented`).
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a SHA-256 of the arrays, the split and the normalisation: equal for equal data alone."""
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {size}" for split, size in self.sizes.items())
+        return f"<{self.name}: {self.kind} {self.input_shape}, {self.classes} classes, {sizes}>"

@@ -1,0 +1,48 @@
+"""What all downloads share: they end soon without a network, keep standard output clean, and fail in two lines."""
+
+import contextlib
+import http.client
+import socket
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from localearn.errors import UserError
+
+TIMEOUT_S = 15.0
+
+# No network, a server's refusal, a broken transfer, a broken archive, a file that is not what its name says.
+FAILURES = (
+    OSError,
+    http.client.HTTPException,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+
+
+@contextlib.contextmanager
+def downloading() -> Iterator[None]:
+    """Give connections opened inside a time limit, and send to standard error what is printed about them."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def absent(name: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
+    """Return the error of a data set that is neither here nor to be had: what was looked for, and how to bring it."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    files = " and ".join(str(path) for path in looked_for)
+    return UserError(
+        f"{name} is not here and could not be downloaded ({reason[:200]}); looked for {files}.\n"
+        f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
+        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is."
+    )

@@ -1,0 +1,55 @@
+"""The two sets that other packages carry inside them: nothing is downloaded, and their splits are fixed here."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localearn.data.splits import hold_out
+
+DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16
+
+_SEED = 0  # of the test splits, which nobody published: they stay the same for everyone, whatever split_seed is
+
+
+def digits() -> dict[str, np.ndarray]:
+    """Return scikit-learn's 1797 handwritten digits, (N, 8, 8) uint8 of 0..16, a stratified fifth (359) as the test."""
+    table = _digits_table()
+    images, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64]
+    train, test = hold_out(labels, round(0.2 * len(labels)), _SEED)
+    return {"x_train": images[train], "y_train": labels[train], "x_test": images[test], "y_test": labels[test]}
+
+
+def karate() -> dict[str, np.ndarray]:
+    """Return Zachary's karate club: 34 members, 156 directed edges, 4 communities, each member's x a one-hot (34,).
+
+    Stratified and fixed: 10 members are the test, 8 the validation and 16 the training split.
+    """
+    from torch_geometric.datasets import KarateClub
+
+    club: Any = KarateClub()[0]
+    labels = club.y.numpy()
+    rest, test = hold_out(labels, 10, _SEED)
+    train, val = hold_out(labels[rest], 8, _SEED)
+    return {
+        "x": club.x.numpy(),
+        "edge_index": club.edge_index.numpy(),
+        "y": labels,
+        "train": rest[train],
+        "val": rest[val],
+        "test": test,
+    }
+
+
+def _digits_table() -> np.ndarray:
+    """(1797, 65) uint8: 64 pixels and the label. Read from scikit-learn's file, for importing it takes a second."""
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return np.column_stack([pixels, labels]).astype(np.uint8)

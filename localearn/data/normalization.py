@@ -1,0 +1,80 @@
+"""How raw values become a net's input: statistics of the training part alone, applied to every part."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Normalize = Literal["standard", "unit", "rows", "none"]
+
+_CHUNK_ROWS = 1024  # statistics are taken in float64, a chunk at a time, which bounds their memory
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """An affine map for each channel or feature, x -> (x - center) * scale; integers become float32 on the way.
+
+    center, scale: float32, broadcast over a batch of rows. note: the map in words, for fingerprints.
+    """
+
+    center: Tensor
+    scale: Tensor
+    note: str
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the mapped (N, ...) rows, float32, in new memory."""
+        return torch.sub(rows, self.center).mul_(self.scale)
+
+    def to(self, device: torch.device | str) -> "Scaling":
+        """Return the same map on `device`."""
+        return Scaling(self.center.to(device), self.scale.to(device), self.note)
+
+
+def standard(train: Tensor) -> Scaling:
+    """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D).
+
+    What does not vary is centred and not scaled.
+    """
+    mean, std = _level_moments(train) if train.ndim == 4 and train.dtype == torch.uint8 else _moments(train)
+    varies = std > torch.finfo(torch.float32).eps * mean.abs()
+    scale = torch.where(varies, std, 1.0).reciprocal()
+    shape = (-1, 1, 1) if train.ndim == 4 else (-1,)
+    return Scaling(mean.float().view(shape), scale.float().view(shape), "standard")
+
+
+def unit(train: Tensor, levels: tuple[int, int] | None = None) -> Scaling:
+    """Return the map of `levels` to 0 and 1, or, where they are None, of the training part's extremes."""
+    low, high = levels or (train.min().item(), train.max().item())
+    scale = 1.0 / (high - low) if high > low else 1.0
+    return Scaling(torch.tensor(float(low)), torch.tensor(scale), f"unit {low} {high}")
+
+
+def row_shares(x: Tensor) -> Tensor:
+    """Return (N, D) float32 rows that sum to 1, as bags of words are given to graph nets; empty rows stay empty."""
+    sums = x.double().sum(1, keepdim=True)
+    return torch.where(sums == 0, 0.0, x / sums).float()
+
+
+def _level_moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel of uint8 images, exactly: from how often each of the 256 levels occurs."""
+    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64, device=images.device)
+    mean = share @ levels
+    return mean, (share * (levels - mean[:, None]).square()).sum(1).sqrt()
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel or feature, in two float64 passes."""
+    dims = [0, 2, 3] if rows.ndim == 4 else [0]
+    count = rows.numel() // rows.shape[1]
+    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    for chunk in rows.split(_CHUNK_ROWS):
+        total += chunk.double().sum(dims)
+    mean = total / count
+    squares = torch.zeros_like(total)
+    centre = mean.view(-1, 1, 1) if rows.ndim == 4 else mean
+    for chunk in rows.split(_CHUNK_ROWS):
+        squares += (chunk.double() - centre).square().sum(dims)
+    return mean, (squares / count).sqrt()

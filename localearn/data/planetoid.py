@@ -1,0 +1,113 @@
+"""The citation graphs Cora, CiteSeer and PubMed with the public split, read by torch_geometric."""
+
+import pickle
+import shutil
+import tempfile
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localearn.data import archive
+from localearn.data.checks import GRAPH_ARRAYS, checked_graph
+from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, downloading
+from localearn.errors import UserError
+
+PLANETOID = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}  # our name: torch_geometric's
+
+_URL = "https://github.com/kimiyoung/planetoid/raw/master/data"
+_PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
+
+# The published files are pickles. These are all the types in them; a file that asks for another is not read.
+_TYPES = {
+    "scipy.sparse.csr.csr_matrix",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "collections.defaultdict",
+    "__builtin__.list",
+}
+
+
+def planetoid(name: str, data_dir: Path) -> dict[str, np.ndarray]:
+    """Return the graph's arrays, checked: x (N, D), edge_index (2, E), y (N,) and the nodes of train, val and test.
+
+    From <data_dir>/<name>.npz, or else from torch_geometric's layout <data_dir>/<Name>/raw, or else downloaded; what
+    was prepared is kept as that archive. Raises UserError where none of the three works.
+    """
+    prepared = data_dir / f"{name}.npz"
+    if prepared.exists():
+        return checked_graph(str(prepared), archive.read(prepared, GRAPH_ARRAYS))
+    title = PLANETOID[name]
+    raw = data_dir / title / "raw"
+    if all((raw / file).is_file() for file in _files(name)):
+        arrays = _read(name, raw)
+    else:
+        try:
+            arrays = _downloaded(name, data_dir)
+        except FAILURES as error:
+            raise absent(name, (prepared, raw / f"ind.{name}.*"), error) from error
+    checked = checked_graph(name, arrays)
+    archive.keep(prepared, arrays)
+    return checked
+
+
+def _files(name: str) -> list[str]:
+    return [f"ind.{name}.{part}" for part in _PARTS]
+
+
+def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
+    # Not by torch_geometric's own download, which neither checks certificates nor ends where nobody answers.
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder, downloading():
+        for file in _files(name):
+            with (
+                urllib.request.urlopen(f"{_URL}/{file}", timeout=TIMEOUT_S) as answer,
+                open(f"{folder}/{file}", "wb") as to,
+            ):
+                shutil.copyfileobj(answer, to)
+        return _read(name, Path(folder))
+
+
+def _read(name: str, raw: Path) -> dict[str, np.ndarray]:
+    with warnings.catch_warnings():
+        # The pickles name modules that scipy and numpy have since moved, and torch_geometric's import warns for torch.
+        warnings.simplefilter("ignore")
+        from torch_geometric.io import read_planetoid_data
+
+        for file in _files(name)[:-1]:
+            _check_pickle(raw / file)
+        try:
+            graph: Any = read_planetoid_data(str(raw), name)
+        except (ValueError, IndexError, KeyError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
+            raise UserError(f"{raw}: the files of {name} do not fit together; one is damaged ({error})") from error
+    x = graph.x.numpy()
+    words = x.astype(np.uint8)
+    return {
+        "x": words if np.array_equal(words, x) else x,  # words that are there or not need a quarter of the space
+        "edge_index": graph.edge_index.numpy(),
+        "y": graph.y.numpy(),
+        **{split: np.flatnonzero(graph[f"{split}_mask"].numpy()) for split in ("train", "val", "test")},
+    }
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds the types of the published files and no other, so that a foreign file runs no code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in _TYPES:
+            raise UserError(f"it asks for {module}.{name}, which the published file does not")
+        return super().find_class(module, name)
+
+
+def _check_pickle(path: Path) -> None:
+    """Raise UserError unless the pickle is whole, asks for known types alone and holds consistent matrices."""
+    try:
+        with path.open("rb") as file:
+            value = _Unpickler(file, encoding="latin1").load()
+        if hasattr(value, "check_format"):  # a sparse matrix whose indices lie outside it crashes the interpreter
+            value.check_format(full_check=True)
+    except Exception as error:  # anything at all can come out of a damaged pickle
+        raise UserError(f"{path} is not the published file, or is damaged ({error})") from error

@@ -1,0 +1,40 @@
+"""Which rows are held out: drawn once from a seed, every class in proportion."""
+
+import numpy as np
+
+from localearn.errors import UserError
+
+
+def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows in two by their (N,) labels; return the indices of the rest, (N - size,), and of the held, (size,).
+
+    Both ascend. Each class gives its share, to the nearest row: within a class of n rows in random order, row r
+    stands at (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held.
+    """
+    # RandomState, because its stream is frozen for good while that of default_rng may change with numpy's version.
+    order = np.random.RandomState(seed).permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    ranked = order[np.argsort(place[order], kind="stable")]
+    return np.sort(ranked[size:]), np.sort(ranked[:size])
+
+
+def held_size(name: str, rows: int, fraction: float, size: int | None = None) -> int:
+    """Return how many of `rows` are held: `size` where it is given, else the fraction to the nearest row.
+
+    `name` is the option's stem in messages ("val" for val_fraction and val_size). Raises UserError where the
+    fraction is not between 0 and 1 or where one side would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
+    option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
+    held = round(rows * fraction) if size is None else size
+    if not 1 <= held < rows:
+        raise UserError(
+            f"{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
+            if rows > 1
+            else f"{option} cannot split {rows} training row in two; at least 2 rows are needed"
+        )
+    return held

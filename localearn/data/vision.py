@@ -1,0 +1,64 @@
+"""The image sets that torchvision knows, kept as one archive each once they were downloaded."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from localearn.data import archive
+from localearn.data.checks import ARRAYS, checked_arrays
+from localearn.data.downloads import FAILURES, absent, downloading
+
+# Our name: torchvision's class, and where torchvision itself would keep the files.
+VISION = {
+    "mnist": ("MNIST", "MNIST/raw"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw"),
+    "kmnist": ("KMNIST", "KMNIST/raw"),
+    "svhn": ("SVHN", "train_32x32.mat"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
+    "cifar100": ("CIFAR100", "cifar-100-python"),
+}
+
+
+def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
+    """Return the four arrays of one of `VISION`, checked: from <data_dir>/<name>.npz, or prepared and kept there.
+
+    What torchvision downloaded into data_dir before is used; otherwise it downloads into a temporary folder there, of
+    which nothing stays. Raises UserError where the set is neither there nor can be downloaded.
+    """
+    prepared = data_dir / f"{name}.npz"
+    if prepared.exists():
+        return checked_arrays(str(prepared), archive.read(prepared, ARRAYS))
+    class_name, layout = VISION[name]
+    try:
+        arrays = _read(class_name, data_dir, download=False)
+    except FAILURES:
+        try:
+            arrays = _downloaded(class_name, data_dir)
+        except FAILURES as error:
+            raise absent(name, (prepared, data_dir / layout), error) from error
+    checked = checked_arrays(name, arrays)
+    archive.keep(prepared, arrays)
+    return checked
+
+
+def _downloaded(class_name: str, data_dir: Path) -> dict[str, np.ndarray]:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder, downloading():
+        return _read(class_name, Path(folder), download=True)
+
+
+def _read(class_name: str, root: Path, *, download: bool) -> dict[str, np.ndarray]:
+    """Return the arrays as torchvision gives them, images (N, H, W) or (N, H, W, C) uint8 and labels uint8."""
+    import torchvision.datasets
+
+    arrays = {}
+    for part in ("train", "test"):
+        which = {"split": part} if class_name == "SVHN" else {"train": part == "train"}
+        data = getattr(torchvision.datasets, class_name)(str(root), download=download, **which)
+        images = np.asarray(data.data)
+        labels = data.labels if class_name == "SVHN" else data.targets
+        # Of all these sets SVHN alone comes with its channels first.
+        arrays[f"x_{part}"] = images.transpose(0, 2, 3, 1) if class_name == "SVHN" else images
+        arrays[f"y_{part}"] = np.asarray(labels).astype(np.uint8)
+    return arrays
