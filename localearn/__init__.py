@@ -1,6 +1,6 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
-from localearn.data import Batch, Data
+from localearn.data import Batch, Data, load
 from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, Net
 from localearn.trainers import Backprop, DirectFeedbackAlignment, ForwardGradient, MonoForward, Trainer
@@ -25,4 +25,5 @@ __all__ = [
     "Unsupported",
     "UserError",
     "fit",
+    "load",
 ]

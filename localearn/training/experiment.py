@@ -37,21 +37,19 @@ def execute(config: Any, choices: dict[str, str], *, started_s: float | None = N
     from omegaconf import OmegaConf
 
     started_s = time.perf_counter() if started_s is None else started_s
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
     data, trainer, settings = build(config, choices)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain |= {"out": str(settings.out), "choices": choices}
     labels = {
         "algo": choices["algo"],
         "dataset": choices["dataset"],
         "net": choices["net"],
         "protocol": config.protocol,
-        "config": {**plain, "choices": choices},
+        "config": plain,
         "setup_s": time.perf_counter() - started_s,
     }
-    saved = OmegaConf.create({**plain, "out": str(settings.out), "choices": choices})
-    return train(
-        trainer, data, settings, labels, resume=config.resume is not None, config=OmegaConf.to_yaml(saved)
-    )
+    saved = OmegaConf.to_yaml(OmegaConf.create(plain))
+    return train(trainer, data, settings, labels, resume=config.resume is not None, config=saved)
 
 
 def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:

@@ -17,7 +17,7 @@ from localearn.training.device import describe_device, deterministic_algorithms,
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
 from localearn.training.loop import Diverged, Interrupted, Loop
-from localearn.training.progress import make_progress
+from localearn.training.progress import Progress, Several, make_progress
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
@@ -61,7 +61,7 @@ def train(
     meter = Meter(
         device, country=settings.country, sources="auto" if settings.energy else "none", idle_s=settings.idle_s
     )
-    progress = make_progress(settings.progress)
+    progress = _progress(settings)
     with deterministic_algorithms(settings.deterministic), Interrupt() as interrupt, contextlib.ExitStack() as cleanup:
         cleanup.callback(meter.close)
         cleanup.callback(progress.close)
@@ -81,7 +81,6 @@ def train(
                 folder.write_text(folder.record, record.to_json())
         if folder and record.status == "completed":
             folder.save_net(trainer.net, _metadata(trainer, record))
-            _log(folder, record, settings)
     return record
 
 
@@ -92,6 +91,15 @@ def _check_optimizer(settings: Settings) -> None:
             settings.schedule(optimizer)
     except (TypeError, ValueError) as error:
         raise UserError(f"optim or schedule: {error}") from error
+
+
+def _progress(settings: Settings) -> Progress:
+    shown = make_progress(settings.progress)
+    if settings.log == "none":
+        return shown
+    from localearn.training.tensorboard import TensorBoard
+
+    return Several(shown, TensorBoard(settings.out))
 
 
 def _described(settings: Settings) -> str:
@@ -183,13 +191,6 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
     return {"format": "pt", "localearn": json.dumps(values)}
-
-
-def _log(folder: RunFolder, record: Record, settings: Settings) -> None:
-    if settings.log == "tensorboard":
-        from localearn.training.tensorboard import write_events
-
-        write_events(folder.path, record)
 
 
 def _now() -> str:

@@ -113,6 +113,33 @@ class Bar:
         self._bar.stop()
 
 
+class Several:
+    """Tells several of every batch and epoch."""
+
+    def __init__(self, *parts: Progress):
+        self.parts = parts
+
+    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
+        """Tell each of the stage."""
+        for part in self.parts:
+            part.start(stage, epochs, batches, done)
+
+    def batch(self) -> None:
+        """Tell each of the batch."""
+        for part in self.parts:
+            part.batch()
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """Tell each of the epoch."""
+        for part in self.parts:
+            part.epoch(line)
+
+    def close(self) -> None:
+        """Close each."""
+        for part in self.parts:
+            part.close()
+
+
 def describe(line: dict[str, Any]) -> str:
     """Return an epoch's figures in a few words."""
     parts = [f"loss {line['train_loss']:.4f}", f"val {100 * line['val_accuracy']:.2f} %"]
