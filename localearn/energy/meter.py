@@ -36,7 +36,7 @@ class Meter:
         meter.close()
         record |= meter.report()
 
-    Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. AbsentError energy is None and never 0, and
+    Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. What is absent is None and never 0, and
     energies with different labels are never added. The headline part is the one that trains: the card, or the CPU.
 
     device: what trains; it is synchronised before both readings of a window.

@@ -1,0 +1,443 @@
+"""Windows, labels, idle power and resuming, on scripted sources."""
+
+import json
+import logging
+import sys
+from types import SimpleNamespace
+from typing import Any, Literal, final
+
+import pytest
+import torch
+
+from localearn.energy import AbsentError, Counter, LostError, Mark, Meter
+from localearn.energy.codecarbon import CpuEstimate, ProcessModel
+from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Script
+from localearn.energy.nvml import NvmlCounter
+from localearn.errors import UserError
+
+IDLE_THEN_BUSY = Script([(0.0, 60.0), (1.0, 60.0), (1.0001, 300.0)])
+
+
+@final
+class Steady(Counter):
+    """A part that draws the same power always; it can be absent, late or lost."""
+
+    source = "steady"
+    period_s = None
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        part: Literal["gpu", "cpu", "dram"] = "cpu",
+        label: Literal["measured", "estimated"] = "estimated",
+        power: float = 10.0,
+        *,
+        absent: str = "",
+        fails_when_ready: bool = False,
+    ) -> None:
+        self.part = part
+        self.label = label
+        self.note = "steady"
+        self.includes_idle = label == "measured"
+        self.lost = False
+        self.closed = 0
+        self._clock = clock
+        self._power = power
+        self._absent = absent
+        self._fails_when_ready = fails_when_ready
+
+    def open(self) -> None:
+        if self._absent:
+            raise AbsentError(self._absent)
+
+    def ready(self) -> None:
+        if self._fails_when_ready:
+            raise AbsentError("came to nothing")
+
+    def read(self) -> Mark:
+        if self.lost:
+            raise LostError("source_lost")
+        return Mark(self._clock.now_s * self._power)
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        return end.value - begin.value
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def card_meter(clock: FakeClock, card: FakeCard, **kwargs: Any) -> Meter:
+    """Return an open meter on a scripted card, as a run on a GPU has it, and an estimated CPU beside it."""
+    counter = NvmlCounter(card.uuid, nvml=FakeNvml(clock, card), clock=clock.clock)
+    meter = Meter("mps", sources=[counter, Steady(clock)], clock=clock.clock, **kwargs)
+    meter.open()
+    return meter
+
+
+@pytest.fixture(autouse=True)
+def no_device_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The headline of a device that is no CPU is the card; here nothing runs on it."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: calls.append("synchronize"))
+    return calls
+
+
+def test_joules_seconds_and_idle_power_of_a_run():
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    for _ in range(2):
+        with meter.window("train"):
+            clock.advance(5.0)
+    with meter.window("eval"):
+        clock.advance(1.0)
+    meter.close()
+    energy = meter.report()["energy"]
+    assert energy["train_j"] == pytest.approx(3000.0, rel=0.005)
+    assert (energy["label"], energy["source"], energy["part"]) == ("measured", "nvml", "gpu")
+    assert energy["durations_s"] == pytest.approx({"train": 10.0, "eval": 1.0})
+    idle = energy["parts"]["gpu"]["idle_w"]
+    assert idle == pytest.approx({"before": 60.0, "after": 300.0}, rel=0.01)
+    assert energy["train_net_j"] == pytest.approx(energy["train_j"] - 180.0 * 10.0, rel=0.01)
+    assert energy["train_uncertainty_j"] == pytest.approx(300.0 * 0.02 * 2, rel=0.05)
+    assert energy["flags"] == []
+    assert energy["conditions"]["card"] == "Fake card"
+    assert meter.energy_j("train") == energy["train_j"]
+    assert meter.duration_s("train") == pytest.approx(10.0)
+    assert meter.duration_s("tune") == 0.0
+
+
+def test_the_device_is_synchronised_before_both_readings(no_device_to_wait_for: list[str]):
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    no_device_to_wait_for.clear()
+    with meter.window("train"):
+        assert no_device_to_wait_for == ["synchronize"]
+    assert no_device_to_wait_for == ["synchronize"] * 2
+
+
+def test_a_short_window_is_flagged_where_it_stands():
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    with meter.window("eval"):
+        clock.advance(0.1)
+    with meter.window("train"):
+        clock.advance(10.0)
+    parts = meter.report()["energy"]["parts"]
+    assert parts["gpu"]["windows"]["eval"]["flags"] == ["too_short"]
+    assert parts["gpu"]["windows"]["eval"]["uncertainty_j"] > 0
+    assert parts["cpu"]["windows"]["eval"]["flags"] == []
+    assert meter.report()["energy"]["flags"] == []
+
+
+def test_a_reset_discards_the_window_and_training_goes_on():
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY, reset_s=8.0))
+    for name in ("train", "eval", "train", "tune"):
+        with meter.window(name):
+            clock.advance(5.0)
+    energy = meter.report()["energy"]
+    windows = energy["parts"]["gpu"]["windows"]
+    assert windows["eval"]["energy_j"] is None
+    assert windows["eval"]["flags"] == ["counter_reset"]
+    assert windows["train"]["energy_j"] == pytest.approx(3000.0, rel=0.005)
+    assert windows["tune"]["energy_j"] == pytest.approx(1500.0, rel=0.005)
+
+
+def test_a_lost_source_marks_the_window_and_keeps_its_seconds():
+    clock = FakeClock()
+    steady = Steady(clock)
+    meter = Meter(sources=[steady], clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(2.0)
+    with meter.window("train"):
+        clock.advance(2.0)
+        steady.lost = True
+    meter.close()
+    energy = meter.report()["energy"]
+    assert energy["train_j"] is None
+    assert energy["flags"] == ["source_lost"]
+    assert energy["label"] == "estimated"
+    assert energy["durations_s"] == {"train": 4.0}
+
+
+def test_throttling_and_other_processes_are_flagged_in_the_window_they_met():
+    clock = FakeClock()
+    card = FakeCard("GPU-a", IDLE_THEN_BUSY)
+    meter = card_meter(clock, card)
+    with meter.window("eval"):
+        clock.advance(5.0)
+    card.throttle_bits, card.pids = 0x40, [-1, -2]
+    with meter.window("train"):
+        clock.advance(5.0)
+    energy = meter.report()["energy"]
+    assert energy["flags"] == ["foreign_process", "throttled"]
+    assert energy["parts"]["gpu"]["windows"]["eval"]["flags"] == []
+    assert energy["conditions"]["throttle_reasons"] == ["hardware_thermal"]
+
+
+def test_an_exception_ends_the_window_and_goes_on():
+    clock = FakeClock()
+    meter = Meter(sources=[Steady(clock)], clock=clock.clock)
+    meter.open()
+    with pytest.raises(ZeroDivisionError), meter.window("train"):
+        clock.advance(3.0)
+        raise ZeroDivisionError
+    with meter.window("train"):
+        clock.advance(1.0)
+    assert meter.energy_j("train") == pytest.approx(40.0)
+
+
+def test_a_device_that_fails_at_the_end_still_ends_the_window(monkeypatch: pytest.MonkeyPatch):
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+
+    def fail() -> None:
+        raise RuntimeError("device-side assert")
+
+    with pytest.raises(RuntimeError, match="device-side assert"), meter.window("train"):
+        clock.advance(5.0)
+        monkeypatch.setattr(torch.mps, "synchronize", fail)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
+    assert meter.energy_j("train") == pytest.approx(1500.0, rel=0.01)
+    meter.close()
+
+
+def test_windows_that_make_no_sense_are_refused():
+    meter = Meter(sources="none")
+    with pytest.raises(RuntimeError, match="new, not open"), meter.window("train"):
+        pass
+    meter.open()
+    with pytest.raises(RuntimeError, match="opened once"):
+        meter.open()
+    with pytest.raises(ValueError, match="'trian'.*train"), meter.window("trian"):
+        pass
+    with meter.window("train"), pytest.raises(RuntimeError, match="'eval' inside window 'train'"), meter.window("eval"):
+        pass
+    meter.close()
+    meter.close()
+    with pytest.raises(RuntimeError, match="closed, not open"), meter.window("train"):
+        pass
+
+
+def test_closing_stops_the_sources_once_and_a_new_meter_closes_too():
+    clock = FakeClock()
+    steady = Steady(clock)
+    meter = Meter(sources=[steady], clock=clock.clock)
+    meter.open()
+    meter.close()
+    meter.close()
+    assert steady.closed == 1
+    Meter(sources="none").close()
+
+
+def test_without_sources_only_seconds_are_kept():
+    clock = FakeClock()
+    meter = Meter(sources="none", country="POL", clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(2.0)
+    meter.close()
+    report = meter.report()
+    energy = report["energy"]
+    assert energy["train_j"] is energy["train_net_j"] is energy["source"] is energy["part"] is None
+    assert {part["label"] for part in energy["parts"].values()} == {"absent"}
+    assert energy["parts"]["cpu"]["windows"]["train"]["energy_j"] is None
+    assert energy["durations_s"] == {"train": 2.0}
+    assert report["co2e_kg"] is None
+    assert report["co2e"]["label"] == "absent"
+
+
+def test_parts_are_never_added_to_each_other():
+    clock = FakeClock()
+    sources = [Steady(clock, "cpu", "measured", 50.0), Steady(clock, "dram", "estimated", 10.0)]
+    meter = Meter(sources=sources, clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(2.0)
+    energy = meter.report()["energy"]
+    assert energy["train_j"] == pytest.approx(100.0)
+    assert energy["label"] == "measured"
+    assert energy["parts"]["dram"]["windows"]["train"]["energy_j"] == pytest.approx(20.0)
+    assert energy["parts"]["gpu"]["windows"]["train"]["energy_j"] is None
+
+
+def test_the_next_source_stands_in_and_the_note_says_why():
+    clock = FakeClock()
+    sources = [Steady(clock, "cpu", "measured", absent="no counter here"), Steady(clock, "cpu", "estimated")]
+    meter = Meter(sources=sources, clock=clock.clock)
+    meter.open()
+    cpu = meter.report()["energy"]["parts"]["cpu"]
+    assert cpu["label"] == "estimated"
+    assert cpu["note"] == "steady; no counter here"
+
+
+def test_a_source_that_fails_late_leaves_the_part_absent():
+    clock = FakeClock()
+    meter = Meter(sources=[Steady(clock, fails_when_ready=True)], clock=clock.clock)
+    meter.open()
+    with meter.window("setup"):
+        clock.advance(1.0)
+    with meter.window("train"):
+        clock.advance(1.0)
+    meter.close()
+    energy = meter.report()["energy"]
+    assert energy["label"] == "absent"
+    assert energy["parts"]["cpu"]["note"] == "came to nothing"
+    assert energy["train_j"] is None
+
+
+def test_setup_does_not_wait_for_a_slow_source_and_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    waited = []
+    monkeypatch.setattr(ProcessModel, "start", lambda self: None)
+    monkeypatch.setattr(ProcessModel, "wait", lambda self: waited.append(True))
+    monkeypatch.setattr(ProcessModel, "core_w", 4.0)
+    monkeypatch.setattr(ProcessModel, "note", lambda self, part: "model")
+    meter = Meter(sources=[CpuEstimate(ProcessModel())])
+    meter.open()
+    with meter.window("setup"):
+        sum(range(100_000))
+    assert waited == []
+    with meter.window("train"):
+        assert waited
+    setup = meter.report()["energy"]["parts"]["cpu"]["windows"]["setup"]
+    assert setup["energy_j"] > 0
+    assert setup["net_j"] is None
+
+
+def test_a_resumed_run_adds_what_went_before():
+    clock = FakeClock()
+    first = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    with first.window("train"):
+        clock.advance(10.0)
+    state = json.loads(json.dumps(first.state()))
+    second_clock = FakeClock()
+    second = card_meter(second_clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    second.add_earlier(state)
+    with second.window("train"):
+        second_clock.advance(5.0)
+    energy = second.report()["energy"]
+    assert energy["train_j"] == pytest.approx(4500.0, rel=0.005)
+    assert second.energy_j("train") == energy["train_j"]
+    assert second.duration_s("train") == pytest.approx(15.0)
+    assert energy["train_net_j"] == pytest.approx(4500.0 - 60.0 * 15.0, rel=0.01)
+    (seam,) = energy["seams"]
+    assert seam["earlier_s"] == pytest.approx({"train": 10.0})
+    assert seam["earlier_train_j"] == pytest.approx(3000.0, rel=0.005)
+    third = card_meter(FakeClock(), FakeCard("GPU-a", IDLE_THEN_BUSY))
+    third.add_earlier(second.state())
+    assert third.report()["energy"]["train_j"] == energy["train_j"]
+    assert len(third.report()["energy"]["seams"]) == 2
+
+
+@pytest.mark.parametrize("labels", [("measured", "estimated"), ("estimated", None), (None, "estimated")])
+def test_a_resumed_run_never_adds_joules_of_another_label(labels: tuple[Any, Any]):
+    clock = FakeClock()
+    meters = []
+    for label in labels:
+        sources = [Steady(clock, label=label)] if label else "none"
+        meter = Meter(sources=sources, clock=clock.clock)
+        meter.open()
+        if meters:
+            meter.add_earlier(meters[0].state())
+        with meter.window("train"):
+            clock.advance(2.0)
+        meters.append(meter)
+    energy = meters[1].report()["energy"]
+    assert energy["train_j"] is None
+    assert energy["durations_s"] == {"train": 4.0}
+    assert energy["flags"] == (["label_changed"] if labels[1] else [])
+
+
+def test_a_checkpoint_takes_the_state(tmp_path):
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    with meter.window("train"):
+        clock.advance(2.0)
+    torch.save({"energy": meter.state()}, tmp_path / "checkpoint")
+    assert torch.load(tmp_path / "checkpoint", weights_only=True)["energy"] == meter.state()
+
+
+def test_carbon_is_an_estimate_of_the_training_alone():
+    clock = FakeClock()
+    meter = Meter(country="pol", sources=[Steady(clock, label="measured", power=3600.0)], clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(1000.0)
+    with meter.window("eval"):
+        clock.advance(500.0)
+    report = meter.report()
+    assert report["co2e"]["label"] == "estimated"
+    assert report["co2e"]["country"] == "POL"
+    assert report["co2e_kg"] == pytest.approx(report["co2e"]["intensity_kg_per_kwh"])
+
+
+def test_no_country_no_carbon_and_the_way_to_it():
+    clock = FakeClock()
+    meter = Meter(sources=[Steady(clock)], clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(1.0)
+    report = meter.report()
+    assert report["energy"]["train_j"] == pytest.approx(10.0)
+    assert report["co2e_kg"] is None
+    assert "energy.country=POL" in report["co2e"]["note"]
+
+
+def test_a_wrong_country_fails_before_anything_runs():
+    with pytest.raises(UserError, match="did you mean 'POL'"):
+        Meter(country="POLAND")
+
+
+def test_a_card_without_a_driver_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(FakeClock(), driver=False))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="a"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(ProcessModel, "start", lambda self: None)
+    monkeypatch.setattr(ProcessModel, "_fetch", lambda self: None)
+    with caplog.at_level(logging.WARNING):
+        meter = Meter("cuda:0")
+        meter.open()
+    assert [record.message for record in caplog.records] == [
+        "GPU energy is absent: NVML: NVML Shared Library Not Found"
+    ]
+
+
+def test_the_report_is_json_and_of_the_agreed_form():
+    """A machine as it is: what is measured differs between machines, the form of the record does not."""
+    meter = Meter("cpu", country="POL", idle_s=0.05)
+    meter.open()
+    with meter.window("setup"):
+        pass
+    with meter.window("train"):
+        sum(range(300_000))
+    meter.close()
+    report = json.loads(json.dumps(meter.report(), allow_nan=False))
+    assert set(report) == {"energy", "co2e_kg", "co2e"}
+    assert set(report["co2e"]) == {"label", "country", "intensity_kg_per_kwh", "note"}
+    energy = report["energy"]
+    assert set(energy) == {
+        "train_j",
+        "train_net_j",
+        "source",
+        "label",
+        "part",
+        "train_uncertainty_j",
+        "parts",
+        "durations_s",
+        "flags",
+        "seams",
+        "conditions",
+    }
+    assert set(energy["durations_s"]) == {"setup", "train"}
+    assert set(energy["parts"]) == {"gpu", "cpu", "dram"}
+    for part in energy["parts"].values():
+        assert set(part) == {"label", "source", "note", "idle_w", "windows"}
+        assert set(part["windows"]) == {"setup", "train"}
+        for window in part["windows"].values():
+            assert {"energy_j", "net_j", "duration_s", "uncertainty_j", "flags"} <= set(window)
+            assert (window["energy_j"] is None) == (part["label"] == "absent")
+    assert energy["parts"]["gpu"]["label"] == "absent"
+    assert energy["label"] in ("measured", "estimated")
+    assert energy["train_j"] > 0
+    assert report["co2e_kg"] > 0
