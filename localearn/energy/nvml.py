@@ -109,9 +109,9 @@ class NvmlCounter(Counter):
         """Return the raw counter in mJ, or the raw power in W where that is what is sampled."""
         return self._energy_mj() if self._sampler is None else self._sampled_w()
 
-    def settle(self, period_s: float | None) -> None:
+    def settle(self, period_s: float) -> None:
         """Take the first update period that was measured; until then the slowest known is assumed."""
-        if period_s is not None and not self._timed:
+        if not self._timed:
             self.period_s, self._timed = period_s, True
 
     def power_w(self) -> float | None:

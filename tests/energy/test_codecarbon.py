@@ -1,10 +1,12 @@
 """CodeCarbon's estimate, read by our own clocks, against its own tasks; and what its start does not do."""
 
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate
@@ -46,17 +48,6 @@ def test_it_agrees_with_codecarbons_own_task(model: ProcessModel):
     assert ram.joules(begin[1], end[1]) == pytest.approx(theirs.ram_energy * 3.6e6, abs=0.03 * model.ram_w)
 
 
-def test_a_reading_is_cheap_enough_for_any_window(model: ProcessModel):
-    """Microseconds as measured; the bound leaves room for a busy machine."""
-    cpu, ram = CpuEstimate(model), RamEstimate(model)
-    start_s = time.perf_counter()
-    for _ in range(200):
-        marks = cpu.read(), ram.read()
-        cpu.joules(marks[0], cpu.read())
-        ram.joules(marks[1], ram.read())
-    assert (time.perf_counter() - start_s) / 200 < 0.001
-
-
 def test_it_starts_no_thread_writes_no_file_and_says_nothing(
     model: ProcessModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
@@ -78,15 +69,15 @@ def test_prefetch_returns_at_once_and_the_notes_tell_the_model(model: ProcessMod
         counter.prefetch()
         counter.ready()
         counter.close()
-    assert "process mode" in cpu.note
-    assert f"{model.core_w:g}" not in ("0", "nan")
+    package_w = model.core_w * (psutil.cpu_count() or 1)
+    assert f"process mode: {package_w:g} W" in cpu.note
     assert "memory module" in ram.note
 
 
 def test_a_failed_start_is_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("sys").modules, "codecarbon", None)
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
     broken = CpuEstimate(ProcessModel())
-    with pytest.raises(AbsentError, match="CodeCarbon: .*codecarbon"):
+    with pytest.raises(AbsentError, match=r"CodeCarbon: .*codecarbon"):
         broken.ready()
     with pytest.raises(AbsentError, match="CodeCarbon"):
         broken.joules(Mark(0.0), Mark(1.0))

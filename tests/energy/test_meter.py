@@ -210,7 +210,7 @@ def test_windows_that_make_no_sense_are_refused():
     meter.open()
     with pytest.raises(RuntimeError, match="opened once"):
         meter.open()
-    with pytest.raises(ValueError, match="'trian'.*train"), meter.window("trian"):
+    with pytest.raises(ValueError, match=r"'trian'.*train"), meter.window("trian"):
         pass
     with meter.window("train"), pytest.raises(RuntimeError, match="'eval' inside window 'train'"), meter.window("eval"):
         pass
@@ -270,6 +270,23 @@ def test_the_next_source_stands_in_and_the_note_says_why():
     cpu = meter.report()["energy"]["parts"]["cpu"]
     assert cpu["label"] == "estimated"
     assert cpu["note"] == "steady; no counter here"
+
+
+def test_the_sources_are_told_in_a_line():
+    clock = FakeClock()
+    meter = Meter(sources=[Steady(clock), Steady(clock, "dram", absent="no counter here")], clock=clock.clock)
+    meter.open()
+    assert meter.describe() == "gpu absent (not measured); cpu estimated by steady; dram absent (no counter here)"
+
+
+def test_a_meter_that_measured_nothing_closes_without_waiting(monkeypatch: pytest.MonkeyPatch):
+    waited = []
+    monkeypatch.setattr(ProcessModel, "start", lambda self: None)
+    monkeypatch.setattr(ProcessModel, "wait", lambda self: waited.append(True))
+    meter = Meter(sources=[CpuEstimate(ProcessModel())])
+    meter.open()
+    meter.close()
+    assert waited == []
 
 
 def test_a_source_that_fails_late_leaves_the_part_absent():

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from localearn.energy.counter import AbsentError, LostError, idle_power_w
+from localearn.energy.counter import AbsentError, LostError
 from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Recording, Script
+from localearn.energy.idle import idle_power_w
 from localearn.energy.nvml import ASSUMED_PERIOD_S, NvmlCounter, torch_uuid
 
 CONSTANT = Script([(0.0, 300.0)])
@@ -80,6 +81,12 @@ def test_a_counter_that_never_moves_keeps_the_slowest_period_and_says_so():
     idle_power_w([counter], 0.5, clock.clock)
     assert counter.period_s == ASSUMED_PERIOD_S
     assert counter.conditions()["update_period_timed"] is False
+
+
+def test_a_driver_lost_while_idling_leaves_idle_power_unknown():
+    clock = FakeClock()
+    nvml = FakeNvml(clock, FakeCard("GPU-a", CONSTANT), failing={"nvmlDeviceGetTotalEnergyConsumption": [20]})
+    assert idle_power_w([opened(clock, nvml)], 1.0, clock.clock) == {"gpu": None}
 
 
 def test_a_reset_spoils_the_marks_around_it_alone():

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from localearn.energy.counter import AbsentError, LostError, idle_power_w
+from localearn.energy.counter import AbsentError, LostError
 from localearn.energy.fake import FakeClock
+from localearn.energy.idle import idle_power_w
 from localearn.energy.rapl import RaplCounter
 
 RANGE_UJ = 262_143_000_000
