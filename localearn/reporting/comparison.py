@@ -149,7 +149,8 @@ def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
             )
         by_seed[run.seed] = run
     return [
-        _Row(protocol, shared, algo, dict(sorted(by_seed.items()))) for (protocol, shared, algo), by_seed in rows.items()
+        _Row(protocol, shared, algo, dict(sorted(by_seed.items())))
+        for (protocol, shared, algo), by_seed in rows.items()
     ]
 
 

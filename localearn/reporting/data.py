@@ -122,7 +122,11 @@ def _measure(measure: Measure) -> dict[str, Any]:
     labelled = measure.quantity.reading is not None
     values = [
         _estimate(value.estimate)
-        | ({"label": value.reading.label, "source": value.reading.source, "part": value.reading.part} if value.reading else {})
+        | (
+            {"label": value.reading.label, "source": value.reading.source, "part": value.reading.part}
+            if value.reading
+            else {}
+        )
         for value in measure.values
     ]
     return {

@@ -1,4 +1,4 @@
-"""A report before it is HTML or Markdown: sections of paragraphs, lists, tables, figures and commands. All plain text."""
+"""A report before it is HTML or Markdown: sections of paragraphs, tables, figures and commands, all in plain text."""
 
 from dataclasses import dataclass
 from typing import Literal

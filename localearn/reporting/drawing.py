@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's palette, told apart by colour-blind readers; its black is kept for the baseline, its yellow comes last.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; black is the baseline's, pale yellow comes last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 DASHES = ("-", "--", ":")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class BadRecord(ValueError):
+class BadRecordError(ValueError):
     """A record that cannot be read; the message says which field is wrong, without the file's name."""
 
 
@@ -13,7 +13,7 @@ def text(record: Mapping[str, Any], key: str) -> str:
     """Return a field that must be there and be a string."""
     value = record.get(key)
     if not isinstance(value, str):
-        raise BadRecord(f"{key} is {_shown(value)}, where a string belongs")
+        raise BadRecordError(f"{key} is {_shown(value)}, where a string belongs")
     return value
 
 
@@ -26,7 +26,7 @@ def integer(record: Mapping[str, Any], key: str) -> int:
     """Return a field that must be there and be a whole number."""
     value = record.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadRecord(f"{key} is {_shown(value)}, where a whole number belongs")
+        raise BadRecordError(f"{key} is {_shown(value)}, where a whole number belongs")
     return value
 
 
@@ -36,11 +36,11 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise BadRecord(f"{key} is {_shown(value)}, where a number belongs")
+        raise BadRecordError(f"{key} is {_shown(value)}, where a number belongs")
     try:
         return float(value) if math.isfinite(value) else None
     except OverflowError as error:  # a whole number that no float holds
-        raise BadRecord(f"{key} is a number of impossible size") from error
+        raise BadRecordError(f"{key} is a number of impossible size") from error
 
 
 def mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -49,7 +49,7 @@ def mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadRecord(f"{key} is {_shown(value)}, where an object belongs")
+        raise BadRecordError(f"{key} is {_shown(value)}, where an object belongs")
     return value
 
 
@@ -59,7 +59,7 @@ def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BadRecord(f"{key} is {_shown(value)}, where a list of strings belongs")
+        raise BadRecordError(f"{key} is {_shown(value)}, where a list of strings belongs")
     return tuple(value)
 
 

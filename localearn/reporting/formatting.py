@@ -72,7 +72,8 @@ def ratio(estimate: Estimate) -> str:
 def points(estimate: Estimate) -> str:
     """Return a difference of accuracies in percentage points, `+mean [low, high] points`."""
     mean, low, high = (
-        None if value is None else _minus(f"{100 * value:+.2f}") for value in (estimate.mean, estimate.low, estimate.high)
+        None if value is None else _minus(f"{100 * value:+.2f}")
+        for value in (estimate.mean, estimate.low, estimate.high)
     )
     return f"{mean} points" if low is None else f"{mean} [{low}, {high}] points"
 

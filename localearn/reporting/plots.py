@@ -2,8 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from collections.abc import Callable
 
 from localearn.reporting import drawing, formatting
 from localearn.reporting.comparison import Comparison, Group, Rule
@@ -100,7 +99,8 @@ def _accuracy_energy(group: Group, looks: Looks, reading: Reading) -> Figure | N
     for rule, runs, joules, accuracy in points:
         look = looks[rule.label]
         axes.scatter(
-            [(run.energy.train_j or 0.0) / unit.factor for run in runs], [100 * (run.test_accuracy or 0.0) for run in runs],
+            [(run.energy.train_j or 0.0) / unit.factor for run in runs],
+            [100 * (run.test_accuracy or 0.0) for run in runs],
             s=16, marker=look.marker, color=look.color, alpha=0.4, linewidths=0,
         )  # fmt: skip
         axes.errorbar(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
-from localearn.reporting.fields import BadRecord
+from localearn.reporting.fields import BadRecordError
 from localearn.reporting.records import Epoch, Run, parse_epoch, parse_run
 
 
@@ -31,8 +31,7 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
 
     A record that is truncated, foreign or of an unknown schema is skipped with a note, as long as one other is good.
 
-    Raises:
-        UserError: a folder does not exist, none holds a run.json, or no record can be read.
+    Raises UserError where a folder does not exist, none holds a run.json, or no record can be read.
     """
     tops = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     runs: list[Run] = []
@@ -47,7 +46,7 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
             try:
                 epochs, note = _epochs(file.with_name("metrics.jsonl"), folder)
                 runs.append(parse_run(_decoded(file), epochs, folder))
-            except BadRecord as error:
+            except BadRecordError as error:
                 notes.append(f"{folder}/run.json was skipped: {error}.")
             else:
                 notes += [note] if note else []
@@ -84,15 +83,15 @@ def _decoded(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadRecord(f"it cannot be read ({error.strerror})") from error
+        raise BadRecordError(f"it cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise BadRecord("it is no UTF-8 text") from error
+        raise BadRecordError("it is no UTF-8 text") from error
     except json.JSONDecodeError as error:
-        raise BadRecord(f"it is truncated or no JSON (line {error.lineno}: {error.msg})") from error
+        raise BadRecordError(f"it is truncated or no JSON (line {error.lineno}: {error.msg})") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-        raise BadRecord("it holds what no record holds") from error
+        raise BadRecordError("it holds what no record holds") from error
     if not isinstance(record, dict):
-        raise BadRecord("it holds no JSON object")
+        raise BadRecordError("it holds no JSON object")
     return record
 
 
@@ -107,8 +106,8 @@ def _epochs(file: Path, folder: str) -> tuple[tuple[Epoch, ...], str | None]:
         try:
             decoded = json.loads(line)
             if not isinstance(decoded, dict):
-                raise BadRecord("no object")
+                raise BadRecordError("no object")
             epochs.append(parse_epoch(decoded))
-        except (ValueError, RecursionError):  # BadRecord, JSONDecodeError and UnicodeDecodeError are ValueErrors
+        except (ValueError, RecursionError):  # BadRecordError, JSONDecodeError and UnicodeDecodeError are ValueErrors
             return tuple(epochs), f"{folder}/metrics.jsonl is broken from line {number} on: its curves end before that."
     return tuple(epochs), None

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from localearn.reporting import fields
-from localearn.reporting.fields import BadRecord
+from localearn.reporting.fields import BadRecordError
 
 SCHEMA = 1
 Label = Literal["measured", "estimated", "absent"]
+LABELS: tuple[Label, ...] = get_args(Label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +114,15 @@ class Run:
 def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str) -> Run:
     """Return the run that a decoded run.json describes.
 
-    Raises:
-        BadRecord: a schema other than ours, or a field of the wrong kind.
+    Raises BadRecordError where a schema other than ours, or a field of the wrong kind.
     """
     if record.get("schema") != SCHEMA:
-        raise BadRecord(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
+        raise BadRecordError(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
     memory, device = fields.mapping(record, "memory"), fields.mapping(record, "device")
     co2e = _co2e(fields.mapping(record, "co2e"))
     seams = record.get("seams") or ()
     if not isinstance(seams, list | tuple):
-        raise BadRecord("seams is no list")
+        raise BadRecordError("seams is no list")
     return Run(
         folder=folder,
         status=fields.text(record, "status"),
@@ -161,8 +161,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
 def parse_epoch(line: Mapping[str, Any]) -> Epoch:
     """Return the epoch that a decoded line of metrics.jsonl describes.
 
-    Raises:
-        BadRecord: a field of the wrong kind.
+    Raises BadRecordError where a field of the wrong kind.
     """
     return Epoch(
         accuracy=fields.number(line, "val_accuracy"),
@@ -192,7 +191,7 @@ def _energy(energy: Mapping[str, Any]) -> Energy:
 
 def _part(name: str, part: Any) -> Part:
     if not isinstance(part, dict):
-        raise BadRecord(f"energy.parts.{name} is no object")
+        raise BadRecordError(f"energy.parts.{name} is no object")
     label, idle = _label(part), fields.mapping(part, "idle_w")
     windows = fields.mapping(part, "windows")
     return Part(
@@ -221,10 +220,11 @@ def _co2e(co2e: Mapping[str, Any]) -> Reading:
 
 
 def _label(record: Mapping[str, Any]) -> Label:
-    label = fields.optional_text(record, "label") or "absent"
-    if label not in get_args(Label):
-        raise BadRecord(f"label is {label!r}, not one of {', '.join(get_args(Label))}")
-    return label
+    found = fields.optional_text(record, "label") or "absent"
+    for label in LABELS:
+        if found == label:
+            return label
+    raise BadRecordError(f"label is {found!r}, not one of {', '.join(LABELS)}")
 
 
 def _moment(stamp: str | None) -> datetime:
@@ -234,5 +234,5 @@ def _moment(stamp: str | None) -> datetime:
     try:
         moment = datetime.fromisoformat(stamp)
     except ValueError as error:
-        raise BadRecord(f"finished is {stamp!r}, where an ISO date belongs") from error
+        raise BadRecordError(f"finished is {stamp!r}, where an ISO date belongs") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -35,8 +35,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 def mean_interval(values: Sequence[float]) -> Estimate:
     """Return the mean of the values and its 95 % interval.
 
-    Raises:
-        ValueError: there is no value.
+    Raises ValueError where there is no value.
     """
     n = len(values)
     if n == 0:
@@ -52,8 +51,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 def difference_interval(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Return the mean of `values[i] - baseline[i]` and its interval over the pairs.
 
-    Raises:
-        ValueError: the lengths differ, or there is no pair.
+    Raises ValueError where the lengths differ, or there is no pair.
     """
     return mean_interval([value - base for value, base in zip(values, baseline, strict=True)])
 
@@ -61,8 +59,7 @@ def difference_interval(values: Sequence[float], baseline: Sequence[float]) -> E
 def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Return the geometric mean of `values[i] / baseline[i]` and its interval over the pairs.
 
-    Raises:
-        ValueError: the lengths differ, there is no pair, or a number is not positive.
+    Raises ValueError where the lengths differ, there is no pair, or a number is not positive.
     """
     if min(*values, *baseline, 1.0) <= 0:
         raise ValueError("a ratio of numbers that are not positive")
@@ -74,8 +71,7 @@ def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Estima
 def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of positive values.
 
-    Raises:
-        ValueError: there is no value, or one is not positive.
+    Raises ValueError where there is no value, or one is not positive.
     """
     if not values or min(values) <= 0:
         raise ValueError("the geometric mean of no values, or of values that are not positive")

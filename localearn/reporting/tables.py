@@ -36,7 +36,7 @@ def _rule_table(group: Group, caption: str, keys: Sequence[str]) -> Table | None
 
 
 def _worth_showing(group: Group, key: str) -> bool:
-    """Whether a column says something: joules always, even if absent; a kind of memory only where it adds to the peak."""
+    """Whether a column says something: joules even if absent, a kind of memory only where it adds to the peak."""
     measures = [measure for rule in group.rules if (measure := rule.measure(key))]
     if key not in ("allocator_bytes", "process_bytes"):
         return bool(measures)
@@ -98,7 +98,9 @@ def window_table(group: Group) -> Table:
             rows.append((head, *(_window_cell(runs, part, name) for name in columns), _idle_cell(runs, part)))
         if not readings:
             rows.append(((Line(rule.label),), *(cell("absent") for _ in columns), cell("absent")))
-    return Table("Energy by part and window, gross (means over runs)", ("Rule, part", *columns, "Idle power"), tuple(rows))
+    return Table(
+        "Energy by part and window, gross (means over runs)", ("Rule, part", *columns, "Idle power"), tuple(rows)
+    )
 
 
 def _windowed(group: Group, name: str) -> bool:

@@ -81,4 +81,6 @@ def comparison_text(measure: Measure) -> str:
     """Return a measure's ratio or difference with its interval, an empty string where it has none."""
     if measure.ratio is None:
         return ""
-    return formatting.points(measure.ratio) if measure.quantity.compared == "points" else formatting.ratio(measure.ratio)
+    return (
+        formatting.points(measure.ratio) if measure.quantity.compared == "points" else formatting.ratio(measure.ratio)
+    )
