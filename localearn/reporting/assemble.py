@@ -53,6 +53,9 @@ def _group(group: Group, figures: list[Figure]) -> Iterable[Block]:
     if not any(run.epochs for rule in group.rules for run in rule.runs):
         yield Paragraph("No run of this group has a readable metrics.jsonl, so there are no learning curves.")
     yield tables.window_table(group)
+    absent = tables.absent_parts(group)
+    if absent:
+        yield Paragraph(absent)
 
 
 def _commands(comparison: Comparison, command: str | None) -> list[str]:

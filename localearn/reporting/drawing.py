@@ -3,11 +3,11 @@
 import io
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from localearn.reporting import formatting
 from localearn.reporting.document import Figure
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 DASHES = ("-", "--", ":")
 INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
 WIDTH_IN = 5.6
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "axes.spines.top": False,
@@ -65,6 +65,15 @@ def looks(labels: Iterable[tuple[str, bool]]) -> dict[str, Look]:
     return found
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the report's style, and leave that of the user's own plots as it was."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
 def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
     """Return a figure with one set of axes, high enough for a legend of these entries above it."""
     from matplotlib.figure import Figure as Canvas
@@ -72,6 +81,11 @@ def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
     rows = -(-len(entries) // legend_columns(entries)) if entries else 0
     figure = Canvas(figsize=(WIDTH_IN, height_in + 0.22 * rows), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def entry(axes: "Axes", label: str, look: Look) -> None:
+    """Add a rule's mark to the legend, without the bars of its interval."""
+    axes.plot([], [], color=look.color, marker=look.marker, linestyle="none", markersize=7, label=short(label))
 
 
 def legend(figure: "Canvas", axes: "Axes") -> None:
@@ -90,14 +104,15 @@ def short(name: str, length: int = 34) -> str:
     return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
 
 
-def logarithmic(axis_setter, axis) -> None:
-    """Make an axis logarithmic with plain numbers at 1, 2 and 5 times the powers of ten."""
+def logarithmic(axes: "Axes", span: float) -> None:
+    """Make the x axis logarithmic, with plain numbers; the larger the span (most over least), the fewer per decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis_setter("log", nonpositive="clip")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: formatting.plain(value, 1)))
-    axis.set_minor_formatter(NullFormatter())
+    axes.set_xscale("log", nonpositive="clip")
+    subdivisions = (1, 1.5, 2, 3, 4, 5, 6, 8) if span < 12 else (1, 2, 5) if span < 300 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subdivisions))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:

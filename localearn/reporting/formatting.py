@@ -50,8 +50,8 @@ def with_interval(estimate: Estimate, unit: Unit) -> str:
     if estimate.high is None:
         return plain(mean) + symbol
     half = estimate.high / unit.factor - mean
-    if half <= 1e-9 * max(abs(mean), 1e-300):
-        return f"{plain(mean)} ± 0{symbol}"
+    if half <= 1e-9 * abs(mean):
+        return f"{f'{mean:.0f}' if mean.is_integer() else plain(mean)} ± 0{symbol}"
     decimals = _decimals(half, largest=max(0, 5 - _exponent(mean)))
     shown = f"{half:.{decimals}f}"
     if not any(digit in "123456789" for digit in shown):
@@ -63,8 +63,10 @@ def ratio(estimate: Estimate) -> str:
     """Return `×mean [low, high]`, with digits enough to tell the bounds apart."""
     if estimate.low is None or estimate.high is None:
         return f"×{plain(estimate.mean, 3)}"
-    decimals = _decimals(max(estimate.high - estimate.low, 1e-12), largest=4 if estimate.mean < 10 else 2)
-    decimals = max(decimals, 0 if estimate.mean >= 100 else 2)
+    width = estimate.high - estimate.low
+    if width <= 1e-9 * estimate.mean:
+        return f"×{plain(estimate.mean, 3)} ± 0"
+    decimals = max(_decimals(width, largest=4 if estimate.mean < 10 else 2), 0 if estimate.mean >= 100 else 2)
     mean, low, high = (f"{value:.{decimals}f}" for value in (estimate.mean, estimate.low, estimate.high))
     return f"×{mean} [{low}, {high}]"
 

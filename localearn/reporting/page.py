@@ -88,7 +88,7 @@ def _table(table: Table) -> str:
 def _row(columns: Iterable[str], row: tuple[Cell, ...]) -> str:
     head, *cells = row
     return (
-        f'<tr><th scope="row">{_lines(head)}</th>'
+        f'<tr><th scope="row">{_lines(head).replace("_", "_<wbr>")}</th>'
         + "".join(
             f'<td data-label="{escape(column)}"><div>{_lines(cell)}</div></td>'
             for column, cell in zip(list(columns)[1:], cells, strict=True)
@@ -103,4 +103,6 @@ def _lines(cell: Cell) -> str:
 
 def _line(line: Line) -> str:
     text = escape(line.text)
+    if line.role == "ratio":
+        text = text.replace(", ", ",&nbsp;")  # an interval is not broken in two
     return f'<span class="{line.role}">{f"<strong>{text}</strong>" if line.strong else text}</span>'

@@ -59,16 +59,16 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
                 continue
             ratio, look = measure.ratio, looks[rule.label]
             height = row * (len(rules) + 0.6) + index
-            label = short(rule.label) if row == 0 or key == "train_s" else None
             low, high = (ratio.mean if bound is None else bound for bound in (ratio.low, ratio.high))
             axes.errorbar(
                 ratio.mean, height, xerr=[[ratio.mean - low], [high - ratio.mean]],
-                color=look.color, marker=look.marker, linestyle="none", capsize=3, markersize=6, label=label,
+                color=look.color, marker=look.marker, linestyle="none", capsize=3, markersize=6,
             )  # fmt: skip
             ends += [low, high, ratio.mean]
             spoken.append(f"{rule.label}, {name} {comparison_text(measure)}")
-    drawing.logarithmic(axes.set_xscale, axes.xaxis)
-    axes.set_xlim(min(*ends, 0.8) / 1.12, max(*ends, 1.25) * 1.12)
+    left, right = min(*ends, 0.8) / 1.12, max(*ends, 1.25) * 1.12
+    drawing.logarithmic(axes, right / left)
+    axes.set_xlim(left, right)
     axes.axvline(1, color=INK, linewidth=1)
     middle = (len(rules) - 1) / 2
     axes.set_yticks([row * (len(rules) + 0.6) + middle for row in range(len(kept))], [name for _, name in kept])
@@ -76,6 +76,8 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
     axes.grid(axis="y", visible=False)
     axes.set_ylim(len(kept) * (len(rules) + 0.6) - 0.8, -0.8)
     axes.set_xlabel("ratio to the baseline (the line at 1)")
+    for rule in rules:
+        drawing.entry(axes, rule.label, looks[rule.label])
     drawing.legend(figure, axes)
     caption = "Ratio to the baseline; bars are 95 % intervals over paired seeds."
     return drawing.finish(figure, _name("ratios", group), caption, f"Ratios to the baseline: {'; '.join(spoken)}.")
@@ -105,8 +107,9 @@ def _accuracy_energy(group: Group, looks: Looks, reading: Reading) -> Figure | N
         )  # fmt: skip
         axes.errorbar(
             joules.mean / unit.factor, accuracy.mean, xerr=_bars(joules, unit.factor), yerr=_bars(accuracy, 1.0),
-            color=look.color, marker=look.marker, linestyle="none", markersize=8, capsize=3, label=short(rule.label),
+            color=look.color, marker=look.marker, linestyle="none", markersize=8, capsize=3,
         )  # fmt: skip
+        drawing.entry(axes, rule.label, look)
     front = pareto_front(means)
     axes.step(
         [means[index][0] / unit.factor for index in front], [means[index][1] for index in front],
@@ -114,7 +117,7 @@ def _accuracy_energy(group: Group, looks: Looks, reading: Reading) -> Figure | N
     )  # fmt: skip
     positive = [joules for joules, _ in means if joules > 0]
     if len(positive) == len(means) and max(positive) > 8 * min(positive):
-        drawing.logarithmic(axes.set_xscale, axes.xaxis)
+        drawing.logarithmic(axes, max(positive) / min(positive))
     axes.margins(0.08)
     axes.set_xlabel(f"training energy, gross ({unit.symbol}; {reading})")
     axes.set_ylabel("test accuracy (%)")
@@ -139,6 +142,8 @@ def _curves(
     reading: Reading | None = None,
 ) -> Figure | None:
     """Draw validation accuracy over epochs, seconds or joules: a thin line a run, a thick one the mean by epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     curves: dict[str, list[list[tuple[float, float]]]] = defaultdict(list)
     for rule in group.rules:
         for run in rule.runs:
@@ -161,6 +166,8 @@ def _curves(
             *zip(*mean, strict=True), color=look.color, linestyle=look.dashes, linewidth=2, label=short(rule),
             marker=look.marker, markersize=5, markevery=max(1, len(mean) // 8),
         )  # fmt: skip
+    if kind == "epochs":
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_xlabel(label)
     axes.set_ylabel("validation accuracy (%)")
     drawing.legend(figure, axes)
@@ -200,11 +207,11 @@ def _memory(group: Group, looks: Looks) -> Figure | None:
             xytext=(6, 0), textcoords="offset points", va="center",
         )  # fmt: skip
         axes.scatter([peak / unit.factor for peak in peaks], [row] * len(peaks), s=14, color="white", edgecolors=INK)
-    axes.set_yticks(range(len(held)), [short(rule.label, 24) for rule, _ in held])
+    axes.set_yticks(range(len(held)), [short(rule.label, 30) for rule, _ in held])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, max(max(peaks) for _, peaks in held) / unit.factor * 1.25)
+    axes.set_xlim(0, max(max(peaks) for _, peaks in held) / unit.factor * 1.35)
     axes.set_xlabel(f"peak memory ({unit.symbol})")
     spoken = "; ".join(
         f"{rule.label} {formatting.plain(mean / unit.factor)} {unit.symbol}"

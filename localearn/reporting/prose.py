@@ -88,11 +88,11 @@ def machine_table(comparison: Comparison) -> Table:
         "device type": lambda run: run.device_type,
         "threads": lambda run: run.device.get("threads"),
         "device memory": lambda run: _gibibytes(run.device.get("memory_bytes")),
-        "batch size": lambda run: run.batch_size and plain(run.batch_size),
+        "batch size": lambda run: None if run.batch_size is None else f"{run.batch_size:g}",
         "precision": lambda run: run.precision,
         "capture": lambda run: run.capture,
         "deterministic": lambda run: "yes" if run.deterministic else "no",
-        "data fingerprint": lambda run: run.fingerprint and run.fingerprint[:16],
+        "data fingerprint": lambda run: run.fingerprint and run.fingerprint.removeprefix("sha256:")[:16],
     }
     names = sorted({name for run in comparison.runs for name in run.energy.conditions})
     for name in names:

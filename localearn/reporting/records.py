@@ -114,7 +114,7 @@ class Run:
 def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str) -> Run:
     """Return the run that a decoded run.json describes.
 
-    Raises BadRecordError where a schema other than ours, or a field of the wrong kind.
+    Raises BadRecordError for a schema other than ours, or a field of the wrong kind.
     """
     if record.get("schema") != SCHEMA:
         raise BadRecordError(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
@@ -161,7 +161,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
 def parse_epoch(line: Mapping[str, Any]) -> Epoch:
     """Return the epoch that a decoded line of metrics.jsonl describes.
 
-    Raises BadRecordError where a field of the wrong kind.
+    Raises BadRecordError for a field of the wrong kind.
     """
     return Epoch(
         accuracy=fields.number(line, "val_accuracy"),

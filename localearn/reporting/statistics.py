@@ -51,7 +51,7 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 def difference_interval(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Return the mean of `values[i] - baseline[i]` and its interval over the pairs.
 
-    Raises ValueError where the lengths differ, or there is no pair.
+    Raises ValueError where the lengths differ or there is no pair.
     """
     return mean_interval([value - base for value, base in zip(values, baseline, strict=True)])
 

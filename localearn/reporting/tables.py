@@ -87,20 +87,36 @@ def window_table(group: Group) -> Table:
     columns = [name for name in WINDOWS if _windowed(group, name)]
     rows = []
     for rule in group.rules:
-        readings: dict[tuple[str, Reading], list[Run]] = defaultdict(list)
+        readings: dict[Reading, list[Run]] = defaultdict(list)
         for run in rule.runs:
-            for part in run.energy.parts:
-                readings[part, run.energy.parts[part].reading].append(run)
-        for (part, reading), runs in sorted(readings.items(), key=repr):
-            head = (Line(rule.label), Line(f"{part}: {reading.label}", "label"))
-            if reading.source:
-                head += (Line(f"by {reading.source}", "label"),)
+            for part in run.energy.parts.values():
+                if part.reading.label != "absent":
+                    readings[part.reading].append(run)
+        for reading, runs in sorted(readings.items(), key=lambda item: str(item[0])):
+            part = str(reading.part)
+            head = (
+                Line(rule.label),
+                Line(str(reading), "label"),
+                Line(f"{len(runs)} of {len(rule.runs)} runs", "label"),
+            )
             rows.append((head, *(_window_cell(runs, part, name) for name in columns), _idle_cell(runs, part)))
         if not readings:
-            rows.append(((Line(rule.label),), *(cell("absent") for _ in columns), cell("absent")))
+            rows.append(((Line(rule.label),), *[(Line("absent", "refusal"),)] * (len(columns) + 1)))
     return Table(
         "Energy by part and window, gross (means over runs)", ("Rule, part", *columns, "Idle power"), tuple(rows)
     )
+
+
+def absent_parts(group: Group) -> str | None:
+    """Return a sentence on the parts of the machine that no source read, None where every part was read."""
+    reasons: dict[str, set[str]] = defaultdict(set)
+    for rule in group.rules:
+        for run in rule.runs:
+            for name, part in run.energy.parts.items():
+                if part.reading.label == "absent":
+                    reasons[name] |= {part.note} if part.note else set()
+    told = [f"{name} ({'; '.join(sorted(notes))})" if notes else name for name, notes in sorted(reasons.items())]
+    return f"Absent, which is not zero: {', '.join(told)}." if told else None
 
 
 def _windowed(group: Group, name: str) -> bool:
@@ -118,8 +134,8 @@ def _window_cell(runs: Sequence[Run], part: str, name: str) -> Cell:
     lines = [Line(f"{formatting.plain(mean / unit.factor)} {unit.symbol}")]
     uncertainties = [window.uncertainty_j for window in windows if window and window.uncertainty_j is not None]
     if uncertainties:
-        uncertain = formatting.plain(max(uncertainties) / unit.factor, 2)
-        lines.append(Line(f"each read to ±{uncertain} {unit.symbol}", "label"))
+        unit = formatting.choose_unit(formatting.JOULE, uncertainties)
+        lines.append(Line(f"each ±{formatting.plain(max(uncertainties) / unit.factor, 2)} {unit.symbol}", "label"))
     flags = sorted({flag for window in windows if window for flag in window.flags})
     return (*lines, *(Line(f"⚑ {flag}", "flag") for flag in flags))
 

@@ -1,5 +1,7 @@
 """The verdict on a group of rules: two sentences, computed from its numbers."""
 
+from collections.abc import Callable
+
 from localearn.reporting import formatting
 from localearn.reporting.comparison import TRUSTED_SEEDS, Group, Measure, Rule
 
@@ -38,11 +40,11 @@ def verdict(group: Group, baseline: str) -> str:
     smaller = _listed(compared, lambda measure: measure.ratio is not None and not measure.differs)
     refused = _listed(rules, lambda measure: measure.ratio is None)
     first = (
-        f"Larger than their 95 % interval, against {baseline}: {larger}."
+        f"Against {baseline} these differences are larger than their 95 % interval: {larger}."
         if larger
         else f"No difference to {baseline} is larger than its 95 % interval."
     )
-    second = f"Not larger than their interval, so not shown to differ: {smaller}" if smaller else ""
+    second = f"Not larger than their interval, and so not shown, are: {smaller}" if smaller else ""
     if refused:
         second = f"{second}; not compared: {refused}" if second else f"Not compared: {refused}"
     return f"{first} {second or 'No other difference was judged'}."
@@ -58,13 +60,13 @@ def _judged(rule: Rule) -> list[Measure]:
     return [measure for measure in rule.measures if measure.quantity.key in JUDGED]
 
 
-def _listed(rules: list[Rule], chosen) -> str:
-    """Return `rule: quantity ×ratio [low, high], ...; rule: ...` of the chosen measures."""
+def _listed(rules: list[Rule], chosen: Callable[[Measure], bool]) -> str:
+    """Return `rule in quantity ×ratio [low, high], ...; rule in ...` of the chosen measures."""
     parts = []
     for rule in rules:
         phrases = [_phrase(measure) for measure in _judged(rule) if chosen(measure)]
         if phrases:
-            parts.append(f"{rule.label}: {', '.join(phrases)}")
+            parts.append(f"{rule.label} in {', '.join(phrases)}")
     return "; ".join(parts)
 
 
@@ -73,7 +75,8 @@ def _phrase(measure: Measure) -> str:
     readings = {value.reading.label for value in measure.values if value.reading}
     if measure.ratio is None:
         return f"{name} ({measure.refusal})"
-    label = f" ({readings.pop()})" if len(readings) == 1 else ""
+    said = [*sorted(readings), *(f"flagged {flag}" for flag, _ in measure.flags)]
+    label = f" ({', '.join(said)})" if said else ""
     return f"{name}{label} {comparison_text(measure)}"
 
 

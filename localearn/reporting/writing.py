@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from localearn.errors import UserError
+from localearn.reporting import drawing
 from localearn.reporting.assemble import assemble
 from localearn.reporting.comparison import Comparison, compare
 from localearn.reporting.data import KIND, as_csv, as_json
@@ -34,7 +35,7 @@ def write_report(
     command: what the reader types to repeat all of it; each rule's own command is printed in any case.
     allow_unlike: give ratios between runs that differ in more than the rule; the tables then say so.
 
-    Raises UserError where a file that is in the way is not a report's, or `out` cannot be written.
+    Raises UserError where a file is in the way that is not a report's, or `out` cannot be written.
     """
     out = Path(out)
     comparison = compare(runs, baseline, allow_unlike)
@@ -57,8 +58,9 @@ def write_report(
 def _contents(comparison: Comparison, title: str, command: str | None) -> dict[str, bytes]:
     """Return every file by its name below `out`; report.json, which names them all, comes first."""
     looks = rule_looks(comparison)
-    figures = {group.name: group_figures(group, looks) for group in comparison.groups}
-    depth = depth_figures(comparison, looks)
+    with drawing.style():
+        figures = {group.name: group_figures(group, looks) for group in comparison.groups}
+        depth = depth_figures(comparison, looks)
     document = assemble(comparison, figures, depth, title, command)
     plots = {f"{PLOTS}/{figure.name}.png": figure.png for group in [*figures.values(), depth] for figure in group}
     texts = {
