@@ -65,7 +65,8 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             )
         else:
             folders.append(argument)
-    _truth(options, "debug")
+    for name in ("allow_unlike", "debug"):
+        _truth(options, name)
     return folders, options
 
 

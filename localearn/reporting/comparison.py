@@ -1,5 +1,6 @@
 """Rules beside their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def compare(runs: Runs, baseline: str = "backprop", allow_unlike: bool = False) 
     for row in rows:
         groups[row.settings.dataset, row.settings.net, row.protocol or ""].append(row)
     comparison = Comparison(
-        groups=tuple(_group(groups[key], rows, baseline, allow_unlike) for key in sorted(groups)),
+        groups=tuple(_group(groups[key], rows, baseline, allow_unlike) for key in sorted(groups, key=_natural)),
         excluded=tuple(run for run in runs if run.status != "completed"),
         notes=(),
         baseline=baseline,
@@ -135,6 +136,11 @@ def compare(runs: Runs, baseline: str = "backprop", allow_unlike: bool = False) 
     )
     notes += _remarks(comparison)
     return Comparison(comparison.groups, comparison.excluded, tuple(notes), baseline, allow_unlike)
+
+
+def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
+    """Return a key that sorts mlp_4x512 before mlp_16x512."""
+    return [[int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)] for name in names]
 
 
 def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:

@@ -20,11 +20,12 @@ Cell = tuple[Line, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose first column heads its rows; every row has one cell per column."""
+    """A table whose first column heads its rows; every row has one cell per column. `settings`: a name and a value."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    settings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

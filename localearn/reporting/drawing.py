@@ -100,8 +100,10 @@ def legend_columns(entries: Sequence[str]) -> int:
 
 
 def short(name: str, length: int = 34) -> str:
-    """Return a name for a plot: not too long, and with no character that begins a formula."""
-    return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
+    """Return a name for a plot: its middle left out where it is long, and no sign in it that begins a formula."""
+    if len(name) > length:
+        name = f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
+    return name.replace("$", r"\$")
 
 
 def logarithmic(axes: "Axes", span: float) -> None:
@@ -133,5 +135,6 @@ def _inline(svg: str, name: str) -> str:
     body = re.sub(r'<style type="text/css">.*?</style>', "", body, count=1, flags=re.DOTALL)  # it would reach the page
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r' (?:width|height)="[\d.]+pt"', "", body, count=2)
+    body = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", body, count=2)
     body = body.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
     return re.sub(r"\n\s*", "\n", body.replace(INK, "currentColor")).strip()

@@ -48,10 +48,10 @@ def with_interval(estimate: Estimate, unit: Unit) -> str:
     """
     mean, symbol = estimate.mean / unit.factor, f" {unit.symbol}" if unit.symbol else ""
     if estimate.high is None:
-        return plain(mean) + symbol
+        return _whole_or_plain(mean) + symbol
     half = estimate.high / unit.factor - mean
     if half <= 1e-9 * abs(mean):
-        return f"{f'{mean:.0f}' if mean.is_integer() else plain(mean)} ± 0{symbol}"
+        return f"{_whole_or_plain(mean)} ± 0{symbol}"
     decimals = _decimals(half, largest=max(0, 5 - _exponent(mean)))
     shown = f"{half:.{decimals}f}"
     if not any(digit in "123456789" for digit in shown):
@@ -77,7 +77,13 @@ def points(estimate: Estimate) -> str:
         None if value is None else _minus(f"{100 * value:+.2f}")
         for value in (estimate.mean, estimate.low, estimate.high)
     )
-    return f"{mean} points" if low is None else f"{mean} [{low}, {high}] points"
+    if low is None or low == high:
+        return f"{mean} points" if low is None else f"{mean} ± 0 points"
+    return f"{mean} [{low}, {high}] points"
+
+
+def _whole_or_plain(value: float) -> str:
+    return _minus(f"{value:.0f}") if value.is_integer() and abs(value) < 1e7 else plain(value)
 
 
 def _decimals(width: float, largest: int) -> int:

@@ -67,4 +67,4 @@ def _line(line: Line) -> str:
 def _escape(text: str) -> str:
     """Return text in which Markdown and HTML see no mark-up, on one line."""
     one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*|\[\]~]|(?<!\w)_|_(?!\w)|^#)", r"\\\1", one_line)
+    return re.sub(r"([\\`*|$\[\]~]|(?<!\w)_|_(?!\w)|^#)", r"\\\1", one_line)

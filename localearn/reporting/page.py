@@ -78,7 +78,7 @@ def _figure(figure: Figure) -> str:
 
 def _table(table: Table) -> str:
     heads = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    kind = "plain" if len(table.columns) == 2 else "cards"
+    kind = "settings" if table.settings else "cards"
     return (
         f'<table class="{kind}"><caption>{escape(table.caption)}</caption><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(_row(table.columns, row) for row in table.rows)}</tbody></table>"

@@ -113,7 +113,7 @@ def _accuracy_energy(group: Group, looks: Looks, reading: Reading) -> Figure | N
     front = pareto_front(means)
     axes.step(
         [means[index][0] / unit.factor for index in front], [means[index][1] for index in front],
-        where="post", color=INK, alpha=0.6, linestyle=(0, (4, 3)), linewidth=1.2, zorder=0, label="Pareto front",
+        where="post", color=INK, alpha=0.8, linestyle=(0, (4, 3)), linewidth=1.2, zorder=0, label="Pareto front",
     )  # fmt: skip
     positive = [joules for joules, _ in means if joules > 0]
     if len(positive) == len(means) and max(positive) > 8 * min(positive):
@@ -129,6 +129,10 @@ def _accuracy_energy(group: Group, looks: Looks, reading: Reading) -> Figure | N
         for rule, _, joules, accuracy in points
     )
     caption = "Accuracy against energy: small marks are runs, large ones their means with 95 % intervals."
+    drawn = [rule.label for rule, *_ in points]
+    missing = [rule.label for rule in group.rules if rule.label not in drawn]
+    if missing:
+        caption += f" Not drawn, without {reading.label} energy of this source: {', '.join(missing)}."
     alt = f"Test accuracy against {reading} training energy: {spoken}. On the Pareto front: {on_front}."
     return drawing.finish(figure, _name("accuracy_energy", group, *_words(reading)), caption, alt)
 

@@ -135,7 +135,7 @@ def _settings_table(caption: str, fields: Mapping[str, Callable[[Run], object]],
         ]
         more = len(holders) - len(shown)
         rows.append((cell(name), cell("; ".join(shown) + (f"; and {more} more" if more else ""))))
-    return Table(caption, ("Setting", "Value"), tuple(rows))
+    return Table(caption, ("Setting", "Value"), tuple(rows), settings=True)
 
 
 def _window_flags(run: Run) -> set[str]:

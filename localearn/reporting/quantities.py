@@ -49,10 +49,10 @@ def quantities(common_accuracy: float | None) -> list[Quantity]:
 
 
 def common_accuracy(runs: Sequence[Run]) -> float | None:
-    """Return the highest validation accuracy that every run reached at some epoch; None where a run has no curve."""
+    """Return the highest validation accuracy that every run with a curve reached at some epoch; None without curves."""
     best = [max((epoch.accuracy for epoch in run.epochs if epoch.accuracy is not None), default=None) for run in runs]
     reached = [accuracy for accuracy in best if accuracy is not None]
-    return min(reached) if reached and len(reached) == len(best) else None
+    return min(reached, default=None)
 
 
 def _joules(key: str, title: str, value: Callable[[Run], float | None]) -> Quantity:

@@ -32,7 +32,7 @@ def _rule_table(group: Group, caption: str, keys: Sequence[str]) -> Table | None
     titles = [next(measure.quantity.title for measure in column if measure) for column in columns]
     cells = [_column(column, group) for column in columns]
     rows = [(_head(rule), *(column[index] for column in cells)) for index, rule in enumerate(group.rules)]
-    return Table(caption, ("Rule", *titles), tuple(rows))
+    return Table("Carbon" if shown == ["co2e_kg"] else caption, ("Rule", *titles), tuple(rows))
 
 
 def _worth_showing(group: Group, key: str) -> bool:

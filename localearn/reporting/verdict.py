@@ -11,6 +11,7 @@ JUDGED = {
     "train_j": "gross energy",
     "peak_memory_bytes": "peak memory",
 }
+MOST_RULES_WITH_NUMBERS = 4  # a verdict on more of them names the quantities; their numbers stand in the table
 
 
 def verdict(group: Group, baseline: str) -> str:
@@ -21,33 +22,37 @@ def verdict(group: Group, baseline: str) -> str:
             f"Only {baseline} completed here, so there is no rule to judge. "
             f"Train another rule on {group.dataset} with {group.net} and build this report again."
         )
-    compared = [rule for rule in rules if _pairs(rule)]
+    compared = [rule for rule in rules if any(measure.ratio for measure in _judged(rule))]
+    judged = [rule for rule in compared if _pairs(rule) >= TRUSTED_SEEDS]
+    refused = _listed(rules, lambda measure: measure.ratio is None)
     if not compared:
-        reasons = sorted({measure.refusal for rule in rules for measure in rule.measures if measure.refusal})
         return (
-            f"No rule can be compared with {baseline} here ({'; '.join(reasons) or 'no equal seeds'}). "
+            f"No rule can be compared with {baseline} here: {refused}. "
             "The numbers below stand alone, and no difference between them is claimed."
         )
-    few = min(_pairs(rule) for rule in compared)
-    if few < TRUSTED_SEEDS:
-        seeds = "1 seed" if few == 1 else f"{few} paired seeds"
+    if not judged:
+        few = max(_pairs(rule) for rule in compared)
+        seeds = "no equal seeds" if few == 0 else "1 seed" if few == 1 else f"{few} paired seeds"
         observed = _listed(compared, lambda measure: measure.ratio is not None)
         return (
             f"With {seeds} no interval can be trusted: run at least {TRUSTED_SEEDS} before you call any difference "
             f"real. Observed against {baseline}, and no more than observed: {observed}."
         )
-    larger = _listed(compared, lambda measure: measure.differs)
-    smaller = _listed(compared, lambda measure: measure.ratio is not None and not measure.differs)
-    refused = _listed(rules, lambda measure: measure.ratio is None)
+    larger = _listed(judged, lambda measure: measure.differs)
+    smaller = _listed(judged, lambda measure: measure.ratio is not None and not measure.differs)
+    few = ", ".join(rule.label for rule in compared if rule not in judged)
+    rest = [
+        f"not larger than their interval, and so not shown, are {smaller}" if smaller else "",
+        f"on fewer than {TRUSTED_SEEDS} paired seeds, and so not judged, is {few}" if few else "",
+        f"not compared is {refused}" if refused else "",
+    ]
+    second = "; ".join(words for words in rest if words) or "no other difference was judged"
     first = (
-        f"Against {baseline} these differences are larger than their 95 % interval: {larger}."
+        f"Against {baseline} these differences are larger than their 95 % interval: {larger}"
         if larger
-        else f"No difference to {baseline} is larger than its 95 % interval."
+        else f"No difference to {baseline} is larger than its 95 % interval"
     )
-    second = f"Not larger than their interval, and so not shown, are: {smaller}" if smaller else ""
-    if refused:
-        second = f"{second}; not compared: {refused}" if second else f"Not compared: {refused}"
-    return f"{first} {second or 'No other difference was judged'}."
+    return f"{first}. {second[0].upper()}{second[1:]}."
 
 
 def _pairs(rule: Rule) -> int:
@@ -61,23 +66,27 @@ def _judged(rule: Rule) -> list[Measure]:
 
 
 def _listed(rules: list[Rule], chosen: Callable[[Measure], bool]) -> str:
-    """Return `rule in quantity ×ratio [low, high], ...; rule in ...` of the chosen measures."""
+    """Return `rule in quantity ×ratio [low, high], ...; rule in ...` of the chosen measures; numbers for few rules."""
+    numbers = len(rules) <= MOST_RULES_WITH_NUMBERS
     parts = []
     for rule in rules:
-        phrases = [_phrase(measure) for measure in _judged(rule) if chosen(measure)]
-        if phrases:
-            parts.append(f"{rule.label} in {', '.join(phrases)}")
+        measures = [measure for measure in _judged(rule) if chosen(measure)]
+        reasons = {measure.refusal for measure in measures}
+        if len(measures) == len(JUDGED) and len(reasons) == 1 and None not in reasons:
+            parts.append(f"{rule.label} ({reasons.pop()})")
+        elif measures:
+            parts.append(f"{rule.label} in {', '.join(_phrase(measure, numbers) for measure in measures)}")
     return "; ".join(parts)
 
 
-def _phrase(measure: Measure) -> str:
+def _phrase(measure: Measure, numbers: bool) -> str:
     name = JUDGED[measure.quantity.key]
-    readings = {value.reading.label for value in measure.values if value.reading}
     if measure.ratio is None:
         return f"{name} ({measure.refusal})"
-    said = [*sorted(readings), *(f"flagged {flag}" for flag, _ in measure.flags)]
+    labels = {value.reading.label for value in measure.values if value.reading}
+    said = [*sorted(labels), *(f"flagged {flag}" for flag, _ in measure.flags)]
     label = f" ({', '.join(said)})" if said else ""
-    return f"{name}{label} {comparison_text(measure)}"
+    return f"{name}{label} {comparison_text(measure)}" if numbers else name + label
 
 
 def comparison_text(measure: Measure) -> str:

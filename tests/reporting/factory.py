@@ -14,7 +14,7 @@ RULES = {
 }
 
 
-def record(algo: str = "backprop", seed: int = 0, device: str = "cpu", **changes: Any) -> dict[str, Any]:
+def record(algo: str = "backprop", seed: int = 0, machine: str = "cpu", **changes: Any) -> dict[str, Any]:
     """Return a decoded run.json: a GPU's energy is measured, a CPU's is estimated; changes replace fields."""
     noise = random.Random(f"{algo}-{seed}")
     accuracy, time, power, memory = RULES.get(algo, RULES["backprop"])
@@ -42,17 +42,17 @@ def record(algo: str = "backprop", seed: int = 0, device: str = "cpu", **changes
         "eval_s": 0.2,
         "setup_s": 0.6,
         "samples_per_s": 1294 * 20 / train_s,
-        "peak_memory_bytes": int((612 if device == "cpu" else 934) * 2**20 * memory),
+        "peak_memory_bytes": int((612 if machine == "cpu" else 934) * 2**20 * memory),
         "memory": {
-            "allocator_bytes": None if device == "cpu" else int(934 * 2**20 * memory),
+            "allocator_bytes": None if machine == "cpu" else int(934 * 2**20 * memory),
             "process_bytes": int(612 * 2**20 * memory),
         },
         "parameters": 85002,
-        "energy": energy(device, train_s, power * noise.uniform(0.98, 1.02)),
+        "energy": energy(machine, train_s, power * noise.uniform(0.98, 1.02)),
         "co2e_kg": 2.1e-5 * train_s,
         "co2e": {"label": "estimated", "country": "POL", "intensity_kg_per_kwh": 0.62, "note": None},
         "device": {"type": "cpu", "name": "AMD EPYC 7763", "threads": 2, "memory_bytes": 8 * 2**30}
-        if device == "cpu"
+        if machine == "cpu"
         else {"type": "cuda", "name": "NVIDIA A100-SXM4-40GB", "threads": 8, "memory_bytes": 40 * 2**30},
         "precision": "fp32",
         "batch_size": 128,
@@ -78,10 +78,10 @@ def record(algo: str = "backprop", seed: int = 0, device: str = "cpu", **changes
     return made | changes
 
 
-def energy(device: str, train_s: float, power: float) -> dict[str, Any]:
+def energy(machine: str, train_s: float, power: float) -> dict[str, Any]:
     """Return the energy of a run of `train_s` seconds; `power` is a factor of 38 W on a CPU and 180 W on a GPU."""
     absent = {"label": "absent", "source": None, "note": "no source", "idle_w": None, "windows": {}}
-    if device == "cpu":
+    if machine == "cpu":
         watts, idle_w, part, label, source = 38.0 * power, 6.0, "cpu", "estimated", "codecarbon"
     else:
         watts, idle_w, part, label, source = 180.0 * power, 55.0, "gpu", "measured", "nvml"
@@ -114,7 +114,7 @@ def energy(device: str, train_s: float, power: float) -> dict[str, Any]:
         "durations_s": {"setup": 0.6, "train": train_s, "eval": 0.2},
         "flags": [],
         "seams": [],
-        "conditions": {} if device == "cpu" else {"temperature_c": 58, "sm_clock_mhz": 1410, "power_limit_w": 400},
+        "conditions": {} if machine == "cpu" else {"temperature_c": 58, "sm_clock_mhz": 1410, "power_limit_w": 400},
     }
 
 
