@@ -85,6 +85,11 @@ class Group:
     common_accuracy: float | None
 
     @property
+    def key(self) -> tuple[str | None, ...]:
+        """Return what tells the group from others."""
+        return self.dataset, self.net, self.protocol
+
+    @property
     def name(self) -> str:
         """Return the group's name as its heading and its figures carry it."""
         return " · ".join([self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])])

@@ -99,6 +99,11 @@ def legend_columns(entries: Sequence[str]) -> int:
     return max(1, min(len(entries), int(58 // (max(map(len, entries), default=0) + 7))))
 
 
+def plot_name(*words: str | None) -> str:
+    """Return a file's name for a plot, of letters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(word for word in words if word))
+
+
 def short(name: str, length: int = 34) -> str:
     """Return a name for a plot: its middle left out where it is long, and no sign in it that begins a formula."""
     if len(name) > length:

@@ -1,15 +1,14 @@
 """The plots of a report: accuracy against energy, ratios, learning curves, memory."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable
 
 from localearn.reporting import drawing, formatting
-from localearn.reporting.comparison import Comparison, Group, Rule
+from localearn.reporting.accuracy_energy import accuracy_energy_figure
+from localearn.reporting.comparison import Comparison, Group
 from localearn.reporting.document import Figure
 from localearn.reporting.drawing import INK, Look, short
 from localearn.reporting.records import Epoch, Reading, Run
-from localearn.reporting.statistics import Estimate, mean_interval, pareto_front
 from localearn.reporting.verdict import JUDGED, comparison_text
 
 Looks = dict[str, Look]
@@ -24,7 +23,7 @@ def group_figures(group: Group, looks: Looks) -> list[Figure]:
     """Return the plots of a group; one whose numbers are absent is left out."""
     readings = sorted({run.energy.reading for rule in group.rules for run in rule.runs}, key=str)
     figures = [_ratios(group, looks)]
-    figures += [_accuracy_energy(group, looks, reading) for reading in readings if reading.label != "absent"]
+    figures += [accuracy_energy_figure(group, looks, reading) for reading in readings if reading.label != "absent"]
     figures += [_curves(group, looks, "epochs", "epoch", lambda epoch: None)]
     figures += [_curves(group, looks, "seconds", "training time (s)", lambda epoch: epoch.train_s)]
     for reading in readings:
@@ -33,15 +32,6 @@ def group_figures(group: Group, looks: Looks) -> list[Figure]:
             figures.append(_curves(group, looks, "joules", label, lambda epoch: epoch.train_j, reading))
     figures.append(_memory(group, looks))
     return [figure for figure in figures if figure]
-
-
-def _name(kind: str, group: Group, *more: str | None) -> str:
-    words = "-".join(word for word in (kind, group.dataset, group.net, group.protocol, *more) if word)
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", words)
-
-
-def _plural(group: Group) -> str:
-    return ", ".join(rule.label for rule in group.rules)
 
 
 def _ratios(group: Group, looks: Looks) -> Figure | None:
@@ -80,61 +70,9 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
         drawing.entry(axes, rule.label, looks[rule.label])
     drawing.legend(figure, axes)
     caption = "Ratio to the baseline; bars are 95 % intervals over paired seeds."
-    return drawing.finish(figure, _name("ratios", group), caption, f"Ratios to the baseline: {'; '.join(spoken)}.")
-
-
-def _accuracy_energy(group: Group, looks: Looks, reading: Reading) -> Figure | None:
-    """Draw each rule's accuracy against its joules, of one reading alone, and the front that no rule beats."""
-    points: list[tuple[Rule, list[Run], Estimate, Estimate]] = []
-    for rule in group.rules:
-        runs = [run for run in rule.runs if run.energy.reading == reading and run.energy.train_j is not None]
-        runs = [run for run in runs if run.test_accuracy is not None]
-        if runs:
-            joules = mean_interval([run.energy.train_j or 0.0 for run in runs])
-            accuracies = mean_interval([100 * (run.test_accuracy or 0.0) for run in runs])
-            points.append((rule, runs, joules, accuracies))
-    if not points:
-        return None
-    means = [(joules.mean, accuracy.mean) for *_, joules, accuracy in points]
-    unit = formatting.choose_unit(formatting.JOULE, [joules for joules, _ in means])
-    figure, axes = drawing.canvas(3.3, [*(rule.label for rule, *_ in points), "Pareto front"])
-    for rule, runs, joules, accuracy in points:
-        look = looks[rule.label]
-        axes.scatter(
-            [(run.energy.train_j or 0.0) / unit.factor for run in runs],
-            [100 * (run.test_accuracy or 0.0) for run in runs],
-            s=16, marker=look.marker, color=look.color, alpha=0.4, linewidths=0,
-        )  # fmt: skip
-        axes.errorbar(
-            joules.mean / unit.factor, accuracy.mean, xerr=_bars(joules, unit.factor), yerr=_bars(accuracy, 1.0),
-            color=look.color, marker=look.marker, linestyle="none", markersize=8, capsize=3,
-        )  # fmt: skip
-        drawing.entry(axes, rule.label, look)
-    front = pareto_front(means)
-    axes.step(
-        [means[index][0] / unit.factor for index in front], [means[index][1] for index in front],
-        where="post", color=INK, alpha=0.8, linestyle=(0, (4, 3)), linewidth=1.2, zorder=0, label="Pareto front",
-    )  # fmt: skip
-    positive = [joules for joules, _ in means if joules > 0]
-    if len(positive) == len(means) and max(positive) > 8 * min(positive):
-        drawing.logarithmic(axes, max(positive) / min(positive))
-    axes.margins(0.08)
-    axes.set_xlabel(f"training energy, gross ({unit.symbol}; {reading})")
-    axes.set_ylabel("test accuracy (%)")
-    drawing.legend(figure, axes)
-    on_front = ", ".join(points[index][0].label for index in front)
-    spoken = "; ".join(
-        f"{rule.label} {formatting.with_interval(accuracy, formatting.Unit('%', 1.0))} "
-        f"for {formatting.with_interval(joules, unit)}"
-        for rule, _, joules, accuracy in points
+    return drawing.finish(
+        figure, drawing.plot_name("ratios", *group.key), caption, f"Ratios to the baseline: {'; '.join(spoken)}."
     )
-    caption = "Accuracy against energy: small marks are runs, large ones their means with 95 % intervals."
-    drawn = [rule.label for rule, *_ in points]
-    missing = [rule.label for rule in group.rules if rule.label not in drawn]
-    if missing:
-        caption += f" Not drawn, without {reading.label} energy of this source: {', '.join(missing)}."
-    alt = f"Test accuracy against {reading} training energy: {spoken}. On the Pareto front: {on_front}."
-    return drawing.finish(figure, _name("accuracy_energy", group, *_words(reading)), caption, alt)
 
 
 def _curves(
@@ -183,7 +121,7 @@ def _curves(
     )
     caption = f"Learning curves over {over}: thin lines are runs, thick ones their means."
     alt = f"Validation accuracy over {over}; means over runs: {final}."
-    return drawing.finish(figure, _name(f"curves_{kind}", group, *_words(reading)), caption, alt)
+    return drawing.finish(figure, drawing.plot_name(f"curves_{kind}", *group.key, *_words(reading)), caption, alt)
 
 
 def _curve(run: Run, kind: str, along: Callable[[Epoch], float | None]) -> list[tuple[float, float]]:
@@ -222,14 +160,7 @@ def _memory(group: Group, looks: Looks) -> Figure | None:
         for (rule, _), mean in zip(held, means, strict=True)
     )
     caption = "Peak memory: bars are means over runs, dots the runs."
-    return drawing.finish(figure, _name("memory", group), caption, f"Peak memory per rule: {spoken}.")
-
-
-def _bars(estimate: Estimate, factor: float) -> list[list[float]] | None:
-    if estimate.high is None:
-        return None
-    half = (estimate.high - estimate.mean) / factor
-    return [[half], [half]]
+    return drawing.finish(figure, drawing.plot_name("memory", *group.key), caption, f"Peak memory per rule: {spoken}.")
 
 
 def _words(reading: Reading | None) -> tuple[str | None, ...]:
