@@ -5,17 +5,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from localearn.data.arrays import ArrayData
-from localearn.data.augmentation import augment
+from localearn.data.augmentation import Augment, augment
+from localearn.data.base import Split
 from localearn.data.normalization import standard
 from localearn.errors import UserError
 
 
-def images(augment="none", rows=25, dtype=torch.uint8):
+def images(augment: Augment = "none", rows=25, dtype=torch.uint8):
     generator = torch.Generator().manual_seed(0)
-    sizes = {"train": rows, "val": 7, "test": 5}
-    x = {split: torch.randint(256, (n, 2, 6, 6), generator=generator).to(dtype) for split, n in sizes.items()}
-    y = {split: torch.arange(n) % 3 for split, n in sizes.items()}
-    return ArrayData("toy", x, y, 3, scaling=standard(x["train"]), augment=augment), x, y  # pyright: ignore
+    sizes: dict[Split, int] = {"train": rows, "val": 7, "test": 5}
+    x: dict[Split, torch.Tensor] = {
+        split: torch.randint(256, (n, 2, 6, 6), generator=generator).to(dtype) for split, n in sizes.items()
+    }
+    y: dict[Split, torch.Tensor] = {split: torch.arange(n) % 3 for split, n in sizes.items()}
+    return ArrayData("toy", x, y, 3, scaling=standard(x["train"]), augment=augment), x, y
 
 
 def seeded(seed=4):
@@ -55,7 +58,7 @@ def test_values_stay_as_they_are_without_scaling():
 
 
 def test_a_shuffled_pass_is_the_permutation_that_the_generator_gives():
-    data, x, y = images()
+    data, _, y = images()
     batches = list(data.batches("train", 4, generator=seeded()))
     order = torch.randperm(25, generator=seeded())[:24]  # the 25th would be alone in its batch
     in_order = torch.cat([b.x for b in data.batches("train", 25)])
@@ -84,7 +87,7 @@ def test_a_last_training_batch_of_one_row_is_left_out(rows, batch_size, sizes):
 
 
 def test_a_shuffled_pass_over_validation_loses_no_row_and_augments_none():
-    data, x, _ = images("crop_flip")
+    data, *_ = images("crop_flip")
     batches = list(data.batches("val", 3, generator=seeded()))
     order = torch.randperm(7, generator=seeded())
     assert [len(b.y) for b in batches] == [3, 3, 1]
@@ -159,7 +162,7 @@ def test_a_batch_size_below_1_is_refused(batch_size):
 
 
 def test_features_are_what_the_function_gives_for_training_and_validation():
-    data, x, y = images()
+    data, _, y = images()
     weight = torch.randn(72, 4, generator=seeded(), requires_grad=True)
     features = data.features("block 1", lambda h: (h.flatten(1) @ weight).relu(), batch_size=4)
     assert (features.name, features.kind, features.input_shape) == ("block 1", "vector", (4,))

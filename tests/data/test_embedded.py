@@ -9,10 +9,10 @@ def test_the_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
     arrays = embedded.digits()
-    published = load_digits()
+    pixels, labels = load_digits(return_X_y=True)
     ours = np.concatenate([arrays["x_train"], arrays["x_test"]]).reshape(-1, 64)
     labelled = np.column_stack([ours, np.concatenate([arrays["y_train"], arrays["y_test"]])])
-    expected = np.column_stack([published.data, published.target]).astype(int)
+    expected = np.column_stack([pixels, labels]).astype(int)
     assert sorted(map(tuple, labelled.tolist())) == sorted(map(tuple, expected.tolist()))
     assert arrays["x_train"].dtype == np.uint8 and ours.min() == 0 and ours.max() == embedded.DIGITS_TOP
 
