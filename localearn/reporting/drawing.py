@@ -128,9 +128,22 @@ def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:
     with warnings.catch_warnings():
         # A rule's name may be written in letters that the font lacks; boxes stand for them, and the table has the name.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        figure.draw_without_rendering()
+        _keep_ticks(figure)
         figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": "localearn report"})
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": "localearn report"})
     return Figure(name, caption, alt, png.getvalue(), _inline(svg.getvalue(), name))
+
+
+def _keep_ticks(figure: "Canvas") -> None:
+    """Fix the y ticks that were found: left free, they may change with the layout, and wider labels be cut off."""
+    from matplotlib.ticker import FixedLocator
+
+    for axes in figure.axes:
+        if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
+            continue  # rules' names
+        low, high = sorted(axes.get_ylim())
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
 
 
 def _inline(svg: str, name: str) -> str:
