@@ -13,26 +13,78 @@ from localearn.errors import UserError, suggestion
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
+# Hydra's flags that are of use here, and the values that they take.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "--help": (),
+    "--config-dir": (),
+    "-m": (),
+    "--multirun": (),
+    "--cfg": ("job", "hydra", "all"),
+    "-c": ("job", "hydra", "all"),
+    "--resolve": (),
+    "--package": (),
+    "-p": (),
+    "--info": (),
+    "-i": (),
+}
+
 Door = Callable[[list[str]], int]
 
 
 def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
     """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = any(re.fullmatch(r"debug=(true|1|yes|on)", a, re.IGNORECASE) for a in arguments)
     try:
-        return door(arguments)
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return told(lambda: door(arguments), arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone; a second complaint would go nowhere either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
+    """Return what `work` does, or 2 after a line or two for what the user can mend; debug=true shows the traceback."""
+    try:
+        return work()
+    except UserError as error:
+        if re.fullmatch("true|1|yes|on", value_of("debug", arguments) or "", re.IGNORECASE):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def value_of(key: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of the last `key=value` among the arguments, unquoted, None where there is none."""
+    values = [value for name, equals, value in (a.partition("=") for a in arguments) if equals and name == key]
+    if not values or values[-1].lower() == "null":
+        return None
+    if not values[-1]:
+        raise UserError(f"{key}= has no value")
+    value = values[-1]
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def existing_folder(config_dir: str) -> str:
+    """Return the absolute path of --config-dir, or raise UserError if there is no such folder."""
+    if not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    return str(Path(config_dir).resolve())
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise UserError for a flag that no door knows; those that are left are Hydra's."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("-"):
+            continue
+        if flag not in FLAGS:
+            hint = f"write {flag.lstrip('-')}=VALUE" if flag.startswith("--") else "--help lists them"
+            raise UserError(f"no flag {flag!r}{suggestion(flag, FLAGS)}; keys have no dashes: {hint}")
+        given = value if equals else next(iter(arguments[index + 1 :]), "")
+        if FLAGS[flag] and given not in FLAGS[flag]:
+            raise UserError(f"{flag} takes {' or '.join(FLAGS[flag])}, not {given!r}")
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, dict[str, str]]:
@@ -46,9 +98,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise UserError(f"--config-dir {config_dir}: there is no such folder")
-    search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
@@ -78,7 +128,9 @@ def explain(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
         name = key[1] or key[2]
-        return f"no key {name!r}{suggestion(name, [*GROUPS, *known_keys()])}; --help lists the groups, --cfg job the keys"
+        return (
+            f"no key {name!r}{suggestion(name, [*GROUPS, *known_keys()])}; --help lists the groups, --cfg job the keys"
+        )
     parse = re.search(r"Error parsing override '(.*)'", text)
     if parse:
         return f"cannot read {parse[1]!r}; write key=value, say epochs=5"
