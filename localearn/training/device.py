@@ -20,7 +20,7 @@ def select_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}") from None
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda", "mps") or (device.type != "cuda" and device.index):
         raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(

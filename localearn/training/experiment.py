@@ -50,6 +50,7 @@ SHARED = [
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
+_ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 _WITH_RESUME = ("progress", "debug")  # what may differ in a run that goes on, for it changes no number
 
 
@@ -166,6 +167,7 @@ def _resolved(config: Any) -> dict[str, Any]:
         if not isinstance(plain[group], dict):
             raise UserError(f"{group} must be chosen, say {group}=NAME; --help lists the names")
     check_types({name: plain[name] for name in _TYPES}, _TYPES)
+    check_types(plain["energy"], _ENERGY_TYPES, prefix="energy.")
     return plain
 
 

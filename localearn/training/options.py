@@ -1,6 +1,8 @@
 """Whether options fit what takes them: their names, and their types by its annotations, told before anything runs."""
 
+import collections.abc
 import inspect
+import json
 import math
 import types
 import typing
@@ -10,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from localearn.errors import UserError, suggestion
 
+_ABSTRACT = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
 _NAMED = {
     bool: "true or false",
     int: "a whole number",
@@ -52,14 +55,16 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str
         hint = hints.get(name, Any)
         if not fits(value, hint):
             choices = [str(choice) for part in _alternatives(hint) for choice in get_args(part) if _is_literal(part)]
-            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {value!r}{suggestion(str(value), choices)}")
+            shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {shown}{suggestion(str(value), choices)}")
 
 
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the types that a class's or a function's parameters are annotated with, none where they cannot be told."""
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, AttributeError, TypeError):  # names imported for type checkers alone
+        # The local names are for annotations whose own module imports them for type checkers alone, as torch's do.
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, localns=_ABSTRACT)
+    except (NameError, AttributeError, TypeError):
         return {}
 
 
@@ -84,7 +89,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list | tuple) and all(fits(v, hint) for v in value for hint in arguments[:1])
     if hint is Callable or (inspect.isclass(origin) and issubclass(origin, Callable)):
         return callable(value)
-    return not inspect.isclass(hint) or isinstance(value, hint)
+    return hint is Any or not inspect.isclass(hint) or isinstance(value, hint)
 
 
 def in_words(hint: Any) -> str:
