@@ -6,7 +6,8 @@ from torch import nn
 
 from localearn.errors import UserError
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import check_dropout, check_widths, choose
+from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
+from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Block, Net
 
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
@@ -39,25 +40,24 @@ class CNN(Net):
         pooling: str = "max",
         dropout: float = 0.0,
     ):
-        shape = tuple(input_shape)
+        shape = check_row("input_shape", input_shape)
         if len(shape) != 3:
             raise UserError(f"a CNN takes images, rows of shape (channels, height, width), not {shape}; use net=mlp")
         widths = check_widths("channels", channels)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise UserError(f"kernel_size must be odd and positive, so that padding keeps the map's size, not {kernel_size}")
-        check_dropout(dropout)
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise UserError(f"kernel_size must be odd and positive, so that padding keeps the map, not {kernel_size!r}")
         windows = [pool] * len(widths) if isinstance(pool, int) else list(pool)
         _check_pools(windows, widths, min(shape[1:]))
         normalise, pool_layer = choose("norm", norm, NORMS), choose("pooling", pooling, POOLS)
         blocks = []
         for (n_in, n_out), window in zip(itertools.pairwise((shape[0], *widths)), windows, strict=True):
-            post = [normalise(n_out), activation_layer(activation)]
-            post += [pool_layer(window)] if window > 1 else []
-            post += [nn.Dropout(dropout)] if dropout else []
+            pooled = pool_layer(window) if window > 1 else nn.Identity()
+            post = chain(normalise(n_out), activation_layer(activation), pooled, dropout_layer(dropout))
             # A normalisation that subtracts the channel's mean takes the convolution's bias with it.
             conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=norm != "batch")
-            blocks.append(Block(conv, nn.Sequential(*(p for p in post if not isinstance(p, nn.Identity)))))
-        readout = nn.Linear(widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows), classes)
+            blocks.append(Block(conv, post))
+        flat = widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows)
+        readout = nn.Linear(flat, check_classes(classes))
         super().__init__(blocks, readout, input_shape=shape)
 
 
@@ -69,6 +69,6 @@ def _pooled(size: int, windows: Sequence[int]) -> int:
 
 def _check_pools(windows: Sequence[int], channels: Sequence[int], side: int) -> None:
     if len(windows) != len(channels) or not all(isinstance(w, int) and w >= 1 for w in windows):
-        raise UserError(f"pool must be a window >= 1, or one for each of the {len(channels)} blocks, not {list(windows)}")
+        raise UserError(f"pool must be a window >= 1, or one for each of {len(channels)} blocks, not {list(windows)}")
     if _pooled(side, windows) < 1:
-        raise UserError(f"pooling by {list(windows)} leaves nothing of a side of {side}; pool less, or use fewer blocks")
+        raise UserError(f"pooling by {list(windows)} leaves nothing of a side of {side}; pool less or use fewer blocks")

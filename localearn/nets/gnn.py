@@ -1,5 +1,4 @@
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +6,13 @@ from torch import nn
 
 from localearn.errors import UserError
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import check_dropout, check_widths, choose
+from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
+from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Block, Net
 
 
 class GNN(Net):
-    """Graph blocks of torch_geometric's own layers: convolution, then activation and dropout; a Linear readout per node.
+    """Graph blocks: a convolution of torch_geometric's, then activation and dropout; the Linear readout is per node.
 
     input_shape: (features,). classes: C. widths: the hidden widths n_1..n_L.
     conv: gcn (Kipf, Welling 2017), sage (Hamilton et al. 2017) or gat (Velickovic et al. 2018, `heads` of them,
@@ -30,18 +30,16 @@ class GNN(Net):
         dropout: float = 0.5,
         heads: int = 8,
     ):
-        shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+        shape = check_row("input_shape", input_shape)
         if len(shape) != 1:
-            raise UserError(f"a GNN takes a graph's nodes, rows of shape (features,), not {shape}; use net=cnn or net=mlp")
-        check_dropout(dropout)
-        sizes = (math.prod(shape), *check_widths("widths", widths))
+            raise UserError(f"a GNN takes a graph's nodes, rows of shape (features,), not {shape}; use net=cnn or mlp")
+        sizes = (*shape, *check_widths("widths", widths))
         blocks = []
         for n_in, n_out in itertools.pairwise(sizes):
-            post: list[nn.Module] = [activation_layer(activation)]
-            post += [nn.Dropout(dropout)] if dropout else []
-            blocks.append(Block(_conv(conv, n_in, n_out, heads), nn.Sequential(*post)))
-        stem = nn.Dropout(dropout) if dropout else None
-        super().__init__(blocks, nn.Linear(sizes[-1], classes), input_shape=shape, stem=stem, graph=True)
+            post = chain(activation_layer(activation), dropout_layer(dropout))
+            blocks.append(Block(_conv(conv, n_in, n_out, heads), post))
+        readout = nn.Linear(sizes[-1], check_classes(classes))
+        super().__init__(blocks, readout, input_shape=shape, stem=dropout_layer(dropout), graph=True)
 
 
 def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
@@ -50,6 +48,6 @@ def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
     layer: Any = choose("conv", name, {"gcn": pyg.GCNConv, "sage": pyg.SAGEConv, "gat": pyg.GATConv})
     if name != "gat":
         return layer(n_in, n_out)
-    if heads < 1 or n_out % heads:
+    if not isinstance(heads, int) or heads < 1 or n_out % heads:
         raise UserError(f"gat concatenates its heads, so a width must be a multiple of them; {n_out} is not of {heads}")
     return layer(n_in, n_out // heads, heads=heads)

@@ -41,16 +41,39 @@ def activation(name: str) -> nn.Module:
     return choose("activation", name, ACTIVATIONS)()
 
 
+def dropout(rate: float) -> nn.Module:
+    """Build dropout, the identity where the rate is 0; raises UserError unless the rate lies in [0, 1)."""
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise UserError(f"dropout must lie in [0, 1), not {rate!r}")
+    return nn.Dropout(rate) if rate else nn.Identity()
+
+
+def chain(*layers: nn.Module) -> nn.Sequential:
+    """Return the layers one after another, without those that do nothing."""
+    return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))
+
+
+def check_row(what: str, shape: Sequence[int] | int) -> tuple[int, ...]:
+    """Return the shape of a row as a tuple, or raise a UserError unless its sizes are whole and positive."""
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not sizes or not all(_is_size(n) for n in sizes):
+        raise UserError(f"{what} must be positive whole numbers, not {shape!r}")
+    return sizes
+
+
+def check_classes(classes: int) -> int:
+    """Return the number of classes, or raise a UserError unless it is whole and positive."""
+    if not _is_size(classes):
+        raise UserError(f"classes must be a positive whole number, not {classes!r}")
+    return classes
+
+
 def check_widths(what: str, widths: Sequence[int]) -> tuple[int, ...]:
-    """Return the widths as a tuple, or raise a UserError unless there is one at least and all are whole and positive."""
-    widths = tuple(widths)
-    if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
-        raise UserError(f"{what} must be a list of positive whole numbers, one per block, not {list(widths)}")
-    return widths
+    """Return the widths as a tuple, or raise a UserError unless there is one at least and all are sizes."""
+    if isinstance(widths, int) or not widths or not all(_is_size(n) for n in widths):
+        raise UserError(f"{what} must be a list of positive whole numbers, one per block, not {widths!r}")
+    return tuple(widths)
 
 
-def check_dropout(rate: float) -> float:
-    """Return the rate, or raise a UserError unless it lies in [0, 1)."""
-    if not 0 <= rate < 1:
-        raise UserError(f"dropout must lie in [0, 1), not {rate}")
-    return rate
+def _is_size(n: object) -> bool:
+    return isinstance(n, int) and n > 0

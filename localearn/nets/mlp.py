@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import check_dropout, check_widths, choose
+from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
+from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Block, Net
 
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
@@ -35,14 +36,12 @@ class MLP(Net):
         dropout: float = 0.0,
         bias: bool = True,
     ):
-        shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+        shape = check_row("input_shape", input_shape)
         normalise = choose("norm", norm, NORMS)
-        check_dropout(dropout)
         sizes = (math.prod(shape), *check_widths("widths", widths))
         blocks = []
         for n_in, n_out in itertools.pairwise(sizes):
-            post = [normalise(n_out), activation_layer(activation), nn.Dropout(dropout)]
-            kept = [layer for layer in post if not isinstance(layer, nn.Identity) and getattr(layer, "p", 1)]
-            blocks.append(Block(nn.Linear(n_in, n_out, bias=bias), nn.Sequential(*kept)))
-        readout = nn.Linear(sizes[-1], classes, bias=bias)
+            post = chain(normalise(n_out), activation_layer(activation), dropout_layer(dropout))
+            blocks.append(Block(nn.Linear(n_in, n_out, bias=bias), post))
+        readout = nn.Linear(sizes[-1], check_classes(classes), bias=bias)
         super().__init__(blocks, readout, input_shape=shape, stem=nn.Flatten() if len(shape) > 1 else None)

@@ -35,7 +35,7 @@ class Net(nn.Module):
     stem: what happens to x before the first block; it has no parameters (flattening, dropout of the input).
     graph: whether the blocks take `edge_index` beside h; the rows are then a graph's nodes.
 
-    Attributes set from one dry run of a single row: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
+    Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `classes`, C.
     """
 
@@ -91,13 +91,19 @@ class Net(nn.Module):
             yield h
 
     def couples_rows(self) -> bool:
-        """Whether a row of the output depends on other rows of the input (edges; batch statistics in training)."""
-        batch_norm = torch.nn.modules.batchnorm._BatchNorm
-        return self.graph or any(isinstance(m, batch_norm) for m in self.modules())
+        """Whether, as things are, a row of the output depends on other rows of the input.
+
+        Edges couple rows, and so does batch normalisation while it takes the batch's statistics. Layer, group and
+        instance normalisation stay within a row.
+        """
+        return self.graph or any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
+            for m in self.modules()
+        )
 
     @staticmethod
     def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
-        """Turn a user's own `nn.Sequential` into a Net that shares its layers, so that training the one trains the other.
+        """Turn a user's own `nn.Sequential` into a Net of the same layers: training the one trains the other.
 
         Each parametric layer but normalisation starts a block, what follows it is that block's post, what comes before
         the first is the stem, and the last layer, a Linear, is the readout.
@@ -108,17 +114,18 @@ class Net(nn.Module):
         return Net(**parts(model, input_shape))
 
     def _dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
-        parameter = next(self.parameters())
-        row = torch.zeros(1, *self.input_shape, device=parameter.device, dtype=parameter.dtype)
-        loop = torch.zeros(2, 1, dtype=torch.long, device=parameter.device)
+        like = next(self.parameters(), torch.empty(0))
+        # Two rows, because batch statistics cannot be taken of one.
+        rows = torch.zeros(2, *self.input_shape, device=like.device, dtype=like.dtype)
+        loop = torch.zeros(2, 1, dtype=torch.long, device=like.device)
         context = (loop,) if self.graph else ()
         modes = {module: module.training for module in self.modules()}
-        self.eval()  # so that one row passes through batch normalisation and no statistic moves
+        self.eval()  # so that no running statistic moves and no dropout draws
         try:
             with torch.no_grad():
-                outputs = list(self.outputs(row, *context))
+                outputs = list(self.outputs(rows, *context))
                 logits = self.readout(outputs[-1].flatten(1))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what layers raise at a wrong shape
             raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
         finally:
             for module, mode in modes.items():

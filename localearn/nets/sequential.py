@@ -1,5 +1,6 @@
 """How an `nn.Sequential` falls into stem, blocks and readout."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str
     layers = list(_flat(model))
     starts = [i for i, layer in enumerate(layers) if _starts_block(layer)]
     if len(starts) < 2:
-        raise UserError(f"a Sequential needs a hidden parametric layer and a Linear readout; it has {len(starts)} in all")
+        found = ", ".join(type(layers[i]).__name__ for i in starts) or "none"
+        raise UserError(f"a Sequential needs a hidden parametric layer and a Linear readout; this one has {found}")
     readout = layers[starts[-1]]
     if not isinstance(readout, nn.Linear):
         raise UserError(f"the last parametric layer is the readout and must be Linear, not {type(readout).__name__}")
@@ -24,7 +26,7 @@ def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str
         raise UserError(f"nothing may follow the readout, whose outputs are logits; remove {after}")
     blocks = [
         Block(layers[start], nn.Sequential(*layers[start + 1 : end]) if end > start + 1 else None)
-        for start, end in zip(starts, starts[1:], strict=False)
+        for start, end in itertools.pairwise(starts)
     ]
     return {
         "blocks": blocks,

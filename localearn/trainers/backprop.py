@@ -11,6 +11,8 @@ class Backprop(Trainer):
     back-propagating errors".
     """
 
+    crosses_blocks = True
+
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the true gradient; return the loss."""
         loss = cross_entropy(self.net(batch.x, *batch.context), batch)

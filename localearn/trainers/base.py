@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,10 +32,15 @@ class Stage:
 class Trainer(nn.Module, ABC):
     """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
 
-    A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns beside
-    the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed with
-    the rest. A rule is final: nobody subclasses a concrete one.
+    A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
+    beside the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
+    with the rest. A rule is final: nobody subclasses a concrete one.
+
+    crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
+    `localearn.testing` proves it.
     """
+
+    crosses_blocks: ClassVar[bool] = False
 
     def __init__(self, net: Net):
         super().__init__()
@@ -54,15 +60,17 @@ class Trainer(nn.Module, ABC):
             have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gnn")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
         if net.input_shape != tuple(data.input_shape):
-            raise Unsupported(f"the net takes rows of shape {net.input_shape}, {data.name} has {tuple(data.input_shape)}")
+            takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
+            raise Unsupported(f"{takes}, and {data.name} has {tuple(data.input_shape)}; build the net for that shape")
         if net.classes != data.classes:
-            raise Unsupported(f"the net tells {net.classes} classes apart, {data.name} has {data.classes}")
+            tells = f"{type(net).__name__} tells {net.classes} classes apart"
+            raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")
 
     @abstractmethod
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` of the stage's parameters, None on entry, and return detached scalars, `loss` among them.
 
-        The gradient is that of a batch mean. Nothing here may wait for the device (no `.item()`, no branch on a tensor).
+        The gradient is that of a batch mean. Nothing here waits for the device (no `.item()`, no branch on a tensor).
         """
 
     def scores(self, x: Tensor, *context: Tensor) -> Tensor:
@@ -96,3 +104,23 @@ class Trainer(nn.Module, ABC):
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean cross-entropy, a scalar, of (N, C) logits over the labelled rows of a batch."""
     return F.cross_entropy(batch.rows(logits), batch.y)
+
+
+def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the mean cross-entropy, a detached scalar, and the error e = d loss / d logits, (N, C).
+
+    e = (softmax(logits) - Y) / M in the M labelled rows, and zero in the others.
+    """
+    output = logits.detach().requires_grad_()
+    loss = cross_entropy(output, batch)
+    (error,) = torch.autograd.grad(loss, output)
+    return loss.detach(), error
+
+
+def follow(output: Tensor, delta: Tensor) -> None:
+    """Add (d output / d theta)^T delta to the `.grad` of what made `output`, delta's shape being its shape.
+
+    Where all of that is frozen there is nothing to add.
+    """
+    if output.requires_grad:
+        torch.autograd.backward(output, delta)

@@ -33,12 +33,13 @@ class EstimatorTrainer(Trainer):
 
     @contextmanager
     def float32_normalisation(self) -> Iterator[None]:
-        """Normalise in float32 for the while, whatever the precision.
+        """Normalise in float32 under autocast.
 
         The forward-mode derivative of a normalisation of bfloat16 values is float32, which the next convolution refuses
         beside its bfloat16 input; from float32 values autocast casts both alike.
         """
-        layers = [m for m in self.net.modules() if isinstance(m, NORMALISATIONS)]
+        autocast = torch.is_autocast_enabled(next(self.net.parameters()).device.type)
+        layers = [m for m in self.net.modules() if isinstance(m, NORMALISATIONS)] if autocast else []
         hooks = [m.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:])) for m in layers]
         try:
             yield

@@ -1,36 +1,38 @@
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
+from torch.utils._pytree import tree_map
 
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.nets.layers import choose
-from localearn.trainers.base import cross_entropy
+from localearn.trainers.base import follow, output_error
 from localearn.trainers.estimators.base import EstimatorTrainer
 
 Space = Literal["weight", "activity"]
 
 NOISE: Mapping[str, Callable[..., Tensor]] = {
     "gaussian": torch.randn,
-    "rademacher": lambda *shape, **kw: torch.randn(*shape, **kw).sign_(),
+    "rademacher": lambda *shape, **kw: torch.empty(*shape, **kw).bernoulli_(0.5).mul_(2).sub_(1),
 }
 
 
 class ForwardGradient(EstimatorTrainer):
     """Forward gradient: a random direction, times the loss's derivative along it, is an unbiased gradient estimate.
 
-        weight space:    g = mean over K of (J v) v       v ~ noise, one for every parameter; J v from a forward-mode pass
-        activity space:  g_z = mean over K of (J u) u     u ~ noise, one for every z_k and row; then d theta_k by the
-                                                          op's own product, (d z_k / d theta_k)^T g_z
+        weight space:    g = mean over K of (J v) v       v ~ noise, one for every parameter; J v by forward mode
+        activity space:  g_z = mean over K of (J u) u     u ~ noise, one for every z_k and row; then d theta_k by
+                                                          the op's own product, (d z_k / d theta_k)^T g_z
 
     E[v v^T] = 1 makes both unbiased; the variance grows with the number of perturbed values, so activity space, with
-    n_k values a row and a directional derivative for each row, has far less of it than weight space. Where rows depend on
-    each other (a graph, batch normalisation) J u is that of the batch's loss. In activity space the readout, which
-    knows its error, follows its true gradient, and a post with parameters of its own is perturbed at its output too.
+    n_k values a row and a directional derivative for each row, has far less of it than weight space. Where rows
+    depend on each other (a graph, batch normalisation) J u is that of the batch's loss. In activity space the readout,
+    which knows its error, follows its true gradient, and a post with parameters of its own is perturbed at its output
+    too.
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
     Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
@@ -51,48 +53,43 @@ class ForwardGradient(EstimatorTrainer):
             return {"loss": self._in_weights(batch) if self.space == "weight" else self._in_activities(batch)}
 
     def _in_weights(self, batch: Batch) -> Tensor:
-        parameters = {name: p.detach() for name, p in self.net.named_parameters() if p.requires_grad}
-        tangents = {name: self._draw(p) for name, p in parameters.items()}
-
-        def derivative(tangent: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            return jvp(lambda p: self.loss_at(p, batch), (parameters,), (tangent,), has_aux=True)
-
-        loss, along, buffers = self._over_tangents(derivative, tangents, out_dims=(None, 0, None))
+        parameters = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        at = {name: p.detach() for name, p in parameters.items()}
+        tangents = {name: self._draw(p) for name, p in at.items()}
+        loss, along, buffers = self._derivative(lambda p: self.loss_at(p, batch), at, tangents)
         self.keep_buffers(self.net, buffers)
-        for name, p in self.net.named_parameters():
-            if p.requires_grad:
-                p.grad = _weighted_mean(along, tangents[name])
+        for name, p in parameters.items():
+            p.grad = _weighted_mean(along, tangents[name])
         return loss
 
     def _in_activities(self, batch: Batch) -> Tensor:
         h, tangent = self.net.stem(batch.x), None
-        sites: list[tuple[Tensor, Tensor]] = []  # a perturbed value and its noise, (K, *value.shape)
-        for block in self.net.blocks:
+        sites: list[tuple[Tensor, Tensor]] = []  # a perturbed value, and its noise, (K, *value.shape)
+        for k in range(self.net.depth):
+            block = self.net.block(k)
             for module, context in ((block.op, batch.context), (block.post, ())):
                 h, tangent = self._push(module, h.detach(), tangent, context)
                 if any(p.requires_grad for p in module.parameters()):
                     u = self._draw(h)
                     tangent = u if tangent is None else tangent + u
                     sites.append((h, u))
-        assert tangent is not None
-        h, tangent = h.detach().flatten(1), tangent.flatten(2)
-        logits, logits_tangent = self._push(self.net.readout, h, tangent, ())
-        assert logits_tangent is not None
-        logits.retain_grad()
-        loss = cross_entropy(logits, batch)
-        loss.backward()
-        assert logits.grad is not None
-        along = (logits.grad * logits_tangent).sum(-1)  # (K, N): the derivative of each row's share of the loss
+        tangent = None if tangent is None else tangent.flatten(2)
+        logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent)
+        loss, error = output_error(logits, batch)
+        follow(logits, error)
+        if tangent is None:  # every block is frozen
+            return loss
+        along = (error * tangent).sum(-1)  # (K, N): the derivative of each row's share of the loss
         if self.net.couples_rows():
             along = along.sum(-1, keepdim=True)
-        values = [value for value, _ in sites]
-        torch.autograd.backward(values, [_weighted_mean(along, u).to(u.dtype) for _, u in sites])
-        return loss.detach()
+        for value, u in sites:
+            follow(value, _weighted_mean(along, u).to(value.dtype))
+        return loss
 
     def _push(
-        self, module: nn.Module, h: Tensor, tangent: Tensor | None, context: tuple[Tensor, ...]
+        self, module: nn.Module, h: Tensor, tangent: Tensor | None, context: tuple[Tensor, ...] = ()
     ) -> tuple[Tensor, Tensor | None]:
-        """Return module(h), with the graph of its own parameters alone, and its (K, ...) derivative along the tangent."""
+        """Return module(h), with the graph of its own parameters alone, and its (K, ...) derivative."""
         if tangent is None:
             return module(h, *context), None
 
@@ -100,20 +97,21 @@ class ForwardGradient(EstimatorTrainer):
             buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
             return functional_call(module, buffers, (h, *context)), buffers
 
-        def derivative(t: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-            return jvp(apply, (h,), (t,), has_aux=True)
-
-        out, out_tangent, buffers = self._over_tangents(derivative, tangent, out_dims=(None, 0, None))
+        out, out_tangent, buffers = self._derivative(apply, h, tangent)
         self.keep_buffers(module, buffers)
         return out, out_tangent.detach()
 
-    def _over_tangents(self, fn: Callable, tangents, out_dims):
-        """Apply fn to the K tangents at once; one alone needs no vectorisation."""
+    def _derivative(self, fn: Callable, at: Any, tangents: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return fn(at), its (K, ...) derivatives along the K tangents, and what fn returns beside its value."""
+
+        def along(tangent: Any) -> Any:
+            return jvp(fn, (at,), (tangent,), has_aux=True)
+
         if self.tangents > 1:
-            return vmap(fn, out_dims=out_dims, randomness="same")(tangents)
-        single = {k: t[0] for k, t in tangents.items()} if isinstance(tangents, dict) else tangents[0]
-        value, along, aux = fn(single)
-        return value, along.unsqueeze(0), aux
+            out_dims: Any = (None, 0, None)
+            return vmap(along, out_dims=out_dims, randomness="same")(tangents)
+        value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
+        return value, derivative.unsqueeze(0), aux
 
     def _draw(self, like: Tensor) -> Tensor:
         return self.noise(self.tangents, *like.shape, device=like.device, dtype=like.dtype)

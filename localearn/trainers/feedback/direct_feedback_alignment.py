@@ -15,7 +15,7 @@ class DirectFeedbackAlignment(FeedbackTrainer):
 
     The block's own derivative is exact. On a graph the error is zero at unlabelled nodes, so each labelled node sends
     its own signal, which the block's op spreads along its edges.
-    Nokland, arXiv 1609.01596, eq. 3; one shared matrix and its scale: Launay, Poli, Krzakala, arXiv 1906.04554, section 2.
+    Nokland, arXiv 1609.01596, eq. 3; one shared matrix and its scale: Launay, Poli, Krzakala, arXiv 1906.04554, sec. 2.
     Known weakness: convolutions, where random directions align poorly with the few shared weights.
     """
 
@@ -23,7 +23,9 @@ class DirectFeedbackAlignment(FeedbackTrainer):
 
     def __init__(self, net: Net):
         super().__init__(net)
-        self.register_buffer("feedback", torch.empty(net.classes, max(net.widths)).uniform_(-1, 1))
+        like = next(net.parameters())
+        feedback = torch.empty(net.classes, max(net.widths), device=like.device, dtype=like.dtype)
+        self.register_buffer("feedback", feedback.uniform_(-1, 1))
 
     def signal(self, k: int, error: Tensor, h: Tensor) -> Tensor:
         """Return e B_k, shaped as h."""

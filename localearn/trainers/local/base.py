@@ -70,7 +70,7 @@ class LocalTrainer(Trainer):
 
     def stages(self) -> list[Stage]:
         """Return one stage for all blocks, or one a block where the schedule is greedy."""
-        blocks = [tuple(self.block_parameters(k)) for k in range(self.net.depth)]
+        blocks = [tuple(p for p in self.block_parameters(k) if p.requires_grad) for k in range(self.net.depth)]
         if self.schedule == "joint":
             return [Stage("all blocks", sum(blocks, ()))]
         return [Stage(f"block {k + 1}", parameters, start=k) for k, parameters in enumerate(blocks)]
@@ -91,11 +91,12 @@ class LocalTrainer(Trainer):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "LocalTrainer":
-        """Set training mode, but for the blocks that the stage has frozen."""
+        """Set training mode, but for what the stage has frozen."""
         super().train(mode)
         start, _ = self._span()
-        for block in self.net.blocks[:start]:
-            block.eval()
+        frozen = [self.net.stem, *list(self.net.blocks)[:start]] if start else []
+        for module in frozen:
+            module.eval()
         return self
 
     def _span(self) -> tuple[int, int]:

@@ -28,7 +28,10 @@ class MonoForward(LocalTrainer):
         if prediction not in get_args(Prediction):
             raise UserError(f"prediction is {' or '.join(get_args(Prediction))}, not {prediction!r}")
         self.prediction = prediction
-        self.projections = nn.ModuleList(nn.Linear(n, net.classes, bias=False) for n in net.widths[:-1])
+        like = next(net.readout.parameters())
+        self.projections = nn.ModuleList(
+            nn.Linear(n, net.classes, bias=False, device=like.device, dtype=like.dtype) for n in net.widths[:-1]
+        )
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -36,12 +39,13 @@ class MonoForward(LocalTrainer):
         super().supports(net, data)
         if not isinstance(net.readout, nn.Linear):
             kind = type(net.readout).__name__
-            raise Unsupported(f"mono_forward trains the readout as its last projection, a Linear, and this net's is {kind}")
+            raise Unsupported(
+                f"mono_forward's last projection is the readout, a Linear; {type(net).__name__} has a {kind}"
+            )
 
     def goodness(self, k: int, h: Tensor) -> Tensor:
         """Return G_{k+1}, (N, C), of block k's output h, (N, *shapes[k])."""
-        projection = self.net.readout if k == self.net.depth - 1 else self.projections[k]
-        return projection(h.flatten(1))
+        return self._projection(k)(h.flatten(1))
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Return CE(G_{k+1}, y)."""
@@ -49,8 +53,7 @@ class MonoForward(LocalTrainer):
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
         """Return W, b of block k and its projection."""
-        head = self.net.readout if k == self.net.depth - 1 else self.projections[k]
-        return [*self.net.blocks[k].parameters(), *head.parameters()]
+        return [*self.net.block(k).parameters(), *self._projection(k).parameters()]
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return G_stop ("bp"), or the sum of G_{start+1}, ..., G_stop ("ff"); (N, C)."""
@@ -61,3 +64,6 @@ class MonoForward(LocalTrainer):
                 goodness = self.goodness(k, h)
                 total = goodness if total is None else total + goodness
         return self.goodness(stop - 1, h) if total is None else total
+
+    def _projection(self, k: int) -> nn.Module:
+        return self.net.readout if k == self.net.depth - 1 else self.projections[k]
