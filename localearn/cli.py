@@ -12,6 +12,7 @@ from localearn.errors import UserError, suggestion
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
+PATHS = ("out", "dataset.path", "dataset.data_dir")
 
 # Hydra's flags that are of use here, and the values that they take.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -80,8 +81,7 @@ def check_flags(arguments: Sequence[str]) -> None:
         if not flag.startswith("-"):
             continue
         if flag not in FLAGS:
-            hint = f"write {flag.lstrip('-')}=VALUE" if flag.startswith("--") else "--help lists them"
-            raise UserError(f"no flag {flag!r}{suggestion(flag, FLAGS)}; keys have no dashes: {hint}")
+            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
         given = value if equals else next(iter(arguments[index + 1 :]), "")
         if FLAGS[flag] and given not in FLAGS[flag]:
             raise UserError(f"{flag} takes {' or '.join(FLAGS[flag])}, not {given!r}")
@@ -94,16 +94,14 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            config = hydra.compose("config", [*search, *overrides], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
+            config = hydra.compose("config", [*search, *map(_verbatim, overrides)], return_hydra_config=True)
+        except (*config_errors(), ValueError) as error:
             raise UserError(explain(error)) from error
     chosen = chosen_names(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
@@ -112,15 +110,41 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     return config, chosen
 
 
+def _verbatim(override: str) -> str:
+    """Quote a path, so that any character may stand in it, unless it is quoted or made from other keys."""
+    key, equals, value = override.partition("=")
+    if key not in PATHS or not value or value[0] in "'\"" or "${" in value or value == "null":
+        return override
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}{equals}'{escaped}'"
+
+
 def chosen_names(choices: Any) -> dict[str, str]:
     """Return what was chosen for algo, dataset and net, fit for a file's name."""
-    return {group: str(choices[group]).replace("/", "-") for group in ("algo", "dataset", "net")}
+    chosen = {}
+    for group in ("algo", "dataset", "net"):
+        if group not in choices:
+            raise UserError(f"{group} must be one of its choices, say {group}=NAME; --help lists them")
+        chosen[group] = str(choices[group]).replace("/", "-")
+    return chosen
+
+
+def config_errors() -> tuple[type[Exception], ...]:
+    """Return what Hydra, and what it reads yaml with, raise for a configuration that is wrong."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    return HydraException, OmegaConfBaseException, YAMLError
 
 
 def explain(error: Exception) -> str:
     """Return what was wrong with a configuration, in a line or two, with the nearest known name."""
     from hydra.errors import MissingConfigException
+    from yaml import MarkedYAMLError
 
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -128,12 +152,14 @@ def explain(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
         name = key[1] or key[2]
-        return (
-            f"no key {name!r}{suggestion(name, [*GROUPS, *known_keys()])}; --help lists the groups, --cfg job the keys"
-        )
-    parse = re.search(r"Error parsing override '(.*)'", text)
-    if parse:
-        return f"cannot read {parse[1]!r}; write key=value, say epochs=5"
+        return f"no key {name!r}{suggestion(name, {*GROUPS, *known_keys()} - {name})}; --help lists the groups, --cfg job the keys"
+    if "Config group override must be" in text:
+        return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
+    unread = getattr(error, "override", None)
+    if unread is not None and "Ambiguous" in text:
+        return f"{unread} is several values; -m runs each of them, and [A,B] makes a list"
+    if unread is not None:
+        return f"cannot read {unread!r}; write key=value, say epochs=5, and put special characters in quotes"
     return text.splitlines()[0]
 
 

@@ -75,9 +75,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     """Let Hydra read the flags that are its own: sweeps, --cfg, --info."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from omegaconf import DictConfig
-    from omegaconf.errors import OmegaConfBaseException
 
     from localearn.training.experiment import execute
 
@@ -98,7 +96,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     sys.argv = [sys.argv[0], *extra, *arguments]
     try:
         hydra.main(config_path=str(cli.CONF), config_name="config", version_base=None)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except cli.config_errors() as error:
         raise UserError(cli.explain(error)) from error
     return worst
 

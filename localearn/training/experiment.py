@@ -96,7 +96,7 @@ def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]
     others = [o for o in given if o.partition("=")[0] not in _WITH_RESUME]
     if others:
         raise UserError(f"resume= goes on with the run's own configuration; leave out {' '.join(others)}")
-    run = RunFolder(Path(folder))
+    run = RunFolder(Path(folder).expanduser())
     run.open()
     try:
         config: Any = OmegaConf.load(run.config)
@@ -199,7 +199,7 @@ def _settings(plain: dict[str, Any], choices: dict[str, str]) -> Settings:
         energy=energy["enabled"],
         country=energy["country"],
         idle_s=energy["idle_s"],
-        out=Path(str(plain["resume"] or plain["out"] or _default_out(plain["seed"], choices))),
+        out=Path(str(plain["resume"] or plain["out"] or _default_out(plain["seed"], choices))).expanduser(),
     )
 
 

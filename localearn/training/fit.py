@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from localearn.data import Data
 from localearn.energy import Meter
@@ -58,6 +59,7 @@ def train(
     labels = {"config": settings.plain()} | (labels or {})
     device = select_device(settings.device)
     type(trainer).supports(trainer.net, data)
+    _check_rows(trainer, data, settings)
     folder = _folder(settings, resume)
     sources = "auto" if settings.energy else "none"
     meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
@@ -89,6 +91,12 @@ def train(
             if folder:
                 _leave(folder, record)
     return record
+
+
+def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
+    rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
+    if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
+        raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")
 
 
 def _folder(settings: Settings, resume: bool) -> RunFolder | None:

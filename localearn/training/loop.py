@@ -21,11 +21,11 @@ from localearn.training.progress import Progress
 from localearn.training.settings import Settings
 
 
-class Diverged(Exception):  # noqa: N818 - a way for a run to end, not a fault of the program
+class Diverged(Exception):
     """A loss was not finite."""
 
 
-class Interrupted(Exception):  # noqa: N818 - likewise
+class Interrupted(Exception):
     """A signal ended the run; `signum` says which."""
 
     def __init__(self, signum: int):
