@@ -152,7 +152,8 @@ def explain(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
         name = key[1] or key[2]
-        return f"no key {name!r}{suggestion(name, {*GROUPS, *known_keys()} - {name})}; --help lists the groups, --cfg job the keys"
+        near = suggestion(name, {*GROUPS, *known_keys()} - {name})
+        return f"no key {name!r}{near}; --help lists the groups, --cfg job the keys"
     if "Config group override must be" in text:
         return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
     unread = getattr(error, "override", None)

@@ -224,7 +224,7 @@ def _leave(folder: RunFolder, record: Record) -> None:
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
-    return {"format": "pt", "localearn": json.dumps(values)}
+    return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
 
 
 def _now() -> str:

@@ -160,7 +160,8 @@ class Loop:
             self.progress.batch()
             if interrupt.signum is not None:
                 self._order_state = order.get_state()
-                return
+                if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
+                    return
         position.batch = 0
 
     @torch.no_grad()
