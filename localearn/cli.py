@@ -14,19 +14,13 @@ CONF = Path(__file__).parent / "conf"
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 PATHS = ("out", "dataset.path", "dataset.data_dir")
 
-# Hydra's flags that are of use here, and the values that they take.
-FLAGS: dict[str, tuple[str, ...]] = {
-    "--help": (),
-    "--config-dir": (),
-    "-m": (),
-    "--multirun": (),
-    "--cfg": ("job", "hydra", "all"),
+# Hydra's flags that are of use here: the values that each takes, None where it takes none.
+FLAGS: dict[str, tuple[str, ...] | None] = {
+    "-m": None,
+    "--multirun": None,
     "-c": ("job", "hydra", "all"),
-    "--resolve": (),
-    "--package": (),
-    "-p": (),
-    "--info": (),
-    "-i": (),
+    "--cfg": ("job", "hydra", "all"),
+    "--resolve": None,
 }
 
 Door = Callable[[list[str]], int]
@@ -74,17 +68,30 @@ def existing_folder(config_dir: str) -> str:
     return str(Path(config_dir).resolve())
 
 
-def check_flags(arguments: Sequence[str]) -> None:
-    """Raise UserError for a flag that no door knows; those that are left are Hydra's."""
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if not flag.startswith("-"):
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
+
+    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
             continue
+        flag, equals, value = argument.partition("=")
         if flag not in FLAGS:
             raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
-        given = value if equals else next(iter(arguments[index + 1 :]), "")
-        if FLAGS[flag] and given not in FLAGS[flag]:
-            raise UserError(f"{flag} takes {' or '.join(FLAGS[flag])}, not {given!r}")
+        flags.append(flag)
+        values = FLAGS[flag]
+        if values is not None:
+            value = value if equals else rest.pop(0) if rest else ""
+            if value not in values:
+                raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
+            flags.append(value)
+    return flags + overrides
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, dict[str, str]]:
@@ -156,9 +163,10 @@ def explain(error: Exception) -> str:
         return f"no key {name!r}{near}; --help lists the groups, --cfg job the keys"
     if "Config group override must be" in text:
         return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
+    several = re.search("Ambiguous value for argument '(.*)'", text)
+    if several:
+        return f"{several[1]} is several values; -m runs each of them, and [A,B] makes a list"
     unread = getattr(error, "override", None)
-    if unread is not None and "Ambiguous" in text:
-        return f"{unread} is several values; -m runs each of them, and [A,B] makes a list"
     if unread is not None:
         return f"cannot read {unread!r}; write key=value, say epochs=5, and put special characters in quotes"
     return text.splitlines()[0]

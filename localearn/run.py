@@ -90,7 +90,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
             sys.exit(status)
         worst = max(worst, status)
 
-    cli.check_flags(arguments)
+    arguments = cli.flags_first(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", cli.existing_folder(config_dir)]
     sys.argv = [sys.argv[0], *extra, *arguments]

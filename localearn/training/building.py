@@ -27,7 +27,7 @@ def build_data(options: Options) -> Data:
     check_call("dataset", target, values)
     data = target(**values)
     if not isinstance(data, Data):
-        raise UserError(f"dataset._target_={_name(target)} gives a {type(data).__name__}, not a localearn.Data")
+        raise UserError(f"dataset._target_={_name(target)} gives {type(data).__name__}, not a localearn.Data")
     return data
 
 
@@ -38,7 +38,7 @@ def build_net(options: Options, input_shape: tuple[int, ...], classes: int) -> N
     check_call("net", target, values, supplied)
     net = target(**supplied, **values)
     if not isinstance(net, Net):
-        raise UserError(f"net._target_={_name(target)} gives a {type(net).__name__}, not a localearn.Net")
+        raise UserError(f"net._target_={_name(target)} gives {type(net).__name__}, not a localearn.Net")
     return net
 
 
