@@ -3,7 +3,16 @@
 from localearn.data import Batch, Data, load
 from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, Net
-from localearn.trainers import Backprop, DirectFeedbackAlignment, ForwardGradient, MonoForward, Trainer
+from localearn.trainers import (
+    Backprop,
+    DirectFeedbackAlignment,
+    EstimatorTrainer,
+    FeedbackTrainer,
+    ForwardGradient,
+    LocalTrainer,
+    MonoForward,
+    Trainer,
+)
 from localearn.training import Record, fit
 
 __version__ = "0.1.0"
@@ -17,7 +26,10 @@ __all__ = [
     "Block",
     "Data",
     "DirectFeedbackAlignment",
+    "EstimatorTrainer",
+    "FeedbackTrainer",
     "ForwardGradient",
+    "LocalTrainer",
     "MonoForward",
     "Net",
     "Record",

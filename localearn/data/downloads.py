@@ -39,10 +39,11 @@ def downloading() -> Iterator[None]:
 
 def absent(name: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
     """Return the error of a data set that is neither here nor to be had: what was looked for, and how to bring it."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    # torchvision tells of each mirror that it tried, a line for its address and a line for its answer.
+    reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
     files = " and ".join(str(path) for path in looked_for)
     return UserError(
-        f"{name} is not here and could not be downloaded ({reason[:200]}); looked for {files}.\n"
+        f"{name} is not here and could not be downloaded ({reason[:120]}); looked for {files}.\n"
         f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
         f"the first place above, or point data_dir or LOCALEARN_DATA to where it is."
     )

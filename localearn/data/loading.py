@@ -18,7 +18,7 @@ from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, Scaling, row_shares, standard, unit
 from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.splits import held_size, hold_out
+from localearn.data.splits import check_fraction, held_size, hold_out
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
 
@@ -64,7 +64,7 @@ def load(
         ("augment", augment, get_args(Augment)),
     ):
         if value not in known:
-            raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)}; there are {', '.join(known)}")
+            raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)} (known: {', '.join(known)})")
     if (path is not None) != (name in FILES):
         raise UserError(f"{name} needs a path" if path is None else f"path belongs to npz and imagefolder, not {name}")
     if image_size is not None and name != "imagefolder":
@@ -73,8 +73,8 @@ def load(
         raise UserError(f"image_size is {image_size}; it must be at least 1")
     if not 0 <= split_seed < _SEEDS:
         raise UserError(f"split_seed is {split_seed}; it must lie between 0 and {_SEEDS - 1}")
-    held_size("test", 1000, test_fraction)
-    held_size("val", 1000, val_fraction)
+    check_fraction("test", test_fraction)
+    check_fraction("val", val_fraction)
     folder = _data_dir(data_dir)
     if name in GRAPHS:
         if augment != "none" or val_size is not None or train_size is not None:

@@ -77,10 +77,12 @@ def _read(name: str, raw: Path) -> dict[str, np.ndarray]:
         warnings.simplefilter("ignore")
         from torch_geometric.io import read_planetoid_data
 
-        for file in _files(name)[:-1]:
-            _check_pickle(raw / file)
+        pickled = {part: _checked(raw / f"ind.{name}.{part}") for part in _PARTS[:-1]}
         try:
             graph: Any = read_planetoid_data(str(raw), name)
+            listed, held = int(graph.test_mask.sum()), pickled["tx"].shape[0]
+            if listed != held:
+                raise ValueError(f"test.index lists {listed} nodes and tx holds {held}")
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{raw}: the files of {name} do not fit together; one is damaged ({error})") from error
     x = graph.x.numpy()
@@ -102,12 +104,13 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _check_pickle(path: Path) -> None:
-    """Raise UserError unless the pickle is whole, asks for known types alone and holds consistent matrices."""
+def _checked(path: Path) -> Any:
+    """Return what a pickle holds; raise UserError unless it is whole, of known types and with consistent matrices."""
     try:
         with path.open("rb") as file:
             value = _Unpickler(file, encoding="latin1").load()
         if hasattr(value, "check_format"):  # a sparse matrix whose indices lie outside it crashes the interpreter
             value.check_format(full_check=True)
+        return value
     except Exception as error:  # anything at all can come out of a damaged pickle
         raise UserError(f"{path} is not the published file, or is damaged ({error})") from error

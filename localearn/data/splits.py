@@ -21,14 +21,19 @@ def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.n
     return np.sort(ranked[size:]), np.sort(ranked[:size])
 
 
+def check_fraction(name: str, fraction: float) -> None:
+    """Raise UserError, which names the option `<name>_fraction`, unless the fraction lies between 0 and 1."""
+    if not 0 < fraction < 1:
+        raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
+
+
 def held_size(name: str, rows: int, fraction: float, size: int | None = None) -> int:
     """Return how many of `rows` are held: `size` where it is given, else the fraction to the nearest row.
 
     `name` is the option's stem in messages ("val" for val_fraction and val_size). Raises UserError where the
     fraction is not between 0 and 1 or where one side would be empty.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
+    check_fraction(name, fraction)
     option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
     held = round(rows * fraction) if size is None else size
     if not 1 <= held < rows:

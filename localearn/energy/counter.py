@@ -1,15 +1,10 @@
 """What the meter asks of a source: a counter of energy for one part of the machine."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
-
-from localearn.energy.clock import Clock
 
 Part = Literal["gpu", "cpu", "dram"]
 Label = Literal["measured", "estimated", "absent"]
-
-POLL_S = 0.002  # a card's counter moves every 20 to 100 ms; a tenth of that tells its moves apart
 
 
 class AbsentError(Exception):
@@ -74,8 +69,8 @@ class Counter(ABC):
         """Return the raw value whose moves show the update period, None where the period is known already."""
         return None
 
-    def settle(self, period_s: float | None) -> None:  # noqa: B027 - a hook that few sources need
-        """Take the update period that was seen while idling, None where the raw value moved too rarely to tell."""
+    def settle(self, period_s: float) -> None:  # noqa: B027 - a hook that few sources need
+        """Take the update period that was seen while idling."""
 
     def power_w(self) -> float | None:
         """Return the power that the source shows right now, None where it shows none."""
@@ -88,70 +83,3 @@ class Counter(ABC):
     def conditions(self) -> dict[str, Any]:
         """Return what `look` has logged so far, ready for JSON."""
         return {}
-
-
-@dataclass(slots=True)
-class _Moves:
-    """The moves of one raw value: `first` and `last` are (time, mark) at a move, `count` the moves after the first."""
-
-    raw: float
-    first: tuple[float, Mark] | None = None
-    last: tuple[float, Mark] | None = None
-    count: int = field(default=0)
-
-    def see(self, now_s: float, raw: float, counter: Counter) -> None:
-        if raw == self.raw:
-            return
-        self.raw = raw
-        self.last = (now_s, counter.read())
-        if self.first is None:
-            self.first = self.last
-        else:
-            self.count += 1
-
-
-def idle_power_w(counters: list[Counter], idle_s: float, clock: Clock) -> dict[Part, float | None]:
-    """Leave the machine alone for `idle_s` seconds and return each part's mean power, None where it was lost.
-
-    A counter that moves every 100 ms, read at both ends of one second, is off by up to a tenth. So where a counter
-    shows its raw value the power is taken between two of its moves, and their mean distance settles its update period.
-    """
-    begin: dict[Part, tuple[float, Mark]] = {}
-    moves: dict[Part, _Moves] = {}
-    power: dict[Part, float | None] = {}
-    watched = list(counters)
-
-    def drop(counter: Counter) -> None:
-        watched.remove(counter)
-        power[counter.part] = None
-
-    for counter in counters:
-        try:
-            begin[counter.part] = (clock.now(), counter.read())
-            if (raw := counter.moving()) is not None:
-                moves[counter.part] = _Moves(raw)
-        except LostError:
-            drop(counter)
-    end_s = clock.now() + idle_s
-    while (left_s := end_s - clock.now()) > 0:
-        clock.sleep(min(left_s, POLL_S) if moves else left_s)
-        for counter in [c for c in watched if c.part in moves]:
-            try:
-                if (raw := counter.moving()) is not None:
-                    moves[counter.part].see(clock.now(), raw, counter)
-            except LostError:
-                drop(counter)
-    for counter in list(watched):
-        try:
-            seen = moves.get(counter.part)
-            first, last = begin[counter.part], (clock.now(), counter.read())
-            if seen is not None:
-                if seen.first and seen.last and seen.count >= 2:
-                    first, last = seen.first, seen.last
-                    counter.settle((last[0] - first[0]) / seen.count)
-                else:
-                    counter.settle(None)
-            power[counter.part] = counter.joules(first[1], last[1]) / (last[0] - first[0])
-        except LostError:
-            drop(counter)
-    return power

@@ -1,5 +1,5 @@
 # ruff: noqa: N802, D102  (the names are NVML's, and so is what they do)
-"""A scripted NVML, so that what reads a card can be tested, or tried, on a machine without one.
+"""A scripted NVML and a scripted counter, to test or try what reads them on a machine without a card.
 
 clock = FakeClock()
 nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 from localearn.energy.clock import Clock
+from localearn.energy.counter import AbsentError, Counter, LostError, Mark
 
 
 @final
@@ -222,3 +223,57 @@ class FakeNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: FakeCard) -> list[Any]:
         return [SimpleNamespace(pid=pid) for pid in card.pids]
+
+
+@final
+class FakeCounter(Counter):
+    """A part that draws the same power always.
+
+    absent: why it is not there, if so.
+    fails_when_ready: whether its start comes to nothing, on its thread.
+    lost: set to make its readings fail.
+    closed: how often it was closed.
+    """
+
+    source = "fake"
+    period_s = None
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        part: Literal["gpu", "cpu", "dram"] = "cpu",
+        label: Literal["measured", "estimated"] = "estimated",
+        power_w: float = 10.0,
+        *,
+        absent: str = "",
+        fails_when_ready: bool = False,
+    ) -> None:
+        self.part = part
+        self.label = label
+        self.note = "steady"
+        self.includes_idle = label == "measured"
+        self.lost = False
+        self.closed = 0
+        self._clock = clock
+        self._power_w = power_w
+        self._absent = absent
+        self._fails_when_ready = fails_when_ready
+
+    def open(self) -> None:
+        if self._absent:
+            raise AbsentError(self._absent)
+
+    def ready(self) -> None:
+        if self._fails_when_ready:
+            raise AbsentError("came to nothing")
+
+    def read(self) -> Mark:
+        if self.lost:
+            raise LostError("source_lost")
+        return Mark(self._clock.now_s * self._power_w)
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        return end.value - begin.value
+
+    def close(self) -> None:
+        self.closed += 1

@@ -11,10 +11,12 @@ import torch
 from localearn.energy.carbon import Grid, grid
 from localearn.energy.clock import Clock
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate
-from localearn.energy.counter import AbsentError, Counter, Part, idle_power_w
+from localearn.energy.counter import AbsentError, Counter, Part
+from localearn.energy.idle import idle_power_w
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.part import MeteredPart, Reading
 from localearn.energy.rapl import RaplCounter
+from localearn.energy.tally import Tally
 
 WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
 SEAM_NOTE = "what the earlier session spent after its last checkpoint is not counted"
@@ -36,7 +38,7 @@ class Meter:
         meter.close()
         record |= meter.report()
 
-    Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. AbsentError energy is None and never 0, and
+    Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. What is absent is None and never 0, and
     energies with different labels are never added. The headline part is the one that trains: the card, or the CPU.
 
     device: what trains; it is synchronised before both readings of a window.
@@ -136,11 +138,21 @@ class Meter:
             self._state = "closed"
             return
         self._state = "closed"
-        self._wait_for_sources()
-        if self._durations_s:
-            self._measure_idle("after")
+        try:
+            if self._durations_s:
+                self._wait_for_sources()
+                self._measure_idle("after")
+        finally:
+            for part in self._parts.values():
+                part.close()
+
+    def describe(self) -> str:
+        """Return a line that names each part's source, or why it has none; to be said once, when a run starts."""
+        told = []
         for part in self._parts.values():
-            part.close()
+            how = f" ({part.note})" if part.label == "absent" else f" by {part.source}"
+            told.append(f"{part.name} {part.label}{how}")
+        return "; ".join(told)
 
     def report(self) -> dict[str, Any]:
         """Return `energy`, `co2e_kg` and `co2e` as they stand in a run's record, ready for JSON.
@@ -150,11 +162,8 @@ class Meter:
         """
         self._wait_for_sources()
         parts = {name: part.report(self._durations_s) for name, part in self._parts.items()}
-        headline, none = (
-            parts[self._headline.name],
-            {"energy_j": None, "net_j": None, "uncertainty_j": None, "flags": []},
-        )
-        train = headline["windows"].get("train", none)
+        headline = parts[self._headline.name]
+        train = headline["windows"].get("train") or Tally().report(None)
         present = headline["label"] != "absent"
         counter = self._headline.counter
         energy = {

@@ -33,11 +33,13 @@ class NvmlCounter(Counter):
 
     def __init__(self, uuid: str, *, nvml: Any = None, clock: Clock | None = None) -> None:
         self.note = ""
-        self.period_s = None
+        self.period_s = ASSUMED_PERIOD_S
+        self._timed = False
         self._uuid = "GPU-" + uuid.removeprefix("GPU-")
         self._nvml = nvml
         self._clock = clock or Clock()
         self._handle: Any = None
+        self._started = False
         self._log: CardLog | None = None
         self._sampler: PowerSampler | None = None
         self._resets = 0
@@ -52,6 +54,7 @@ class NvmlCounter(Counter):
             nvml.nvmlInit()
         except nvml.NVMLError as error:
             raise AbsentError(f"NVML: {error}") from error
+        self._started = True
         try:
             self._handle = _find_card(nvml, self._uuid)
             self._log = CardLog(nvml, self._handle, self._clock)
@@ -95,8 +98,8 @@ class NvmlCounter(Counter):
         if self._sampler is not None:
             self._sampler.close()
             self._sampler = None
-        if self._handle is not None:
-            self._handle = None
+        if self._started:
+            self._started = False
             try:
                 self._nvml.nvmlShutdown()
             except self._nvml.NVMLError:
@@ -106,11 +109,10 @@ class NvmlCounter(Counter):
         """Return the raw counter in mJ, or the raw power in W where that is what is sampled."""
         return self._energy_mj() if self._sampler is None else self._sampled_w()
 
-    def settle(self, period_s: float | None) -> None:
-        """Take the measured update period, or assume the slowest known."""
-        self.period_s = ASSUMED_PERIOD_S if period_s is None else period_s
-        if period_s is None:
-            self.note += f"; it moved too rarely to time, {ASSUMED_PERIOD_S} s assumed"
+    def settle(self, period_s: float) -> None:
+        """Take the first update period that was measured; until then the slowest known is assumed."""
+        if not self._timed:
+            self.period_s, self._timed = period_s, True
 
     def power_w(self) -> float | None:
         """Return the card's power now, None where it is not shown."""
@@ -125,7 +127,9 @@ class NvmlCounter(Counter):
 
     def conditions(self) -> dict[str, Any]:
         """Return what was logged, ready for JSON."""
-        return self._log.conditions() if self._log else {}
+        if self._log is None:
+            return {}
+        return {**self._log.conditions(), "update_period_s": self.period_s, "update_period_timed": self._timed}
 
     def _energy_mj(self) -> int:
         try:

@@ -40,7 +40,7 @@ class RaplCounter(Counter):
         self._ticker: Ticker | None = None
 
     def open(self) -> None:
-        """Find the zones and take their first reading. Raises `AbsentError` where there is none or it may not be read."""
+        """Find the zones and take their first reading. Raises `AbsentError` where none may be read."""
         prefix = "package" if self.part == "cpu" else "dram"
         try:
             # `intel-rapl-mmio` repeats the packages and `psys` contains them; either would count them twice.

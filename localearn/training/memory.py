@@ -49,10 +49,10 @@ class _LiveTensors(TorchDispatchMode):
         self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if _is_strided(leaf)}
+        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if _has_storage(leaf)}
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if _is_strided(leaf):
+            if _has_storage(leaf):
                 self._count(leaf.untyped_storage(), known)
         return result
 
@@ -69,8 +69,9 @@ class _LiveTensors(TorchDispatchMode):
         self.live_bytes -= size
 
 
-def _is_strided(leaf: object) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided
+def _has_storage(leaf: object) -> bool:
+    # Forward mode stands in for a tangent of zeros with a tensor that has no storage.
+    return isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided and not leaf._is_zerotensor()
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class Settings:
     epochs: int = 10
     batch_size: int = 128
     eval_batch_size: int = 1024
-    optim: OptimizerFactory = functools.partial(torch.optim.Adam, lr=1e-3)
+    optim: OptimizerFactory = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
     schedule: ScheduleFactory | None = None
     monitor: str = "val_accuracy"
     patience: int | None = None

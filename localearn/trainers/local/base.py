@@ -32,13 +32,25 @@ class LocalTrainer(Trainer):
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Return the scalar loss of block k, 0..L-1, from its output h_{k+1}, (N, *shapes[k])."""
 
-    @abstractmethod
     def block_parameters(self, k: int) -> list[nn.Parameter]:
-        """Return what the loss of block k trains: the block's own parameters and those of its head."""
+        """Return what the loss of block k trains: the block's own parameters, with the last one's the readout's too.
 
-    @abstractmethod
+        A rule whose blocks have heads of their own adds theirs.
+        """
+        readout = list(self.net.readout.parameters()) if k == self.net.depth - 1 else []
+        return [p for p in (*self.net.blocks[k].parameters(), *readout) if p.requires_grad]
+
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
-        """Return (N, C) scores from h_start, predicting with blocks start..stop-1 alone."""
+        """Return (N, C) scores from h_start, predicting with blocks start..stop-1 alone.
+
+        The readout's logits after the last block; a rule that has scores after an earlier one, as a greedy schedule
+        needs, overrides this.
+        """
+        if stop < self.net.depth:
+            raise UserError(f"{type(self).__name__} has no scores before its last block; use schedule=joint")
+        for k in range(start, stop):
+            h = self.net.block(k)(h, *context)
+        return self.net.readout(h.flatten(1))
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the blocks' losses and each one's."""

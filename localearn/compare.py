@@ -1,0 +1,248 @@
+"""`python -m localearn.compare`: rules side by side with a baseline, over seeds, and the report."""
+
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localearn import cli
+from localearn.errors import UserError, suggestion
+
+HELP = """\
+python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]
+
+Runs every rule with every seed, interleaved (A B A B), on the same net and data, and writes DIR/report.html,
+report.md, report.csv, report.json and plots. The same command again goes on where it stopped.
+
+  algos=[A,B]        the rules, the baseline among them
+  seeds=[0,1,2]      at least 3 for an interval
+  out=DIR            where the runs (DIR/runs) and the report go
+  baseline=A         what the others are compared with; backprop where it is among them, else the first
+  protocols=[matched,converged]
+                     matched: the same passes over the data for all, no early stopping; converged: each stops
+                     early on validation with the same patience
+  epochs=N           matched: passes; converged: at most max_epochs
+  patience=10        of the converged protocol
+  max_epochs=N       of the converged protocol; 5 times epochs where it is not given
+  warm_up=true       a discarded run of one epoch for each rule first
+  key=value          any key of localearn.run, for all the runs: net=mlp optim.lr=0.01 precision=bf16 energy.country=POL
+  ALGO:key=value     the same for one rule alone: mono_forward:optim.lr=0.003
+
+{choices}
+"""
+OWN = ("algos", "seeds", "out", "baseline", "protocols", "epochs", "patience", "max_epochs", "warm_up", "debug")
+FIXED = ("algo", "seed", "resume", "protocol")
+PROTOCOLS = ("matched", "converged")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison will run."""
+
+    algos: list[str]
+    seeds: list[int]
+    protocols: list[str]
+    baseline: str
+    out: Path
+    epochs: int | None
+    patience: int
+    max_epochs: int | None
+    warm_up: bool
+    overrides: list[str]
+    config_dir: str | None = None
+
+    def for_algo(self, algo: str) -> list[str]:
+        """Return the overrides of one rule: those for all, then its own."""
+        prefix = f"{algo}:"
+        shared = [o for o in self.overrides if not any(o.startswith(f"{name}:") for name in self.algos)]
+        return [f"algo={algo}", *shared, *(o.removeprefix(prefix) for o in self.overrides if o.startswith(prefix))]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the plan."""
+
+    folder: Path
+    overrides: list[str]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the comparison and write its report; return the exit status."""
+    command = "python -m localearn.compare " + " ".join(arguments)
+    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP.format(choices=cli.choices_page(config_dir)), end="")
+        return 0 if arguments else 2
+    plan = parse(arguments, config_dir)
+    jobs = schedule(plan)
+    if plan.warm_up:
+        warm_up(plan)
+    worst = 0
+    for number, job in enumerate(jobs, 1):
+        print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
+        status = run(job, plan.config_dir)
+        if status > 128:
+            print("the same command goes on where it stopped", file=sys.stderr)
+            return status
+        worst = max(worst, status)
+    print(write(plan, command))
+    return worst
+
+
+def parse(arguments: list[str], config_dir: str | None = None) -> Plan:
+    """Read the command line; raise UserError for what is missing, unknown or out of range."""
+    own: dict[str, str] = {}
+    overrides = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"cannot read {argument!r}; write key=value, say epochs=5")
+        if name in FIXED:
+            raise UserError(f"{name}= is set by the comparison itself; use algos=, seeds=, protocols=")
+        if name in OWN:
+            own[name] = value
+        else:
+            overrides.append(argument)
+    for name in ("algos", "out"):
+        if not own.get(name):
+            raise UserError(f"{name}= is missing, say algos=[backprop,mono_forward] seeds=[0,1,2] out=comparison")
+    algos = _list(own["algos"])
+    baseline = own.get("baseline") or ("backprop" if "backprop" in algos else algos[0])
+    if baseline not in algos:
+        raise UserError(f"baseline={baseline} is not among algos={own['algos']}")
+    protocols = _list(own.get("protocols", "matched,converged"))
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            near = suggestion(protocol, PROTOCOLS)
+            raise UserError(f"no protocol {protocol!r}{near}; there are {', '.join(PROTOCOLS)}")
+    for override in overrides:
+        algo, colon, _ = override.partition("=")[0].partition(":")
+        if colon and algo not in algos:
+            raise UserError(f"{override}: {algo!r} is not among algos={own['algos']}{suggestion(algo, algos)}")
+    return Plan(
+        algos=algos,
+        seeds=[_whole("seeds", seed, least=0) for seed in _list(own.get("seeds", "0,1,2"))],
+        protocols=protocols,
+        baseline=baseline,
+        out=Path(own["out"]),
+        epochs=_whole("epochs", own["epochs"]) if "epochs" in own else None,
+        patience=_whole("patience", own.get("patience", "10")),
+        max_epochs=_whole("max_epochs", own["max_epochs"]) if "max_epochs" in own else None,
+        warm_up=_truth("warm_up", own.get("warm_up", "true")),
+        overrides=overrides,
+        config_dir=config_dir,
+    )
+
+
+def schedule(plan: Plan) -> list[Job]:
+    """Return the runs in their order: protocol by protocol, seed by seed, the rules interleaved.
+
+    Everything is composed and built once first, so that a name, an option or a net that does not fit is told before the
+    first run rather than after some of them.
+    """
+    options = {
+        (algo, protocol): _protocol_options(plan, algo, protocol) for algo in plan.algos for protocol in plan.protocols
+    }
+    return [
+        Job(
+            plan.out / "runs" / f"{protocol}-{algo}-{seed}",
+            [*plan.for_algo(algo), *options[algo, protocol], f"seed={seed}", f"protocol={protocol}"],
+        )
+        for protocol in plan.protocols
+        for seed in plan.seeds
+        for algo in plan.algos
+    ]
+
+
+def _protocol_options(plan: Plan, algo: str, protocol: str) -> list[str]:
+    from localearn.training.experiment import build
+
+    config, choices = cli.compose(plan.for_algo(algo), plan.config_dir)
+    data, trainer, _ = build(config, choices)
+    type(trainer).supports(trainer.net, data)
+    epochs = plan.epochs or config.epochs
+    stages = len(trainer.stages())
+    if protocol == "matched":
+        if epochs % stages:
+            raise UserError(
+                f"{algo} trains {stages} stages one after another, so epochs={epochs} cannot be shared out evenly; "
+                f"give a multiple of {stages}"
+            )
+        return [f"epochs={epochs // stages}", "patience=null"]
+    return [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
+
+
+def warm_up(plan: Plan) -> None:
+    """Run an epoch of each rule and discard it: the first run pays for cold caches and lazy loading."""
+    from localearn.training.experiment import execute
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for algo in plan.algos:
+            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={scratch}/{algo}"]
+            config, choices = cli.compose([*plan.for_algo(algo), *quiet], plan.config_dir)
+            if execute(config, choices).status == "interrupted":
+                raise KeyboardInterrupt
+
+
+def run(job: Job, config_dir: str | None) -> int:
+    """Run a job, or go on with it, or leave it where it is done; return the exit status of localearn.run."""
+    from omegaconf import OmegaConf
+
+    from localearn.run import report
+    from localearn.training.experiment import execute, resumed
+    from localearn.training.folder import RunFolder
+
+    config, choices = cli.compose([*job.overrides, f"out={_quoted(job.folder)}"], config_dir)
+    folder = RunFolder(job.folder)
+    if folder.config.exists():
+        earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+        wanted: Any = OmegaConf.to_container(config, resolve=True)
+        free = ("resume", "progress", "debug")  # what does not change a run's numbers
+        differing = [key for key in wanted if key not in free and wanted[key] != earlier.get(key)]
+        if differing:
+            raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
+        if folder.status() in ("completed", "diverged"):
+            print(f"{folder.status()} before; kept")
+            return 0
+        config, choices = resumed(str(job.folder), [])
+    return report(execute(config, choices))
+
+
+def write(plan: Plan, command: str) -> Path:
+    """Write the report of what was run and return the path of its page."""
+    from localearn.reporting import read_runs, write_report
+
+    runs = read_runs([plan.out / "runs"])
+    return write_report(runs, plan.out, baseline=plan.baseline, command=command)
+
+
+def _list(text: str) -> list[str]:
+    names = [name.strip() for name in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    if not all(names):
+        raise UserError(f"cannot read the list {text!r}; write it as [a,b,c]")
+    doubled = [name for i, name in enumerate(names) if name in names[:i]]
+    if doubled:
+        raise UserError(f"{doubled[0]!r} stands twice in {text!r}")
+    return names
+
+
+def _whole(name: str, text: str, least: int = 1) -> int:
+    if not re.fullmatch(r"\d+", text) or int(text) < least:
+        raise UserError(f"{name} takes whole numbers of {least} or more, not {text!r}")
+    return int(text)
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise UserError(f"{name} is true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_door(main))

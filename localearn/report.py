@@ -1,0 +1,81 @@
+"""The door to reports: `python -m localearn.report DIR... [out=DIR]` builds one from records alone."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from localearn.errors import UserError, suggestion
+from localearn.reporting import read_runs, write_report
+
+HELP = """\
+python -m localearn.report DIR... [out=DIR] [title=TEXT] [baseline=ALGO] [allow_unlike=true] [debug=true]
+
+Builds report.html, report.md, report.csv, report.json and plots/ from the records (run.json, metrics.jsonl) below
+the folders, and from nothing else.
+
+  DIR...             folders that hold runs, at any depth
+  out=DIR            where to write (default: the first DIR); only files of an earlier report are replaced
+  title=TEXT         the report's heading
+  baseline=ALGO      what the rules are compared with (default: backprop)
+  allow_unlike=true  give ratios between runs that differ in more than the rule; the tables then say so
+  debug=true         show the traceback of an error
+"""
+OPTIONS = ("out", "title", "baseline", "allow_unlike", "debug")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the door; return the exit status: 0, or 2 where the user can mend what went wrong."""
+    if not arguments or {"--help", "-h"} & set(arguments):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    try:
+        print(_report(arguments))
+    except UserError as error:
+        if "debug=true" in arguments:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> Path:
+    folders, options = _parse(arguments)
+    if not folders:
+        raise UserError("no folder is named; python -m localearn.report DIR... reads the records below each DIR")
+    runs = read_runs(folders)
+    for note in runs.notes:
+        print(f"note: {note}", file=sys.stderr)
+    texts = {name: options[name] for name in ("title", "baseline") if name in options}
+    return write_report(runs, options.get("out", folders[0]), allow_unlike=_truth(options, "allow_unlike"), **texts)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the folders and the options; an argument with `=` is an option unless a folder has that very name."""
+    folders: list[str] = []
+    options: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in OPTIONS and equals:
+            if not value:
+                raise UserError(f"{name}= needs a value")
+            options[name] = value
+        elif argument.startswith("-") or (equals and not Path(argument).exists()):
+            raise UserError(
+                f"unknown argument {argument!r}{suggestion(name.lstrip('-'), OPTIONS)}; --help lists them all"
+            )
+        else:
+            folders.append(argument)
+    for name in ("allow_unlike", "debug"):
+        _truth(options, name)
+    return folders, options
+
+
+def _truth(options: dict[str, str], name: str) -> bool:
+    value = options.get(name, "false").lower()
+    if value not in ("true", "false"):
+        raise UserError(f"{name} is true or false, not {options[name]!r}")
+    return value == "true"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

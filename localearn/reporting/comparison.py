@@ -1,0 +1,303 @@
+"""Rules beside their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from localearn.reporting.likeness import Settings, setting_differences, settings
+from localearn.reporting.quantities import Quantity, common_accuracy, quantities
+from localearn.reporting.reading import Runs
+from localearn.reporting.records import Reading, Run
+from localearn.reporting.statistics import (
+    Estimate,
+    difference_interval,
+    geometric_mean,
+    mean_interval,
+    ratio_interval,
+)
+
+TRUSTED_SEEDS = 3  # below this no interval is called a finding
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A mean over the seeds whose numbers have one reading; `reading` is None where the quantity needs no label."""
+
+    estimate: Estimate
+    reading: Reading | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One quantity of one rule.
+
+    values: one per reading, none where the quantity is absent.
+    missing: how many of the rule's runs do not hold it.
+    flags: what the meter flagged, and in how many runs.
+    ratio: to the baseline, a difference where the quantity is compared in points; None where `refusal` says why not.
+    paired: whether the ratio's numbers come from equal seeds.
+    """
+
+    quantity: Quantity
+    values: tuple[Value, ...]
+    missing: int
+    flags: tuple[tuple[str, int], ...]
+    ratio: Estimate | None
+    refusal: str | None
+    paired: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether the difference to the baseline is larger than its interval, on seeds enough to say so."""
+        neutral = 1.0 if self.quantity.compared == "ratio" else 0.0
+        return self.ratio is not None and self.ratio.n >= TRUSTED_SEEDS and self.ratio.excludes(neutral)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule's runs under one set of settings, a seed each, and what they give.
+
+    unlike: the settings in which the runs differ from the baseline's, in words; empty where they may be compared.
+    baseline: whether this is the baseline itself.
+    """
+
+    label: str
+    algo: str
+    runs: tuple[Run, ...]
+    baseline: bool
+    unlike: tuple[str, ...]
+    measures: tuple[Measure, ...]
+
+    def measure(self, key: str) -> Measure | None:
+        """Return the measure of a quantity, None where this group does not have it."""
+        return next((measure for measure in self.measures if measure.quantity.key == key), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rules that ran on one net and one data set under one protocol; the baseline first."""
+
+    protocol: str | None
+    dataset: str
+    net: str
+    rules: tuple[Rule, ...]
+    common_accuracy: float | None
+
+    @property
+    def key(self) -> tuple[str | None, ...]:
+        """Return what tells the group from others."""
+        return self.dataset, self.net, self.protocol
+
+    @property
+    def name(self) -> str:
+        """Return the group's name as its heading and its figures carry it."""
+        return " · ".join([self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that a report says, before it is put into words, tables and plots."""
+
+    groups: tuple[Group, ...]
+    excluded: tuple[Run, ...]  # the runs that did not complete
+    notes: tuple[str, ...]
+    baseline: str
+    allow_unlike: bool
+
+    @property
+    def runs(self) -> list[Run]:
+        """Return the runs that were averaged."""
+        return [run for group in self.groups for rule in group.rules for run in rule.runs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A rule's runs under one set of settings, before they are measured."""
+
+    protocol: str | None
+    settings: Settings
+    algo: str
+    by_seed: dict[int, Run]
+
+
+def compare(runs: Runs, baseline: str = "backprop", allow_unlike: bool = False) -> Comparison:
+    """Group the completed runs by protocol, data set and net, and compare every rule with the baseline.
+
+    Runs that differ from the baseline's in more than the rule get no ratio, unless `allow_unlike`.
+    """
+    notes = list(runs.notes)
+    completed = [run for run in runs if run.status == "completed"]
+    rows = _rows(completed, notes)
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row.settings.dataset, row.settings.net, row.protocol or ""].append(row)
+    comparison = Comparison(
+        groups=tuple(_group(groups[key], rows, baseline, allow_unlike) for key in sorted(groups, key=_natural)),
+        excluded=tuple(run for run in runs if run.status != "completed"),
+        notes=(),
+        baseline=baseline,
+        allow_unlike=allow_unlike,
+    )
+    notes += _remarks(comparison)
+    return Comparison(comparison.groups, comparison.excluded, tuple(notes), baseline, allow_unlike)
+
+
+def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
+    """Return a key that sorts mlp_4x512 before mlp_16x512."""
+    return [[int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)] for name in names]
+
+
+def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
+    """Put runs into rows; of two that differ in nothing but their time the later is taken, and noted."""
+    rows: dict[tuple[str | None, Settings, str], dict[int, Run]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: (run.finished, run.folder)):
+        by_seed = rows[run.protocol, settings(run), run.algo]
+        if run.seed in by_seed:
+            notes.append(
+                f"{run.algo}, seed {run.seed}, was run more than once: {run.folder} finished last and is used, "
+                f"{by_seed[run.seed].folder} is left out."
+            )
+        by_seed[run.seed] = run
+    return [
+        _Row(protocol, shared, algo, dict(sorted(by_seed.items())))
+        for (protocol, shared, algo), by_seed in rows.items()
+    ]
+
+
+def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool) -> Group:
+    first = rows[0]
+    ordered = sorted(rows, key=lambda row: (row.algo != baseline, row.algo, repr(row.settings)))
+    accuracy = common_accuracy([run for row in rows for run in row.by_seed.values()])
+    rules = [_rule(row, rows, everywhere, baseline, allow_unlike, quantities(accuracy)) for row in ordered]
+    return Group(first.protocol, first.settings.dataset, first.settings.net, tuple(rules), accuracy)
+
+
+def _rule(
+    row: _Row, group: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool, wanted: list[Quantity]
+) -> Rule:
+    against = None if row.algo == baseline else _nearest(row, everywhere, baseline)
+    unlike = tuple(_differences(row, against)) if against else ()
+    refusal = None
+    if against is None and row.algo != baseline:
+        refusal = f"no {baseline} to compare with"
+    elif unlike and not allow_unlike:
+        refusal = "not comparable"
+    compared = against if refusal is None else None
+    return Rule(
+        label=_label(row, group),
+        algo=row.algo,
+        runs=tuple(row.by_seed.values()),
+        baseline=row.algo == baseline,
+        unlike=unlike,
+        measures=tuple(_measure(quantity, row, compared, refusal) for quantity in wanted),
+    )
+
+
+def _nearest(row: _Row, rows: list[_Row], baseline: str) -> _Row | None:
+    """Return the baseline's runs under the same protocol that differ from these in the fewest settings."""
+    candidates = [other for other in rows if other.algo == baseline and other.protocol == row.protocol]
+    return min(candidates, key=lambda other: (len(_differences(row, other)), repr(other.settings)), default=None)
+
+
+def _differences(row: _Row, other: _Row) -> list[str]:
+    found = setting_differences(row.settings, other.settings)
+    seeds = row.by_seed.keys() & other.by_seed.keys()
+    ours = {row.by_seed[seed].fingerprint for seed in seeds or row.by_seed}
+    theirs = {other.by_seed[seed].fingerprint for seed in seeds or other.by_seed}
+    split_alike = all(row.by_seed[seed].fingerprint == other.by_seed[seed].fingerprint for seed in seeds)
+    if row.settings.dataset == other.settings.dataset and (ours != theirs or not split_alike):
+        found.append(f"data {row.settings.dataset} with another fingerprint")
+    return found
+
+
+def _label(row: _Row, group: list[_Row]) -> str:
+    """Return the rule's name, with what sets it apart where a group holds it under several settings."""
+    others = [other for other in group if other.algo == row.algo and other is not row]
+    if not others:
+        return row.algo
+    apart = {difference for other in others for difference in setting_differences(row.settings, other.settings)}
+    own = sorted({difference.split(" against ")[0] for difference in apart if " against " in difference})
+    twins = sorted((other for other in group if other.algo == row.algo), key=lambda other: repr(other.settings))
+    return f"{row.algo} ({', '.join(own) or f'variant {twins.index(row) + 1}'})"
+
+
+def _measure(quantity: Quantity, row: _Row, against: _Row | None, refusal: str | None) -> Measure:
+    runs = list(row.by_seed.values())
+    numbers: dict[Reading | None, list[float]] = defaultdict(list)
+    for run in runs:
+        value = quantity.value(run)
+        if value is not None:
+            numbers[_reading(quantity, run)].append(value)
+    flags = Counter(flag for run in runs for flag in run.energy.flags) if _metered(quantity) else Counter()
+    ratio, paired = None, False
+    if against is not None:
+        ratio, refusal, paired = _ratio(quantity, row, against)
+    return Measure(
+        quantity=quantity,
+        values=tuple(Value(mean_interval(values), reading) for reading, values in numbers.items()),
+        missing=len(runs) - sum(map(len, numbers.values())),
+        flags=tuple(sorted(flags.items())),
+        ratio=ratio,
+        refusal=refusal if ratio is None else None,
+        paired=paired,
+    )
+
+
+def _ratio(quantity: Quantity, row: _Row, against: _Row) -> tuple[Estimate | None, str | None, bool]:
+    """Return the ratio (or difference) to the baseline, or the reason why there is none, and whether it is paired."""
+    ours, theirs = _held(quantity, row), _held(quantity, against)
+    if not ours or not theirs:
+        return None, "absent" if not ours else f"absent in {against.algo}", False
+    seeds = sorted(ours.keys() & theirs.keys())
+    paired = bool(seeds)
+    our_seeds, their_seeds = (seeds, seeds) if paired else (sorted(ours), sorted(theirs))
+    readings = {_reading(quantity, row.by_seed[seed]) for seed in our_seeds}
+    readings |= {_reading(quantity, against.by_seed[seed]) for seed in their_seeds}
+    if len(readings) > 1:
+        return None, "not comparable: " + " against ".join(sorted(map(str, readings))), False
+    mine, base = [ours[seed] for seed in our_seeds], [theirs[seed] for seed in their_seeds]
+    if quantity.compared == "points":
+        return (difference_interval(mine, base) if paired else _unpaired_difference(mine, base)), None, paired
+    if min(*mine, *base) <= 0:
+        return None, "not comparable: a ratio needs numbers above 0", False
+    if paired:
+        return ratio_interval(mine, base), None, True
+    return Estimate(geometric_mean(mine) / geometric_mean(base), None, None, 0), None, False
+
+
+def _unpaired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+    return Estimate(mean_interval(ours).mean - mean_interval(theirs).mean, None, None, 0)
+
+
+def _held(quantity: Quantity, row: _Row) -> dict[int, float]:
+    values = {seed: quantity.value(run) for seed, run in row.by_seed.items()}
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _reading(quantity: Quantity, run: Run) -> Reading | None:
+    return quantity.reading(run) if quantity.reading else None
+
+
+def _metered(quantity: Quantity) -> bool:
+    return quantity.reading is not None and quantity.unit == "J"
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """Return what a careful reader is to be told of the runs: unlike settings, budgets, versions, seams."""
+    notes = []
+    for group in comparison.groups:
+        for rule in group.rules:
+            if rule.unlike:
+                done = "compared nevertheless, as asked" if comparison.allow_unlike else "not compared"
+                notes.append(
+                    f"{group.name}: {rule.label} is {done}: it differs from {comparison.baseline} in "
+                    f"{'; '.join(rule.unlike)}."
+                )
+        passes = {run.passes for rule in group.rules for run in rule.runs}
+        if group.protocol == "matched" and len(passes) > 1:
+            notes.append(f"{group.name}: the budgets are not matched, the runs made unequal numbers of passes.")
+    resumed = [run.folder for run in comparison.runs if run.resumed]
+    if resumed:
+        notes.append(f"Interrupted and resumed, the joules of the parts added: {', '.join(resumed)}.")
+    return notes

@@ -1,0 +1,158 @@
+"""What every plot of a report shares: a rule's look, an axis's ticks, and the two forms in which a plot is kept."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from localearn.reporting.document import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; black is the baseline's, pale yellow comes last.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
+DASHES = ("-", "--", ":")
+INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
+WIDTH_IN = 5.6
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.13,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 10.0,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "localearn",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a rule is drawn, in every plot of a report."""
+
+    color: str
+    marker: str
+    dashes: str
+
+
+def looks(labels: Iterable[tuple[str, bool]]) -> dict[str, Look]:
+    """Return a look per rule from (label, whether it is a baseline): baselines in ink and grey, rules in colours."""
+    found: dict[str, Look] = {}
+    for label, baseline in sorted(set(labels), key=lambda item: (not item[1], item[0])):
+        count = sum((look.color in PALETTE) != baseline for look in found.values())
+        if baseline:
+            found[label] = Look(INK if count == 0 else "#808080", "o", DASHES[count % len(DASHES)])
+        else:
+            color, turn = PALETTE[count % len(PALETTE)], count // len(PALETTE)
+            found[label] = Look(color, MARKERS[count % len(MARKERS)], DASHES[turn % len(DASHES)])
+    return found
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the report's style, and leave that of the user's own plots as it was."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
+    """Return a figure with one set of axes, high enough for a legend of these entries above it."""
+    from matplotlib.figure import Figure as Canvas
+
+    rows = -(-len(entries) // legend_columns(entries)) if entries else 0
+    figure = Canvas(figsize=(WIDTH_IN, height_in + 0.22 * rows), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def entry(axes: "Axes", label: str, look: Look) -> None:
+    """Add a rule's mark to the legend, without the bars of its interval."""
+    axes.plot([], [], color=look.color, marker=look.marker, linestyle="none", markersize=7, label=short(label))
+
+
+def legend(figure: "Canvas", axes: "Axes") -> None:
+    """Put the legend above the axes, in as many columns as fit."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(labels), borderaxespad=0.1)
+
+
+def legend_columns(entries: Sequence[str]) -> int:
+    """Return how many columns of the longest entry fit into a figure's width."""
+    return max(1, min(len(entries), int(58 // (max(map(len, entries), default=0) + 7))))
+
+
+def plot_name(*words: str | None) -> str:
+    """Return a file's name for a plot, of letters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(word for word in words if word))
+
+
+def short(name: str, length: int = 34) -> str:
+    """Return a name for a plot: its middle left out where it is long, and no sign in it that begins a formula."""
+    if len(name) > length:
+        name = f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
+    return name.replace("$", r"\$")
+
+
+def logarithmic(axes: "Axes", span: float) -> None:
+    """Make the x axis logarithmic, with plain numbers; the larger the span (most over least), the fewer per decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log", nonpositive="clip")
+    subdivisions = (1, 1.5, 2, 3, 4, 5, 6, 8) if span < 12 else (1, 2, 5) if span < 300 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subdivisions))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:
+    """Return the plot as PNG, on white, and as an SVG that takes its ink from the page."""
+    png, svg = io.BytesIO(), io.StringIO()
+    with warnings.catch_warnings():
+        # A rule's name may be written in letters that the font lacks; boxes stand for them, and the table has the name.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        figure.draw_without_rendering()
+        _keep_ticks(figure)
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": "localearn report"})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": "localearn report"})
+    return Figure(name, caption, alt, png.getvalue(), _inline(svg.getvalue(), name))
+
+
+def _keep_ticks(figure: "Canvas") -> None:
+    """Fix the y ticks that were found: left free, they may change with the layout, and wider labels be cut off."""
+    from matplotlib.ticker import FixedLocator
+
+    for axes in figure.axes:
+        if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
+            continue  # rules' names
+        low, high = sorted(axes.get_ylim())
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+
+
+def _inline(svg: str, name: str) -> str:
+    """Return an SVG that can stand in a page: no prologue or comments, its own ids, the page's ink, no fixed size."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'<style type="text/css">.*?</style>', "", body, count=1, flags=re.DOTALL)  # it would reach the page
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
+    body = re.sub(r' (?:width|height)="[\d.]+pt"', "", body, count=2)
+    body = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", body, count=2)
+    body = body.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
+    return re.sub(r"\n\s*", "\n", body.replace(INK, "currentColor")).strip()

@@ -1,0 +1,188 @@
+"""The words of a report: how to read it, how it was computed, on which machine, and how to repeat it."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from localearn.reporting.comparison import TRUSTED_SEEDS, Comparison, Group
+from localearn.reporting.document import Table, cell
+from localearn.reporting.formatting import plain
+from localearn.reporting.records import Run
+
+FLAGS = {
+    "too_short": "the window was shorter than 50 update periods of its counter; its uncertainty stands beside it",
+    "throttled": "the card lowered its clocks while the window ran (heat or power limit)",
+    "foreign_process": "another process used the card while the window ran, and its joules are counted in",
+    "counter_reset": "the counter was reset, or the driver went away, while a window ran; that window was discarded",
+}
+
+
+def subtitle(comparison: Comparison) -> str:
+    """Return what was compared, in a line."""
+    runs = comparison.runs
+    rules = sorted({rule.algo for group in comparison.groups for rule in group.rules})
+    nets = sorted({f"{group.dataset} with {group.net}" for group in comparison.groups})
+    seeds = sorted({run.seed for run in runs})
+    seeds_text = _count(len(seeds), "seed")
+    return (
+        f"{', '.join(rules) or 'No rule'} on {', '.join(nets) or 'no data'}: {_count(len(runs), 'run')}, {seeds_text}."
+    )
+
+
+def reading_guide(comparison: Comparison) -> list[str]:
+    """Return the legend of the tables: intervals, ratios, labels, and the flags that occur."""
+    flags = sorted({flag for run in comparison.runs for flag in run.energy.flags})
+    flags = sorted(set(flags) | {flag for run in comparison.runs for flag in _window_flags(run)})
+    labels = {part.reading.label for run in comparison.runs for part in run.energy.parts.values()}
+    labels |= {run.energy.reading.label for run in comparison.runs}
+    items = [
+        "a ± b: the mean over seeds and the half-width of its 95 % interval; a alone where one seed gives no interval.",
+        f"×r [low, high]: the ratio to {comparison.baseline} on the same seeds; for accuracy the difference in "
+        "percentage points. In bold where the interval leaves out 1 (or 0) and rests on "
+        f"{TRUSTED_SEEDS} seeds or more.",
+    ]
+    meanings = {
+        "measured": "measured: read from a counter of the hardware (NVML, RAPL).",
+        "estimated": "estimated: computed from a model of the machine, not read from a counter.",
+        "absent": "absent: there was no source. It is not zero.",
+    }
+    items += [meaning for label, meaning in meanings.items() if label in labels or label == "absent"]
+    return items + [
+        f"⚑ {flag}: {FLAGS.get(flag, 'set by the meter; this version knows no explanation')}." for flag in flags
+    ]
+
+
+def method(comparison: Comparison) -> list[str]:
+    """Return how the numbers were computed."""
+    protocols = {group.protocol for group in comparison.groups}
+    items = [
+        "Intervals are Student's t over seeds, 95 %. Ratios are geometric means of the ratios of equal seeds, their "
+        "intervals those of the mean log-ratio; accuracies are compared by paired differences.",
+        "Each interval stands for itself: of twenty that compare equals, one leaves out equality by chance.",
+        "Energy is that of training alone, of the headline part (the GPU on cuda, else the CPU); gross, and net of "
+        "idle power times time. Other windows and parts stand on lines of their own and are never added across labels.",
+        "Runs with different labels or sources are not averaged or compared. No ratio is given for runs that differ "
+        "in net, data, batch size, precision, device, capture or determinism, unless it was asked for.",
+        "Energy per sample divides gross training energy by the training samples seen, passes times samples.",
+    ]
+    if "matched" in protocols:
+        items.append("Matched protocol: every rule makes the same passes over the training data.")
+    if "converged" in protocols:
+        items.append("Converged protocol: every run stops early on validation, with the same patience.")
+    targets = [group for group in comparison.groups if group.common_accuracy is not None]
+    if targets:
+        items.append(
+            "The common accuracy of a group is the highest validation accuracy that all of its runs reached; its cost "
+            "is that of training up to the first epoch there."
+        )
+    if any(run.co2e.label != "absent" for run in comparison.runs):
+        items.append("CO2e is always an estimate, from energy and the grid intensity that stands beside it.")
+    return items
+
+
+def machine_table(comparison: Comparison) -> Table:
+    """Return the machine and settings of the runs: a line per setting, with whose it is where they differ."""
+    fields: dict[str, Callable[[Run], object]] = {
+        "device": lambda run: run.device.get("name") or run.device_type,
+        "device type": lambda run: run.device_type,
+        "threads": lambda run: run.device.get("threads"),
+        "device memory": lambda run: _gibibytes(run.device.get("memory_bytes")),
+        "batch size": lambda run: None if run.batch_size is None else f"{run.batch_size:g}",
+        "precision": lambda run: run.precision,
+        "capture": lambda run: run.capture,
+        "deterministic": lambda run: "yes" if run.deterministic else "no",
+        "data fingerprint": lambda run: run.fingerprint and run.fingerprint.removeprefix("sha256:")[:16],
+    }
+    names = sorted({name for run in comparison.runs for name in run.energy.conditions})
+    for name in names:
+        fields[f"condition: {name}"] = lambda run, name=name: _plain_value(run.energy.conditions.get(name))
+    return _settings_table("Machine and settings", fields, comparison.runs)
+
+
+def versions_table(comparison: Comparison) -> Table:
+    """Return the versions of the software behind the runs."""
+    names = sorted({name for run in comparison.runs for name in run.versions}, key=lambda n: (n != "localearn", n))
+    fields = {name: lambda run, name=name: run.versions.get(name) for name in names}
+    return _settings_table("Versions", fields, comparison.runs)
+
+
+def repeat_commands(group: Group) -> list[str]:
+    """Return a command per rule that trains it again, from the configuration that its records hold."""
+    lines = []
+    for rule in group.rules:
+        run = rule.runs[0]
+        seeds = ",".join(str(run.seed) for run in rule.runs)
+        words = ["python", "-m", "localearn.run", *(["-m"] if len(rule.runs) > 1 else [])]
+        words += [f"algo={_choice(run, 'algo', run.algo)}", f"dataset={_choice(run, 'dataset', run.dataset)}"]
+        words += [f"net={_choice(run, 'net', run.net)}", f"seed={seeds}"]
+        lines.append(shlex.join([*words, *_overrides(run.config)]))
+    return lines
+
+
+def _settings_table(caption: str, fields: Mapping[str, Callable[[Run], object]], runs: Iterable[Run]) -> Table:
+    rows = []
+    for name, get in fields.items():
+        holders: dict[str, set[str]] = defaultdict(set)
+        for run in runs:
+            value = get(run)
+            holders["not recorded" if value is None else str(value)].add(run.algo)
+        if set(holders) == {"not recorded"}:
+            continue
+        shown = [
+            value if len(holders) == 1 else f"{value} ({', '.join(sorted(algos))})"
+            for value, algos in list(sorted(holders.items()))[:6]
+        ]
+        more = len(holders) - len(shown)
+        rows.append((cell(name), cell("; ".join(shown) + (f"; and {more} more" if more else ""))))
+    return Table(caption, ("Setting", "Value"), tuple(rows), settings=True)
+
+
+def _window_flags(run: Run) -> set[str]:
+    return {flag for part in run.energy.parts.values() for window in part.windows.values() for flag in window.flags}
+
+
+def _choice(run: Run, section: str, fallback: str) -> str:
+    value = run.config.get(section)
+    if isinstance(value, str):
+        return value
+    name = value.get("name") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else fallback
+
+
+def _overrides(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return `dotted.key=value` for every setting; what the command says already, or what Hydra owns, is left out."""
+    words = []
+    for key, value in config.items():
+        dotted = prefix + key
+        if dotted in ("seed", "out", "resume", "hydra", "algo.name", "dataset.name", "net.name"):
+            continue
+        if isinstance(value, dict):
+            words += _overrides(value, f"{dotted}.")
+        elif dotted not in ("algo", "dataset", "net") and not key.startswith("_"):
+            words.append(f"{dotted}={_hydra(value)}")
+    return words
+
+
+def _hydra(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(_hydra(item) for item in value)}]"
+    return str(value)
+
+
+def _plain_value(value: object) -> str | None:
+    if value is None:
+        return None
+    return plain(value, 3) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _gibibytes(memory_bytes: object) -> str | None:
+    return f"{plain(memory_bytes / 2**30, 3)} GiB" if isinstance(memory_bytes, int | float) else None
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,113 @@
+"""Find records below folders and read them; what cannot be read is named, and left out."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localearn.errors import UserError
+from localearn.reporting.fields import BadRecordError
+from localearn.reporting.records import Epoch, Run, parse_epoch, parse_run
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs that were found, in the order of their folders, and what is to be said of the reading."""
+
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
+    """Read every run below the folders: each folder that holds a run.json, at any depth.
+
+    A record that is truncated, foreign or of an unknown schema is skipped with a note, as long as one other is good.
+
+    Raises UserError where a folder does not exist, none holds a run.json, or no record can be read.
+    """
+    tops = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    runs: list[Run] = []
+    notes: list[str] = []
+    seen: set[Path] = set()
+    for top in tops:
+        for file in _records(top):
+            if file.resolve() in seen:
+                continue
+            seen.add(file.resolve())
+            folder = _name(file.parent, top)
+            try:
+                epochs, note = _epochs(file.with_name("metrics.jsonl"), folder)
+                runs.append(parse_run(_decoded(file), epochs, folder))
+            except BadRecordError as error:
+                notes.append(f"{folder}/run.json was skipped: {error}.")
+            else:
+                notes += [note] if note else []
+    if not seen:
+        raise UserError(
+            f"no run.json below {', '.join(map(str, tops)) or 'no folder'}\n"
+            "(python -m localearn.run out=DIR trains one rule and writes one)"
+        )
+    if not runs:
+        more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
+        raise UserError(f"no record can be read: {notes[0]}{more}")
+    return Runs(tuple(runs), tuple(notes))
+
+
+def _records(top: Path) -> list[Path]:
+    if not top.exists():
+        raise UserError(f"there is no folder {top}")
+    if not top.is_dir():
+        raise UserError(f"{top} is no folder; name the folder that holds runs")
+    try:
+        os.listdir(top)
+    except OSError as error:
+        raise UserError(f"{top} cannot be read: {error.strerror}") from error
+    return sorted(top.rglob("run.json"))
+
+
+def _name(folder: Path, top: Path) -> str:
+    """Return a run's folder as the report names it: below the folder that was asked for, and without the rest."""
+    inner = folder.relative_to(top)
+    return (Path(top.resolve().name) / inner).as_posix()
+
+
+def _decoded(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadRecordError(f"it cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise BadRecordError("it is no UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise BadRecordError(f"it is truncated or no JSON (line {error.lineno}: {error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise BadRecordError("it holds what no record holds") from error
+    if not isinstance(record, dict):
+        raise BadRecordError("it holds no JSON object")
+    return record
+
+
+def _epochs(file: Path, folder: str) -> tuple[tuple[Epoch, ...], str | None]:
+    """Return the epochs before the first bad line, and a note where there is one or the file is missing."""
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError:
+        return (), f"{folder} has no metrics.jsonl that can be read: its learning curves are absent."
+    epochs: list[Epoch] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            decoded = json.loads(line)
+            if not isinstance(decoded, dict):
+                raise BadRecordError("no object")
+            epochs.append(parse_epoch(decoded))
+        except (ValueError, RecursionError):  # BadRecordError, JSONDecodeError and UnicodeDecodeError are ValueErrors
+            return tuple(epochs), f"{folder}/metrics.jsonl is broken from line {number} on: its curves end before that."
+    return tuple(epochs), None

@@ -1,0 +1,96 @@
+"""Write a report's files: all of them, over those of an earlier report, and over nothing else."""
+
+import json
+import os
+from pathlib import Path
+
+from localearn.errors import UserError
+from localearn.reporting import drawing
+from localearn.reporting.assemble import assemble
+from localearn.reporting.comparison import Comparison, compare
+from localearn.reporting.data import KIND, as_csv, as_json
+from localearn.reporting.depth import depth_figures
+from localearn.reporting.markdown import as_markdown
+from localearn.reporting.page import as_html
+from localearn.reporting.plots import group_figures, rule_looks
+from localearn.reporting.reading import Runs
+
+PLOTS = "plots"
+
+
+def write_report(
+    runs: Runs,
+    out: str | Path,
+    title: str = "Learning rules compared",
+    baseline: str = "backprop",
+    command: str | None = None,
+    allow_unlike: bool = False,
+) -> Path:
+    """Write report.html, report.md, report.csv, report.json and plots/*.png into `out`; return the path of the page.
+
+    The same records give the same bytes. Files of an earlier report are replaced; its plots that this one does not
+    have are removed.
+
+    baseline: the algorithm that the others are compared with.
+    command: what the reader types to repeat all of it; each rule's own command is printed in any case.
+    allow_unlike: give ratios between runs that differ in more than the rule; the tables then say so.
+
+    Raises UserError where a file is in the way that is not a report's, or `out` cannot be written.
+    """
+    out = Path(out)
+    comparison = compare(runs, baseline, allow_unlike)
+    contents = _contents(comparison, title, command)
+    try:
+        earlier = _earlier_files(out)
+        in_the_way = [name for name in contents if (out / name).exists() and name not in earlier]
+        if in_the_way:
+            raise UserError(f"{out / in_the_way[0]} exists and is not an earlier report's; choose another out=")
+        (out / PLOTS).mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            _replace(out / name, content)
+        for name in earlier - contents.keys():
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out}: {error.strerror or error}") from error
+    return out / "report.html"
+
+
+def _contents(comparison: Comparison, title: str, command: str | None) -> dict[str, bytes]:
+    """Return every file by its name below `out`; report.json, which names them all, comes first."""
+    looks = rule_looks(comparison)
+    with drawing.style():
+        figures = {group.name: group_figures(group, looks) for group in comparison.groups}
+        depth = depth_figures(comparison, looks)
+    document = assemble(comparison, figures, depth, title, command)
+    plots = {f"{PLOTS}/{figure.name}.png": figure.png for group in [*figures.values(), depth] for figure in group}
+    texts = {
+        "report.md": as_markdown(document, PLOTS),
+        "report.html": as_html(document),
+        "report.csv": as_csv(comparison),
+    }
+    summary = as_json(comparison, title, command, ["report.json", *texts, *plots])
+    return {"report.json": summary.encode(), **{name: text.encode() for name, text in texts.items()}, **plots}
+
+
+def _earlier_files(out: Path) -> set[str]:
+    """Return the files of the report that stands in `out`, by its own report.json; none where there is no report."""
+    try:
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return set()
+    if not isinstance(report, dict) or report.get("kind") != KIND:
+        return set()
+    named = {name for name in report.get("files", ()) if isinstance(name, str)}
+    plots = {path.relative_to(out).as_posix() for path in (out / PLOTS).glob("*.png")}
+    return named & (plots | {"report.json", "report.md", "report.html", "report.csv"})
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

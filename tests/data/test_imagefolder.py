@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from localearn.data.loading import load
+from localearn.errors import UserError
+
+
+def picture(value, size=(6, 5), mode="RGB"):
+    """A plain image, width x height, whose level tells which one it is."""
+    return Image.new(mode, size, value if mode in ("L", "I;16") else (value,) * 3)
+
+
+def folder(root, *, per_class=10, test=3, mode="RGB"):
+    """Two classes; the training images have levels 0.., those of the test 200..."""
+    for part, count, first in (("train", per_class, 0), ("test", test, 200)):
+        for label, name in enumerate(("apple", "pear")):
+            if count:
+                (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                picture(first + 2 * i + label, mode=mode).save(root / part / name / f"{i:02}.png")
+    return root
+
+
+def values(data, split):
+    (batch,) = data.batches(split, 1000)
+    return batch.x[:, 0, 0, 0].tolist(), batch.y.tolist()
+
+
+def test_images_and_their_classes_are_found(tmp_path):
+    data = load("imagefolder", path=folder(tmp_path), normalize="none", val_size=4)
+    assert (data.kind, data.classes, data.input_shape) == ("image", 2, (3, 5, 6))
+    assert data.sizes == {"train": 16, "val": 4, "test": 6}
+    assert values(data, "test") == ([200, 202, 204, 201, 203, 205], [0, 0, 0, 1, 1, 1])
+    levels, labels = values(data, "train")
+    assert [level % 2 for level in levels] == labels
+
+
+def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path):
+    grey = folder(tmp_path / "grey", mode="L")
+    assert load("imagefolder", path=grey).input_shape == (1, 5, 6)
+    Image.new("RGB", (6, 5), (10, 20, 30)).save(grey / "test" / "pear" / "99.png")
+    data = load("imagefolder", path=grey, normalize="none")
+    assert data.input_shape == (3, 5, 6)
+    (batch,) = data.batches("test", 100)
+    assert batch.x[-1, :, 0, 0].tolist() == [10, 20, 30]
+    assert torch.equal(batch.x[0, 0], batch.x[0, 2])
+
+
+def test_without_a_test_folder_a_fixed_stratified_part_is_held_out(tmp_path):
+    path = folder(tmp_path, test=0)
+    data = load("imagefolder", path=path, normalize="none", test_fraction=0.3)
+    levels, labels = values(data, "test")
+    assert data.sizes["test"] == 6 and labels.count(0) == 3
+    other = load("imagefolder", path=path, normalize="none", test_fraction=0.3, split_seed=9)
+    assert values(other, "test") == (levels, labels)
+    everything = [*levels, *values(data, "train")[0], *values(data, "val")[0]]
+    assert sorted(everything) == list(range(20))
+
+
+def test_a_test_folder_may_lack_classes_but_has_no_others(tmp_path):
+    path = folder(tmp_path, test=0)
+    (path / "test" / "pear").mkdir(parents=True)
+    picture(255).save(path / "test" / "pear" / "a.png")
+    assert values(load("imagefolder", path=path, normalize="none"), "test") == ([255], [1])
+    (path / "test" / "quince").mkdir()
+    picture(255).save(path / "test" / "quince" / "a.png")
+    with pytest.raises(UserError, match=r"test has the class 'quince', which .*train has not"):
+        load("imagefolder", path=path)
+
+
+def test_images_of_different_sizes_need_image_size(tmp_path):
+    path = folder(tmp_path)
+    picture(7, size=(9, 12)).save(path / "train" / "pear" / "big.png")
+    with pytest.raises(UserError, match=r"big\.png is 9x12 and .*00\.png is 6x5; give image_size"):
+        load("imagefolder", path=path)
+    data = load("imagefolder", path=path, image_size=4, normalize="none")
+    assert data.input_shape == (3, 4, 4)
+
+
+def test_image_size_scales_and_crops_the_middle(tmp_path):
+    path = folder(tmp_path)
+    wide = np.zeros((4, 12, 3), np.uint8)
+    wide[:, 4:8] = 90
+    Image.fromarray(wide).save(path / "test" / "apple" / "00.png")
+    (batch,) = load("imagefolder", path=path, image_size=4, normalize="none").batches("test", 100)
+    assert (batch.x[0] == 90).all()
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("content", ["half", "text", "empty"])
+def test_a_broken_file_is_named(tmp_path, part, content):
+    path = folder(tmp_path)
+    file = path / part / "pear" / "01.png"
+    Image.fromarray(np.random.RandomState(0).randint(256, size=(5, 6, 3)).astype(np.uint8)).save(file)
+    whole = file.read_bytes()
+    file.write_bytes({"half": whole[: len(whole) // 2], "text": b"no image", "empty": b""}[content])
+    with pytest.raises(UserError, match=rf"{file} is no image that can be read") as caught:
+        load("imagefolder", path=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_deep_images_are_named_rather_than_clipped(tmp_path):
+    path = folder(tmp_path, mode="L")
+    picture(40000, mode="I;16").save(path / "train" / "pear" / "01.png")
+    with pytest.raises(UserError, match=r"01\.png has more than 8 bits a channel"):
+        load("imagefolder", path=path)
+
+
+def test_folders_that_cannot_serve_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        load("imagefolder", path=tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is not a folder"):
+        load("imagefolder", path=tmp_path / "file")
+    with pytest.raises(UserError, match=r"has no folder train; images are expected in .*train/<class>/"):
+        load("imagefolder", path=tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match="any class folder"):
+        load("imagefolder", path=tmp_path)
+
+
+def test_an_empty_class_is_named(tmp_path):
+    path = folder(tmp_path)
+    (path / "train" / "quince").mkdir()
+    with pytest.raises(UserError, match="quince") as caught:
+        load("imagefolder", path=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_class_is_not_enough(tmp_path):
+    (tmp_path / "train" / "apple").mkdir(parents=True)
+    for i in range(5):
+        picture(i).save(tmp_path / "train" / "apple" / f"{i}.png")
+    with pytest.raises(UserError, match="at least 2 classes"):
+        load("imagefolder", path=tmp_path)

@@ -1,0 +1,155 @@
+import os
+import socket
+import sys
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets
+
+from localearn.data.loading import load
+from localearn.data.vision import VISION
+from localearn.errors import UserError
+
+COLOUR = {"svhn", "cifar10", "cifar100"}
+
+
+def published(name, part):
+    """Thirty images of three classes, as torchvision holds them after reading."""
+    rows = 30 if part == "train" else 12
+    shape = (rows, 3, 6, 6) if name == "svhn" else (rows, 6, 6, 3) if name in COLOUR else (rows, 6, 6)
+    images = np.random.RandomState(rows).randint(256, size=shape).astype(np.uint8)
+    return images, [i % 3 for i in range(rows)]
+
+
+class Torchvision:
+    """Stands for a class of torchvision.datasets: it downloads where asked to, or fails as it is told."""
+
+    name = "mnist"
+    failure: Exception | None = None
+    timeouts: list = []  # noqa: RUF012
+    calls: list = []  # noqa: RUF012
+
+    def __init__(self, root, *, download, train=None, split=None):
+        part = split or ("train" if train else "test")
+        self.calls.append((part, download))
+        marker = Path(root, f"raw-{part}")
+        if download:
+            print("Downloading")
+            self.timeouts.append(socket.getdefaulttimeout())
+            Path(root, "half").write_bytes(b"half")
+            if self.failure:
+                raise self.failure
+            marker.touch()
+        if not marker.exists():
+            raise RuntimeError("Dataset not found. You can use download=True to download it")
+        images, labels = published(self.name, part)
+        self.data = torch.from_numpy(images) if self.name in ("mnist", "fashion_mnist", "kmnist") else images
+        if self.name == "svhn":
+            self.labels = np.array(labels)
+        else:
+            self.targets = torch.tensor(labels) if self.name == "mnist" else labels
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    def install(name, failure=None):
+        stand_in = type("StandIn", (Torchvision,), {"name": name, "failure": failure, "timeouts": [], "calls": []})
+        monkeypatch.setattr(torchvision.datasets, VISION[name][0], stand_in)
+        return stand_in
+
+    return install
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_a_set_is_downloaded_once_and_then_read_from_its_archive(name, fake, tmp_path, capsys):
+    stand_in = fake(name)
+    data = load(name, data_dir=tmp_path / "new", normalize="none")
+    assert stand_in.calls == [("train", False), ("train", True), ("test", True)]
+    assert os.listdir(tmp_path / "new") == [f"{name}.npz"]
+    assert capsys.readouterr().out == ""
+
+    images, labels = published(name, "test")
+    images = images if name == "svhn" else images.transpose(0, 3, 1, 2) if name in COLOUR else images[:, None]
+    (batch,) = data.batches("test", 12)
+    assert torch.equal(batch.x, torch.from_numpy(images).float()) and batch.y.tolist() == labels
+    assert data.classes == 3 and data.sizes == {"train": 27, "val": 3, "test": 12}
+
+    again = load(name, data_dir=tmp_path / "new", normalize="none")
+    assert len(stand_in.calls) == 3 and again.fingerprint() == data.fingerprint()
+
+
+def test_the_archive_holds_uint8(fake, tmp_path):
+    fake("cifar10")
+    load("cifar10", data_dir=tmp_path)
+    with np.load(tmp_path / "cifar10.npz") as archive:
+        assert {name: (archive[name].dtype, archive[name].shape) for name in archive} == {
+            "x_train": (np.uint8, (30, 6, 6, 3)),
+            "y_train": (np.uint8, (30,)),
+            "x_test": (np.uint8, (12, 6, 6, 3)),
+            "y_test": (np.uint8, (12,)),
+        }
+
+
+def test_what_torchvision_left_in_data_dir_is_used(fake, tmp_path):
+    stand_in = fake("mnist")
+    for part in ("train", "test"):
+        (tmp_path / f"raw-{part}").touch()
+    load("mnist", data_dir=tmp_path)
+    assert stand_in.calls == [("train", False), ("test", False)]
+    assert (tmp_path / "mnist.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        urllib.error.URLError("no route to host"),
+        RuntimeError("Error downloading t:\nTried a, got:\nno route to host\n"),
+        TimeoutError("no route to host"),
+        EOFError("no route to host"),
+    ],
+)
+def test_a_failed_download_says_what_was_looked_for_and_leaves_nothing(failure, fake, tmp_path):
+    stand_in = fake("mnist", failure)
+    with pytest.raises(UserError) as caught:
+        load("mnist", data_dir=tmp_path)
+    message = str(caught.value)
+    assert message.count("\n") == 1 and "no route to host" in message and "Tried" not in message
+    assert f"{tmp_path}/mnist.npz and {tmp_path}/MNIST/raw" in message
+    assert "LOCALEARN_DATA" in message and "copy" in message
+    assert os.listdir(tmp_path) == []
+    stand_in.failure = None
+    assert load("mnist", data_dir=tmp_path).sizes["test"] == 12
+
+
+def test_a_connection_has_a_time_limit_during_a_download_alone(fake, tmp_path):
+    stand_in = fake("mnist")
+    before = socket.getdefaulttimeout()
+    load("mnist", data_dir=tmp_path)
+    assert stand_in.timeouts == [15.0, 15.0]
+    assert socket.getdefaulttimeout() == before
+
+
+def test_what_was_downloaded_is_checked_before_it_is_kept(fake, tmp_path, monkeypatch):
+    fake("mnist")
+    monkeypatch.setattr(sys.modules[__name__], "published", lambda *_: (np.zeros((4, 6, 6), np.uint8), [0, 0, 0, 0]))
+    with pytest.raises(UserError, match="mnist: the training labels are all 0"):
+        load("mnist", data_dir=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_archive_is_named_and_not_replaced(fake, tmp_path):
+    stand_in = fake("mnist")
+    (tmp_path / "mnist.npz").write_bytes(b"PK half")
+    with pytest.raises(UserError, match=r"mnist\.npz cannot be read as an npz archive"):
+        load("mnist", data_dir=tmp_path)
+    assert stand_in.calls == []
+
+
+def test_a_data_dir_that_cannot_be_made_is_named(fake, tmp_path):
+    fake("mnist")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"looked for {tmp_path}/file/mnist.npz"):
+        load("mnist", data_dir=tmp_path / "file")

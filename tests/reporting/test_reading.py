@@ -1,0 +1,157 @@
+import json
+import os
+
+import pytest
+
+from localearn.errors import UserError
+from localearn.reporting import read_runs
+
+
+def test_runs_are_found_at_any_depth_once(tmp_path, factory):
+    factory.write_run(tmp_path / "deep" / "deeper", factory.record())
+    factory.write_run(tmp_path, factory.record(seed=1))
+    runs = read_runs([tmp_path, tmp_path / "deep"])
+    assert sorted(run.seed for run in runs) == [0, 1]
+    assert len(runs.runs[0].epochs) == 20
+    assert runs.notes == ()
+
+
+def test_folders_are_named_below_the_one_asked_for(tmp_path, factory):
+    factory.write_run(tmp_path / "study", factory.record(), name="one")
+    assert [run.folder for run in read_runs(tmp_path / "study")] == ["study/one"]
+
+
+def test_what_a_record_says_is_read(tmp_path, factory):
+    factory.write_run(tmp_path, factory.record(machine="cuda"))
+    (run,) = read_runs(tmp_path)
+    assert str(run.energy.reading) == "measured, nvml, gpu"
+    assert run.train_s is not None
+    assert run.energy.train_j == pytest.approx(180 * run.train_s, rel=0.03)
+    assert run.energy.parts["gpu"].windows["setup"].energy_j == 21.0
+    assert run.energy.parts["cpu"].reading.label == "absent"
+    assert run.samples_seen == 20 * 1294
+
+
+def test_a_number_without_a_label_is_absent(tmp_path, factory):
+    made = factory.record()
+    made["energy"]["label"] = "absent"
+    factory.write_run(tmp_path, made | {"co2e": {"label": "absent"}})
+    (run,) = read_runs(tmp_path)
+    assert (run.energy.train_j, run.energy.train_net_j, run.co2e_kg) == (None, None, None)
+
+
+def test_flags_of_the_training_window_count_with_those_of_the_run(tmp_path, factory):
+    made = factory.record()
+    made["energy"]["flags"] = ["throttled"]
+    made["energy"]["parts"]["cpu"]["windows"]["train"]["flags"] = ["too_short"]
+    factory.write_run(tmp_path, made)
+    (run,) = read_runs(tmp_path)
+    assert run.energy.flags == ("throttled", "too_short")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"schema": 1, "status": "comp', "truncated or no JSON"),
+        ("", "truncated or no JSON"),
+        ("[1, 2]", "no JSON object"),
+        ('{"schema": 7}', "schema 7 is unknown"),
+        ("{}", "schema None is unknown"),
+        ('{"schema": 1}', "status is missing"),
+        ('{"schema": ' + "9" * 5000 + "}", "what no record holds"),
+        ("[" * 100_000, "what no record holds"),
+    ],
+)
+def test_a_bad_record_is_named_and_the_good_ones_are_read(tmp_path, factory, content, said):
+    factory.write_run(tmp_path, factory.record(), name="good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text(content)
+    runs = read_runs(tmp_path)
+    assert len(runs) == 1
+    (note,) = runs.notes
+    assert note.startswith(f"{tmp_path.name}/bad/run.json was skipped")
+    assert said in note
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"test_accuracy": "high"}, "test_accuracy is 'high'"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"seed": True}, "seed is True"),
+        ({"net": None}, "net is missing"),
+        ({"energy": []}, "energy is []"),
+        ({"energy": {"label": "guessed"}}, "label is 'guessed'"),
+        ({"energy": {"label": "measured", "flags": "hot"}}, "flags is 'hot'"),
+        ({"energy": {"parts": {"gpu": 3}}}, "energy.parts.gpu is no object"),
+        ({"finished": "yesterday"}, "finished is 'yesterday'"),
+        ({"train_s": 10**400}, "impossible size"),
+        ({"seams": 3}, "seams is no list"),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_named(tmp_path, factory, change, said):
+    factory.write_run(tmp_path, factory.record(), name="good")
+    folder = factory.write_run(tmp_path, factory.record(seed=1), name="bad")
+    (folder / "run.json").write_text(json.dumps(factory.record(seed=1) | change))
+    (note,) = read_runs(tmp_path).notes
+    assert said in note
+
+
+def test_a_number_that_is_not_finite_is_absent(tmp_path, factory):
+    factory.write_run(tmp_path, factory.record(test_accuracy=float("nan")))
+    (run,) = read_runs(tmp_path)
+    assert run.test_accuracy is None
+
+
+def test_bytes_that_are_no_text(tmp_path, factory):
+    factory.write_run(tmp_path, factory.record(), name="good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_bytes(b"\xff\xfe{}")
+    assert "no UTF-8" in read_runs(tmp_path).notes[0]
+
+
+def test_a_broken_line_ends_the_curve(tmp_path, factory):
+    folder = factory.write_run(tmp_path, factory.record())
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "metrics.jsonl").write_text("\n".join(lines[:5]) + '\n{"epoch": 6, "val_acc')
+    runs = read_runs(tmp_path)
+    assert len(runs.runs[0].epochs) == 5
+    assert "broken from line 6" in runs.notes[0]
+
+
+def test_a_missing_curve_is_noted(tmp_path, factory):
+    factory.write_run(tmp_path, factory.record(), curve=False)
+    runs = read_runs(tmp_path)
+    assert runs.runs[0].epochs == ()
+    assert "no metrics.jsonl" in runs.notes[0]
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        read_runs(tmp_path / "nowhere")
+
+
+def test_a_file_in_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is no folder"):
+        read_runs(tmp_path / "file")
+
+
+def test_no_record_below(tmp_path):
+    with pytest.raises(UserError, match=r"no run\.json below"):
+        read_runs(tmp_path)
+
+
+def test_no_good_record_below(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"no record can be read: .*/a/run\.json.*and 1 more"):
+        read_runs(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_may_not_be_read(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o000)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_runs(tmp_path / "closed")

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from localearn import compare
+from localearn.errors import UserError
+
+SMALL = ["dataset=digits", "dataset.train_size=150", "net.widths=[8]", "energy.enabled=false", "progress=false"]
+
+
+def plan_of(tmp_path, *arguments):
+    return compare.parse(["algos=[backprop,mono_forward]", f"out={tmp_path / 'c'}", *SMALL, *arguments])
+
+
+def test_runs_are_interleaved_and_matched_runs_make_equal_passes(tmp_path):
+    plan = plan_of(tmp_path, "seeds=[0,1]", "epochs=4", "protocols=[matched]", "mono_forward:algo.schedule=greedy",
+                   "net.widths=[8,8]")  # fmt: skip
+    jobs = compare.schedule(plan)
+    assert [job.folder.name for job in jobs] == [
+        "matched-backprop-0", "matched-mono_forward-0", "matched-backprop-1", "matched-mono_forward-1",
+    ]  # fmt: skip
+    assert "epochs=4" in jobs[0].overrides
+    assert "epochs=2" in jobs[1].overrides, "two greedy stages share the four passes"
+    assert "algo.schedule=greedy" in jobs[1].overrides
+    assert not any("schedule=greedy" in override for override in jobs[0].overrides)
+
+
+def test_converged_runs_share_one_patience_and_a_larger_budget(tmp_path):
+    plan = plan_of(tmp_path, "seeds=0", "epochs=3", "patience=2", "protocols=[converged]")
+    for job in compare.schedule(plan):
+        assert "patience=2" in job.overrides
+        assert "epochs=15" in job.overrides
+
+
+def test_epochs_that_the_stages_cannot_share_are_refused(tmp_path):
+    plan = plan_of(tmp_path, "epochs=3", "net.widths=[8,8]", "mono_forward:algo.schedule=greedy")
+    with pytest.raises(UserError, match="multiple of 2"):
+        compare.schedule(plan)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["out=x"], "algos= is missing"),
+        (["algos=[backprop]"], "out= is missing"),
+        (["algos=[backprop]", "out=x", "baseline=mono_forward"], "not among"),
+        (["algos=[backprop]", "out=x", "seeds=[0,a]"], "whole numbers"),
+        (["algos=[backprop]", "out=x", "seeds=[0,0]"], "stands twice"),
+        (["algos=[backprop,]", "out=x"], "cannot read the list"),
+        (["algos=[backprop]", "out=x", "protocols=[matchd]"], "did you mean 'matched'"),
+        (["algos=[backprop]", "out=x", "algo=backprop"], "set by the comparison"),
+        (["algos=[backprop]", "out=x", "epochs=0"], "1 or more"),
+        (["algos=[backprop]", "out=x", "warm_up=maybe"], "true or false"),
+        (["algos=[backprop]", "out=x", "nonsense"], "key=value"),
+        (["algos=[backprop]", "out=x", "backprp:optim.lr=1"], "did you mean 'backprop'"),
+    ],
+)
+def test_bad_command_lines_are_refused(arguments, said):
+    with pytest.raises(UserError, match=said):
+        compare.parse(arguments)
+
+
+def test_an_unknown_rule_or_net_is_told_before_anything_runs(tmp_path):
+    plan = plan_of(tmp_path, "net=gcn")
+    with pytest.raises(UserError):
+        compare.schedule(plan)
+    plan = compare.parse(["algos=[backprop,mono_foward]", f"out={tmp_path / 'c'}", *SMALL])
+    with pytest.raises(UserError, match="did you mean 'mono_forward'"):
+        compare.schedule(plan)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_comparison_goes_on_where_it_stopped_and_its_report_can_be_rebuilt(tmp_path, capsys):
+    out = tmp_path / "c"
+    arguments = ["algos=[backprop,mono_forward]", "seeds=[0,1]", "epochs=2", "protocols=[matched]", f"out={out}", *SMALL]
+    assert compare.main(list(arguments)) == 0
+    for name in ("report.html", "report.md", "report.csv", "report.json"):
+        assert (out / name).stat().st_size > 0
+    first = (out / "report.json").read_bytes()
+    record = json.loads((out / "runs" / "matched-mono_forward-1" / "run.json").read_text())
+    assert (record["algo"], record["seed"], record["protocol"], record["passes"]) == ("mono_forward", 1, "matched", 2)
+
+    finished = (out / "runs" / "matched-backprop-0" / "run.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert compare.main(list(arguments)) == 0
+    assert capsys.readouterr().out.count("completed before; kept") == 4
+    assert (out / "runs" / "matched-backprop-0" / "run.json").stat().st_mtime_ns == finished
+    assert (out / "report.json").read_bytes() == first
+
+    with pytest.raises(UserError, match="another batch_size"):
+        compare.main([*arguments, "batch_size=7"])

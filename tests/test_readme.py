@@ -1,0 +1,44 @@
+"""What the README shows is what happens."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_library_use_gives_the_accuracy_it_shows(capsys):
+    code = next(block for block in PYTHON if "record" in block)
+    shown = re.search(r"Record\(.*test_accuracy=([\d.]+)", README)
+    assert shown
+    exec(compile(code, "README.md", "exec"), {})
+    got = re.search(r"test_accuracy=([\d.]+)", capsys.readouterr().out)
+    assert got
+    assert abs(float(got[1]) - float(shown[1])) <= 0.02, "another machine's rounding moves a digit or two of 359"
+
+
+def test_the_new_rule_is_short_whole_and_learns(tmp_path):
+    code = next(block for block in PYTHON if "# my_rules.py" in block)
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 25
+    (tmp_path / "my_rules.py").write_text(code, encoding="utf-8")
+    (rule,) = (node.name for node in ast.parse(code).body if isinstance(node, ast.ClassDef))
+    assert f"algo._target_=my_rules.{rule}" in README
+    command = [sys.executable, "-m", "localearn.run", f"algo._target_=my_rules.{rule}", "epochs=10", "progress=false"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accuracy = re.search(r"test accuracy ([\d.]+) %", done.stdout)
+    assert accuracy
+    assert float(accuracy[1]) > 85, done.stdout
+
+
+@pytest.mark.parametrize("name", ["main-job", "tests"])
+def test_the_first_screen_has_the_commands_that_ci_runs(name):
+    found = re.search(rf"<!-- command: {name} -->\n```\n(.+)\n```\n<!-- end -->", README)
+    assert found
+    assert README[: found.start()].count("\n") < 40
