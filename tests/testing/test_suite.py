@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from localearn import CNN, DirectFeedbackAlignment, Trainer, Unsupported
+from localearn import CNN, DirectFeedbackAlignment, MonoForward, Trainer, Unsupported
 from localearn.testing import RuleConformance, check_rule, toy
 from localearn.trainers.base import Stage, cross_entropy, follow, output_error
 
