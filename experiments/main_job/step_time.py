@@ -2,8 +2,9 @@
 
     python experiments/main_job/step_time.py
 
-An MLP 3x2000, batch 512, inputs of MNIST's and of CIFAR-10's size. A step is `gradients` and the fused optimizer's step.
-The rules take turns, two steps a turn, and the median over the turns is compared. Writes results/main_job/step_time.json.
+An MLP 3x2000, batch 512, inputs of MNIST's and of CIFAR-10's size. A step is `gradients` and the fused optimizer's.
+The rules take turns, two steps a turn, and the median over the turns is compared. Writes
+results/main_job/step_time.json.
 """
 
 import itertools
