@@ -1,12 +1,14 @@
 """What the doors share: composing a configuration, the help page, errors in a line or two, exit statuses."""
 
+import atexit
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from localearn.errors import UserError, suggestion
 
@@ -37,6 +39,21 @@ def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone; a second complaint would go nowhere either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with this status, as `sys.exit` does, but leave its memory to the system.
+
+    To take the modules of torch and its compiler apart takes the interpreter a second, as long as a small run.
+    """
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.exit(status)  # somebody's thread is at work, and is waited for
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def told(work: Callable[[], int], arguments: Sequence[str]) -> int:

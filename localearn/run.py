@@ -102,4 +102,4 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_door(main))
+    cli.leave(cli.run_door(main))

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -370,3 +371,22 @@ def test_hydra_is_asked_only_where_its_flags_are(monkeypatch, door):
     monkeypatch.setattr(run, "_through_hydra", lambda arguments, config_dir: 42)
     assert door("-m", "seed=1,2").status == 42
     assert door("epochs=0").status == 2
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_leaving_early_loses_nothing(thread):
+    """What was printed, what atexit was to do and what a thread is at are all there in the end."""
+    code = (
+        "import atexit, sys, threading, time\n"
+        "from localearn import cli\n"
+        "atexit.register(lambda: print('at exit'))\n"
+        f"if {thread}: threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
+        "sys.stdout.write('printed ')\n"
+        "cli.leave(42)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cli.CONF.parents[1]
+    )
+    assert done.returncode == 42
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == {"printed", "at", "exit"} | ({"thread"} if thread else set())
