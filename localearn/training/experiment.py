@@ -24,7 +24,7 @@ CONF = Path(__file__).parent.parent / "conf"
 # The fields of Settings that stand under the same name at the top of the configuration.
 SHARED = (
     "epochs batch_size eval_batch_size monitor patience min_delta restore_best clip_norm precision device seed "
-    "deterministic feature_cache_bytes log progress"
+    "deterministic feature_cache_bytes log progress diagnose"
 ).split()
 
 

@@ -31,7 +31,8 @@ class Settings:
     feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
     energy: whether to meter joules; country: the ISO 3166 alpha-3 code for the grid's carbon; idle_s: seconds of idling
     metered before and after. out: the run's folder (None: nothing is written). log: "none" or "tensorboard".
-    progress: whether to show it.
+    progress: whether to show it. diagnose: "none", or "alignment": at the end of every epoch, outside the metered windows,
+    the angles between the rule's update and the true gradient, into that epoch's line of metrics.
     """
 
     epochs: int = 10
@@ -55,6 +56,7 @@ class Settings:
     out: Path | None = None
     log: str = "none"
     progress: bool = False
+    diagnose: str = "none"
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "eval_batch_size": 1, "feature_cache_bytes": 0, "min_delta": 0, "idle_s": 0}
@@ -65,6 +67,7 @@ class Settings:
             "monitor": ("val_accuracy", "val_loss"),
             "precision": ("fp32", "bf16"),
             "log": ("none", "tensorboard"),
+            "diagnose": ("none", "alignment"),
         }.items():
             value = getattr(self, name)
             if value not in choices:
