@@ -43,11 +43,11 @@ class LeNet(Net):
         for k, (n_in, n_out) in enumerate(itertools.pairwise((shape[0], *widths))):
             last = k == len(widths) - 1
             pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten()) if last else (nn.MaxPool2d(2),)
-            blocks.append(Block(nn.Conv2d(n_in, n_out, kernel_size), nn.Sequential(activation_layer(activation), *pool)))
+            post = nn.Sequential(activation_layer(activation), *pool)
+            blocks.append(Block(nn.Conv2d(n_in, n_out, kernel_size), post))
         blocks.append(Block(nn.Linear(widths[-1], width), activation_layer(activation)))
-        super().__init__(
-            blocks, nn.Linear(width, check_classes(classes)), input_shape=shape, stem=_padding(shape[1:])
-        )
+        readout = nn.Linear(width, check_classes(classes))
+        super().__init__(blocks, readout, input_shape=shape, stem=_padding(shape[1:]))
 
 
 def _padding(size: Sequence[int]) -> nn.Module | None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from localearn.nets.layers import NORMALISATIONS
 from localearn.nets.net import Net, modes_kept
 
 
@@ -77,16 +78,16 @@ def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
     Parameters with one dimension are biases and the scales of normalisations, which act on each channel for itself.
     """
     known = {m.name for m in maps}
-    scales = {id(p) for layer in net.modules() if isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) for p in layer.parameters()}
+    scales = {id(p) for m in net.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters()}
     return [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:  # noqa: A002 - torch's name
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:
     return input, weight, bias
 
 
 def _conv2d(
-    input: Tensor,  # noqa: A002 - torch's name
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,

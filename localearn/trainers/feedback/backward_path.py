@@ -12,7 +12,7 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.linear_maps import Replaced, linear_maps, unmapped_matrices
 from localearn.trainers.base import Trainer, cross_entropy
-from localearn.trainers.feedback.paths import Path, SentBack
+from localearn.trainers.feedback.paths import Path, around
 
 
 class BackwardPathTrainer(Trainer):
@@ -44,8 +44,8 @@ class BackwardPathTrainer(Trainer):
         maps = linear_maps(net)
         for name in unmapped_matrices(net, maps):
             raise Unsupported(
-                f"{cls.__name__} sends the error around Linear and Conv2d layers, and {type(net).__name__}'s {name} is a "
-                "matrix of another kind; use such layers alone, say net=mlp, cnn, resnet20, gcn or sage"
+                f"{cls.__name__} sends the error around Linear and Conv2d layers, and {type(net).__name__}'s {name} is "
+                "a matrix of another kind; use such layers alone, say net=mlp, cnn, resnet20, gcn or sage"
             )
         for m in maps:
             if m.inner and not m.numeric:
@@ -60,10 +60,10 @@ class BackwardPathTrainer(Trainer):
         paths = {id(self.net.get_parameter(name)): path for name, path in self.named_paths()}
 
         def by_path(func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-            if id(weight) not in paths:
+            path = paths.get(id(weight))
+            if path is None:
                 return func(x, weight, bias, *rest)
-            back: Any = paths[id(weight)](weight.detach())
-            return SentBack.apply(func, rest, x, weight, bias, *back)  # pyright: ignore[reportReturnType]
+            return around(path, func, x, weight, bias, *rest)
 
         with Replaced(by_path):
             logits = self.net(batch.x, *batch.context)

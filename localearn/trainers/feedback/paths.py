@@ -52,11 +52,23 @@ def drawn_like(weight: Tensor) -> Tensor:
     return torch.empty_like(weight).uniform_(-math.sqrt(3), math.sqrt(3)) * scale_of(weight)
 
 
+def around(
+    path: Path, func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any
+) -> Tensor:
+    """Return func(x, W, b, *geometry), F.linear or F.conv2d, whose error goes back by the path."""
+    back, mix = path(weight.detach())
+    rows = x.numel() // x.shape[1 if geometry else -1]  # of a convolution: the pixels of the batch
+    if mix is not None and rows > len(mix):
+        # (delta B) R = delta (B R), and this order multiplies fewer numbers.
+        back, mix = mixed(mix, back), None
+    return SentBack.apply(func, geometry, x, weight, bias, back, mix)  # pyright: ignore[reportReturnType]
+
+
 class SentBack(torch.autograd.Function):
     """y = map(x, W, b), whose error goes back by a path: delta_x = (delta_y B) R, and B may be left out.
 
-    W's and b's gradients are the map's own. R's, where it learns, is the one that it would have as a map from x with
-    the error delta_y B: the Hebbian product (delta_y B)^T x. Nothing of W is kept for the way back.
+    W's and b's gradients are the map's own. R's, where it learns, is that of a map from x with the error delta_y B: the
+    Hebbian product (delta_y B)^T x. Nothing of W is kept for the way back.
     """
 
     @staticmethod
@@ -84,8 +96,8 @@ class SentBack(torch.autograd.Function):
         pull = _pull_conv2d if ctx.geometry else _pull_linear
         back = back.to(delta.dtype)
         if mix is None:
-            grad_x, grad_weight = pull(delta, x, back, ctx.geometry, x_needs, weight_needs)
-            grad_back = None
+            grad_x, product = pull(delta, x, back, ctx.geometry, x_needs, weight_needs or back_needs)
+            grad_weight, grad_back = product if weight_needs else None, product if back_needs else None
         else:
             relayed = _relay(delta, mix.to(delta.dtype), ctx.geometry)
             grad_x, grad_back = pull(relayed, x, back, ctx.geometry, x_needs, back_needs)

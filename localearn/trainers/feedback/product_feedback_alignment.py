@@ -1,7 +1,6 @@
 import math
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError, suggestion
@@ -27,10 +26,10 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
     identity on average and the closer to it the larger the expansion; "orthogonal", B's rows orthonormal, which is
     exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a convolution R is one of
     W's geometry with m channels and B a 1x1 one.
-    Li, Benna, arXiv 2405.20594, section 3; their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as
-    the others, which aligns R sooner; here the decay is one number. Known cost: the path back has 2 m / n_{k+1} times
-    the arithmetic of backprop's, and R as many times W's memory as the expansion says. Adam rescales W and R apart, so
-    they align less.
+    Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
+    others, which aligns R sooner; here the decay is one number. Adam rescales W and R apart, so they align less.
+    Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's (7 at
+    expansion 10); in convolutions hardly more, because B R is multiplied out first where that is cheaper.
     """
 
     def __init__(self, net: Net, expansion: float = 10.0, feedback: Mixing = "random"):
@@ -39,7 +38,8 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
         if feedback not in get_args(Mixing):
             known = get_args(Mixing)
             raise UserError(f"feedback is {' or '.join(known)}, not {feedback!r}{suggestion(str(feedback), known)}")
-        self.expansion, self.feedback = expansion, feedback
+        self.expansion = expansion
+        self.feedback: Mixing = feedback
         super().__init__(net)
 
     def path(self, weight: Tensor, groups: int) -> Path:
@@ -63,7 +63,7 @@ class Product(Path):
         else:
             fixed.uniform_(-math.sqrt(3 / m), math.sqrt(3 / m))
         self.register_buffer("fixed", fixed.flatten(0, 1))
-        self.plastic = nn.Parameter(torch.empty(groups * m, *weight.shape[1:], dtype=weight.dtype, device=weight.device))
+        self.plastic = nn.Parameter(weight.new_empty(groups * m, *weight.shape[1:]))
         nn.init.xavier_uniform_(self.plastic)
 
     def forward(self, weight: Tensor) -> tuple[Tensor, Tensor]:
