@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from localearn.nets.layers import NORMALISATIONS
@@ -52,9 +51,7 @@ class Replaced(TorchFunctionMode):
 
 def linear_maps(net: Net) -> list[LinearMap]:
     """Return the net's linear maps in the order in which its forward pass first meets them, each weight once."""
-    # Copies that all ask for a gradient tell what comes before what, whatever the user has frozen.
-    copies = {name: p.detach().requires_grad_() for name, p in net.named_parameters()}
-    names = {id(copy): name for name, copy in copies.items()}
+    names = {id(p): name for name, p in net.named_parameters()}
     found: dict[str, LinearMap] = {}
 
     def look(func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
@@ -65,10 +62,16 @@ def linear_maps(net: Net) -> list[LinearMap]:
             found[name] = LinearMap(name, inner, numeric, groups)
         return func(x, weight, bias, *geometry)
 
+    frozen = [p for p in net.parameters() if not p.requires_grad]
     with modes_kept(net), torch.enable_grad():
         net.eval()
-        with Replaced(look):
-            functional_call(net, copies, net.trial())
+        net.requires_grad_()  # so that what a gradient would reach tells what comes after what, whatever is frozen
+        try:
+            with Replaced(look):
+                net(*net.trial())
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
     return list(found.values())
 
 
