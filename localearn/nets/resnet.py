@@ -80,7 +80,7 @@ class Residual(nn.Module):
 
 
 class Subsample(nn.Module):
-    """A shortcut without parameters: every stride-th pixel, and channels of zeros on both sides (or fewer channels)."""
+    """A shortcut without parameters: every stride-th pixel, and channels of zeros before and after the input's."""
 
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()

@@ -23,8 +23,8 @@ class BackwardPathTrainer(Trainer):
 
     A path goes around every Linear and Conv2d whose input depends on parameters, within a block as between two: all of
     them but the first one. Everything else (activations, pooling, normalisation with its scale, a graph's edges) has
-    its exact derivative. So an error crosses blocks here, and `crosses_blocks` says so; but not the gradient, and no
-    weight of a later layer is read on its way. A rule says what a path is: `path`.
+    its exact derivative. So an error crosses blocks here, and `crosses_blocks` says so; but it is not the gradient, and
+    no W of a later layer is read, or kept, for its way back. A rule says what a path is: `path`.
     """
 
     crosses_blocks = True

@@ -38,7 +38,7 @@ class SignSymmetry(BackwardPathTrainer):
 
 
 class Signed(Path):
-    """Signs with fixed magnitudes: one for all, () , or one for each entry, shaped as W."""
+    """Signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W."""
 
     magnitude: Tensor
 

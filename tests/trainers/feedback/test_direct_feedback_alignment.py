@@ -15,7 +15,7 @@ def test_with_the_product_of_the_later_weights_it_is_backprop_in_a_linear_net():
     trainer = DirectFeedbackAlignment(net)
     readout = net.readout.get_parameter("weight").detach()
     with torch.no_grad():
-        net.block(1).op.get_parameter("weight").copy_(math.sqrt(8 / 6) * torch.eye(8, 6))
+        net.block(1).op.get_parameter("weight").copy_(math.sqrt(8 / 6) * torch.eye(8, 6, dtype=torch.float64))
         trainer.feedback.copy_(math.sqrt(8) * readout)
     reference = Backprop(copy.deepcopy(net))
     batch = Batch(torch.randn(7, 5).double(), torch.arange(7) % 3)
