@@ -2,15 +2,19 @@
 
 from localearn.data import Batch, Data, load
 from localearn.errors import Unsupported, UserError
-from localearn.nets import CNN, GNN, MLP, Block, Net
+from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
 from localearn.trainers import (
     Backprop,
+    BackwardPathTrainer,
     DirectFeedbackAlignment,
     EstimatorTrainer,
+    FeedbackAlignment,
     FeedbackTrainer,
     ForwardGradient,
     LocalTrainer,
     MonoForward,
+    ProductFeedbackAlignment,
+    SignSymmetry,
     Trainer,
 )
 from localearn.training import Record, fit, load_net
@@ -22,17 +26,23 @@ __all__ = [
     "GNN",
     "MLP",
     "Backprop",
+    "BackwardPathTrainer",
     "Batch",
     "Block",
     "Data",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
+    "FeedbackAlignment",
     "FeedbackTrainer",
     "ForwardGradient",
+    "LeNet",
     "LocalTrainer",
     "MonoForward",
     "Net",
+    "ProductFeedbackAlignment",
     "Record",
+    "ResNet",
+    "SignSymmetry",
     "Trainer",
     "Unsupported",
     "UserError",

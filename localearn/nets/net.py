@@ -2,11 +2,23 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Put every submodule back into its own mode, training or evaluation, at the end."""
+    modes = {m: m.training for m in module.modules()}
+    try:
+        yield
+    finally:
+        for m, training in modes.items():
+            m.training = training
 
 
 class Block(nn.Module):
@@ -113,21 +125,21 @@ class Net(nn.Module):
 
         return Net(**parts(model, input_shape))
 
-    def _dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+    def trial(self) -> tuple[Tensor, ...]:
+        """Return the smallest input that every net takes: two rows of zeros, and for a graph an edge."""
         like = next(self.parameters(), torch.empty(0))
         # Two rows, because batch statistics cannot be taken of one.
         rows = torch.zeros(2, *self.input_shape, device=like.device, dtype=like.dtype)
         loop = torch.zeros(2, 1, dtype=torch.long, device=like.device)
-        context = (loop,) if self.graph else ()
-        modes = {module: module.training for module in self.modules()}
-        self.eval()  # so that no running statistic moves and no dropout draws
-        try:
-            with torch.no_grad():
-                outputs = list(self.outputs(rows, *context))
-                logits = self.readout(outputs[-1].flatten(1))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what layers raise at a wrong shape
-            raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        return (rows, loop) if self.graph else (rows,)
+
+    def _dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+        with modes_kept(self):
+            self.eval()  # so that no running statistic moves and no dropout draws
+            try:
+                with torch.no_grad():
+                    outputs = list(self.outputs(*self.trial()))
+                    logits = self.readout(outputs[-1].flatten(1))
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what layers raise at a wrong shape
+                raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
         return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[1]

@@ -1,17 +1,28 @@
 from localearn.trainers.backprop import Backprop
 from localearn.trainers.base import Stage, Trainer
 from localearn.trainers.estimators import EstimatorTrainer, ForwardGradient
-from localearn.trainers.feedback import DirectFeedbackAlignment, FeedbackTrainer
+from localearn.trainers.feedback import (
+    BackwardPathTrainer,
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    FeedbackTrainer,
+    ProductFeedbackAlignment,
+    SignSymmetry,
+)
 from localearn.trainers.local import LocalTrainer, MonoForward
 
 __all__ = [
     "Backprop",
+    "BackwardPathTrainer",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
+    "FeedbackAlignment",
     "FeedbackTrainer",
     "ForwardGradient",
     "LocalTrainer",
     "MonoForward",
+    "ProductFeedbackAlignment",
+    "SignSymmetry",
     "Stage",
     "Trainer",
 ]

@@ -46,6 +46,7 @@ SHARED = [
     "feature_cache_bytes",
     "log",
     "progress",
+    "diagnose",
 ]
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 

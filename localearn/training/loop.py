@@ -10,6 +10,7 @@ from torch import Tensor
 from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
 from localearn.trainers.base import Stage, Trainer
+from localearn.training.alignment import alignment_angles
 from localearn.training.device import autocast, derived_seed, random_state, set_random_state
 from localearn.training.early_stopping import EarlyStopping
 from localearn.training.evaluate import evaluate
@@ -212,6 +213,9 @@ class Loop:
             "samples_per_s": self._rows_seen / seconds,
             **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
+        if self.settings.diagnose == "alignment":
+            batch = next(self.data.batches("val", self.settings.batch_size))
+            line |= alignment_angles(self.trainer, batch)
         self._sums, self._rows_seen = {}, 0
         self.history.append(line)
         return line

@@ -46,7 +46,8 @@ class Settings:
     feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
     energy: whether to meter joules; country: the ISO 3166 alpha-3 code for the grid's carbon; idle_s: seconds of idling
     metered before and after. out: the run's folder (None: nothing is written). log: "none" or "tensorboard".
-    progress: whether to show it.
+    progress: whether to show it. diagnose: "none", or "alignment": every epoch's line of metrics has the angles between
+    the rule's update and the true gradient, taken outside the metered windows.
     """
 
     epochs: int = 10
@@ -70,6 +71,7 @@ class Settings:
     out: Path | None = None
     log: Literal["none", "tensorboard"] = "none"
     progress: bool = False
+    diagnose: Literal["none", "alignment"] = "none"
 
     def __post_init__(self) -> None:
         check_types(vars(self), annotations(type(self)))

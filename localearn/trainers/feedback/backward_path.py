@@ -1,0 +1,91 @@
+"""Rules that send the error back block by block, as backprop does, but by other ways than the weights' transposes."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported
+from localearn.nets import Net
+from localearn.nets.linear_maps import Replaced, linear_maps, unmapped_matrices
+from localearn.trainers.base import Trainer, cross_entropy
+from localearn.trainers.feedback.paths import Path, around
+
+
+class BackwardPathTrainer(Trainer):
+    """Backprop's one backward pass, but each linear map has a path of its own for the error that comes back through it.
+
+        z = W h + b                    delta_h = delta_z P        P, shaped as W, is the path's; backprop has P = W
+        dW = delta_z^T h, db = sum of delta_z                     exact, given delta_z
+
+    A path goes around every Linear and Conv2d whose input depends on parameters, within a block as between two: all of
+    them but the first one. Everything else (activations, pooling, normalisation with its scale, a graph's edges) has
+    its exact derivative. So an error crosses blocks here, and `crosses_blocks` says so; but it is not the gradient, and
+    no W of a later layer is read, or kept, for its way back. A rule says what a path is: `path`.
+    """
+
+    crosses_blocks = True
+
+    def __init__(self, net: Net):
+        super().__init__(net)
+        inner = [m for m in linear_maps(net) if m.inner]
+        # A module's name has no dots in it.
+        self.paths = nn.ModuleDict(
+            {m.name.replace(".", "/"): self.path(net.get_parameter(m.name).detach(), m.groups) for m in inner}
+        )
+
+    @classmethod
+    def supports(cls, net: Net, data: Data | None = None) -> None:
+        """Serve every net whose matrices are all weights of Linear or Conv2d layers, however they are connected."""
+        super().supports(net, data)
+        maps = linear_maps(net)
+        for name in unmapped_matrices(net, maps):
+            raise Unsupported(
+                f"{cls.__name__} sends the error around Linear and Conv2d layers, and {type(net).__name__}'s {name} is "
+                "a matrix of another kind; use such layers alone, say net=mlp, cnn, resnet20, gcn or sage"
+            )
+        for m in maps:
+            if m.inner and not m.numeric:
+                raise Unsupported(f"{cls.__name__} needs {name_of(m.name)}'s padding in pixels, not as a word")
+
+    @abstractmethod
+    def path(self, weight: Tensor, groups: int) -> Path:
+        """Build the path around a map with this weight, (n_out, n_in / groups, ...); a Linear has one group."""
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` by one backward pass along the paths; return the loss."""
+        paths = {id(self.net.get_parameter(name)): path for name, path in self.named_paths()}
+
+        def by_path(func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+            path = paths.get(id(weight))
+            if path is None:
+                return func(x, weight, bias, *rest)
+            return around(path, func, x, weight, bias, *rest)
+
+        with Replaced(by_path):
+            logits = self.net(batch.x, *batch.context)
+        loss = cross_entropy(logits, batch)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    def named_paths(self) -> list[tuple[str, Path]]:
+        """Return each path with the name of its weight in the net."""
+        return [(key.replace("/", "."), path) for key, path in self.paths.items() if isinstance(path, Path)]
+
+    @torch.no_grad()
+    def path_angles(self) -> dict[str, Tensor]:
+        """Return the angle between P and W, in degrees, of each path, by its layer's name; 0 is backprop."""
+        angles = {}
+        for name, path in self.named_paths():
+            weight = self.net.get_parameter(name)
+            cosine = torch.cosine_similarity(path.matrix(weight).flatten(), weight.flatten(), dim=0)
+            angles[name_of(name)] = cosine.clamp(-1, 1).acos().rad2deg()
+        return angles
+
+
+def name_of(weight: str) -> str:
+    """Return a layer's name from its weight's."""
+    return weight.removesuffix(".weight")

@@ -1,0 +1,66 @@
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from localearn.errors import UserError, suggestion
+from localearn.nets import Net
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer
+from localearn.trainers.feedback.paths import Path, drawn_like, scale_of
+
+Variant = Literal["usf", "brsf", "frsf"]
+
+
+class SignSymmetry(BackwardPathTrainer):
+    """Sign symmetry: the error comes back through the signs of the weights, with magnitudes of its own.
+
+        delta_k = (delta_{k+1} P_{k+1}) * f'(z_k),     P = M * sign(W), shaped as W, by entries
+
+    variant: "usf", uniform sign-concordant feedback: M = s, the deviation of W's entries when the rule is built;
+    "brsf", batchwise random magnitudes: M = |B|, B drawn uniform with deviation s again for every batch; "frsf", fixed
+    random magnitudes: B drawn once. The signs are those of the forward pass. So this rule does read later weights, but
+    one bit of each, and no magnitude.
+    Liao, Leibo, Poggio, arXiv 1510.05067, section 2; the scale s: Xiao et al., arXiv 1811.03567. Of the paper's batch
+    manhattan updates there is nothing here, as in the benchmark of arXiv 2108.13446.
+    """
+
+    def __init__(self, net: Net, variant: Variant = "usf"):
+        if variant not in get_args(Variant):
+            known = get_args(Variant)
+            raise UserError(f"variant is {' or '.join(known)}, not {variant!r}{suggestion(str(variant), known)}")
+        self.variant = variant
+        super().__init__(net)
+
+    def path(self, weight: Tensor, groups: int) -> Path:
+        """Return the path through M * sign(W)."""
+        return Redrawn(weight) if self.variant == "brsf" else Signed(weight, uniform=self.variant == "usf")
+
+
+class Signed(Path):
+    """Signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W."""
+
+    magnitude: Tensor
+
+    def __init__(self, weight: Tensor, uniform: bool):
+        super().__init__()
+        self.register_buffer("magnitude", scale_of(weight) if uniform else drawn_like(weight).abs())
+
+    def forward(self, weight: Tensor) -> tuple[Tensor, None]:
+        """Return M * sign(W)."""
+        return weight.sign() * self.magnitude, None
+
+
+class Redrawn(Path):
+    """Signs with magnitudes that are drawn at every call."""
+
+    scale: Tensor
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.register_buffer("scale", scale_of(weight))
+
+    def forward(self, weight: Tensor) -> tuple[Tensor, None]:
+        """Return |B| * sign(W), B anew."""
+        magnitude = torch.rand_like(weight) * (math.sqrt(3) * self.scale)
+        return weight.sign() * magnitude, None

@@ -1,0 +1,94 @@
+"""How far a rule's update points away from the true gradient."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from localearn.data import Batch
+from localearn.nets.net import modes_kept
+from localearn.trainers.base import Trainer, cross_entropy
+from localearn.trainers.feedback import BackwardPathTrainer
+
+
+def alignment_angles(trainer: Trainer, batch: Batch) -> dict[str, float | None]:
+    """Return the angles, in degrees, between a rule's update and the gradient of the net's mean cross-entropy.
+
+    `angle_k` is block k's, 1..L, and `angle_readout` the readout's, over all of its parameters that the current stage
+    trains: 0 is backprop's direction, 90 says nothing about the loss, more than 90 climbs it. None where either is
+    zero. A rule with paths of its own (`BackwardPathTrainer`) also has `path_angle_<layer>`, between what stands in
+    the weight's place on the way back and the weight.
+
+    Both gradients are taken as in training, but without dropout, whose draws would differ. The rule, its gradients and
+    its buffers, running statistics among them, and the random numbers stay as they were.
+    """
+    angles: dict[str, Tensor] = {}
+    with _untouched(trainer), modes_kept(trainer), _forked_random(batch.x.device):
+        trainer.eval()
+        with torch.no_grad():
+            h = trainer.stage_input(batch.x, *batch.context)
+        trainer.train()
+        for module in trainer.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.eval()
+        trainer.gradients(replace(batch, x=h))
+        update = _gradients(trainer)
+        cross_entropy(trainer.net(batch.x, *batch.context), batch).backward()
+        truth = _gradients(trainer)
+        for name, module in _parts(trainer):
+            parameters = [p for p in module.parameters() if p in update and p in truth]
+            if parameters:
+                angles[name] = _angle([update[p] for p in parameters], [truth[p] for p in parameters])
+        if isinstance(trainer, BackwardPathTrainer):
+            angles |= {f"path_angle_{name}": angle for name, angle in trainer.path_angles().items()}
+    if not angles:
+        return {}
+    degrees = torch.stack([angle.double() for angle in angles.values()]).tolist()  # the one read from the device
+    return {name: None if math.isnan(angle) else angle for name, angle in zip(angles, degrees, strict=True)}
+
+
+def _parts(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
+    for k in range(trainer.net.depth):
+        yield f"angle_{k + 1}", trainer.net.block(k)
+    yield "angle_readout", trainer.net.readout
+
+
+def _gradients(trainer: Trainer) -> dict[nn.Parameter, Tensor]:
+    """Take the net's `.grad` away and return it."""
+    taken = {p: p.grad for p in trainer.net.parameters() if p.grad is not None}
+    trainer.zero_grad(set_to_none=True)
+    return taken
+
+
+def _angle(update: list[Tensor], truth: list[Tensor]) -> Tensor:
+    one, other = (torch.cat([g.flatten().double() for g in gradients]) for gradients in (update, truth))
+    cosine = one @ other / (one.norm() * other.norm())
+    return cosine.clamp(-1, 1).acos().rad2deg()
+
+
+@contextmanager
+def _untouched(trainer: Trainer) -> Iterator[None]:
+    """Put gradients and buffers back as they were."""
+    gradients = {p: p.grad for p in trainer.parameters()}
+    buffers = {name: buffer.clone() for name, buffer in trainer.named_buffers()}
+    trainer.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        for p, gradient in gradients.items():
+            p.grad = gradient
+        with torch.no_grad():
+            for name, buffer in trainer.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+@contextmanager
+def _forked_random(device: torch.device) -> Iterator[None]:
+    """Draw from fixed seeds, and leave the global generators where they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        yield

@@ -1,0 +1,36 @@
+import pytest
+from hydra.utils import instantiate
+
+from localearn import FeedbackAlignment, ProductFeedbackAlignment, SignSymmetry, cli
+
+
+def built(*overrides: str):
+    config, _ = cli.compose(["dataset=cifar10", *overrides])
+    net = instantiate(config.net, input_shape=(3, 32, 32), classes=10)
+    return config, instantiate(config.algo, net)
+
+
+@pytest.mark.parametrize(
+    ("algo", "rule"),
+    [
+        ("feedback_alignment", FeedbackAlignment),
+        ("sign_symmetry", SignSymmetry),
+        ("product_feedback_alignment", ProductFeedbackAlignment),
+    ],
+)
+def test_a_rules_file_builds_it_with_its_published_optimizer(algo, rule):
+    config, trainer = built(f"algo={algo}", "net=lenet")
+    assert type(trainer) is rule
+    assert config.optim._target_ == "torch.optim.SGD"
+    assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, 0.0001)
+
+
+def test_another_optimizer_can_be_chosen():
+    config, _ = built("algo=feedback_alignment", "net=lenet_cifar", "optim=adam", "optim.lr=0.001")
+    assert (config.optim._target_, config.optim.lr) == ("torch.optim.Adam", 0.001)
+
+
+@pytest.mark.parametrize(("net", "paths"), [("resnet20", 19), ("lenet", 4), ("lenet_cifar", 4), ("cnn", 4), ("mlp", 2)])
+def test_every_layer_but_the_first_has_a_path_on_the_nets_of_the_published_rows(net, paths):
+    _, trainer = built("algo=sign_symmetry", "algo.variant=frsf", f"net={net}")
+    assert len(trainer.named_paths()) == paths

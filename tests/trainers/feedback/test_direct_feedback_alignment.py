@@ -1,0 +1,61 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from localearn import MLP, Backprop, Batch, DirectFeedbackAlignment, LeNet, ResNet
+
+
+def test_with_the_product_of_the_later_weights_it_is_backprop_in_a_linear_net():
+    """B_1 = W_o W_2 and B_2 = W_o are slices of one matrix where W_2 is a scaled identity on top of zeros."""
+    torch.manual_seed(0)
+    net = MLP((5,), 3, widths=(6, 8), activation="identity").double()
+    trainer = DirectFeedbackAlignment(net)
+    readout = net.readout.get_parameter("weight").detach()
+    with torch.no_grad():
+        net.block(1).op.get_parameter("weight").copy_(math.sqrt(8 / 6) * torch.eye(8, 6, dtype=torch.float64))
+        trainer.feedback.copy_(math.sqrt(8) * readout)
+    reference = Backprop(copy.deepcopy(net))
+    batch = Batch(torch.randn(7, 5).double(), torch.arange(7) % 3)
+    trainer.gradients(batch)
+    reference.gradients(batch)
+    for (name, p), (_, true) in zip(net.named_parameters(), reference.net.named_parameters(), strict=True):
+        assert p.grad is not None and true.grad is not None, name
+        torch.testing.assert_close(p.grad, true.grad, rtol=1e-12, atol=1e-15)
+
+
+def test_steps_are_those_of_the_papers_equations():
+    torch.manual_seed(0)
+    net = MLP((4,), 3, widths=(6, 5), activation="tanh").double()
+    trainer = DirectFeedbackAlignment(net)
+    x, y = torch.randn(7, 4).double(), torch.arange(7) % 3
+    optimizer = torch.optim.SGD(trainer.parameters(), lr=0.5)
+    layers = [net.block(0).op, net.block(1).op, net.readout]
+    weights = [layer.get_parameter("weight").detach().numpy().copy() for layer in layers]
+    biases = [layer.get_parameter("bias").detach().numpy().copy() for layer in layers]
+    feedback = trainer.feedback.numpy().copy()
+    for _ in range(5):
+        optimizer.zero_grad()
+        trainer.gradients(Batch(x, y))
+        optimizer.step()
+
+        h1 = np.tanh(x.numpy() @ weights[0].T + biases[0])
+        h2 = np.tanh(h1 @ weights[1].T + biases[1])
+        o = h2 @ weights[2].T + biases[2]
+        e = (np.exp(o) / np.exp(o).sum(1, keepdims=True) - np.eye(3)[y.numpy()]) / 7
+        d1 = e @ feedback[:, :6] / np.sqrt(6) * (1 - h1**2)
+        d2 = e @ feedback[:, :5] / np.sqrt(5) * (1 - h2**2)
+        for k, (delta, h) in enumerate(((d1, x.numpy()), (d2, h1), (e, h2))):
+            weights[k] -= 0.5 * delta.T @ h
+            biases[k] -= 0.5 * delta.sum(0)
+        for layer, weight in zip(layers, weights, strict=True):
+            np.testing.assert_allclose(layer.get_parameter("weight").detach().numpy(), weight, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("net", [ResNet((3, 8, 8), 3, widths=(4, 8), blocks=1), LeNet((1, 28, 28), 3)])
+def test_it_serves_residual_blocks_and_lenet(net):
+    trainer = DirectFeedbackAlignment(net)
+    trainer.gradients(Batch(torch.randn(4, *net.input_shape), torch.arange(4) % 3))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

@@ -1,0 +1,129 @@
+import copy
+
+import pytest
+import torch
+
+from localearn import (
+    CNN,
+    MLP,
+    Backprop,
+    Batch,
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    ForwardGradient,
+    MonoForward,
+    ProductFeedbackAlignment,
+    Trainer,
+    UserError,
+    load,
+)
+from localearn.training.alignment import alignment_angles
+
+
+class Climb(Trainer):
+    """Backprop against the gradient, in all but the readout, which stays."""
+
+    def gradients(self, batch):
+        metrics = Backprop(self.net).gradients(batch)
+        for p in self.net.parameters():
+            assert p.grad is not None
+            p.grad.neg_()
+        for p in self.net.readout.parameters():
+            assert p.grad is not None
+            p.grad.zero_()
+        return metrics
+
+
+def mlp() -> MLP:
+    torch.manual_seed(0)
+    return MLP((6,), 3, widths=(8, 8), norm="batch", dropout=0.5)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    torch.manual_seed(1)
+    return Batch(torch.randn(20, 6), torch.arange(20) % 3)
+
+
+def test_backprop_has_no_angle_to_itself_in_spite_of_dropout(batch):
+    angles = alignment_angles(Backprop(mlp()), batch)
+    assert angles == pytest.approx({"angle_1": 0, "angle_2": 0, "angle_readout": 0}, abs=0.01)
+
+
+def test_a_rule_that_climbs_is_180_degrees_off_and_an_update_of_nothing_has_no_angle(batch):
+    angles = alignment_angles(Climb(mlp()), batch)
+    assert angles["angle_readout"] is None
+    assert angles["angle_1"] == pytest.approx(180, abs=0.01)
+
+
+def test_an_angle_is_the_one_between_all_of_a_blocks_gradients(batch):
+    net = MLP((6,), 3, widths=(8, 8)).double()
+    batch = Batch(batch.x.double(), batch.y)
+    trainer = DirectFeedbackAlignment(net)
+    angles = alignment_angles(trainer, batch)
+
+    def flat(rule: Trainer) -> torch.Tensor:
+        rule.zero_grad()
+        rule.gradients(batch)
+        return torch.cat([p.grad.flatten() for p in net.block(0).parameters() if p.grad is not None])
+
+    one, other = flat(trainer), flat(Backprop(net))
+    cosine = torch.cosine_similarity(one, other, dim=0)
+    assert angles["angle_1"] == pytest.approx(cosine.acos().rad2deg().item(), rel=1e-9)
+    assert 20 < cosine.acos().rad2deg() < 160
+
+
+@pytest.mark.parametrize("make", [FeedbackAlignment, DirectFeedbackAlignment, MonoForward, ForwardGradient])
+def test_any_rule_can_be_diagnosed_and_stays_as_it_was(make, batch):
+    trainer = make(mlp())
+    trainer.gradients(batch)
+    before = copy.deepcopy(trainer.state_dict())
+    gradients = [p.grad for p in trainer.parameters()]
+    values = [None if g is None else g.clone() for g in gradients]
+    modes, random = [m.training for m in trainer.modules()], torch.get_rng_state()
+    first, second = alignment_angles(trainer, batch), alignment_angles(trainer, batch)
+    assert first == second and {"angle_1", "angle_2", "angle_readout"} <= first.keys()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.state_dict().items())
+    for p, gradient, value in zip(trainer.parameters(), gradients, values, strict=True):
+        assert p.grad is gradient and (value is None or torch.equal(gradient, value))
+    assert modes == [m.training for m in trainer.modules()]
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_paths_have_angles_of_their_own(batch):
+    angles = alignment_angles(ProductFeedbackAlignment(mlp(), expansion=2), batch)
+    assert angles.keys() == {
+        "angle_1",
+        "angle_2",
+        "angle_readout",
+        "path_angle_blocks.1.op",
+        "path_angle_readout",
+    }
+
+
+def test_a_greedy_stage_has_the_angles_of_what_it_trains(batch):
+    trainer = MonoForward(mlp(), schedule="greedy")
+    trainer.enter(0)
+    assert alignment_angles(trainer, batch).keys() == {"angle_1"}
+    trainer.enter(1)
+    angles = alignment_angles(trainer, batch)
+    # The last block's own loss is the net's, so its gradient is the true one.
+    assert angles == pytest.approx({"angle_2": 0, "angle_readout": 0}, abs=0.01)
+
+
+def test_a_run_has_them_in_its_metrics_and_trains_to_the_same_bits():
+    data = load("digits")
+    nets = []
+    for diagnose in ("none", "alignment"):
+        torch.manual_seed(0)
+        net = CNN((1, 8, 8), 10, channels=(4, 4), dropout=0.2)
+        record = FeedbackAlignment(net).fit(data, epochs=2, device="cpu", diagnose=diagnose)
+        angles = [line.keys() & {"angle_1", "angle_readout", "path_angle_readout"} for line in record.history]
+        assert [len(names) for names in angles] == ([3, 3] if diagnose == "alignment" else [0, 0])
+        nets.append(net.state_dict())
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+
+
+def test_an_unknown_diagnosis_is_refused():
+    with pytest.raises(UserError, match="alignment"):
+        Backprop(mlp()).fit(load("digits"), diagnose="alignmnt")
