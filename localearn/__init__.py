@@ -5,6 +5,7 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, Net
 from localearn.trainers import (
     Backprop,
+    CaFo,
     DirectFeedbackAlignment,
     EstimatorTrainer,
     FeedbackTrainer,
@@ -24,6 +25,7 @@ __all__ = [
     "Backprop",
     "Batch",
     "Block",
+    "CaFo",
     "Data",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
