@@ -22,9 +22,9 @@ class Stage:
 
     parameters: what the stage trains.
     start: the blocks before this one are frozen, so their output is the stage's input, computed once where it is fixed.
-    one_pass: the stage is over after one pass, for what it looks for is solved from sums over that pass: each batch goes
-    to `Trainer.accumulate` and then `Trainer.solve` is called once, without an optimizer, a schedule or `gradients`. Its
-    input is not kept. A run stopped in the midst of such a pass takes it again from its beginning.
+    one_pass: the stage solves for its parameters from sums over a single pass: each batch goes to `Trainer.accumulate`,
+    then `Trainer.solve` is called, and there is no optimizer, no schedule and no call of `gradients`. Its input is not
+    kept, for it is needed once. A run stopped in the midst of such a pass takes it again from its beginning.
     """
 
     name: str

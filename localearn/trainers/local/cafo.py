@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
@@ -56,7 +57,7 @@ class CaFo(Trainer):
         blocks: Blocks = "random",
         loss: Loss = "mse",
         solver: Solver | None = None,
-        ridge: float = 1e-3,
+        ridge: float = 1e-2,
         combine: Combine = "sum",
     ):
         super().__init__(net)
@@ -70,8 +71,8 @@ class CaFo(Trainer):
         self.criterion = choose("loss", loss, LOSSES)
         if solver == "closed_form" and loss != "mse":
             raise UserError(f"loss={loss} has no closed form; use solver=gradient, or loss=mse")
-        if not ridge > 0:
-            raise UserError(f"ridge must be positive, or the normal matrix may have no inverse, not {ridge}; try 1e-3")
+        if not 0 < ridge < math.inf:
+            raise UserError(f"ridge must be positive, for the normal matrix may have no inverse, not {ridge}; try 1e-2")
         self.blocks, self.ridge, self.combine = blocks, ridge, combine
         self.closed_form = loss == "mse" and solver != "gradient"
         if self.closed_form and max(net.widths) > LARGEST_WIDTH:
@@ -99,7 +100,9 @@ class CaFo(Trainer):
 
     def predictor(self, k: int) -> nn.Linear:
         """Return the predictor that reads block k, 0..L-1."""
-        return self.net.readout if k == self.net.depth - 1 else self.predictors[k]
+        predictor = self.net.readout if k == self.net.depth - 1 else self.predictors[k]
+        assert isinstance(predictor, nn.Linear)
+        return predictor
 
     def stages(self) -> list[Stage]:
         """Return the blocks' stage, if there is one, and one a predictor."""
@@ -115,7 +118,7 @@ class CaFo(Trainer):
         """Fill `.grad` by DFA in the blocks' stage, else by the predictor's own loss; return the loss."""
         if self.dfa is not None and self._k < 0:
             return self.dfa.gradients(batch)
-        loss = self.criterion(batch.rows(self.predictor(self._k)(batch.x.flatten(1))), batch.y)
+        loss = self.criterion(batch.rows(self.predictor(self._k)(batch.x.detach().flatten(1))), batch.y)
         loss.backward()
         return {"loss": loss.detach()}
 
@@ -130,7 +133,7 @@ class CaFo(Trainer):
             self._sums.add(batch.x, *batch.context)
 
     def solve(self) -> dict[str, Tensor]:
-        """Solve for the predictor and return its squared error; after the statistics, the cross-entropy of no knowledge."""
+        """Set the predictor and return its squared error; after the statistics, the cross-entropy of no knowledge."""
         sums, self._sums = self._sums, None
         if isinstance(sums, NormalEquations):
             return {"loss": sums.solve()}
@@ -141,7 +144,7 @@ class CaFo(Trainer):
         outputs = enumerate(self.net.outputs(x, *context))
         logs = torch.stack([self.predictor(k)(h.flatten(1)).log_softmax(1) for k, h in outputs])
         total = logs.logsumexp(0)
-        return total - torch.tensor(len(logs)).log() if self.combine == "average" else total
+        return total - math.log(len(logs)) if self.combine == "average" else total
 
     def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return h_k of the predictor in training; x itself in the blocks' stage."""
