@@ -45,10 +45,10 @@ class CaFo(Trainer):
 
     The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero. `scores`
     are the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
-    Zhao et al., arXiv 2303.09728, sections 3.2-3.3. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch
-    normalisation takes the whole training set's statistics in training and the whole test set's in testing, ours the
-    training split's; it has no bias and no ridge, and a pseudo-inverse where A is singular. A Trainer of its own and
-    no LocalTrainer, for no block has a loss.
+    Zhao et al., arXiv 2303.09728. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch normalisation takes the
+    statistics of the whole training set in training and of the whole test set in testing, ours the training split's;
+    it has no bias and no ridge, and a pseudo-inverse where A is singular. It has no DFA: that all blocks, the last one
+    too, follow e B_k is ours. A Trainer of its own and no LocalTrainer, for no block has a loss.
     """
 
     def __init__(

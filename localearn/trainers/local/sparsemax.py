@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def sparsemax(z: Tensor) -> Tensor:
-    """Return the Euclidean projection of each row of z, (N, C), onto the probability simplex (their algorithm 1).
+    """Return the Euclidean projection of each row of z, (N, C), onto the probability simplex (algorithm 1).
 
     p = max(z - tau, 0), tau such that a row sums to 1: with z sorted downwards, K the largest k with
     1 + k z_(k) > z_(1) + ... + z_(k), and tau = (z_(1) + ... + z_(K) - 1) / K.
@@ -20,11 +20,11 @@ def sparsemax(z: Tensor) -> Tensor:
 
 
 def sparsemax_loss(z: Tensor, y: Tensor) -> Tensor:
-    """Return the mean sparsemax loss, a scalar, of scores z, (N, C), at labels y, (N,) (their equation 19).
+    """Return the mean sparsemax loss, a scalar, of scores z, (N, C), at labels y, (N,) (section 3).
 
         L = -z_y + (sum over p_j > 0 of z_j^2 - tau^2) / 2 + 1/2 = z . p - |p|^2 / 2 - z_y + 1/2,   p = sparsemax(z)
 
-    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y, their equation 20.
+    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y.
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     p = sparsemax(z.detach())

@@ -31,7 +31,7 @@ def test_it_projects_onto_the_simplex(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_loss_is_equation_19_and_its_gradient_equation_20(case):
+def test_the_loss_and_its_gradient_are_the_papers(case):
     z = CASES[case]
     y = np.arange(len(z)) % z.shape[1]
     losses, gradients = [], []
