@@ -6,6 +6,7 @@ from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
 from localearn.trainers import (
     Backprop,
     BackwardPathTrainer,
+    CaFo,
     DirectFeedbackAlignment,
     EstimatorTrainer,
     FeedbackAlignment,
@@ -29,6 +30,7 @@ __all__ = [
     "BackwardPathTrainer",
     "Batch",
     "Block",
+    "CaFo",
     "Data",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",

@@ -9,6 +9,7 @@ from pathlib import Path
 from localearn import cli
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, quoted, run_job
+from localearn.trainers.base import Stage
 
 HELP = """\
 python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]
@@ -155,15 +156,27 @@ def _protocol_options(plan: Plan, algo: str, protocol: str) -> list[str]:
     data, trainer, _ = build(config, choices)
     type(trainer).supports(trainer.net, data)
     epochs = plan.epochs or config.epochs
-    stages = len(trainer.stages())
     if protocol == "matched":
-        if epochs % stages:
-            raise UserError(
-                f"{algo} trains {stages} stages one after another, so epochs={epochs} cannot be shared out evenly; "
-                f"give a multiple of {stages}"
-            )
-        return [f"epochs={epochs // stages}", "patience=null"]
+        return [f"epochs={_shared_out(algo, epochs, trainer.stages())}", "patience=null"]
     return [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
+
+
+def _shared_out(algo: str, passes: int, stages: list[Stage]) -> int:
+    """Return the epochs of each stage with which a rule makes so many passes over the data in all."""
+    single = sum(stage.one_pass for stage in stages)
+    many = len(stages) - single
+    if not many:
+        raise UserError(
+            f"{algo} as it is set makes {single} passes and no more, so it cannot be matched to epochs={passes}; "
+            "use protocols=[converged]"
+        )
+    if passes <= single or (passes - single) % many:
+        once = f", {single} of them for a single pass" if single else ""
+        raise UserError(
+            f"{algo} trains {len(stages)} stages one after another{once}, so epochs={passes} cannot be shared out "
+            f"evenly; give {f'{single} more than ' if single else ''}a multiple of {many}"
+        )
+    return (passes - single) // many
 
 
 def warm_up(plan: Plan) -> None:

@@ -38,6 +38,17 @@ def test_epochs_that_the_stages_cannot_share_are_refused(tmp_path):
         compare.schedule(plan)
 
 
+def test_stages_of_a_single_pass_count_as_one_pass(tmp_path):
+    plan = plan_of(tmp_path, "net.widths=[8,8]", "epochs=6", "protocols=[matched]", "algos=[backprop,cafo]",
+                   "cafo:algo.blocks=dfa")  # fmt: skip
+    assert "epochs=4" in compare.schedule(plan)[1].overrides
+    plan = plan_of(tmp_path, "net.widths=[8,8]", "epochs=2", "algos=[backprop,cafo]", "cafo:algo.blocks=dfa")
+    with pytest.raises(UserError, match=r"2 of them for a single pass.*2 more than a multiple of 1"):
+        compare.schedule(plan)
+    with pytest.raises(UserError, match=r"cafo as it is set makes 2 passes and no more.*protocols=\[converged\]"):
+        compare.schedule(plan_of(tmp_path, "net.widths=[8,8]", "algos=[backprop,cafo]"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -16,15 +16,20 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "group": lambda channels: nn.GroupNorm(math.gcd(channels, 32), channels),
 }
 POOLS: Mapping[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+ORDERS: Mapping[str, Callable[[nn.Module, nn.Module, nn.Module], tuple[nn.Module, ...]]] = {
+    "norm_first": lambda norm, activation, pool: (norm, activation, pool),
+    "norm_last": lambda norm, activation, pool: (activation, pool, norm),
+}
 
 
 class CNN(Net):
-    """Convolutional blocks: Conv2d, then normalisation, activation, pooling, dropout.
+    """Convolutional blocks: Conv2d, then normalisation, activation, pooling, dropout, or another order of these.
 
     input_shape: (channels, height, width). classes: C.
     channels: each block's output channels. kernel_size: odd; the map's size is kept by padding.
     pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
     pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
+    order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class CNN(Net):
         pool: int | Sequence[int] = 2,
         pooling: str = "max",
         dropout: float = 0.0,
+        order: str = "norm_first",
     ):
         shape = check_row("input_shape", input_shape)
         if len(shape) != 3:
@@ -49,13 +55,15 @@ class CNN(Net):
         windows = [pool] * len(widths) if isinstance(pool, int) else list(pool)
         _check_pools(windows, widths, min(shape[1:]))
         normalise, pool_layer = choose("norm", norm, NORMS), choose("pooling", pooling, POOLS)
+        arrange = choose("order", order, ORDERS)
+        # A normalisation right after the convolution that subtracts the channel's mean takes its bias with it.
+        bias = norm != "batch" or order != "norm_first"
         blocks = []
         for (n_in, n_out), window in zip(itertools.pairwise((shape[0], *widths)), windows, strict=True):
             pooled = pool_layer(window) if window > 1 else nn.Identity()
-            post = chain(normalise(n_out), activation_layer(activation), pooled, dropout_layer(dropout))
-            # A normalisation that subtracts the channel's mean takes the convolution's bias with it.
-            conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=norm != "batch")
-            blocks.append(Block(conv, post))
+            layers = arrange(normalise(n_out), activation_layer(activation), pooled)
+            conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=bias)
+            blocks.append(Block(conv, chain(*layers, dropout_layer(dropout))))
         flat = widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows)
         readout = nn.Linear(flat, check_classes(classes))
         super().__init__(blocks, readout, input_shape=shape)

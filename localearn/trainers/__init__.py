@@ -9,11 +9,12 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import LocalTrainer, MonoForward
+from localearn.trainers.local import CaFo, LocalTrainer, MonoForward
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
+    "CaFo",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
     "FeedbackAlignment",

@@ -22,11 +22,15 @@ class Stage:
 
     parameters: what the stage trains.
     start: the blocks before this one are frozen, so their output is the stage's input, computed once where it is fixed.
+    one_pass: the stage solves for its parameters from sums over a single pass: each batch goes to `Trainer.accumulate`,
+    then `Trainer.solve` is called, and there is no optimizer, no schedule and no call of `gradients`. Its input is not
+    kept, for it is needed once. A run stopped in the midst of such a pass takes it again from its beginning.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
     start: int = 0
+    one_pass: bool = False
 
 
 class Trainer(nn.Module, ABC):
@@ -72,6 +76,17 @@ class Trainer(nn.Module, ABC):
 
         The gradient is that of a batch mean. Nothing here waits for the device (no `.item()`, no branch on a tensor).
         """
+
+    def accumulate(self, batch: Batch) -> None:
+        """Take a batch of a one-pass stage into the sums that `solve` needs; it is called without autograd.
+
+        What is summed lasts from a pass's first batch to `solve` and is no part of the rule's state.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it accumulates")
+
+    def solve(self) -> dict[str, Tensor]:
+        """End a one-pass stage: set its parameters, drop the sums and return detached scalars, `loss` among them."""
+        raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it is solved")
 
     def scores(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return (N, C) scores whose largest names the class; they are logits, for their cross-entropy is reported."""

@@ -101,19 +101,22 @@ class Loop:
         self.trainer.enter(index)
         with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
             data, cached = self._stage_data(index, stage)
-        optimizer = settings.optim(stage.parameters)
-        schedule = settings.schedule(optimizer) if settings.schedule else None
+        epochs = 1 if stage.one_pass else settings.epochs
+        optimizer = None if stage.one_pass else settings.optim(stage.parameters)
+        schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
         stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
-        parts = {"optimizer": optimizer, "stopping": stopping} | ({"schedule": schedule} if schedule else {})
+        parts = {"stopping": stopping} | ({"optimizer": optimizer} if optimizer else {})
+        parts |= {"schedule": schedule} if schedule else {}
         self._load_parts(parts)
         batches = -(-data.sizes["train"] // settings.batch_size) if data.kind != "graph" else 1
-        self.progress.start(stage.name, settings.epochs, batches, self.position.epoch)
-        while self.position.epoch < settings.epochs and not stopping.done:
-            rate = optimizer.param_groups[0]["lr"]
+        self.progress.start(stage.name, epochs, batches, self.position.epoch)
+        while self.position.epoch < epochs and not stopping.done:
+            rate = optimizer.param_groups[0]["lr"] if optimizer else None
             with self.meter.window("train"):
                 self._epoch(stage, data, cached, optimizer, interrupt)
             if interrupt.signum is not None and self.position.batch:
-                self._save(parts)
+                if optimizer:  # half a pass of sums solves nothing, so a one-pass stage begins it again
+                    self._save(parts)
                 raise Interrupted(interrupt.signum)
             line = self._close_epoch(index, data, cached, rate)
             if schedule:
@@ -128,7 +131,7 @@ class Loop:
 
     def _stage_data(self, index: int, stage: Stage) -> tuple[Data, bool]:
         """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
-        if stage.start == 0 or self.data.augmented:
+        if stage.start == 0 or stage.one_pass or self.data.augmented:
             return self.data, False
         width = math.prod(self.trainer.net.shapes[stage.start - 1])
         if self.data.kind == "graph":  # of which all nodes are kept, the unlabelled ones too
@@ -141,7 +144,7 @@ class Loop:
         return self.data.features(f"stage-{index}", self._frozen_blocks, self.settings.eval_batch_size), True
 
     def _epoch(
-        self, stage: Stage, data: Data, cached: bool, optimizer: torch.optim.Optimizer, interrupt: Interrupt
+        self, stage: Stage, data: Data, cached: bool, optimizer: torch.optim.Optimizer | None, interrupt: Interrupt
     ) -> None:
         position, trainer = self.position, self.trainer
         trainer.train()
@@ -156,13 +159,19 @@ class Loop:
         for batch in batches:
             if stage.start and not cached:
                 batch = replace(batch, x=self._frozen_blocks(batch.x, *batch.context))
-            self._step(batch, stage, optimizer)
+            if optimizer:
+                self._step(batch, stage, optimizer)
+            else:
+                self._accumulate(batch)
             position.batch += 1
             self.progress.batch()
             if interrupt.signum is not None:
                 self._order_state = order.get_state()
                 if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
                     return
+        if not optimizer:
+            with torch.no_grad():
+                self._count(self.trainer.solve(), self._rows_seen)
         position.batch = 0
 
     @torch.no_grad()
@@ -178,15 +187,23 @@ class Loop:
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(stage.parameters, self.settings.clip_norm)
         optimizer.step()
-        rows = len(batch.y)
-        self._rows_seen += rows
+        self._rows_seen += len(batch.y)
+        self._count(metrics, len(batch.y))
+
+    @torch.no_grad()
+    def _accumulate(self, batch: Batch) -> None:
+        with self.autocast:
+            self.trainer.accumulate(batch)
+        self._rows_seen += len(batch.y)
+
+    def _count(self, metrics: dict[str, Tensor], rows: int) -> None:
         for name, value in metrics.items():
             if name in self._sums:
                 self._sums[name].add_(value, alpha=rows)
             else:
                 self._sums[name] = value.float() * rows
 
-    def _close_epoch(self, index: int, data: Data, cached: bool, rate: float | Tensor) -> dict[str, Any]:
+    def _close_epoch(self, index: int, data: Data, cached: bool, rate: float | Tensor | None) -> dict[str, Any]:
         """Validate, and return the epoch's line of metrics; the position moves to the next epoch."""
         sums = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
         means = {name: total / self._rows_seen for name, total in sums.items()}
@@ -207,7 +224,7 @@ class Loop:
             "train_loss": means.pop("loss"),
             "val_loss": validation["loss"],
             "val_accuracy": validation["accuracy"],
-            "lr": float(rate),
+            "lr": None if rate is None else float(rate),
             "train_s": train_s,
             "train_j": self.meter.energy_j("train"),
             "samples_per_s": self._rows_seen / seconds,

@@ -1,4 +1,5 @@
 from localearn.trainers.local.base import LocalTrainer
+from localearn.trainers.local.cafo import CaFo
 from localearn.trainers.local.mono_forward import MonoForward
 
-__all__ = ["LocalTrainer", "MonoForward"]
+__all__ = ["CaFo", "LocalTrainer", "MonoForward"]

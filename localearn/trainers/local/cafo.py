@@ -1,0 +1,172 @@
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported, UserError
+from localearn.nets import Net
+from localearn.nets.layers import choose
+from localearn.nets.statistics import RunningStatistics, tracking
+from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.feedback import DirectFeedbackAlignment
+from localearn.trainers.local.ridge import NormalEquations, squared_error
+from localearn.trainers.local.sparsemax import sparsemax_loss
+
+Blocks = Literal["random", "dfa"]
+Loss = Literal["mse", "ce", "sparsemax"]
+Solver = Literal["closed_form", "gradient"]
+Combine = Literal["sum", "average"]
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": squared_error,
+    "ce": F.cross_entropy,
+    "sparsemax": sparsemax_loss,
+}
+LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matrix and the factor take 2 GiB each
+
+
+class CaFo(Trainer):
+    """Cascaded Forward: blocks that no predictor trains, and for each a linear predictor that is trained alone.
+
+        o_k = flatten(h_k) W_k^T + b_k                       (N, C); W_k is (C, n_k), n_k the flattened width of h_k
+        loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
+        prediction = argmax sum_k softmax(o_k)               combine="average" divides by L: the same classes
+
+    blocks: "random" leaves them as they were drawn; "dfa" first trains them, in a stage of its own, by direct feedback
+    alignment from the readout's error. Then the predictors are trained one after another: block k being fixed, h_k is
+    computed once and an epoch is a linear map, where all at once would pass every batch through the blocks again.
+    solver: "closed_form" is the ridge regression of `NormalEquations` in one pass, for mse alone, its default; it holds
+    the normal matrix, (n_k, n_k) in float64, up to n_k = 16384. "gradient" is steps of the optimizer, for every loss.
+    Random blocks with batch normalisation have a pass before it for their running statistics.
+
+    The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero. `scores`
+    are the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
+    Zhao et al., arXiv 2303.09728. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch normalisation takes the
+    statistics of the whole training set in training and of the whole test set in testing, ours the training split's;
+    it has no bias and no ridge, and a pseudo-inverse where A is singular. It has no DFA: that all blocks, the last one
+    too, follow e B_k is ours. A Trainer of its own and no LocalTrainer, for no block has a loss.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        blocks: Blocks = "random",
+        loss: Loss = "mse",
+        solver: Solver | None = None,
+        ridge: float = 1e-2,
+        combine: Combine = "sum",
+    ):
+        super().__init__(net)
+        for name, value, choices in (
+            ("blocks", blocks, get_args(Blocks)),
+            ("solver", solver, (*get_args(Solver), None)),
+            ("combine", combine, get_args(Combine)),
+        ):
+            if value not in choices:
+                raise UserError(f"{name} is {' or '.join(map(str, choices))}, not {value!r}")
+        self.criterion = choose("loss", loss, LOSSES)
+        if solver == "closed_form" and loss != "mse":
+            raise UserError(f"loss={loss} has no closed form; use solver=gradient, or loss=mse")
+        if not 0 < ridge < math.inf:
+            raise UserError(f"ridge must be positive, for the normal matrix may have no inverse, not {ridge}; try 1e-2")
+        self.blocks, self.ridge, self.combine = blocks, ridge, combine
+        self.closed_form = loss == "mse" and solver != "gradient"
+        if self.closed_form and max(net.widths) > LARGEST_WIDTH:
+            raise Unsupported(
+                f"a block of {type(net).__name__} has {max(net.widths)} outputs, too many for cafo's closed form "
+                f"({LARGEST_WIDTH} at most); use solver=gradient, pool more, or use fewer channels"
+            )
+        like, biased = net.readout.weight, net.readout.bias is not None
+        self.predictors = nn.ModuleList(
+            nn.Linear(n, net.classes, bias=biased, device=like.device, dtype=like.dtype) for n in net.widths[:-1]
+        )
+        for p in (*self.predictors.parameters(), *net.readout.parameters()):
+            nn.init.zeros_(p)
+        self.dfa = DirectFeedbackAlignment(net) if blocks == "dfa" else None
+        self.before = int(blocks == "dfa" or bool(tracking(net)))  # stages before the predictors'
+        self._sums: NormalEquations | RunningStatistics | None = None
+
+    @classmethod
+    def supports(cls, net: Net, data: Data | None = None) -> None:
+        """Serve every net whose readout, the last predictor, is one Linear layer."""
+        super().supports(net, data)
+        if not isinstance(net.readout, nn.Linear):
+            kind = type(net.readout).__name__
+            raise Unsupported(f"cafo's last predictor is the readout, a Linear; {type(net).__name__} has a {kind}")
+
+    def predictor(self, k: int) -> nn.Linear:
+        """Return the predictor that reads block k, 0..L-1."""
+        predictor = self.net.readout if k == self.net.depth - 1 else self.predictors[k]
+        assert isinstance(predictor, nn.Linear)
+        return predictor
+
+    def stages(self) -> list[Stage]:
+        """Return the blocks' stage, if there is one, and one a predictor."""
+        first = [Stage("blocks by dfa", tuple(p for p in self.net.parameters() if p.requires_grad))]
+        if self.blocks == "random":
+            first = [Stage("statistics", (), one_pass=True)]
+        return first[: self.before] + [
+            Stage(f"predictor {k + 1}", tuple(self.predictor(k).parameters()), start=k + 1, one_pass=self.closed_form)
+            for k in range(self.net.depth)
+        ]
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` by DFA in the blocks' stage, else by the predictor's own loss; return the loss."""
+        if self.dfa is not None and self._k < 0:
+            return self.dfa.gradients(batch)
+        loss = self.criterion(batch.rows(self.predictor(self._k)(batch.x.detach().flatten(1))), batch.y)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    def accumulate(self, batch: Batch) -> None:
+        """Take a batch into the running statistics, or its h_k into the normal equations."""
+        if self._sums is None:
+            k = self._k
+            self._sums = RunningStatistics(self.net) if k < 0 else NormalEquations(self.predictor(k), self.ridge)
+        if isinstance(self._sums, NormalEquations):
+            self._sums.add(batch.rows(batch.x.flatten(1)), batch.y)
+        else:
+            self._sums.add(batch.x, *batch.context)
+
+    def solve(self) -> dict[str, Tensor]:
+        """Set the predictor and return its squared error; after the statistics, the cross-entropy of no knowledge."""
+        sums, self._sums = self._sums, None
+        if isinstance(sums, NormalEquations):
+            return {"loss": sums.solve()}
+        return {"loss": torch.tensor(float(self.net.classes), device=next(self.net.parameters()).device).log()}
+
+    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the log of the sum, or the mean, of the predictors' class probabilities, (N, C)."""
+        outputs = enumerate(self.net.outputs(x, *context))
+        logs = torch.stack([self.predictor(k)(h.flatten(1)).log_softmax(1) for k, h in outputs])
+        total = logs.logsumexp(0)
+        return total - math.log(len(logs)) if self.combine == "average" else total
+
+    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return h_k of the predictor in training; x itself in the blocks' stage."""
+        return x if self._k < 0 else self.net.hidden(x, *context, depth=self._k + 1)
+
+    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Return (N, C) scores: of the one predictor in training; of the net in the blocks' stage."""
+        return self.net(h, *context) if self._k < 0 else self.predictor(self._k)(h.flatten(1))
+
+    def enter(self, stage: int) -> None:
+        """Begin a stage; the blocks are evaluated, without dropout and by running statistics, unless it trains them."""
+        super().enter(stage)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "CaFo":
+        """Set training mode, but for the net unless the stage trains its blocks."""
+        super().train(mode)
+        if self.blocks == "random" or self._k >= 0:
+            self.net.eval()
+        return self
+
+    @property
+    def _k(self) -> int:
+        """The predictor in training, 0..L-1; negative in the stage before them."""
+        return self.stage - self.before

@@ -1,0 +1,74 @@
+"""Ridge regression of class labels from sums over batches."""
+
+import torch
+from torch import Tensor, nn
+
+from localearn.errors import UserError
+
+
+class NormalEquations:
+    """The linear map that minimises the mean squared error with a ridge, solved from one pass over the rows.
+
+        mean_i |Y_i - W h_i - b|^2 + ridge s |W|^2      Y_i the one-hot label, (C,); h_i (n,); W (C, n); s the mean
+                                                        square of all features, so that ridge has no unit
+        (A + ridge s N diag(1, ..., 1, 0)) [W b]^T = B  A = sum_i h_i h_i^T, (n+1, n+1); B = sum_i h_i Y_i^T, (n+1, C);
+                                                        h_i with a 1 appended where there is a bias
+
+    A, of which the lower triangle is enough, and B are float64 and are all that is held: no matrix has a row for each
+    sample. A bias carries no ridge.
+    """
+
+    STRIP = 1024  # columns of A at a time, each from its diagonal down
+
+    def __init__(self, predictor: nn.Linear, ridge: float):
+        self.predictor, self.ridge = predictor, ridge
+        device = predictor.weight.device
+        self._device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        size = predictor.in_features + (predictor.bias is not None)
+        self._a = torch.zeros(size, size, dtype=torch.float64, device=self._device)
+        self._b = torch.zeros(size, predictor.out_features, dtype=torch.float64, device=self._device)
+        self._rows = 0
+
+    def add(self, h: Tensor, y: Tensor) -> None:
+        """Take in rows h, (M, n), and their labels y, (M,)."""
+        h = h.to(self._device).double()
+        if self.predictor.bias is not None:
+            h = torch.cat([h, h.new_ones(len(h), 1)], dim=1)
+        for start in range(0, h.shape[1], self.STRIP):
+            stop = start + self.STRIP
+            self._a[start:, start:stop].addmm_(h[:, start:].T, h[:, start:stop])
+        self._b.addmm_(h.T, one_hot(y.to(self._device), self.predictor.out_features).double())
+        self._rows += len(h)
+
+    def solve(self) -> Tensor:
+        """Set the predictor to the solution and return its mean squared error over the rows, a scalar.
+
+        A is used up. Raises UserError where it has no Cholesky factor in float64.
+        """
+        n, bias = self.predictor.in_features, self.predictor.bias
+        diagonal = self._a.diagonal()[:n]
+        square = diagonal.mean()  # s N
+        penalty = self.ridge * torch.where(square > 0, square, 1)
+        diagonal.add_(penalty)
+        factor, failed = torch.linalg.cholesky_ex(self._a)
+        if failed.item():
+            finite = bool(self._a.isfinite().all())
+            why = "ridge is too small for these features; try 1e-2" if finite else "the features are not finite"
+            raise UserError(f"ridge={self.ridge}: the normal equations cannot be solved: {why}")
+        solution = torch.cholesky_solve(self._b, factor)
+        self.predictor.weight.copy_(solution[:n].T)
+        if bias is not None:
+            bias.copy_(solution[n])
+        # From A solution = B - penalty solution, every row of Y having a square of 1.
+        return 1 - ((solution * self._b).sum() + penalty * solution[:n].square().sum()) / self._rows
+
+
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    """Return the labels y, (M,), as rows of a boolean (M, C), without waiting for the device."""
+    return y.unsqueeze(1) == torch.arange(classes, device=y.device)
+
+
+def squared_error(z: Tensor, y: Tensor) -> Tensor:
+    """Return mean_i |Y_i - z_i|^2, a scalar, of outputs z, (N, C), at labels y, (N,)."""
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    return (z - one_hot(y, z.shape[1]).to(z.dtype)).square().sum(1).mean()
