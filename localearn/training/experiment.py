@@ -56,7 +56,8 @@ def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings
     """Return the data, the rule on its net and the settings that a configuration describes."""
     data = _instantiate(config.dataset, "dataset")
     torch.manual_seed(config.seed)
-    net = _instantiate(config.net, "net", input_shape=tuple(data.input_shape), classes=data.classes)
+    shape = rule_class(config.algo._target_).input_shape(data)
+    net = _instantiate(config.net, "net", input_shape=shape, classes=data.classes)
     if not isinstance(net, Net):
         raise UserError(f"net._target_={config.net._target_} gives a {type(net).__name__}, not a localearn.Net")
     trainer = build_rule(config.algo, net, choices["algo"])
@@ -80,17 +81,8 @@ def build_rule(options: Any, net: Net, choice: str) -> Trainer:
     Where the user has set another `_target_`, the options that the chosen file gave to the rule it was written for are
     left out unless the user's rule has them too.
     """
-    from hydra.errors import HydraException
-    from hydra.utils import get_class
-
     target = options._target_
-    try:
-        rule = get_class(target)
-    except (HydraException, ImportError, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"algo._target_={target} cannot be imported: {reason}") from error
-    if not issubclass(rule, Trainer):
-        raise UserError(f"algo._target_={target} is no localearn.Trainer; subclass it, or one of its families")
+    rule = rule_class(target)
     accepted = inspect.signature(rule).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     given = {str(name): value for name, value in options.items() if name != "_target_"}
@@ -99,6 +91,21 @@ def build_rule(options: Any, net: Net, choice: str) -> Trainer:
         known = [name for name in accepted if name != "net"]
         raise UserError(f"{choice} has no option {foreign[0]!r}{suggestion(foreign[0], known)}")
     return rule(net, **{name: value for name, value in given.items() if name not in foreign})
+
+
+def rule_class(target: str) -> type[Trainer]:
+    """Return the rule of that dotted name."""
+    from hydra.errors import HydraException
+    from hydra.utils import get_class
+
+    try:
+        rule = get_class(target)
+    except (HydraException, ImportError, ValueError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(f"algo._target_={target} cannot be imported: {reason}") from error
+    if not issubclass(rule, Trainer):
+        raise UserError(f"algo._target_={target} is no localearn.Trainer; subclass it, or one of its families")
+    return rule
 
 
 def default_target(choice: str) -> str | None:

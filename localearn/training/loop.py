@@ -97,7 +97,7 @@ class Loop:
         self.trainer.enter(index)
         with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
             data, cached = self._stage_data(index, stage)
-        optimizer = settings.optim(stage.parameters)
+        optimizer = settings.optim(stage.optimizer_groups())
         schedule = settings.schedule(optimizer) if settings.schedule else None
         stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
         parts = {"optimizer": optimizer, "stopping": stopping} | ({"schedule": schedule} if schedule else {})
@@ -126,7 +126,7 @@ class Loop:
         """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
         if stage.start == 0 or self.data.augmented:
             return self.data, False
-        width = math.prod(self.trainer.net.shapes[stage.start - 1])
+        width = stage.input_width or math.prod(self.trainer.net.shapes[stage.start - 1])
         rows = self.data.sizes["train"] + self.data.sizes["val"]
         if 4 * width * rows > self.settings.feature_cache_bytes:
             return self.data, False

@@ -1,4 +1,5 @@
 from localearn.trainers.local.base import LocalTrainer
+from localearn.trainers.local.forward_forward import ForwardForward
 from localearn.trainers.local.mono_forward import MonoForward
 
-__all__ = ["LocalTrainer", "MonoForward"]
+__all__ = ["ForwardForward", "LocalTrainer", "MonoForward"]
