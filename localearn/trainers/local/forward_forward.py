@@ -243,7 +243,7 @@ class ForwardForward(LocalTrainer):
         h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes))
         outputs = enumerate(self._outputs(h, context, 0, self.net.depth))
         features = torch.cat([length_normalized(h).flatten(1) for k, (_, h) in outputs if k in self.predicting], dim=1)
-        # Autocast keeps the weights that it has cast, here without a graph, for the pass that needs one.
+        # Before torch 2.11, autocast keeps the weights that it cast here, without a graph, for the pass that needs one.
         torch.clear_autocast_cache()
         return features
 
