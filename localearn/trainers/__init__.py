@@ -9,7 +9,7 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, LocalTrainer, MonoForward
+from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
 
 __all__ = [
     "Backprop",
@@ -19,6 +19,7 @@ __all__ = [
     "EstimatorTrainer",
     "FeedbackAlignment",
     "FeedbackTrainer",
+    "ForwardForward",
     "ForwardGradient",
     "LocalTrainer",
     "MonoForward",

@@ -25,12 +25,23 @@ class Stage:
     one_pass: the stage solves for its parameters from sums over a single pass: each batch goes to `Trainer.accumulate`,
     then `Trainer.solve` is called, and there is no optimizer, no schedule and no call of `gradients`. Its input is not
     kept, for it is needed once. A run stopped in the midst of such a pass takes it again from its beginning.
+    groups: for those of the parameters that have options of their own, groups as torch.optim takes them, say
+        {"params": [...], "lr": 0.01}; what they leave out, and the other parameters, have the optimizer's.
+    input_width: the size of a row of the stage's input, where that is not the output of the block before `start`.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
     start: int = 0
     one_pass: bool = False
+    groups: tuple[dict[str, Any], ...] = ()
+    input_width: int | None = None
+
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """Return what the optimizer is built from: the parameters without options of their own, then `groups`."""
+        apart = {id(p) for group in self.groups for p in group["params"]}
+        rest = [p for p in self.parameters if id(p) not in apart]
+        return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
 
 
 class Trainer(nn.Module, ABC):
@@ -53,6 +64,14 @@ class Trainer(nn.Module, ABC):
         self.stage = 0
 
     @classmethod
+    def input_shape(cls, data: Data) -> tuple[int, ...]:
+        """Return the row's shape that a net for this rule is built for: the data's own, unless the rule adds to it.
+
+        Who builds a net from a configuration asks here.
+        """
+        return tuple(data.input_shape)
+
+    @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Raise `Unsupported` unless the rule can train this net (on these data); the message says what would work.
 
@@ -63,9 +82,10 @@ class Trainer(nn.Module, ABC):
         if net.graph != (data.kind == "graph"):
             have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gcn, sage or gat")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
-        if net.input_shape != tuple(data.input_shape):
+        if net.input_shape not in (tuple(data.input_shape), cls.input_shape(data)):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
-            raise Unsupported(f"{takes}, and {data.name} has {tuple(data.input_shape)}; build the net for that shape")
+            has = f"{data.name} has {tuple(data.input_shape)}"
+            raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(data)}")
         if net.classes != data.classes:
             tells = f"{type(net).__name__} tells {net.classes} classes apart"
             raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")

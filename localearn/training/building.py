@@ -42,18 +42,26 @@ def build_net(options: Options, input_shape: tuple[int, ...], classes: int) -> N
     return net
 
 
+def rule_class(options: Options) -> type[Trainer]:
+    """Return the rule that the group `algo` names; what it asks of a net is known before the net is built."""
+    rule = locate("algo._target_", options.get("_target_"))
+    if not (inspect.isclass(rule) and issubclass(rule, Trainer)):
+        target = options["_target_"]
+        raise UserError(f"algo._target_={target} is no localearn.Trainer; subclass it, or one of its families")
+    if inspect.isabstract(rule):
+        lacking = ", ".join(sorted(rule.__abstractmethods__))
+        raise UserError(f"algo._target_={_name(rule)} is abstract; a subclass must define {lacking}")
+    return rule
+
+
 def build_rule(options: Options, net: Net, choice: str) -> Trainer:
     """Return the rule of the group `algo` on a net.
 
     Where another `_target_` was set than that of the chosen file, options that stand in that file and that the other
     rule does not have are left out.
     """
-    rule, values = _parts("algo", options)
-    if not (inspect.isclass(rule) and issubclass(rule, Trainer)):
-        raise UserError(f"algo._target_={_name(rule)} is no localearn.Trainer; subclass it, or one of its families")
-    if inspect.isabstract(rule):
-        lacking = ", ".join(sorted(rule.__abstractmethods__))
-        raise UserError(f"algo._target_={_name(rule)} is abstract; a subclass must define {lacking}")
+    rule = rule_class(options)
+    _, values = _parts("algo", options)
     inherited = _shipped_options(choice)
     if options["_target_"] != inherited.get("_target_"):
         accepted = inspect.signature(rule).parameters

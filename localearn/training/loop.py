@@ -102,7 +102,7 @@ class Loop:
         with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
             data, cached = self._stage_data(index, stage)
         epochs = 1 if stage.one_pass else settings.epochs
-        optimizer = None if stage.one_pass else settings.optim(stage.parameters)
+        optimizer = None if stage.one_pass else settings.optim(stage.optimizer_groups())
         schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
         stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
         parts = {"stopping": stopping} | ({"optimizer": optimizer} if optimizer else {})
@@ -133,7 +133,7 @@ class Loop:
         """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
         if stage.start == 0 or stage.one_pass or self.data.augmented:
             return self.data, False
-        width = math.prod(self.trainer.net.shapes[stage.start - 1])
+        width = stage.input_width or math.prod(self.trainer.net.shapes[stage.start - 1])
         if self.data.kind == "graph":  # of which all nodes are kept, the unlabelled ones too
             rows = len(next(iter(self.data.batches("val", 1))).x)
         else:

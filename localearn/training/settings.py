@@ -12,7 +12,7 @@ from torch import nn
 from localearn.errors import UserError, suggestion
 from localearn.training.options import annotations, check_types
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
 
 _PLAIN = bool | int | float | str | None

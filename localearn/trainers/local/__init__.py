@@ -1,5 +1,6 @@
 from localearn.trainers.local.base import LocalTrainer
 from localearn.trainers.local.cafo import CaFo
+from localearn.trainers.local.forward_forward import ForwardForward
 from localearn.trainers.local.mono_forward import MonoForward
 
-__all__ = ["CaFo", "LocalTrainer", "MonoForward"]
+__all__ = ["CaFo", "ForwardForward", "LocalTrainer", "MonoForward"]

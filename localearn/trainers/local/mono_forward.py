@@ -1,12 +1,13 @@
-from typing import Literal, get_args
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch, Data
-from localearn.errors import Unsupported, UserError
+from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.trainers.base import cross_entropy
-from localearn.trainers.local.base import LocalTrainer, Schedule
+from localearn.trainers.base import Stage, cross_entropy
+from localearn.trainers.local.base import LocalTrainer, Schedule, check_choice
 
 Prediction = Literal["bp", "ff"]
 
@@ -18,20 +19,31 @@ class MonoForward(LocalTrainer):
         loss_k = CE(G_k, y)                trains block k and M_k, and nothing else
 
     The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
-    argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k. The mean over the batch,
-    M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
-    Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3.
+    argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k.
+    input_projection: h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the schedule is greedy,
+    and G_0 counts in the sum of "ff". A greedy stage is validated by what it knows, the goodness of its own block.
+    The mean over the batch, M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
+    Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
     """
 
-    def __init__(self, net: Net, schedule: Schedule = "joint", prediction: Prediction = "bp"):
+    def __init__(
+        self,
+        net: Net,
+        schedule: Schedule = "joint",
+        prediction: Prediction = "bp",
+        input_projection: bool = False,
+    ):
         super().__init__(net, schedule)
-        if prediction not in get_args(Prediction):
-            raise UserError(f"prediction is {' or '.join(get_args(Prediction))}, not {prediction!r}")
+        check_choice("prediction", prediction, Prediction)
         self.prediction = prediction
         like = next(net.readout.parameters())
-        self.projections = nn.ModuleList(
-            nn.Linear(n, net.classes, bias=False, device=like.device, dtype=like.dtype) for n in net.widths[:-1]
-        )
+
+        def projection(n: int) -> nn.Linear:
+            return nn.Linear(n, net.classes, bias=False, device=like.device, dtype=like.dtype)
+
+        self.projections = nn.ModuleList(projection(n) for n in net.widths[:-1])
+        h_0 = net.stem(torch.zeros(1, *net.input_shape, device=like.device, dtype=like.dtype))
+        self.input_projection = projection(h_0.numel()) if input_projection else None
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -56,14 +68,41 @@ class MonoForward(LocalTrainer):
         return [*self.net.block(k).parameters(), *self._projection(k).parameters()]
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
-        """Return G_stop ("bp"), or the sum of G_{start+1}, ..., G_stop ("ff"); (N, C)."""
-        total = None
+        """Return G_stop ("bp"), or the sum of G_{start+1}, ..., G_stop and, from h_0, of G_0 ("ff"); (N, C)."""
+        terms = []
+        if self.input_projection is not None and start == 0 and (self.prediction == "ff" or stop == 0):
+            terms.append(self.input_projection(h.flatten(1)))
         for k in range(start, stop):
             h = self.net.block(k)(h, *context)
-            if self.prediction == "ff":
-                goodness = self.goodness(k, h)
-                total = goodness if total is None else total + goodness
-        return self.goodness(stop - 1, h) if total is None else total
+            if self.prediction == "ff" or k == stop - 1:
+                terms.append(self.goodness(k, h))
+        return sum(terms[1:], terms[0])
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` block by block; return the sum of the losses and each one's, loss_0 being that of M_0."""
+        start, stop = self._span()
+        if self.input_projection is None or start > 0:
+            return super().gradients(batch)
+        loss = cross_entropy(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
+        loss.backward()
+        loss = loss.detach()
+        blocks = super().gradients(batch) if stop > 0 else {"loss": torch.zeros_like(loss)}
+        return {**blocks, "loss": blocks["loss"] + loss, "loss_0": loss}
+
+    def stages(self) -> list[Stage]:
+        """Return the family's stages, M_0 being in the first one or, in a greedy schedule, a stage before them."""
+        first, *rest = super().stages()
+        if self.input_projection is None:
+            return [first, *rest]
+        own = tuple(self.input_projection.parameters())
+        if self.schedule == "joint":
+            return [Stage(first.name, (*own, *first.parameters))]
+        return [Stage("input", own), first, *rest]
+
+    def _span(self) -> tuple[int, int]:
+        if self.input_projection is None or self.schedule == "joint":
+            return super()._span()
+        return max(self.stage - 1, 0), self.stage
 
     def _projection(self, k: int) -> nn.Module:
         return self.net.readout if k == self.net.depth - 1 else self.projections[k]

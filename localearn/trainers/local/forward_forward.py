@@ -1,0 +1,262 @@
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported, UserError
+from localearn.nets import Net
+from localearn.trainers.base import Stage, cross_entropy
+from localearn.trainers.local import labels
+from localearn.trainers.local.base import LocalTrainer, Schedule, check_choice
+from localearn.trainers.local.normalization import PeerNormalization, length_normalized
+
+Goodness = Literal["sum", "mean"]
+Negatives = Literal["uniform", "hard"]
+Collaboration = Literal["none", "all", "previous"]
+Prediction = Literal["softmax", "goodness"]
+
+
+class ForwardForward(LocalTrainer):
+    """Forward-Forward: each block tells rows with their true label from rows with a wrong one, by its own activity.
+
+        x+, x- = x with its true label, x with a wrong label       one pass over both, (2N, ...)
+        h_k = block_k(h_{k-1} / (RMS(h_{k-1}) + eps))               RMS of a row: the next block cannot see g_{k-1}
+        g_k = sum or mean of the squares of h_k                     goodness, (2N,); its threshold t_k is n_k or 2
+        loss_k = (mean softplus(t_k - g_k(x+)) + mean softplus(g_k(x-) - t_k)) / 2
+
+    The label is one-hot, written after the stem over the first C entries of a row (pixels, in an image), or appended
+    where the net takes C more than the data have: `localearn.run` builds such a net for vectors and graphs. On a graph
+    each labelled node carries its label and every other the neutral one, 1/C: of the labels only the batch's are read,
+    and a node's neighbours see what it carries.
+
+    negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
+    peer_normalization: how strongly a unit's mean activity over x+ is drawn to its block's; see `PeerNormalization`.
+    collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached.
+        "all" holds every block's graph until the last one is there: memory grows with depth.
+    prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
+        cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
+        "goodness", C passes: the label (a graph's nodes all carry it at once) with the largest sum of g_2..g_L. Where
+        there is one block, as in a greedy schedule's first stage, it is h_1 or g_1 instead.
+    schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
+        in each step, so it is not kept, and goes through the frozen blocks again.
+    readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's.
+
+    Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N, the peers and the readout are those of the PyTorch
+    port whose recipe is the default. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
+    2403.11004, who give the training nodes their true labels at prediction too; `scores` does not know these. The net
+    alone normalises no lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more
+    where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh); convolutions share their weights with
+    places that see no label, and learn little.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        schedule: Schedule = "joint",
+        goodness: Goodness = "sum",
+        threshold: float | None = None,
+        negatives: Negatives = "uniform",
+        peer_normalization: float = 0.03,
+        collaboration: Collaboration = "none",
+        prediction: Prediction = "softmax",
+        readout_lr: float | None = None,
+        readout_weight_decay: float | None = None,
+    ):
+        super().__init__(net, schedule)
+        check_choice("goodness", goodness, Goodness)
+        check_choice("negatives", negatives, Negatives)
+        check_choice("collaboration", collaboration, Collaboration)
+        check_choice("prediction", prediction, Prediction)
+        if schedule == "greedy" and negatives == "hard":
+            raise UserError("hard negatives need the readout, which greedy trains last; use negatives=uniform or joint")
+        if schedule == "greedy" and collaboration == "all":
+            raise UserError("greedy has no later blocks to collaborate with; use collaboration=previous or joint")
+        if threshold is not None and threshold <= 0:
+            raise UserError(f"threshold must be positive, or null for n_k (sum) or 2 (mean), not {threshold}")
+        if peer_normalization < 0:
+            raise UserError(f"peer_normalization must be 0 (none) or more, not {peer_normalization}")
+        self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
+        self.mean_goodness, self.threshold = goodness == "mean", threshold
+        options = {"lr": readout_lr, "weight_decay": readout_weight_decay}
+        self.readout_options = {name: value for name, value in options.items() if value is not None}
+        self.has_readout = prediction == "softmax" or negatives == "hard"
+        self.predicting = range(min(1, net.depth - 1), net.depth)  # the blocks 2..L, counted from 0
+        like = next(net.parameters())
+        placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        others = self.predicting[:-1] if self.has_readout else ()
+        self.projections = nn.ModuleList(nn.Linear(net.widths[k], net.classes, bias=False, **placed) for k in others)
+        widths = net.widths if peer_normalization else ()
+        self.peers = nn.ModuleList(PeerNormalization(like, n, peer_normalization) for n in widths)
+
+    @classmethod
+    def input_shape(cls, data: Data) -> tuple[int, ...]:
+        """Return the data's own shape, with C entries more where a row is a list of features."""
+        shape = tuple(data.input_shape)
+        return (shape[0] + data.classes,) if len(shape) == 1 else shape
+
+    @classmethod
+    def supports(cls, net: Net, data: Data | None = None) -> None:
+        """Serve every net that tells two classes or more apart and whose input has room for a label."""
+        super().supports(net, data)
+        name, size = type(net).__name__, math.prod(net.input_shape)
+        if net.classes < 2:
+            raise Unsupported(f"forward_forward needs a wrong label beside the true one; {name} has one class")
+        if size <= net.classes:
+            raise Unsupported(
+                f"forward_forward writes {net.classes} labels into the input, and {name} takes {size} values; "
+                f"build it for {net.classes} more than the data have"
+            )
+
+    def goodness(self, h: Tensor) -> Tensor:
+        """Return g, (N,), of a block's output h, (N, ...), in float32 at least."""
+        squares = h.flatten(1).to(torch.promote_types(h.dtype, torch.float32)).square()
+        return squares.mean(1) if self.mean_goodness else squares.sum(1)
+
+    def block_loss(self, k: int, h: Tensor, batch: Batch, others: Tensor | float = 0.0) -> Tensor:
+        """Return the loss of block k from its output for the rows with true and then with wrong labels, (2N, ...).
+
+        others: the other blocks' goodness, (2N,), where blocks collaborate.
+        """
+        default = 2.0 if self.mean_goodness else float(self.net.widths[k])
+        logits = self.goodness(h) + others - (default if self.threshold is None else self.threshold)
+        true, wrong = logits.chunk(2)
+        return (F.softplus(-batch.rows(true)).mean() + F.softplus(batch.rows(wrong)).mean()) / 2
+
+    def block_parameters(self, k: int) -> list[nn.Parameter]:
+        """Return W, b of block k."""
+        return [p for p in self.net.block(k).parameters() if p.requires_grad]
+
+    def readout_parameters(self) -> list[nn.Parameter]:
+        """Return what the softmax prediction trains, the net's own readout among it; nothing without it."""
+        modules = (*self.projections, self.net.readout) if self.has_readout else ()
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` block by block; return the sum of the losses, each block's, and the readout's."""
+        start, stop = self._span()
+        if start == self.net.depth:
+            return {"loss": self._learn_readout(batch.x, batch)[0]}
+        h, y, classes = self.net.stem(batch.x), batch.y, self.net.classes
+        wrong = labels.uniform_wrong_labels(y, classes)
+        losses = {}
+        if self.has_readout and self.schedule == "joint":
+            losses["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
+            if self.negatives == "hard":
+                wrong = labels.hard_wrong_labels(y, batch.rows(logits))
+        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
+        context = labels.beside_itself(batch.context, len(h))
+        for k, loss in self._losses(torch.cat(both), context, batch, start, stop):
+            loss.backward()
+            losses[f"loss_{k + 1}"] = loss.detach()
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the readout's logits or the summed goodness of every label, (N, C)."""
+        if self.prediction == "softmax":
+            return self._read(self._features(self.net.stem(x), *context))
+        return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
+
+    def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
+        """Return the goodness of each label, (N, C), summed over blocks 2..stop: a pass for each, from h_0."""
+        if start:
+            raise ValueError("a label enters at h_0, so scores start there")
+        totals = []
+        for label in range(self.net.classes):
+            rows = labels.neutral_rows(len(h), h, self.net.classes).zero_()
+            rows[:, label] = 1
+            outputs = enumerate(self._outputs(self._embed(h, rows), context, 0, stop))
+            goodness = [self.goodness(h_k) for k, (_, h_k) in outputs if k >= min(1, stop - 1)]
+            totals.append(torch.stack(goodness).sum(0))
+        return torch.stack(totals, dim=1)
+
+    def stages(self) -> list[Stage]:
+        """Return one stage, or one a block and then the readout's where the schedule is greedy."""
+        readout = tuple(self.readout_parameters())
+        groups = ({"params": list(readout), **self.readout_options},) if readout and self.readout_options else ()
+        stages = super().stages()
+        if self.schedule == "joint":
+            return [Stage("all blocks", stages[0].parameters + readout, groups=groups)]
+        blocks = [Stage(stage.name, stage.parameters) for stage in stages]  # which start from x, not from features
+        width = sum(self.net.widths[k] for k in self.predicting)
+        return [*blocks, Stage("readout", readout, self.net.depth, groups, width)] if readout else blocks
+
+    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return x, or what the readout reads in its own stage, (N, sum of n_2..n_L)."""
+        return self._features(self.net.stem(x), *context) if self._span()[0] == self.net.depth else x
+
+    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Return `scores`, or in a greedy stage the goodness of the blocks so far or the readout's logits; (N, C)."""
+        if self.schedule == "joint":
+            return self.scores(h, *context)
+        start, stop = self._span()
+        if start == self.net.depth:
+            return self._read(h)
+        return self.block_scores(self.net.stem(h), *context, start=0, stop=stop)
+
+    def _span(self) -> tuple[int, int]:
+        start, stop = super()._span()
+        return start, min(stop, self.net.depth)
+
+    def _embed(self, h: Tensor, rows: Tensor) -> Tensor:
+        return labels.embed(h, rows, math.prod(self.net.input_shape))
+
+    def _outputs(
+        self, h: Tensor, context: tuple[Tensor, ...], start: int, stop: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield z_k and h_k of the blocks start..stop-1 from h_start; no gradient passes from one to another."""
+        for k in range(start, stop):
+            block = self.net.block(k)
+            z = block.op(length_normalized(h.detach()), *context)
+            h = block.post(z)
+            yield z, h
+
+    def _losses(
+        self, h: Tensor, context: tuple[Tensor, ...], batch: Batch, start: int, stop: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the losses of the blocks start..stop-1 from h_0 with true and wrong labels, (2N, ...)."""
+        known: list[Tensor] = []  # the goodness of blocks that collaborate
+        with torch.no_grad():
+            for _, frozen in self._outputs(h, context, 0, start):
+                h = frozen
+                known.append(self.goodness(h))
+        outputs = self._outputs(h, context, start, stop)
+        if self.collaboration == "all":
+            outputs = list(outputs)
+            known = [self.goodness(h.detach()) for _, h in outputs]
+        for k, (z, h) in enumerate(outputs, start):
+            others = sum(g for j, g in enumerate(known) if j != k) if self.collaboration != "none" else 0.0
+            loss = self.block_loss(k, h, batch, others)
+            if self.peers:
+                true = slice(len(batch.x))
+                loss = loss + self.peers[k](batch.rows(z[true]), batch.rows(h[true]))
+            yield k, loss
+            if self.collaboration == "previous":
+                known.append(self.goodness(h.detach()))
+
+    @torch.no_grad()
+    def _features(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Return the normalised outputs of the blocks that predict, with the neutral label, (N, sum of n_k)."""
+        h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes))
+        outputs = enumerate(self._outputs(h, context, 0, self.net.depth))
+        features = torch.cat([length_normalized(h).flatten(1) for k, (_, h) in outputs if k in self.predicting], dim=1)
+        # Before torch 2.11, autocast keeps the weights that it cast here, without a graph, for the pass that needs one.
+        torch.clear_autocast_cache()
+        return features
+
+    def _read(self, features: Tensor) -> Tensor:
+        parts = features.split([self.net.widths[k] for k in self.predicting], dim=1)
+        logits = self.net.readout(parts[-1])
+        for projection, part in zip(self.projections, parts[:-1], strict=True):
+            logits = logits + projection(part)
+        return logits
+
+    def _learn_readout(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Fill the readout's `.grad`; return its loss and its logits, (N, C), both detached."""
+        logits = self._read(features)
+        loss = cross_entropy(logits, batch)
+        loss.backward()
+        return loss.detach(), logits.detach()

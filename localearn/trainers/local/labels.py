@@ -1,0 +1,49 @@
+"""Labels as a part of the input, and wrong ones to tell apart from the true one."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from localearn.data import Batch
+
+
+def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """Return what each row of a batch carries as its label, (N, C): y (M,) one-hot where the batch has labels.
+
+    A graph's other nodes carry the neutral label, whatever their own is: it is never read.
+    """
+    one_hot = F.one_hot(y, classes).to(dtype)
+    if batch.nodes is None:
+        return one_hot
+    return neutral_rows(len(batch.x), one_hot, classes).index_copy(0, batch.nodes, one_hot)
+
+
+def neutral_rows(rows: int, like: Tensor, classes: int) -> Tensor:
+    """Return the neutral label, 1/C in each of C places, for every row; of like's dtype and device."""
+    return like.new_full((rows, classes), 1 / classes)
+
+
+def embed(h: Tensor, labels: Tensor, size: int) -> Tensor:
+    """Return h_0 with its (N, C) labels, `size` entries a row: appended if h has C fewer, else over its first C."""
+    if math.prod(h.shape[1:]) + labels.shape[1] == size:
+        return torch.cat([h, labels], dim=1)
+    return torch.cat([labels, h.flatten(1)[:, labels.shape[1] :]], dim=1).view(h.shape)
+
+
+def beside_itself(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
+    """Return the context of a batch stacked upon itself: a graph's edges, and those of its copy, `rows` nodes on."""
+    return tuple(torch.cat([edges, edges + rows], dim=1) for edges in context)
+
+
+def uniform_wrong_labels(y: Tensor, classes: int) -> Tensor:
+    """Draw for each of y (M,) one of the C - 1 other labels, each as likely."""
+    return (y + torch.randint_like(y, 1, classes)) % classes
+
+
+def hard_wrong_labels(y: Tensor, logits: Tensor) -> Tensor:
+    """Draw for each of y (M,) another label with the probability that softmax of the (M, C) logits gives it."""
+    # The largest of logits with Gumbel noise is such a draw; torch.multinomial would make the host wait for it.
+    noisy = logits - torch.empty_like(logits).exponential_().log()
+    return noisy.scatter(1, y.unsqueeze(1), -math.inf).argmax(1)
