@@ -11,6 +11,7 @@ from localearn.trainers import (
     ForwardGradient,
     LocalTrainer,
     MonoForward,
+    Pepita,
     Trainer,
 )
 from localearn.training import Record, fit
@@ -32,6 +33,7 @@ __all__ = [
     "LocalTrainer",
     "MonoForward",
     "Net",
+    "Pepita",
     "Record",
     "Trainer",
     "Unsupported",

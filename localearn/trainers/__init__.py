@@ -1,7 +1,7 @@
 from localearn.trainers.backprop import Backprop
 from localearn.trainers.base import Stage, Trainer
 from localearn.trainers.estimators import EstimatorTrainer, ForwardGradient
-from localearn.trainers.feedback import DirectFeedbackAlignment, FeedbackTrainer
+from localearn.trainers.feedback import DirectFeedbackAlignment, FeedbackTrainer, Pepita
 from localearn.trainers.local import LocalTrainer, MonoForward
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ForwardGradient",
     "LocalTrainer",
     "MonoForward",
+    "Pepita",
     "Stage",
     "Trainer",
 ]
