@@ -58,7 +58,7 @@ class Net(nn.Module):
             raise UserError("a net needs at least one block beside its readout; add a hidden layer")
         if any(True for _ in self.stem.parameters()):
             raise UserError("a net's stem has no parameters; make what has them a block")
-        self.shapes, self.classes = self._dry_run()
+        self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
 
     @property
@@ -113,7 +113,8 @@ class Net(nn.Module):
 
         return Net(**parts(model, input_shape))
 
-    def _dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+    def dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+        """Send two rows of zeros through the net as evaluated; return `shapes` and `classes`. Hooks see every layer."""
         like = next(self.parameters(), torch.empty(0))
         # Two rows, because batch statistics cannot be taken of one.
         rows = torch.zeros(2, *self.input_shape, device=like.device, dtype=like.dtype)

@@ -1,6 +1,6 @@
 from localearn.trainers.backprop import Backprop
 from localearn.trainers.base import Stage, Trainer
-from localearn.trainers.estimators import EstimatorTrainer, ForwardGradient
+from localearn.trainers.estimators import EstimatorTrainer, ForwardGradient, LikelihoodRatio
 from localearn.trainers.feedback import DirectFeedbackAlignment, FeedbackTrainer, Pepita
 from localearn.trainers.local import LocalTrainer, MonoForward
 
@@ -10,6 +10,7 @@ __all__ = [
     "EstimatorTrainer",
     "FeedbackTrainer",
     "ForwardGradient",
+    "LikelihoodRatio",
     "LocalTrainer",
     "MonoForward",
     "Pepita",
