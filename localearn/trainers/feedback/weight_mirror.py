@@ -3,7 +3,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from localearn.errors import UserError
+from localearn.errors import Unsupported
 from localearn.nets import Net
 
 
@@ -14,15 +14,16 @@ class WeightMirror(nn.Module):
         dB_k = -xi^T (W_k xi), xi ~ N(0, 1), (N, n_{k-1})      E[xi xi^T] = 1, so B_k grows along W_k^T
 
     deviation: s, at which F's entries are held. The minus makes x + F e a step down the loss.
-    Akrout et al., arXiv 1904.05391, eq. 7; for PEPITA: Srinivasan et al., arXiv 2302.05440, section 4. Ours: the B_k
-    follow the net's optimizer from the first batch on (theirs one of their own, two epochs before the weights move),
-    F is normalised where it is used, and the noise goes through the layer's linear map alone.
+    Akrout et al., arXiv 1904.05391; for PEPITA: Srinivasan et al., arXiv 2302.05440. Ours: the B_k follow the net's
+    optimizer from the first batch on (theirs one of their own, and two epochs before the weights move), F is
+    normalised where it is used, and the noise goes through a layer's linear map alone, not its activation.
     """
 
     def __init__(self, net: Net, deviation: float):
         super().__init__()
         if not all(isinstance(layer, nn.Linear) for layer in _maps(net)):
-            raise UserError("mirroring sends noise through Linear layers; use net=mlp, or mirror=false")
+            name = type(net).__name__
+            raise Unsupported(f"mirroring sends noise through Linear layers, and {name} has others; use net=mlp or no mirror")
         self.deviation = deviation
         maps = _maps(net)
         inner = math.prod(layer.in_features for layer in maps[1:])
