@@ -50,7 +50,8 @@ class LikelihoodRatio(EstimatorTrainer):
     antithetic: copies are pairs of eps and -eps.
     baseline: b_i is the mean loss of the row's other copies ("mean"), or the row's loss without noise ("clean").
     layerwise: every block has K copies of its own, in which it alone is noisy, and the readout learns without noise.
-    noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo); "gaussian" draws them independently.
+    noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has
+        few noisy values; "gaussian" draws them independently.
     Jiang et al., arXiv 2305.08960; there the readout's gradient is estimated as well, and blocks that are noisy alone
     take turns. Known weakness: the variance, which grows with the number of noisy values, and a bias of order sigma^2
     as a gradient of the loss without noise.
@@ -84,7 +85,8 @@ class LikelihoodRatio(EstimatorTrainer):
             for module, context in ((block.op, batch.context), (block.post, ())):
                 self._push(streams, module, context)
                 if any(p.requires_grad for p in module.parameters()):
-                    sites.append(self._perturb(streams, self.sigmas[k]))
+                    first = sum(site.noise[0, 0].numel() for site in sites)
+                    sites.append(self._perturb(streams, self.sigmas[k], first))
         self._push(streams, nn.Sequential(nn.Flatten(), self.net.readout))
         losses = self._learn_readout(streams, batch)
         if streams.noisy is not None:
@@ -107,12 +109,12 @@ class LikelihoodRatio(EstimatorTrainer):
             if clean is None:
                 self.keep_buffers(module, buffers)
 
-    def _perturb(self, streams: Streams, sigma: float) -> Site:
+    def _perturb(self, streams: Streams, sigma: float, first: int) -> Site:
         """Add noise to what a module gave: to the copies, or to new copies of the clean rows."""
         fresh = self.layerwise or streams.noisy is None
         value = streams.clean if fresh else streams.noisy
         assert value is not None
-        noise = self.noise.draw(value if fresh else value[0], next(self.parameters()).dtype) * sigma
+        noise = self.noise.draw(value if fresh else value[0], next(self.parameters()).dtype, first) * sigma
         noise = torch.cat([noise, -noise]) if self.antithetic else noise
         copies = value.detach() + noise
         streams.noisy = copies if not self.layerwise or streams.noisy is None else torch.cat([streams.noisy, copies])

@@ -5,11 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from localearn import CNN, GNN, MLP, Batch, Block, Net, Pepita, Unsupported, UserError
+from localearn import CNN, GNN, MLP, Batch, Block, Net, Pepita, Unsupported, UserError, load
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.feedback.passes import Passes
-
-GRAPHS = "ignore:`torch.jit.script` is deprecated"
 
 
 def mlp(widths=(7, 5), *, bias=False, dropout=0.0, activation="tanh"):
@@ -53,7 +51,7 @@ class TestMirrorConformance(RuleConformance):
 
 @pytest.mark.parametrize("form", ["difference", "time_local"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "gcn"])
-def test_no_update_at_zero_error(monkeypatch, kind, form):
+def test_no_update_at_zero_error(kind, form):
     """Where p = Y in both passes nothing is modulated and nothing moves."""
     data = toy(kind).batch
     rule = Pepita(toy(kind).net().double(), form=form)
@@ -199,17 +197,24 @@ def test_running_statistics_are_the_first_passs():
 
 
 def test_update_turns_to_the_true_gradient():
-    """After some training the blocks' update points along the gradient: the update goes against it, so it descends."""
+    """After two passes over digits the block's update points along the gradient; at first the two are unrelated."""
     torch.manual_seed(0)
-    data = toy("mlp").batch
-    rule = Pepita(MLP((6,), 2, widths=(32,), bias=False), scale=0.5)
+    data = load("digits", normalize="unit")
+    everything = next(iter(data.batches("train", data.sizes["train"])))
+    rule = Pepita(MLP(data.input_shape, 10, widths=(256,), bias=False), scale=0.5)
+
+    def alignment():
+        found, expected = grads(rule, everything)[0], true_gradients(rule.net, everything)[0]
+        return nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0).item()
+
+    assert abs(alignment()) < 0.2
     optimizer = torch.optim.SGD(rule.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(100):
-        optimizer.zero_grad()
-        rule.gradients(data)
-        optimizer.step()
-    found, expected = grads(rule, data)[0], true_gradients(rule.net, data)[0]
-    assert nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.3
+    for _ in range(2):
+        for rows in data.batches("train", 64):
+            optimizer.zero_grad()
+            rule.gradients(rows)
+            optimizer.step()
+    assert alignment() > 0.5
 
 
 def test_mirror_learns_the_weights():
