@@ -3,11 +3,29 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from localearn.errors import UserError, suggestion
 
 T = TypeVar("T")
+
+
+class Sign(nn.Module):
+    """The sign of each value: -1, 0 or 1. Its derivative is zero wherever it has one."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return signs, shaped as h."""
+        return torch.sign(h)
+
+
+class Heaviside(nn.Module):
+    """A spike, 1, where a value is positive, and 0 elsewhere. Its derivative is zero wherever it has one."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return zeros and ones, shaped as h."""
+        return torch.sign(h).relu()
+
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -18,6 +36,8 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
+    "sign": Sign,
+    "heaviside": Heaviside,
 }
 
 NORMALISATIONS = (

@@ -22,7 +22,8 @@ class MLP(Net):
     input_shape: a row's shape, or its size; rows are flattened.
     classes: C.
     widths: the hidden widths n_1..n_L.
-    activation: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid or identity. norm: none, batch or layer.
+    activation: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, identity, or sign and heaviside, which have no
+        derivative to learn by. norm: none, batch or layer.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class Net(nn.Module):
             raise UserError("a net needs at least one block beside its readout; add a hidden layer")
         if any(True for _ in self.stem.parameters()):
             raise UserError("a net's stem has no parameters; make what has them a block")
-        self.shapes, self.classes = self._dry_run()
+        self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
 
     @property
@@ -133,7 +133,8 @@ class Net(nn.Module):
         loop = torch.zeros(2, 1, dtype=torch.long, device=like.device)
         return (rows, loop) if self.graph else (rows,)
 
-    def _dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+    def dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
+        """Send the trial input through the net as evaluated; return `shapes` and `classes`. Hooks see every layer."""
         with modes_kept(self):
             self.eval()  # so that no running statistic moves and no dropout draws
             try:

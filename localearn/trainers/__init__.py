@@ -1,11 +1,12 @@
 from localearn.trainers.backprop import Backprop
 from localearn.trainers.base import Stage, Trainer
-from localearn.trainers.estimators import EstimatorTrainer, ForwardGradient
+from localearn.trainers.estimators import EstimatorTrainer, ForwardGradient, LikelihoodRatio
 from localearn.trainers.feedback import (
     BackwardPathTrainer,
     DirectFeedbackAlignment,
     FeedbackAlignment,
     FeedbackTrainer,
+    Pepita,
     ProductFeedbackAlignment,
     SignSymmetry,
 )
@@ -21,8 +22,10 @@ __all__ = [
     "FeedbackTrainer",
     "ForwardForward",
     "ForwardGradient",
+    "LikelihoodRatio",
     "LocalTrainer",
     "MonoForward",
+    "Pepita",
     "ProductFeedbackAlignment",
     "SignSymmetry",
     "Stage",

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from localearn.data import Batch
 from localearn.errors import UserError
@@ -12,8 +12,10 @@ from localearn.nets import Net
 from localearn.nets.layers import choose
 from localearn.trainers.base import follow, output_error
 from localearn.trainers.estimators.base import EstimatorTrainer
+from localearn.trainers.estimators.local_guess import LocalGuess
 
 Space = Literal["weight", "activity"]
+Guess = Literal["noise", "local"]
 
 NOISE: Mapping[str, Callable[..., Tensor]] = {
     "gaussian": torch.randn,
@@ -35,17 +37,35 @@ class ForwardGradient(EstimatorTrainer):
     too.
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
+    guess: "noise", or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
+    gradient's projection on it, with a tangent for each block and no noise:
+
+        g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
+
+    The last block's guess is its gradient, the others' estimate is biased, and never uphill.
     Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
     Fournier et al., arXiv 2306.06968. Known weakness: the variance; expect it to learn slowly.
     """
 
-    def __init__(self, net: Net, space: Space = "activity", tangents: int = 1, noise: str = "gaussian"):
+    def __init__(
+        self,
+        net: Net,
+        space: Space = "activity",
+        tangents: int = 1,
+        noise: str = "gaussian",
+        guess: Guess = "noise",
+    ):
         super().__init__(net)
         if space not in get_args(Space):
             raise UserError(f"space is {' or '.join(get_args(Space))}, not {space!r}")
         if tangents < 1:
             raise UserError(f"tangents must be 1 or more, not {tangents}")
+        if guess not in get_args(Guess):
+            raise UserError(f"guess is {' or '.join(get_args(Guess))}, not {guess!r}")
+        if guess == "local" and tangents > 1:
+            raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
         self.space, self.tangents, self.noise = space, tangents, choose("noise", noise, NOISE)
+        self.guess = LocalGuess(net) if guess == "local" else None
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the estimate; return the loss."""
@@ -55,9 +75,12 @@ class ForwardGradient(EstimatorTrainer):
     def _in_weights(self, batch: Batch) -> Tensor:
         parameters = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         at = {name: p.detach() for name, p in parameters.items()}
-        tangents = {name: self._draw(p) for name, p in at.items()}
+        guess = self.guess
+        tangents = guess.directions(self.net, batch) if guess else {name: self._draw(p) for name, p in at.items()}
         loss, along, buffers = self._derivative(lambda p: self.loss_at(p, batch), at, tangents)
         self.keep_buffers(self.net, buffers)
+        if guess:
+            along = along * len(along)  # each tangent is of another block: their sum counts, not their mean
         for name, p in parameters.items():
             p.grad = _weighted_mean(along, tangents[name])
         return loss
@@ -70,9 +93,10 @@ class ForwardGradient(EstimatorTrainer):
             for module, context in ((block.op, batch.context), (block.post, ())):
                 h, tangent = self._push(module, h.detach(), tangent, context)
                 if any(p.requires_grad for p in module.parameters()):
-                    u = self._draw(h)
-                    tangent = u if tangent is None else tangent + u
+                    after = (block.post,) if module is block.op else ()
+                    u = self.guess.direction(self.net, k, h, after, batch)[None] if self.guess else self._draw(h)
                     sites.append((h, u))
+                    tangent = u if tangent is None else torch.cat([tangent, u]) if self.guess else tangent + u
         tangent = None if tangent is None else tangent.flatten(2)
         logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent)
         loss, error = output_error(logits, batch)
@@ -82,8 +106,9 @@ class ForwardGradient(EstimatorTrainer):
         along = (error * tangent).sum(-1)  # (K, N): the derivative of each row's share of the loss
         if self.net.couples_rows():
             along = along.sum(-1, keepdim=True)
-        for value, u in sites:
-            follow(value, _weighted_mean(along, u).to(value.dtype))
+        for j, (value, u) in enumerate(sites):
+            own = along[j : j + 1] if self.guess else along
+            follow(value, _weighted_mean(own, u).to(value.dtype))
         return loss
 
     def _push(
@@ -107,7 +132,7 @@ class ForwardGradient(EstimatorTrainer):
         def along(tangent: Any) -> Any:
             return jvp(fn, (at,), (tangent,), has_aux=True)
 
-        if self.tangents > 1:
+        if len(tree_leaves(tangents)[0]) > 1:
             out_dims: Any = (None, 0, None)
             return vmap(along, out_dims=out_dims, randomness="same")(tangents)
         value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation

@@ -2,6 +2,7 @@ from localearn.trainers.feedback.backward_path import BackwardPathTrainer
 from localearn.trainers.feedback.base import FeedbackTrainer
 from localearn.trainers.feedback.direct_feedback_alignment import DirectFeedbackAlignment
 from localearn.trainers.feedback.feedback_alignment import FeedbackAlignment
+from localearn.trainers.feedback.pepita import Pepita
 from localearn.trainers.feedback.product_feedback_alignment import ProductFeedbackAlignment
 from localearn.trainers.feedback.sign_symmetry import SignSymmetry
 
@@ -10,6 +11,7 @@ __all__ = [
     "DirectFeedbackAlignment",
     "FeedbackAlignment",
     "FeedbackTrainer",
+    "Pepita",
     "ProductFeedbackAlignment",
     "SignSymmetry",
 ]

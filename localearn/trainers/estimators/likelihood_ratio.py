@@ -1,0 +1,179 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from localearn.data import Batch
+from localearn.errors import UserError
+from localearn.nets import Net
+from localearn.nets.layers import choose
+from localearn.trainers.base import follow
+from localearn.trainers.estimators.base import EstimatorTrainer
+from localearn.trainers.estimators.noise import NOISES
+
+Baseline = Literal["none", "mean", "clean"]
+
+
+@dataclass
+class Streams:
+    """What runs through the net: the rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
+
+    clean: Tensor | None
+    noisy: Tensor | None = None
+
+
+class Site(NamedTuple):
+    """A perturbed value, (N, ...) or (K, N, ...), with the graph of what gave it; its noise, (K, N, ...), and sigma."""
+
+    value: Tensor
+    noise: Tensor
+    sigma: float
+
+
+class LikelihoodRatio(EstimatorTrainer):
+    """Unified likelihood ratio (ULR): noise on the activities, weighed by the loss that it led to, is a gradient.
+
+        z_k + eps_k, eps_k ~ N(0, sigma_k^2), in each block, row and copy;   L_i: the loss of row i
+        d theta_k = E[(L_i - b_i) (d z_k / d theta_k)^T eps_k / sigma_k^2]      of a Linear: E[L (eps / sigma^2)^T h]
+
+    averaged over rows and copies. It is the gradient of the loss expected under the noise, which is smooth whatever
+    the activation: only a block's op is differentiated, so nets of `sign` units learn. Where rows depend on each other
+    (a graph, batch normalisation) L is that of the copy's batch. The readout, which knows its error, follows its true
+    gradient. A post with parameters of its own is perturbed at its output too, and is differentiated for them.
+
+    sigma: one for all blocks, or a list. copies: K of each row in one batch; what comes before the first noise is
+    computed once. What lowers the variance:
+    antithetic: copies are pairs of eps and -eps.
+    baseline: b_i is the mean loss of the row's other copies ("mean"), or the row's loss without noise ("clean").
+    layerwise: every block has K copies of its own, in which it alone is noisy, and the readout learns without noise.
+    noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has
+        few noisy values; "gaussian" draws them independently.
+    Jiang et al., arXiv 2305.08960; there the readout's gradient is estimated as well, and blocks that are noisy alone
+    take turns. Known weakness: the variance, which grows with the number of noisy values, and a bias of order sigma^2
+    as a gradient of the loss without noise.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        sigma: float | Sequence[float] = 0.1,
+        copies: int = 2,
+        antithetic: bool = True,
+        baseline: Baseline = "none",
+        layerwise: bool = False,
+        noise: str = "gaussian",
+    ):
+        super().__init__(net)
+        self.sigmas = list(sigma) if isinstance(sigma, Sequence) else [sigma] * net.depth
+        if len(self.sigmas) != net.depth:
+            raise UserError(f"sigma has {len(self.sigmas)} values for {net.depth} blocks; give one, or one for each")
+        if not all(s > 0 for s in self.sigmas):
+            raise UserError(f"sigma must be positive, not {sigma}: without noise no activity is better than another")
+        _check(copies, antithetic, baseline, noise)
+        self.copies, self.antithetic, self.baseline, self.layerwise = copies, antithetic, baseline, layerwise
+        self.noise = choose("noise", noise, NOISES)(net, copies // 2 if antithetic else copies)
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Fill `.grad` with the estimate; return the loss that the readout learns from."""
+        streams, sites = Streams(self.net.stem(batch.x)), list[Site]()
+        for k in range(self.net.depth):
+            block = self.net.block(k)
+            for module, context in ((block.op, batch.context), (block.post, ())):
+                self._push(streams, module, context)
+                if any(p.requires_grad for p in module.parameters()):
+                    first = sum(site.noise[0, 0].numel() for site in sites)
+                    sites.append(self._perturb(streams, self.sigmas[k], first))
+        self._push(streams, nn.Sequential(nn.Flatten(), self.net.readout))
+        losses = self._learn_readout(streams, batch)
+        if streams.noisy is not None:
+            weights = self._weights(streams, batch)
+            for j, (value, noise, sigma) in enumerate(sites):
+                w = weights[j if self.layerwise else 0]
+                delta = noise * w.reshape(*w.shape, *(1,) * (noise.dim() - w.dim())) / sigma**2
+                follow(value, (delta if value.dim() == delta.dim() else delta.sum(0)).to(value.dtype))
+        return {"loss": losses.mean()}
+
+    def _push(self, streams: Streams, module: nn.Module, context: tuple[Tensor, ...] = ()) -> None:
+        """Bring the streams through a module, with its graph in those that it learns from."""
+        clean, noisy = streams.clean, streams.noisy
+        if clean is not None:
+            with torch.set_grad_enabled(self.layerwise or noisy is None):
+                streams.clean = module(clean.detach(), *context)
+        if noisy is not None:
+            with torch.set_grad_enabled(not self.layerwise):
+                streams.noisy, buffers = _each(module, noisy.detach(), context)
+            if clean is None:
+                self.keep_buffers(module, buffers)
+
+    def _perturb(self, streams: Streams, sigma: float, first: int) -> Site:
+        """Add noise to what a module gave: to the copies, or to new copies of the clean rows."""
+        fresh = self.layerwise or streams.noisy is None
+        value = streams.clean if fresh else streams.noisy
+        assert value is not None
+        noise = self.noise.draw(value if fresh else value[0], next(self.parameters()).dtype, first) * sigma
+        noise = torch.cat([noise, -noise]) if self.antithetic else noise
+        copies = value.detach() + noise
+        streams.noisy = copies if not self.layerwise or streams.noisy is None else torch.cat([streams.noisy, copies])
+        if not (self.layerwise or self.baseline == "clean"):
+            streams.clean = None
+        return Site(value, noise, sigma)
+
+    def _learn_readout(self, streams: Streams, batch: Batch) -> Tensor:
+        """Fill the readout's `.grad` and return the losses that it learns from."""
+        logits = streams.clean if self.layerwise or streams.noisy is None else streams.noisy
+        assert logits is not None
+        output = logits.detach().requires_grad_()
+        losses = _row_losses(output, batch)
+        (error,) = torch.autograd.grad(losses.mean(), output)
+        follow(logits, error)
+        return losses.detach()
+
+    @torch.no_grad()
+    def _weights(self, streams: Streams, batch: Batch) -> Tensor:
+        """Return each copy's weights, (sites, K, N) or, where rows are coupled, (sites, K, 1); 1 for sites if joint."""
+        assert streams.noisy is not None
+        losses = _row_losses(streams.noisy, batch).unflatten(0, (-1, self.copies))
+        if self.baseline == "mean":
+            losses = (losses - losses.mean(1, keepdim=True)) * (self.copies / (self.copies - 1))
+        elif streams.clean is not None and self.baseline == "clean":
+            losses = losses - _row_losses(streams.clean, batch)
+        shares = losses / (self.copies * len(batch.y))
+        return shares.sum(-1, keepdim=True) if self.net.couples_rows() else shares
+
+
+def _each(module: nn.Module, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the module's output for each stream, (S, N, ...), and its buffers, the streams' mean."""
+
+    def apply(h: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return functional_call(module, buffers, (h, *context)), buffers
+
+    buffers = {name: buffer.expand(len(h), *buffer.shape).clone() for name, buffer in module.named_buffers()}
+    out, buffers = vmap(apply, randomness="different")(h, buffers)
+    return out, {name: b.mean(0) if b.is_floating_point() else b[0] for name, b in buffers.items()}
+
+
+def _row_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the cross-entropy of each labelled row, (..., M), from logits, (..., N, C)."""
+    rows = logits if batch.nodes is None else logits.index_select(-2, batch.nodes)
+    y = batch.y.expand(rows.shape[:-1])
+    return F.cross_entropy(rows.flatten(0, -2), y.flatten(), reduction="none").view_as(y)
+
+
+def _check(copies: int, antithetic: bool, baseline: str, noise: str) -> None:
+    """Raise UserError where the options contradict each other."""
+    if baseline not in get_args(Baseline):
+        raise UserError(f"baseline is {', '.join(get_args(Baseline))}, not {baseline!r}")
+    if copies < 1:
+        raise UserError(f"copies must be 1 or more, not {copies}")
+    if antithetic and copies % 2:
+        raise UserError(f"antithetic copies come in pairs, and {copies} is odd; use copies={copies + 1}")
+    if antithetic and baseline != "none":
+        raise UserError("a pair of eps and -eps cancels every baseline; use antithetic=false or baseline=none")
+    if baseline == "mean" and copies < 2:
+        raise UserError("the mean loss of a row's other copies needs some; use copies=2 or more, or baseline=clean")
+    if baseline == "mean" and noise == "sobol":
+        raise UserError("a Sobol net's points are not independent, so their mean is no baseline; use baseline=clean")

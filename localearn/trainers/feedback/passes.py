@@ -1,0 +1,79 @@
+"""Passes through a net, layer by layer, that share their dropout masks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from localearn.nets import Net
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+class Site(NamedTuple):
+    """A layer with parameters in one pass.
+
+    output: what the layer gave, with the graph of its own parameters alone.
+    activity: the block's last value of the output's shape, (N, ...): after normalisation, activation and dropout, but
+        before what pools.
+    """
+
+    output: Tensor
+    activity: Tensor
+
+
+class Passes:
+    """Passes of one batch through a net: the first draws the dropout masks, the others repeat them."""
+
+    def __init__(self, net: Net):
+        self.net = net
+        self._masks: dict[tuple[int, int], Tensor] = {}
+
+    def run(self, x: Tensor, *context: Tensor) -> tuple[list[Site], Tensor]:
+        """Return the blocks' sites, first to last, and the logits, (N, C), with the readout's graph alone."""
+        h, sites = x, []
+        for i, layer in enumerate(layers(self.net.stem)):
+            h = self._through(layer, h, (-1, i))
+        for k in range(self.net.depth):
+            outputs, last = [], {}
+            for i, layer in enumerate(layers(self.net.block(k))):
+                output = self._through(layer, h, (k, i), *(context if i == 0 else ()))
+                h = output.detach()
+                last[h.shape] = h
+                if any(p.requires_grad for p in layer.parameters()):
+                    outputs.append(output)
+            sites += [Site(output, last[output.shape]) for output in outputs]
+        return sites, self.net.readout(h.flatten(1))
+
+    def _through(self, layer: nn.Module, h: Tensor, place: tuple[int, int], *context: Tensor) -> Tensor:
+        if not (isinstance(layer, DROPOUTS) and layer.training):
+            return layer(h, *context)
+        if place not in self._masks:
+            self._masks[place] = layer(torch.ones_like(h))
+        return h * self._masks[place]
+
+
+def layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers that a block (its op first), a post or a stem applies one after another."""
+    if isinstance(module, nn.Sequential):
+        return [layer for member in module for layer in layers(member)]
+    op, post = getattr(module, "op", None), getattr(module, "post", None)
+    return [module] if op is None or post is None else [op, *layers(post)]
+
+
+@contextmanager
+def still_buffers(net: Net) -> Iterator[None]:
+    """Leave the net's buffers, its running statistics, as they were before."""
+    kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    yield
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            buffer.copy_(kept[name])
+
+
+def no_autocast(device: torch.device) -> torch.autocast | nullcontext[None]:
+    """Return the context in which values keep their own precision."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
