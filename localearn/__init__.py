@@ -13,7 +13,7 @@ from localearn.trainers import (
     MonoForward,
     Trainer,
 )
-from localearn.training import Record, fit
+from localearn.training import Record, fit, load_net
 
 __version__ = "0.1.0"
 
@@ -38,4 +38,5 @@ __all__ = [
     "UserError",
     "fit",
     "load",
+    "load_net",
 ]
