@@ -1,8 +1,9 @@
-"""Schedules of the learning rate that torch.optim does not have."""
+"""Schedules that torch.optim does not have."""
 
-from torch import Tensor
+from collections.abc import Sequence
+
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from localearn.errors import UserError
 
@@ -24,3 +25,31 @@ class CoolDown(LRScheduler):
         """Return the rate of each group in the epoch that begins."""
         left = max(self.epochs - self.last_epoch, 0) / (self.epochs * (1 - self.start))
         return [rate * min(1.0, left) for rate in self.base_lrs]
+
+
+class StepWithDecay(MultiStepLR):
+    """The rate is multiplied by gamma at each milestone, and the weight decay once by decay_gamma, after decay_epochs.
+
+    Product feedback alignment begins with a strong decay, which makes its matrices forget how they were drawn. The
+    decay stands in the optimizer's parameter groups and is saved and resumed with them.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        decay_gamma: float = 0.02,
+        decay_epochs: int = 1,
+    ):
+        if decay_epochs < 1:
+            raise UserError(f"decay_epochs must be 1 or more, not {decay_epochs}")
+        self.decay_gamma, self.decay_epochs = decay_gamma, decay_epochs
+        super().__init__(optimizer, list(milestones), gamma)
+
+    def step(self, epoch: int | None = None) -> None:
+        """End an epoch."""
+        super().step(epoch)
+        if self.last_epoch == self.decay_epochs:
+            for group in self.optimizer.param_groups:
+                group["weight_decay"] *= self.decay_gamma

@@ -27,8 +27,8 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
     exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a convolution R is one of
     W's geometry with m channels and B a 1x1 one.
     Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
-    others, which aligns R sooner; here the decay is one number. Adam rescales W and R apart, so they align less.
-    Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's (7 at
+    others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R apart, so they
+    align less. Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's (7 at
     expansion 10); in convolutions hardly more, because B R is multiplied out first where that is cheaper.
     """
 

@@ -11,18 +11,19 @@ def built(*overrides: str):
 
 
 @pytest.mark.parametrize(
-    ("algo", "rule"),
+    ("algo", "rule", "decay", "schedule"),
     [
-        ("feedback_alignment", FeedbackAlignment),
-        ("sign_symmetry", SignSymmetry),
-        ("product_feedback_alignment", ProductFeedbackAlignment),
+        ("feedback_alignment", FeedbackAlignment, 0.0001, "ConstantLR"),
+        ("sign_symmetry", SignSymmetry, 0.0001, "ConstantLR"),
+        ("product_feedback_alignment", ProductFeedbackAlignment, 0.03, "StepWithDecay"),
     ],
 )
-def test_a_rules_file_builds_it_with_its_published_optimizer(algo, rule):
+def test_a_rules_file_builds_it_with_its_published_optimizer(algo, rule, decay, schedule):
     config, trainer = built(f"algo={algo}", "net=lenet")
     assert type(trainer) is rule
     assert config.optim._target_ == "torch.optim.SGD"
-    assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, 0.0001)
+    assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, decay)
+    assert config.schedule._target_.endswith(f".{schedule}")
 
 
 def test_another_optimizer_can_be_chosen():

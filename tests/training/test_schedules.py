@@ -1,0 +1,40 @@
+import copy
+
+import pytest
+import torch
+
+from localearn import UserError
+from localearn.training.schedules import StepWithDecay
+
+
+def made() -> tuple[torch.optim.SGD, StepWithDecay]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, weight_decay=0.5)
+    return optimizer, StepWithDecay(optimizer, [2, 3], gamma=0.1, decay_gamma=0.02, decay_epochs=1)
+
+
+def epoch(optimizer: torch.optim.SGD, schedule: StepWithDecay) -> tuple[float, float]:
+    used = optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]
+    optimizer.step()
+    schedule.step()
+    return used
+
+
+def test_the_first_epoch_decays_strongly_and_the_rate_falls_at_its_milestones():
+    parts = made()
+    used = [epoch(*parts) for _ in range(4)]
+    assert [rate for rate, _ in used] == pytest.approx([1, 1, 0.1, 0.01])
+    assert [decay for _, decay in used] == pytest.approx([0.5, 0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_resumed_schedule_goes_on(done):
+    one, other = made(), made()
+    before = [epoch(*one) for _ in range(done)]
+    for part, state in zip(other, [copy.deepcopy(part.state_dict()) for part in one], strict=True):
+        part.load_state_dict(state)
+    assert [*before, *(epoch(*other) for _ in range(4 - done))] == [epoch(*p) for p in [made()] for _ in range(4)]
+
+
+def test_no_epoch_of_strong_decay_is_refused():
+    with pytest.raises(UserError, match="decay_epochs must be 1 or more"):
+        StepWithDecay(made()[0], [2], decay_epochs=0)
