@@ -105,10 +105,13 @@ class Net(nn.Module):
     def couples_rows(self) -> bool:
         """Whether, as things are, a row of the output depends on other rows of the input.
 
-        Edges couple rows, and so does batch normalisation while it takes the batch's statistics. Layer, group and
-        instance normalisation stay within a row.
+        Edges couple rows, and so does batch normalisation. Layer, group and instance normalisation stay within a row.
         """
-        return self.graph or any(
+        return self.graph or self.normalises_batch()
+
+    def normalises_batch(self) -> bool:
+        """Whether, as things are, batch normalisation takes the batch's statistics."""
+        return any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
             for m in self.modules()
         )

@@ -27,11 +27,15 @@ class Streams:
 
 
 class Site(NamedTuple):
-    """A perturbed value, (N, ...) or (K, N, ...), with the graph of what gave it; its noise, (K, N, ...), and sigma."""
+    """A perturbed value, (N, ...) or (K, N, ...), with the graph of what gave it; its noise, (K, N, ...), and sigma.
+
+    hops: the blocks still to come, each of which carries the noise along one more edge of a graph.
+    """
 
     value: Tensor
     noise: Tensor
     sigma: float
+    hops: int
 
 
 class LikelihoodRatio(EstimatorTrainer):
@@ -41,8 +45,9 @@ class LikelihoodRatio(EstimatorTrainer):
         d theta_k = E[(L_i - b_i) (d z_k / d theta_k)^T eps_k / sigma_k^2]      of a Linear: E[L (eps / sigma^2)^T h]
 
     averaged over rows and copies. It is the gradient of the loss expected under the noise, which is smooth whatever
-    the activation: only a block's op is differentiated, so nets of `sign` units learn. Where rows depend on each other
-    (a graph, batch normalisation) L is that of the copy's batch. The readout, which knows its error, follows its true
+    the activation: only a block's op is differentiated, so nets of `sign` units learn. L_i counts the
+    losses that row i's noise can reach: on a graph, those of the nodes that the blocks to come carry it to; under batch
+    normalisation, the copy's whole batch. The readout, which knows its error, follows its true
     gradient. A post with parameters of its own is perturbed at its output too, and is differentiated for them.
 
     sigma: one for all blocks, or a list. copies: K of each row in one batch; what comes before the first noise is
@@ -86,13 +91,13 @@ class LikelihoodRatio(EstimatorTrainer):
                 self._push(streams, module, context)
                 if any(p.requires_grad for p in module.parameters()):
                     first = sum(site.noise[0, 0].numel() for site in sites)
-                    sites.append(self._perturb(streams, self.sigmas[k], first))
+                    sites.append(self._perturb(streams, k, first))
         self._push(streams, nn.Sequential(nn.Flatten(), self.net.readout))
         losses = self._learn_readout(streams, batch)
         if streams.noisy is not None:
-            weights = self._weights(streams, batch)
-            for j, (value, noise, sigma) in enumerate(sites):
-                w = weights[j if self.layerwise else 0]
+            shares = self._shares(streams, batch)
+            for j, (value, noise, sigma, hops) in enumerate(sites):
+                w = self._reached(shares[j if self.layerwise else 0], batch, hops)
                 delta = noise * w.reshape(*w.shape, *(1,) * (noise.dim() - w.dim())) / sigma**2
                 follow(value, (delta if value.dim() == delta.dim() else delta.sum(0)).to(value.dtype))
         return {"loss": losses.mean()}
@@ -109,9 +114,9 @@ class LikelihoodRatio(EstimatorTrainer):
             if clean is None:
                 self.keep_buffers(module, buffers)
 
-    def _perturb(self, streams: Streams, sigma: float, first: int) -> Site:
+    def _perturb(self, streams: Streams, k: int, first: int) -> Site:
         """Add noise to what a module gave: to the copies, or to new copies of the clean rows."""
-        fresh = self.layerwise or streams.noisy is None
+        sigma, fresh = self.sigmas[k], self.layerwise or streams.noisy is None
         value = streams.clean if fresh else streams.noisy
         assert value is not None
         noise = self.noise.draw(value if fresh else value[0], next(self.parameters()).dtype, first) * sigma
@@ -120,7 +125,7 @@ class LikelihoodRatio(EstimatorTrainer):
         streams.noisy = copies if not self.layerwise or streams.noisy is None else torch.cat([streams.noisy, copies])
         if not (self.layerwise or self.baseline == "clean"):
             streams.clean = None
-        return Site(value, noise, sigma)
+        return Site(value, noise, sigma, hops=self.net.depth - 1 - k)
 
     def _learn_readout(self, streams: Streams, batch: Batch) -> Tensor:
         """Fill the readout's `.grad` and return the losses that it learns from."""
@@ -133,16 +138,33 @@ class LikelihoodRatio(EstimatorTrainer):
         return losses.detach()
 
     @torch.no_grad()
-    def _weights(self, streams: Streams, batch: Batch) -> Tensor:
-        """Return each copy's weights, (sites, K, N) or, where rows are coupled, (sites, K, 1); 1 for sites if joint."""
+    @torch.no_grad()
+    def _shares(self, streams: Streams, batch: Batch) -> Tensor:
+        """Return the losses, less their baseline, as shares of the mean: (sites, K, M), one for all sites if joint."""
         assert streams.noisy is not None
         losses = _row_losses(streams.noisy, batch).unflatten(0, (-1, self.copies))
         if self.baseline == "mean":
             losses = (losses - losses.mean(1, keepdim=True)) * (self.copies / (self.copies - 1))
         elif streams.clean is not None and self.baseline == "clean":
             losses = losses - _row_losses(streams.clean, batch)
-        shares = losses / (self.copies * len(batch.y))
-        return shares.sum(-1, keepdim=True) if self.net.couples_rows() else shares
+        return losses / (self.copies * len(batch.y))
+
+    def _reached(self, shares: Tensor, batch: Batch, hops: int) -> Tensor:
+        """Return the sum of the shares, (K, M), that each row's noise reaches: (K, N), or (K, 1) if all."""
+        if self.net.normalises_batch():
+            return shares.sum(-1, keepdim=True)
+        return shares @ _reach(batch, hops).to(shares.dtype).T if self.net.graph else shares
+
+
+def _reach(batch: Batch, hops: int) -> Tensor:
+    """Return whether a path of at most `hops` edges leads from each node to each labelled one, (N, M), as 0 or 1."""
+    (source, target), n = batch.context[0], len(batch.x)
+    nodes = torch.arange(n, device=source.device) if batch.nodes is None else batch.nodes
+    reach = torch.zeros(n, len(nodes), device=source.device)
+    reach[nodes, torch.arange(len(nodes), device=source.device)] = 1
+    for _ in range(hops):
+        reach = reach.index_reduce(0, source, reach.index_select(0, target), "amax")
+    return reach
 
 
 def _each(module: nn.Module, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:

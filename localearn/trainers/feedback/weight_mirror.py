@@ -21,13 +21,11 @@ class WeightMirror(nn.Module):
 
     def __init__(self, net: Net, deviation: float):
         super().__init__()
-        if not all(isinstance(layer, nn.Linear) for layer in _maps(net)):
-            name = type(net).__name__
-            raise Unsupported(
-                f"mirroring sends noise through Linear layers, and {name} has others; use net=mlp or no mirror"
-            )
-        self.deviation = deviation
         maps = _maps(net)
+        if not all(isinstance(layer, nn.Linear) for layer in maps):
+            what = f"mirroring sends noise through Linear layers, and this {type(net).__name__} has others"
+            raise Unsupported(f"{what}; use net=mlp, or mirror=false")
+        self.deviation = deviation
         inner = math.prod(layer.in_features for layer in maps[1:])
         start = (deviation / math.sqrt(inner)) ** (1 / len(maps))  # the product then has this deviation
         self.factors = nn.ParameterList(torch.randn_like(layer.weight.T).mul_(start) for layer in maps)

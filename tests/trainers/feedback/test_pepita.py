@@ -21,6 +21,10 @@ def batch(n=8):
     return Batch(x, torch.randint(3, (n,), generator=generator))
 
 
+def weights(net):
+    return [net.get_parameter(f"blocks.{k}.op.weight") for k in range(net.depth)]
+
+
 def grads(rule, data):
     rule.zero_grad(set_to_none=True)
     rule.gradients(data)
@@ -86,8 +90,7 @@ def test_first_order_in_f_is_adaptive_feedback_alignment():
         h, delta, expected = data.x, None, []
         error = (torch.softmax(net(data.x), 1) - nn.functional.one_hot(data.y, 3)) / n
         delta = -error @ rule.feedback.T
-        for k in range(net.depth):
-            weight = net.block(k).op.weight
+        for weight in weights(net):
             z = h @ weight.T
             delta = (delta @ weight.T) * (1 - torch.tanh(z) ** 2)
             expected.append(delta.T @ h)
@@ -107,21 +110,21 @@ def test_first_order_in_f_is_adaptive_feedback_alignment():
 def test_agrees_with_numpy_for_several_steps(form):
     """The paper's equations in NumPy, rows as columns and sample after sample, with plain gradient descent."""
     data, rule = batch(), Pepita(mlp(activation="relu"), scale=2.0, form=form)
-    weights = [p.detach().numpy().copy() for p in rule.net.parameters()]
+    own = [p.detach().numpy().copy() for p in rule.net.parameters()]
     feedback = rule.feedback.numpy()
     optimizer = torch.optim.SGD(rule.parameters(), lr=0.1)
 
     def forward(x):
-        h = [x, np.maximum(weights[0] @ x, 0)]
-        h.append(np.maximum(weights[1] @ h[1], 0))
-        o = weights[2] @ h[2]
+        h = [x, np.maximum(own[0] @ x, 0)]
+        h.append(np.maximum(own[1] @ h[1], 0))
+        o = own[2] @ h[2]
         return h, np.exp(o) / np.exp(o).sum()
 
     for _ in range(5):
         optimizer.zero_grad()
         rule.gradients(data)
         optimizer.step()
-        total = [np.zeros_like(w) for w in weights]
+        total = [np.zeros_like(w) for w in own]
         for x, label in zip(data.x.numpy(), data.y.numpy(), strict=True):
             y = np.eye(3)[label]
             h, p = forward(x)
@@ -135,9 +138,9 @@ def test_agrees_with_numpy_for_several_steps(form):
                 total[2] += np.outer(p_later - y, later[2])
             else:
                 total[2] += np.outer(p, h[2]) - np.outer(y, later[2])
-        for w, t in zip(weights, total, strict=True):
+        for w, t in zip(own, total, strict=True):
             w -= 0.1 * t / len(data.y)
-        for p, w in zip(rule.net.parameters(), weights, strict=True):
+        for p, w in zip(rule.net.parameters(), own, strict=True):
             np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-10, atol=1e-13)
 
 
@@ -153,7 +156,7 @@ def test_convolution_follows_the_authors_loop():
         error = torch.softmax(net(data.x), 1) - nn.functional.one_hot(data.y, 3)
         x = data.x + (error @ rule.feedback.T).view_as(data.x)
         difference = conv(data.x).relu() - conv(x).relu()
-        padded, weight = nn.functional.pad(x, (1, 1, 1, 1)), torch.zeros_like(conv.weight)
+        padded, weight = nn.functional.pad(x, (1, 1, 1, 1)), torch.zeros_like(weights(net)[0])
         for row in range(6):
             for column in range(6):
                 window = padded[:, :, row : row + 3, column : column + 3]
@@ -222,19 +225,20 @@ def test_mirror_learns_the_weights():
     net = mlp((40, 30)).float()
     rule = Pepita(net, mirror=True)
     assert rule.mirror is not None
-    product = (net.readout.weight @ net.block(1).op.weight @ net.block(0).op.weight).T.flatten().detach()
-    optimizer = torch.optim.SGD(rule.mirror.parameters(), lr=0.1)
+    mirror, (first, second) = rule.mirror, weights(net)
+    product = (net.get_parameter("readout.weight") @ second @ first).T.flatten().detach()
+    optimizer = torch.optim.SGD(mirror.parameters(), lr=0.1)
 
     def alignment():
-        return nn.functional.cosine_similarity(rule.mirror().flatten(), -product, dim=0).item()
+        return nn.functional.cosine_similarity(mirror().flatten(), -product, dim=0).item()
 
     torch.manual_seed(0)
     assert abs(alignment()) < 0.7
     for _ in range(300):
-        rule.mirror.gradients(net, 64)
+        mirror.gradients(net, 64)
         optimizer.step()
     assert alignment() > 0.95
-    assert rule.mirror().std().item() == pytest.approx(0.05 * (2 / 6) ** 0.5)
+    assert mirror().std().item() == pytest.approx(0.05 * (2 / 6) ** 0.5)
 
 
 def test_time_local_form_learns():
