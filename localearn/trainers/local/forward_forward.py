@@ -182,7 +182,8 @@ class ForwardForward(LocalTrainer):
             return [Stage("all blocks", stages[0].parameters + readout, groups=groups)]
         blocks = [Stage(stage.name, stage.parameters) for stage in stages]  # which start from x, not from features
         width = sum(self.net.widths[k] for k in self.predicting)
-        return [*blocks, Stage("readout", readout, self.net.depth, groups, width)] if readout else blocks
+        last = Stage("readout", readout, start=self.net.depth, groups=groups, input_width=width)
+        return [*blocks, last] if readout else blocks
 
     def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return x, or what the readout reads in its own stage, (N, sum of n_2..n_L)."""
