@@ -163,7 +163,7 @@ def _reach(batch: Batch, hops: int) -> Tensor:
     reach = torch.zeros(n, len(nodes), device=source.device)
     reach[nodes, torch.arange(len(nodes), device=source.device)] = 1
     for _ in range(hops):
-        reach = reach.index_reduce(0, source, reach.index_select(0, target), "amax")
+        reach = reach.index_add(0, source, reach.index_select(0, target)).clamp_max(1)
     return reach
 
 
