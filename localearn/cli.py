@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from localearn.errors import UserError, suggestion
+from localearn.training.building import CONF
+from localearn.training.experiment import GROUPS
 
-CONF = Path(__file__).parent / "conf"
-GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 PATHS = ("out", "dataset.path", "dataset.data_dir")
 
 # Hydra's flags that are of use here: the values that each takes, None where it takes none.

@@ -5,6 +5,7 @@ import functools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,25 +31,9 @@ from localearn.training.options import check_types
 from localearn.training.record import Record
 from localearn.training.settings import Settings
 
-# The fields of Settings that stand under the same name at the top of the configuration.
-SHARED = [
-    "epochs",
-    "batch_size",
-    "eval_batch_size",
-    "monitor",
-    "patience",
-    "min_delta",
-    "restore_best",
-    "clip_norm",
-    "precision",
-    "device",
-    "seed",
-    "deterministic",
-    "feature_cache_bytes",
-    "log",
-    "progress",
-    "diagnose",
-]
+# The fields of Settings that stand under the same name at the top of the configuration: all but these.
+_ELSEWHERE = ("optim", "schedule", "energy", "country", "idle_s", "out")
+SHARED = tuple(field.name for field in fields(Settings) if field.name not in _ELSEWHERE)
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}

@@ -86,7 +86,7 @@ def fits(value: Any, hint: Any) -> bool:
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if inspect.isclass(origin) and issubclass(origin, Iterable):
-        return isinstance(value, list | tuple) and all(fits(v, hint) for v in value for hint in arguments[:1])
+        return isinstance(value, list | tuple) and all(fits(element, *arguments[:1] or [Any]) for element in value)
     if hint is Callable or (inspect.isclass(origin) and issubclass(origin, Callable)):
         return callable(value)
     return hint is Any or not inspect.isclass(hint) or isinstance(value, hint)

@@ -99,6 +99,7 @@ def test_settings_tell_what_they_cannot_take(options, told):
     assert told in str(error.value)
 
 
+NO_LIST: dict[str, Any] = {"milestones": 5}
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
 
 

@@ -209,7 +209,7 @@ def test_a_record_reads_in_a_line():
     assert "\n" not in str(record)
 
 
-def test_no_joule_is_added_where_the_meter_fails_to_open(tiny, monkeypatch):
+def test_a_meter_that_breaks_leaves_no_folder(tiny, monkeypatch):
     def fails(self):
         raise OSError("the source broke")
 
