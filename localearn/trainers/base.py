@@ -64,10 +64,10 @@ class Trainer(nn.Module, ABC):
         self.stage = 0
 
     @classmethod
-    def input_shape(cls, data: Data) -> tuple[int, ...]:
-        """Return the row's shape that a net for this rule is built for: the data's own, unless the rule adds to it.
+    def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
+        """Return the shape of the rows that such a net is to take: the data's own, unless the rule adds to them.
 
-        Who builds a net from a configuration asks here.
+        Who builds a net from a configuration builds it for the data, asks here, and builds it anew if need be.
         """
         return tuple(data.input_shape)
 
@@ -82,10 +82,10 @@ class Trainer(nn.Module, ABC):
         if net.graph != (data.kind == "graph"):
             have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gcn, sage or gat")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
-        if net.input_shape not in (tuple(data.input_shape), cls.input_shape(data)):
+        if net.input_shape not in (tuple(data.input_shape), cls.input_shape(net, data)):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
             has = f"{data.name} has {tuple(data.input_shape)}"
-            raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(data)}")
+            raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(net, data)}")
         if net.classes != data.classes:
             tells = f"{type(net).__name__} tells {net.classes} classes apart"
             raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")

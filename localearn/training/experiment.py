@@ -131,7 +131,10 @@ def _build(plain: dict[str, Any], choices: dict[str, str]) -> tuple[Data, Traine
     settings = _settings(plain, choices)  # first, for a wrong number is told sooner than data are read
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
-    net = build_net(plain["net"], rule_class(plain["algo"]).input_shape(data), data.classes)
+    net = build_net(plain["net"], tuple(data.input_shape), data.classes)
+    shape = rule_class(plain["algo"]).input_shape(net, data)
+    if shape != net.input_shape:
+        net = build_net(plain["net"], shape, data.classes)
     trainer = build_rule(plain["algo"], net, choices["algo"])
     return data, trainer, settings
 

@@ -28,10 +28,11 @@ class ForwardForward(LocalTrainer):
         g_k = sum or mean of the squares of h_k                     goodness, (2N,); its threshold t_k is n_k or 2
         loss_k = (mean softplus(t_k - g_k(x+)) + mean softplus(g_k(x-) - t_k)) / 2
 
-    The label is one-hot, written after the stem over the first C entries of a row (pixels, in an image), or appended
-    where the net takes C more than the data have: `localearn.run` builds such a net for vectors and graphs. On a graph
-    each labelled node carries its label and every other the neutral one, 1/C: of the labels only the batch's are read,
-    and a node's neighbours see what it carries.
+    The label is one-hot, written after the stem over the first C entries of a row, pixels of an image; or appended, as
+    C features or constant channels, where the net takes so many more than the data have: `localearn.run` builds such
+    a net for vectors, graphs and convolutions, most of whose places would never see C pixels. On a graph each labelled
+    node carries its label and every other the neutral one, 1/C: of the labels only the batch's are read, and a node's
+    neighbours see what it carries.
 
     negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
     peer_normalization: how strongly a unit's mean activity over x+ is drawn to its block's; see `PeerNormalization`.
@@ -49,8 +50,7 @@ class ForwardForward(LocalTrainer):
     port whose recipe is the default. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
     2403.11004, who give the training nodes their true labels at prediction too; `scores` does not know these. The net
     alone normalises no lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more
-    where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh); convolutions share their weights with
-    places that see no label, and learn little.
+    where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
     """
 
     def __init__(
@@ -93,10 +93,11 @@ class ForwardForward(LocalTrainer):
         self.peers = nn.ModuleList(PeerNormalization(like, n, peer_normalization) for n in widths)
 
     @classmethod
-    def input_shape(cls, data: Data) -> tuple[int, ...]:
-        """Return the data's own shape, with C entries more where a row is a list of features."""
-        shape = tuple(data.input_shape)
-        return (shape[0] + data.classes,) if len(shape) == 1 else shape
+    def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
+        """Return the data's shape, with C features or channels more but for images that the first block flattens."""
+        channels, *places = data.input_shape
+        flattened = len(places) > 0 and len(net.shapes[0]) == 1
+        return (channels if flattened else channels + data.classes, *places)
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -203,7 +204,7 @@ class ForwardForward(LocalTrainer):
         return start, min(stop, self.net.depth)
 
     def _embed(self, h: Tensor, rows: Tensor) -> Tensor:
-        return labels.embed(h, rows, math.prod(self.net.input_shape))
+        return labels.embed(h, rows, self.net.input_shape)
 
     def _outputs(
         self, h: Tensor, context: tuple[Tensor, ...], start: int, stop: int

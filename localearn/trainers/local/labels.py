@@ -25,11 +25,17 @@ def neutral_rows(rows: int, like: Tensor, classes: int) -> Tensor:
     return like.new_full((rows, classes), 1 / classes)
 
 
-def embed(h: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Return h_0 with its (N, C) labels, `size` entries a row: appended if h has C fewer, else over its first C."""
-    if math.prod(h.shape[1:]) + labels.shape[1] == size:
-        return torch.cat([h, labels], dim=1)
-    return torch.cat([labels, h.flatten(1)[:, labels.shape[1] :]], dim=1).view(h.shape)
+def embed(h: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return h_0, (N, ...), with its (N, C) labels, as a net takes it whose rows have that shape.
+
+    Where h has as many entries, its first C are written over; else C channels are appended, constant over an image's
+    places, which are the features of a vector or a node.
+    """
+    classes = labels.shape[1]
+    if math.prod(h.shape[1:]) == math.prod(shape):
+        return torch.cat([labels, h.flatten(1)[:, classes:]], dim=1).view(h.shape)
+    planes = labels.view(*labels.shape, *(1,) * (h.dim() - 2)).expand(*labels.shape, *h.shape[2:])
+    return torch.cat([h, planes], dim=1)
 
 
 def beside_itself(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:

@@ -80,13 +80,15 @@ class MonoForward(LocalTrainer):
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the losses and each one's, loss_0 being that of M_0."""
-        start, stop = self._span()
-        if self.input_projection is None or start > 0:
+        alone = self._span() == (0, 0)
+        if self.input_projection is None or (self.schedule == "greedy" and not alone):
             return super().gradients(batch)
         loss = cross_entropy(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
         loss.backward()
         loss = loss.detach()
-        blocks = super().gradients(batch) if stop > 0 else {"loss": torch.zeros_like(loss)}
+        if alone:
+            return {"loss": loss, "loss_0": loss}
+        blocks = super().gradients(batch)
         return {**blocks, "loss": blocks["loss"] + loss, "loss_0": loss}
 
     def stages(self) -> list[Stage]:

@@ -1,0 +1,480 @@
+"""Forward-Forward against autograd, against NumPy, and for what each option promises."""
+
+import functools
+import math
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import localearn
+from localearn import CNN, GNN, MLP, Batch, ForwardForward, Net, Unsupported, UserError
+from localearn.data import ArrayData, GraphData
+from localearn.testing import RuleConformance
+from localearn.trainers.local import labels
+from localearn.trainers.local.normalization import PeerNormalization, length_normalized
+
+CLASSES = 3
+
+
+def with_room(net):
+    """Return a net of the conformance suite's kinds, new, that takes as many channels more as it has classes."""
+    like = next(net.parameters())
+    channels, *places = net.input_shape
+    shape = (channels + net.classes, *places)
+    conv = {"GCNConv": "gcn", "SAGEConv": "sage", "GATConv": "gat"}.get(type(net.block(0).op).__name__, "")
+    wide = {
+        MLP: lambda: MLP(shape, net.classes, widths=net.widths),
+        CNN: lambda: CNN(shape, net.classes, channels=[h[0] for h in net.shapes]),
+        GNN: lambda: GNN(shape, net.classes, widths=net.widths, conv=conv, dropout=0.0, heads=2),
+    }[type(net)]()
+    return wide.to(device=like.device, dtype=like.dtype)
+
+
+class TestDefault(RuleConformance):
+    steps, lr = 300, 0.03
+
+    def make(self, net):
+        return ForwardForward(with_room(net))
+
+
+class TestMeanGoodness(RuleConformance):
+    def make(self, net):
+        return ForwardForward(with_room(net), goodness="mean", threshold=0.5, prediction="goodness")
+
+
+class TestHardNegativesAndCollaborationOfAll(RuleConformance):
+    # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
+    local, sends_back_weights = False, True
+
+    def make(self, net):
+        return ForwardForward(with_room(net), negatives="hard", collaboration="all", prediction="goodness")
+
+
+class TestGreedyCollaborationWithPrevious(RuleConformance):
+    def make(self, net):
+        return ForwardForward(with_room(net), schedule="greedy", collaboration="previous", prediction="goodness")
+
+
+class TestGreedySoftmax(RuleConformance):
+    steps, lr = 200, 0.03
+
+    def make(self, net):
+        return ForwardForward(with_room(net), schedule="greedy")
+
+
+def mlp(seed=0, widths=(7, 6, 5), features=8):
+    torch.manual_seed(seed)
+    return MLP(features + CLASSES, CLASSES, widths=widths).double()
+
+
+def rows(n=6, features=8, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, features, generator=generator, dtype=torch.float64)
+    return Batch(x, torch.randint(0, CLASSES, (n,), generator=generator))
+
+
+def graph(n=9, features=8):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand(n, features, generator=generator, dtype=torch.float64)
+    ring = torch.arange(n)
+    edges = torch.stack([torch.cat([ring, (ring + 1) % n]), torch.cat([(ring + 1) % n, ring])])
+    return Batch(x, torch.tensor([2, 0, 1, 1]), (edges,), torch.tensor([7, 0, 4, 5]))
+
+
+@pytest.fixture
+def wrong_labels(monkeypatch):
+    """Let the wrong label be the one after the true one, so that a second source knows it."""
+    monkeypatch.setattr(labels, "uniform_wrong_labels", lambda y, classes: (y + 1) % classes)
+
+
+def gradients_of(trainer, batch):
+    trainer.zero_grad(set_to_none=True)
+    metrics = trainer.gradients(batch)
+    return metrics, {name: p.grad.clone() for name, p in trainer.named_parameters() if p.grad is not None}
+
+
+def local_losses(net, batch, goodness, threshold, collaboration, edges=()):
+    """The blocks' losses, written out, both labels in passes of their own, every input detached."""
+    found = []
+    for shown in (batch.y, (batch.y + 1) % CLASSES):
+        carried = torch.full((len(batch.x), CLASSES), 1 / CLASSES, dtype=torch.float64)
+        carried[slice(None) if batch.nodes is None else batch.nodes] = torch.eye(CLASSES, dtype=torch.float64)[shown]
+        h = torch.cat([batch.x, carried], 1)
+        outputs = []
+        for k in range(net.depth):
+            h = h.detach()
+            h = net.block(k)(h / (h.pow(2).mean(1, keepdim=True).sqrt() + 1e-8), *edges)
+            outputs.append(getattr(h.pow(2), goodness)(1)[slice(None) if batch.nodes is None else batch.nodes])
+        found.append(outputs)
+    losses = []
+    for k in range(net.depth):
+        others = {"none": [], "previous": range(k), "all": [j for j in range(net.depth) if j != k]}[collaboration]
+        true, wrong = (found[i][k] + sum(found[i][j].detach() for j in others) - threshold(k) for i in (0, 1))
+        losses.append(-(F.logsigmoid(true).mean() + F.logsigmoid(-wrong).mean()) / 2)
+    return losses
+
+
+@pytest.mark.parametrize("collaboration", ["none", "previous", "all"])
+@pytest.mark.parametrize("goodness", ["sum", "mean"])
+def test_gradient_is_autograd_of_the_sum_of_the_local_losses(wrong_labels, goodness, collaboration):
+    net, batch = mlp(), rows()
+    trainer = ForwardForward(
+        net, goodness=goodness, collaboration=collaboration, peer_normalization=0.0, prediction="goodness"
+    )
+    metrics, grads = gradients_of(trainer, batch)
+    losses = local_losses(net, batch, goodness, lambda k: net.widths[k] if goodness == "sum" else 2.0, collaboration)
+    names, parameters = zip(*net.blocks.named_parameters(), strict=True)
+    for name, expected in zip(names, torch.autograd.grad(sum(losses), parameters), strict=True):
+        torch.testing.assert_close(grads[f"net.blocks.{name}"], expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(metrics["loss"], sum(losses).detach(), rtol=1e-12, atol=0)
+    for k, loss in enumerate(losses):
+        torch.testing.assert_close(metrics[f"loss_{k + 1}"], loss.detach(), rtol=1e-12, atol=0)
+
+
+def test_on_a_graph_labelled_nodes_carry_their_label_and_all_others_the_neutral_one(wrong_labels):
+    torch.manual_seed(0)
+    batch = graph()
+    net = GNN(8 + CLASSES, CLASSES, widths=(6, 5), dropout=0.0).double()
+    trainer = ForwardForward(net, peer_normalization=0.0, prediction="goodness")
+    _, grads = gradients_of(trainer, batch)
+    losses = local_losses(net, batch, "sum", lambda k: net.widths[k], "none", batch.context)
+    names, parameters = zip(*net.blocks.named_parameters(), strict=True)
+    for name, expected in zip(names, torch.autograd.grad(sum(losses), parameters), strict=True):
+        torch.testing.assert_close(grads[f"net.blocks.{name}"], expected, rtol=1e-12, atol=1e-14)
+
+
+class SecondSource:
+    """Forward-Forward of ReLU blocks in NumPy, from the equations: gradients by hand, momentum, weight decay."""
+
+    def __init__(self, trainer, lr, momentum, decay, readout_lr, readout_decay):
+        own = {name: p.detach().numpy().copy() for name, p in trainer.named_parameters()}
+        depth = trainer.net.depth
+        self.w = [own[f"net.blocks.{k}.op.weight"] for k in range(depth)]
+        self.b = [own[f"net.blocks.{k}.op.bias"] for k in range(depth)]
+        self.r = [*(own[f"projections.{i}.weight"] for i in range(depth - 2)), own["net.readout.weight"]]
+        self.c = own["net.readout.bias"]
+        self.m = [np.full(len(b), 0.5) for b in self.b]
+        blocks, readout = [*self.w, *self.b], [*self.r, self.c]
+        self.groups = [(blocks, lr, decay), (readout, readout_lr, readout_decay)]
+        self.momentum = momentum
+        self.velocity = {id(p): np.zeros_like(p) for p in (*blocks, *readout)}
+
+    @staticmethod
+    def normalised(h):
+        return h / (np.sqrt((h**2).mean(1, keepdims=True)) + 1e-8)
+
+    def step(self, x, y, wrong, strength):
+        n, eye = len(x), np.eye(CLASSES)
+        grads = {}
+        # The readout, from the neutral label.
+        h = np.concatenate([x, np.full((n, CLASSES), 1 / CLASSES)], 1)
+        read = []
+        for w, b in zip(self.w, self.b, strict=True):
+            h = np.maximum(self.normalised(h) @ w.T + b, 0)
+            read.append(self.normalised(h))
+        logits = sum(f @ r.T for f, r in zip(read[1:], self.r, strict=True)) + self.c
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        error = (p / p.sum(1, keepdims=True) - eye[y]) / n
+        for f, r in zip(read[1:], self.r, strict=True):
+            grads[id(r)] = error.T @ f
+        grads[id(self.c)] = error.sum(0)
+        # The blocks, from both labels.
+        h = np.concatenate([np.concatenate([x, eye[shown]], 1) for shown in (y, wrong)])
+        sign = np.repeat([-1.0, 1.0], n)
+        for k, (w, b) in enumerate(zip(self.w, self.b, strict=True)):
+            before = self.normalised(h)
+            h = np.maximum(before @ w.T + b, 0)
+            logit = (h**2).sum(1) - len(b)
+            share = sign / (1 + np.exp(-sign * logit)) / (2 * n)  # of d loss / d goodness
+            delta = 2 * share[:, None] * h
+            m = self.m[k] = 0.9 * self.m[k] + 0.1 * h[:n].mean(0)
+            delta[:n] += strength * 2 / len(b) * (m - m.mean()) * 0.1 / n  # whether the unit is on or off
+            grads[id(w)], grads[id(b)] = delta.T @ before, delta.sum(0)
+        for parameters, lr, decay in self.groups:
+            for p in parameters:
+                v = self.velocity[id(p)]
+                v *= self.momentum
+                v += grads[id(p)] + decay * p
+                p -= lr * v
+
+
+def test_several_steps_agree_with_numpy(wrong_labels):
+    trainer = ForwardForward(mlp(), peer_normalization=3.0, readout_lr=0.1, readout_weight_decay=0.03)
+    (stage,) = trainer.stages()
+    optimizer = torch.optim.SGD(stage.optimizer_groups(), lr=0.02, momentum=0.9, weight_decay=0.01)
+    second = SecondSource(trainer, 0.02, 0.9, 0.01, 0.1, 0.03)
+    for seed in range(6):
+        batch = rows(seed=seed)
+        optimizer.zero_grad()
+        trainer.gradients(batch)
+        optimizer.step()
+        y = batch.y.numpy()
+        second.step(batch.x.numpy(), y, (y + 1) % CLASSES, 3.0)
+    state = trainer.state_dict()
+    for k in range(3):
+        np.testing.assert_allclose(state[f"net.blocks.{k}.op.weight"], second.w[k], rtol=1e-9)
+        np.testing.assert_allclose(state[f"net.blocks.{k}.op.bias"], second.b[k], rtol=1e-9)
+        np.testing.assert_allclose(state[f"peers.{k}.running"], second.m[k], rtol=1e-12)
+    np.testing.assert_allclose(state["projections.0.weight"], second.r[0], rtol=1e-9)
+    np.testing.assert_allclose(state["net.readout.weight"], second.r[1], rtol=1e-9)
+    np.testing.assert_allclose(state["net.readout.bias"], second.c, rtol=1e-9)
+
+
+def test_lengths_are_normalised_and_a_row_of_zeros_stays_one():
+    h = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    h[1] = 0
+    normal = length_normalized(h)
+    rms = normal.flatten(1).pow(2).mean(1).sqrt()
+    torch.testing.assert_close(rms, torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), rtol=1e-7, atol=0)
+    torch.testing.assert_close(normal[0], h[0] / h[0].pow(2).mean().sqrt())
+
+
+def test_peers_revive_a_unit_that_is_off_and_remember():
+    z = torch.tensor([[-1.0, 2.0], [-3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    peers = PeerNormalization(z, 2, strength=0.03)
+    loss = peers(z, z.relu())
+    m = 0.9 * 0.5 + 0.1 * np.array([0.0, 3.0])
+    assert loss.item() == pytest.approx(0.03 * ((m - m.mean()) ** 2).mean(), rel=1e-12)
+    np.testing.assert_allclose(peers.state_dict()["running"], m, rtol=1e-12)
+    loss.backward()
+    assert z.grad is not None
+    np.testing.assert_allclose(z.grad, np.tile(0.03 * (m - m.mean()) * 0.1 / 2, (2, 1)), rtol=1e-12)
+    peers(z, z.relu())
+    np.testing.assert_allclose(peers.state_dict()["running"], 0.9 * m + 0.1 * np.array([0.0, 3.0]), rtol=1e-12)
+
+
+def test_peers_follow_the_post_where_it_changes_the_shape():
+    z = torch.tensor([[-1.0, 2.0, 3.0, -4.0]], dtype=torch.float64, requires_grad=True)
+    PeerNormalization(z, 2, strength=1.0)(z, F.max_pool1d(z, 2)).backward()
+    assert z.grad is not None
+    assert (z.grad[0] != 0).tolist() == [False, True, True, False]
+
+
+def test_wrong_labels_are_never_the_true_one_and_as_likely_as_they_should_be():
+    """Both draws, 20,000 times; a sound sampler fails by chance with probability below 1e-6 (six deviations)."""
+    draws, y = 20_000, torch.arange(4).repeat(20_000)
+    logits = torch.tensor([[9.0, 1.0, 0.0, -1.0]]).repeat(len(y), 1)
+    torch.manual_seed(0)
+    uniform = labels.uniform_wrong_labels(y, 4)
+    hard = labels.hard_wrong_labels(y, logits)
+    odds = np.exp([9.0, 1.0, 0.0, -1.0])
+    for true in range(4):
+        others = [c for c in range(4) if c != true]
+        for drawn, weights in ((uniform, np.ones(4)), (hard, odds)):
+            share = torch.bincount(drawn[y == true], minlength=4).numpy() / draws
+            assert share[true] == 0
+            expected = weights[others] / weights[others].sum()
+            deviation = np.sqrt(expected * (1 - expected) / draws)
+            assert (abs(share[others] - expected) < 6 * deviation + 1e-12).all()
+
+
+def test_hard_negatives_are_drawn_from_the_readout(monkeypatch):
+    trainer, batch, seen = ForwardForward(mlp(), negatives="hard", prediction="goodness"), rows(), []
+
+    def drawn(y, logits):
+        seen.append(logits)
+        return (y + 1) % CLASSES
+
+    monkeypatch.setattr(labels, "hard_wrong_labels", drawn)
+    metrics, grads = gradients_of(trainer, batch)
+    trainer.prediction = "softmax"
+    torch.testing.assert_close(seen[0], trainer.scores(batch.x).detach(), rtol=0, atol=0)
+    assert "loss_readout" in metrics and "net.readout.weight" in grads
+    assert set(trainer.readout_parameters()) <= set(trainer.stages()[0].parameters)
+
+
+def test_readout_sends_no_gradient_back(wrong_labels):
+    alone = gradients_of(ForwardForward(mlp(), prediction="goodness"), rows())[1]
+    beside = gradients_of(ForwardForward(mlp()), rows())[1]
+    assert set(beside) - set(alone) == {"projections.0.weight", "net.readout.weight", "net.readout.bias"}
+    for name, grad in alone.items():
+        assert torch.equal(grad, beside[name])
+
+
+@pytest.mark.parametrize("kind", ["vector", "image", "maps", "graph"])
+def test_labels_stand_where_they_should(kind):
+    label = torch.tensor([[0.0, 1.0, 0.0]]).repeat(2, 1)
+    x = {"vector": torch.rand(2, 5), "image": torch.rand(2, 1, 2, 4), "maps": torch.rand(2, 2, 4, 4)}
+    if kind == "image":
+        h = x["image"].flatten(1)
+        shown = labels.embed(h, label, (1, 2, 4))
+        assert torch.equal(shown[:, :3], label) and torch.equal(shown[:, 3:], h[:, 3:])
+    elif kind == "maps":
+        shown = labels.embed(x["maps"], label, (5, 4, 4))
+        assert shown.shape == (2, 5, 4, 4) and torch.equal(shown[:, :2], x["maps"])
+        assert (shown[:, 2:].flatten(2) == label.unsqueeze(2)).all()
+    elif kind == "vector":
+        shown = labels.embed(x["vector"], label, (8,))
+        assert torch.equal(shown, torch.cat([x["vector"], label], 1))
+    else:
+        batch = graph()
+        shown = labels.label_rows(batch, batch.y, CLASSES, torch.float64)
+        rest = [i for i in range(9) if i not in batch.nodes.tolist()]
+        assert torch.equal(shown[batch.nodes], F.one_hot(batch.y, CLASSES).double())
+        assert (shown[rest] == 1 / CLASSES).all()
+
+
+def test_goodness_prediction_is_that_of_every_label_over_the_later_blocks():
+    trainer, batch = ForwardForward(mlp(), prediction="goodness").eval(), rows()
+    expected = torch.zeros(len(batch.x), CLASSES, dtype=torch.float64)
+    for label in range(CLASSES):
+        one_hot = F.one_hot(torch.full_like(batch.y, label), CLASSES)
+        h = torch.cat([batch.x, one_hot.double()], 1)
+        for k in range(3):
+            h = trainer.net.block(k)(length_normalized(h))
+            if k:
+                expected[:, label] += h.pow(2).sum(1)
+    torch.testing.assert_close(trainer.scores(batch.x), expected, rtol=1e-12, atol=0)
+
+
+def test_one_block_predicts_with_itself():
+    for prediction in ("softmax", "goodness"):
+        trainer, batch = ForwardForward(mlp(widths=(6,)), prediction=prediction), rows()
+        trainer.gradients(batch)
+        assert trainer.scores(batch.x).shape == (6, CLASSES)
+
+
+def test_greedy_trains_a_block_at_a_time_and_the_readout_on_fixed_features(wrong_labels):
+    trainer, batch = ForwardForward(mlp(), schedule="greedy", readout_lr=0.1), rows()
+    stages = trainer.stages()
+    assert [stage.name for stage in stages] == ["block 1", "block 2", "block 3", "readout"]
+    assert [stage.start for stage in stages] == [0, 0, 0, 3]
+    joint = gradients_of(ForwardForward(mlp()), batch)[1]
+    for index in range(3):
+        trainer.enter(index)
+        _, grads = gradients_of(trainer, batch)
+        assert set(grads) == {f"net.blocks.{index}.op.weight", f"net.blocks.{index}.op.bias"}
+        for name, grad in grads.items():  # of a block whose inputs have not changed: the joint schedule's
+            torch.testing.assert_close(grad, joint[name], rtol=1e-12, atol=1e-15)
+    trainer.enter(3)
+    features = trainer.stage_input(batch.x)
+    assert features.shape == (6, stages[3].input_width) == (6, 6 + 5)
+    _, grads = gradients_of(trainer, Batch(features, batch.y))
+    for name in ("projections.0.weight", "net.readout.weight", "net.readout.bias"):
+        torch.testing.assert_close(grads[name], joint[name], rtol=1e-12, atol=1e-15)
+    assert torch.equal(trainer.stage_scores(features), trainer.scores(batch.x))
+    assert stages[3].groups == ({"params": list(stages[3].parameters), "lr": 0.1},)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "greedy"])
+@pytest.mark.parametrize("prediction", ["softmax", "goodness"])
+def test_learns_the_digits(schedule, prediction):
+    data = localearn.load("digits", normalize="unit")
+    torch.manual_seed(0)
+    net = MLP(data.input_shape, data.classes, widths=(64, 64))
+    trainer = ForwardForward(net, schedule=schedule, prediction=prediction)
+    record = trainer.fit(data, epochs=12, batch_size=32, optim=functools.partial(torch.optim.Adam, lr=0.005))
+    print(record.test_accuracy)
+    assert record.test_accuracy is not None and record.test_accuracy > 0.8
+    assert record.stages == {"joint": 1, "greedy": 2 + (prediction == "softmax")}[schedule]
+
+
+class Saved:
+    """A tensor that a graph holds for its backward pass."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+@pytest.mark.parametrize("collaboration", ["none", "previous", "all"])
+def test_what_a_step_holds_does_not_grow_with_depth(collaboration):
+    """But for collaboration=all, whose docstring says that it does."""
+    most = {}
+    for depth in (3, 12):
+        trainer = ForwardForward(mlp(widths=(8,) * depth), collaboration=collaboration, prediction="goodness")
+        held = weakref.WeakSet()
+
+        def save(tensor, held=held, depth=depth):
+            saved = Saved(tensor)
+            held.add(saved)
+            most[depth] = max(most.get(depth, 0), sum(kept.tensor.numel() for kept in held))
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda saved: saved.tensor):
+            trainer.gradients(rows())
+    assert most[12] > 3 * most[3] if collaboration == "all" else most[12] == most[3]
+
+
+def test_bf16_gradients_are_near_those_of_fp32(wrong_labels):
+    """The neutral pass, which has no graph, must not leave autocast's casts of the weights to the pass that has one."""
+    torch.manual_seed(0)
+    trainer = ForwardForward(MLP(11, CLASSES, widths=(32, 32)))
+    batch = Batch(torch.randn(16, 8), torch.randint(0, CLASSES, (16,)))
+    _, exact = gradients_of(trainer, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, rough = gradients_of(trainer, batch)
+    assert exact.keys() == rough.keys()
+    for name, grad in exact.items():
+        assert F.cosine_similarity(grad.flatten(), rough[name].flatten(), dim=0) > 0.99, name
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"goodness": "max"}, "sum or mean"),
+        ({"negatives": "easy"}, "uniform or hard"),
+        ({"collaboration": "next"}, "none or all or previous"),
+        ({"prediction": "bp"}, "softmax or goodness"),
+        ({"schedule": "both"}, "joint or greedy"),
+        ({"threshold": 0.0}, "positive"),
+        ({"peer_normalization": -0.1}, "0 .none. or more"),
+        ({"schedule": "greedy", "negatives": "hard"}, "negatives=uniform"),
+        ({"schedule": "greedy", "collaboration": "all"}, "collaboration=previous"),
+    ],
+)
+def test_refuses_options_with_what_would_work(options, hint):
+    with pytest.raises(UserError, match=hint):
+        ForwardForward(mlp(), **options)
+
+
+def test_refuses_an_input_without_room_and_a_single_class():
+    with pytest.raises(Unsupported, match="build it for 3 more"):
+        ForwardForward(MLP(3, 3, widths=(4,)))
+    with pytest.raises(Unsupported, match="one class"):
+        ForwardForward(MLP(3, 1, widths=(4,)))
+
+
+def vectors(shape):
+    x, y = torch.rand(12, *shape), torch.arange(12) % CLASSES
+    return ArrayData("rows", dict.fromkeys(("train", "val", "test"), x), dict.fromkeys(("train", "val", "test"), y), 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "build", "wanted"),
+    [
+        ((5,), lambda shape: MLP(shape, 3, widths=(4,)), (8,)),
+        ((1, 4, 4), lambda shape: MLP(shape, 3, widths=(4,)), (1, 4, 4)),
+        ((2, 4, 4), lambda shape: CNN(shape, 3, channels=(4,)), (5, 4, 4)),
+    ],
+)
+def test_says_which_rows_a_net_should_take(shape, build, wanted):
+    data = vectors(shape)
+    assert ForwardForward.input_shape(build(shape), data) == wanted
+    assert localearn.MonoForward.input_shape(build(shape), data) == shape
+    trainer = ForwardForward(build(wanted), prediction="goodness")
+    ForwardForward.supports(trainer.net, data)
+    batch = next(data.batches("train", 12))
+    trainer.gradients(batch)
+    assert trainer.scores(batch.x).shape == (12, CLASSES)
+    with pytest.raises(Unsupported, match=str(wanted[0])):
+        ForwardForward.supports(build((shape[0] + 1, *shape[1:])), data)
+
+
+def test_a_graph_s_net_takes_the_label_too():
+    batch = graph()
+    data = GraphData("ring", batch.x.float(), batch.context[0], torch.zeros(9).long(), {"train": batch.nodes}, CLASSES)
+    assert ForwardForward.input_shape(GNN(8, CLASSES), data) == (8 + CLASSES,)
+
+
+def test_the_net_alone_is_an_ordinary_module():
+    trainer = ForwardForward(mlp())
+    trainer.gradients(rows())
+    assert isinstance(trainer.net, Net)
+    copy = mlp(seed=1)
+    copy.load_state_dict(trainer.net.state_dict())
+    x = torch.randn(2, 8 + CLASSES, dtype=torch.float64)
+    assert torch.equal(copy(x), trainer.net(x))
+    assert math.isfinite(copy(x).sum().item())
