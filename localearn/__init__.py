@@ -15,7 +15,7 @@ from localearn.trainers import (
     Pepita,
     Trainer,
 )
-from localearn.training import Record, fit
+from localearn.training import Record, fit, load_net
 
 __version__ = "0.1.0"
 
@@ -42,4 +42,5 @@ __all__ = [
     "UserError",
     "fit",
     "load",
+    "load_net",
 ]

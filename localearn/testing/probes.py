@@ -51,7 +51,7 @@ def staged(trainer: Trainer, batch: Batch) -> Iterator[tuple[Stage, Batch]]:
 def train(
     trainer: Trainer, batch: Batch, steps: int, lr: float, precision: str = "fp32", *, blocks: bool = True
 ) -> Trainer:
-    """Train all stages on the one batch, each for `steps` of Adam, and return the rule; blocks=False holds those still."""
+    """Train all stages on the one batch, each for `steps` of Adam; return the rule. blocks=False holds those still."""
     for stage, inputs in staged(trainer, batch):
         optimizer = torch.optim.Adam(stage.parameters, lr=lr)
         for _ in range(steps):

@@ -32,8 +32,8 @@ def toy(kind: str) -> Toy:
         x, y = _exclusive_or(64)
         return _of_rows("toy vectors", lambda: MLP(x.shape[1:], CLASSES, widths=(8, 8)), x, y)
     if kind == "cnn":
-        x, y = _stripes(32)
-        return _of_rows("toy images", lambda: CNN((1, 6, 6), CLASSES, channels=(4, 4)), x, y)
+        x, y = _stripes(16)
+        return _of_rows("toy images", lambda: CNN((1, 4, 4), CLASSES, channels=(4, 4)), x, y)
     if kind not in KINDS:
         raise ValueError(f"no toy of kind {kind!r}; there are {', '.join(KINDS)}")
     return _graph(kind)
@@ -51,18 +51,18 @@ def _exclusive_or(n: int) -> tuple[Tensor, Tensor]:
 
 
 def _stripes(n: int) -> tuple[Tensor, Tensor]:
-    """Images (n, 1, 6, 6) of stripes with a random phase, in noise: the class is which way they run."""
+    """Images (n, 1, 4, 4) of stripes with a random phase, in noise: the class is which way they run."""
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(n) % CLASSES
     phase = 2 * torch.pi * torch.rand(n, 1, 1, generator=generator)
-    upright = torch.sin(2.1 * torch.arange(6) + phase).expand(n, 6, 6)
+    upright = torch.sin(2.1 * torch.arange(4) + phase).expand(n, 4, 4)
     x = torch.where(y.view(-1, 1, 1) == 0, upright, upright.transpose(1, 2))
-    return (x + 0.5 * torch.randn(n, 6, 6, generator=generator)).unsqueeze(1), y
+    return (x + 0.3 * torch.randn(n, 4, 4, generator=generator)).unsqueeze(1), y
 
 
 def _graph(conv: str) -> Toy:
-    """A ring through the nodes of each quadrant of the plane: the exclusive-or again, half of the nodes labelled."""
-    n = 64
+    # The exclusive-or again: a ring goes through the nodes of each quadrant, and half of them are labelled.
+    n = 32
     quadrant, node = torch.arange(n) % 4, torch.arange(n)
     x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
     x[:, 0] += 3 * (quadrant % 2) - 1.5

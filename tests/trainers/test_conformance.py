@@ -36,7 +36,7 @@ class TestDirectFeedbackAlignment(RuleConformance):
 
 class TestForwardGradientWeight(RuleConformance):
     draws_noise = True
-    steps = 200
+    steps, lr = 120, 0.02
 
     def make(self, net):
         return ForwardGradient(net, space="weight", noise="rademacher")
@@ -51,14 +51,14 @@ class TestForwardGradientWeightTangents(RuleConformance):
 
 class TestForwardGradientActivity(RuleConformance):
     draws_noise = True
-    steps = 200
+    steps, lr = 200, 0.02
 
     def make(self, net):
-        return ForwardGradient(net, space="activity")
+        return ForwardGradient(net, space="activity", noise="rademacher")
 
 
 class TestForwardGradientActivityTangents(RuleConformance):
     draws_noise = True
 
     def make(self, net):
-        return ForwardGradient(net, space="activity", tangents=8, noise="rademacher")
+        return ForwardGradient(net, space="activity", tangents=8)
