@@ -254,8 +254,8 @@ def test_extreme_sobol_digits_stay_finite():
 def test_convolution_and_normalisation_follow_the_noise():
     """Every parameter of a batch-normalised CNN gets an estimate, and a step counts as one batch."""
     torch.manual_seed(0)
-    net = CNN((1, 4, 4), 2, channels=(4,), norm="batch")
-    rule, data = LikelihoodRatio(net, copies=4), toy("cnn").batch
+    net = CNN((1, 6, 6), 2, channels=(4,), norm="batch")
+    rule, data = LikelihoodRatio(net, copies=4), Batch(torch.randn(8, 1, 6, 6), torch.arange(8) % 2)
     rule.gradients(data)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
     assert net.get_buffer("blocks.0.post.0.num_batches_tracked") == 1
