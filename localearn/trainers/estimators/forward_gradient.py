@@ -36,8 +36,8 @@ class ForwardGradient(EstimatorTrainer):
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
     Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
-    Fournier et al., arXiv 2306.06968. Known weakness: the variance, so it learns slowly; where
-    rows are coupled activity space loses its advantage, for all rows' values then perturb one derivative.
+    Fournier et al., arXiv 2306.06968. Known weakness: the variance, so it learns slowly; where rows are coupled,
+    activity space loses its advantage, for all rows' values then perturb one derivative.
     """
 
     def __init__(self, net: Net, space: Space = "activity", tangents: int = 1, noise: str = "gaussian"):
