@@ -51,8 +51,7 @@ class TestForwardGradientWeightTangents(RuleConformance):
 
 class TestForwardGradientActivity(RuleConformance):
     draws_noise = True
-    steps, lr = 200, 0.02
-    learns_to = 0.7
+    steps, lr, learns_to = 300, 0.01, 0.7
 
     def make(self, net):
         return ForwardGradient(net, space="activity", noise="rademacher")

@@ -44,7 +44,8 @@ class ForwardGradient(EstimatorTrainer):
 
     The last block's guess is its gradient, the others' estimate is biased, and never uphill.
     Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
-    Fournier et al., arXiv 2306.06968. Known weakness: the variance; expect it to learn slowly.
+    Fournier et al., arXiv 2306.06968. Known weakness: the variance, so it learns slowly; where rows are coupled,
+    activity space loses its advantage, for all rows' values then perturb one derivative.
     """
 
     def __init__(
