@@ -32,7 +32,7 @@ def toy(kind: str) -> Toy:
         x, y = _exclusive_or(64)
         return _of_rows("toy vectors", lambda: MLP(x.shape[1:], CLASSES, widths=(8, 8)), x, y)
     if kind == "cnn":
-        x, y = _stripes(24)
+        x, y = _stripes(16)
         return _of_rows("toy images", lambda: CNN((1, 4, 4), CLASSES, channels=(4, 4)), x, y)
     if kind not in KINDS:
         raise ValueError(f"no toy of kind {kind!r}; there are {', '.join(KINDS)}")
@@ -62,7 +62,7 @@ def _stripes(n: int) -> tuple[Tensor, Tensor]:
 
 def _graph(conv: str) -> Toy:
     # The exclusive-or again: a ring goes through the nodes of each quadrant, and half of them are labelled.
-    n = 64
+    n = 32
     quadrant, node = torch.arange(n) % 4, torch.arange(n)
     x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
     x[:, 0] += 3 * (quadrant % 2) - 1.5

@@ -36,7 +36,7 @@ class TestDirectFeedbackAlignment(RuleConformance):
 
 class TestForwardGradientWeight(RuleConformance):
     draws_noise = True
-    steps, lr, learns_to = 120, 0.02, 0.7
+    steps, lr = 120, 0.02
 
     def make(self, net):
         return ForwardGradient(net, space="weight", noise="rademacher")
@@ -51,7 +51,7 @@ class TestForwardGradientWeightTangents(RuleConformance):
 
 class TestForwardGradientActivity(RuleConformance):
     draws_noise = True
-    steps, lr, learns_to = 250, 0.01, 0.7
+    steps, lr = 200, 0.02
 
     def make(self, net):
         return ForwardGradient(net, space="activity", noise="rademacher")
@@ -59,7 +59,6 @@ class TestForwardGradientActivity(RuleConformance):
 
 class TestForwardGradientActivityTangents(RuleConformance):
     draws_noise = True
-    steps, lr = 100, 0.02
 
     def make(self, net):
         return ForwardGradient(net, space="activity", tangents=8)
