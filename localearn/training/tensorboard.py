@@ -24,13 +24,12 @@ class TensorBoard:
         """Write nothing."""
 
     def epoch(self, line: dict[str, Any]) -> None:
-        """Write the epoch's figures at its number of passes; what an earlier part wrote from there on is dropped."""
-        passes = int(line["passes"])
+        """Write the epoch's figures at its number of passes."""
         if self._writer is None:
-            self._writer = self._writer_class(str(self._folder), purge_step=passes if passes > 1 else None)
+            self._writer = self._writer_class(str(self._folder))
         for name, value in line.items():
             if isinstance(value, float) and name != "passes":
-                self._writer.add_scalar(name, value, passes)
+                self._writer.add_scalar(name, value, int(line["passes"]))
 
     def close(self) -> None:
         """Flush and close the events file."""

@@ -1,6 +1,7 @@
 """What the loop does with a rule, and what it must not do."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -46,8 +47,11 @@ def closeness(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> f
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(digits):
+    others = itertools.count(5)  # what else the process has drawn before makes no difference
+
     def trained(seed: int) -> dict[str, torch.Tensor]:
         trainer = backprop(digits, dropout=0.2)  # the weights begin alike; order and dropout are the seed's
+        torch.manual_seed(next(others))
         trainer.fit(digits, epochs=2, batch_size=16, seed=seed)
         return weights_of(trainer)
 
@@ -142,6 +146,14 @@ def test_deterministic_algorithms_are_used_for_the_while(before, digits, monkeyp
 def test_kept_features_and_those_of_each_batch_train_alike(precision, tolerance, digits, monkeypatch):
     """Not bit for bit: a matrix product rounds by the shape of its batch, 1,024 rows for the one, 16 for the other."""
     made = _count(monkeypatch, ArrayData, "features")
+    inputs: list[torch.Tensor] = []
+    step = Loop._step
+
+    def spy(self: Loop, batch: localearn.Batch, *arguments: Any) -> None:
+        inputs.append(batch.x)
+        step(self, batch, *arguments)
+
+    monkeypatch.setattr(Loop, "_step", spy)
     nets, histories = [], []
     for room in (2**30, 0):
         trainer = greedy(digits, norm="batch")
@@ -149,6 +161,9 @@ def test_kept_features_and_those_of_each_batch_train_alike(precision, tolerance,
         nets.append(weights_of(trainer))
         histories.append([line["val_loss"] for line in record.history])
     assert len(made) == 2, "the second and the third stage keep features where they may"
+    for kept, fresh in zip(inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :], strict=True):
+        assert kept.dtype is fresh.dtype
+        assert torch.allclose(kept, fresh, atol=tolerance)
     assert closeness(*nets) < tolerance
     assert histories[0] == pytest.approx(histories[1], abs=tolerance)
 

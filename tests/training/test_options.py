@@ -1,7 +1,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -99,7 +99,6 @@ def test_settings_tell_what_they_cannot_take(options, told):
     assert told in str(error.value)
 
 
-NO_LIST: dict[str, Any] = {"milestones": 5}
 ADAM = functools.partial(torch.optim.Adam, lr=0.1)
 
 
@@ -111,7 +110,7 @@ ADAM = functools.partial(torch.optim.Adam, lr=0.1)
         (lambda: None, None, "optim: "),
         (ADAM, lambda optimizer: optimizer, "schedule gives a Adam, not a torch.optim.lr_scheduler"),
         (ADAM, functools.partial(torch.optim.lr_scheduler.StepLR, step_size=0), "schedule: "),
-        (ADAM, functools.partial(torch.optim.lr_scheduler.MultiStepLR, **NO_LIST), "schedule: "),
+        (ADAM, functools.partial(torch.optim.lr_scheduler.MultiStepLR, milestones=cast(Any, 5)), "schedule: "),
     ],
 )
 def test_an_optimizer_or_a_schedule_that_cannot_work_is_told(optim, schedule, told):
