@@ -14,7 +14,7 @@ from localearn.trainers import (
     MonoForward,
     Trainer,
 )
-from localearn.training import Record, fit
+from localearn.training import Record, fit, load_net
 
 __version__ = "0.1.0"
 
@@ -40,4 +40,5 @@ __all__ = [
     "UserError",
     "fit",
     "load",
+    "load_net",
 ]

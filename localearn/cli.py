@@ -1,17 +1,29 @@
 """What the doors share: composing a configuration, the help page, errors in a line or two, exit statuses."""
 
+import atexit
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from localearn.errors import UserError, suggestion
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
+PATHS = ("out", "dataset.path", "dataset.data_dir")
+
+# Hydra's flags that are of use here: the values that each takes, None where it takes none.
+FLAGS: dict[str, tuple[str, ...] | None] = {
+    "-m": None,
+    "--multirun": None,
+    "-c": ("job", "hydra", "all"),
+    "--cfg": ("job", "hydra", "all"),
+    "--resolve": None,
+}
 
 Door = Callable[[list[str]], int]
 
@@ -19,20 +31,84 @@ Door = Callable[[list[str]], int]
 def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
     """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = any(re.fullmatch(r"debug=(true|1|yes|on)", a, re.IGNORECASE) for a in arguments)
     try:
-        return door(arguments)
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return told(lambda: door(arguments), arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone; a second complaint would go nowhere either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with this status, as `sys.exit` does, but leave its memory to the system.
+
+    To take the modules of torch and its compiler apart takes the interpreter a second, as long as a small run.
+    """
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.exit(status)  # somebody's thread is at work, and is waited for
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
+    """Return what `work` does, or 2 after a line or two for what the user can mend; debug=true shows the traceback."""
+    try:
+        return work()
+    except UserError as error:
+        if re.fullmatch("true|1|yes|on", value_of("debug", arguments) or "", re.IGNORECASE):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def value_of(key: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of the last `key=value` among the arguments, unquoted, None where there is none."""
+    values = [value for name, equals, value in (a.partition("=") for a in arguments) if equals and name == key]
+    if not values or values[-1].lower() == "null":
+        return None
+    if not values[-1]:
+        raise UserError(f"{key}= has no value")
+    value = values[-1]
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def existing_folder(config_dir: str) -> str:
+    """Return the absolute path of --config-dir, or raise UserError if there is no such folder."""
+    if not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}: there is no such folder")
+    return str(Path(config_dir).resolve())
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
+
+    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flag, equals, value = argument.partition("=")
+        if flag not in FLAGS:
+            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
+        flags.append(flag)
+        values = FLAGS[flag]
+        if values is not None:
+            value = value if equals else rest.pop(0) if rest else ""
+            if value not in values:
+                raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
+            flags.append(value)
+    return flags + overrides
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, dict[str, str]]:
@@ -42,18 +118,14 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise UserError(f"--config-dir {config_dir}: there is no such folder")
-    search = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            config = hydra.compose("config", [*search, *overrides], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
+            config = hydra.compose("config", [*search, *map(_verbatim, overrides)], return_hydra_config=True)
+        except (*config_errors(), ValueError) as error:
             raise UserError(explain(error)) from error
     chosen = chosen_names(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
@@ -62,15 +134,41 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     return config, chosen
 
 
+def _verbatim(override: str) -> str:
+    """Quote a path, so that any character may stand in it, unless it is quoted or made from other keys."""
+    key, equals, value = override.partition("=")
+    if key not in PATHS or not value or value[0] in "'\"" or "${" in value or value == "null":
+        return override
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}{equals}'{escaped}'"
+
+
 def chosen_names(choices: Any) -> dict[str, str]:
     """Return what was chosen for algo, dataset and net, fit for a file's name."""
-    return {group: str(choices[group]).replace("/", "-") for group in ("algo", "dataset", "net")}
+    chosen = {}
+    for group in ("algo", "dataset", "net"):
+        if group not in choices:
+            raise UserError(f"{group} must be one of its choices, say {group}=NAME; --help lists them")
+        chosen[group] = str(choices[group]).replace("/", "-")
+    return chosen
+
+
+def config_errors() -> tuple[type[Exception], ...]:
+    """Return what Hydra, and what it reads yaml with, raise for a configuration that is wrong."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    return HydraException, OmegaConfBaseException, YAMLError
 
 
 def explain(error: Exception) -> str:
     """Return what was wrong with a configuration, in a line or two, with the nearest known name."""
     from hydra.errors import MissingConfigException
+    from yaml import MarkedYAMLError
 
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -78,10 +176,16 @@ def explain(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if key:
         name = key[1] or key[2]
-        return f"no key {name!r}{suggestion(name, [*GROUPS, *known_keys()])}; --help lists the groups, --cfg job the keys"
-    parse = re.search(r"Error parsing override '(.*)'", text)
-    if parse:
-        return f"cannot read {parse[1]!r}; write key=value, say epochs=5"
+        near = suggestion(name, {*GROUPS, *known_keys()} - {name})
+        return f"no key {name!r}{near}; --help lists the groups, --cfg job the keys"
+    if "Config group override must be" in text:
+        return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
+    several = re.search("Ambiguous value for argument '(.*)'", text)
+    if several:
+        return f"{several[1]} is several values; -m runs each of them, and [A,B] makes a list"
+    unread = getattr(error, "override", None)
+    if unread is not None:
+        return f"cannot read {unread!r}; write key=value, say epochs=5, and put special characters in quotes"
     return text.splitlines()[0]
 
 

@@ -5,10 +5,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from localearn import cli
 from localearn.errors import UserError, suggestion
+from localearn.jobs import Job, quoted, run_job
 from localearn.trainers.base import Stage
 
 HELP = """\
@@ -61,14 +61,6 @@ class Plan:
         return [f"algo={algo}", *shared, *(o.removeprefix(prefix) for o in self.overrides if o.startswith(prefix))]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of the plan."""
-
-    folder: Path
-    overrides: list[str]
-
-
 def main(arguments: list[str]) -> int:
     """Run the comparison and write its report; return the exit status."""
     command = "python -m localearn.compare " + " ".join(arguments)
@@ -83,7 +75,7 @@ def main(arguments: list[str]) -> int:
     worst = 0
     for number, job in enumerate(jobs, 1):
         print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
-        status = run(job, plan.config_dir)
+        status = run_job(job, plan.config_dir)
         if status > 128:
             print("the same command goes on where it stopped", file=sys.stderr)
             return status
@@ -193,34 +185,10 @@ def warm_up(plan: Plan) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         for algo in plan.algos:
-            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={scratch}/{algo}"]
+            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={quoted(Path(scratch, algo))}"]
             config, choices = cli.compose([*plan.for_algo(algo), *quiet], plan.config_dir)
             if execute(config, choices).status == "interrupted":
                 raise KeyboardInterrupt
-
-
-def run(job: Job, config_dir: str | None) -> int:
-    """Run a job, or go on with it, or leave it where it is done; return the exit status of localearn.run."""
-    from omegaconf import OmegaConf
-
-    from localearn.run import report
-    from localearn.training.experiment import execute, resumed
-    from localearn.training.folder import RunFolder
-
-    config, choices = cli.compose([*job.overrides, f"out={_quoted(job.folder)}"], config_dir)
-    folder = RunFolder(job.folder)
-    if folder.config.exists():
-        earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
-        wanted: Any = OmegaConf.to_container(config, resolve=True)
-        free = ("resume", "progress", "debug")  # what does not change a run's numbers
-        differing = [key for key in wanted if key not in free and wanted[key] != earlier.get(key)]
-        if differing:
-            raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
-        if folder.status() in ("completed", "diverged"):
-            print(f"{folder.status()} before; kept")
-            return 0
-        config, choices = resumed(str(job.folder), [])
-    return report(execute(config, choices))
 
 
 def write(plan: Plan, command: str) -> Path:
@@ -251,10 +219,6 @@ def _truth(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise UserError(f"{name} is true or false, not {text!r}")
     return text.lower() == "true"
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 if __name__ == "__main__":

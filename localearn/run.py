@@ -7,6 +7,7 @@ import time
 STARTED_S = time.perf_counter()
 
 from localearn import cli  # noqa: E402 - the clock starts before the imports do
+from localearn.errors import UserError  # noqa: E402
 from localearn.training.record import Record  # noqa: E402
 
 HELP = """\
@@ -37,12 +38,15 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP.format(choices=cli.choices_page(config_dir)), end="")
         return 0
-    if any(argument.startswith("-") for argument in arguments):
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    resume = cli.value_of("resume", arguments)
+    if flags and resume:
+        raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
+    if flags:
         return _through_hydra(arguments, config_dir)
     from localearn.training.experiment import execute, resumed
 
-    folder = next((a.split("=", 1)[1] for a in arguments if a.startswith("resume=")), None)
-    config, choices = resumed(folder, arguments) if folder else cli.compose(arguments, config_dir)
+    config, choices = resumed(resume, arguments) if resume else cli.compose(arguments, config_dir)
     return report(execute(config, choices, started_s=STARTED_S))
 
 
@@ -62,7 +66,8 @@ def report(record: Record) -> int:
     if record.status == "interrupted":
         print(f"go on with: python -m localearn.run resume={out}", file=sys.stderr)
         return 128 + int(record.diagnostics["signal"])
-    print(f"the last good checkpoint and the record are in {out}", file=sys.stderr)
+    kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
+    print(f"{kept} in {out}", file=sys.stderr)
     return 3
 
 
@@ -70,31 +75,31 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     """Let Hydra read the flags that are its own: sweeps, --cfg, --info."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
     from omegaconf import DictConfig
-    from omegaconf.errors import OmegaConfBaseException
 
-    from localearn.errors import UserError
     from localearn.training.experiment import execute
 
     worst = 0
 
     def task(config: DictConfig) -> None:
         nonlocal worst
-        status = report(execute(config, cli.chosen_names(HydraConfig.get().runtime.choices)))
+        hydra_config = HydraConfig.get()
+        print(f"[{hydra_config.job.num + 1}] {' '.join(hydra_config.overrides.task)}", flush=True)
+        status = cli.told(lambda: report(execute(config, cli.chosen_names(hydra_config.runtime.choices))), arguments)
         if status > 128:
             sys.exit(status)
         worst = max(worst, status)
 
+    arguments = cli.flags_first(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
-    extra = [] if config_dir is None else ["--config-dir", config_dir]
+    extra = [] if config_dir is None else ["--config-dir", cli.existing_folder(config_dir)]
     sys.argv = [sys.argv[0], *extra, *arguments]
     try:
         hydra.main(config_path=str(cli.CONF), config_name="config", version_base=None)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except cli.config_errors() as error:
         raise UserError(cli.explain(error)) from error
     return worst
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_door(main))
+    cli.leave(cli.run_door(main))

@@ -83,7 +83,14 @@ def test_an_unknown_rule_or_net_is_told_before_anything_runs(tmp_path):
 
 def test_a_comparison_goes_on_where_it_stopped_and_its_report_can_be_rebuilt(tmp_path, capsys):
     out = tmp_path / "c"
-    arguments = ["algos=[backprop,mono_forward]", "seeds=[0,1]", "epochs=2", "protocols=[matched]", f"out={out}", *SMALL]
+    arguments = [
+        "algos=[backprop,mono_forward]",
+        "seeds=[0,1]",
+        "epochs=2",
+        "protocols=[matched]",
+        f"out={out}",
+        *SMALL,
+    ]
     assert compare.main(list(arguments)) == 0
     for name in ("report.html", "report.md", "report.csv", "report.json"):
         assert (out / name).stat().st_size > 0

@@ -2,8 +2,8 @@
 
     python experiments/main_job/memory_depth.py
 
-Width 512, batch 4096. Counts the tensors that a step makes and the most that live at once; parameters, and gradients that
-stand already, are not among them. Writes results/main_job/memory_depth.json and .png.
+Width 512, batch 4096. Counts the tensors that a step makes and the most that live at once; parameters, and gradients
+that stand already, are not among them. Writes results/main_job/memory_depth.json and .png.
 """
 
 import json

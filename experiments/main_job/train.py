@@ -2,8 +2,8 @@
 
     python experiments/main_job/train.py [only=ROW,ROW] [seeds=0,1,2]
 
-Each row runs `python -m localearn.run` with the options below, once a seed, into results/main_job/runs/<row>-<seed>; a run
-that is there already is kept. Records stay, weights do not. The table is results/main_job/table.md.
+Each row runs `python -m localearn.run` with the options below, once a seed, into results/main_job/runs/<row>-<seed>; a
+run that is there already is kept. Records stay, weights do not. The table is results/main_job/table.md.
 """
 
 import json
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def run(row: Row, seed: int) -> None:
-    """Run a row with a seed unless its record is there; add the wall clock of the whole command to the record's folder."""
+    """Run a row with a seed unless its record is there; note the wall clock of the whole command beside it."""
     folder = RESULTS / "runs" / f"{row.name}-{seed}"
     if (folder / "wall.json").exists():
         return

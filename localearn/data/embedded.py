@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from localearn.data.splits import hold_out
+from localearn.quiet import torch_geometric
 
 DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16
 
@@ -26,9 +27,7 @@ def karate() -> dict[str, np.ndarray]:
 
     Stratified and fixed: 10 members are the test, 8 the validation and 16 the training split.
     """
-    from torch_geometric.datasets import KarateClub
-
-    club: Any = KarateClub()[0]
+    club: Any = torch_geometric("datasets").KarateClub()[0]
     labels = club.y.numpy()
     rest, test = hold_out(labels, 10, _SEED)
     train, val = hold_out(labels[rest], 8, _SEED)

@@ -14,6 +14,7 @@ from localearn.data import archive
 from localearn.data.checks import GRAPH_ARRAYS, checked_graph
 from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, downloading
 from localearn.errors import UserError
+from localearn.quiet import torch_geometric
 
 PLANETOID = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}  # our name: torch_geometric's
 
@@ -73,13 +74,11 @@ def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
 
 def _read(name: str, raw: Path) -> dict[str, np.ndarray]:
     with warnings.catch_warnings():
-        # The pickles name modules that scipy and numpy have since moved, and torch_geometric's import warns for torch.
+        # The pickles name modules that scipy and numpy have since moved.
         warnings.simplefilter("ignore")
-        from torch_geometric.io import read_planetoid_data
-
         pickled = {part: _checked(raw / f"ind.{name}.{part}") for part in _PARTS[:-1]}
         try:
-            graph: Any = read_planetoid_data(str(raw), name)
+            graph: Any = torch_geometric("io").read_planetoid_data(str(raw), name)
             listed, held = int(graph.test_mask.sum()), pickled["tx"].shape[0]
             if listed != held:
                 raise ValueError(f"test.index lists {listed} nodes and tx holds {held}")

@@ -9,6 +9,7 @@ from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Block, Net
+from localearn.quiet import torch_geometric
 
 
 class GNN(Net):
@@ -43,8 +44,7 @@ class GNN(Net):
 
 
 def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
-    import torch_geometric.nn as pyg
-
+    pyg = torch_geometric("nn")
     layer: Any = choose("conv", name, {"gcn": pyg.GCNConv, "sage": pyg.SAGEConv, "gat": pyg.GATConv})
     if name != "gat":
         return layer(n_in, n_out)

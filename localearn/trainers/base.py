@@ -61,7 +61,7 @@ class Trainer(nn.Module, ABC):
         if data is None:
             return
         if net.graph != (data.kind == "graph"):
-            have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gnn")
+            have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gcn, sage or gat")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
         if net.input_shape != tuple(data.input_shape):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"

@@ -1,5 +1,6 @@
+from localearn.training.experiment import load_net
 from localearn.training.fit import fit, train
 from localearn.training.record import Record
 from localearn.training.settings import Settings
 
-__all__ = ["Record", "Settings", "fit", "train"]
+__all__ = ["Record", "Settings", "fit", "load_net", "train"]

@@ -20,10 +20,12 @@ def select_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}") from None
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda", "mps") or (device.type != "cuda" and device.index):
         raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu")
+        raise UserError(
+            f"device={name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device=mps is not there; use device=cpu")
     return device
@@ -66,14 +68,14 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its handle is made
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def derived_seed(*parts: int) -> int:

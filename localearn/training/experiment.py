@@ -1,12 +1,12 @@
 """From a configuration to a run."""
 
 import datetime
-import inspect
+import functools
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,18 +14,44 @@ from localearn.data import Data
 from localearn.errors import UserError, suggestion
 from localearn.nets import Net
 from localearn.trainers.base import Trainer
+from localearn.training.building import (
+    CONF,
+    build_data,
+    build_net,
+    build_rule,
+    locate,
+    optimizer_factory,
+    schedule_factory,
+)
 from localearn.training.fit import train
 from localearn.training.folder import RunFolder
+from localearn.training.options import check_types
 from localearn.training.record import Record
 from localearn.training.settings import Settings
 
-CONF = Path(__file__).parent.parent / "conf"
-
 # The fields of Settings that stand under the same name at the top of the configuration.
-SHARED = (
-    "epochs batch_size eval_batch_size monitor patience min_delta restore_best clip_norm precision device seed "
-    "deterministic feature_cache_bytes log progress"
-).split()
+SHARED = [
+    "epochs",
+    "batch_size",
+    "eval_batch_size",
+    "monitor",
+    "patience",
+    "min_delta",
+    "restore_best",
+    "clip_norm",
+    "precision",
+    "device",
+    "seed",
+    "deterministic",
+    "feature_cache_bytes",
+    "log",
+    "progress",
+]
+GROUPS = ("algo", "dataset", "net", "optim", "schedule")
+
+_TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
+_ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
+_WITH_RESUME = ("progress", "debug")  # what may differ in a run that goes on, for it changes no number
 
 
 def execute(config: Any, choices: dict[str, str], *, started_s: float | None = None) -> Record:
@@ -37,130 +63,149 @@ def execute(config: Any, choices: dict[str, str], *, started_s: float | None = N
     from omegaconf import OmegaConf
 
     started_s = time.perf_counter() if started_s is None else started_s
-    data, trainer, settings = build(config, choices)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain = _resolved(config)
+    data, trainer, settings = _build(plain, choices)
     plain |= {"out": str(settings.out), "choices": choices}
     labels = {
         "algo": choices["algo"],
         "dataset": choices["dataset"],
         "net": choices["net"],
-        "protocol": config.protocol,
+        "protocol": plain["protocol"],
         "config": plain,
         "setup_s": time.perf_counter() - started_s,
     }
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
-    return train(trainer, data, settings, labels, resume=config.resume is not None, config=saved)
+    return train(trainer, data, settings, labels, resume=plain["resume"] is not None, config=saved)
 
 
 def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:
-    """Return the data, the rule on its net and the settings that a configuration describes."""
-    data = _instantiate(config.dataset, "dataset")
-    torch.manual_seed(config.seed)
-    net = _instantiate(config.net, "net", input_shape=tuple(data.input_shape), classes=data.classes)
-    if not isinstance(net, Net):
-        raise UserError(f"net._target_={config.net._target_} gives a {type(net).__name__}, not a localearn.Net")
-    trainer = build_rule(config.algo, net, choices["algo"])
-    values = {name: config[name] for name in SHARED}
-    out = config.resume or config.out or _default_out(config, choices)
-    settings = Settings(
-        **values,
-        optim=_instantiate(config.optim, "optim"),
-        schedule=_instantiate(config.schedule, "schedule"),
-        energy=config.energy.enabled,
-        country=config.energy.country,
-        idle_s=config.energy.idle_s,
-        out=Path(out),
-    )
-    return data, trainer, settings
+    """Return the data, the rule on its net and the settings that a configuration describes.
 
-
-def build_rule(options: Any, net: Net, choice: str) -> Trainer:
-    """Build the rule that `algo` describes on a net.
-
-    Where the user has set another `_target_`, the options that the chosen file gave to the rule it was written for are
-    left out unless the user's rule has them too.
+    Raises UserError for a key that is missing, unknown, of the wrong type or out of its range.
     """
-    from hydra.errors import HydraException
-    from hydra.utils import get_class
-
-    target = options._target_
-    try:
-        rule = get_class(target)
-    except (HydraException, ImportError, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"algo._target_={target} cannot be imported: {reason}") from error
-    if not issubclass(rule, Trainer):
-        raise UserError(f"algo._target_={target} is no localearn.Trainer; subclass it, or one of its families")
-    accepted = inspect.signature(rule).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-    given = {str(name): value for name, value in options.items() if name != "_target_"}
-    foreign = [name for name in given if name not in accepted and not takes_any]
-    if foreign and target == default_target(choice):
-        known = [name for name in accepted if name != "net"]
-        raise UserError(f"{choice} has no option {foreign[0]!r}{suggestion(foreign[0], known)}")
-    return rule(net, **{name: value for name, value in given.items() if name not in foreign})
-
-
-def default_target(choice: str) -> str | None:
-    """Return the `_target_` in the configuration file of that algorithm, None if it is not one of ours."""
-    from omegaconf import OmegaConf
-
-    path = CONF / "algo" / f"{choice}.yaml"
-    return OmegaConf.load(path).algo._target_ if path.exists() else None
-
-
-def load_net(folder: str | Path) -> Net:
-    """Return the trained net of a run's folder, in evaluation mode, without its trainer or its data."""
-    from hydra.utils import instantiate
-    from safetensors import safe_open
-
-    path = RunFolder(Path(folder)).net
-    if not path.exists():
-        raise UserError(f"{path} is not there; a run writes it when it is completed")
-    with safe_open(path, framework="pt") as file:
-        described = json.loads((file.metadata() or {}).get("localearn", "{}"))
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
-    if not described.get("net"):
-        raise UserError(f"{path} was trained from Python and does not say how its net was built; load its tensors there")
-    net = instantiate(described["net"], input_shape=tuple(described["input_shape"]), classes=described["classes"])
-    net.load_state_dict(weights)
-    return net.eval()
+    return _build(_resolved(config), choices)
 
 
 def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
     """Return the configuration and the choices of the run in a folder, to go on with it."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    others = [o for o in overrides if o.split("=")[0] not in ("resume", "debug", "progress")]
+    given = [o for o in overrides if o.partition("=")[0] != "resume"]
+    others = [o for o in given if o.partition("=")[0] not in _WITH_RESUME]
     if others:
         raise UserError(f"resume= goes on with the run's own configuration; leave out {' '.join(others)}")
-    run = RunFolder(Path(folder))
+    run = RunFolder(Path(folder).expanduser())
     run.open()
-    config = OmegaConf.load(run.config)
-    choices = dict(config.pop("choices"))
-    config.resume = folder
+    try:
+        config: Any = OmegaConf.load(run.config)
+        choices = dict(config.pop("choices"))
+        config.merge_with_dotlist(given)
+        config.resume = folder
+    except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"resume={folder}: {run.config} is no configuration of localearn.run; a run that was started from Python "
+            "goes on there, with fit(resume=True)"
+        ) from error
     return config, choices
 
 
-def _instantiate(options: Any, what: str, **extra: Any) -> Any:
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+def load_net(folder: str | Path) -> Net:
+    """Return the trained net of a run's folder, in evaluation mode, without its trainer or its data.
+
+    Raises UserError where there is none, or none that says how it was built; no class but a Net is ever called.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = RunFolder(Path(folder)).net
+    if not path.exists():
+        raise UserError(f"{path} is not there; a run writes it when it is completed")
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {}).get("localearn", "{}"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+    options = described.get("net")
+    if not options:
+        raise UserError(
+            f"{path} was trained from Python and does not say how its net was built; load its tensors there"
+        )
+    target = locate("net._target_", options.get("_target_"))
+    if not (isinstance(target, type) and issubclass(target, Net)) or "_target_" in json.dumps(list(options.values())):
+        raise UserError(f"{path}: its net is built by more than a localearn.Net; build it and load the tensors into it")
+    net = build_net(options, tuple(described["input_shape"]), described["classes"])
+    net.load_state_dict(weights)
+    return net.eval()
+
+
+def _build(plain: dict[str, Any], choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:
+    settings = _settings(plain, choices)  # first, for a wrong number is told sooner than data are read
+    data = build_data(plain["dataset"])
+    torch.manual_seed(settings.seed)
+    net = build_net(plain["net"], tuple(data.input_shape), data.classes)
+    trainer = build_rule(plain["algo"], net, choices["algo"])
+    return data, trainer, settings
+
+
+def _resolved(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain values, its keys being those of config.yaml, no more and no fewer."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return instantiate(options, **extra)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(cause, TypeError | ValueError | ImportError) or cause is None:
-            reason = str(cause or error).splitlines()[0]
-            raise UserError(f"{what} cannot be built from its options: {reason}") from error
-        raise
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
+    known, of_energy = _shipped_keys()
+    _check_keys(plain, known)
+    if not isinstance(plain["energy"], dict):
+        raise UserError(f"energy must be a group of {', '.join(of_energy)}, not {plain['energy']!r}")
+    _check_keys(plain["energy"], of_energy, prefix="energy.")
+    for group in GROUPS:
+        if not isinstance(plain[group], dict):
+            raise UserError(f"{group} must be chosen, say {group}=NAME; --help lists the names")
+    check_types({name: plain[name] for name in _TYPES}, _TYPES)
+    check_types(plain["energy"], _ENERGY_TYPES, prefix="energy.")
+    return plain
 
 
-def _default_out(config: Any, choices: dict[str, str]) -> Path:
+@functools.cache
+def _shipped_keys() -> tuple[list[str], list[str]]:
+    """Return the keys of config.yaml, with the groups that it chooses from, and those of its `energy`."""
+    from omegaconf import OmegaConf
+
+    shipped: Any = OmegaConf.load(CONF / "config.yaml")
+    known = [str(key) for key in shipped if key not in ("defaults", "hydra")]
+    return [*known, *GROUPS], [str(key) for key in shipped.energy]
+
+
+def _check_keys(values: dict[str, Any], known: Sequence[str], prefix: str = "") -> None:
+    for key in values:
+        if key not in known:
+            raise UserError(f"no key {prefix + str(key)!r}{suggestion(str(key), known)}; --cfg job shows the keys")
+    for key in known:
+        if key not in values:
+            raise UserError(f"the configuration has no {prefix + key!r}, which every run needs")
+
+
+def _settings(plain: dict[str, Any], choices: dict[str, str]) -> Settings:
+    energy = plain["energy"]
+    return Settings(
+        **{name: plain[name] for name in SHARED},
+        optim=optimizer_factory(plain["optim"]),
+        schedule=schedule_factory(plain["schedule"]),
+        energy=energy["enabled"],
+        country=energy["country"],
+        idle_s=energy["idle_s"],
+        out=Path(str(plain["resume"] or plain["out"] or _default_out(plain["seed"], choices))).expanduser(),
+    )
+
+
+def _default_out(seed: int, choices: dict[str, str]) -> Path:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{config.seed}"
+    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}"
     out = Path("runs") / name
     again = 1
     while out.exists():

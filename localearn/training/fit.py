@@ -3,11 +3,12 @@
 import contextlib
 import datetime
 import json
+import signal
 import time
-from dataclasses import fields
 from typing import Any
 
 import torch
+from torch import nn
 
 from localearn.data import Data
 from localearn.energy import Meter
@@ -17,17 +18,22 @@ from localearn.training.device import describe_device, deterministic_algorithms,
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
 from localearn.training.loop import Diverged, Interrupted, Loop
+from localearn.training.memory import full_memory_told
+from localearn.training.optimization import check_optimization
 from localearn.training.progress import Progress, Several, make_progress
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
+
+# What must not change where a run goes on: its checkpoint means nothing otherwise.
+_IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
 def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -> Record:
     """Train a rule on data and return the record of the run; the options are the fields of `Settings`.
 
-    The trainer and the data end on the settings' device; the trained net is `trainer.net`. resume: go on with the run in
-    `out`, the trainer being built as it was then. Raises UserError for options that are wrong or do not go together,
-    and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
+    The trainer and the data end on the settings' device; the trained net is `trainer.net`. resume: go on with the run
+    in `out`, the trainer being built as it was then. Raises UserError for options that are wrong or do not go
+    together, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
     """
     settings = Settings.of(**options)
     record = train(trainer, data, settings, resume=resume)
@@ -50,27 +56,32 @@ def train(
     labels: fields of the record that the caller knows (algo, net, config, ...). config: what stands in config.yaml.
     """
     started_s = time.perf_counter()
+    labels = {"config": settings.plain()} | (labels or {})
     device = select_device(settings.device)
     type(trainer).supports(trainer.net, data)
-    _check_optimizer(settings)
-    folder = None if settings.out is None else RunFolder(settings.out)
-    if folder and not resume:
-        folder.create()
-        folder.write_text(folder.config, config or _described(settings))
-    record = _new_record(trainer, data, settings, device, labels or {})
-    meter = Meter(
-        device, country=settings.country, sources="auto" if settings.energy else "none", idle_s=settings.idle_s
-    )
-    progress = _progress(settings)
-    with deterministic_algorithms(settings.deterministic), Interrupt() as interrupt, contextlib.ExitStack() as cleanup:
+    _check_rows(trainer, data, settings)
+    folder = _folder(settings, resume)
+    sources = "auto" if settings.energy else "none"
+    meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
+    with contextlib.ExitStack() as cleanup:
         cleanup.callback(meter.close)
+        meter.open()  # first, for a slow source starts on a thread, beside what follows
+        check_optimization(settings.optim, settings.schedule, device)
+        progress = _progress(settings)
         cleanup.callback(progress.close)
+        if folder and not resume:
+            folder.create()
+            folder.write_text(folder.config, config or _described(settings))
+        record = _new_record(trainer, data, settings, device, labels)
+        cleanup.enter_context(deterministic_algorithms(settings.deterministic))
+        interrupt = cleanup.enter_context(Interrupt())
+        cleanup.enter_context(full_memory_told(f"batch_size={settings.batch_size}"))
         trainer.to(device)
         loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder)
-        if resume and folder:
-            _resume(loop, folder, record, device)
-        meter.open()
-        record.setup_s = (labels or {}).get("setup_s", 0.0) + time.perf_counter() - started_s
+        if folder and resume:
+            _resume(loop, folder, record)
+        record.setup_s += labels.get("setup_s", 0.0) + time.perf_counter() - started_s
+        loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")}
         try:
             _run(loop, interrupt, record)
         finally:
@@ -78,19 +89,30 @@ def train(
             meter.close()
             _finish(record, loop, meter)
             if folder:
-                folder.write_text(folder.record, record.to_json())
-        if folder and record.status == "completed":
-            folder.save_net(trainer.net, _metadata(trainer, record))
+                _leave(folder, record)
     return record
 
 
-def _check_optimizer(settings: Settings) -> None:
-    try:
-        optimizer = settings.optim([torch.nn.Parameter(torch.zeros(1))])
-        if settings.schedule:
-            settings.schedule(optimizer)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optim or schedule: {error}") from error
+def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
+    rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
+    if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
+        raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")
+
+
+def _folder(settings: Settings, resume: bool) -> RunFolder | None:
+    if settings.out is None:
+        if resume:
+            raise UserError("resume=True needs out=, the folder of the run to go on with")
+        return None
+    folder = RunFolder(settings.out)
+    if resume:
+        folder.open()
+    return folder
+
+
+def _described(settings: Settings) -> str:
+    # JSON's values are YAML's too.
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.plain().items())
 
 
 def _progress(settings: Settings) -> Progress:
@@ -102,29 +124,27 @@ def _progress(settings: Settings) -> Progress:
     return Several(shown, TensorBoard(settings.out))
 
 
-def _described(settings: Settings) -> str:
-    return "".join(f"{f.name}: {getattr(settings, f.name)!r}\n" for f in fields(settings))
-
-
 def _run(loop: Loop, interrupt: Interrupt, record: Record) -> None:
+    """Train and evaluate; say in the record how it ended."""
     try:
         loop.run(interrupt)
-        for split in ("val", "test"):
-            result = loop.evaluate(split)
-            setattr(record, f"{split}_accuracy", result["accuracy"])
-        record.test_loss = result["loss"]
+        record.val_accuracy = loop.evaluate("val")["accuracy"]
+        test = loop.evaluate("test")
+        record.test_accuracy, record.test_loss = test["accuracy"], test["loss"]
+        if loop.folder:
+            loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         record.status = "completed"
     except Interrupted as interrupted:
         record.status, record.error = "interrupted", str(interrupted)
         record.diagnostics["signal"] = interrupted.signum
+    except KeyboardInterrupt:  # a second signal, which did not wait for the batch to end
+        record.status, record.error = "interrupted", "interrupted at once, after the last checkpoint"
+        record.diagnostics["signal"] = interrupt.signum or int(signal.SIGINT)
     except Diverged as diverged:
         record.status, record.error = "diverged", str(diverged)
-    except torch.OutOfMemoryError as error:
-        record.status, record.error = "failed", "out of memory"
-        size = loop.settings.batch_size
-        raise UserError(f"the device's memory is full at batch_size={size}; try a smaller one or net") from error
     except BaseException as error:
-        record.status, record.error = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+        record.status = "failed"
+        record.error = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise
 
 
@@ -151,21 +171,29 @@ def _new_record(
         started=_now(),
     )
     for name, value in labels.items():
-        setattr(record, name, value)
+        if name != "setup_s":
+            setattr(record, name, value)
     return record
 
 
-def _resume(loop: Loop, folder: RunFolder, record: Record, device: torch.device) -> None:
-    folder.open()
-    state = folder.load_checkpoint(device)
-    if state is None:  # stopped before its first epoch was over: begin again
+def _resume(loop: Loop, folder: RunFolder, record: Record) -> None:
+    """Put the loop and the record where the last checkpoint left them; where there is none the run begins again."""
+    state = folder.load_checkpoint(loop.device)
+    if state is None:
+        folder.write_metrics([])
         return
-    loop.load(state)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        earlier = json.loads(folder.record.read_text())
-        record.started, record.seams = earlier["started"], earlier["seams"]
+    try:
+        session = state["session"]
+        changed = [name for name in _IDENTITY if session[name] != getattr(record, name)]
+        if changed:
+            raise UserError(f"resume={folder.path}: that run had another {', '.join(changed)}; give them as they were")
+        loop.load(state)
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder.checkpoint} is not of this rule on this net: {str(error).splitlines()[0]}") from error
+    record.started, record.setup_s = session["started"], session["setup_s"]
     position = loop.position
-    record.seams.append({"resumed": _now(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch})
+    seam = {"resumed": _now(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch}
+    record.seams = [*session["seams"], seam]
 
 
 def _finish(record: Record, loop: Loop, meter: Meter) -> None:
@@ -187,10 +215,16 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
         record.val_accuracy = loop.history[-1]["val_accuracy"]
 
 
+def _leave(folder: RunFolder, record: Record) -> None:
+    """Write run.json. Where the run failed already, say of a full disk, that error is the one to tell."""
+    with contextlib.suppress(*[UserError] if record.status == "failed" else []):
+        folder.write_text(folder.record, record.to_json())
+
+
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
-    return {"format": "pt", "localearn": json.dumps(values)}
+    return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
 
 
 def _now() -> str:

@@ -14,7 +14,7 @@ from localearn.errors import UserError
 
 
 class RunFolder:
-    """Reads and writes a run's files, each atomically: a reader, or a run resumed after a SIGKILL, sees a whole file."""
+    """Reads and writes a run's files, each atomically: a reader, or a run resumed after SIGKILL, sees a whole file."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -26,10 +26,11 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder for a new run; raise UserError if it holds one already or cannot be written."""
-        if self.record.exists() or self.checkpoint.exists():
-            status = self.status()
-            hint = "give another out=" if status == "completed" else f"go on with resume={self.path}, or give another out="
-            raise UserError(f"{self.path} already holds a run ({status}), and a run is never overwritten; {hint}")
+        if self._exists(self.record) or self._exists(self.checkpoint):
+            raise UserError(
+                f"{self.path} already holds a run ({self.status()}), and none is ever overwritten; give another out=, "
+                f"or go on with one that is not completed by resume={self.path}"
+            )
         with self._writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".probe"
@@ -38,7 +39,7 @@ class RunFolder:
 
     def open(self) -> None:
         """Check that the folder holds a run to go on with; raise UserError if not."""
-        if not self.path.is_dir():
+        if not self._exists(self.path) or not self.path.is_dir():
             raise UserError(f"resume={self.path}: there is no such folder")
         if self.status() == "completed":
             raise UserError(f"resume={self.path}: that run is completed; start a new one with another out=")
@@ -58,20 +59,21 @@ class RunFolder:
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Write metrics.jsonl, a line for each epoch."""
-        self.write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
+        self.write_text(self.metrics, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append an epoch's line to metrics.jsonl."""
         with self._writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write checkpoint.pt atomically: tensors and plain values only."""
-        with self._replacing(self.checkpoint) as temporary:
+        with self._replacing(self.checkpoint) as temporary, temporary.open("wb") as file:
             try:
-                torch.save(state, temporary)
-            except RuntimeError as error:  # torch's archive writer turns a full disk into one
-                raise OSError(str(error).splitlines()[0]) from error
+                torch.save(state, file)
+            except RuntimeError as error:  # what torch's archive writer makes of a full disk
+                cause = error.__context__
+                raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """Return what `save_checkpoint` wrote, or None where there is none; without unpickling code."""
@@ -80,15 +82,17 @@ class RunFolder:
         try:
             return torch.load(self.checkpoint, map_location=device, weights_only=True)
         except Exception as error:  # torch.load has no one type for a file that is not a checkpoint
-            raise UserError(f"{self.checkpoint} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"{self.checkpoint} cannot be read as a checkpoint: {str(error).splitlines()[0]}"
+            ) from error
 
     def save_net(self, net: nn.Module, metadata: dict[str, str]) -> None:
         """Write the trained net's weights as net.safetensors."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
         with self._replacing(self.net) as temporary:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-            save_file(tensors, temporary, metadata=metadata)
+            temporary.write_bytes(save(tensors, metadata=metadata))
 
     @contextlib.contextmanager
     def _replacing(self, path: Path) -> Iterator[Path]:
@@ -100,12 +104,20 @@ class RunFolder:
                     os.fsync(file.fileno())
                 temporary.replace(path)
             finally:
-                temporary.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it is not there, or its folder has gone
+                    temporary.unlink()
+
+    def _exists(self, path: Path) -> bool:
+        with self._writing(path):  # a name too long, or a folder that may not be looked into
+            return path.exists()
 
     @contextlib.contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            kept = "; the last checkpoint is kept" if self.checkpoint.exists() else ""
+            kept = ""
+            with contextlib.suppress(OSError):
+                if self.checkpoint.exists():
+                    kept = f"; the last checkpoint is kept, go on with resume={self.path}"
             raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error

@@ -7,24 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from localearn.data import Batch, Data
+from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
+from localearn.trainers.base import Stage, Trainer
 from localearn.training.device import autocast, derived_seed, random_state, set_random_state
 from localearn.training.early_stopping import EarlyStopping
 from localearn.training.evaluate import evaluate
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
+from localearn.training.optimization import step_schedule
 from localearn.training.progress import Progress
 from localearn.training.settings import Settings
-from localearn.trainers.base import Stage, Trainer
 
 
-class Diverged(Exception):  # noqa: N818 - a way for a run to end, not a fault of the program
+class Diverged(Exception):
     """A loss was not finite."""
 
 
-class Interrupted(Exception):  # noqa: N818 - likewise
+class Interrupted(Exception):
     """A signal ended the run; `signum` says which."""
 
     def __init__(self, signum: int):
@@ -68,27 +69,29 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.best_epochs: list[int] = []
         self.peak_memory: dict[str, int | None] = {}
+        self.session: dict[str, Any] = {}  # plain values that a checkpoint keeps for the record
+        self._memory = PeakMemory(device)
         self._sums: dict[str, Tensor] = {}
         self._rows_seen = 0
         self._resumed: dict[str, Any] | None = None
 
     def run(self, interrupt: Interrupt) -> None:
         """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, and `Diverged`."""
-        memory = PeakMemory(self.device)
         try:
             for index in range(self.position.stage, len(self.stages)):
                 self._stage(index, interrupt)
         finally:
-            now = memory.read()
-            self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
+            self._note_memory()
 
-    def evaluate(self, split: str) -> dict[str, float]:
+    def evaluate(self, split: Split) -> dict[str, float]:
         """Return loss and accuracy of the whole trained net over a split."""
         self.trainer.eval()
         with self.meter.window("eval"):
-            return evaluate(
-                self.trainer.scores, self.data, split, self.settings.eval_batch_size, self.autocast  # pyright: ignore
-            )
+            return evaluate(self.trainer.scores, self.data, split, self.settings.eval_batch_size, self.autocast)
+
+    def _note_memory(self) -> None:
+        now = self._memory.read()
+        self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
 
     def _stage(self, index: int, interrupt: Interrupt) -> None:
         stage, settings = self.stages[index], self.settings
@@ -116,7 +119,7 @@ class Loop:
                 raise Interrupted(interrupt.signum)
             line = self._close_epoch(index, data, cached, rate)
             if schedule:
-                _step_schedule(schedule, line)
+                step_schedule(schedule, line)
             stopping.update(line, self.position.epoch, self.trainer)
             self._save(parts)
             self.progress.epoch(line)
@@ -130,12 +133,14 @@ class Loop:
         if stage.start == 0 or stage.one_pass or self.data.augmented:
             return self.data, False
         width = math.prod(self.trainer.net.shapes[stage.start - 1])
-        rows = self.data.sizes["train"] + self.data.sizes["val"]
+        if self.data.kind == "graph":  # of which all nodes are kept, the unlabelled ones too
+            rows = len(next(iter(self.data.batches("val", 1))).x)
+        else:
+            rows = self.data.sizes["train"] + self.data.sizes["val"]
         if 4 * width * rows > self.settings.feature_cache_bytes:
             return self.data, False
         self.trainer.eval()
-        features = torch.no_grad()(self.trainer.stage_input)
-        return self.data.features(f"stage-{index}", features, self.settings.eval_batch_size), True
+        return self.data.features(f"stage-{index}", self._frozen_blocks, self.settings.eval_batch_size), True
 
     def _epoch(
         self, stage: Stage, data: Data, cached: bool, optimizer: torch.optim.Optimizer | None, interrupt: Interrupt
@@ -152,7 +157,7 @@ class Loop:
         self._resumed = None
         for batch in batches:
             if stage.start and not cached:
-                batch = self._through_frozen_blocks(batch)
+                batch = replace(batch, x=self._frozen_blocks(batch.x, *batch.context))
             if optimizer:
                 self._step(batch, stage, optimizer)
             else:
@@ -161,16 +166,18 @@ class Loop:
             self.progress.batch()
             if interrupt.signum is not None:
                 self._order_state = order.get_state()
-                return
+                if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
+                    return
         if not optimizer:
             with torch.no_grad():
                 self._count(self.trainer.solve(), self._rows_seen)
         position.batch = 0
 
     @torch.no_grad()
-    def _through_frozen_blocks(self, batch: Batch) -> Batch:
+    def _frozen_blocks(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the stage's input; its precomputed features and those of a batch are made alike."""
         with self.autocast:
-            return replace(batch, x=self.trainer.stage_input(batch.x, *batch.context))
+            return self.trainer.stage_input(x, *context)
 
     def _step(self, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -220,7 +227,7 @@ class Loop:
             "train_s": train_s,
             "train_j": self.meter.energy_j("train"),
             "samples_per_s": self._rows_seen / seconds,
-            **means,
+            **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
         self._sums, self._rows_seen = {}, 0
         self.history.append(line)
@@ -232,6 +239,7 @@ class Loop:
     def _save(self, parts: dict[str, Any]) -> None:
         if self.folder is None:
             return
+        self._note_memory()
         with self.meter.window("checkpoint"):
             middle = {}
             if self.position.batch:
@@ -247,6 +255,7 @@ class Loop:
                 "middle": middle,
                 "peak_memory": self.peak_memory,
                 "meter": self.meter.state(),
+                "session": self.session,
             }
             self.folder.save_checkpoint(state)
             if not self.position.batch:
@@ -271,13 +280,6 @@ class Loop:
             part.load_state_dict(self._resumed["parts"][name])
         if not self.position.batch:
             self._resumed = None
-
-
-def _step_schedule(schedule: Any, line: dict[str, Any]) -> None:
-    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        schedule.step(line["val_loss"])
-    else:
-        schedule.step()
 
 
 def _largest(*values: int | None) -> int | None:

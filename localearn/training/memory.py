@@ -1,4 +1,4 @@
-"""Peak memory: the allocator's on a GPU, the process's elsewhere, and the live tensors' where activations are counted."""
+"""Peak memory: the allocator's on a GPU, the process's elsewhere, the live tensors' where activations are counted."""
 
 import contextlib
 import weakref
@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from localearn.errors import UserError
 
 
 class PeakMemory:
@@ -40,6 +42,18 @@ def _resident_high_water_mark() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+@contextlib.contextmanager
+def full_memory_told(asked: str) -> Iterator[None]:
+    """Turn running out of memory inside into a UserError that names what was asked for."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not full:
+            raise
+        raise UserError(f"the memory is full at {asked}; try a smaller one, or a smaller net") from error
 
 
 class _LiveTensors(TorchDispatchMode):

@@ -91,7 +91,7 @@ class Bar:
     def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
         """Begin a new bar."""
         self._batches, self._epochs = batches, epochs
-        fields = {"stage": stage, "epoch": f"{done}/{epochs}", "figures": ""}
+        fields: dict[str, Any] = {"stage": stage, "epoch": f"{done}/{epochs}", "figures": ""}
         self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
         self._bar.start()
 

@@ -1,6 +1,7 @@
 """What a run leaves behind."""
 
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -63,11 +64,21 @@ class Record:
 
     def to_json(self) -> str:
         """Return run.json's text."""
-        values = {name: value for name, value in asdict(self).items() if name != "history"}
+        values = {name: _finite(value) for name, value in asdict(self).items() if name != "history"}
         return json.dumps(values, indent=2, allow_nan=False, default=str) + "\n"
 
     def __str__(self) -> str:
-        shown = ("status", "algo", "dataset", "net", "test_accuracy", "val_accuracy", "passes", "train_s", "samples_per_s")
+        shown = (
+            "status",
+            "algo",
+            "dataset",
+            "net",
+            "test_accuracy",
+            "val_accuracy",
+            "passes",
+            "train_s",
+            "samples_per_s",
+        )
         parts = [f"{name}={_short(getattr(self, name))}" for name in shown if getattr(self, name) not in (None, "")]
         if self.energy.get("train_j") is not None:
             parts.append(f"train_j={_short(self.energy['train_j'])} ({self.energy['label']})")
@@ -79,6 +90,15 @@ class Record:
         return [f.name for f in fields(cls) if f.name != "history"]
 
 
+def _finite(value: Any) -> Any:
+    """Return the value with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -86,7 +106,16 @@ def _short(value: Any) -> str:
 def versions() -> dict[str, str]:
     """Return the versions of what a run's numbers depend on."""
     found = {"python": platform.python_version()}
-    packages = ("localearn", "torch", "numpy", "torchvision", "torch-geometric", "codecarbon", "nvidia-ml-py", "hydra-core")
+    packages = (
+        "localearn",
+        "torch",
+        "numpy",
+        "torchvision",
+        "torch-geometric",
+        "codecarbon",
+        "nvidia-ml-py",
+        "hydra-core",
+    )
     for package in packages:
         try:
             found[package] = version(package)

@@ -4,24 +4,39 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from localearn.errors import UserError, suggestion
+from localearn.training.options import annotations, check_types
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
 
+_PLAIN = bool | int | float | str | None
+_LEAST = {
+    "epochs": 1,
+    "batch_size": 1,
+    "eval_batch_size": 1,
+    "patience": 1,
+    "feature_cache_bytes": 0,
+    "min_delta": 0,
+    "idle_s": 0,
+}
+
+
+_ADAM = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
+
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of `fit`.
+    """The options of `fit`. Raises UserError for a value of the wrong type or out of its range.
 
     epochs: passes over the training split, at most, for each stage. batch_size: rows a step; a graph is one batch.
     eval_batch_size: rows a step where nothing is learned.
-    optim: a torch.optim class with its options bound; one is built for each stage. Fused where torch can.
+    optim: a torch.optim class with its options bound; one is built for each stage.
     schedule: a torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None keeps the rate.
     monitor: "val_accuracy" or "val_loss"; patience: epochs without an improvement of more than min_delta, after which
     a stage stops (None: never); restore_best: whether a stage ends with its best epoch's weights or its last one's.
@@ -37,14 +52,14 @@ class Settings:
     epochs: int = 10
     batch_size: int = 128
     eval_batch_size: int = 1024
-    optim: OptimizerFactory = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
+    optim: OptimizerFactory = _ADAM
     schedule: ScheduleFactory | None = None
-    monitor: str = "val_accuracy"
+    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     patience: int | None = None
     min_delta: float = 1e-4
     restore_best: bool = True
     clip_norm: float | None = None
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
     seed: int = 0
     deterministic: bool = False
@@ -53,25 +68,15 @@ class Settings:
     country: str | None = None
     idle_s: float = 0.3
     out: Path | None = None
-    log: str = "none"
+    log: Literal["none", "tensorboard"] = "none"
     progress: bool = False
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1, "eval_batch_size": 1, "feature_cache_bytes": 0, "min_delta": 0, "idle_s": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"{name} must be {bound} or more, not {getattr(self, name)}")
-        for name, choices in {
-            "monitor": ("val_accuracy", "val_loss"),
-            "precision": ("fp32", "bf16"),
-            "log": ("none", "tensorboard"),
-        }.items():
+        check_types(vars(self), annotations(type(self)))
+        for name, bound in _LEAST.items():
             value = getattr(self, name)
-            if value not in choices:
-                near = suggestion(str(value), choices)
-                raise UserError(f"{name} is {' or '.join(choices)}, not {value!r}{near}")
-        if self.patience is not None and self.patience < 1:
-            raise UserError(f"patience must be 1 or more, or null for no early stopping, not {self.patience}")
+            if value is not None and value < bound:
+                raise UserError(f"{name} must be {bound} or more, not {value}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
         if not 0 <= self.seed < 2**63:
@@ -85,3 +90,7 @@ class Settings:
             if name not in known:
                 raise UserError(f"fit has no option {name!r}{suggestion(name, known)}")
         return cls(**options)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the options as plain values for a record; what is none, such as a class, in words."""
+        return {name: value if isinstance(value, _PLAIN) else str(value) for name, value in vars(self).items()}

@@ -5,7 +5,7 @@ from localearn.errors import UserError
 
 
 class TensorBoard:
-    """Writes each epoch's figures as TensorBoard events into the run's folder, over passes (see `progress.Progress`)."""
+    """Writes each epoch's figures as TensorBoard events into the run's folder, over passes (a `progress.Progress`)."""
 
     def __init__(self, folder: Path | None):
         if folder is None:
@@ -14,22 +14,23 @@ class TensorBoard:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
             raise UserError("log=tensorboard needs the package: pip install tensorboard") from None
-        self._open = lambda purge: SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._folder, self._writer_class = folder / "tensorboard", SummaryWriter
         self._writer: Any = None
 
     def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
-        """Open the events file at the first stage; what an earlier part wrote past its checkpoint is dropped."""
-        if self._writer is None:
-            self._writer = self._open(done + 1 if done else None)
+        """Write nothing."""
 
     def batch(self) -> None:
         """Write nothing."""
 
     def epoch(self, line: dict[str, Any]) -> None:
-        """Write the epoch's figures at its number of passes."""
+        """Write the epoch's figures at its number of passes; what an earlier part wrote from there on is dropped."""
+        passes = int(line["passes"])
+        if self._writer is None:
+            self._writer = self._writer_class(str(self._folder), purge_step=passes if passes > 1 else None)
         for name, value in line.items():
             if isinstance(value, float) and name != "passes":
-                self._writer.add_scalar(name, value, int(line["passes"]))
+                self._writer.add_scalar(name, value, passes)
 
     def close(self) -> None:
         """Flush and close the events file."""

@@ -32,15 +32,15 @@ class EstimatorTrainer(Trainer):
             buffer.copy_(buffers[name])
 
     @contextmanager
-    def float32_normalisation(self) -> Iterator[None]:
-        """Normalise in float32 under autocast.
+    def full_precision_normalisation(self) -> Iterator[None]:
+        """Normalise in the parameters' own precision for the while, whatever autocast says.
 
         The forward-mode derivative of a normalisation of bfloat16 values is float32, which the next convolution refuses
         beside its bfloat16 input; from float32 values autocast casts both alike.
         """
-        autocast = torch.is_autocast_enabled(next(self.net.parameters()).device.type)
-        layers = [m for m in self.net.modules() if isinstance(m, NORMALISATIONS)] if autocast else []
-        hooks = [m.register_forward_pre_hook(lambda _, args: (args[0].float(), *args[1:])) for m in layers]
+        dtype = next(self.net.parameters()).dtype
+        layers = [m for m in self.net.modules() if isinstance(m, NORMALISATIONS)]
+        hooks = [m.register_forward_pre_hook(lambda _, args: (args[0].to(dtype), *args[1:])) for m in layers]
         try:
             yield
         finally:

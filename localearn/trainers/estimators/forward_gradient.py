@@ -49,7 +49,7 @@ class ForwardGradient(EstimatorTrainer):
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the estimate; return the loss."""
-        with self.float32_normalisation():
+        with self.full_precision_normalisation():
             return {"loss": self._in_weights(batch) if self.space == "weight" else self._in_activities(batch)}
 
     def _in_weights(self, batch: Batch) -> Tensor:

@@ -38,7 +38,7 @@ class LocalTrainer(Trainer):
         A rule whose blocks have heads of their own adds theirs.
         """
         readout = list(self.net.readout.parameters()) if k == self.net.depth - 1 else []
-        return [p for p in (*self.net.blocks[k].parameters(), *readout) if p.requires_grad]
+        return [*self.net.block(k).parameters(), *readout]
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return (N, C) scores from h_start, predicting with blocks start..stop-1 alone.

@@ -1,0 +1,50 @@
+"""Runs that a larger piece of work is made of: run once, gone on with where they stopped, kept where they are done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localearn import cli
+from localearn.errors import UserError
+
+FREE = ("resume", "progress", "debug")  # keys that do not change a run's numbers
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its folder, and the overrides of localearn.run that make it."""
+
+    folder: Path
+    overrides: Sequence[str]
+
+
+def run_job(job: Job, config_dir: str | None = None) -> int:
+    """Run a job, or go on with it, or leave it where it is done; return the exit status of localearn.run.
+
+    Raises UserError if the folder holds a run of another configuration.
+    """
+    from omegaconf import OmegaConf
+
+    from localearn.run import report
+    from localearn.training.experiment import execute, resumed
+    from localearn.training.folder import RunFolder
+
+    config, choices = cli.compose([*job.overrides, f"out={quoted(job.folder)}"], config_dir)
+    folder = RunFolder(job.folder)
+    if folder.config.exists():
+        earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+        wanted: Any = OmegaConf.to_container(config, resolve=True)
+        differing = [key for key in wanted if key not in FREE and wanted[key] != earlier.get(key)]
+        if differing:
+            raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
+        if folder.status() in ("completed", "diverged"):
+            print(f"{folder.status()} before; kept")
+            return 0
+        config, choices = resumed(str(job.folder), [])
+    return report(execute(config, choices))
+
+
+def quoted(path: Path) -> str:
+    """Return a path as Hydra's grammar takes it, whatever characters it has."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,157 @@
+"""`python -m localearn.study DIR`: run a study's rows and table ours beside the published numbers."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localearn import cli
+from localearn.errors import UserError, suggestion
+from localearn.jobs import Job, run_job
+from localearn.training.folder import RunFolder
+
+HELP = """\
+python -m localearn.study DIR [only=ROW,ROW] [seeds=[0,1,2]] [out=DIR] [key=value ...]
+
+Runs what is missing of a study, row by row and seed by seed, and writes its table and plot: published numbers beside
+ours. The same command again goes on where it stopped. A row is a file DIR/<row>.yaml:
+
+  title: MNIST, MLP 2x1000, Mono-Forward
+  source: Gong et al., arXiv 2501.09238, table 1
+  published: 98.74                   # test accuracy in %; null where none is published
+  run: [algo=mono_forward, dataset=mnist]
+  seeds: [0, 1, 2]
+  reason: null                       # why ours differ, where they do
+
+  only=ROW,ROW       these rows alone
+  seeds=[0,1,2]      these seeds instead of the row's
+  out=DIR            where runs and table go; results/<the study's folder name> where none is given
+  key=value          for every run: device=cuda progress=false
+"""
+OWN = ("only", "seeds", "out", "debug")
+FIELDS = ("title", "source", "published", "run", "seeds", "reason")
+HEAVY = ("checkpoint.pt", "net.safetensors")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a study; `published` is a test accuracy in per cent."""
+
+    name: str
+    title: str
+    source: str
+    run: list[str]
+    seeds: list[int]
+    published: float | None = None
+    reason: str | None = None
+
+    def command(self) -> str:
+        """Return what runs the row's first seed by itself."""
+        return " ".join(["python -m localearn.run", *self.run, f"seed={self.seeds[0]}"])
+
+
+def main(arguments: list[str]) -> int:
+    """Run a study and write its table; return the exit status."""
+    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    folder, own, overrides = _parse(arguments)
+    rows = read_rows(folder)
+    chosen = _chosen(rows, own.get("only"))
+    seeds = None if "seeds" not in own else [int(seed) for seed in own["seeds"].strip("[]").split(",")]
+    out = Path(own.get("out", Path("results") / folder.resolve().name))
+    worst = 0
+    for row in chosen:
+        for seed in seeds or row.seeds:
+            print(f"[{row.name}] seed {seed}", flush=True)
+            job = Job(out / "runs" / f"{row.name}-{seed}", [*row.run, *overrides, f"seed={seed}"])
+            status = run_job(job, config_dir)
+            if status > 128:
+                return status
+            worst = max(worst, status)
+            _lighten(job.folder)
+            write_table(rows, out)
+    write_table(rows, out)
+    print(out / "table.md")
+    return worst
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Return a study's rows in the order of their files; raise UserError for a file that is none."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    rows = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            values: Any = OmegaConf.to_container(OmegaConf.load(path))
+        except (YAMLError, OmegaConfBaseException, OSError) as error:
+            raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+        unknown = [name for name in values if name not in FIELDS]
+        missing = [name for name in ("title", "source", "run") if name not in values]
+        if unknown:
+            raise UserError(f"{path}: a row has no {unknown[0]!r}{suggestion(unknown[0], FIELDS)}")
+        if missing:
+            raise UserError(f"{path}: a row needs {', '.join(missing)}; --help shows one")
+        values.setdefault("seeds", [0, 1, 2])
+        rows.append(Row(path.stem, **values))
+    if not rows:
+        raise UserError(f"{folder} holds no rows; a row is a file DIR/<row>.yaml, and --help shows one")
+    return rows
+
+
+def write_table(rows: list[Row], out: Path) -> None:
+    """Write table.md, table.json and plot.png below `out` from the rows' records."""
+    from localearn.reporting.study import StudyRow, write_study
+
+    studied = []
+    for row in rows:
+        paths = sorted((out / "runs").glob(f"{row.name}-[0-9]*/run.json"))
+        records = [json.loads(path.read_text()) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
+        records = [record for record in records if record["status"] in ("completed", "diverged")]
+        studied.append(StudyRow(row.name, row.title, row.source, row.published, row.reason, row.command(), records))
+    write_study(studied, out)
+
+
+def _parse(arguments: list[str]) -> tuple[Path, dict[str, str], list[str]]:
+    folders = [argument for argument in arguments if "=" not in argument]
+    if len(folders) != 1:
+        raise UserError("name one study's folder, say python -m localearn.study experiments/fidelity")
+    if not Path(folders[0]).is_dir():
+        raise UserError(f"{folders[0]}: there is no such folder")
+    own: dict[str, str] = {}
+    overrides = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name in OWN:
+            own[name] = value
+        elif equals:
+            overrides.append(argument)
+    if not all(seed.strip().isdigit() for seed in own.get("seeds", "0").strip("[]").split(",")):
+        raise UserError(f"seeds takes whole numbers, say seeds=[0,1,2], not {own['seeds']!r}")
+    return Path(folders[0]), own, overrides
+
+
+def _chosen(rows: list[Row], only: str | None) -> list[Row]:
+    if only is None:
+        return rows
+    by_name = {row.name: row for row in rows}
+    names = only.strip("[]").split(",")
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"no row {name!r}{suggestion(name, by_name)}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def _lighten(folder: Path) -> None:
+    """Remove the weights of a finished run: a study keeps records."""
+    if RunFolder(folder).status() in ("completed", "diverged"):
+        for name in HEAVY:
+            (folder / name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_door(main))

@@ -1,0 +1,152 @@
+"""What the conformance suite does to a rule and looks at."""
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from localearn.data import Batch
+from localearn.trainers.base import Stage, Trainer
+
+
+def moved(batch: Batch, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
+    """Return the batch on that device, its x of that dtype."""
+    nodes = None if batch.nodes is None else batch.nodes.to(device)
+    context = tuple(c.to(device) for c in batch.context)
+    return Batch(batch.x.to(device=device, dtype=dtype), batch.y.to(device), context, nodes)
+
+
+def doubled(batch: Batch) -> Batch:
+    """Return the batch with every row twice; a graph stands beside its own copy."""
+    n = len(batch.x)
+    return Batch(
+        torch.cat([batch.x, batch.x]),
+        torch.cat([batch.y, batch.y]),
+        tuple(torch.cat([edges, edges + n], dim=1) for edges in batch.context),
+        None if batch.nodes is None else torch.cat([batch.nodes, batch.nodes + n]),
+    )
+
+
+def autocast(precision: str, device: str = "cpu") -> torch.autocast:
+    """Return the context in which a step runs at this precision, fp32 or bf16."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+def staged(trainer: Trainer, batch: Batch) -> Iterator[tuple[Stage, Batch]]:
+    """Enter each stage in turn, in training mode, and yield it with its batch."""
+    for index, stage in enumerate(trainer.stages()):
+        trainer.enter(index)
+        trainer.eval()
+        with torch.no_grad():
+            x = trainer.stage_input(batch.x, *batch.context)
+        trainer.train()
+        yield stage, replace(batch, x=x)
+
+
+def train(
+    trainer: Trainer, batch: Batch, steps: int, lr: float, precision: str = "fp32", *, blocks: bool = True
+) -> Trainer:
+    """Train all stages on the one batch, each for `steps` of Adam; return the rule. blocks=False holds those still."""
+    for stage, inputs in staged(trainer, batch):
+        optimizer = torch.optim.Adam(stage.parameters, lr=lr)
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(precision, batch.x.device.type):
+                trainer.gradients(inputs)
+            if not blocks:
+                trainer.net.blocks.zero_grad(set_to_none=True)
+            optimizer.step()
+    return trainer
+
+
+@torch.no_grad()
+def scored(trainer: Trainer, batch: Batch) -> Tensor:
+    """Return the rule's scores of the labelled rows, (M, C), in evaluation mode."""
+    trainer.eval()
+    return batch.rows(trainer.scores(batch.x, *batch.context))
+
+
+def loss_of(trainer: Trainer, batch: Batch) -> float:
+    """Return the mean cross-entropy of the rule's scores on the batch."""
+    return F.cross_entropy(scored(trainer, batch).float(), batch.y).item()
+
+
+def gradients_of(
+    trainer: Trainer, batch: Batch, *, seed: int = 0, then_change: Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """Return what the rule fills in at each stage, by `stage/parameter`; the rule itself stays as it is.
+
+    then_change: parameters that change behind torch's back as soon as the logits are there, that is, after the last
+    call of the readout in a stage. What reads them after that, a transposed weight say, reads the changed ones.
+    """
+    trainer, found = copy.deepcopy(trainer), {}
+    for stage, inputs in staged(trainer, batch):
+        trial = copy.deepcopy(trainer)
+        memory = [trial.get_parameter(name).detach().numpy() for name in then_change]
+        calls_left = _readout_calls(trainer, inputs, seed) if memory else 0
+
+        def change(*_: object, memory: list[np.ndarray] = memory) -> None:
+            nonlocal calls_left
+            calls_left -= 1
+            if calls_left == 0:
+                for values in memory:
+                    values += 1
+
+        trial.net.readout.register_forward_hook(change)
+        torch.manual_seed(seed)
+        trial.gradients(inputs)
+        for name, p in trial.named_parameters():
+            if p.grad is not None:
+                found[f"{stage.name}/{name}"] = p.grad
+    return found
+
+
+def _readout_calls(trainer: Trainer, inputs: Batch, seed: int) -> int:
+    trial, calls = copy.deepcopy(trainer), []
+    trial.net.readout.register_forward_hook(lambda *_: calls.append(1))
+    torch.manual_seed(seed)
+    trial.gradients(inputs)
+    return len(calls)
+
+
+@contextlib.contextmanager
+def block_inputs(trainer: Trainer) -> Iterator[list[str]]:
+    """Collect the blocks that are given an input with a gradient's history: a path into the block before."""
+    crossed: list[str] = []
+    hooks = []
+    for k in range(trainer.net.depth):
+        block = trainer.net.block(k)
+
+        def look(_: nn.Module, args: tuple[Tensor, ...], k: int = k) -> None:
+            if args[0].grad_fn is not None:
+                crossed.append(f"block {k + 1}")
+
+        hooks += [block.register_forward_pre_hook(look), block.op.register_forward_pre_hook(look)]
+    try:
+        yield crossed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def parameters_after(trainer: Trainer, k: int, *, readout: bool) -> list[str]:
+    """Return the names of the parameters of the blocks after block k, 0..L-1, and of the readout if that counts."""
+    later = tuple(f"net.blocks.{j}." for j in range(k + 1, trainer.net.depth))
+    names = [name for name, _ in trainer.named_parameters()]
+    return [n for n in names if n.startswith(later) or (readout and n.startswith("net.readout."))]
+
+
+def of_block(gradients: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Return the gradients of block k's own parameters."""
+    return {name: grad for name, grad in gradients.items() if f"/net.blocks.{k}." in name}
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """Return the names at which two sets of tensors are not the same bit for bit."""
+    names = one.keys() | other.keys()
+    return sorted(n for n in names if n not in one or n not in other or not torch.equal(one[n], other[n]))

@@ -1,0 +1,145 @@
+"""From the parts of a configuration to the objects that they describe."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from localearn.data import Data
+from localearn.errors import UserError, suggestion
+from localearn.nets import Net
+from localearn.trainers.base import Trainer
+from localearn.training.options import check_call
+
+CONF = Path(__file__).parent.parent / "conf"
+
+Options = Mapping[str, Any]  # a group of the configuration, resolved: `_target_` and what it takes
+
+
+def build_data(options: Options) -> Data:
+    """Return the data set of the group `dataset`."""
+    target, values = _parts("dataset", options)
+    check_call("dataset", target, values)
+    data = target(**values)
+    if not isinstance(data, Data):
+        raise UserError(f"dataset._target_={_name(target)} gives {type(data).__name__}, not a localearn.Data")
+    return data
+
+
+def build_net(options: Options, input_shape: tuple[int, ...], classes: int) -> Net:
+    """Return the net of the group `net` for rows of that shape."""
+    target, values = _parts("net", options)
+    supplied = {"input_shape": input_shape, "classes": classes}
+    check_call("net", target, values, supplied)
+    net = target(**supplied, **values)
+    if not isinstance(net, Net):
+        raise UserError(f"net._target_={_name(target)} gives {type(net).__name__}, not a localearn.Net")
+    return net
+
+
+def build_rule(options: Options, net: Net, choice: str) -> Trainer:
+    """Return the rule of the group `algo` on a net.
+
+    Where another `_target_` was set than that of the chosen file, options that stand in that file and that the other
+    rule does not have are left out.
+    """
+    rule, values = _parts("algo", options)
+    if not (inspect.isclass(rule) and issubclass(rule, Trainer)):
+        raise UserError(f"algo._target_={_name(rule)} is no localearn.Trainer; subclass it, or one of its families")
+    if inspect.isabstract(rule):
+        lacking = ", ".join(sorted(rule.__abstractmethods__))
+        raise UserError(f"algo._target_={_name(rule)} is abstract; a subclass must define {lacking}")
+    inherited = _shipped_options(choice)
+    if options["_target_"] != inherited.get("_target_"):
+        accepted = inspect.signature(rule).parameters
+        values = {n: v for n, v in values.items() if n in accepted or n not in inherited or v != inherited[n]}
+    check_call("algo", rule, values, ("net",))
+    return rule(net, **values)
+
+
+def optimizer_factory(options: Options) -> Callable[..., torch.optim.Optimizer]:
+    """Return the class of the group `optim` with its options bound."""
+    target, values = _parts("optim", options)
+    check_call("optim", target, values, ("params",))
+    return functools.partial(target, **values)
+
+
+def schedule_factory(options: Options) -> Callable[[torch.optim.Optimizer], Any]:
+    """Return the class of the group `schedule` with its options bound."""
+    target, values = _parts("schedule", options)
+    check_call("schedule", target, values, ("optimizer",))
+    return functools.partial(target, **values)
+
+
+def locate(what: str, path: object) -> Any:
+    """Return the class or function that a dotted path names; raise UserError, in a line, where it cannot be had."""
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        raise UserError(f"{what} must name a class with its module, say my_rules.MyRule, not {path!r}")
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = _imported(what, ".".join(parts[:cut]))
+        if module is None:
+            continue
+        found: Any = module
+        for name in parts[cut:]:
+            if not hasattr(found, name):
+                near = suggestion(name, [n for n in dir(found) if not n.startswith("_")])
+                raise UserError(f"{what}={path}: {'.'.join(parts[:cut])} has no {name!r}{near}")
+            found = getattr(found, name)
+        return found
+    raise UserError(f"{what}={path}: no module {parts[0]!r} in this folder or among the installed packages")
+
+
+def _imported(what: str, module: str) -> ModuleType | None:
+    """Import a module; return None where there is none of that name."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise UserError(f"{what}: importing {module} failed: {error}") from error
+    except SyntaxError as error:
+        raise UserError(f"{what}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:  # whatever the user's module does while it is imported
+        reason = str(error).splitlines()[:1]
+        said = ": ".join([type(error).__name__, *reason])
+        raise UserError(f"{what}: importing {module} failed: {said}; debug=true shows where") from error
+
+
+def _parts(group: str, options: Options) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return what a group's `_target_` names, and its options with the objects that nested `_target_`s describe."""
+    target = locate(f"{group}._target_", options.get("_target_"))
+    if not callable(target):
+        raise UserError(f"{group}._target_={options['_target_']} is no class or function")
+    rest = {str(name): value for name, value in options.items() if name not in ("_target_", "_partial_")}
+    return target, {name: _built(f"{group}.{name}", value) for name, value in rest.items()}
+
+
+def _built(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_built(name, element) for element in value]
+    if not isinstance(value, dict):
+        return value
+    if "_target_" not in value:
+        return {key: _built(f"{name}.{key}", element) for key, element in value.items()}
+    target, values = _parts(name, value)
+    check_call(name, target, values)
+    return target(**values)
+
+
+def _shipped_options(choice: str) -> dict[str, Any]:
+    """Return what `algo` is in the file of that name that localearn brings, nothing where it brings none."""
+    from omegaconf import OmegaConf
+
+    path = CONF / "algo" / f"{choice}.yaml"
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    return plain.get("algo", {})
+
+
+def _name(target: Any) -> str:
+    return f"{target.__module__}.{target.__qualname__}"

@@ -1,0 +1,127 @@
+"""Whether options fit what takes them: their names, and their types by its annotations, told before anything runs."""
+
+import collections.abc
+import inspect
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from localearn.errors import UserError, suggestion
+
+_ABSTRACT = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
+_NAMED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+}
+
+
+def check_call(
+    what: str, target: Callable[..., Any], options: Mapping[str, Any], supplied: Collection[str] = ()
+) -> None:
+    """Raise UserError unless `target(**options)` can be called, `supplied` being arguments that the caller gives.
+
+    Unknown names are told with the nearest known one, values by the annotations of `target`; what is not annotated is
+    not checked. `what` stands before the option's name in messages: "algo" gives algo.tangents.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # something built in that does not tell
+        return
+    named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    known = [name for name in named if name not in supplied]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in options:
+        if name not in known and not takes_any:
+            own = f"it has {', '.join(known)}" if known else "it has none"
+            title = getattr(target, "__name__", target)
+            raise UserError(f"{title} has no option {what}.{name}{suggestion(str(name), known)}; {own}")
+    for name in known:
+        if named[name].default is inspect.Parameter.empty and name not in options:
+            raise UserError(f"{what}.{name} is missing; give {what}.{name}=...")
+    check_types(options, annotations(target), prefix=f"{what}.")
+
+
+def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise UserError, naming the option, for a value that does not fit its type; numbers must be finite."""
+    for name, value in values.items():
+        hint = hints.get(name, Any)
+        if not fits(value, hint):
+            choices = [str(choice) for part in _alternatives(hint) for choice in get_args(part) if _is_literal(part)]
+            shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {shown}{suggestion(str(value), choices)}")
+
+
+def annotations(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types that a class's or a function's parameters are annotated with, none where they cannot be told."""
+    try:
+        # The local names are for annotations whose own module imports them for type checkers alone, as torch's do.
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, localns=_ABSTRACT)
+    except (NameError, AttributeError, TypeError):
+        return {}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type. A float takes whole numbers, no number takes a truth value."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, part) for part in arguments)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in arguments)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is Path:
+        return isinstance(value, str | Path)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and _elements_fit(value, arguments)
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if inspect.isclass(origin) and issubclass(origin, Iterable):
+        return isinstance(value, list | tuple) and all(fits(v, hint) for v in value for hint in arguments[:1])
+    if hint is Callable or (inspect.isclass(origin) and issubclass(origin, Callable)):
+        return callable(value)
+    return hint is Any or not inspect.isclass(hint) or isinstance(value, hint)
+
+
+def in_words(hint: Any) -> str:
+    """Return an annotated type in a user's words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        told = list(dict.fromkeys(in_words(part) for part in arguments))
+        return " or ".join([word for word in told if word != "something else"] or told)
+    if origin is Literal:
+        *others, last = [str(choice) for choice in arguments]
+        return f"{', '.join(others)} or {last}" if others else last
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(in_words(part) for part in arguments)}"
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "a mapping"
+    if inspect.isclass(origin) and issubclass(origin, Iterable):
+        of = {"a whole number": " of whole numbers", "a number": " of numbers", "text": " of texts"}
+        return f"a list{of.get(in_words(arguments[0]), '')}" if arguments else "a list"
+    if inspect.isclass(origin) and issubclass(origin, Callable):
+        return "something to call"
+    return _NAMED.get(hint, "something else")
+
+
+def _elements_fit(values: list[Any] | tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        return all(fits(value, hints[0]) for value in values)
+    return len(values) == len(hints) and all(fits(v, h) for v, h in zip(values, hints, strict=True))
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_literal(hint: Any) -> bool:
+    return get_origin(hint) is Literal

@@ -1,0 +1,103 @@
+"""Runs in this process or in one of their own, small enough that many of them fit into a test."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import localearn
+from localearn import cli, run
+
+TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
+TIMES = ("train_s", "train_j", "samples_per_s")
+
+
+@dataclass
+class Ended:
+    """How a run in this process ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def door(tmp_path, monkeypatch, capsys):
+    """Run `python -m localearn.run` with these arguments in this process, in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+    def enter(*arguments: str) -> Ended:
+        status = cli.run_door(run.main, arguments)
+        told = capsys.readouterr()
+        return Ended(status, told.out, told.err)
+
+    return enter
+
+
+@pytest.fixture
+def tiny(door):
+    """Run on a few rows of the digits, without energy unless it is asked for."""
+
+    def enter(*arguments: str) -> Ended:
+        energy = () if any(a.startswith("energy.") for a in arguments) else ("energy.enabled=false",)
+        return door(*TINY, *energy, *arguments)
+
+    return enter
+
+
+@pytest.fixture
+def process(tmp_path):
+    """Start `python -m localearn.run` with these arguments as a process of its own, in the test's folder."""
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        root = str(Path(localearn.__file__).parents[1])
+        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        return subprocess.Popen(
+            [sys.executable, "-m", "localearn.run", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def record_of(folder: Path | str) -> dict[str, Any]:
+    """Return a run's record, which must be JSON in the strict sense."""
+    return json.loads((Path(folder) / "run.json").read_text(), parse_constant=pytest.fail)
+
+
+def history_of(folder: Path | str) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl."""
+    text = (Path(folder) / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the history without what is another each time."""
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in history]
+
+
+def net_of(folder: Path | str) -> bytes:
+    """Return the trained net's file."""
+    return (Path(folder) / "net.safetensors").read_bytes()
+
+
+@pytest.fixture
+def read():
+    """Give the readers of a run's files to tests, which cannot import this module."""
+
+    class Readers:
+        record = staticmethod(record_of)
+        history = staticmethod(history_of)
+        timeless = staticmethod(timeless)
+        net = staticmethod(net_of)
+
+    return Readers

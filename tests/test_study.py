@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from localearn import study
+from localearn.errors import UserError
+from localearn.reporting.study import StudyRow, as_table
+
+ROW = """\
+title: Digits, MLP, Mono-Forward
+source: nobody
+published: {published}
+run: [algo=mono_forward, dataset=digits, dataset.train_size=150, "net.widths=[8]", epochs=2, progress=false]
+seeds: [0, 1]
+"""
+
+
+def row_of(*accuracies, published=None, status="completed"):
+    records = [
+        {"test_accuracy": accuracy, "status": status, "seed": seed, "train_s": 1.0}
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    return StudyRow("a", "A", "B", published, None, "python -m localearn.run", records)
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (row_of(published=90.0), "not run"),
+        (row_of(0.895, 0.896, published=90.0), "agrees"),
+        (row_of(0.90, 0.89, published=90.01), "short"),
+        (row_of(0.91, 0.92, published=90.0), "better"),
+        (row_of(0.91), "nothing published"),
+        (row_of(0.1, published=90.0, status="diverged"), "diverged"),
+    ],
+)
+def test_a_row_says_how_ours_stand_to_the_published_number(row, verdict):
+    assert row.verdict == verdict
+    assert verdict in as_table([row])
+
+
+def test_a_row_without_runs_shows_no_number_and_the_command():
+    table = as_table([row_of(published=90.0)])
+    assert "not run" in table
+    assert "`python -m localearn.run`" in table
+
+
+def test_a_study_runs_what_is_missing_and_keeps_records_alone(tmp_path, capsys):
+    folder, out = tmp_path / "small", tmp_path / "out"
+    folder.mkdir()
+    (folder / "one.yaml").write_text(ROW.format(published=10.0))
+    (folder / "two.yaml").write_text(ROW.format(published="null"))
+    assert study.main([str(folder), "only=one", f"out={out}", "energy.enabled=false"]) == 0
+    runs = sorted(path.name for path in (out / "runs").iterdir())
+    assert runs == ["one-0", "one-1"]
+    assert sorted(path.name for path in (out / "runs" / "one-0").iterdir()) == [
+        "config.yaml",
+        "metrics.jsonl",
+        "run.json",
+    ]
+    one, two = json.loads((out / "table.json").read_text())
+    records = [json.loads((out / "runs" / f"one-{seed}" / "run.json").read_text()) for seed in (0, 1)]
+    assert one["mean"] == pytest.approx(50 * sum(record["test_accuracy"] for record in records))
+    assert one["verdict"] == "better"
+    assert (two["mean"], two["verdict"]) == (None, "not run")
+    assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+    capsys.readouterr()
+    assert study.main([str(folder), "only=one", f"out={out}", "energy.enabled=false"]) == 0
+    assert capsys.readouterr().out.count("completed before; kept") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ROW.format(published=1) + "publishd: 3\n", "did you mean 'published'"),
+        ("title: A\n", "needs source, run"),
+        ("title: [\n", "is no YAML"),
+    ],
+)
+def test_a_wrong_row_is_told_with_its_file(tmp_path, text, said):
+    (tmp_path / "row.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as error:
+        study.read_rows(tmp_path)
+    assert "row.yaml" in str(error.value)
+
+
+def test_wrong_command_lines_are_told(tmp_path):
+    with pytest.raises(UserError, match="holds no rows"):
+        study.main([str(tmp_path)])
+    (tmp_path / "one.yaml").write_text(ROW.format(published=1))
+    for arguments, said in (
+        ([str(tmp_path), "only=on"], "did you mean 'one'"),
+        ([str(tmp_path), "seeds=[a]"], "whole numbers"),
+        ([str(tmp_path / "nowhere")], "no such folder"),
+        (["only=one"], "name one study's folder"),
+    ):
+        with pytest.raises(UserError, match=said):
+            study.main(arguments)

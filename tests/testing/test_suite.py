@@ -1,0 +1,310 @@
+"""The suite fails a rule that is wrong, for each way of being wrong that it names."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from localearn import CNN, DirectFeedbackAlignment, MonoForward, Trainer, Unsupported
+from localearn.testing import RuleConformance, check_rule, toy
+from localearn.trainers.base import Stage, cross_entropy, follow, output_error
+
+
+def none_throws(grad):
+    assert grad is not None
+    return grad
+
+
+class Wrong(Trainer):
+    """Feedback alignment's cousin, right until a subclass breaks one thing: each block follows e B_k."""
+
+    feedback: torch.Tensor
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.register_buffer("feedback", torch.randn(net.classes, max(net.widths)))
+
+    def signal(self, k, error):
+        return error @ self.feedback[:, : self.net.widths[k]]
+
+    def gradients(self, batch):
+        outputs, h = [], self.net.stem(batch.x)
+        for k in range(self.net.depth):
+            h = self.net.block(k)(h.detach(), *batch.context)
+            outputs.append(h)
+        logits = self.net.readout(h.detach().flatten(1))
+        loss, error = output_error(logits, batch)
+        follow(logits, error)
+        for k, h in enumerate(outputs):
+            follow(h, self.signal(k, error).view_as(h))
+        return {"loss": loss}
+
+
+class FlippedSign(MonoForward):  # not of feedback alignment: -B is as random as B, and is learned with as well
+    def gradients(self, batch):
+        metrics = super().gradients(batch)
+        for p in self.net.blocks.parameters():
+            p.grad = -none_throws(p.grad)
+        return metrics
+
+
+class ZeroGradient(Wrong):
+    def signal(self, k, error):
+        return 0 * super().signal(k, error)
+
+
+class OneBlockDead(Wrong):
+    def signal(self, k, error):
+        return super().signal(k, error) * (k > 0)
+
+
+class SumNotMean(Wrong):
+    def signal(self, k, error):
+        return super().signal(k, error) * len(error)
+
+
+class UnregisteredMatrix(Wrong):
+    def __init__(self, net):
+        super().__init__(net)
+        self.hidden = [torch.randn(net.classes, n) for n in net.widths]
+
+    def signal(self, k, error):
+        return error @ self.hidden[k].to(error)
+
+
+class ReadsLaterWeights(Wrong):
+    def signal(self, k, error):
+        if k < self.net.depth - 1:
+            return super().signal(k, error)
+        return error @ self.net.readout.get_parameter("weight").detach()
+
+
+class HostRead(Wrong):
+    def gradients(self, batch):
+        metrics = super().gradients(batch)
+        return metrics if metrics["loss"] < 1e6 else {}
+
+
+class OtherDevice(Wrong):
+    def signal(self, k, error):
+        return super().signal(k, error) + torch.zeros(
+            error.shape[0], self.net.widths[k], device="cpu", dtype=error.dtype
+        )
+
+
+class OtherDtype(Wrong):
+    def gradients(self, batch):
+        metrics = super().gradients(batch)
+        for k in range(self.net.depth):
+            self.net.block(k).float()
+            self.net.block(k).to(batch.x.dtype)
+        return metrics
+
+    def scores(self, x, *context):
+        return super().scores(x, *context).float()
+
+
+class Unseeded(Wrong):
+    dice = random.Random(0)
+
+    def signal(self, k, error):
+        return super().signal(k, error) * (1 + self.dice.random())
+
+
+class UndeclaredNoise(Wrong):
+    def signal(self, k, error):
+        return super().signal(k, error) * torch.rand((), device=error.device, dtype=error.dtype)
+
+
+class AttachedLoss(Wrong):
+    def gradients(self, batch):
+        super().gradients(batch)
+        return {"loss": cross_entropy(self.net(batch.x, *batch.context), batch)}
+
+
+class LossPerRow(Wrong):
+    def gradients(self, batch):
+        super().gradients(batch)
+        logits = self.net(batch.x, *batch.context).detach()
+        return {"loss": F.cross_entropy(batch.rows(logits), batch.y, reduction="none")}
+
+
+class StepsItself(Wrong):
+    @torch.no_grad()
+    def gradients(self, batch):
+        with torch.enable_grad():
+            metrics = super().gradients(batch)
+        for p in self.net.parameters():
+            p.sub_(0.1 * none_throws(p.grad))
+        return metrics
+
+
+class ChangesTheBatch(Wrong):
+    def gradients(self, batch):
+        batch.x.mul_(1.01)
+        return super().gradients(batch)
+
+
+class LeavesEvaluation(Wrong):
+    def gradients(self, batch):
+        metrics = super().gradients(batch)
+        self.net.eval()
+        return metrics
+
+
+class ScoresInTraining(Wrong):
+    def scores(self, x, *context):
+        self.net.train()
+        return super().scores(x, *context)
+
+
+class ScoresOneColumn(Wrong):
+    def scores(self, x, *context):
+        return super().scores(x, *context)[:, :1]
+
+
+class StageTooSmall(Wrong):
+    def stages(self):
+        return [Stage("blocks alone", tuple(self.net.blocks.parameters()))]
+
+
+class StageTooLarge(Wrong):
+    def __init__(self, net):
+        super().__init__(net)
+        self.unused = nn.Parameter(torch.zeros(1))
+
+
+class HiddenBackprop(Trainer):
+    def gradients(self, batch):
+        loss = cross_entropy(self.net(batch.x, *batch.context), batch)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+
+class ClaimsToCross(Wrong):
+    crosses_blocks = True
+
+
+class RefusesQuietly(Wrong):
+    @classmethod
+    def supports(cls, net, data=None):
+        super().supports(net, data)
+        if isinstance(net, CNN):
+            raise Unsupported("no")
+
+
+class AcceptsAll(Wrong):
+    @classmethod
+    def supports(cls, net, data=None):
+        pass
+
+
+WRONG = [
+    (FlippedSign, "test_learns_in_its_blocks"),
+    (ZeroGradient, "test_learns_in_its_blocks"),
+    (ZeroGradient, "test_every_trained_parameter_moves"),
+    (OneBlockDead, "test_every_trained_parameter_moves"),
+    (SumNotMean, "test_gradient_is_of_the_batch_mean"),
+    (UnregisteredMatrix, "test_state_dict_round_trips"),
+    (ReadsLaterWeights, "test_no_gradient_crosses_a_block"),
+    (HiddenBackprop, "test_no_gradient_crosses_a_block"),
+    (ClaimsToCross, "test_no_gradient_crosses_a_block"),
+    (HostRead, "test_keeps_the_device_and_never_waits_for_it"),
+    (OtherDevice, "test_keeps_the_device_and_never_waits_for_it"),
+    (OtherDtype, "test_keeps_the_dtype"),
+    (Unseeded, "test_repeats_bit_for_bit"),
+    (UndeclaredNoise, "test_gradient_is_of_the_batch_mean"),
+    (AttachedLoss, "test_fills_gradients_and_returns_detached_scalars"),
+    (LossPerRow, "test_fills_gradients_and_returns_detached_scalars"),
+    (StepsItself, "test_fills_gradients_and_returns_detached_scalars"),
+    (ChangesTheBatch, "test_fills_gradients_and_returns_detached_scalars"),
+    (StageTooSmall, "test_fills_gradients_and_returns_detached_scalars"),
+    (StageTooLarge, "test_fills_gradients_and_returns_detached_scalars"),
+    (LeavesEvaluation, "test_scores_and_leaves_modes_alone"),
+    (ScoresInTraining, "test_scores_and_leaves_modes_alone"),
+    (ScoresOneColumn, "test_scores_and_leaves_modes_alone"),
+    (AcceptsAll, "test_supports_its_kinds_and_refuses_the_rest"),
+]
+
+
+def suite_of(rule, **claims):
+    return type("Suite", (RuleConformance,), {"make": lambda self, net: rule(net), **claims})()
+
+
+def run(suite, name):
+    check = getattr(suite, name)
+    code = check.__func__.__code__
+    given = {"kind": "mlp", "precision": "fp32"}
+    check(**{argument: given[argument] for argument in code.co_varnames[1 : code.co_argcount]})
+
+
+@pytest.mark.parametrize("name", sorted({name for _, name in WRONG}))
+def test_the_rule_that_the_wrong_ones_break_is_right(name):
+    run(suite_of(Wrong), name)
+
+
+@pytest.mark.parametrize(("rule", "name"), WRONG, ids=[f"{rule.__name__}-{name}" for rule, name in WRONG])
+def test_a_wrong_rule_fails(rule, name):
+    before = toy("mlp").batch.x.clone()
+    try:
+        with pytest.raises((AssertionError, RuntimeError)):
+            run(suite_of(rule), name)
+    finally:
+        toy("mlp").batch.x.copy_(before)
+
+
+def test_a_local_claim_is_held_against_what_stands_after_the_block():
+    with pytest.raises(AssertionError, match="later weights are read"):
+        run(suite_of(DirectFeedbackAlignment, local=True), "test_no_gradient_crosses_a_block")
+
+
+def test_a_rule_without_noise_may_not_declare_it():
+    with pytest.raises(AssertionError, match="two seeds give the same gradient"):
+        run(suite_of(Wrong, draws_noise=True), "test_gradient_is_of_the_batch_mean")
+
+
+def test_a_kind_that_is_left_out_must_be_refused():
+    with pytest.raises(AssertionError, match="cnn is not among kinds"):
+        run(suite_of(Wrong, kinds=("mlp", "gcn", "sage", "gat")), "test_supports_its_kinds_and_refuses_the_rest")
+
+
+def test_a_refusal_must_name_the_net():
+    with pytest.raises(AssertionError, match="does not name CNN"):
+        run(
+            suite_of(RefusesQuietly, kinds=("mlp", "gcn", "sage", "gat")),
+            "test_supports_its_kinds_and_refuses_the_rest",
+        )
+
+
+def test_check_rule_runs_every_test_without_pytest_and_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    with pytest.raises(AssertionError, match=r"test_gradient_is_of_the_batch_mean\[mlp\]"):
+        check_rule(SumNotMean, kinds=("mlp",), precisions=("fp32",))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_check_rule_names_what_it_did():
+    class MLPOnly(Wrong):
+        @classmethod
+        def supports(cls, net, data=None):
+            super().supports(net, data)
+            if type(net).__name__ != "MLP":
+                raise Unsupported(f"{type(net).__name__} is not an MLP")
+
+    done = check_rule(MLPOnly, kinds=("mlp",))
+    tests = {name for name in dir(RuleConformance) if name.startswith("test_")}
+    assert {name.split("[")[0] for name in done} == tests
+    assert "test_learns_in_its_blocks[mlp-bf16]" in done
+
+
+def test_a_suite_without_make_says_so():
+    with pytest.raises(NotImplementedError, match="def make"):
+        RuleConformance().test_repeats_bit_for_bit("mlp")
+
+
+def test_toys_are_known_by_kind():
+    with pytest.raises(ValueError, match="no toy of kind 'rnn'"):
+        toy("rnn")
+    assert toy("mlp") is toy("mlp")

@@ -1,0 +1,160 @@
+"""Training from Python: what it writes, what it does not, and what it does when it is stopped or full."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import localearn
+from localearn.errors import UserError
+from localearn.training import fit
+from localearn.training.folder import RunFolder
+from localearn.training.loop import Loop
+from localearn.training.memory import PeakMemory, full_memory_told
+
+
+@pytest.fixture(scope="module")
+def digits() -> localearn.Data:
+    return localearn.load("digits", train_size=60)
+
+
+def trainer_for(data: localearn.Data) -> localearn.Trainer:
+    torch.manual_seed(0)
+    return localearn.MonoForward(localearn.MLP(data.input_shape, data.classes, widths=[12, 10]))
+
+
+def test_without_a_folder_nothing_is_written(digits, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    record = trainer_for(digits).fit(digits, epochs=2, batch_size=16)
+    assert record.status == "completed"
+    assert len(record.history) == 2
+    assert record.energy["label"] == "absent"
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_without_a_folder_is_a_keyboard_interrupt(digits, strike):
+    strike(2, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer_for(digits).fit(digits, epochs=2, batch_size=16)
+
+
+def test_ctrl_c_with_a_folder_gives_a_record_to_go_on_with(digits, tmp_path, strike):
+    whole = trainer_for(digits)
+    whole.fit(digits, epochs=2, batch_size=16)
+    strike(2, signal.SIGINT)
+    out = tmp_path / "run"
+    assert trainer_for(digits).fit(digits, epochs=2, batch_size=16, out=out).status == "interrupted"
+    again = trainer_for(digits)
+    assert again.fit(digits, epochs=2, batch_size=16, out=out, resume=True).status == "completed"
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_resuming_needs_a_folder(digits):
+    with pytest.raises(UserError, match="resume=True needs out="):
+        fit(trainer_for(digits), digits, resume=True)
+
+
+def test_a_net_for_other_data_is_told_before_anything_is_written(digits, tmp_path):
+    other = localearn.Backprop(localearn.MLP((3, 4, 4), 10, widths=[8]))
+    with pytest.raises(localearn.Unsupported, match="takes rows of shape"):
+        other.fit(digits, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_handlers_are_put_back(signum, digits):
+    before = signal.getsignal(signum)
+    trainer_for(digits).fit(digits, epochs=1)
+    assert signal.getsignal(signum) is before
+
+
+class Disk:
+    """Fills from the checkpoint of a number on, as /dev/full is full."""
+
+    def __init__(self) -> None:
+        self.full_from, self.for_good, self.saves = 10**9, False, 0
+
+    def replacing(self, folder: RunFolder, path: Path):
+        self.saves += path.name == "checkpoint.pt"
+        if self.saves >= self.full_from and (self.for_good or path.name == "checkpoint.pt"):
+            path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+        return _REPLACING(folder, path)
+
+
+_REPLACING = RunFolder._replacing
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Give a disk that can be full."""
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("this system has no /dev/full")
+    disk = Disk()
+    monkeypatch.setattr(RunFolder, "_replacing", lambda folder, path: disk.replacing(folder, path))
+    return disk
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_full_disk_costs_an_epoch_at_most(for_good, disk, tiny, door, read):
+    assert tiny("out=whole").status == 0
+    disk.saves, disk.full_from, disk.for_good = 0, 3, for_good
+    ended = tiny("out=run")
+    assert ended.status == 2
+    assert ended.err.startswith("error: cannot write run/checkpoint.pt: No space left on device; the last checkpoint")
+    assert "resume=run" in ended.err
+    assert len(ended.err.splitlines()) <= 2
+    assert Path("run/run.json").exists() != for_good, "the record is kept where there is room for it"
+    if not for_good:
+        assert read.record("run")["status"] == "failed"
+        assert "No space left" in read.record("run")["error"]
+    assert not list(Path("run").glob(".*")), "nothing half-written stays"
+    disk.full_from = 10**9
+    assert door("resume=run").status == 0
+    assert read.net("run") == read.net("whole")
+
+
+def test_a_full_disk_at_the_very_end_is_no_completed_run(disk, tiny, door, read, monkeypatch):
+    def full(self: RunFolder, net: object, metadata: object) -> None:
+        with self._writing(self.net):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    save_net = RunFolder.save_net
+    monkeypatch.setattr(RunFolder, "save_net", full)
+    assert tiny("out=run").status == 2
+    assert read.record("run")["status"] == "failed"
+    monkeypatch.setattr(RunFolder, "save_net", save_net)
+    assert door("resume=run").status == 0
+    assert read.record("run")["status"] == "completed"
+
+
+def test_a_full_memory_is_told(digits, monkeypatch, tmp_path):
+    def too_much(self: Loop, *arguments: object) -> None:
+        torch.empty(2**62, dtype=torch.uint8)
+
+    monkeypatch.setattr(Loop, "_step", too_much)
+    with pytest.raises(UserError, match=r"the memory is full at batch_size=16; try a smaller one"):
+        trainer_for(digits).fit(digits, batch_size=16, out=tmp_path / "run")
+    with pytest.raises(UserError), full_memory_told("x=1"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="another"), full_memory_told("x=1"):
+        raise RuntimeError("another")
+
+
+def test_peak_memory_is_that_of_the_run_alone():
+    device = torch.device("cpu")
+    before = PeakMemory(device)
+    if before.read()["process_bytes"] is None:
+        pytest.skip("this system does not tell a process's peak memory")
+    block = torch.ones(64 * 2**20)  # 256 MiB, every page touched
+    high = before.read()["process_bytes"]
+    del block
+    low = PeakMemory(device).read()["process_bytes"]
+    assert high is not None
+    assert low is not None
+    if high == low:
+        pytest.skip("this system does not let a process set its peak back")
+    assert high - low > 200 * 2**20

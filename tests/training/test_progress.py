@@ -1,0 +1,161 @@
+"""What a person, a log or TensorBoard sees of a run."""
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localearn.errors import UserError
+from localearn.training.progress import Bar, Lines, Several, Silent, make_progress
+from localearn.training.tensorboard import TensorBoard
+
+LINE = {
+    "stage": 0,
+    "epoch": 1,
+    "passes": 1.0,
+    "train_loss": 0.51234,
+    "val_loss": 0.5,
+    "val_accuracy": 0.875,
+    "lr": 0.1,
+    "train_s": 2.0,
+    "train_j": 1234.5,
+    "samples_per_s": 10000.0,
+}
+
+
+def test_lines_tell_loss_accuracy_samples_joules_and_time_left(capsys):
+    lines = Lines()
+    lines.start("all", epochs=3, batches=2, done=0)
+    lines.batch()
+    lines.epoch(LINE)
+    lines.epoch({**LINE, "epoch": 2})  # within the second: not shown
+    lines.epoch({**LINE, "epoch": 3, "train_j": None})
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"all  epoch 1/3  loss 0.5123  val 87.50 %  10,000 samples/s  1,234.5 J  0:0\d left", first)
+    assert last == "all  epoch 3/3  loss 0.5123  val 87.50 %  10,000 samples/s  done"
+
+
+def test_lines_reckon_time_left_from_what_was_done_here(capsys, monkeypatch):
+    now = iter([100.0, 110.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    lines = Lines()
+    lines.start("all", epochs=10, batches=1, done=8)  # resumed: 8 epochs were done by an earlier part
+    lines.epoch({**LINE, "epoch": 9})
+    assert "0:10 left" in capsys.readouterr().out
+
+
+@contextlib.contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """Make standard output a pseudo-terminal; what came out of it is in the list afterwards."""
+    master, slave = pty.openpty()
+    shown: list[bytes] = []
+
+    def drain() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while True:
+                shown.append(os.read(master, 4096))
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    with monkeypatch.context() as patched, os.fdopen(slave, "w") as screen:
+        patched.setattr("sys.stdout", screen)
+        patched.setenv("TERM", "xterm")
+        patched.setenv("COLUMNS", "120")
+        yield shown
+    reader.join(10)
+    os.close(master)
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    with terminal(monkeypatch) as shown:
+        bar = make_progress(True)
+        bar.start("block 1", epochs=2, batches=3, done=0)
+        for _ in range(3):
+            bar.batch()
+        bar.epoch(LINE)
+        bar.start("block 2", epochs=2, batches=3, done=1)
+        bar.close()
+        bar.close()
+    assert isinstance(bar, Bar)
+    text = b"".join(shown).decode()
+    for words in ("block 1", "block 2", "1/2", "3/6", "loss 0.5123", "87.50 %", "10,000 samples/s", "1,234.5 J"):
+        assert words in text
+
+
+def test_a_bar_that_never_started_can_be_closed(monkeypatch):
+    with terminal(monkeypatch):
+        make_progress(True).close()
+
+
+def test_what_is_no_terminal_gets_lines_and_silence_is_silent(capsys):
+    assert isinstance(make_progress(True), Lines)
+    silent = make_progress(False)
+    assert isinstance(silent, Silent)
+    silent.start("all", 1, 1, 0)
+    silent.batch()
+    silent.epoch(LINE)
+    silent.close()
+    assert capsys.readouterr().out == ""
+
+
+def test_several_are_told_alike():
+    calls: list[tuple[str, str]] = []
+
+    class Ear:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def start(self, stage, epochs, batches, done):
+            calls.append((self.name, "start"))
+
+        def batch(self):
+            calls.append((self.name, "batch"))
+
+        def epoch(self, line):
+            calls.append((self.name, "epoch"))
+
+        def close(self):
+            calls.append((self.name, "close"))
+
+    both = Several(Ear("a"), Ear("b"))
+    both.start("all", 1, 1, 0)
+    both.batch()
+    both.epoch(LINE)
+    both.close()
+    assert calls == [(name, what) for what in ("start", "batch", "epoch", "close") for name in ("a", "b")]
+
+
+def events_of(folder: Path) -> dict[str, list[int]]:
+    """Return the steps of each tag, as TensorBoard itself reads them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {tag: [event.step for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_shows_each_pass_once_over_stages_and_resumes(tiny, door, strike, killed):
+    pytest.importorskip("tensorboard")
+    # Killed in the second stage: the events of its first epoch are there, and its checkpoint too.
+    strike(4 * 3 + 5, killed)
+    with pytest.raises(killed):
+        tiny("algo.schedule=greedy", "log=tensorboard", "out=run")
+    strike(2, signal.SIGINT)
+    assert door("resume=run").status == 130
+    assert door("resume=run").status == 0
+    shown = events_of(Path("run/tensorboard"))
+    for tag in ("train_loss", "val_loss", "val_accuracy", "lr", "samples_per_s", "train_s"):
+        assert shown[tag] == [1, 2, 3, 4, 5, 6], tag
+    assert (shown["loss_1"], shown["loss_2"]) == ([1, 2, 3], [4, 5, 6])
+
+
+def test_tensorboard_needs_a_folder():
+    with pytest.raises(UserError, match="needs a folder"):
+        TensorBoard(None)
