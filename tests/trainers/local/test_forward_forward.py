@@ -3,6 +3,7 @@
 import functools
 import math
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ class Conformance(RuleConformance):
     That the rule learns, and by its blocks, is measured by accuracy instead: see `test_learns_the_digits`.
     """
 
-    test_learns_in_its_blocks = None
+    test_learns_in_its_blocks: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class TestDefault(Conformance):
@@ -132,9 +133,9 @@ def test_gradient_is_autograd_of_the_sum_of_the_local_losses(wrong_labels, goodn
     metrics, grads = gradients_of(trainer, batch)
     losses = local_losses(net, batch, goodness, lambda k: net.widths[k] if goodness == "sum" else 2.0, collaboration)
     names, parameters = zip(*net.blocks.named_parameters(), strict=True)
-    for name, expected in zip(names, torch.autograd.grad(sum(losses), parameters), strict=True):
+    for name, expected in zip(names, torch.autograd.grad(torch.stack(losses).sum(), parameters), strict=True):
         torch.testing.assert_close(grads[f"net.blocks.{name}"], expected, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(metrics["loss"], sum(losses).detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(metrics["loss"], torch.stack(losses).sum().detach(), rtol=1e-12, atol=0)
     for k, loss in enumerate(losses):
         torch.testing.assert_close(metrics[f"loss_{k + 1}"], loss.detach(), rtol=1e-12, atol=0)
 
@@ -147,7 +148,7 @@ def test_on_a_graph_labelled_nodes_carry_their_label_and_all_others_the_neutral_
     _, grads = gradients_of(trainer, batch)
     losses = local_losses(net, batch, "sum", lambda k: net.widths[k], "none", batch.context)
     names, parameters = zip(*net.blocks.named_parameters(), strict=True)
-    for name, expected in zip(names, torch.autograd.grad(sum(losses), parameters), strict=True):
+    for name, expected in zip(names, torch.autograd.grad(torch.stack(losses).sum(), parameters), strict=True):
         torch.testing.assert_close(grads[f"net.blocks.{name}"], expected, rtol=1e-12, atol=1e-14)
 
 
@@ -316,6 +317,7 @@ def test_labels_stand_where_they_should(kind):
         assert torch.equal(shown, torch.cat([x["vector"], label], 1))
     else:
         batch = graph()
+        assert batch.nodes is not None
         shown = labels.label_rows(batch, batch.y, CLASSES, torch.float64)
         rest = [i for i in range(9) if i not in batch.nodes.tolist()]
         assert torch.equal(shown[batch.nodes], F.one_hot(batch.y, CLASSES).double())
@@ -470,6 +472,7 @@ def test_says_which_rows_a_net_should_take(shape, build, wanted):
 
 def test_a_graph_s_net_takes_the_label_too():
     batch = graph()
+    assert batch.nodes is not None
     data = GraphData("ring", batch.x.float(), batch.context[0], torch.zeros(9).long(), {"train": batch.nodes}, CLASSES)
     assert ForwardForward.input_shape(GNN(8, CLASSES), data) == (8 + CLASSES,)
 
