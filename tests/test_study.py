@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from localearn import study
+from localearn import cli, study
 from localearn.errors import UserError
 from localearn.reporting.study import StudyRow, as_table
 
@@ -97,3 +98,10 @@ def test_wrong_command_lines_are_told(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             study.main(arguments)
+
+
+def test_every_row_of_the_fidelity_study_is_a_configuration():
+    rows = study.read_rows(Path(__file__).parent.parent / "experiments" / "fidelity")
+    assert len({row.title for row in rows}) == len(rows)
+    for row in rows:
+        cli.compose([*row.run, f"seed={row.seeds[0]}"])
