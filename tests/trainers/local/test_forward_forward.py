@@ -374,7 +374,6 @@ def test_learns_the_digits(schedule, prediction):
     net = MLP(data.input_shape, data.classes, widths=(64, 64))
     trainer = ForwardForward(net, schedule=schedule, prediction=prediction)
     record = trainer.fit(data, epochs=12, batch_size=32, optim=functools.partial(torch.optim.Adam, lr=0.005))
-    print(record.test_accuracy)
     assert record.test_accuracy is not None and record.test_accuracy > 0.8
     assert record.stages == {"joint": 1, "greedy": 2 + (prediction == "softmax")}[schedule]
 
