@@ -63,7 +63,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **dict(arrays))
+            np.savez(file, **dict(arrays))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -59,6 +59,7 @@ class TestForwardGradientActivity(RuleConformance):
 
 class TestForwardGradientActivityTangents(RuleConformance):
     draws_noise = True
+    steps, lr, learns_to = 300, 0.01, 0.7
 
     def make(self, net):
         return ForwardGradient(net, space="activity", tangents=8)
