@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **dict(arrays))
+            named: Any = dict(arrays)  # not a keyword among them is numpy's own
+            np.savez(file, **named)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
