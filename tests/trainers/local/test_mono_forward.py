@@ -48,9 +48,9 @@ def test_gradient_is_autograd_of_the_sum_of_the_local_losses():
     losses = [F.cross_entropy(goodness, batch.y) for goodness in goodnesses(trainer, batch.x)]
     parameters = list(trainer.stages()[0].parameters)
     assert set(parameters) == set(trainer.parameters())
-    for p, expected in zip(parameters, torch.autograd.grad(sum(losses), parameters), strict=True):
+    for p, expected in zip(parameters, torch.autograd.grad(torch.stack(losses).sum(), parameters), strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-12, atol=1e-15)
-    torch.testing.assert_close(metrics["loss"], sum(losses).detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(metrics["loss"], torch.stack(losses).sum().detach(), rtol=1e-12, atol=0)
     assert [metrics[f"loss_{k}"].item() for k in range(3)] == pytest.approx([loss.item() for loss in losses])
 
 
