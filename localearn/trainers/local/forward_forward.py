@@ -40,8 +40,9 @@ class ForwardForward(LocalTrainer):
         "all" holds every block's graph until the last one is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
-        "goodness", C passes: the label (a graph's nodes all carry it at once) with the largest sum of g_2..g_L. Where
-        there is one block, as in a greedy schedule's first stage, it is h_1 or g_1 instead.
+        "goodness", C passes: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
+        in training, and the readout is far better. The first block predicts too where blocks collaborate, since it
+        is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first stage.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
     readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's.
@@ -84,7 +85,7 @@ class ForwardForward(LocalTrainer):
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}
         self.readout_options = {name: value for name, value in options.items() if value is not None}
         self.has_readout = prediction == "softmax" or negatives == "hard"
-        self.predicting = range(min(1, net.depth - 1), net.depth)  # the blocks 2..L, counted from 0
+        self.predicting = range(self._first(net.depth), net.depth)
         like = next(net.parameters())
         placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         others = self.predicting[:-1] if self.has_readout else ()
@@ -162,7 +163,7 @@ class ForwardForward(LocalTrainer):
         return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
-        """Return the goodness of each label, (N, C), summed over blocks 2..stop: a pass for each, from h_0."""
+        """Return the goodness of each label, (N, C), summed over the predicting blocks: a pass for each, from h_0."""
         if start:
             raise ValueError("a label enters at h_0, so scores start there")
         totals = []
@@ -170,7 +171,7 @@ class ForwardForward(LocalTrainer):
             rows = labels.neutral_rows(len(h), h, self.net.classes).zero_()
             rows[:, label] = 1
             outputs = enumerate(self._outputs(self._embed(h, rows), context, 0, stop))
-            goodness = [self.goodness(h_k) for k, (_, h_k) in outputs if k >= min(1, stop - 1)]
+            goodness = [self.goodness(h_k) for k, (_, h_k) in outputs if k >= self._first(stop)]
             totals.append(torch.stack(goodness).sum(0))
         return torch.stack(totals, dim=1)
 
@@ -202,6 +203,10 @@ class ForwardForward(LocalTrainer):
     def _span(self) -> tuple[int, int]:
         start, stop = super()._span()
         return start, min(stop, self.net.depth)
+
+    def _first(self, stop: int) -> int:
+        """Return the first of the blocks 0..stop-1 that predicts."""
+        return min(1, stop - 1) if self.collaboration == "none" else 0
 
     def _embed(self, h: Tensor, rows: Tensor) -> Tensor:
         return labels.embed(h, rows, self.net.input_shape)

@@ -3,7 +3,6 @@
 import functools
 import math
 import weakref
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,62 +12,10 @@ import torch.nn.functional as F
 import localearn
 from localearn import CNN, GNN, MLP, Batch, ForwardForward, Net, Unsupported, UserError
 from localearn.data import ArrayData, GraphData
-from localearn.testing import RuleConformance
 from localearn.trainers.local import labels
-from localearn.trainers.local.normalization import PeerNormalization, length_normalized
+from localearn.trainers.local.normalization import length_normalized
 
 CLASSES = 3
-
-
-def with_room(net):
-    """Return a net of the conformance suite's kinds, new, that takes as many channels more as it has classes."""
-    like = next(net.parameters())
-    channels, *places = net.input_shape
-    shape = (channels + net.classes, *places)
-    conv = {"GCNConv": "gcn", "SAGEConv": "sage", "GATConv": "gat"}.get(type(net.block(0).op).__name__, "")
-    wide = {
-        MLP: lambda: MLP(shape, net.classes, widths=net.widths),
-        CNN: lambda: CNN(shape, net.classes, channels=[h[0] for h in net.shapes]),
-        GNN: lambda: GNN(shape, net.classes, widths=net.widths, conv=conv, dropout=0.0, heads=2),
-    }[type(net)]()
-    return wide.to(device=like.device, dtype=like.dtype)
-
-
-class Conformance(RuleConformance):
-    """The suite but for its toy tasks' cross-entropy, which sums of goodness, no logits, need not lower.
-
-    That the rule learns, and by its blocks, is measured by accuracy instead: see `test_learns_the_digits`.
-    """
-
-    test_learns_in_its_blocks: Any = None  # pyright: ignore[reportIncompatibleMethodOverride]
-
-
-class TestDefault(Conformance):
-    def make(self, net):
-        return ForwardForward(with_room(net))
-
-
-class TestMeanGoodness(Conformance):
-    def make(self, net):
-        return ForwardForward(with_room(net), goodness="mean", threshold=0.5, prediction="goodness")
-
-
-class TestHardNegativesAndCollaborationOfAll(Conformance):
-    # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
-    local, sends_back_weights = False, True
-
-    def make(self, net):
-        return ForwardForward(with_room(net), negatives="hard", collaboration="all", prediction="goodness")
-
-
-class TestGreedyCollaborationWithPrevious(Conformance):
-    def make(self, net):
-        return ForwardForward(with_room(net), schedule="greedy", collaboration="previous", prediction="goodness")
-
-
-class TestGreedySoftmax(Conformance):
-    def make(self, net):
-        return ForwardForward(with_room(net), schedule="greedy")
 
 
 def mlp(seed=0, widths=(7, 6, 5), features=8):
@@ -229,54 +176,6 @@ def test_several_steps_agree_with_numpy(wrong_labels):
     np.testing.assert_allclose(state["net.readout.bias"], second.c, rtol=1e-9)
 
 
-def test_lengths_are_normalised_and_a_row_of_zeros_stays_one():
-    h = torch.randn(4, 2, 3, 3, dtype=torch.float64)
-    h[1] = 0
-    normal = length_normalized(h)
-    rms = normal.flatten(1).pow(2).mean(1).sqrt()
-    torch.testing.assert_close(rms, torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), rtol=1e-7, atol=0)
-    torch.testing.assert_close(normal[0], h[0] / h[0].pow(2).mean().sqrt())
-
-
-def test_peers_revive_a_unit_that_is_off_and_remember():
-    z = torch.tensor([[-1.0, 2.0], [-3.0, 4.0]], dtype=torch.float64, requires_grad=True)
-    peers = PeerNormalization(z, 2, strength=0.03)
-    loss = peers(z, z.relu())
-    m = 0.9 * 0.5 + 0.1 * np.array([0.0, 3.0])
-    assert loss.item() == pytest.approx(0.03 * ((m - m.mean()) ** 2).mean(), rel=1e-12)
-    np.testing.assert_allclose(peers.state_dict()["running"], m, rtol=1e-12)
-    loss.backward()
-    assert z.grad is not None
-    np.testing.assert_allclose(z.grad, np.tile(0.03 * (m - m.mean()) * 0.1 / 2, (2, 1)), rtol=1e-12)
-    peers(z, z.relu())
-    np.testing.assert_allclose(peers.state_dict()["running"], 0.9 * m + 0.1 * np.array([0.0, 3.0]), rtol=1e-12)
-
-
-def test_peers_follow_the_post_where_it_changes_the_shape():
-    z = torch.tensor([[-1.0, 2.0, 3.0, -4.0]], dtype=torch.float64, requires_grad=True)
-    PeerNormalization(z, 2, strength=1.0)(z, F.max_pool1d(z, 2)).backward()
-    assert z.grad is not None
-    assert (z.grad[0] != 0).tolist() == [False, True, True, False]
-
-
-def test_wrong_labels_are_never_the_true_one_and_as_likely_as_they_should_be():
-    """Both draws, 20,000 times; a sound sampler fails by chance with probability below 1e-6 (six deviations)."""
-    draws, y = 20_000, torch.arange(4).repeat(20_000)
-    logits = torch.tensor([[9.0, 1.0, 0.0, -1.0]]).repeat(len(y), 1)
-    torch.manual_seed(0)
-    uniform = labels.uniform_wrong_labels(y, 4)
-    hard = labels.hard_wrong_labels(y, logits)
-    odds = np.exp([9.0, 1.0, 0.0, -1.0])
-    for true in range(4):
-        others = [c for c in range(4) if c != true]
-        for drawn, weights in ((uniform, np.ones(4)), (hard, odds)):
-            share = torch.bincount(drawn[y == true], minlength=4).numpy() / draws
-            assert share[true] == 0
-            expected = weights[others] / weights[others].sum()
-            deviation = np.sqrt(expected * (1 - expected) / draws)
-            assert (abs(share[others] - expected) < 6 * deviation + 1e-12).all()
-
-
 def test_hard_negatives_are_drawn_from_the_readout(monkeypatch):
     trainer, batch, seen = ForwardForward(mlp(), negatives="hard", prediction="goodness"), rows(), []
 
@@ -300,30 +199,6 @@ def test_readout_sends_no_gradient_back(wrong_labels):
         assert torch.equal(grad, beside[name])
 
 
-@pytest.mark.parametrize("kind", ["vector", "image", "maps", "graph"])
-def test_labels_stand_where_they_should(kind):
-    label = torch.tensor([[0.0, 1.0, 0.0]]).repeat(2, 1)
-    x = {"vector": torch.rand(2, 5), "image": torch.rand(2, 1, 2, 4), "maps": torch.rand(2, 2, 4, 4)}
-    if kind == "image":
-        h = x["image"].flatten(1)
-        shown = labels.embed(h, label, (1, 2, 4))
-        assert torch.equal(shown[:, :3], label) and torch.equal(shown[:, 3:], h[:, 3:])
-    elif kind == "maps":
-        shown = labels.embed(x["maps"], label, (5, 4, 4))
-        assert shown.shape == (2, 5, 4, 4) and torch.equal(shown[:, :2], x["maps"])
-        assert (shown[:, 2:].flatten(2) == label.unsqueeze(2)).all()
-    elif kind == "vector":
-        shown = labels.embed(x["vector"], label, (8,))
-        assert torch.equal(shown, torch.cat([x["vector"], label], 1))
-    else:
-        batch = graph()
-        assert batch.nodes is not None
-        shown = labels.label_rows(batch, batch.y, CLASSES, torch.float64)
-        rest = [i for i in range(9) if i not in batch.nodes.tolist()]
-        assert torch.equal(shown[batch.nodes], F.one_hot(batch.y, CLASSES).double())
-        assert (shown[rest] == 1 / CLASSES).all()
-
-
 def test_goodness_prediction_is_that_of_every_label_over_the_later_blocks():
     trainer, batch = ForwardForward(mlp(), prediction="goodness").eval(), rows()
     expected = torch.zeros(len(batch.x), CLASSES, dtype=torch.float64)
@@ -335,6 +210,17 @@ def test_goodness_prediction_is_that_of_every_label_over_the_later_blocks():
             if k:
                 expected[:, label] += h.pow(2).sum(1)
     torch.testing.assert_close(trainer.scores(batch.x), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("collaboration", ["previous", "all"])
+def test_the_first_block_predicts_too_where_blocks_collaborate(collaboration):
+    batch = rows()
+    alone, together = (
+        ForwardForward(mlp(), collaboration=name, prediction="goodness").scores(batch.x)
+        for name in ("none", collaboration)
+    )
+    first = ForwardForward(mlp(), prediction="goodness").block_scores(batch.x, start=0, stop=1)
+    torch.testing.assert_close(together, alone + first, rtol=1e-12, atol=0)
 
 
 def test_one_block_predicts_with_itself():
@@ -363,19 +249,30 @@ def test_greedy_trains_a_block_at_a_time_and_the_readout_on_fixed_features(wrong
     for name in ("projections.0.weight", "net.readout.weight", "net.readout.bias"):
         torch.testing.assert_close(grads[name], joint[name], rtol=1e-12, atol=1e-15)
     assert torch.equal(trainer.stage_scores(features), trainer.scores(batch.x))
+    with pytest.raises(ValueError, match="h_0"):
+        trainer.block_scores(features, start=1, stop=2)
     assert stages[3].groups == ({"params": list(stages[3].parameters), "lr": 0.1},)
 
 
-@pytest.mark.parametrize("schedule", ["joint", "greedy"])
-@pytest.mark.parametrize("prediction", ["softmax", "goodness"])
-def test_learns_the_digits(schedule, prediction):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prediction": "goodness"},
+        {"goodness": "mean"},
+        {"goodness": "mean", "prediction": "goodness"},
+        {"negatives": "hard", "prediction": "goodness"},
+        {"collaboration": "all", "prediction": "goodness"},
+        {"schedule": "greedy"},
+        {"schedule": "greedy", "collaboration": "previous", "prediction": "goodness"},
+    ],
+)
+def test_learns_the_digits(options):
     data = localearn.load("digits", normalize="unit")
     torch.manual_seed(0)
-    net = MLP(data.input_shape, data.classes, widths=(64, 64))
-    trainer = ForwardForward(net, schedule=schedule, prediction=prediction)
+    trainer = ForwardForward(MLP(data.input_shape, data.classes, widths=(64, 64)), **options)
     record = trainer.fit(data, epochs=12, batch_size=32, optim=functools.partial(torch.optim.Adam, lr=0.005))
     assert record.test_accuracy is not None and record.test_accuracy > 0.8
-    assert record.stages == {"joint": 1, "greedy": 2 + (prediction == "softmax")}[schedule]
 
 
 class Saved:
