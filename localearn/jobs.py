@@ -35,7 +35,8 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
     if folder.config.exists():
         earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
         wanted: Any = OmegaConf.to_container(config, resolve=True)
-        differing = [key for key in wanted if key not in FREE and wanted[key] != earlier.get(key)]
+        named = {override.lstrip("+~").partition("=")[0] for override in job.overrides}
+        differing = _differing(wanted, earlier, named)
         if differing:
             raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
         if folder.status() in ("completed", "diverged"):
@@ -48,3 +49,21 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
 def quoted(path: Path) -> str:
     """Return a path as Hydra's grammar takes it, whatever characters it has."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _differing(wanted: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:
+    """Return the options, by their first part, that differ; one that `earlier` lacks came since, unless it is named."""
+    now, then = _flat(wanted), _flat({key: value for key, value in earlier.items() if key in wanted})
+    paths = [path for path in now.keys() & then.keys() if now[path] != then[path]]
+    paths += [path for path in then.keys() - now.keys()]
+    paths += [path for path in now.keys() - then.keys() if path in named]
+    return sorted({path.partition(".")[0] for path in paths} - set(FREE))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a tree's leaves by their dotted paths; a branch without leaves is one."""
+    leaves = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        leaves.update(_flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value})
+    return leaves
