@@ -8,7 +8,7 @@ from typing import Any
 from localearn import cli
 from localearn.errors import UserError
 
-FREE = ("resume", "progress", "debug")  # keys that do not change a run's numbers
+FREE = ("resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
 
 
 @dataclass(frozen=True)

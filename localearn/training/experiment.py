@@ -148,6 +148,7 @@ def _resolved(config: Any) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
+    plain.pop("tune", None)  # what a search makes runs from is no part of one
     known, of_energy = _shipped_keys()
     _check_keys(plain, known)
     if not isinstance(plain["energy"], dict):
@@ -167,7 +168,7 @@ def _shipped_keys() -> tuple[list[str], list[str]]:
     from omegaconf import OmegaConf
 
     shipped: Any = OmegaConf.load(CONF / "config.yaml")
-    known = [str(key) for key in shipped if key not in ("defaults", "hydra")]
+    known = [str(key) for key in shipped if key not in ("defaults", "hydra", "tune")]
     return [*known, *GROUPS], [str(key) for key in shipped.energy]
 
 
