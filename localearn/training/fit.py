@@ -69,9 +69,12 @@ def train(
         check_optimization(settings.optim, settings.schedule, device)
         progress = _progress(settings)
         cleanup.callback(progress.close)
-        if folder and not resume:
-            folder.create()
-            folder.write_text(folder.config, config or _described(settings))
+        if folder:
+            if not resume:
+                folder.create()
+            cleanup.enter_context(folder.held())
+            if not resume:
+                folder.write_text(folder.config, config or _described(settings))
         record = _new_record(trainer, data, settings, device, labels)
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
         interrupt = cleanup.enter_context(Interrupt())
