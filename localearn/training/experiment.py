@@ -25,7 +25,7 @@ from localearn.training.building import (
     rule_class,
     schedule_factory,
 )
-from localearn.training.fit import train
+from localearn.training.fit import Watch, train
 from localearn.training.folder import RunFolder
 from localearn.training.options import check_types
 from localearn.training.record import Record
@@ -41,11 +41,19 @@ _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 _WITH_RESUME = ("progress", "debug")  # what may differ in a run that goes on, for it changes no number
 
 
-def execute(config: Any, choices: dict[str, str], *, started_s: float | None = None) -> Record:
+def execute(
+    config: Any,
+    choices: dict[str, str],
+    *,
+    started_s: float | None = None,
+    watch: Watch | None = None,
+    test: bool = True,
+) -> Record:
     """Run what a composed configuration (an omegaconf DictConfig) says, and return its record.
 
     choices: the names chosen for algo, dataset and net, as they shall stand in the record. With `resume` set, `config`
-    and `choices` are those of the run's own folder (see `resumed`). Raises UserError for whatever the user can mend.
+    and `choices` are those of the run's own folder (see `resumed`). watch, test: as of `train`. Raises UserError for
+    whatever the user can mend.
     """
     from omegaconf import OmegaConf
 
@@ -62,7 +70,8 @@ def execute(config: Any, choices: dict[str, str], *, started_s: float | None = N
         "setup_s": time.perf_counter() - started_s,
     }
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
-    return train(trainer, data, settings, labels, resume=plain["resume"] is not None, config=saved)
+    resume = plain["resume"] is not None
+    return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test)
 
 
 def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:
