@@ -10,7 +10,7 @@ from localearn.tuning.outcome import best_trials, spent, write_outcome
 from localearn.tuning.plan import Plan, altered, parse
 from localearn.tuning.search import Search
 from localearn.tuning.space import read_space
-from localearn.tuning.storage import reported
+from localearn.tuning.storage import close_storage, reported
 from localearn.tuning.trial import InterruptedTrial
 
 if TYPE_CHECKING:
@@ -95,20 +95,27 @@ def main(arguments: list[str]) -> int:
     space = read_space(config)
     started_s = time.monotonic()
     search = Search.join(plan, space, config["seed"])
-    listener = Bar(plan) if sys.stdout.isatty() else Lines(plan)
-    status = 0
+    try:
+        status = _run(search)
+        with reported(plan.storage):
+            write_outcome(plan, search.study, time.monotonic() - started_s)
+            _conclude(plan, search.study)
+    finally:
+        close_storage(search.storage)
+    return status
+
+
+def _run(search: Search) -> int:
+    listener = Bar(search.plan) if sys.stdout.isatty() else Lines(search.plan)
     try:
         search.run(listener)
     except InterruptedTrial as interrupted:
-        status = 128 + interrupted.signum
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 128 + interrupted.signum
     finally:
         if isinstance(listener, Bar):
             listener.close()
-    with reported(plan.storage):
-        write_outcome(plan, search.study, time.monotonic() - started_s)
-        _conclude(plan, search.study)
-    return status
+    return 0
 
 
 def _checked(plan: Plan) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def spent(trials: Sequence["FrozenTrial"]) -> Joules:
 
 def importances(study: "Study") -> dict[str, float]:
     """Return how much of the accuracy's variance each option explains (fANOVA), nothing where that cannot be told."""
-    from optuna.importance import get_param_importances
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -87,7 +87,7 @@ def importances(study: "Study") -> dict[str, float]:
     several = len(study.directions) > 1
     target = (lambda trial: trial.values[0]) if several else None
     with contextlib.suppress(ValueError, RuntimeError):  # trials of one option's value alone
-        found = get_param_importances(study, target=target)
+        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), target=target)
         return {name: value for name, value in found.items() if math.isfinite(value)}
     return {}
 

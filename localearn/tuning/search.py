@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import socket
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 MOST_RETRIES = 3
@@ -49,8 +52,8 @@ class Search:
 
     plan: Plan
     space: Mapping[str, "BaseDistribution"]
-    seed: int
     study: "Study"
+    storage: "BaseStorage"
     number: int = 0  # of the trial that this worker has, or had last
 
     @classmethod
@@ -74,7 +77,7 @@ class Search:
         # The first worker repeats bit for bit; a later one must not suggest what the first did.
         study.sampler = _sampler(plan, derived_seed(seed, 0) % 2**32 if first else None)
         study.pruner = _pruner(plan)
-        return cls(plan, space, seed, study)
+        return cls(plan, space, study, storage)
 
     def run(self, listener: Listener) -> None:
         """Run trials until the search is over; raise InterruptedTrial after a signal."""
@@ -123,6 +126,7 @@ class Search:
         origin = trial.user_attrs.get("origin", trial.number)
         folder = self.plan.out / "trials" / f"{origin:04d}"
         trial.set_user_attr("origin", origin)
+        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
         with _claimed(folder):
             try:
                 outcome = run_trial(trial, self.plan, values, folder)
