@@ -239,3 +239,10 @@ def test_what_stands_behind_a_file_of_overrides_wins(tmp_path):
     path.write_text("overrides: [algo=cafo, epochs=7, seed=3]")
     config, chosen = cli.compose([f"config={path}", "algo=backprop", "seed=4"])
     assert (chosen["algo"], config.epochs, config.seed) == ("backprop", 7, 4)
+
+
+def test_a_sweep_takes_a_file_of_overrides(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("best.yaml").write_text(json.dumps({"overrides": tiny}))
+    assert run.main(["-m", "config=best.yaml", "seed=0,1", "epochs=1", "progress=false"]) == 0
+    assert capsys.readouterr().out.count("1 passes") == 2
