@@ -28,6 +28,14 @@ FLAGS: dict[str, tuple[str, ...] | None] = {
 Door = Callable[[list[str]], int]
 
 
+class JobFailed(Exception):
+    """A sweep's run did not end well, in a process of its own, which has said why."""
+
+    def __init__(self, status: int):
+        super().__init__(status)
+        self.status = status
+
+
 def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
     """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)

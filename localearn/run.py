@@ -1,6 +1,7 @@
 """`python -m localearn.run`: train one rule on one data set."""
 
 import os
+import socket
 import sys
 import time
 
@@ -78,15 +79,22 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from localearn.training.experiment import execute
+    from localearn.training.experiment import default_out, execute
 
     worst = 0
+    here = (socket.gethostname(), os.getpid())
 
     def task(config: DictConfig) -> None:
         nonlocal worst
         hydra_config = HydraConfig.get()
-        print(f"[{hydra_config.job.num + 1}] {' '.join(hydra_config.overrides.task)}", flush=True)
-        status = cli.told(lambda: report(execute(config, cli.chosen_names(hydra_config.runtime.choices))), arguments)
+        choices, number = cli.chosen_names(hydra_config.runtime.choices), hydra_config.job.num
+        print(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}", flush=True)
+        elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
+        if elsewhere and config.out is None:
+            config.out = str(default_out(config.seed, choices, number))
+        status = cli.told(lambda: report(execute(config, choices)), arguments)
+        if status and elsewhere:  # which only an error tells the first process
+            raise cli.JobFailed(status)
         if status > 128:
             sys.exit(status)
         worst = max(worst, status)
@@ -97,6 +105,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     sys.argv = [sys.argv[0], *extra, *arguments]
     try:
         hydra.main(config_path=str(cli.CONF), config_name="config", version_base=None)(task)()
+    except cli.JobFailed as failed:
+        return failed.status
     except cli.config_errors() as error:
         raise UserError(cli.explain(error)) from error
     return worst

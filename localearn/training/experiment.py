@@ -199,13 +199,14 @@ def _settings(plain: dict[str, Any], choices: dict[str, str]) -> Settings:
         energy=energy["enabled"],
         country=energy["country"],
         idle_s=energy["idle_s"],
-        out=Path(str(plain["resume"] or plain["out"] or _default_out(plain["seed"], choices))).expanduser(),
+        out=Path(str(plain["resume"] or plain["out"] or default_out(plain["seed"], choices))).expanduser(),
     )
 
 
-def _default_out(seed: int, choices: dict[str, str]) -> Path:
+def default_out(seed: int, choices: dict[str, str], job: int | None = None) -> Path:
+    """Return a folder below runs/ that is not there yet; `job` tells runs apart that begin at once."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}"
+    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}{'' if job is None else f'-{job}'}"
     out = Path("runs") / name
     again = 1
     while out.exists():
