@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
+from localearn.options import checked
 
 if TYPE_CHECKING:
     from localearn.training import Record
@@ -56,6 +57,12 @@ class Trainer(nn.Module, ABC):
     """
 
     crosses_blocks: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)
 
     def __init__(self, net: Net):
         super().__init__()

@@ -14,6 +14,7 @@ import torch
 from localearn.data import Data
 from localearn.errors import UserError, suggestion
 from localearn.nets import Net
+from localearn.options import check_types
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
     CONF,
@@ -27,7 +28,6 @@ from localearn.training.building import (
 )
 from localearn.training.fit import train
 from localearn.training.folder import RunFolder
-from localearn.training.options import check_types
 from localearn.training.record import Record
 from localearn.training.settings import Settings
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from localearn.errors import UserError, suggestion
-from localearn.training.options import annotations, check_types
+from localearn.options import annotations, check_types
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], Any]

@@ -193,9 +193,12 @@ def test_running_statistics_are_kept_as_by_an_ordinary_pass(vectors, space, tang
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"space": "weights"}, "space is weight or activity, not 'weights'"),
+        ({"space": "weights"}, "space must be weight or activity, not 'weights'"),
         ({"tangents": 0}, "tangents must be 1 or more, not 0"),
-        ({"noise": "gausian"}, "no noise 'gausian'; did you mean 'gaussian'"),
+        ({"tangents": 1.5}, "tangents must be a whole number, not 1.5"),
+        ({"tangents": True}, "tangents must be a whole number, not true"),
+        ({"tangent": 2}, "ForwardGradient has no option tangent; did you mean 'tangents'"),
+        ({"noise": "gausian"}, "noise must be gaussian or rademacher, not 'gausian'; did you mean 'gaussian'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

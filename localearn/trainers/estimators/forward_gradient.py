@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.nets.layers import choose
 from localearn.trainers.base import follow, output_error
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.local_guess import LocalGuess
 
 Space = Literal["weight", "activity"]
+Noise = Literal["gaussian", "rademacher"]
 Guess = Literal["noise", "local"]
 
-NOISE: Mapping[str, Callable[..., Tensor]] = {
+NOISES: Mapping[Noise, Callable[..., Tensor]] = {
     "gaussian": torch.randn,
     "rademacher": lambda *shape, **kw: torch.empty(*shape, **kw).bernoulli_(0.5).mul_(2).sub_(1),
 }
@@ -53,19 +53,15 @@ class ForwardGradient(EstimatorTrainer):
         net: Net,
         space: Space = "activity",
         tangents: int = 1,
-        noise: str = "gaussian",
+        noise: Noise = "gaussian",
         guess: Guess = "noise",
     ):
         super().__init__(net)
-        if space not in get_args(Space):
-            raise UserError(f"space is {' or '.join(get_args(Space))}, not {space!r}")
         if tangents < 1:
             raise UserError(f"tangents must be 1 or more, not {tangents}")
-        if guess not in get_args(Guess):
-            raise UserError(f"guess is {' or '.join(get_args(Guess))}, not {guess!r}")
         if guess == "local" and tangents > 1:
             raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
-        self.space, self.tangents, self.noise = space, tangents, choose("noise", noise, NOISE)
+        self.space, self.tangents, self.noise = space, tangents, NOISES[noise]
         self.guess = LocalGuess(net) if guess == "local" else None
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,5 +1,5 @@
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,8 @@ class Pepita(Trainer):
 
     def __init__(self, net: Net, scale: float = 0.05, form: Form = "difference", mirror: bool = False):
         super().__init__(net)
-        if not scale > 0:
+        if scale <= 0:
             raise UserError(f"scale must be positive, not {scale}: the blocks learn through F alone")
-        if form not in get_args(Form):
-            raise UserError(f"form is {' or '.join(get_args(Form))}, not {form!r}")
         self.form = form
         size, like = math.prod(net.input_shape), next(net.parameters())
         self.mirror = WeightMirror(net, scale * math.sqrt(2 / size)) if mirror else None

@@ -1,9 +1,9 @@
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.trainers.feedback.backward_path import BackwardPathTrainer
 from localearn.trainers.feedback.paths import Path
@@ -33,11 +33,8 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
     """
 
     def __init__(self, net: Net, expansion: float = 10.0, feedback: Mixing = "random"):
-        if not expansion >= 1:
+        if expansion < 1:
             raise UserError(f"expansion must be 1 or more, for B R to reach every W, not {expansion}")
-        if feedback not in get_args(Mixing):
-            known = get_args(Mixing)
-            raise UserError(f"feedback is {' or '.join(known)}, not {feedback!r}{suggestion(str(feedback), known)}")
         self.expansion = expansion
         self.feedback: Mixing = feedback
         super().__init__(net)

@@ -1,7 +1,7 @@
 """Rules whose every block has a loss of its own."""
 
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ class LocalTrainer(Trainer):
 
     def __init__(self, net: Net, schedule: Schedule = "joint"):
         super().__init__(net)
-        check_choice("schedule", schedule, Schedule)
         self.schedule = schedule
 
     @abstractmethod
@@ -100,9 +99,3 @@ class LocalTrainer(Trainer):
 
     def _span(self) -> tuple[int, int]:
         return (0, self.net.depth) if self.schedule == "joint" else (self.stage, self.stage + 1)
-
-
-def check_choice(option: str, value: str, choices: Any) -> None:
-    """Raise a UserError with the choices unless `value` is one of a Literal's."""
-    if value not in get_args(choices):
-        raise UserError(f"{option} is {' or '.join(get_args(choices))}, not {value!r}")

@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.layers import choose
 from localearn.nets.statistics import RunningStatistics, tracking
 from localearn.trainers.base import Stage, Trainer
 from localearn.trainers.feedback import DirectFeedbackAlignment
@@ -61,17 +60,10 @@ class CaFo(Trainer):
         combine: Combine = "sum",
     ):
         super().__init__(net)
-        for name, value, choices in (
-            ("blocks", blocks, get_args(Blocks)),
-            ("solver", solver, (*get_args(Solver), None)),
-            ("combine", combine, get_args(Combine)),
-        ):
-            if value not in choices:
-                raise UserError(f"{name} is {' or '.join(map(str, choices))}, not {value!r}")
-        self.criterion = choose("loss", loss, LOSSES)
+        self.criterion = LOSSES[loss]
         if solver == "closed_form" and loss != "mse":
             raise UserError(f"loss={loss} has no closed form; use solver=gradient, or loss=mse")
-        if not 0 < ridge < math.inf:
+        if ridge <= 0:
             raise UserError(f"ridge must be positive, for the normal matrix may have no inverse, not {ridge}; try 1e-2")
         self.blocks, self.ridge, self.combine = blocks, ridge, combine
         self.closed_form = loss == "mse" and solver != "gradient"

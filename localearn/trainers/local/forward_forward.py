@@ -11,7 +11,7 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.trainers.base import Stage, cross_entropy
 from localearn.trainers.local import labels
-from localearn.trainers.local.base import LocalTrainer, Schedule, check_choice
+from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import PeerNormalization, length_normalized
 
 Goodness = Literal["sum", "mean"]
@@ -68,10 +68,6 @@ class ForwardForward(LocalTrainer):
         readout_weight_decay: float | None = None,
     ):
         super().__init__(net, schedule)
-        check_choice("goodness", goodness, Goodness)
-        check_choice("negatives", negatives, Negatives)
-        check_choice("collaboration", collaboration, Collaboration)
-        check_choice("prediction", prediction, Prediction)
         if schedule == "greedy" and negatives == "hard":
             raise UserError("hard negatives need the readout, which greedy trains last; use negatives=uniform or joint")
         if schedule == "greedy" and collaboration == "all":

@@ -7,7 +7,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.trainers.base import Stage, cross_entropy
-from localearn.trainers.local.base import LocalTrainer, Schedule, check_choice
+from localearn.trainers.local.base import LocalTrainer, Schedule
 
 Prediction = Literal["bp", "ff"]
 
@@ -34,7 +34,6 @@ class MonoForward(LocalTrainer):
         input_projection: bool = False,
     ):
         super().__init__(net, schedule)
-        check_choice("prediction", prediction, Prediction)
         self.prediction = prediction
         like = next(net.readout.parameters())
 

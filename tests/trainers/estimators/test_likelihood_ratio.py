@@ -4,6 +4,7 @@ Statistics are taken from fixed seeds. A correct estimator with another seed wou
 times (normal approximation, Bonferroni over all values that a test compares).
 """
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -266,15 +267,22 @@ def test_convolution_and_normalisation_follow_the_noise():
     [
         ({"sigma": 0.0}, "sigma must be positive"),
         ({"sigma": [0.1, -0.1]}, "sigma must be positive"),
+        ({"sigma": math.inf}, "sigma must be a number or a list of numbers, not inf"),
+        ({"sigma": "ab"}, "sigma must be a number or a list of numbers, not 'ab'"),
         ({"sigma": [0.1]}, "sigma has 1 values for 2 blocks"),
         ({"copies": 0, "antithetic": False}, "copies must be 1 or more"),
+        ({"copies": 2.0}, "copies must be a whole number, not 2.0"),
+        ({"layerwise": 1}, "layerwise must be true or false, not 1"),
         ({"copies": 3}, "come in pairs, and 3 is odd; use copies=4"),
         ({"baseline": "mean"}, "cancels every baseline; use antithetic=false"),
         ({"copies": 1, "antithetic": False, "baseline": "mean"}, "use copies=2 or more"),
-        ({"copies": 8, "antithetic": False, "baseline": "median"}, "baseline is none, mean, clean, not 'median'"),
+        (
+            {"copies": 8, "antithetic": False, "baseline": "median"},
+            "must be none, mean or clean, not 'median'",
+        ),
         ({"copies": 8, "antithetic": False, "baseline": "mean", "noise": "sobol"}, "use baseline=clean"),
         ({"copies": 6, "antithetic": False, "noise": "sobol"}, "has 2, 4, 8, ... points, not 6"),
-        ({"noise": "sobl"}, "no noise 'sobl'; did you mean 'sobol'?"),
+        ({"noise": "sobl"}, "noise must be gaussian or sobol, not 'sobl'; did you mean 'sobol'?"),
     ],
 )
 def test_refuses_contradictions(options, message):
