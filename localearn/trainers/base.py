@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
+from localearn.nets.layers import FLAT
 from localearn.options import checked
 
 if TYPE_CHECKING:
@@ -54,9 +55,12 @@ class Trainer(nn.Module, ABC):
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
     `localearn.testing` proves it.
+    needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
+    spikes is refused, whose blocks would stay as they were drawn.
     """
 
     crosses_blocks: ClassVar[bool] = False
+    needs_derivatives: ClassVar[bool] = True
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""
@@ -84,6 +88,19 @@ class Trainer(nn.Module, ABC):
 
         A rule that overrides it calls `super().supports(net, data)` first.
         """
+        if not isinstance(net, Net):
+            makes = "; Net.from_sequential makes one of it" if isinstance(net, nn.Sequential) else ""
+            raise Unsupported(f"{cls.__name__} trains a localearn.Net, not a {type(net).__name__}{makes}")
+        if net.classes < 2:
+            raise Unsupported(
+                f"{type(net).__name__} has one class, so there is nothing to tell apart; give it 2 or more"
+            )
+        flat = next((type(m).__name__ for m in net.modules() if isinstance(m, FLAT)), None)
+        if flat and cls.needs_derivatives:
+            raise Unsupported(
+                f"{cls.__name__} needs derivatives, and {flat}'s is zero everywhere, so no block would learn; use "
+                "algo=likelihood_ratio or pepita, or another activation"
+            )
         if data is None:
             return
         if net.graph != (data.kind == "graph"):
@@ -159,10 +176,10 @@ def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return loss.detach(), error
 
 
-def follow(output: Tensor, delta: Tensor) -> None:
+def follow(output: Tensor, delta: Tensor | None = None) -> None:
     """Add (d output / d theta)^T delta to the `.grad` of what made `output`, delta's shape being its shape.
 
-    Where all of that is frozen there is nothing to add.
+    Without delta the output is a loss, a scalar, and delta is 1. Where all of that is frozen there is nothing to add.
     """
     if output.requires_grad:
         torch.autograd.backward(output, delta)

@@ -60,6 +60,7 @@ def train(
     device = select_device(settings.device)
     type(trainer).supports(trainer.net, data)
     _check_rows(trainer, data, settings)
+    _check_parameters(trainer)
     folder = _folder(settings, resume)
     sources = "auto" if settings.energy else "none"
     meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
@@ -97,6 +98,17 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
         raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")
+
+
+def _check_parameters(trainer: Trainer) -> None:
+    """Raise UserError unless there is something to train, in the net and in every stage."""
+    if any(p.is_meta for p in trainer.parameters()):
+        raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
+    trained = {"the net": trainer.net.parameters()}
+    trained |= {f"stage {stage.name!r}": stage.parameters for stage in trainer.stages() if not stage.one_pass}
+    for what, parameters in trained.items():
+        if not any(p.requires_grad for p in parameters):
+            raise UserError(f"{what} has nothing to train: all its parameters are frozen; set requires_grad of some")
 
 
 def _folder(settings: Settings, resume: bool) -> RunFolder | None:

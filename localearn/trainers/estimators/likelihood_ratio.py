@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from localearn.data import Batch
-from localearn.errors import UserError
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
+from localearn.nets.net import modes_kept
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.noise import NOISES, Kind
@@ -61,6 +62,8 @@ class LikelihoodRatio(EstimatorTrainer):
     as a gradient of the loss without noise.
     """
 
+    needs_derivatives = False
+
     def __init__(
         self,
         net: Net,
@@ -80,6 +83,25 @@ class LikelihoodRatio(EstimatorTrainer):
         _check(copies, antithetic, baseline, noise)
         self.copies, self.antithetic, self.baseline, self.layerwise = copies, antithetic, baseline, layerwise
         self.noise = NOISES[noise](net, copies // 2 if antithetic else copies)
+
+    @classmethod
+    def supports(cls, net: Net, data: Data | None = None) -> None:
+        """Serve every net whose layers `torch.func.vmap` can run on all copies at once."""
+        super().supports(net, data)
+        h, *context = net.trial()
+        devices = [h.device] if h.is_cuda else []
+        with modes_kept(net), torch.no_grad(), torch.random.fork_rng(devices):
+            net.train()  # as the copies find it
+            h = net.block(0).op(net.stem(h), *context)[None]
+            for k in range(net.depth):
+                try:
+                    h = h if k == 0 else _each(net.block(k).op, h, tuple(context))[0]
+                    h = _each(net.block(k).post, h, ())[0]
+                except (RuntimeError, ValueError) as error:
+                    raise Unsupported(
+                        f"likelihood_ratio runs all copies at once, by torch.func.vmap, which block {k + 1} of this "
+                        f"{type(net).__name__} does not allow: {str(error).splitlines()[0]}"
+                    ) from error
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the estimate; return the loss that the readout learns from."""

@@ -34,6 +34,7 @@ class Pepita(Trainer):
     Known weakness: depth; convolutions, which a mean over positions hardly moves; Cora, which it learns slowly.
     """
 
+    needs_derivatives = False
     feedback: Tensor
 
     def __init__(self, net: Net, scale: float = 0.05, form: Form = "difference", mirror: bool = False):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch
-from localearn.errors import UserError
+from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Stage, Trainer, follow
 
 Schedule = Literal["joint", "greedy"]
 
@@ -24,6 +24,11 @@ class LocalTrainer(Trainer):
 
     def __init__(self, net: Net, schedule: Schedule = "joint"):
         super().__init__(net)
+        each = [p for block in net.blocks for p in block.parameters()]
+        if schedule == "greedy" and len(set(each)) < len(each):
+            raise Unsupported(
+                "greedy freezes a block before the next learns, and blocks share weights; use schedule=joint"
+            )
         self.schedule = schedule
 
     @abstractmethod
@@ -58,7 +63,7 @@ class LocalTrainer(Trainer):
         for k in range(start, stop):
             h = self.net.block(k)(h.detach(), *batch.context)
             loss = self.block_loss(k, h, batch)
-            loss.backward()
+            follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -70,7 +75,7 @@ class LocalTrainer(Trainer):
         """Return one stage for all blocks, or one a block where the schedule is greedy."""
         blocks = [tuple(p for p in self.block_parameters(k) if p.requires_grad) for k in range(self.net.depth)]
         if self.schedule == "joint":
-            return [Stage("all blocks", sum(blocks, ()))]
+            return [Stage("all blocks", tuple(dict.fromkeys(sum(blocks, ()))))]  # once, where blocks share them
         return [Stage(f"block {k + 1}", parameters, start=k) for k, parameters in enumerate(blocks)]
 
     def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ class CaFo(Trainer):
     too, follow e B_k is ours. A Trainer of its own and no LocalTrainer, for no block has a loss.
     """
 
+    needs_derivatives = False  # DFA does, and says so
+
     def __init__(
         self,
         net: Net,
@@ -84,11 +86,13 @@ class CaFo(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose readout, the last predictor, is one Linear layer."""
+        """Serve every net whose readout, the last predictor, is one Linear layer that may learn."""
         super().supports(net, data)
         if not isinstance(net.readout, nn.Linear):
             kind = type(net.readout).__name__
             raise Unsupported(f"cafo's last predictor is the readout, a Linear; {type(net).__name__} has a {kind}")
+        if not all(p.requires_grad for p in net.readout.parameters()):
+            raise Unsupported("cafo's last predictor is the readout, which is frozen; set its requires_grad")
 
     def predictor(self, k: int) -> nn.Linear:
         """Return the predictor that reads block k, 0..L-1."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.trainers.base import Stage, cross_entropy
+from localearn.trainers.base import Stage, cross_entropy, follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import PeerNormalization, length_normalized
@@ -72,6 +72,8 @@ class ForwardForward(LocalTrainer):
             raise UserError("hard negatives need the readout, which greedy trains last; use negatives=uniform or joint")
         if schedule == "greedy" and collaboration == "all":
             raise UserError("greedy has no later blocks to collaborate with; use collaboration=previous or joint")
+        if collaboration != "none" and net.depth == 1:
+            raise UserError(f"collaboration={collaboration} needs other blocks, and the net has one; use none")
         if threshold is not None and threshold <= 0:
             raise UserError(f"threshold must be positive, or null for n_k (sum) or 2 (mean), not {threshold}")
         if peer_normalization < 0:
@@ -79,6 +81,9 @@ class ForwardForward(LocalTrainer):
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
         self.mean_goodness, self.threshold = goodness == "mean", threshold
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}
+        for name, value in options.items():
+            if value is not None and value < 0:
+                raise UserError(f"readout_{name} must be 0 or more, or null for the optimizer's, not {value}")
         self.readout_options = {name: value for name, value in options.items() if value is not None}
         self.has_readout = prediction == "softmax" or negatives == "hard"
         self.predicting = range(self._first(net.depth), net.depth)
@@ -98,11 +103,9 @@ class ForwardForward(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net that tells two classes or more apart and whose input has room for a label."""
+        """Serve every net whose input has room for a label."""
         super().supports(net, data)
         name, size = type(net).__name__, math.prod(net.input_shape)
-        if net.classes < 2:
-            raise Unsupported(f"forward_forward needs a wrong label beside the true one; {name} has one class")
         if size <= net.classes:
             raise Unsupported(
                 f"forward_forward writes {net.classes} labels into the input, and {name} takes {size} values; "
@@ -148,7 +151,7 @@ class ForwardForward(LocalTrainer):
         both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
         context = labels.beside_itself(batch.context, len(h))
         for k, loss in self._losses(torch.cat(both), context, batch, start, stop):
-            loss.backward()
+            follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -261,5 +264,5 @@ class ForwardForward(LocalTrainer):
         """Fill the readout's `.grad`; return its loss and its logits, (N, C), both detached."""
         logits = self._read(features)
         loss = cross_entropy(logits, batch)
-        loss.backward()
+        follow(loss)
         return loss.detach(), logits.detach()

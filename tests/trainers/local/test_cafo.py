@@ -298,6 +298,13 @@ def test_a_block_too_wide_for_the_closed_form_is_refused(monkeypatch):
     CaFo(net_of("mlp"), solver="gradient")
 
 
+def test_a_frozen_readout_is_refused():
+    net = net_of("mlp")
+    net.readout.requires_grad_(False)
+    with pytest.raises(Unsupported, match="the readout, which is frozen"):
+        CaFo(net)
+
+
 def test_a_readout_that_is_no_linear_layer_is_refused():
     readout = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, CLASSES))
     with pytest.raises(Unsupported, match="Net has a Sequential"):
