@@ -34,10 +34,7 @@ def check_call(
     not checked. `what` stands before the option's name in messages: "algo" gives algo.tangents, "" tangents alone.
     """
     prefix = f"{what}." if what else ""
-    try:
-        parameters = inspect.signature(target).parameters
-    except ValueError:  # something built in that does not tell
-        return
+    parameters = parameters_of(target)
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     known = [name for name in named if name not in supplied]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -49,6 +46,14 @@ def check_call(
         if named[name].default is inspect.Parameter.empty and name not in options:
             raise UserError(f"{prefix}{name} is missing; give {prefix}{name}=...")
     check_types(options, annotations(target), prefix=prefix)
+
+
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return what a class or a function can be called with; for what is built in and does not tell, anything."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return inspect.signature(lambda *arguments, **options: None).parameters
 
 
 def checked(init: Callable[..., None]) -> Callable[..., None]:

@@ -54,12 +54,15 @@ class Trainer(nn.Module, ABC):
     with the rest. A rule is final: nobody subclasses a concrete one.
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
-    `localearn.testing` proves it.
+        `localearn.testing` proves it.
+    net_predicts: whether the net alone gives the logits that the rule learns by. Where it does not, there is no
+        gradient of theirs for the rule's to be compared with.
     needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
-    spikes is refused, whose blocks would stay as they were drawn.
+        spikes is refused, whose blocks would stay as they were drawn.
     """
 
     crosses_blocks: ClassVar[bool] = False
+    net_predicts: ClassVar[bool] = True
     needs_derivatives: ClassVar[bool] = True
 
     def __init_subclass__(cls, **keywords: Any) -> None:

@@ -14,6 +14,7 @@ from localearn.data import Data
 from localearn.energy import Meter
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
+from localearn.training.alignment import check_alignment
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
@@ -61,6 +62,8 @@ def train(
     type(trainer).supports(trainer.net, data)
     _check_rows(trainer, data, settings)
     _check_parameters(trainer)
+    if settings.diagnose == "alignment":
+        check_alignment(trainer)
     folder = _folder(settings, resume)
     sources = "auto" if settings.energy else "none"
     meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
@@ -76,7 +79,11 @@ def train(
         record = _new_record(trainer, data, settings, device, labels)
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
         interrupt = cleanup.enter_context(Interrupt())
-        cleanup.enter_context(full_memory_told(f"batch_size={settings.batch_size}"))
+        cleanup.enter_context(
+            full_memory_told(
+                f"batch_size={settings.batch_size}", "a smaller one, a smaller net, or fewer copies or tangents"
+            )
+        )
         trainer.to(device)
         loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder)
         if folder and resume:

@@ -1,6 +1,8 @@
 import copy
 import functools
 import math
+import subprocess
+import sys
 from statistics import NormalDist
 
 import pytest
@@ -188,6 +190,17 @@ def test_running_statistics_are_kept_as_by_an_ordinary_pass(vectors, space, tang
     ordinary(vectors.x)
     for ours, theirs in zip(model[1].buffers(), ordinary[1].buffers(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_forward_mode_is_loaded_with_the_rule_and_without_its_warning():
+    """Else the first step of a process pays for it, in metered time, and warns on the user's terminal."""
+    code = (
+        "import warnings, torch, localearn; warnings.simplefilter('error'); "
+        "rule = localearn.ForwardGradient(localearn.MLP(5, 3, widths=(4,))); "
+        "rule.gradients(localearn.Batch(torch.ones(2, 5), torch.tensor([0, 1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

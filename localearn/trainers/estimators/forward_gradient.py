@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets import Net
+from localearn.quiet import load_forward_mode
 from localearn.trainers.base import follow, output_error
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.local_guess import LocalGuess
@@ -61,8 +62,13 @@ class ForwardGradient(EstimatorTrainer):
             raise UserError(f"tangents must be 1 or more, not {tangents}")
         if guess == "local" and tangents > 1:
             raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
+        if guess == "local" and noise != "gaussian":
+            raise UserError(
+                f"a local guess draws no noise, so noise={noise} says nothing; leave it, or use guess=noise"
+            )
         self.space, self.tangents, self.noise = space, tangents, NOISES[noise]
         self.guess = LocalGuess(net) if guess == "local" else None
+        load_forward_mode()
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the estimate; return the loss."""
