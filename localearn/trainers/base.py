@@ -106,6 +106,10 @@ class Trainer(nn.Module, ABC):
             )
         if data is None:
             return
+        if not isinstance(data, Data):
+            raise Unsupported(
+                f"{cls.__name__} learns from a localearn.Data, say load('digits'), not a {type(data).__name__}"
+            )
         if net.graph != (data.kind == "graph"):
             have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gcn, sage or gat")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")

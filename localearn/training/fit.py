@@ -60,8 +60,8 @@ def train(
     labels = {"config": settings.plain()} | (labels or {})
     device = select_device(settings.device)
     type(trainer).supports(trainer.net, data)
-    _check_rows(trainer, data, settings)
     _check_parameters(trainer)
+    _check_rows(trainer, data, settings)
     if settings.diagnose == "alignment":
         check_alignment(trainer)
     folder = _folder(settings, resume)
@@ -102,6 +102,14 @@ def train(
 
 
 def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
+    """Raise UserError unless every split has rows, of the net's precision and enough of them for its layers."""
+    for split, size in data.sizes.items():
+        if not size:
+            raise UserError(f"{data.name} has no labelled rows in its {split} split; every split needs one or more")
+    given, own = next(data.batches("val", 1)).x.dtype, next(trainer.net.parameters()).dtype
+    cast = (torch.float32, torch.bfloat16, torch.float16) if settings.precision == "bf16" else (given,)
+    if own not in cast:
+        raise UserError(f"{data.name} gives {given} and the net's parameters are {own}; use net.to({given})")
     rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
         raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")

@@ -1,4 +1,4 @@
-"""What a rule is given that is no ordinary net: it is refused before training, or trained right."""
+"""Nets and data out of the ordinary: a rule refuses them before training, or trains them right."""
 
 import copy
 
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from localearn import (
+    GNN,
     MLP,
     Backprop,
     CaFo,
@@ -24,6 +25,8 @@ from localearn import (
     UserError,
 )
 from localearn.data.arrays import ArrayData
+from localearn.data.base import Split
+from localearn.data.graphs import GraphData
 
 BY_DERIVATIVES = [
     Backprop,
@@ -106,6 +109,33 @@ def test_a_greedy_stage_with_nothing_to_train_is_refused():
 def test_a_net_without_values_is_refused():
     with pytest.raises(UserError, match="the net is on the meta device"):
         Backprop(MLP(6, 3, widths=(5,)).to("meta")).fit(rows())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_net_of_another_precision_than_the_data_is_refused(precision):
+    with pytest.raises(
+        UserError, match=r"rows gives torch.float32 and .* torch.float64; use net.to\(torch.float32\)"
+    ):
+        Backprop(MLP(6, 3, widths=(5,)).double()).fit(rows(), precision=precision)
+
+
+def test_a_net_of_bfloat16_is_trained_where_autocast_casts():
+    trainer = Backprop(MLP(6, 3, widths=(5,)).bfloat16())
+    assert trainer.fit(rows(), epochs=1, precision="bf16").status == "completed"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_graph_without_labelled_nodes_is_refused(rule):
+    nodes: dict[Split, torch.Tensor] = {"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1, 2)}
+    edges, labels = torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 1])
+    graph = GraphData("pair", torch.randn(2, 5), edges, labels, nodes, 2)
+    with pytest.raises(UserError, match="pair has no labelled rows in its train split"):
+        rule(GNN(5, 2, widths=(4,))).fit(graph)
+
+
+def test_what_is_no_data_is_refused():
+    with pytest.raises(Unsupported, match=r"learns from a localearn.Data, say load\('digits'\), not a tuple"):
+        Backprop(MLP(6, 3, widths=(5,))).fit((torch.randn(2, 6), torch.arange(2)))  # pyright: ignore[reportArgumentType]
 
 
 def shared() -> Net:
