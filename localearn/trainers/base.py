@@ -51,7 +51,8 @@ class Trainer(nn.Module, ABC):
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
     beside the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
-    with the rest. A rule is final: nobody subclasses a concrete one.
+    with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
+    annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
         `localearn.testing` proves it.

@@ -39,7 +39,7 @@ class ForwardGradient(EstimatorTrainer):
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
     guess: "noise", or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
-    gradient's projection on it, with a tangent for each block and no noise:
+    gradient's projection on it, with a tangent for each block and no noise (tangents and noise as they are):
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 

@@ -50,9 +50,10 @@ class LikelihoodRatio(EstimatorTrainer):
     normalisation, the copy's whole batch. The readout, which knows its error, follows its true
     gradient. A post with parameters of its own is perturbed at its output too, and is differentiated for them.
 
-    sigma: one for all blocks, or a list. copies: K of each row in one batch; what comes before the first noise is
+    sigma: the noise's deviation, in units of z_k: one for all blocks, or a list. copies: K of each row in one batch,
+    vectorised by `torch.func.vmap`, which refuses layers that look at values; what comes before the first noise is
     computed once. What lowers the variance:
-    antithetic: copies are pairs of eps and -eps.
+    antithetic: copies are pairs of eps and -eps, which leaves a baseline nothing to do.
     baseline: b_i is the mean loss of the row's other copies ("mean"), or the row's loss without noise ("clean").
     layerwise: every block has K copies of its own, in which it alone is noisy, and the readout learns without noise.
     noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has

@@ -22,9 +22,9 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
     R tends to B^T W, and B R to B B^T W, which is W where B B^T is the identity. So no pair of units needs equal
     weights both ways.
 
-    expansion: m / n_{k+1}, 1 or more. feedback: "random", B uniform with deviation 1 / sqrt(m), so that B B^T is the
-    identity on average and the closer to it the larger the expansion; "orthogonal", B's rows orthonormal, which is
-    exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a convolution R is one of
+    expansion: m / n_{k+1}, 1 or more; m is rounded up. feedback: "random", B uniform with deviation 1 / sqrt(m), so
+    that B B^T is the identity on average and the closer to it the larger the expansion; "orthogonal", B's rows
+    orthonormal, which is exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a convolution R is one of
     W's geometry with m channels and B a 1x1 one.
     Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
     others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R apart, so they

@@ -19,6 +19,7 @@ class LocalTrainer(Trainer):
 
     schedule: "joint" steps all blocks on each batch, first to last; "greedy" trains one block after another, each to
     its own end, on features of the frozen blocks before it (as evaluated: without dropout, with running statistics).
+    Greedy refuses blocks that share weights (`Unsupported`), since the one would be frozen and the other trained.
     A block's graph is dropped as soon as its gradient is taken, so activation memory does not grow with depth.
     """
 

@@ -34,10 +34,11 @@ class ForwardForward(LocalTrainer):
     node carries its label and every other the neutral one, 1/C: of the labels only the batch's are read, and a node's
     neighbours see what it carries.
 
+    threshold: t_k, the same for every block; None: n_k for the sum, 2 for the mean.
     negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
     peer_normalization: how strongly a unit's mean activity over x+ is drawn to its block's; see `PeerNormalization`.
-    collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached.
-        "all" holds every block's graph until the last one is there: memory grows with depth.
+    collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached;
+        of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
         "goodness", C passes: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
@@ -45,7 +46,8 @@ class ForwardForward(LocalTrainer):
         is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first stage.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
-    readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's.
+    readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
+        predicts or draws hard negatives, and elsewhere they say nothing.
 
     Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N, the peers and the readout are those of the PyTorch
     port whose recipe is the default. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
