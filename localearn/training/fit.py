@@ -59,11 +59,7 @@ def train(
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
     device = select_device(settings.device)
-    type(trainer).supports(trainer.net, data)
-    _check_parameters(trainer)
-    _check_rows(trainer, data, settings)
-    if settings.diagnose == "alignment":
-        check_alignment(trainer)
+    check(trainer, data, settings)
     folder = _folder(settings, resume)
     sources = "auto" if settings.energy else "none"
     meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
@@ -99,6 +95,15 @@ def train(
             if folder:
                 _leave(folder, record)
     return record
+
+
+def check(trainer: Trainer, data: Data, settings: Settings) -> None:
+    """Raise UserError where these cannot be trained together; nothing is changed, and nothing is trained."""
+    type(trainer).supports(trainer.net, data)
+    _check_parameters(trainer)
+    _check_rows(trainer, data, settings)
+    if settings.diagnose == "alignment":
+        check_alignment(trainer)
 
 
 def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:

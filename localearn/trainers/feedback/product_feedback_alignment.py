@@ -24,8 +24,8 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
 
     expansion: m / n_{k+1}, 1 or more; m is rounded up. feedback: "random", B uniform with deviation 1 / sqrt(m), so
     that B B^T is the identity on average and the closer to it the larger the expansion; "orthogonal", B's rows
-    orthonormal, which is exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a convolution R is one of
-    W's geometry with m channels and B a 1x1 one.
+    orthonormal, which is exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a
+    convolution R is one of W's geometry with m channels and B a 1x1 one.
     Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
     others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R apart, so they
     align less. Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's
