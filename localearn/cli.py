@@ -121,6 +121,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
+    overrides = expanded(overrides)
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
@@ -133,6 +134,35 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config, chosen
+
+
+def expanded(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with those of a file in the place of `config=FILE`; of a key given twice, the last.
+
+    Such a file is yaml, with a list `overrides` as they would stand on the command line; a search writes its best so.
+    Raises UserError where it cannot be read.
+    """
+    given: list[str] = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        given += _read_overrides(value) if key == "config" and equals else [override]
+    last = {override.partition("=")[0].lstrip("+"): index for index, override in enumerate(given)}
+    return [override for index, override in enumerate(given) if last[override.partition("=")[0].lstrip("+")] == index]
+
+
+def _read_overrides(path: str) -> list[str]:
+    from yaml import YAMLError, safe_load
+
+    try:
+        read = safe_load(Path(path.strip("'\"")).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config={path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except YAMLError as error:
+        raise UserError(f"config={path} is no yaml: {explain(error)}") from error
+    overrides = read.get("overrides") if isinstance(read, dict) else None
+    if not isinstance(overrides, list) or not all(isinstance(o, str) and "=" in o for o in overrides):
+        raise UserError(f"config={path} must hold a list, overrides: [algo=backprop, optim.lr=0.01]")
+    return overrides
 
 
 def _verbatim(override: str) -> str:

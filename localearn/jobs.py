@@ -7,8 +7,12 @@ from typing import Any
 
 from localearn import cli
 from localearn.errors import UserError
+from localearn.training.experiment import resumed
+from localearn.training.folder import RunFolder
 
-FREE = ("resume", "progress", "debug")  # keys that do not change a run's numbers
+FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
+
+DONE = ("completed", "diverged", "stopped")  # how a run ends that nobody goes on with
 
 
 @dataclass(frozen=True)
@@ -24,27 +28,54 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
 
     Raises UserError if the folder holds a run of another configuration.
     """
-    from omegaconf import OmegaConf
-
     from localearn.run import report
-    from localearn.training.experiment import execute, resumed
-    from localearn.training.folder import RunFolder
+    from localearn.training.experiment import execute
+
+    prepared = prepare(job, config_dir)
+    if prepared is None:
+        print(f"{RunFolder(job.folder).status()} before; kept")
+        return 0
+    return report(execute(*prepared))
+
+
+def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, dict[str, str]] | None:
+    """Return what `execute` takes to run a job or to go on with it; None where it is done.
+
+    Raises UserError if the folder holds a run of another configuration.
+    """
+    from omegaconf import OmegaConf
 
     config, choices = cli.compose([*job.overrides, f"out={quoted(job.folder)}"], config_dir)
     folder = RunFolder(job.folder)
-    if folder.config.exists():
-        earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
-        wanted: Any = OmegaConf.to_container(config, resolve=True)
-        differing = [key for key in wanted if key not in FREE and wanted[key] != earlier.get(key)]
-        if differing:
-            raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
-        if folder.status() in ("completed", "diverged"):
-            print(f"{folder.status()} before; kept")
-            return 0
-        config, choices = resumed(str(job.folder), [])
-    return report(execute(config, choices))
+    if not folder.config.exists():
+        return config, choices
+    earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+    wanted: Any = OmegaConf.to_container(config, resolve=True)
+    named = {override.lstrip("+~").partition("=")[0] for override in job.overrides}
+    differing = _differing(wanted, earlier, named)
+    if differing:
+        raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
+    return None if folder.status() in DONE else resumed(str(job.folder), [])
 
 
 def quoted(path: Path) -> str:
     """Return a path as Hydra's grammar takes it, whatever characters it has."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _differing(wanted: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:
+    """Return the options, by their first part, that differ; one that `earlier` lacks came since, unless it is named."""
+    now, then = _flat(wanted), _flat({key: value for key, value in earlier.items() if key in wanted})
+    paths = [path for path in now.keys() & then.keys() if now[path] != then[path]]
+    paths += [path for path in then.keys() - now.keys()]
+    paths += [path for path in now.keys() - then.keys() if path in named]
+    return sorted({path.partition(".")[0] for path in paths} - set(FREE))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a tree's leaves by their dotted paths; a branch without leaves is one."""
+    leaves = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        leaves.update(_flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value})
+    return leaves

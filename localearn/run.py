@@ -18,6 +18,7 @@ metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
 
   out=DIR            the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given
   resume=DIR         go on with an interrupted run
+  config=FILE        the overrides that stand in a file, as localearn.tune writes its best; what follows wins
   algo._target_=my_rules.MyRule     your own rule, from a module in this folder
   --config-dir DIR   your own yaml files: DIR/algo/my_rule.yaml becomes algo=my_rule
   -m                 a sweep: -m seed=0,1,2 algo=backprop,mono_forward
@@ -90,7 +91,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
             sys.exit(status)
         worst = max(worst, status)
 
-    arguments = cli.flags_first(arguments)
+    arguments = cli.flags_first(cli.expanded(arguments))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", cli.existing_folder(config_dir)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]

@@ -116,7 +116,9 @@ def write_table(rows: list[Row], out: Path) -> None:
         paths = sorted((out / "runs").glob(f"{row.name}-[0-9]*/run.json"))
         records = [json.loads(path.read_text()) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
         records = [record for record in records if record["status"] in ("completed", "diverged")]
-        studied.append(StudyRow(row.name, row.title, row.source, row.published, row.reason, row.command(), records))
+        studied.append(
+            StudyRow(row.name, row.title, row.source, row.published, row.reason, row.command(), row.seeds, records)
+        )
     write_study(studied, out)
 
 

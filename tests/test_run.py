@@ -191,7 +191,9 @@ MISFITS = {
     "algo._target_=bad_syntax.Rule": ["bad_syntax.py, line 2"],
     "algo._target_=bad_import.Rule": ["importing bad_import failed", "no_such_package"],
     "algo._target_=bad_luck.Rule": ["importing bad_luck failed: ZeroDivisionError", "debug=true"],
-    "net._target_=my_rules.net ~net.widths ~net.activation ~net.norm ~net.dropout": ["gives int, not a localearn.Net"],
+    "net._target_=my_rules.net ~net.widths ~net.activation ~net.norm ~net.dropout ~net.init": [
+        "gives int, not a localearn.Net"
+    ],
     "--config-dir conf algo=typo": ["MyRule has no option algo.strenght", "'strength'"],
     "--config-dir conf algo=damaged": ["damaged.yaml, line 2"],
     "out=my_rules.py": ["cannot write my_rules.py"],

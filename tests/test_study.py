@@ -16,12 +16,14 @@ seeds: [0, 1]
 """
 
 
-def row_of(*accuracies, published=None, status="completed"):
+def row_of(*accuracies, published=None, status="completed", reason=None, seeds=None):
     records = [
         {"test_accuracy": accuracy, "status": status, "seed": seed, "train_s": 1.0}
         for seed, accuracy in enumerate(accuracies)
     ]
-    return StudyRow("a", "A", "B", published, None, "python -m localearn.run", records)
+    return StudyRow(
+        "a", "A", "B", published, reason, "python -m localearn.run", seeds or [r["seed"] for r in records], records
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,12 +34,20 @@ def row_of(*accuracies, published=None, status="completed"):
         (row_of(0.90, 0.89, published=90.01), "short"),
         (row_of(0.91, 0.92, published=90.0), "better"),
         (row_of(0.91), "nothing published"),
+        (row_of(0.895, published=90.0, seeds=[0, 1, 2]), "agrees so far"),
+        (row_of(published=90.0, seeds=[0, 1, 2], reason="of the net"), "not run"),
         (row_of(0.1, published=90.0, status="diverged"), "diverged"),
     ],
 )
 def test_a_row_says_how_ours_stand_to_the_published_number(row, verdict):
     assert row.verdict == verdict
     assert verdict in as_table([row])
+
+
+def test_a_row_that_falls_short_carries_the_reason_and_its_command():
+    table = as_table([row_of(0.80, published=90.0, reason="a smaller net")])
+    assert "short: a smaller net" in table
+    assert "`python -m localearn.run`" in table
 
 
 def test_a_row_without_runs_shows_no_number_and_the_command():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.initialization import draw_weights
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
@@ -30,6 +31,7 @@ class CNN(Net):
     pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
     pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
     order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
+    bias: of the readout, and of the convolutions where no batch normalisation takes it away. init: as in `MLP`.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class CNN(Net):
         pooling: str = "max",
         dropout: float = 0.0,
         order: str = "norm_first",
+        bias: bool = True,
+        init: str = "default",
     ):
         shape = check_row("input_shape", input_shape)
         if len(shape) != 3:
@@ -57,15 +61,16 @@ class CNN(Net):
         normalise, pool_layer = choose("norm", norm, NORMS), choose("pooling", pooling, POOLS)
         arrange = choose("order", order, ORDERS)
         # A normalisation right after the convolution that subtracts the channel's mean takes its bias with it.
-        bias = norm != "batch" or order != "norm_first"
+        conv_bias = bias and (norm != "batch" or order != "norm_first")
         blocks = []
         for (n_in, n_out), window in zip(itertools.pairwise((shape[0], *widths)), windows, strict=True):
             pooled = pool_layer(window) if window > 1 else nn.Identity()
             layers = arrange(normalise(n_out), activation_layer(activation), pooled)
-            conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=bias)
+            conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=conv_bias)
             blocks.append(Block(conv, chain(*layers, dropout_layer(dropout))))
         flat = widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows)
-        readout = nn.Linear(flat, check_classes(classes))
+        readout = nn.Linear(flat, check_classes(classes), bias=bias)
+        draw_weights(init, (*blocks, readout))
         super().__init__(blocks, readout, input_shape=shape)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.initialization import draw_weights
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import check_classes, check_row, check_widths
 from localearn.nets.net import Block, Net
@@ -18,8 +19,9 @@ class LeNet(Net):
     32x32 pixels is a map of one pixel. Smaller images are padded with zeros to 32x32, as LeCun et al. (1998) did.
 
     input_shape: (channels, height, width). classes: C. channels: of the convolutions. kernel_size: theirs. hidden: the
-    Linear layer's width. The defaults are LeNet-5's; 32-64-128 with 3x3 kernels and 256 hidden units is the LeNet that
-    the feedback rules' published CIFAR-10 numbers were measured on (BioTorch's benchmark, arXiv 2108.13446).
+    Linear layer's width. init: as in `MLP`. The defaults are LeNet-5's; 32-64-128 with 3x3 kernels and 256 hidden units
+    is the LeNet that the feedback rules' published CIFAR-10 numbers were measured on (BioTorch's benchmark, arXiv
+    2108.13446).
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class LeNet(Net):
         kernel_size: int = 5,
         hidden: int = 84,
         activation: str = "relu",
+        init: str = "default",
     ):
         shape = check_row("input_shape", input_shape)
         if len(shape) != 3:
@@ -47,6 +50,7 @@ class LeNet(Net):
             blocks.append(Block(nn.Conv2d(n_in, n_out, kernel_size), post))
         blocks.append(Block(nn.Linear(widths[-1], width), activation_layer(activation)))
         readout = nn.Linear(width, check_classes(classes))
+        draw_weights(init, (*blocks, readout))
         super().__init__(blocks, readout, input_shape=shape, stem=_padding(shape[1:]))
 
 

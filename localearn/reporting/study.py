@@ -14,7 +14,10 @@ WITHIN_POINTS = 0.5
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row with the records of its runs; `published` is in per cent, `command` runs the first seed by itself."""
+    """A row with the records of its runs, one of each of `seeds` once it is done.
+
+    published: in per cent. command: what runs the first seed by itself.
+    """
 
     name: str
     title: str
@@ -22,6 +25,7 @@ class StudyRow:
     published: float | None
     reason: str | None
     command: str
+    seeds: list[int]
     records: list[dict[str, Any]]
 
     @property
@@ -36,7 +40,12 @@ class StudyRow:
 
     @property
     def verdict(self) -> str:
-        """What the row says of its published number."""
+        """What the row says of its published number; "so far" where seeds are missing."""
+        left = {record["seed"] for record in self.records} < set(self.seeds)
+        return f"{self._verdict} so far" if left and self.records else self._verdict
+
+    @property
+    def _verdict(self) -> str:
         if any(record["status"] == "diverged" for record in self.records):
             return "diverged"
         if self.ours is None:
@@ -64,7 +73,7 @@ def write_study(rows: list[StudyRow], out: Path) -> None:
 def as_table(rows: list[StudyRow]) -> str:
     """Return the table in Markdown."""
     lines = [
-        "| row | published % | ours %, mean ± 95 % | seeds | training s | | |",
+        "| row | published % | ours %, mean ± 95 % | seeds | training s | | command, for one seed |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -72,8 +81,9 @@ def as_table(rows: list[StudyRow]) -> str:
         seeds = ", ".join(str(record["seed"]) for record in row.records) or "–"
         seconds = [record["train_s"] for record in row.records]
         training = f"{sum(seconds) / len(seconds):,.0f}" if seconds else "–"
-        remark = row.reason or ("" if row.records else f"`{row.command}`")
-        cells = [f"{row.title}<br>{row.source}", published, _shown(row.ours), seeds, training, row.verdict, remark]
+        verdict = f"{row.verdict}: {row.reason}" if row.reason and row.records else row.verdict
+        title = f"{row.title}<br>{row.source}"
+        cells = [title, published, _shown(row.ours), seeds, training, verdict, f"`{row.command}`"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

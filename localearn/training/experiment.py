@@ -26,7 +26,7 @@ from localearn.training.building import (
     rule_class,
     schedule_factory,
 )
-from localearn.training.fit import train
+from localearn.training.fit import Watch, train
 from localearn.training.folder import RunFolder
 from localearn.training.memory import full_memory_told
 from localearn.training.record import Record
@@ -42,11 +42,19 @@ _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 _WITH_RESUME = ("progress", "debug")  # what may differ in a run that goes on, for it changes no number
 
 
-def execute(config: Any, choices: dict[str, str], *, started_s: float | None = None) -> Record:
+def execute(
+    config: Any,
+    choices: dict[str, str],
+    *,
+    started_s: float | None = None,
+    watch: Watch | None = None,
+    test: bool = True,
+) -> Record:
     """Run what a composed configuration (an omegaconf DictConfig) says, and return its record.
 
     choices: the names chosen for algo, dataset and net, as they shall stand in the record. With `resume` set, `config`
-    and `choices` are those of the run's own folder (see `resumed`). Raises UserError for whatever the user can mend.
+    and `choices` are those of the run's own folder (see `resumed`). watch, test: as of `train`. Raises UserError for
+    whatever the user can mend.
     """
     from omegaconf import OmegaConf
 
@@ -63,7 +71,8 @@ def execute(config: Any, choices: dict[str, str], *, started_s: float | None = N
         "setup_s": time.perf_counter() - started_s,
     }
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
-    return train(trainer, data, settings, labels, resume=plain["resume"] is not None, config=saved)
+    resume = plain["resume"] is not None
+    return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test)
 
 
 def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:
@@ -150,6 +159,7 @@ def _resolved(config: Any) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
+    plain.pop("tune", None)  # what a search makes runs from is no part of one
     known, of_energy = _shipped_keys()
     _check_keys(plain, known)
     if not isinstance(plain["energy"], dict):
@@ -169,7 +179,7 @@ def _shipped_keys() -> tuple[list[str], list[str]]:
     from omegaconf import OmegaConf
 
     shipped: Any = OmegaConf.load(CONF / "config.yaml")
-    known = [str(key) for key in shipped if key not in ("defaults", "hydra")]
+    known = [str(key) for key in shipped if key not in ("defaults", "hydra", "tune")]
     return [*known, *GROUPS], [str(key) for key in shipped.energy]
 
 

@@ -5,6 +5,7 @@ import datetime
 import json
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,12 +19,14 @@ from localearn.training.alignment import check_alignment
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
-from localearn.training.loop import Diverged, Interrupted, Loop
+from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
 from localearn.training.progress import Progress, Several, make_progress
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
+
+Watch = Callable[[dict[str, Any]], None]
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
@@ -51,10 +54,14 @@ def train(
     *,
     resume: bool = False,
     config: str | None = None,
+    watch: Watch | None = None,
+    test: bool = True,
 ) -> Record:
     """Train, as `fit` does.
 
     labels: fields of the record that the caller knows (algo, net, config, ...). config: what stands in config.yaml.
+    watch: is called with each epoch's line of metrics, once it is saved, and ends the run by raising `Stopped`.
+    test: whether the test split is looked at when the run is completed; a search for options must not.
     """
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
@@ -69,9 +76,12 @@ def train(
         check_optimization(settings.optim, settings.schedule, device)
         progress = _progress(settings)
         cleanup.callback(progress.close)
-        if folder and not resume:
-            folder.create()
-            folder.write_text(folder.config, config or _described(settings))
+        if folder:
+            if not resume:
+                folder.create()
+            cleanup.enter_context(folder.held())
+            if not resume:
+                folder.write_text(folder.config, config or _described(settings))
         record = _new_record(trainer, data, settings, device, labels)
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
         interrupt = cleanup.enter_context(Interrupt())
@@ -81,13 +91,13 @@ def train(
             )
         )
         trainer.to(device)
-        loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder)
+        loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch)
         if folder and resume:
             _resume(loop, folder, record)
         record.setup_s += labels.get("setup_s", 0.0) + time.perf_counter() - started_s
         loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")}
         try:
-            _run(loop, interrupt, record)
+            _run(loop, interrupt, record, test)
         finally:
             progress.close()
             meter.close()
@@ -156,13 +166,14 @@ def _progress(settings: Settings) -> Progress:
     return Several(shown, TensorBoard(settings.out))
 
 
-def _run(loop: Loop, interrupt: Interrupt, record: Record) -> None:
+def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
     """Train and evaluate; say in the record how it ended."""
     try:
         loop.run(interrupt)
         record.val_accuracy = loop.evaluate("val")["accuracy"]
-        test = loop.evaluate("test")
-        record.test_accuracy, record.test_loss = test["accuracy"], test["loss"]
+        if test:
+            measured = loop.evaluate("test")
+            record.test_accuracy, record.test_loss = measured["accuracy"], measured["loss"]
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         record.status = "completed"
@@ -172,6 +183,8 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record) -> None:
     except KeyboardInterrupt:  # a second signal, which did not wait for the batch to end
         record.status, record.error = "interrupted", "interrupted at once, after the last checkpoint"
         record.diagnostics["signal"] = interrupt.signum or int(signal.SIGINT)
+    except Stopped as stopped:
+        record.status, record.error = "stopped", str(stopped)
     except Diverged as diverged:
         record.status, record.error = "diverged", str(diverged)
     except BaseException as error:

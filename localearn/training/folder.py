@@ -46,6 +46,29 @@ class RunFolder:
         if not self.config.exists():
             raise UserError(f"resume={self.path}: there is no config.yaml, so that is no run's folder")
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing the folder meanwhile; raise UserError if one does.
+
+        The system releases what a killed process held. A file system without locks is written without.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another process is writing {self.path}; wait for it, or give another out=") from None
+        except (OSError, NotImplementedError):
+            yield
+            return
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink(missing_ok=True)
+            lock.release()
+
     def status(self) -> str:
         """Return the status in run.json; "unfinished" where none was written, as after a SIGKILL."""
         with contextlib.suppress(OSError, ValueError, AttributeError):

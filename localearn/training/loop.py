@@ -1,6 +1,7 @@
 """The loop that trains any rule: stages, epochs, validation, early stopping, checkpoints."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,10 @@ from localearn.training.settings import Settings
 
 class Diverged(Exception):
     """A loss was not finite."""
+
+
+class Stopped(Exception):
+    """Whoever watched the run ended it; the message says why."""
 
 
 class Interrupted(Exception):
@@ -61,9 +66,10 @@ class Loop:
         meter: Meter,
         progress: Progress,
         folder: RunFolder | None = None,
+        watch: Callable[[dict[str, Any]], None] | None = None,
     ):
         self.trainer, self.data, self.settings, self.device = trainer, data, settings, device
-        self.meter, self.progress, self.folder = meter, progress, folder
+        self.meter, self.progress, self.folder, self.watch = meter, progress, folder, watch
         self.autocast = autocast(device, settings.precision)
         self.stages = trainer.stages()
         self.position = Position()
@@ -77,7 +83,7 @@ class Loop:
         self._resumed: dict[str, Any] | None = None
 
     def run(self, interrupt: Interrupt) -> None:
-        """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, and `Diverged`."""
+        """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, `Diverged` and `Stopped`."""
         try:
             for index in range(self.position.stage, len(self.stages)):
                 self._stage(index, interrupt)
@@ -124,6 +130,8 @@ class Loop:
             stopping.update(line, self.position.epoch, self.trainer)
             self._save(parts)
             self.progress.epoch(line)
+            if self.watch:
+                self.watch(line)
             if interrupt.signum is not None:
                 raise Interrupted(interrupt.signum)
         stopping.restore(self.trainer)

@@ -1,0 +1,168 @@
+"""`python -m localearn.tune`: search for the options with which a rule does best on the validation split."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from localearn import cli
+from localearn.errors import UserError
+from localearn.tuning.outcome import best_trials, spent, write_outcome
+from localearn.tuning.plan import Plan, altered, parse
+from localearn.tuning.search import Search
+from localearn.tuning.space import read_space
+from localearn.tuning.storage import close_storage, reported
+from localearn.tuning.trial import InterruptedTrial
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+HELP = """\
+python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]
+
+Searches with Optuna for the options with which a rule is most accurate on the validation split; the test split is never
+looked at. Writes OUT/best.yaml, which `python -m localearn.run config=OUT/best.yaml` runs, OUT/tune.json, plots of
+the history and of each option's importance, and every trial's record. The same command again goes on where it stopped,
+and on another machine, with a storage= that both reach, it joins in.
+
+  trials=20          how many trials are to end, on all machines together
+  sampler=tpe        gp, cmaes, random or qmc
+  pruner=median      hyperband or none; ends a trial that its validation curve shows to be a bad one
+  objective=accuracy on the validation split; accuracy_energy: also few joules of training, a Pareto front
+  storage=URL        sqlite:///OUT/study.db where none is given; postgresql://user@host/name for many machines, or
+                     journal:/shared/study.log on a disk that they share
+  study=NAME         the study's name in the storage; <algo>-<dataset>-<net> where none is given
+  out=DIR            tuning/<study> where none is given; on a disk that the machines share, another worker goes on with
+                     a killed one's trial from its checkpoint
+  heartbeat_s=15     seconds between a worker's signs of life on a database; after three without, its trial is retried
+  tune.space.OPTION={{low:1e-4,high:0.1,log:true}}
+                     another range than the algorithm's own, or {{choices:[a,b]}}; null leaves the option out;
+                     tune.space.lr is short for tune.space.optim.lr
+  key=value          any key of localearn.run, for all trials: epochs=10 net=mlp seed=1
+
+{choices}
+"""
+
+
+class Lines:
+    """A line for each trial of this worker."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+    def ended(self, study: "Study", trial: "FrozenTrial") -> None:
+        """Print a trial's line."""
+        from optuna.trial import TrialState
+
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        count = len(study.get_trials(deepcopy=False, states=states))
+        print(f"[{count}/{self.plan.trials}] trial {trial.number}: {_told(trial)}; {_best(study)}", flush=True)
+
+
+class Bar:
+    """A progress bar on a terminal, a line for each trial above it."""
+
+    def __init__(self, plan: Plan):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.progress = Progress(*columns)
+        self.task = self.progress.add_task("", total=plan.trials)
+        self.progress.start()
+
+    def ended(self, study: "Study", trial: "FrozenTrial") -> None:
+        """Print a trial's line and move the bar."""
+        from optuna.trial import TrialState
+
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        self.progress.console.print(f"trial {trial.number}: {_told(trial)}", highlight=False, markup=False)
+        count = len(study.get_trials(deepcopy=False, states=states))
+        self.progress.update(self.task, completed=count, description=_best(study))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.progress.stop()
+
+
+def main(arguments: list[str]) -> int:
+    """Search, or join a search; return the exit status."""
+    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP.format(choices=cli.choices_page(config_dir)), end="")
+        return 0 if arguments else 2
+    plan = parse(arguments, config_dir)
+    config = _checked(plan)
+    space = read_space(config)
+    started_s = time.monotonic()
+    search = Search.join(plan, space, config["seed"])
+    try:
+        status = _run(search)
+        with reported(plan.storage):
+            write_outcome(plan, search.study, time.monotonic() - started_s)
+            _conclude(plan, search.study)
+    finally:
+        close_storage(search.storage)
+    return status
+
+
+def _run(search: Search) -> int:
+    listener = Bar(search.plan) if sys.stdout.isatty() else Lines(search.plan)
+    try:
+        search.run(listener)
+    except InterruptedTrial as interrupted:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 128 + interrupted.signum
+    finally:
+        if isinstance(listener, Bar):
+            listener.close()
+    return 0
+
+
+def _checked(plan: Plan) -> dict[str, Any]:
+    """Return the configuration that all trials share, its space altered; raise UserError if it cannot be run."""
+    from omegaconf import OmegaConf
+
+    from localearn.training.experiment import build
+
+    config, choices = cli.compose(plan.overrides, plan.config_dir)
+    data, trainer, _ = build(config, choices)
+    type(trainer).supports(trainer.net, data)
+    if all(stage.one_pass for stage in trainer.stages()) and plan.pruner == "hyperband":
+        raise UserError(f"{choices['algo']} is solved in one pass, so there is no curve to prune by; use pruner=none")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    if plan.names_energy and not plain["energy"]["enabled"]:
+        raise UserError("objective=accuracy_energy needs energy.enabled=true")
+    plain["tune"]["space"] = altered(plain["tune"]["space"], plan.ranges, plain)
+    return plain
+
+
+def _told(trial: "FrozenTrial") -> str:
+    options = " ".join(f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}"
+                       for path, value in trial.params.items())  # fmt: skip
+    accuracy = trial.user_attrs.get("val_accuracy")
+    shown = "no accuracy" if accuracy is None else f"validation {100 * accuracy:.2f} %"
+    joules = f", {trial.values[1]:,.1f} J" if trial.values and len(trial.values) > 1 else ""
+    return f"{shown}{joules}{', pruned' if trial.state.name == 'PRUNED' else ''}, {options}"
+
+
+def _best(study: "Study") -> str:
+    best = best_trials(study)
+    if not best:
+        return "none completed yet"
+    more = f", {len(best)} on the front" if len(study.directions) > 1 else ""
+    return f"best {100 * best[0].values[0]:.2f} % (trial {best[0].number}{more})"
+
+
+def _conclude(plan: Plan, study: "Study") -> None:
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state.name.lower() for trial in trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned") if state in states)
+    print(f"{counts or 'no trial has ended'}; {_best(study)}")
+    for (label, source, part), joules in spent(trials).items():
+        print(f"tuning took {joules:,.1f} J {label} ({source}, {part})")
+    if best_trials(study):
+        print(f"python -m localearn.run config={plan.out / 'best.yaml'}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_door(main))

@@ -1,0 +1,145 @@
+"""What a search leaves: best.yaml, tune.json and plots."""
+
+import contextlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from localearn.reporting import drawing
+from localearn.training.folder import RunFolder
+from localearn.tuning.plan import Plan
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+Joules = dict[tuple[str, str | None, str | None], float]
+
+
+def best_trials(study: "Study") -> list["FrozenTrial"]:
+    """Return the best trial, or the Pareto front, the most accurate first; nothing where none is completed."""
+    from optuna.trial import TrialState
+
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        return []
+    if len(study.directions) == 1:
+        return [study.best_trial]
+    return sorted(study.best_trials, key=lambda trial: -trial.values[0])
+
+
+def write_outcome(plan: Plan, study: "Study", seconds: float) -> None:
+    """Write best.yaml (and front/<trial>.yaml of each on a Pareto front), tune.json and the plots into `plan.out`."""
+    folder = RunFolder(plan.out)
+    trials = study.get_trials(deepcopy=False)
+    best = best_trials(study)
+    importance = importances(study)
+    values = {
+        "study": plan.study,
+        "trials": [_plain(trial) for trial in trials],
+        "best": [trial.number for trial in best],
+        "importance": importance,
+        "tuning": {"energy": [_named(key, joules) for key, joules in spent(trials).items()], "this_worker_s": seconds},
+        "overrides": list(plan.overrides),
+        "objective": plan.objective,
+        "sampler": plan.sampler,
+        "pruner": plan.pruner,
+    }
+    folder.write_text(plan.out / "tune.json", json.dumps(values, indent=2, default=str) + "\n")
+    for trial in best:
+        if len(best) > 1:
+            (plan.out / "front").mkdir(exist_ok=True)
+            folder.write_text(plan.out / "front" / f"{trial.number:04d}.yaml", as_yaml(plan, trial))
+    if best:
+        folder.write_text(plan.out / "best.yaml", as_yaml(plan, best[0]))
+        (plan.out / "history.png").write_bytes(history_plot(study))
+    if importance:
+        (plan.out / "importance.png").write_bytes(importance_plot(importance))
+
+
+def as_yaml(plan: Plan, trial: "FrozenTrial") -> str:
+    """Return a trial's configuration as `localearn.run config=FILE` takes it."""
+    accuracy = f"validation accuracy {100 * trial.values[0]:.2f} %"
+    overrides = [*plan.overrides, *(f"{path}={value}" for path, value in trial.params.items())]
+    lines = "".join(f"  - {json.dumps(override, ensure_ascii=False)}\n" for override in overrides)
+    return f"# {accuracy}, trial {trial.number} of study {plan.study}\noverrides:\n{lines}"
+
+
+def spent(trials: Sequence["FrozenTrial"]) -> Joules:
+    """Return the joules of all trials by label, source and part: unlike figures are never added."""
+    sums: defaultdict[tuple[str, str | None, str | None], float] = defaultdict(float)
+    for trial in trials:
+        joules, energy = trial.user_attrs.get("energy_j"), trial.user_attrs.get("energy")
+        if joules is not None and energy:
+            sums[energy["label"], energy["source"], energy["part"]] += joules
+    return dict(sums)
+
+
+def importances(study: "Study") -> dict[str, float]:
+    """Return how much of the accuracy's variance each option explains (fANOVA), nothing where that cannot be told."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.trial import TrialState
+
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.values[0] for trial in completed if trial.values}) < 2:
+        return {}
+    several = len(study.directions) > 1
+    target = (lambda trial: trial.values[0]) if several else None
+    with contextlib.suppress(ValueError, RuntimeError):  # trials of one option's value alone
+        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), target=target)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {}
+
+
+def history_plot(study: "Study") -> bytes:
+    """Return a PNG of each trial's validation accuracy, pruned ones hollow, and the best so far."""
+    from optuna.trial import TrialState
+
+    points: dict[str, list[tuple[int, float]]] = {"completed": [], "pruned": []}
+    best: list[tuple[int, float]] = []
+    for trial in study.get_trials(deepcopy=False):
+        accuracy = trial.user_attrs.get("val_accuracy")
+        if trial.state == TrialState.COMPLETE and trial.values:
+            points["completed"].append((trial.number, 100 * trial.values[0]))
+            best.append((trial.number, max(value for _, value in points["completed"])))
+        elif trial.state == TrialState.PRUNED and accuracy is not None:
+            points["pruned"].append((trial.number, 100 * accuracy))
+    with drawing.style():
+        figure, axes = drawing.canvas(2.8, [*points, "best so far"])
+        for (name, shown), look, fill in zip(points.items(), drawing.PALETTE, ("full", "none"), strict=False):
+            if shown:
+                axes.plot(*zip(*shown, strict=True), "o", color=look, fillstyle=fill, label=name)
+        axes.plot(*zip(*best, strict=True), drawstyle="steps-post", color=drawing.INK, label="best so far")
+        axes.set_xlabel("trial")
+        axes.set_ylabel("validation accuracy (%)")
+        drawing.legend(figure, axes)
+        return drawing.finish(figure, "history", "", "").png
+
+
+def importance_plot(importance: Mapping[str, float]) -> bytes:
+    """Return a PNG of how much of the accuracy's variance each option explains."""
+    with drawing.style():
+        figure, axes = drawing.canvas(0.8 + 0.35 * len(importance), [])
+        names = [drawing.short(name) for name in importance]
+        axes.barh(range(len(names)), list(importance.values()), color=drawing.PALETTE[0])
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("part of the validation accuracy's variance")
+        return drawing.finish(figure, "importance", "", "").png
+
+
+def _plain(trial: "FrozenTrial") -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "params": trial.params,
+        "values": trial.values,
+        **{name: value for name, value in trial.user_attrs.items()},
+    }
+
+
+def _named(key: tuple[str, str | None, str | None], joules: float) -> dict[str, Any]:
+    label, source, part = key
+    return {"energy_j": joules, "label": label, "source": source, "part": part}

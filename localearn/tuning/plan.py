@@ -1,0 +1,150 @@
+"""What a search is told to do, read from its command line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localearn import cli
+from localearn.errors import UserError, suggestion
+
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
+PRUNERS = ("median", "hyperband", "none")
+OBJECTIVES = ("accuracy", "accuracy_energy")
+OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "debug")
+FIXED = ("resume", "protocol")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search.
+
+    trials: how many are to end, pruned or completed, on all machines together. objective: "accuracy" on the validation
+    split, or "accuracy_energy", which also asks for few joules of training and ends in a Pareto front. storage: a
+    SQLAlchemy URL, or a journal file's path after "journal:". heartbeat_s: seconds between the signs of life of a
+    worker on a database; after three without one its trial is another's to go on with.
+    overrides: what all trials have in common. ranges: overrides of the algorithm's own space, see `altered`.
+    """
+
+    out: Path
+    study: str
+    storage: str
+    overrides: tuple[str, ...]
+    ranges: tuple[str, ...] = ()
+    trials: int = 20
+    sampler: str = "tpe"
+    pruner: str = "median"
+    objective: str = "accuracy"
+    heartbeat_s: int = 15
+    config_dir: str | None = None
+
+    @property
+    def names_energy(self) -> bool:
+        """Whether joules are an objective."""
+        return self.objective == "accuracy_energy"
+
+
+def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
+    """Read the command line; raise UserError for what is missing, unknown, out of range or does not go together."""
+    own: dict[str, str] = {}
+    overrides: list[str] = []
+    ranges: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"cannot read {argument!r}; write key=value, say trials=50")
+        if name in FIXED:
+            raise UserError(f"{name}= is set by the search itself; the same command goes on with it")
+        if name in OWN:
+            own[name] = value
+        elif name.lstrip("+").startswith("tune.space."):
+            ranges.append(argument.lstrip("+"))
+        else:
+            overrides.append(argument)
+    for name, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("objective", OBJECTIVES)):
+        if name in own and own[name] not in choices:
+            near = suggestion(own[name], choices)
+            raise UserError(f"no {name} {own[name]!r}{near}; there are {', '.join(choices)}")
+    _, chosen = cli.compose(overrides, config_dir)
+    study = own.get("study") or f"{chosen['algo']}-{chosen['dataset']}-{chosen['net']}"
+    out = Path(own.get("out") or Path("tuning") / study).expanduser()
+    plan = Plan(
+        out=out,
+        study=study,
+        storage=own.get("storage") or f"sqlite:///{out / 'study.db'}",
+        overrides=tuple(cli.expanded(overrides)),
+        ranges=tuple(ranges),
+        trials=_whole("trials", own.get("trials", "20")),
+        heartbeat_s=_whole("heartbeat_s", own.get("heartbeat_s", "15")),
+        config_dir=config_dir,
+        **{name: own[name] for name in ("sampler", "pruner", "objective") if name in own},
+    )
+    _check(plan, "pruner" in own)
+    return plan
+
+
+def _check(plan: Plan, pruner_named: bool) -> None:
+    if plan.names_energy and plan.sampler == "cmaes":
+        raise UserError("cmaes searches for one objective alone; use objective=accuracy, or sampler=tpe")
+    if plan.names_energy and pruner_named and plan.pruner != "none":
+        raise UserError(f"pruner={plan.pruner} compares one objective alone; use objective=accuracy, or pruner=none")
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{name} takes a whole number of 1 or more, not {text!r}")
+    return int(text)
+
+
+def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:
+    """Return a space with overrides of it applied, each `tune.space.OPTION=RANGE`, OPTION=null to leave it out.
+
+    OPTION is an option's dotted path, or its last name where one group alone has it (lr for optim.lr). A range's own
+    field may stand behind it: tune.space.lr.high=0.1. Raises UserError for what cannot be read or is not there.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    changed = _copied(space)
+    for override in ranges:
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+            value = parsed.value()
+        except HydraException as error:
+            raise UserError(f"cannot read {override!r}; say tune.space.lr={{low:1e-4,high:0.1,log:true}}") from error
+        path = parsed.key_or_group.removeprefix("tune.space.").split(".")
+        head, *rest = _located(path[0], config)
+        *branch, last = [head, *rest, *path[1:]]
+        node = changed
+        for name in branch:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise UserError(f"tune.space.{'.'.join(path)}: {name} is no group")
+        if value is None:
+            node.pop(last, None)
+        else:
+            node[last] = value
+    return _without_empty(changed)
+
+
+def _located(name: str, config: dict[str, Any]) -> list[str]:
+    """Return where an option stands: at the top, or in the one group that has it."""
+    if name in config:
+        return [name]
+    groups = [group for group, options in config.items() if isinstance(options, dict) and name in options]
+    groups = [group for group in groups if group != "tune"]
+    if len(groups) == 1:
+        return [groups[0], name]
+    if groups:
+        raise UserError(f"tune.space.{name} may be {' or '.join(f'tune.space.{group}.{name}' for group in groups)}")
+    options = {option for values in config.values() if isinstance(values, dict) for option in values}
+    raise UserError(f"tune.space.{name}: there is no option {name}{suggestion(name, {*config, *options})}")
+
+
+def _copied(tree: dict[str, Any]) -> dict[str, Any]:
+    return {name: _copied(branch) if isinstance(branch, dict) else branch for name, branch in tree.items()}
+
+
+def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: _without_empty(branch) if isinstance(branch, dict) else branch for name, branch in tree.items()}
+    return {name: branch for name, branch in kept.items() if branch != {}}

@@ -1,0 +1,277 @@
+"""A worker of a search: it asks for trials, one at a time, until as many have ended as the search is to have."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from localearn.errors import UserError
+from localearn.training.device import derived_seed
+from localearn.tuning.plan import Plan
+from localearn.tuning.storage import hidden, open_storage, reported
+from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+MOST_RETRIES = 3
+STARTING_S = 10.0  # within which a worker that was given a trial holds its lock
+POLL_S = 1.0
+JOIN_S = 30.0
+LIGHT = ("checkpoint.pt", "net.safetensors")
+
+
+class Listener(Protocol):
+    """Is told of each trial as it ends."""
+
+    def ended(self, study: "Study", trial: "FrozenTrial") -> None:
+        """Show a trial."""
+
+
+class Surplus(Exception):
+    """A trial too many: two workers asked for the last one at once."""
+
+
+@dataclass
+class Search:
+    """One worker's part of a search; several, on one machine or many, that share a storage share the trials out.
+
+    Every trial ends once: a killed worker's is found by its missing signs of life, or by its folder's lock, and a copy
+    of it goes on from its checkpoint where that can be reached.
+    """
+
+    plan: Plan
+    space: Mapping[str, "BaseDistribution"]
+    study: "Study"
+    storage: "BaseStorage"
+    number: int = 0  # of the trial that this worker has, or had last
+
+    @classmethod
+    def join(cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int) -> "Search":
+        """Begin a study, or join one that is there; raise UserError for one that searches something else."""
+        import optuna
+        from optuna.study import StudyDirection
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = open_storage(plan.storage, plan.heartbeat_s, retry)
+        directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + plan.names_energy]
+        with reported(plan.storage):
+            try:
+                study = optuna.create_study(storage=storage, study_name=plan.study, directions=directions)
+                study.set_user_attr("search", _identity(plan, space))
+                first = True
+            except optuna.exceptions.DuplicatedStudyError:
+                study = optuna.load_study(storage=storage, study_name=plan.study)
+                first = False
+                _check_same(plan, space, study)
+        # The first worker repeats bit for bit; a later one must not suggest what the first did.
+        study.sampler = _sampler(plan, derived_seed(seed, 0) % 2**32 if first else None)
+        study.pruner = _pruner(plan)
+        return cls(plan, space, study, storage)
+
+    def run(self, listener: Listener) -> None:
+        """Run trials until the search is over; raise InterruptedTrial after a signal."""
+        while True:
+            with reported(self.plan.storage):
+                ended, running, waiting = self.standing()
+                if ended >= self.plan.trials:
+                    return
+                ask = waiting or ended + running < self.plan.trials
+                if not ask:
+                    self._revive()
+            if ask:
+                self._one(listener)
+            else:
+                time.sleep(POLL_S)
+
+    def standing(self) -> tuple[int, int, int]:
+        """Return how many trials have ended (completed or pruned), run, and wait to be gone on with."""
+        from optuna.trial import TrialState
+
+        states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+        ended = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
+        return ended, states.count(TrialState.RUNNING), states.count(TrialState.WAITING)
+
+    def _one(self, listener: Listener) -> None:
+        from optuna.exceptions import StorageInternalError
+        from optuna.trial import TrialState
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Optuna's on experimental parts, which nobody can act on here
+                self.study.optimize(self._objective, n_trials=1, catch=(Surplus,))
+        except (StorageInternalError, SQLAlchemyError) as error:
+            with reported(self.plan.storage):
+                raise error
+        trial = self.study.get_trials(deepcopy=False)[self.number]
+        if trial.state != TrialState.FAIL:
+            listener.ended(self.study, trial)
+
+    def _objective(self, trial: "Trial") -> Sequence[float]:
+        self.number = trial.number
+        if self._is_surplus(trial.number):
+            raise Surplus
+        values = suggested(trial, self.space)
+        origin = trial.user_attrs.get("origin", trial.number)
+        folder = self.plan.out / "trials" / f"{origin:04d}"
+        trial.set_user_attr("origin", origin)
+        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+        with _claimed(folder):
+            try:
+                outcome = run_trial(trial, self.plan, values, folder)
+            except InterruptedTrial:
+                retry(self.study, self.study.get_trials(deepcopy=False)[trial.number], counts=False)
+                raise
+            finally:
+                _lighten(folder)
+        return outcome
+
+    def _is_surplus(self, number: int) -> bool:
+        from optuna.trial import TrialState
+
+        before = self.study.get_trials(deepcopy=False)[:number]
+        return sum(trial.state != TrialState.FAIL for trial in before) >= self.plan.trials
+
+    def _revive(self) -> None:
+        """Fail the trials of workers that are gone, and have them gone on with."""
+        import optuna
+        from optuna.trial import TrialState
+
+        if self.plan.storage.partition(":")[0] != "journal":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                optuna.storages.fail_stale_trials(self.study)
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            begun = trial.datetime_start
+            young = begun is None or datetime.now() - begun < timedelta(seconds=STARTING_S)
+            origin = trial.user_attrs.get("origin", trial.number)
+            if young or not _abandoned(self.plan.out / "trials" / f"{origin:04d}"):
+                continue
+            with contextlib.suppress(ValueError):  # another worker was faster
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                retry(self.study, trial)
+
+
+def retry(study: "Study", trial: "FrozenTrial", counts: bool = True) -> None:
+    """Have a trial that was left unfinished gone on with, from its own folder; at most three times that count."""
+    retries = trial.user_attrs.get("retries", 0) + counts
+    if trial.params and retries <= MOST_RETRIES:
+        origin = trial.user_attrs.get("origin", trial.number)
+        study.enqueue_trial(trial.params, user_attrs={"origin": origin, "retries": retries})
+
+
+def _identity(plan: Plan, space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
+    from optuna.distributions import distribution_to_json
+
+    ranges = {path: json.loads(distribution_to_json(given)) for path, given in sorted(space.items())}
+    return {"space": ranges, "overrides": sorted(plan.overrides), "objective": plan.objective}
+
+
+def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study") -> None:
+    """Raise UserError unless a study searches what this worker would; its first worker may just have begun it."""
+    deadline = time.monotonic() + JOIN_S
+    while "search" not in study.user_attrs and time.monotonic() < deadline:
+        time.sleep(0.1)
+    there, here = study.user_attrs.get("search"), _identity(plan, space)
+    where = f"study {plan.study!r} in {hidden(plan.storage)}"
+    if there is None:
+        raise UserError(f"{where} was not begun by localearn; give another study=")
+    for part, word in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
+        if there[part] != here[part]:
+            raise UserError(f"{where} {word}: {_difference(there[part], here[part])}; give another study= or out=")
+
+
+def _difference(there: Any, here: Any) -> str:
+    if isinstance(there, dict):
+        paths = [path for path in sorted({*there, *here}) if there.get(path) != here.get(path)]
+        return ", ".join(paths)
+    if isinstance(there, list):
+        return f"{' '.join(o for o in there if o not in here) or 'none'} there, not " + (
+            " ".join(o for o in here if o not in there) or "none"
+        )
+    return f"{there} there, not {here}"
+
+
+def _sampler(plan: Plan, seed: int | None) -> Any:
+    import optuna
+
+    samplers = optuna.samplers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match plan.sampler:
+            case "tpe":
+                return samplers.TPESampler(seed=seed, constant_liar=True)
+            case "gp":
+                return samplers.GPSampler(seed=seed)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "qmc":
+                return samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+            case _:
+                return samplers.RandomSampler(seed=seed)
+
+
+def _pruner(plan: Plan) -> Any:
+    import optuna
+
+    if plan.pruner == "none" or plan.names_energy:
+        return optuna.pruners.NopPruner()
+    if plan.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold a trial's lock while it runs: who finds it free knows that its worker is gone."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError):  # a file system without locks: the heartbeat alone tells
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.with_suffix(".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+def _abandoned(folder: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    path = folder.with_suffix(".lock")
+    if not path.exists():
+        return False
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except (Timeout, OSError, NotImplementedError):
+        return False
+    lock.release()
+    return True
+
+
+def _lighten(folder: Path) -> None:
+    """Remove the weights of a trial that is over: a search keeps records."""
+    from localearn.jobs import DONE
+    from localearn.training.folder import RunFolder
+
+    if RunFolder(folder).status() in DONE:
+        for name in LIGHT:
+            (folder / name).unlink(missing_ok=True)

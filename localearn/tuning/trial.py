@@ -1,0 +1,104 @@
+"""One trial of a search: a run on the validation split, its test split never looked at."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localearn.errors import UserError
+from localearn.jobs import Job, prepare
+from localearn.training.folder import RunFolder
+from localearn.training.loop import Stopped
+from localearn.tuning.plan import Plan
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.distributions import BaseDistribution
+
+QUIET = ("progress=false", "log=none")
+
+
+class InterruptedTrial(KeyboardInterrupt):
+    """A signal ended a trial's run, whose checkpoint is kept."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"interrupted by signal {signum}")
+        self.signum = signum
+
+
+def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
+    """Return a trial's value for each option of a space."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    values: dict[str, Any] = {}
+    for path, given in space.items():
+        if isinstance(given, FloatDistribution):
+            values[path] = trial.suggest_float(path, given.low, given.high, log=given.log, step=given.step)
+        elif isinstance(given, IntDistribution):
+            values[path] = trial.suggest_int(path, given.low, given.high, log=given.log, step=given.step)
+        elif isinstance(given, CategoricalDistribution):
+            values[path] = trial.suggest_categorical(path, list(given.choices))
+    return values
+
+
+def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Path) -> list[float]:
+    """Run a trial, or go on with it in a folder where another worker left it; return what is optimised.
+
+    Raises TrialPruned where the pruner ended it or its loss was not finite, and InterruptedTrial after a signal.
+    """
+    from optuna import TrialPruned
+
+    from localearn.training.experiment import execute
+
+    def watch(line: dict[str, Any]) -> None:
+        nonlocal step
+        step += 1
+        if plan.names_energy or plan.pruner == "none":
+            return
+        trial.report(line["val_accuracy"], step)
+        if trial.should_prune():
+            raise Stopped(f"pruned after {step} epochs")
+
+    overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
+    prepared = prepare(Job(folder, overrides), plan.config_dir)
+    step = len(_lines(folder)) if prepared and prepared[0].resume else 0
+    record = _finished(folder) if prepared is None else vars(execute(*prepared, watch=watch, test=False))
+    for name, value in _told(record).items():
+        trial.set_user_attr(name, value)
+    if record["status"] == "interrupted":
+        raise InterruptedTrial(record["diagnostics"]["signal"])
+    if record["status"] != "completed":
+        raise TrialPruned(record["error"])
+    if not plan.names_energy:
+        return [record["val_accuracy"]]
+    joules = record["energy"].get("train_j")
+    if joules is None:
+        raise UserError("objective=accuracy_energy needs joules, and none were had here; use objective=accuracy")
+    return [record["val_accuracy"], joules]
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    import json
+
+    return json.loads(RunFolder(folder).record.read_text())
+
+
+def _lines(folder: Path) -> list[str]:
+    path = RunFolder(folder).metrics
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a study remembers of a run: how it ended, and what it cost in all its windows."""
+    energy = record["energy"]
+    part = energy.get("part")
+    windows = energy["parts"][part]["windows"] if part else {}
+    joules = [window["energy_j"] for window in windows.values() if window["energy_j"] is not None]
+    return {
+        "status": record["status"],
+        "folder": str(record["config"].get("out")),
+        "val_accuracy": record["val_accuracy"],
+        "passes": record["passes"],
+        "train_s": record["train_s"],
+        "energy_j": sum(joules) if joules else None,
+        "energy": {"label": energy.get("label", "absent"), "source": energy.get("source"), "part": part},
+    }

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from localearn.errors import UserError
+from localearn.tuning.plan import altered, parse
+
+CONFIG = {
+    "epochs": 3,
+    "optim": {"_target_": "torch.optim.Adam", "lr": 0.001},
+    "net": {"_target_": "localearn.MLP", "dropout": 0.0},
+    "tune": {"space": {}},
+}
+SPACE = {"optim": {"lr": {"low": 0.001, "high": 0.1, "log": True}}}
+
+
+def test_a_search_has_defaults_named_after_what_it_searches():
+    plan = parse(["algo=cafo", "dataset=digits", "epochs=3"])
+    assert plan.study == "cafo-digits-mlp_2x256"
+    assert plan.out == Path("tuning/cafo-digits-mlp_2x256")
+    assert plan.storage == "sqlite:///tuning/cafo-digits-mlp_2x256/study.db"
+    assert (plan.trials, plan.sampler, plan.pruner, plan.objective) == (20, "tpe", "median", "accuracy")
+    assert plan.overrides == ("algo=cafo", "dataset=digits", "epochs=3")
+
+
+def test_own_options_and_ranges_are_kept_apart_from_overrides():
+    plan = parse(
+        ["trials=7", "sampler=qmc", "pruner=none", "tune.space.lr=null", "+tune.space.net.dropout={low:0,high:1}"]
+    )
+    assert (plan.trials, plan.sampler, plan.pruner) == (7, "qmc", "none")
+    assert plan.ranges == ("tune.space.lr=null", "tune.space.net.dropout={low:0,high:1}")
+    assert plan.overrides == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trials"], "cannot read 'trials'"),
+        (["trials=0"], "trials takes a whole number"),
+        (["trials=2.5"], "trials takes a whole number"),
+        (["heartbeat_s=0"], "heartbeat_s takes"),
+        (["sampler=tpa"], "no sampler 'tpa'.*tpe"),
+        (["pruner=medium"], "no pruner 'medium'.*median"),
+        (["objective=energy"], "no objective"),
+        (["resume=x"], "resume= is set by the search"),
+        (["algo=mono"], "no algo 'mono'"),
+        (["objective=accuracy_energy", "sampler=cmaes"], "cmaes searches for one objective"),
+        (["objective=accuracy_energy", "pruner=median"], "one objective alone"),
+    ],
+)
+def test_what_does_not_go_is_refused_in_a_line(arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(arguments)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("tune.space.lr={low:1e-5,high:1,log:true}", {"optim": {"lr": {"low": 1e-5, "high": 1, "log": True}}}),
+        ("tune.space.optim.lr.high=1.0", {"optim": {"lr": {"low": 0.001, "high": 1.0, "log": True}}}),
+        ("tune.space.lr.high=1.0", {"optim": {"lr": {"low": 0.001, "high": 1.0, "log": True}}}),
+        ("tune.space.lr=null", {}),
+        ("tune.space.dropout={low:0,high:0.5}", {**SPACE, "net": {"dropout": {"low": 0, "high": 0.5}}}),
+        ("tune.space.epochs={choices:[1,2]}", {**SPACE, "epochs": {"choices": [1, 2]}}),
+    ],
+)
+def test_the_space_can_be_altered(override, expected):
+    assert altered(SPACE, [override], CONFIG) == expected
+    assert SPACE == {"optim": {"lr": {"low": 0.001, "high": 0.1, "log": True}}}, "the algorithm's own stays"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tune.space.rl={low:0,high:1}", "no option rl.*lr"),
+        ("tune.space._target_={choices:[a]}", r"optim\._target_ or tune.space.net\._target_"),
+        ("tune.space.lr={low:0,high", "cannot read"),
+        ("tune.space.lr.low.low=3", "is no group"),
+    ],
+)
+def test_a_range_of_nothing_is_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        altered(SPACE, [override], CONFIG)

@@ -1,0 +1,248 @@
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from localearn import cli, run, tune
+from localearn.errors import UserError
+from localearn.training.loop import Loop
+from localearn.tuning import search
+
+ROOT = Path(__file__).parents[2]
+
+
+def study_of(out):
+    """Return the one study in out/study.db."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{out}/study.db")
+    (summary,) = optuna.get_all_study_summaries(storage)
+    return optuna.load_study(study_name=summary.study_name, storage=storage)
+
+
+def states(study):
+    return [trial.state.name for trial in study.get_trials(deepcopy=False)]
+
+
+def records(out):
+    return [json.loads(path.read_text()) for path in sorted((out / "trials").glob("*/run.json"))]
+
+
+def test_a_search_leaves_its_best_as_localearn_run_takes_it(tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert tune.main([*tiny, "trials=4", f"out={out}"]) == 0
+
+    study = study_of(out)
+    assert len(study.trials) == 4
+    assert {"best.yaml", "tune.json", "history.png", "study.db", "trials"} <= {path.name for path in out.iterdir()}
+    best = max((trial for trial in study.trials if trial.values), key=lambda trial: trial.values[0])
+    assert run.main([f"config={out / 'best.yaml'}", f"out={tmp_path / 'run'}", "progress=false"]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["config"]["optim"]["lr"] == best.params["optim.lr"]
+    assert record["val_accuracy"] == best.values[0], "the same seed, the same options"
+    assert f"config={out / 'best.yaml'}" in capsys.readouterr().out
+
+
+def test_the_test_split_is_never_looked_at(tiny, tmp_path, monkeypatch):
+    looked = []
+    evaluate = Loop.evaluate
+    monkeypatch.setattr(Loop, "evaluate", lambda self, split: looked.append(split) or evaluate(self, split))
+    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
+    assert looked == ["val", "val"]
+    assert all(record["test_accuracy"] is None for record in records(tmp_path))
+
+
+def test_the_same_command_goes_on_and_a_done_search_runs_nothing(tiny, tmp_path, capsys):
+    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
+    tune.main([*tiny, "trials=4", f"out={tmp_path}"])
+    before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "trials").glob("*/run.json"))]
+    tune.main([*tiny, "trials=4", f"out={tmp_path}"])
+    assert len(before) == 4
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "trials").glob("*/run.json"))] == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["tune.space.lr.high=0.5"], "searches other ranges: optim.lr"),
+        (["batch_size=20"], "has other options: .*batch_size=40 there, not batch_size=20"),
+        (["objective=accuracy_energy", "energy.enabled=true"], "has other options|is: accuracy there"),
+    ],
+)
+def test_a_study_that_searches_something_else_is_refused(tiny, tmp_path, change, message):
+    tune.main([*tiny, "trials=1", f"out={tmp_path}", "study=one"])
+    with pytest.raises(UserError, match=message):
+        tune.main([*tiny, "trials=1", f"out={tmp_path}", "study=one", *change])
+
+
+def test_a_seeded_search_repeats(tiny, tmp_path):
+    for name in ("a", "b"):
+        tune.main([*tiny, "trials=3", f"out={tmp_path / name}"])
+    first, second = ([trial.params for trial in study_of(tmp_path / name).trials] for name in ("a", "b"))
+    assert first == second
+
+
+@pytest.mark.parametrize("sampler", ["gp", "cmaes", "random", "qmc"])
+def test_every_sampler_searches(tiny, tmp_path, sampler):
+    tune.main([*tiny, "epochs=1", "trials=3", f"sampler={sampler}", "pruner=hyperband", f"out={tmp_path}"])
+    assert len({trial.params["optim.lr"] for trial in study_of(tmp_path).trials}) == 3
+
+
+def test_a_trial_that_the_pruner_ends_is_pruned_and_counts(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "_pruner", lambda plan: optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=2))
+    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
+    assert states(study_of(tmp_path)) == ["PRUNED", "PRUNED"]
+    assert [(record["status"], record["epochs"]) for record in records(tmp_path)] == [("stopped", 2)] * 2
+
+
+def test_a_trial_that_diverges_counts_as_pruned(tiny, tmp_path):
+    tune.main([*tiny, "optim=sgd", "tune.space.lr={low:1e20,high:1e30}", "trials=2", f"out={tmp_path}"])
+    assert states(study_of(tmp_path)) == ["PRUNED", "PRUNED"]
+
+
+def test_accuracy_and_energy_end_in_a_front(tiny, tmp_path, capsys):
+    arguments = [*tiny[:-1], "energy.idle_s=0", "trials=3", "objective=accuracy_energy", f"out={tmp_path}"]
+    tune.main(arguments)
+    values = [trial.values for trial in study_of(tmp_path).trials]
+    assert all(0 <= accuracy <= 1 and joules > 0 for accuracy, joules in values)
+    told = json.loads((tmp_path / "tune.json").read_text())
+    best = [values[number] for number in told["best"]]
+    for value in values:
+        assert value in best or any(b[0] >= value[0] and b[1] <= value[1] for b in best)
+    (spent,) = told["tuning"]["energy"]
+    assert spent["label"] == "estimated"
+    assert spent["energy_j"] > sum(joules for _, joules in values), "validation is part of what tuning took"
+    assert "tuning took" in capsys.readouterr().out
+
+
+def test_energy_without_a_meter_is_refused_before_anything_runs(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"energy\.enabled=true"):
+        tune.main([*tiny, "objective=accuracy_energy", f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def started(arguments, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "localearn.tune", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, how, monkeypatch):
+    out = tmp_path / "out"
+    arguments = [*tiny, "epochs=400", "pruner=none", "trials=2", "heartbeat_s=1", f"out={out}"]
+    worker = started(arguments, tmp_path)
+    metrics = out / "trials" / "0000" / "metrics.jsonl"
+    until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 5)
+    worker.send_signal(how)
+    worker.communicate(timeout=60)
+    assert worker.returncode == (-9 if how == signal.SIGKILL else 130)
+
+    monkeypatch.setattr(search, "STARTING_S", 0.0)
+    assert tune.main(arguments) == 0
+    assert sorted(states(study_of(out))) == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert [len(record["seams"]) for record in records(out)] == [1, 0], "it went on from its checkpoint"
+    assert [record["epochs"] for record in records(out)] == [400, 400]
+
+
+def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = [
+        *tiny,
+        "epochs=400",
+        "pruner=none",
+        "trials=2",
+        f"storage=journal:{tmp_path}/s/study.log",
+        f"out={out}",
+    ]
+    worker = started(arguments, tmp_path)
+    metrics = out / "trials" / "0000" / "metrics.jsonl"
+    until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 5)
+    worker.kill()
+    worker.communicate(timeout=60)
+
+    monkeypatch.setattr(search, "STARTING_S", 0.0)
+    assert tune.main(arguments) == 0
+    assert [len(record["seams"]) for record in records(out)] == [1, 0]
+
+
+def test_a_surplus_trial_is_given_back(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(search.Search, "_is_surplus", lambda self, number: number == 1)
+    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
+    assert states(study_of(tmp_path)) == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+def old_schema(path):
+    optuna.create_study(storage=f"sqlite:///{path}")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("study.db", "is no URL of a database"),
+        ("nosuchbase://here/there", "is no URL of a database"),
+        ("postgresql://me:secret@127.0.0.1:1/none", "cannot be used: connection to server"),
+        ("journal:/proc/none/study.log", "cannot be used"),
+        ("sqlite:////proc/none/study.db", "cannot be used"),
+        ("sqlite:///{old}", "another version of Optuna"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_told_in_a_line(tiny, tmp_path, storage, message):
+    if "{old}" in storage:
+        old_schema(tmp_path / "old.db")
+    with pytest.raises(UserError, match=message) as refusal:
+        tune.main([*tiny, f"storage={storage.format(old=tmp_path / 'old.db')}", f"out={tmp_path / 'out'}"])
+    assert "\n" not in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_study_that_somebody_else_began_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "JOIN_S", 0.2)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/a.db", study_name="mine", direction="maximize")
+    with pytest.raises(UserError, match="not begun by localearn"):
+        tune.main([*tiny, f"storage=sqlite:///{tmp_path}/a.db", "study=mine", f"out={tmp_path / 'out'}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("a: [", "is no yaml"),
+        ("algo: cafo", "must hold a list"),
+        ("overrides: [3]", "must hold a list"),
+    ],
+)
+def test_a_file_of_overrides_that_is_none_is_refused(tmp_path, text, message):
+    path = tmp_path / "best.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        cli.compose([f"config={path}"])
+
+
+def test_what_stands_behind_a_file_of_overrides_wins(tmp_path):
+    path = tmp_path / "best.yaml"
+    path.write_text("overrides: [algo=cafo, epochs=7, seed=3]")
+    config, chosen = cli.compose([f"config={path}", "algo=backprop", "seed=4"])
+    assert (chosen["algo"], config.epochs, config.seed) == ("backprop", 7, 4)
+
+
+def test_a_sweep_takes_a_file_of_overrides(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("best.yaml").write_text(json.dumps({"overrides": tiny}))
+    assert run.main(["-m", "config=best.yaml", "seed=0,1", "epochs=1", "progress=false"]) == 0
+    assert capsys.readouterr().out.count("1 passes") == 2
