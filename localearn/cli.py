@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from localearn.errors import UserError, suggestion
-from localearn.training.building import CONF
+from localearn.options import parameters_of
+from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
@@ -135,7 +136,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
         try:
             config = hydra.compose("config", [*search, *map(_verbatim, overrides)], return_hydra_config=True)
         except (*config_errors(), ValueError) as error:
-            raise UserError(explain(error)) from error
+            raise UserError(explain(error, overrides, config_dir)) from error
     chosen = chosen_names(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
@@ -200,7 +201,7 @@ def config_errors() -> tuple[type[Exception], ...]:
     return HydraException, OmegaConfBaseException, YAMLError
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> str:
     """Return what was wrong with a configuration, in a line or two, with the nearest known name."""
     from hydra.errors import MissingConfigException
     from yaml import MarkedYAMLError
@@ -211,11 +212,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
-    key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
-    if key:
-        name = key[1] or key[2]
-        near = suggestion(name, {*GROUPS, *known_keys()} - {name})
-        return f"no key {name!r}{near}; --help lists the groups, --cfg job the keys"
+    missing = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
+    if missing:
+        return _no_such_key(missing[1] or missing[2], overrides, config_dir)
     if "Config group override must be" in text:
         return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
     several = re.search("Ambiguous value for argument '(.*)'", text)
@@ -227,21 +226,40 @@ def explain(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def known_keys() -> Iterator[str]:
-    """Yield the configuration's keys, dotted, over all choices of every group."""
-    from omegaconf import DictConfig, OmegaConf
+def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    """Return that a key is not there, with the nearest of those that are, or with the choices that have it."""
+    try:
+        config, chosen = compose([o for o in overrides if o.partition("=")[0] != name], config_dir)
+    except UserError:  # of something beside it
+        return f"no key {name!r}; --help lists the groups, --cfg job the keys"
+    group, _, option = name.rpartition(".")
+    told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
+    having = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys_of(path)] if group else []
+    ways = [f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it"] if having else []
+    if group in ("algo", "net") and option in parameters_of(locate(group, config[group].get("_target_"))):
+        ways.append(f"+{name}=VALUE adds it")
+    beside = [key for key in _dotted(config) if key.rpartition(".")[0] == group and not key.endswith("_")]
+    near = "" if ways else suggestion(name, beside if group else [*beside, *GROUPS])
+    return f"{told}{near}; {' and '.join(ways) or '--help lists the groups, --cfg job the keys'}"
 
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        for name in node:
-            yield f"{prefix}{name}"
-            child = node._get_node(name)
-            if isinstance(child, DictConfig):
-                yield from walk(child, f"{prefix}{name}.")
 
-    for path in CONF.rglob("*.yaml"):
-        global_package = "@package _global_" in path.read_text()
-        prefix = "" if global_package or path.parent == CONF else f"{path.parent.name}."
-        yield from walk(OmegaConf.load(path), prefix)
+def _keys_of(path: Path) -> Iterator[str]:
+    """Yield the keys, dotted, that one of the configuration's files sets."""
+    from omegaconf import OmegaConf
+
+    global_package = "@package _global_" in path.read_text()
+    prefix = "" if global_package or path.parent == CONF else f"{path.parent.name}."
+    return _dotted(OmegaConf.load(path), prefix)
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    from omegaconf import DictConfig
+
+    for name in node:
+        yield f"{prefix}{name}"
+        child = node._get_node(name)
+        if isinstance(child, DictConfig):
+            yield from _dotted(child, f"{prefix}{name}.")
 
 
 def choices_page(config_dir: str | None = None) -> str:

@@ -151,10 +151,11 @@ def schedule(plan: Plan) -> list[Job]:
 
 def _protocol_options(plan: Plan, algo: str, protocol: str) -> list[str]:
     from localearn.training.experiment import build
+    from localearn.training.fit import check
 
     config, choices = cli.compose(plan.for_algo(algo), plan.config_dir)
-    data, trainer, _ = build(config, choices)
-    type(trainer).supports(trainer.net, data)
+    data, trainer, settings = build(config, choices)
+    check(trainer, data, settings)
     epochs = plan.epochs or config.epochs
     if protocol == "matched":
         return [f"epochs={_shared_out(algo, epochs, trainer.stages())}", "patience=null"]

@@ -102,13 +102,14 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     arguments = cli.flags_first(cli.expanded(arguments))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", cli.existing_folder(config_dir)]
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sys.argv = [sys.argv[0], *extra, *arguments]
     try:
         hydra.main(config_path=str(cli.CONF), config_name="config", version_base=None)(task)()
     except cli.JobFailed as failed:
         return failed.status
     except cli.config_errors() as error:
-        raise UserError(cli.explain(error)) from error
+        raise UserError(cli.explain(error, overrides, config_dir)) from error
     return worst
 
 

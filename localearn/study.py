@@ -9,6 +9,7 @@ from typing import Any
 from localearn import cli
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
+from localearn.options import annotations, check_types
 from localearn.training.folder import RunFolder
 
 HELP = """\
@@ -90,6 +91,8 @@ def read_rows(folder: Path) -> list[Row]:
             values: Any = OmegaConf.to_container(OmegaConf.load(path))
         except (YAMLError, OmegaConfBaseException, OSError) as error:
             raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: a row is keys with values, {', '.join(FIELDS)}; --help shows one")
         unknown = [name for name in values if name not in FIELDS]
         missing = [name for name in ("title", "source", "run") if name not in values]
         if unknown:
@@ -97,6 +100,7 @@ def read_rows(folder: Path) -> list[Row]:
         if missing:
             raise UserError(f"{path}: a row needs {', '.join(missing)}; --help shows one")
         values.setdefault("seeds", [0, 1, 2])
+        check_types(values, annotations(Row), prefix=f"{path}: ")
         rows.append(Row(path.stem, **values))
     if not rows:
         raise UserError(f"{folder} holds no rows; a row is a file DIR/<row>.yaml, and --help shows one")

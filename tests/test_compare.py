@@ -81,6 +81,13 @@ def test_an_unknown_rule_or_net_is_told_before_anything_runs(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_what_cannot_be_trained_is_told_before_anything_runs(tmp_path):
+    plan = compare.parse(["algos=[backprop,forward_forward]", f"out={tmp_path / 'c'}", "diagnose=alignment", *SMALL])
+    with pytest.raises(UserError, match="ForwardForward predicts by more than the net; use diagnose=none"):
+        compare.schedule(plan)
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_comparison_goes_on_where_it_stopped_and_its_report_can_be_rebuilt(tmp_path, capsys):
     out = tmp_path / "c"
     arguments = [

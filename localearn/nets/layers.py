@@ -27,6 +27,8 @@ class Heaviside(nn.Module):
         return torch.sign(h).relu()
 
 
+FLAT = (Sign, Heaviside)  # no derivative says anything about what comes before them
+
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -96,4 +98,4 @@ def check_widths(what: str, widths: Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_size(n: object) -> bool:
-    return isinstance(n, int) and n > 0
+    return isinstance(n, int) and not isinstance(n, bool) and n > 0

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 
+WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # what layers raise at one
+
 
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
@@ -144,6 +146,6 @@ class Net(nn.Module):
                 with torch.no_grad():
                     outputs = list(self.outputs(*self.trial()))
                     logits = self.readout(outputs[-1].flatten(1))
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what layers raise at a wrong shape
+            except WRONG_INPUT as error:
                 raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
         return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[1]

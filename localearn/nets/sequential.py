@@ -13,6 +13,8 @@ from localearn.nets.net import Block
 
 def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
     """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`."""
+    if not isinstance(model, nn.Sequential):
+        raise UserError(f"from_sequential takes an nn.Sequential, not a {type(model).__name__}; build a Net of Blocks")
     layers = list(_flat(model))
     starts = [i for i, layer in enumerate(layers) if _starts_block(layer)]
     if len(starts) < 2:

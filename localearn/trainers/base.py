@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
+from localearn.nets.layers import FLAT
+from localearn.options import checked
 
 if TYPE_CHECKING:
     from localearn.training import Record
@@ -49,13 +51,26 @@ class Trainer(nn.Module, ABC):
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
     beside the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
-    with the rest. A rule is final: nobody subclasses a concrete one.
+    with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
+    annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
-    `localearn.testing` proves it.
+        `localearn.testing` proves it.
+    net_predicts: whether the net alone gives the logits that the rule learns by. Where it does not, there is no
+        gradient of theirs for the rule's to be compared with.
+    needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
+        spikes is refused, whose blocks would stay as they were drawn.
     """
 
     crosses_blocks: ClassVar[bool] = False
+    net_predicts: ClassVar[bool] = True
+    needs_derivatives: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)
 
     def __init__(self, net: Net):
         super().__init__()
@@ -77,8 +92,25 @@ class Trainer(nn.Module, ABC):
 
         A rule that overrides it calls `super().supports(net, data)` first.
         """
+        if not isinstance(net, Net):
+            makes = "; Net.from_sequential makes one of it" if isinstance(net, nn.Sequential) else ""
+            raise Unsupported(f"{cls.__name__} trains a localearn.Net, not a {type(net).__name__}{makes}")
+        if net.classes < 2:
+            raise Unsupported(
+                f"{type(net).__name__} has one class, so there is nothing to tell apart; give it 2 or more"
+            )
+        flat = next((type(m).__name__ for m in net.modules() if isinstance(m, FLAT)), None)
+        if flat and cls.needs_derivatives:
+            raise Unsupported(
+                f"{cls.__name__} needs derivatives, and {flat}'s is zero everywhere, so no block would learn; use "
+                "algo=likelihood_ratio or pepita, or another activation"
+            )
         if data is None:
             return
+        if not isinstance(data, Data):
+            raise Unsupported(
+                f"{cls.__name__} learns from a localearn.Data, say load('digits'), not a {type(data).__name__}"
+            )
         if net.graph != (data.kind == "graph"):
             have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gcn, sage or gat")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
@@ -152,10 +184,10 @@ def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return loss.detach(), error
 
 
-def follow(output: Tensor, delta: Tensor) -> None:
+def follow(output: Tensor, delta: Tensor | None = None) -> None:
     """Add (d output / d theta)^T delta to the `.grad` of what made `output`, delta's shape being its shape.
 
-    Where all of that is frozen there is nothing to add.
+    Without delta the output is a loss, a scalar, and delta is 1. Where all of that is frozen there is nothing to add.
     """
     if output.requires_grad:
         torch.autograd.backward(output, delta)

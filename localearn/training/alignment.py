@@ -9,9 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch
+from localearn.errors import UserError
 from localearn.nets.net import modes_kept
 from localearn.trainers.base import Trainer, cross_entropy
 from localearn.trainers.feedback import BackwardPathTrainer
+
+
+def check_alignment(trainer: Trainer) -> None:
+    """Raise UserError where a rule has no update, or the net no gradient, that angles could be taken between."""
+    rule = type(trainer).__name__
+    if not trainer.net_predicts:
+        raise UserError(
+            f"diagnose=alignment compares an update with the gradient of what the net alone predicts, and {rule} "
+            "predicts by more than the net; use diagnose=none"
+        )
+    if all(stage.one_pass for stage in trainer.stages()):
+        raise UserError(
+            f"diagnose=alignment compares gradients, and {rule} as it is set solves for its weights; use diagnose=none"
+        )
 
 
 def alignment_angles(trainer: Trainer, batch: Batch) -> dict[str, float | None]:

@@ -13,8 +13,8 @@ import torch
 from localearn.data import Data
 from localearn.errors import UserError, suggestion
 from localearn.nets import Net
+from localearn.options import check_call
 from localearn.trainers.base import Trainer
-from localearn.training.options import check_call
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -14,6 +14,7 @@ import torch
 from localearn.data import Data
 from localearn.errors import UserError, suggestion
 from localearn.nets import Net
+from localearn.options import check_types
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
     CONF,
@@ -27,7 +28,7 @@ from localearn.training.building import (
 )
 from localearn.training.fit import Watch, train
 from localearn.training.folder import RunFolder
-from localearn.training.options import check_types
+from localearn.training.memory import full_memory_told
 from localearn.training.record import Record
 from localearn.training.settings import Settings
 
@@ -140,11 +141,12 @@ def _build(plain: dict[str, Any], choices: dict[str, str]) -> tuple[Data, Traine
     settings = _settings(plain, choices)  # first, for a wrong number is told sooner than data are read
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
-    net = build_net(plain["net"], tuple(data.input_shape), data.classes)
-    shape = rule_class(plain["algo"]).input_shape(net, data)
-    if shape != net.input_shape:
-        net = build_net(plain["net"], shape, data.classes)
-    trainer = build_rule(plain["algo"], net, choices["algo"])
+    with full_memory_told(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
+        net = build_net(plain["net"], tuple(data.input_shape), data.classes)
+        shape = rule_class(plain["algo"]).input_shape(net, data)
+        if shape != net.input_shape:
+            net = build_net(plain["net"], shape, data.classes)
+        trainer = build_rule(plain["algo"], net, choices["algo"])
     return data, trainer, settings
 
 

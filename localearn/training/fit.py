@@ -15,6 +15,7 @@ from localearn.data import Data
 from localearn.energy import Meter
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
+from localearn.training.alignment import check_alignment
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
@@ -65,8 +66,7 @@ def train(
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
     device = select_device(settings.device)
-    type(trainer).supports(trainer.net, data)
-    _check_rows(trainer, data, settings)
+    check(trainer, data, settings)
     folder = _folder(settings, resume)
     sources = "auto" if settings.energy else "none"
     meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
@@ -85,7 +85,11 @@ def train(
         record = _new_record(trainer, data, settings, device, labels)
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
         interrupt = cleanup.enter_context(Interrupt())
-        cleanup.enter_context(full_memory_told(f"batch_size={settings.batch_size}"))
+        cleanup.enter_context(
+            full_memory_told(
+                f"batch_size={settings.batch_size}", "a smaller one, a smaller net, or fewer copies or tangents"
+            )
+        )
         trainer.to(device)
         loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch)
         if folder and resume:
@@ -103,10 +107,38 @@ def train(
     return record
 
 
+def check(trainer: Trainer, data: Data, settings: Settings) -> None:
+    """Raise UserError where these cannot be trained together; nothing is changed, and nothing is trained."""
+    type(trainer).supports(trainer.net, data)
+    _check_parameters(trainer)
+    _check_rows(trainer, data, settings)
+    if settings.diagnose == "alignment":
+        check_alignment(trainer)
+
+
 def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
+    """Raise UserError unless every split has rows, of the net's precision and enough of them for its layers."""
+    for split, size in data.sizes.items():
+        if not size:
+            raise UserError(f"{data.name} has no labelled rows in its {split} split; every split needs one or more")
+    given, own = next(data.batches("val", 1)).x.dtype, next(trainer.net.parameters()).dtype
+    cast = (torch.float32, torch.bfloat16, torch.float16) if settings.precision == "bf16" else (given,)
+    if own not in cast:
+        raise UserError(f"{data.name} gives {given} and the net's parameters are {own}; use net.to({given})")
     rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
         raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")
+
+
+def _check_parameters(trainer: Trainer) -> None:
+    """Raise UserError unless there is something to train, in the net and in every stage."""
+    if any(p.is_meta for p in trainer.parameters()):
+        raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
+    trained = {"the net": trainer.net.parameters()}
+    trained |= {f"stage {stage.name!r}": stage.parameters for stage in trainer.stages() if not stage.one_pass}
+    for what, parameters in trained.items():
+        if not any(p.requires_grad for p in parameters):
+            raise UserError(f"{what} has nothing to train: all its parameters are frozen; set requires_grad of some")
 
 
 def _folder(settings: Settings, resume: bool) -> RunFolder | None:

@@ -238,7 +238,7 @@ class Loop:
             "samples_per_s": self._rows_seen / seconds,
             **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
-        if self.settings.diagnose == "alignment":
+        if self.settings.diagnose == "alignment" and not self.stages[index].one_pass:
             batch = next(self.data.batches("val", self.settings.batch_size))
             line |= alignment_angles(self.trainer, batch)
         self._sums, self._rows_seen = {}, 0

@@ -1,6 +1,7 @@
 """Peak memory: the allocator's on a GPU, the process's elsewhere, the live tensors' where activations are counted."""
 
 import contextlib
+import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from localearn.errors import UserError
+
+# What torch says of a host's memory, and of sizes that no memory could have.
+_FULL = re.compile("can't allocate memory|Storage size calculation overflowed|Overflow when unpacking long")
 
 
 class PeakMemory:
@@ -45,15 +49,14 @@ def _resident_high_water_mark() -> int | None:
 
 
 @contextlib.contextmanager
-def full_memory_told(asked: str) -> Iterator[None]:
-    """Turn running out of memory inside into a UserError that names what was asked for."""
+def full_memory_told(asked: str, instead: str) -> Iterator[None]:
+    """Turn running out of memory inside into a UserError that names what was asked for, and what to try."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not full:
+    except (RuntimeError, TypeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _FULL.search(str(error)):
             raise
-        raise UserError(f"the memory is full at {asked}; try a smaller one, or a smaller net") from error
+        raise UserError(f"the memory is full at {asked}; try {instead}") from error
 
 
 class _LiveTensors(TorchDispatchMode):

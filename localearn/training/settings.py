@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from localearn.errors import UserError, suggestion
-from localearn.training.options import annotations, check_types
+from localearn.options import annotations, check_types
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
@@ -47,7 +47,8 @@ class Settings:
     energy: whether to meter joules; country: the ISO 3166 alpha-3 code for the grid's carbon; idle_s: seconds of idling
     metered before and after. out: the run's folder (None: nothing is written). log: "none" or "tensorboard".
     progress: whether to show it. diagnose: "none", or "alignment": every epoch's line of metrics has the angles between
-    the rule's update and the true gradient, taken outside the metered windows.
+    the rule's update and the true gradient, taken outside the metered windows; refused where a rule predicts by more
+    than the net, or has no gradients.
     """
 
     epochs: int = 10

@@ -82,3 +82,13 @@ def test_what_cannot_become_a_net_is_refused(model, message):
 def test_a_shape_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"the net cannot take rows of shape \(1, 9, 9\)"):
         Net.from_sequential(convolutional(), input_shape=(1, 9, 9))
+
+
+def test_what_is_no_sequential_is_refused():
+    with pytest.raises(UserError, match=r"takes an nn\.Sequential, not a Linear; build a Net of Blocks"):
+        Net.from_sequential(nn.Linear(6, 3))  # pyright: ignore[reportArgumentType]
+
+
+def test_layers_that_give_no_tensor_are_refused():
+    with pytest.raises(UserError, match=r"the net cannot take rows of shape \(4, 6\): 'tuple' object"):
+        Net.from_sequential(nn.Sequential(nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 3)), (4, 6))

@@ -115,7 +115,7 @@ def test_a_local_rule_without_heads_predicts_by_the_readout_and_only_after_the_l
 
 
 def test_a_local_rule_refuses_an_unknown_schedule():
-    with pytest.raises(UserError, match="schedule is joint or greedy, not 'both'"):
+    with pytest.raises(UserError, match="schedule must be joint or greedy, not 'both'"):
         MonoForward(toy("mlp").net(), schedule="both")  # pyright: ignore[reportArgumentType]
 
 

@@ -1,6 +1,8 @@
 import copy
 import functools
 import math
+import subprocess
+import sys
 from statistics import NormalDist
 
 import pytest
@@ -190,12 +192,26 @@ def test_running_statistics_are_kept_as_by_an_ordinary_pass(vectors, space, tang
         torch.testing.assert_close(ours, theirs)
 
 
+def test_forward_mode_is_loaded_with_the_rule_and_without_its_warning():
+    """Else the first step of a process pays for it, in metered time, and warns on the user's terminal."""
+    code = (
+        "import warnings, torch, localearn; warnings.simplefilter('error'); "
+        "rule = localearn.ForwardGradient(localearn.MLP(5, 3, widths=(4,))); "
+        "rule.gradients(localearn.Batch(torch.ones(2, 5), torch.tensor([0, 1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"space": "weights"}, "space is weight or activity, not 'weights'"),
+        ({"space": "weights"}, "space must be weight or activity, not 'weights'"),
         ({"tangents": 0}, "tangents must be 1 or more, not 0"),
-        ({"noise": "gausian"}, "no noise 'gausian'; did you mean 'gaussian'"),
+        ({"tangents": 1.5}, "tangents must be a whole number, not 1.5"),
+        ({"tangents": True}, "tangents must be a whole number, not true"),
+        ({"tangent": 2}, "ForwardGradient has no option tangent; did you mean 'tangents'"),
+        ({"noise": "gausian"}, "noise must be gaussian or rademacher, not 'gausian'; did you mean 'gaussian'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

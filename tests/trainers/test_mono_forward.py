@@ -174,5 +174,5 @@ def test_a_readout_that_is_no_projection_is_refused():
 
 
 def test_an_unknown_prediction_is_refused():
-    with pytest.raises(UserError, match="prediction is bp or ff, not 'sum'"):
+    with pytest.raises(UserError, match="prediction must be bp or ff, not 'sum'"):
         MonoForward(MLP(6, 2, widths=(5,)), prediction="sum")  # pyright: ignore[reportArgumentType]

@@ -8,8 +8,10 @@ from localearn import (
     MLP,
     Backprop,
     Batch,
+    CaFo,
     DirectFeedbackAlignment,
     FeedbackAlignment,
+    ForwardForward,
     ForwardGradient,
     MonoForward,
     ProductFeedbackAlignment,
@@ -122,6 +124,24 @@ def test_a_run_has_them_in_its_metrics_and_trains_to_the_same_bits():
         assert [len(names) for names in angles] == ([3, 3] if diagnose == "alignment" else [0, 0])
         nets.append(net.state_dict())
     assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (ForwardForward, "ForwardForward predicts by more than the net"),
+        (CaFo, "CaFo as it is set solves for its weights"),
+    ],
+)
+def test_where_there_is_nothing_to_compare_it_is_refused(rule, told):
+    with pytest.raises(UserError, match=f"diagnose=alignment compares .*{told}.*; use diagnose=none"):
+        rule(MLP((1, 8, 8), 10, widths=(8,))).fit(load("digits"), diagnose="alignment")
+
+
+def test_a_stage_that_is_solved_in_one_pass_has_no_angles():
+    trainer = CaFo(MLP((1, 8, 8), 10, widths=(8,)), blocks="dfa")
+    record = trainer.fit(load("digits"), epochs=1, device="cpu", diagnose="alignment")
+    assert ["angle_1" in line or "angle_readout" in line for line in record.history] == [True, False]
 
 
 def test_an_unknown_diagnosis_is_refused():

@@ -138,10 +138,16 @@ def test_a_full_memory_is_told(digits, monkeypatch, tmp_path):
     monkeypatch.setattr(Loop, "_step", too_much)
     with pytest.raises(UserError, match=r"the memory is full at batch_size=16; try a smaller one"):
         trainer_for(digits).fit(digits, batch_size=16, out=tmp_path / "run")
-    with pytest.raises(UserError), full_memory_told("x=1"):
+    with pytest.raises(UserError), full_memory_told("x=1", "x=0"):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match="another"), full_memory_told("x=1"):
+    with pytest.raises(RuntimeError, match="another"), full_memory_told("x=1", "x=0"):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("size", [10**12, 10**20])
+def test_sizes_beyond_any_memory_are_told(size):
+    with pytest.raises(UserError, match="the memory is full at x=1; try x=0"), full_memory_told("x=1", "x=0"):
+        torch.empty(size, 10**6)
 
 
 def test_peak_memory_is_that_of_the_run_alone():

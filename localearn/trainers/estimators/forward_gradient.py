@@ -1,5 +1,5 @@
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.nets.layers import choose
+from localearn.quiet import load_forward_mode
 from localearn.trainers.base import follow, output_error
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.local_guess import LocalGuess
 
 Space = Literal["weight", "activity"]
+Noise = Literal["gaussian", "rademacher"]
 Guess = Literal["noise", "local"]
 
-NOISE: Mapping[str, Callable[..., Tensor]] = {
+NOISES: Mapping[Noise, Callable[..., Tensor]] = {
     "gaussian": torch.randn,
     "rademacher": lambda *shape, **kw: torch.empty(*shape, **kw).bernoulli_(0.5).mul_(2).sub_(1),
 }
@@ -38,7 +39,7 @@ class ForwardGradient(EstimatorTrainer):
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
     guess: "noise", or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
-    gradient's projection on it, with a tangent for each block and no noise:
+    gradient's projection on it, with a tangent for each block and no noise (tangents and noise as they are):
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 
@@ -53,20 +54,21 @@ class ForwardGradient(EstimatorTrainer):
         net: Net,
         space: Space = "activity",
         tangents: int = 1,
-        noise: str = "gaussian",
+        noise: Noise = "gaussian",
         guess: Guess = "noise",
     ):
         super().__init__(net)
-        if space not in get_args(Space):
-            raise UserError(f"space is {' or '.join(get_args(Space))}, not {space!r}")
         if tangents < 1:
             raise UserError(f"tangents must be 1 or more, not {tangents}")
-        if guess not in get_args(Guess):
-            raise UserError(f"guess is {' or '.join(get_args(Guess))}, not {guess!r}")
         if guess == "local" and tangents > 1:
             raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
-        self.space, self.tangents, self.noise = space, tangents, choose("noise", noise, NOISE)
+        if guess == "local" and noise != "gaussian":
+            raise UserError(
+                f"a local guess draws no noise, so noise={noise} says nothing; leave it, or use guess=noise"
+            )
+        self.space, self.tangents, self.noise = space, tangents, NOISES[noise]
         self.guess = LocalGuess(net) if guess == "local" else None
+        load_forward_mode()
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the estimate; return the loss."""

@@ -1,19 +1,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from localearn.data import Batch
-from localearn.errors import UserError
+from localearn.data import Batch, Data
+from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.layers import choose
+from localearn.nets.net import modes_kept
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
-from localearn.trainers.estimators.noise import NOISES
+from localearn.trainers.estimators.noise import NOISES, Kind
 
 Baseline = Literal["none", "mean", "clean"]
 
@@ -50,9 +50,10 @@ class LikelihoodRatio(EstimatorTrainer):
     normalisation, the copy's whole batch. The readout, which knows its error, follows its true
     gradient. A post with parameters of its own is perturbed at its output too, and is differentiated for them.
 
-    sigma: one for all blocks, or a list. copies: K of each row in one batch; what comes before the first noise is
+    sigma: the noise's deviation, in units of z_k: one for all blocks, or a list. copies: K of each row in one batch,
+    vectorised by `torch.func.vmap`, which refuses layers that look at values; what comes before the first noise is
     computed once. What lowers the variance:
-    antithetic: copies are pairs of eps and -eps.
+    antithetic: copies are pairs of eps and -eps, which leaves a baseline nothing to do.
     baseline: b_i is the mean loss of the row's other copies ("mean"), or the row's loss without noise ("clean").
     layerwise: every block has K copies of its own, in which it alone is noisy, and the readout learns without noise.
     noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has
@@ -62,6 +63,8 @@ class LikelihoodRatio(EstimatorTrainer):
     as a gradient of the loss without noise.
     """
 
+    needs_derivatives = False
+
     def __init__(
         self,
         net: Net,
@@ -70,17 +73,36 @@ class LikelihoodRatio(EstimatorTrainer):
         antithetic: bool = True,
         baseline: Baseline = "none",
         layerwise: bool = False,
-        noise: str = "gaussian",
+        noise: Kind = "gaussian",
     ):
         super().__init__(net)
         self.sigmas = list(sigma) if isinstance(sigma, Sequence) else [sigma] * net.depth
         if len(self.sigmas) != net.depth:
             raise UserError(f"sigma has {len(self.sigmas)} values for {net.depth} blocks; give one, or one for each")
-        if not all(s > 0 for s in self.sigmas):
+        if min(self.sigmas) <= 0:
             raise UserError(f"sigma must be positive, not {sigma}: without noise no activity is better than another")
         _check(copies, antithetic, baseline, noise)
         self.copies, self.antithetic, self.baseline, self.layerwise = copies, antithetic, baseline, layerwise
-        self.noise = choose("noise", noise, NOISES)(net, copies // 2 if antithetic else copies)
+        self.noise = NOISES[noise](net, copies // 2 if antithetic else copies)
+
+    @classmethod
+    def supports(cls, net: Net, data: Data | None = None) -> None:
+        """Serve every net whose layers `torch.func.vmap` can run on all copies at once."""
+        super().supports(net, data)
+        h, *context = net.trial()
+        devices = [h.device] if h.is_cuda else []
+        with modes_kept(net), torch.no_grad(), torch.random.fork_rng(devices):
+            net.train()  # as the copies find it
+            h = net.block(0).op(net.stem(h), *context)[None]
+            for k in range(net.depth):
+                try:
+                    h = h if k == 0 else _each(net.block(k).op, h, tuple(context))[0]
+                    h = _each(net.block(k).post, h, ())[0]
+                except (RuntimeError, ValueError) as error:
+                    raise Unsupported(
+                        f"likelihood_ratio runs all copies at once, by torch.func.vmap, which block {k + 1} of this "
+                        f"{type(net).__name__} does not allow: {str(error).splitlines()[0]}"
+                    ) from error
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` with the estimate; return the loss that the readout learns from."""
@@ -138,7 +160,6 @@ class LikelihoodRatio(EstimatorTrainer):
         return losses.detach()
 
     @torch.no_grad()
-    @torch.no_grad()
     def _shares(self, streams: Streams, batch: Batch) -> Tensor:
         """Return the losses, less their baseline, as shares of the mean: (sites, K, M), one for all sites if joint."""
         assert streams.noisy is not None
@@ -187,8 +208,6 @@ def _row_losses(logits: Tensor, batch: Batch) -> Tensor:
 
 def _check(copies: int, antithetic: bool, baseline: str, noise: str) -> None:
     """Raise UserError where the options contradict each other."""
-    if baseline not in get_args(Baseline):
-        raise UserError(f"baseline is {', '.join(get_args(Baseline))}, not {baseline!r}")
     if copies < 1:
         raise UserError(f"copies must be 1 or more, not {copies}")
     if antithetic and copies % 2:

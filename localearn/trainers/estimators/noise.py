@@ -3,13 +3,15 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets import Net
+
+Kind = Literal["gaussian", "sobol"]
 
 
 class Noise(nn.Module, ABC):
@@ -70,7 +72,7 @@ class Sobol(Noise):
         return torch.special.ndtri(digits.to(dtype).add_(0.5).mul_(2.0**-23)).view(self.copies, *like.shape)
 
 
-NOISES: Mapping[str, Callable[[Net, int], Noise]] = {"gaussian": Gaussian, "sobol": Sobol}
+NOISES: Mapping[Kind, Callable[[Net, int], Noise]] = {"gaussian": Gaussian, "sobol": Sobol}
 
 
 def _noisy_values(net: Net) -> int:

@@ -1,5 +1,5 @@
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Pepita(Trainer):
     uniform within scale sqrt(6 / D).
     form "time_local": dW_k = h_k^T h_{k-1} - h'_k^T h'_{k-1}, dW_o = p^T h_L - Y^T h'_L: no product needs the other
     pass's activities. 2302.05440's PEPITA-TL steps between the passes; here one step takes both (its PEPITA-Hebbian).
-    mirror: F learns the weights from noise, see `WeightMirror`.
+    mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`.
     As the authors' code has it: in a convolution h_k is taken before pooling and the product is also averaged over
     positions; where the readout is the only Linear layer, its error is the first pass's. Ours: biases and
     normalisations follow the same differences, running statistics are the first pass's, a graph's products run along
@@ -34,14 +34,13 @@ class Pepita(Trainer):
     Known weakness: depth; convolutions, which a mean over positions hardly moves; Cora, which it learns slowly.
     """
 
+    needs_derivatives = False
     feedback: Tensor
 
     def __init__(self, net: Net, scale: float = 0.05, form: Form = "difference", mirror: bool = False):
         super().__init__(net)
-        if not scale > 0:
+        if scale <= 0:
             raise UserError(f"scale must be positive, not {scale}: the blocks learn through F alone")
-        if form not in get_args(Form):
-            raise UserError(f"form is {' or '.join(get_args(Form))}, not {form!r}")
         self.form = form
         size, like = math.prod(net.input_shape), next(net.parameters())
         self.mirror = WeightMirror(net, scale * math.sqrt(2 / size)) if mirror else None

@@ -1,10 +1,9 @@
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from localearn.errors import UserError, suggestion
 from localearn.nets import Net
 from localearn.trainers.feedback.backward_path import BackwardPathTrainer
 from localearn.trainers.feedback.paths import Path, drawn_like, scale_of
@@ -26,9 +25,6 @@ class SignSymmetry(BackwardPathTrainer):
     """
 
     def __init__(self, net: Net, variant: Variant = "usf"):
-        if variant not in get_args(Variant):
-            known = get_args(Variant)
-            raise UserError(f"variant is {' or '.join(known)}, not {variant!r}{suggestion(str(variant), known)}")
         self.variant = variant
         super().__init__(net)
 

@@ -1,15 +1,15 @@
 """Rules whose every block has a loss of its own."""
 
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch
-from localearn.errors import UserError
+from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Stage, Trainer, follow
 
 Schedule = Literal["joint", "greedy"]
 
@@ -19,12 +19,17 @@ class LocalTrainer(Trainer):
 
     schedule: "joint" steps all blocks on each batch, first to last; "greedy" trains one block after another, each to
     its own end, on features of the frozen blocks before it (as evaluated: without dropout, with running statistics).
+    Greedy refuses blocks that share weights (`Unsupported`), since the one would be frozen and the other trained.
     A block's graph is dropped as soon as its gradient is taken, so activation memory does not grow with depth.
     """
 
     def __init__(self, net: Net, schedule: Schedule = "joint"):
         super().__init__(net)
-        check_choice("schedule", schedule, Schedule)
+        each = [p for block in net.blocks for p in block.parameters()]
+        if schedule == "greedy" and len(set(each)) < len(each):
+            raise Unsupported(
+                "greedy freezes a block before the next learns, and blocks share weights; use schedule=joint"
+            )
         self.schedule = schedule
 
     @abstractmethod
@@ -59,7 +64,7 @@ class LocalTrainer(Trainer):
         for k in range(start, stop):
             h = self.net.block(k)(h.detach(), *batch.context)
             loss = self.block_loss(k, h, batch)
-            loss.backward()
+            follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -71,7 +76,7 @@ class LocalTrainer(Trainer):
         """Return one stage for all blocks, or one a block where the schedule is greedy."""
         blocks = [tuple(p for p in self.block_parameters(k) if p.requires_grad) for k in range(self.net.depth)]
         if self.schedule == "joint":
-            return [Stage("all blocks", sum(blocks, ()))]
+            return [Stage("all blocks", tuple(dict.fromkeys(sum(blocks, ()))))]  # once, where blocks share them
         return [Stage(f"block {k + 1}", parameters, start=k) for k, parameters in enumerate(blocks)]
 
     def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
@@ -100,9 +105,3 @@ class LocalTrainer(Trainer):
 
     def _span(self) -> tuple[int, int]:
         return (0, self.net.depth) if self.schedule == "joint" else (self.stage, self.stage + 1)
-
-
-def check_choice(option: str, value: str, choices: Any) -> None:
-    """Raise a UserError with the choices unless `value` is one of a Literal's."""
-    if value not in get_args(choices):
-        raise UserError(f"{option} is {' or '.join(get_args(choices))}, not {value!r}")

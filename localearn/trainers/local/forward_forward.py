@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.trainers.base import Stage, cross_entropy
+from localearn.trainers.base import Stage, cross_entropy, follow
 from localearn.trainers.local import labels
-from localearn.trainers.local.base import LocalTrainer, Schedule, check_choice
+from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import PeerNormalization, length_normalized
 
 Goodness = Literal["sum", "mean"]
@@ -34,10 +34,11 @@ class ForwardForward(LocalTrainer):
     node carries its label and every other the neutral one, 1/C: of the labels only the batch's are read, and a node's
     neighbours see what it carries.
 
+    threshold: t_k, the same for every block; None: n_k for the sum, 2 for the mean.
     negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
     peer_normalization: how strongly a unit's mean activity over x+ is drawn to its block's; see `PeerNormalization`.
-    collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached.
-        "all" holds every block's graph until the last one is there: memory grows with depth.
+    collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached;
+        of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
         "goodness", C passes: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
@@ -45,7 +46,8 @@ class ForwardForward(LocalTrainer):
         is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first stage.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
-    readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's.
+    readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
+        predicts or draws hard negatives, and elsewhere they say nothing.
 
     Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N, the peers and the readout are those of the PyTorch
     port whose recipe is the default. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
@@ -53,6 +55,8 @@ class ForwardForward(LocalTrainer):
     alone normalises no lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more
     where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
     """
+
+    net_predicts = False
 
     def __init__(
         self,
@@ -68,14 +72,12 @@ class ForwardForward(LocalTrainer):
         readout_weight_decay: float | None = None,
     ):
         super().__init__(net, schedule)
-        check_choice("goodness", goodness, Goodness)
-        check_choice("negatives", negatives, Negatives)
-        check_choice("collaboration", collaboration, Collaboration)
-        check_choice("prediction", prediction, Prediction)
         if schedule == "greedy" and negatives == "hard":
             raise UserError("hard negatives need the readout, which greedy trains last; use negatives=uniform or joint")
         if schedule == "greedy" and collaboration == "all":
             raise UserError("greedy has no later blocks to collaborate with; use collaboration=previous or joint")
+        if collaboration != "none" and net.depth == 1:
+            raise UserError(f"collaboration={collaboration} needs other blocks, and the net has one; use none")
         if threshold is not None and threshold <= 0:
             raise UserError(f"threshold must be positive, or null for n_k (sum) or 2 (mean), not {threshold}")
         if peer_normalization < 0:
@@ -83,6 +85,9 @@ class ForwardForward(LocalTrainer):
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
         self.mean_goodness, self.threshold = goodness == "mean", threshold
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}
+        for name, value in options.items():
+            if value is not None and value < 0:
+                raise UserError(f"readout_{name} must be 0 or more, or null for the optimizer's, not {value}")
         self.readout_options = {name: value for name, value in options.items() if value is not None}
         self.has_readout = prediction == "softmax" or negatives == "hard"
         self.predicting = range(self._first(net.depth), net.depth)
@@ -102,11 +107,9 @@ class ForwardForward(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net that tells two classes or more apart and whose input has room for a label."""
+        """Serve every net whose input has room for a label."""
         super().supports(net, data)
         name, size = type(net).__name__, math.prod(net.input_shape)
-        if net.classes < 2:
-            raise Unsupported(f"forward_forward needs a wrong label beside the true one; {name} has one class")
         if size <= net.classes:
             raise Unsupported(
                 f"forward_forward writes {net.classes} labels into the input, and {name} takes {size} values; "
@@ -152,7 +155,7 @@ class ForwardForward(LocalTrainer):
         both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
         context = labels.beside_itself(batch.context, len(h))
         for k, loss in self._losses(torch.cat(both), context, batch, start, stop):
-            loss.backward()
+            follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
@@ -265,5 +268,5 @@ class ForwardForward(LocalTrainer):
         """Fill the readout's `.grad`; return its loss and its logits, (N, C), both detached."""
         logits = self._read(features)
         loss = cross_entropy(logits, batch)
-        loss.backward()
+        follow(loss)
         return loss.detach(), logits.detach()

@@ -7,7 +7,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.trainers.base import Stage, cross_entropy
-from localearn.trainers.local.base import LocalTrainer, Schedule, check_choice
+from localearn.trainers.local.base import LocalTrainer, Schedule
 
 Prediction = Literal["bp", "ff"]
 
@@ -23,6 +23,7 @@ class MonoForward(LocalTrainer):
     input_projection: h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the schedule is greedy,
     and G_0 counts in the sum of "ff". A greedy stage is validated by what it knows, the goodness of its own block.
     The mean over the batch, M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
+    Known cost: the projection of a convolution's map has C weights for each of the map's values.
     Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
     """
 
@@ -34,7 +35,6 @@ class MonoForward(LocalTrainer):
         input_projection: bool = False,
     ):
         super().__init__(net, schedule)
-        check_choice("prediction", prediction, Prediction)
         self.prediction = prediction
         like = next(net.readout.parameters())
 

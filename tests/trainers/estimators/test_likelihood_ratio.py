@@ -4,6 +4,7 @@ Statistics are taken from fixed seeds. A correct estimator with another seed wou
 times (normal approximation, Bonferroni over all values that a test compares).
 """
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from localearn import CNN, GNN, MLP, Backprop, Batch, LikelihoodRatio, UserError
+from localearn import CNN, GNN, MLP, Batch, LikelihoodRatio, UserError
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import likelihood_ratio
 
@@ -212,12 +213,11 @@ def test_agrees_with_numpy_for_several_steps(monkeypatch):
 
 @pytest.mark.parametrize("activation", ["sign", "heaviside"])
 def test_trains_a_net_without_derivatives(activation):
-    """The exclusive-or with units that only switch: backprop's gradient is zero in the block, the estimate's is not."""
+    """The exclusive-or with units that only switch: the gradient is zero in the block, the estimate is not."""
     data = toy("mlp").batch
     torch.manual_seed(0)
     net = MLP((6,), 2, widths=(16,), activation=activation)
-    backprop = Backprop(net)
-    backprop.gradients(data)
+    nn.functional.cross_entropy(net(data.x), data.y).backward()
     gradient = net.get_parameter("blocks.0.op.weight").grad
     assert gradient is not None and gradient.abs().max() == 0
     losses = {}
@@ -266,15 +266,22 @@ def test_convolution_and_normalisation_follow_the_noise():
     [
         ({"sigma": 0.0}, "sigma must be positive"),
         ({"sigma": [0.1, -0.1]}, "sigma must be positive"),
+        ({"sigma": math.inf}, "sigma must be a number or a list of numbers, not inf"),
+        ({"sigma": "ab"}, "sigma must be a number or a list of numbers, not 'ab'"),
         ({"sigma": [0.1]}, "sigma has 1 values for 2 blocks"),
         ({"copies": 0, "antithetic": False}, "copies must be 1 or more"),
+        ({"copies": 2.0}, "copies must be a whole number, not 2.0"),
+        ({"layerwise": 1}, "layerwise must be true or false, not 1"),
         ({"copies": 3}, "come in pairs, and 3 is odd; use copies=4"),
         ({"baseline": "mean"}, "cancels every baseline; use antithetic=false"),
         ({"copies": 1, "antithetic": False, "baseline": "mean"}, "use copies=2 or more"),
-        ({"copies": 8, "antithetic": False, "baseline": "median"}, "baseline is none, mean, clean, not 'median'"),
+        (
+            {"copies": 8, "antithetic": False, "baseline": "median"},
+            "must be none, mean or clean, not 'median'",
+        ),
         ({"copies": 8, "antithetic": False, "baseline": "mean", "noise": "sobol"}, "use baseline=clean"),
         ({"copies": 6, "antithetic": False, "noise": "sobol"}, "has 2, 4, 8, ... points, not 6"),
-        ({"noise": "sobl"}, "no noise 'sobl'; did you mean 'sobol'?"),
+        ({"noise": "sobl"}, "noise must be gaussian or sobol, not 'sobl'; did you mean 'sobol'?"),
     ],
 )
 def test_refuses_contradictions(options, message):

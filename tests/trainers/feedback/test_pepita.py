@@ -1,4 +1,5 @@
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -257,7 +258,11 @@ def test_refuses_contradictions():
     net = mlp()
     with pytest.raises(UserError, match="scale must be positive"):
         Pepita(net, scale=0.0)
-    with pytest.raises(UserError, match="form is difference or time_local"):
+    with pytest.raises(UserError, match="scale must be a number, not inf"):
+        Pepita(net, scale=math.inf)
+    with pytest.raises(UserError, match="mirror must be true or false, not 'no'"):
+        Pepita(net, mirror="no")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="form must be difference or time_local"):
         Pepita(net, form="hebbian")  # pyright: ignore[reportArgumentType]
     with pytest.raises(Unsupported, match=r"mirroring .* CNN .* use net=mlp"):
         Pepita(toy("cnn").net(), mirror=True)

@@ -173,9 +173,12 @@ def test_b_stays_and_r_learns():
     assert {id(p) for p in stage.parameters} == {id(p) for p in trainer.parameters()}
 
 
-@pytest.mark.parametrize("expansion", [0.99, 0, -1, float("nan")])
-def test_an_expansion_below_one_is_refused(expansion):
-    with pytest.raises(UserError, match="expansion must be 1 or more"):
+@pytest.mark.parametrize(
+    ("expansion", "told"),
+    [(0.99, "1 or more"), (0, "1 or more"), (-1, "1 or more"), (math.nan, "a number"), (math.inf, "a number")],
+)
+def test_an_expansion_below_one_is_refused(expansion, told):
+    with pytest.raises(UserError, match=f"expansion must be {told}"):
         ProductFeedbackAlignment(net64(8, 7), expansion)
 
 

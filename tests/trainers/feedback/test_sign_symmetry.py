@@ -100,5 +100,5 @@ def test_steps_are_those_of_the_papers_equations(variant):
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(UserError, match="usf or brsf or frsf, not 'usff'; did you mean 'usf'"):
+    with pytest.raises(UserError, match="usf, brsf or frsf, not 'usff'; did you mean 'usf'"):
         SignSymmetry(net64(), "usff")  # pyright: ignore[reportArgumentType]

@@ -279,11 +279,11 @@ def test_a_run_stopped_in_a_stage_goes_on_to_the_same_weights(options, method, c
         ({"loss": "sparsemax", "solver": "closed_form"}, "no closed form; use solver=gradient"),
         ({"ridge": 0.0}, "ridge must be positive"),
         ({"ridge": -1.0}, "ridge must be positive"),
-        ({"ridge": math.nan}, "ridge must be positive"),
-        ({"loss": "cross_entropy"}, "no loss 'cross_entropy'.*mse, ce, sparsemax"),
-        ({"blocks": "trained"}, "blocks is random or dfa"),
-        ({"solver": "cholesky"}, "solver is closed_form or gradient"),
-        ({"combine": "vote"}, "combine is sum or average"),
+        ({"ridge": math.nan}, "ridge must be a number"),
+        ({"loss": "cross_entropy"}, "loss must be mse, ce or sparsemax, not 'cross_entropy'"),
+        ({"blocks": "trained"}, "blocks must be random or dfa"),
+        ({"solver": "cholesky"}, "solver must be closed_form or gradient"),
+        ({"combine": "vote"}, "combine must be sum or average"),
     ],
 )
 def test_contradicting_options_are_refused(options, message):
@@ -296,6 +296,13 @@ def test_a_block_too_wide_for_the_closed_form_is_refused(monkeypatch):
     with pytest.raises(Unsupported, match=r"MLP has 10 outputs.*9 at most.*solver=gradient"):
         CaFo(net_of("mlp"))
     CaFo(net_of("mlp"), solver="gradient")
+
+
+def test_a_frozen_readout_is_refused():
+    net = net_of("mlp")
+    net.readout.requires_grad_(False)
+    with pytest.raises(Unsupported, match="the readout, which is frozen"):
+        CaFo(net)
 
 
 def test_a_readout_that_is_no_linear_layer_is_refused():

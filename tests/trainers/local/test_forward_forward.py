@@ -319,11 +319,16 @@ def test_bf16_gradients_are_near_those_of_fp32(wrong_labels):
     [
         ({"goodness": "max"}, "sum or mean"),
         ({"negatives": "easy"}, "uniform or hard"),
-        ({"collaboration": "next"}, "none or all or previous"),
+        ({"collaboration": "next"}, "none, all or previous"),
         ({"prediction": "bp"}, "softmax or goodness"),
         ({"schedule": "both"}, "joint or greedy"),
         ({"threshold": 0.0}, "positive"),
+        ({"threshold": math.nan}, "a number or null, not nan"),
+        ({"threshold": math.inf}, "a number or null, not inf"),
         ({"peer_normalization": -0.1}, "0 .none. or more"),
+        ({"peer_normalization": math.nan}, "a number, not nan"),
+        ({"readout_lr": -0.1}, "readout_lr must be 0 or more, or null"),
+        ({"readout_weight_decay": -0.1}, "readout_weight_decay must be 0 or more, or null"),
         ({"schedule": "greedy", "negatives": "hard"}, "negatives=uniform"),
         ({"schedule": "greedy", "collaboration": "all"}, "collaboration=previous"),
     ],
@@ -331,6 +336,12 @@ def test_bf16_gradients_are_near_those_of_fp32(wrong_labels):
 def test_refuses_options_with_what_would_work(options, hint):
     with pytest.raises(UserError, match=hint):
         ForwardForward(mlp(), **options)
+
+
+@pytest.mark.parametrize("collaboration", ["all", "previous"])
+def test_refuses_a_collaboration_of_one_block(collaboration):
+    with pytest.raises(UserError, match=f"collaboration={collaboration} needs other blocks.*use none"):
+        ForwardForward(MLP(6, 3, widths=(4,)), collaboration=collaboration)
 
 
 def test_refuses_an_input_without_room_and_a_single_class():

@@ -1,12 +1,14 @@
 """Whether options fit what takes them: their names, and their types by its annotations, told before anything runs."""
 
 import collections.abc
+import functools
 import inspect
 import json
 import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -29,24 +31,44 @@ def check_call(
     """Raise UserError unless `target(**options)` can be called, `supplied` being arguments that the caller gives.
 
     Unknown names are told with the nearest known one, values by the annotations of `target`; what is not annotated is
-    not checked. `what` stands before the option's name in messages: "algo" gives algo.tangents.
+    not checked. `what` stands before the option's name in messages: "algo" gives algo.tangents, "" tangents alone.
     """
-    try:
-        parameters = inspect.signature(target).parameters
-    except ValueError:  # something built in that does not tell
-        return
+    prefix = f"{what}." if what else ""
+    parameters = parameters_of(target)
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     known = [name for name in named if name not in supplied]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in options:
         if name not in known and not takes_any:
             own = f"it has {', '.join(known)}" if known else "it has none"
-            title = getattr(target, "__name__", target)
-            raise UserError(f"{title} has no option {what}.{name}{suggestion(str(name), known)}; {own}")
+            raise UserError(f"{_title(target)} has no option {prefix}{name}{suggestion(str(name), known)}; {own}")
     for name in known:
         if named[name].default is inspect.Parameter.empty and name not in options:
-            raise UserError(f"{what}.{name} is missing; give {what}.{name}=...")
-    check_types(options, annotations(target), prefix=f"{what}.")
+            raise UserError(f"{prefix}{name} is missing; give {prefix}{name}=...")
+    check_types(options, annotations(target), prefix=prefix)
+
+
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return what a class or a function can be called with; for what is built in and does not tell, anything."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return inspect.signature(lambda *arguments, **options: None).parameters
+
+
+def checked(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that first checks its options, all but the first argument, as `check_call` does."""
+    parameters = inspect.signature(init).parameters.values()
+    ordered = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    first = ordered[:2]  # self, and what the options are about
+
+    @functools.wraps(init)
+    def checking(self: object, *arguments: Any, **options: Any) -> None:
+        given = dict(zip(ordered[1:], arguments, strict=False)) | options
+        check_call("", init, {name: value for name, value in given.items() if name not in first}, first)
+        init(self, *arguments, **options)
+
+    return checking
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> None:
@@ -75,10 +97,10 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, part) for part in arguments)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is int:  # numpy's whole numbers are Integral and its floats Real, without being Python's
+        return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if hint is Path:
         return isinstance(value, str | Path)
     if origin is tuple:
@@ -111,6 +133,11 @@ def in_words(hint: Any) -> str:
     if inspect.isclass(origin) and issubclass(origin, Callable):
         return "something to call"
     return _NAMED.get(hint, "something else")
+
+
+def _title(target: Callable[..., Any]) -> str:
+    """Return what a class, or the class of a constructor, or a function is called."""
+    return getattr(target, "__qualname__", str(target)).removesuffix(".__init__").rpartition(".")[2]
 
 
 def _elements_fit(values: list[Any] | tuple[Any, ...], hints: tuple[Any, ...]) -> bool:

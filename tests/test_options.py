@@ -1,22 +1,20 @@
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
 from localearn.errors import UserError
-from localearn.training import Settings
-from localearn.training.optimization import check_optimization
-from localearn.training.options import check_call, fits, in_words
+from localearn.options import check_call, checked, fits, in_words
 
 
 @pytest.mark.parametrize(
     ("hint", "right", "wrong"),
     [
-        (int, [0, -3], [True, 1.0, "1", None]),
-        (float, [1, 1.5], [True, float("nan"), float("inf"), "1", None]),
+        (int, [0, -3, np.int64(2)], [True, np.True_, 1.0, "1", None]),
+        (float, [1, 1.5, np.float32(0.5)], [True, float("nan"), float("inf"), "1", None]),
         (bool, [True, False], [0, 1, "true", None]),
         (str, ["", "a"], [1, None, b"a"]),
         (Path, ["a", Path("a")], [1, None]),
@@ -84,43 +82,28 @@ def test_what_a_call_can_take_passes():
     check_call("algo", dict, {"a": 1})  # built in, which does not tell what it takes
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"epoch": 3}, "fit has no option 'epoch'; did you mean 'epochs'?"),
-        ({"epochs": 2.0}, "epochs must be a whole number, not 2.0"),
-        ({"optim": "adam"}, "optim must be something to call, not 'adam'"),
-        ({"out": 3}, "out must be a path or null, not 3"),
-    ],
-)
-def test_settings_tell_what_they_cannot_take(options, told):
-    with pytest.raises(UserError) as error:
-        Settings.of(**options)
-    assert told in str(error.value)
-
-
-ADAM = functools.partial(torch.optim.Adam, lr=0.1)
+class Built:
+    @checked
+    def __init__(self, net, k: int = 1, *, mode: Literal["on", "off"] = "on"):
+        self.given = (net, k, mode)
 
 
 @pytest.mark.parametrize(
-    ("optim", "schedule", "told"),
+    ("arguments", "options", "told"),
     [
-        (functools.partial(torch.optim.Adam, lr=-1), None, "optim: Invalid learning rate: -1"),
-        (lambda parameters: parameters, None, "optim gives a list, not a torch.optim.Optimizer"),
-        (lambda: None, None, "optim: "),
-        (ADAM, lambda optimizer: optimizer, "schedule gives a Adam, not a torch.optim.lr_scheduler"),
-        (ADAM, functools.partial(torch.optim.lr_scheduler.StepLR, step_size=0), "schedule: "),
-        (ADAM, functools.partial(torch.optim.lr_scheduler.MultiStepLR, milestones=cast(Any, 5)), "schedule: "),
+        ((3, "1"), {}, "k must be a whole number, not '1'"),
+        ((3,), {"k": None}, "k must be a whole number, not null"),
+        ((3, 1), {"mode": "of"}, "mode must be on or off, not 'of'; did you mean 'off'?"),
+        ((3, 1), {"moed": "on"}, "Built has no option moed; did you mean 'mode'?; it has k, mode"),
     ],
 )
-def test_an_optimizer_or_a_schedule_that_cannot_work_is_told(optim, schedule, told):
+def test_a_checked_constructor_tells_the_options_that_it_cannot_take(arguments, options, told):
     with pytest.raises(UserError) as error:
-        check_optimization(optim, schedule, torch.device("cpu"))
-    assert str(error.value).startswith(told)
+        Built(*arguments, **options)
+    assert str(error.value) == told
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("schedule", [None, torch.optim.lr_scheduler.ReduceLROnPlateau])
-def test_those_that_work_pass_without_a_warning(name, schedule):
-    optim = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
-    check_optimization(functools.partial(optim, lr=0.1, fused=True), schedule, torch.device("cpu"))
+def test_a_checked_constructor_takes_what_fits_and_anything_in_its_first_place():
+    assert Built("net", 2, mode="off").given == ("net", 2, "off")
+    with pytest.raises(TypeError, match="positional"):
+        Built(1, 2, "off")  # pyright: ignore[reportCallIssue]
