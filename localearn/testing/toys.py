@@ -38,8 +38,8 @@ def toy(kind: str) -> Toy:
         x, y = _exclusive_or(128)
         return _of_rows("toy vectors", lambda shape=None: MLP(shape or (6,), CLASSES, widths=(8, 8)), x, y)
     if kind == "cnn":
-        x, y = _stripes(32)
-        return _of_rows("toy images", lambda shape=None: CNN(shape or (1, 4, 4), CLASSES, channels=(4, 8)), x, y)
+        x, y = _stripes(48)
+        return _of_rows("toy images", lambda shape=None: CNN(shape or (1, 4, 4), CLASSES, channels=(4, 6)), x, y)
     if kind not in KINDS:
         raise ValueError(f"no toy of kind {kind!r}; there are {', '.join(KINDS)}")
     return _graph(kind)
