@@ -1,7 +1,7 @@
 """CaFo passes the suite of every rule with each of its losses and solvers; its defaults do in the README's table.
 
-Random blocks are not trained, so that the rule is held against chance; the probabilities of a regression are not
-calibrated, so that it is judged by its errors.
+Random blocks are not trained, so that the rule is held against chance, and judged by its errors: the probabilities of a
+regression of 0 and 1 have a cross-entropy of 0.31 at best, half of chance's.
 """
 
 from localearn import CaFo
@@ -29,7 +29,7 @@ class TestRandomBlocksBySteps(RandomBlocks):
 
 
 class TestTrainedBlocksInClosedForm(RuleConformance):
-    judged_by = "errors"
+    learns_to = 0.8  # of a loss that cannot fall below 0.31
 
     def make(self, net):
         return CaFo(net, blocks="dfa")
@@ -41,7 +41,5 @@ class TestTrainedBlocksByCrossEntropy(RuleConformance):
 
 
 class TestTrainedBlocksBySparsemax(RuleConformance):
-    judged_by = "errors"
-
     def make(self, net):
         return CaFo(net, blocks="dfa", loss="sparsemax")
