@@ -15,16 +15,18 @@ class RunningStatistics:
     def __init__(self, net: Net):
         self.net = net
         self.layers = tracking(net)
+        self._batches = 0
         for layer in self.layers:
             layer.reset_running_stats()
 
     def add(self, x: Tensor, *context: Tensor) -> None:
         """Take in a batch, (N, *input_shape), its context beside it."""
         self.net.eval()
+        self._batches += 1
         momenta = [layer.momentum for layer in self.layers]
         for layer in self.layers:
             layer.train()
-            layer.momentum = None  # by which the running values are plain averages
+            layer.momentum = 1 / self._batches  # plain averages; None would give them too, and wait for the device
         self.net.hidden(x, *context)
         for layer, momentum in zip(self.layers, momenta, strict=True):
             layer.eval()

@@ -5,13 +5,14 @@ import inspect
 import itertools
 import unittest
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.testing import probes
+from localearn.testing.stages import check_gradients, check_one_pass
 from localearn.testing.toys import CLASSES, KINDS, toy
 from localearn.trainers.base import Trainer
 from localearn.trainers.local.base import LocalTrainer
@@ -36,11 +37,16 @@ class RuleConformance:
     local: whether block k's gradient is the same whatever stands after it; None: whether it is a `LocalTrainer`.
     sends_back_weights: whether an error comes back through later layers' weights, or their signs. A rule with
         `Trainer.crosses_blocks` does it by definition.
-    steps, lr: of Adam, how long the rule learns its toy task. learns_to: the most that may be left of the loss, as a
-        part of the loss that is left when the same rule trains everything but the blocks.
+    trains_blocks: whether a stage trains the blocks. If not, the blocks' parameters must stay as they were drawn.
+    steps, lr: of Adam, how long the rule learns its toy task, where it has steps.
+    judged_by: "loss", the cross-entropy of the scores, or "errors", the share of rows whose largest score is not their
+        label's: of a rule whose scores are no logits, so that their cross-entropy says little.
+    learns_to: the most that may be left of that, as a part of what is left when the same rule trains everything but the
+        blocks; of what chance leaves, where it trains no blocks.
 
-    Every test starts from fixed seeds and runs on the CPU. A test of a device stands on torch's `meta` device, which
-    has no numbers: what reads one, or makes a tensor elsewhere, fails there as it would fail or wait on a GPU.
+    The net is built for `Trainer.input_shape`, as a run builds it. Every test starts from fixed seeds and runs on the
+    CPU. A test of a device stands on torch's `meta` device, which has no numbers: what reads one, or makes a tensor
+    elsewhere, fails there as it would fail or wait on a GPU.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -48,6 +54,8 @@ class RuleConformance:
     draws_noise: bool = False
     local: bool | None = None
     sends_back_weights: bool = False
+    trains_blocks: bool = True
+    judged_by: Literal["loss", "errors"] = "loss"
     steps: int = 60
     lr: float = 0.03
     learns_to: float = 0.5
@@ -62,53 +70,41 @@ class RuleConformance:
             if argument in metafunc.fixturenames:
                 metafunc.parametrize(argument, values)
 
-    def test_learns_in_its_blocks(self, kind: str, precision: str) -> None:
-        """The loss falls, and well below where it gets with blocks that stay as they were drawn."""
+    def test_learns_its_task(self, kind: str, precision: str) -> None:
+        """The loss falls, and well below where it gets with blocks that stay as they were drawn, or below chance."""
         batch = toy(kind).batch
-        before = probes.loss_of(self._made(kind), batch)
-        left = {
-            blocks: probes.loss_of(
-                probes.train(self._made(kind), batch, self.steps, self.lr, precision, blocks=blocks), batch
-            )
-            for blocks in (True, False)
-        }
-        assert left[True] < before, f"the loss rose on the toy task from {before:.3f} to {left[True]:.3f}"
-        limit = self.learns_to * left[False]
-        assert left[True] < limit, (
-            f"the blocks did not learn: loss {left[True]:.3f}, with untrained blocks {left[False]:.3f}; "
-            f"it must be below {limit:.3f}"
+        judge = {"loss": probes.loss_of, "errors": probes.errors_of}[self.judged_by]
+        before = judge(self._made(kind), batch)
+        after = judge(probes.train(self._made(kind), batch, self.steps, self.lr, precision), batch)
+        assert after < before, f"the {self.judged_by} rose on the toy task from {before:.3f} to {after:.3f}"
+        if self.trains_blocks:
+            held = probes.train(self._made(kind), batch, self.steps, self.lr, precision, blocks=False)
+            without, what = judge(held, batch), "with untrained blocks"
+        else:
+            without, what = probes.chance(self.judged_by, batch), "by chance"
+        limit = self.learns_to * without
+        assert after < limit, (
+            f"the rule did not learn: {self.judged_by} {after:.3f}, {what} {without:.3f}; it must be below {limit:.3f}"
         )
 
-    def test_fills_gradients_and_returns_detached_scalars(self, kind: str, precision: str) -> None:
-        """`.grad` of every stage parameter, finite and shaped as it, and of no other; weights and batch stay."""
+    def test_fills_gradients_or_solves(self, kind: str, precision: str) -> None:
+        """See `check_gradients` of a stage of steps, and `check_one_pass` of a stage without."""
         trainer, batch = self._made(kind), toy(kind).batch
         for stage, inputs in probes.staged(trainer, batch):
-            trainer.zero_grad(set_to_none=True)
-            values, x = [p.detach().clone() for p in trainer.parameters()], inputs.x.clone()
-            with probes.autocast(precision):
-                metrics = trainer.gradients(inputs)
-            assert "loss" in metrics, "gradients() returns no 'loss'"
-            for name, value in metrics.items():
-                assert value.dim() == 0, f"{name} is no scalar: its shape is {tuple(value.shape)}"
-                assert not value.requires_grad, f"{name} is not detached"
-                assert value.isfinite(), f"{name} is {value}"
-            for name, p in trainer.named_parameters():
-                if not any(p is member for member in stage.parameters):
-                    assert p.grad is None, f"{name} has a .grad, and stage {stage.name!r} does not train it"
-                    continue
-                assert p.grad is not None, f"{name} has no .grad in stage {stage.name!r}"
-                assert p.grad.dtype == p.dtype and p.grad.shape == p.shape, f"{name}.grad is not shaped as {name}"
-                assert p.grad.isfinite().all(), f"{name}.grad is not finite"
-            same = all(torch.equal(p, value) for p, value in zip(trainer.parameters(), values, strict=True))
-            assert same, "gradients() changed a parameter; the optimizer does that"
-            assert torch.equal(inputs.x, x), "gradients() changed batch.x, which may be a view of the data set"
+            check = check_one_pass if stage.one_pass else check_gradients
+            check(trainer, stage, inputs, precision)
 
     def test_every_trained_parameter_moves(self, kind: str) -> None:
-        """A few steps change every parameter of every stage, and no other."""
+        """A few steps, or its one pass, change every parameter of every stage, and no other.
+
+        Of the blocks' parameters there are some among them, or none, as the suite's `trains_blocks` says.
+        """
         trainer = self._made(kind)
         before = copy.deepcopy(dict(trainer.named_parameters()))
         trained = {id(p) for stage in trainer.stages() for p in stage.parameters}
         assert trained, "no stage has a parameter"
+        of_blocks = any(id(p) in trained for p in trainer.net.blocks.parameters())
+        assert of_blocks == self.trains_blocks, f"trains_blocks is {self.trains_blocks}, and the stages say otherwise"
         probes.train(trainer, toy(kind).batch, 3, self.lr)
         for name, p in trainer.named_parameters():
             moved = not torch.equal(p, before[name])
@@ -126,8 +122,8 @@ class RuleConformance:
         """
         trainer, batch = self._made(kind), toy(kind).batch
         with probes.block_inputs(trainer) as crossed:
-            for _, inputs in probes.staged(trainer, batch):
-                trainer.gradients(inputs)
+            for stage, inputs in probes.staged(trainer, batch):
+                probes.learn(trainer, stage, inputs)
         if trainer.crosses_blocks:
             assert crossed, "crosses_blocks is set, and no gradient crosses a block: take it away"
             return
@@ -147,28 +143,38 @@ class RuleConformance:
                 assert not moved, f"later weights are read for the gradients of {', '.join(moved)}"
 
     def test_gradient_is_of_the_batch_mean(self, kind: str) -> None:
-        """Every row twice gives the same gradient, to rounding in float64; a rule that draws noise says so."""
+        """Every row twice gives the same gradient, to rounding in float64; a rule that draws noise says so.
+
+        So does a one-pass stage's solution, which is also the same whether the rows come in one batch or in two.
+        """
         batch = probes.moved(toy(kind).batch, dtype=torch.float64)
         trainer = self._made(kind).double()
-        once, again = probes.gradients_of(trainer, batch), probes.gradients_of(trainer, batch, seed=1)
+        once, again = probes.learned_from(trainer, batch), probes.learned_from(trainer, batch, seed=1)
         if self.draws_noise:
             assert probes.differing(once, again), "draws_noise is set, and two seeds give the same gradient"
             return
         assert not probes.differing(once, again), "two seeds give two gradients: set draws_noise"
-        twice = probes.gradients_of(trainer, probes.doubled(batch))
-        for name, grad in once.items():
-            close = torch.allclose(twice[name], grad, rtol=1e-9, atol=1e-12)
-            assert close, f"{name}: another gradient where every row of the batch stands twice"
+        others = {
+            "every row of the batch stands twice": probes.learned_from(trainer, probes.doubled(batch)),
+            "the rows come in two batches": probes.solutions_of(trainer, batch, parts=2),
+        }
+        for where, other in others.items():
+            for name, value in other.items():
+                close = torch.allclose(value, once[name], rtol=1e-9, atol=1e-12)
+                assert close, f"{name}: another gradient or solution where {where}"
 
     def test_keeps_the_dtype(self, kind: str) -> None:
         """A rule made float64 is trained and scores in float64."""
         trainer, batch = self._made(kind).double(), probes.moved(toy(kind).batch, dtype=torch.float64)
-        for name, grad in probes.gradients_of(trainer, batch).items():
-            assert grad.dtype == torch.float64, f"{name}.grad is {grad.dtype} in a float64 net"
+        for name, value in probes.learned_from(trainer, batch).items():
+            assert value.dtype == torch.float64, f"{name}: {value.dtype} is learned in a float64 net"
         assert probes.scored(trainer, batch).dtype == torch.float64, "scores are not float64 in a float64 net"
 
     def test_keeps_the_device_and_never_waits_for_it(self, kind: str) -> None:
-        """Gradients and scores on a device other than the default: nothing is made elsewhere, and nothing is read."""
+        """Gradients and scores on a device other than the default: nothing is made elsewhere, and nothing is read.
+
+        Nor is it in `accumulate`; `solve`, once in a stage, may read whether there is a solution.
+        """
         batch = probes.moved(toy(kind).batch, "meta")
         net = toy(kind).net().to("meta")
         try:
@@ -177,6 +183,10 @@ class RuleConformance:
             raise unittest.SkipTest(f"the {kind} layers themselves read from the device: {error}"[:120]) from None
         trainer = self._made(kind).to("meta")
         for stage, inputs in probes.staged(trainer, batch):
+            if stage.one_pass:
+                with torch.no_grad():
+                    copy.deepcopy(trainer).accumulate(inputs)  # its sums would be there still in the next stage
+                continue
             trainer.zero_grad(set_to_none=True)
             metrics = trainer.gradients(inputs)
             assert all(value.is_meta for value in metrics.values()), "a metric has left the device"
@@ -184,21 +194,21 @@ class RuleConformance:
         assert probes.scored(trainer, batch).is_meta, "the scores have left the device"
 
     def test_state_dict_round_trips(self, kind: str) -> None:
-        """Loaded into a rule drawn from another seed, the state gives the same scores and the same gradients."""
+        """Loaded into a rule drawn from another seed, the state gives the same scores, gradients and solutions."""
         batch = toy(kind).batch
         trained, fresh = probes.train(self._made(kind), batch, 3, self.lr), self._made(kind, seed=1)
         fresh.load_state_dict(trained.state_dict())
         assert torch.equal(probes.scored(trained, batch), probes.scored(fresh, batch)), "scores differ after loading"
-        moved = probes.differing(probes.gradients_of(trained, batch), probes.gradients_of(fresh, batch))
-        assert not moved, f"the gradients of {', '.join(moved)} depend on something that the state does not hold"
+        moved = probes.differing(probes.learned_from(trained, batch), probes.learned_from(fresh, batch))
+        assert not moved, f"what {', '.join(moved)} learn depends on something that the state does not hold"
 
     def test_scores_and_leaves_modes_alone(self, kind: str) -> None:
-        """Scores are (N, C) and change nothing; neither they nor gradients leave another mode behind."""
+        """Scores are (N, C) and change nothing; neither they nor learning leave another mode behind."""
         trainer, batch = self._made(kind), toy(kind).batch
-        for _, inputs in probes.staged(trainer, batch):
+        for stage, inputs in probes.staged(trainer, batch):
             modes = [module.training for module in trainer.modules()]
-            trainer.gradients(inputs)
-            assert modes == [module.training for module in trainer.modules()], "gradients() left another mode behind"
+            probes.learn(trainer, stage, inputs)
+            assert modes == [module.training for module in trainer.modules()], "learning left another mode behind"
             trainer.eval()
             state = copy.deepcopy(trainer.state_dict())
             with torch.no_grad():
@@ -212,23 +222,31 @@ class RuleConformance:
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
         """A kind in `kinds` is served; others, and data that do not fit the net, are refused with their names."""
         for kind in KINDS:
-            net = toy(kind).net()
             if kind in self.kinds:
-                type(self.make(net)).supports(net, toy(kind).data)
+                trainer = self._made(kind)
+                net = trainer.net
+                trainer.supports(net, toy(kind).data)
                 misfits = [toy(other) for other in KINDS if toy(other).data.kind != toy(kind).data.kind]
                 for misfit in misfits:
-                    message = _refusal(lambda net=net, data=misfit.data: type(self.make(net)).supports(net, data))
+                    message = _refusal(lambda rule=trainer, data=misfit.data: rule.supports(rule.net, data))
                     names = (type(net).__name__, misfit.data.name)
                     assert message, f"supports accepts {misfit.data.name} for {names[0]}"
                     assert all(name in message for name in names), f"{message!r} does not name {' and '.join(names)}"
             else:
+                net = toy(kind).net()
                 message = _refusal(lambda net=net: self.make(net))
                 assert message, f"{kind} is not among kinds, and supports accepts it: add it, or refuse it"
                 assert type(net).__name__ in message, f"{message!r} does not name {type(net).__name__}"
 
     def _made(self, kind: str, seed: int = 0) -> Trainer:
         torch.manual_seed(seed)
-        return self.make(toy(kind).net())
+        task = toy(kind)
+        trainer = self.make(task.net())
+        shape = trainer.input_shape(trainer.net, task.data)
+        if shape == trainer.net.input_shape:
+            return trainer
+        torch.manual_seed(seed)
+        return self.make(task.net(shape))
 
 
 def check_rule(make: Callable[[Net], Trainer], **claims: Any) -> list[str]:

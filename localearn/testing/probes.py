@@ -48,12 +48,40 @@ def staged(trainer: Trainer, batch: Batch) -> Iterator[tuple[Stage, Batch]]:
         yield stage, replace(batch, x=x)
 
 
+def halves(batch: Batch) -> list[Batch]:
+    """Return the batch as two, the rows shared out between them; of a graph, its labelled nodes."""
+    if batch.nodes is not None:
+        pairs = zip(batch.y.chunk(2), batch.nodes.chunk(2), strict=True)
+        return [replace(batch, y=y, nodes=nodes) for y, nodes in pairs]
+    return [replace(batch, x=x, y=y) for x, y in zip(batch.x.chunk(2), batch.y.chunk(2), strict=True)]
+
+
+@torch.no_grad()
+def solve(trainer: Trainer, *batches: Batch) -> dict[str, Tensor]:
+    """Take a one-pass stage, entered already, through these batches to its solution; return what `solve` returns."""
+    for batch in batches:
+        trainer.accumulate(batch)
+    return trainer.solve()
+
+
+def learn(trainer: Trainer, stage: Stage, batch: Batch) -> dict[str, Tensor]:
+    """Let a stage, entered already, fill `.grad` from a batch, or solve itself from it; return the metrics."""
+    return solve(trainer, batch) if stage.one_pass else trainer.gradients(batch)
+
+
 def train(
     trainer: Trainer, batch: Batch, steps: int, lr: float, precision: str = "fp32", *, blocks: bool = True
 ) -> Trainer:
-    """Train all stages on the one batch, each for `steps` of Adam; return the rule. blocks=False holds those still."""
+    """Train all stages on the one batch, each for `steps` of Adam, or in its one pass; return the rule.
+
+    lr: but for the parameters that have a rate of their own. blocks: whether they are trained, or held still.
+    """
     for stage, inputs in staged(trainer, batch):
-        optimizer = torch.optim.Adam(stage.parameters, lr=lr)
+        if stage.one_pass:
+            with autocast(precision, batch.x.device.type):
+                solve(trainer, inputs)
+            continue
+        optimizer = torch.optim.Adam(stage.optimizer_groups(), lr=lr)
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             with autocast(precision, batch.x.device.type):
@@ -76,16 +104,29 @@ def loss_of(trainer: Trainer, batch: Batch) -> float:
     return F.cross_entropy(scored(trainer, batch).float(), batch.y).item()
 
 
+def errors_of(trainer: Trainer, batch: Batch) -> float:
+    """Return the share of the labelled rows whose largest score is not their label's."""
+    return (scored(trainer, batch).argmax(1) != batch.y).float().mean().item()
+
+
+def chance(judged_by: str, batch: Batch) -> float:
+    """Return the least loss, or errors, of scores that know of each class how frequent it is in the batch."""
+    shares = batch.y.bincount() / len(batch.y)
+    return torch.special.entr(shares).sum().item() if judged_by == "loss" else 1 - shares.max().item()
+
+
 def gradients_of(
     trainer: Trainer, batch: Batch, *, seed: int = 0, then_change: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """Return what the rule fills in at each stage, by `stage/parameter`; the rule itself stays as it is.
+    """Return what the rule fills in at each stage of steps, by `stage/parameter`; the rule itself stays as it is.
 
     then_change: parameters that change behind torch's back as soon as the logits are there, that is, after the last
     call of the readout in a stage. What reads them after that, a transposed weight say, reads the changed ones.
     """
     trainer, found = copy.deepcopy(trainer), {}
     for stage, inputs in staged(trainer, batch):
+        if stage.one_pass:
+            continue
         trial = copy.deepcopy(trainer)
         memory = [trial.get_parameter(name).detach().numpy() for name in then_change]
         calls_left = _readout_calls(trainer, inputs, seed) if memory else 0
@@ -104,6 +145,28 @@ def gradients_of(
             if p.grad is not None:
                 found[f"{stage.name}/{name}"] = p.grad
     return found
+
+
+def solutions_of(trainer: Trainer, batch: Batch, *, parts: int = 1) -> dict[str, Tensor]:
+    """Return what each one-pass stage sets its parameters to, by `stage/parameter`; the rule itself stays as it is.
+
+    parts: in how many batches the rows come, 1 or 2.
+    """
+    trainer, found = copy.deepcopy(trainer), {}
+    for stage, inputs in staged(trainer, batch):
+        if not stage.one_pass:
+            continue
+        trial = copy.deepcopy(trainer)
+        solve(trial, *(halves(inputs) if parts == 2 else [inputs]))
+        for name, p in trainer.named_parameters():
+            if any(p is member for member in stage.parameters):
+                found[f"{stage.name}/{name}"] = trial.get_parameter(name).detach()
+    return found
+
+
+def learned_from(trainer: Trainer, batch: Batch, *, seed: int = 0) -> dict[str, Tensor]:
+    """Return the gradients of the stages of steps and the solutions of the one-pass stages."""
+    return gradients_of(trainer, batch, seed=seed) | solutions_of(trainer, batch)
 
 
 def _readout_calls(trainer: Trainer, inputs: Batch, seed: int) -> int:

@@ -1,4 +1,7 @@
-"""Tiny tasks, one for each kind of net, that a readout on random features does not solve."""
+"""Tiny tasks, one for each kind of net, that a readout on random features does not solve.
+
+Each has several times as many rows as a net's last block has units, so that they cannot be told apart by heart either.
+"""
 
 import functools
 from collections.abc import Callable
@@ -18,9 +21,12 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Toy:
-    """A task: `net()` builds a fresh net of two narrow blocks for it, `batch` is all of it, `data` holds it."""
+    """A task: `batch` is all of it, `data` holds it, and `net(shape)` builds a fresh net of two narrow blocks for it.
 
-    net: Callable[[], Net]
+    shape: of the rows that the net takes, for a rule that adds to them; None: the data's own.
+    """
+
+    net: Callable[..., Net]
     batch: Batch
     data: Data
 
@@ -29,17 +35,17 @@ class Toy:
 def toy(kind: str) -> Toy:
     """Return the task of one of `KINDS`; float32, on the CPU, always the same."""
     if kind == "mlp":
-        x, y = _exclusive_or(64)
-        return _of_rows("toy vectors", lambda: MLP(x.shape[1:], CLASSES, widths=(8, 8)), x, y)
+        x, y = _exclusive_or(128)
+        return _of_rows("toy vectors", lambda shape=None: MLP(shape or (6,), CLASSES, widths=(8, 8)), x, y)
     if kind == "cnn":
-        x, y = _stripes(16)
-        return _of_rows("toy images", lambda: CNN((1, 4, 4), CLASSES, channels=(4, 4)), x, y)
+        x, y = _stripes(48)
+        return _of_rows("toy images", lambda shape=None: CNN(shape or (1, 4, 4), CLASSES, channels=(4, 6)), x, y)
     if kind not in KINDS:
         raise ValueError(f"no toy of kind {kind!r}; there are {', '.join(KINDS)}")
     return _graph(kind)
 
 
-def _of_rows(name: str, net: Callable[[], Net], x: Tensor, y: Tensor) -> Toy:
+def _of_rows(name: str, net: Callable[..., Net], x: Tensor, y: Tensor) -> Toy:
     return Toy(net, Batch(x, y), ArrayData(name, dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, y), CLASSES))
 
 
@@ -57,22 +63,22 @@ def _stripes(n: int) -> tuple[Tensor, Tensor]:
     phase = 2 * torch.pi * torch.rand(n, 1, 1, generator=generator)
     upright = torch.sin(2.1 * torch.arange(4) + phase).expand(n, 4, 4)
     x = torch.where(y.view(-1, 1, 1) == 0, upright, upright.transpose(1, 2))
-    return (x + 0.3 * torch.randn(n, 4, 4, generator=generator)).unsqueeze(1), y
+    return (x + 0.4 * torch.randn(n, 4, 4, generator=generator)).unsqueeze(1), y
 
 
 def _graph(conv: str) -> Toy:
     # The exclusive-or again: a ring goes through the nodes of each quadrant, and half of them are labelled.
-    n = 32
+    n = 256
     quadrant, node = torch.arange(n) % 4, torch.arange(n)
     x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
-    x[:, 0] += 3 * (quadrant % 2) - 1.5
-    x[:, 1] += 3 * (quadrant // 2) - 1.5
+    x[:, 0] += 2.5 * (quadrant % 2) - 1.25
+    x[:, 1] += 2.5 * (quadrant // 2) - 1.25
     y = (quadrant % 2 == quadrant // 2).long()
     edges = torch.stack([torch.cat([node, node]), torch.cat([(node + 4) % n, (node - 4) % n])])
     labelled = node[node // 4 % 2 == 0]
     data = GraphData("toy graph", x, edges, y, dict.fromkeys(_SPLITS, labelled), CLASSES)
     return Toy(
-        lambda: GNN(6, CLASSES, widths=(8, 8), conv=conv, dropout=0.0, heads=2),
+        lambda shape=None: GNN(shape or (6,), CLASSES, widths=(8, 8), conv=conv, dropout=0.0, heads=2),
         Batch(x, y[labelled], (edges,), labelled),
         data,
     )

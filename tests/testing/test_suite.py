@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from localearn import CNN, DirectFeedbackAlignment, MonoForward, Trainer, Unsupported
+from localearn import CNN, DirectFeedbackAlignment, Trainer, Unsupported
 from localearn.testing import RuleConformance, check_rule, toy
 from localearn.trainers.base import Stage, cross_entropy, follow, output_error
 
@@ -40,14 +40,6 @@ class Wrong(Trainer):
         for k, h in enumerate(outputs):
             follow(h, self.signal(k, error).view_as(h))
         return {"loss": loss}
-
-
-class FlippedSign(MonoForward):  # not of feedback alignment: -B is as random as B, and is learned with as well
-    def gradients(self, batch):
-        metrics = super().gradients(batch)
-        for p in self.net.blocks.parameters():
-            p.grad = -none_throws(p.grad)
-        return metrics
 
 
 class ZeroGradient(Wrong):
@@ -202,8 +194,7 @@ class AcceptsAll(Wrong):
 
 
 WRONG = [
-    (FlippedSign, "test_learns_in_its_blocks"),
-    (ZeroGradient, "test_learns_in_its_blocks"),
+    (ZeroGradient, "test_learns_its_task"),
     (ZeroGradient, "test_every_trained_parameter_moves"),
     (OneBlockDead, "test_every_trained_parameter_moves"),
     (SumNotMean, "test_gradient_is_of_the_batch_mean"),
@@ -216,12 +207,12 @@ WRONG = [
     (OtherDtype, "test_keeps_the_dtype"),
     (Unseeded, "test_repeats_bit_for_bit"),
     (UndeclaredNoise, "test_gradient_is_of_the_batch_mean"),
-    (AttachedLoss, "test_fills_gradients_and_returns_detached_scalars"),
-    (LossPerRow, "test_fills_gradients_and_returns_detached_scalars"),
-    (StepsItself, "test_fills_gradients_and_returns_detached_scalars"),
-    (ChangesTheBatch, "test_fills_gradients_and_returns_detached_scalars"),
-    (StageTooSmall, "test_fills_gradients_and_returns_detached_scalars"),
-    (StageTooLarge, "test_fills_gradients_and_returns_detached_scalars"),
+    (AttachedLoss, "test_fills_gradients_or_solves"),
+    (LossPerRow, "test_fills_gradients_or_solves"),
+    (StepsItself, "test_fills_gradients_or_solves"),
+    (ChangesTheBatch, "test_fills_gradients_or_solves"),
+    (StageTooSmall, "test_fills_gradients_or_solves"),
+    (StageTooLarge, "test_fills_gradients_or_solves"),
     (LeavesEvaluation, "test_scores_and_leaves_modes_alone"),
     (ScoresInTraining, "test_scores_and_leaves_modes_alone"),
     (ScoresOneColumn, "test_scores_and_leaves_modes_alone"),
@@ -229,24 +220,13 @@ WRONG = [
 ]
 
 
-def suite_of(rule, **claims):
-    return type("Suite", (RuleConformance,), {"make": lambda self, net: rule(net), **claims})()
-
-
-def run(suite, name):
-    check = getattr(suite, name)
-    code = check.__func__.__code__
-    given = {"kind": "mlp", "precision": "fp32"}
-    check(**{argument: given[argument] for argument in code.co_varnames[1 : code.co_argcount]})
-
-
 @pytest.mark.parametrize("name", sorted({name for _, name in WRONG}))
-def test_the_rule_that_the_wrong_ones_break_is_right(name):
+def test_the_rule_that_the_wrong_ones_break_is_right(run, suite_of, name):
     run(suite_of(Wrong), name)
 
 
 @pytest.mark.parametrize(("rule", "name"), WRONG, ids=[f"{rule.__name__}-{name}" for rule, name in WRONG])
-def test_a_wrong_rule_fails(rule, name):
+def test_a_wrong_rule_fails(run, suite_of, rule, name):
     before = toy("mlp").batch.x.clone()
     try:
         with pytest.raises((AssertionError, RuntimeError)):
@@ -255,22 +235,22 @@ def test_a_wrong_rule_fails(rule, name):
         toy("mlp").batch.x.copy_(before)
 
 
-def test_a_local_claim_is_held_against_what_stands_after_the_block():
+def test_a_local_claim_is_held_against_what_stands_after_the_block(run, suite_of):
     with pytest.raises(AssertionError, match="later weights are read"):
         run(suite_of(DirectFeedbackAlignment, local=True), "test_no_gradient_crosses_a_block")
 
 
-def test_a_rule_without_noise_may_not_declare_it():
+def test_a_rule_without_noise_may_not_declare_it(run, suite_of):
     with pytest.raises(AssertionError, match="two seeds give the same gradient"):
         run(suite_of(Wrong, draws_noise=True), "test_gradient_is_of_the_batch_mean")
 
 
-def test_a_kind_that_is_left_out_must_be_refused():
+def test_a_kind_that_is_left_out_must_be_refused(run, suite_of):
     with pytest.raises(AssertionError, match="cnn is not among kinds"):
         run(suite_of(Wrong, kinds=("mlp", "gcn", "sage", "gat")), "test_supports_its_kinds_and_refuses_the_rest")
 
 
-def test_a_refusal_must_name_the_net():
+def test_a_refusal_must_name_the_net(run, suite_of):
     with pytest.raises(AssertionError, match="does not name CNN"):
         run(
             suite_of(RefusesQuietly, kinds=("mlp", "gcn", "sage", "gat")),
@@ -296,7 +276,7 @@ def test_check_rule_names_what_it_did():
     done = check_rule(MLPOnly, kinds=("mlp",))
     tests = {name for name in dir(RuleConformance) if name.startswith("test_")}
     assert {name.split("[")[0] for name in done} == tests
-    assert "test_learns_in_its_blocks[mlp-bf16]" in done
+    assert "test_learns_its_task[mlp-bf16]" in done
 
 
 def test_a_suite_without_make_says_so():

@@ -32,13 +32,6 @@ OPTIONS = {
 }
 
 
-class TestConformance(RuleConformance):
-    draws_noise = True
-
-    def make(self, net):
-        return LikelihoodRatio(net, copies=32)
-
-
 class TestLayerwiseConformance(RuleConformance):
     draws_noise = True
 

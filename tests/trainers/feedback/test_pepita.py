@@ -37,15 +37,6 @@ def true_gradients(net, data):
     return torch.autograd.grad(loss, list(net.parameters()))
 
 
-class TestConformance(RuleConformance):
-    kinds = ("mlp", "cnn", "gcn", "sage")
-    steps = 200
-    learns_to = 0.8
-
-    def make(self, net):
-        return Pepita(net, scale=0.5)  # eight units need a stronger push than a thousand
-
-
 class TestMirrorConformance(RuleConformance):
     kinds = ("mlp",)
     draws_noise = True

@@ -14,7 +14,6 @@ from torch import nn
 from localearn import CNN, GNN, MLP, Backprop, Block, CaFo, Net, Unsupported, UserError, fit
 from localearn.data import ArrayData, Batch, GraphData
 from localearn.data.base import Split
-from localearn.testing import RuleConformance
 from localearn.trainers import DirectFeedbackAlignment
 from localearn.trainers.local import cafo
 
@@ -54,13 +53,6 @@ def net_of(kind, seed=0):
 
 def train_batch(kind, dtype=torch.float32):
     return next(data_of(kind, dtype).batches("train", 1000))
-
-
-class TestConformance(RuleConformance):
-    """With trained blocks and steps: the suite looks at gradients, and random blocks and a closed form have none."""
-
-    def make(self, net):
-        return CaFo(net, blocks="dfa", loss="ce")
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "gnn"])
