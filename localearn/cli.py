@@ -166,7 +166,7 @@ def _read_overrides(path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config={path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except YAMLError as error:
-        raise UserError(f"config={path} is no yaml: {explain(error)}") from error
+        raise UserError(f"config={path} is no yaml: {explain(error, [])}") from error
     overrides = read.get("overrides") if isinstance(read, dict) else None
     if not isinstance(overrides, list) or not all(isinstance(o, str) and "=" in o for o in overrides):
         raise UserError(f"config={path} must hold a list, overrides: [algo=backprop, optim.lr=0.01]")
