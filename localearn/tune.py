@@ -123,10 +123,11 @@ def _checked(plan: Plan) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from localearn.training.experiment import build
+    from localearn.training.fit import check
 
     config, choices = cli.compose(plan.overrides, plan.config_dir)
-    data, trainer, _ = build(config, choices)
-    type(trainer).supports(trainer.net, data)
+    data, trainer, settings = build(config, choices)
+    check(trainer, data, settings)
     if all(stage.one_pass for stage in trainer.stages()) and plan.pruner == "hyperband":
         raise UserError(f"{choices['algo']} is solved in one pass, so there is no curve to prune by; use pruner=none")
     plain: Any = OmegaConf.to_container(config, resolve=True)
