@@ -201,7 +201,7 @@ def config_errors() -> tuple[type[Exception], ...]:
     return HydraException, OmegaConfBaseException, YAMLError
 
 
-def explain(error: Exception, overrides: Sequence[str], config_dir: str | None = None) -> str:
+def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | None = None) -> str:
     """Return what was wrong with a configuration, in a line or two, with the nearest known name."""
     from hydra.errors import MissingConfigException
     from yaml import MarkedYAMLError
@@ -228,10 +228,14 @@ def explain(error: Exception, overrides: Sequence[str], config_dir: str | None =
 
 def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) -> str:
     """Return that a key is not there, with the nearest of those that are, or with the choices that have it."""
+    pages = "--help lists the groups, --cfg job the keys"
+    others = [override for override in overrides if override.partition("=")[0] != name]
+    if len(others) == len(overrides):  # the key stands there in another form
+        return f"no key {name!r}; {pages}"
     try:
-        config, chosen = compose([o for o in overrides if o.partition("=")[0] != name], config_dir)
+        config, chosen = compose(others, config_dir)
     except UserError:  # of something beside it
-        return f"no key {name!r}; --help lists the groups, --cfg job the keys"
+        return f"no key {name!r}; {pages}"
     group, _, option = name.rpartition(".")
     told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
     having = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys_of(path)] if group else []
@@ -240,7 +244,7 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
         ways.append(f"+{name}=VALUE adds it")
     beside = [key for key in _dotted(config) if key.rpartition(".")[0] == group and not key.endswith("_")]
     near = "" if ways else suggestion(name, beside if group else [*beside, *GROUPS])
-    return f"{told}{near}; {' and '.join(ways) or '--help lists the groups, --cfg job the keys'}"
+    return f"{told}{near}; {' and '.join(ways) or pages}"
 
 
 def _keys_of(path: Path) -> Iterator[str]:

@@ -39,7 +39,7 @@ class ForwardGradient(EstimatorTrainer):
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
     guess: "noise", or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
-    gradient's projection on it, with a tangent for each block and no noise (tangents and noise as they are):
+    gradient's projection on it, with a tangent for each block and no noise, whatever `noise` is:
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 
@@ -62,10 +62,6 @@ class ForwardGradient(EstimatorTrainer):
             raise UserError(f"tangents must be 1 or more, not {tangents}")
         if guess == "local" and tangents > 1:
             raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
-        if guess == "local" and noise != "gaussian":
-            raise UserError(
-                f"a local guess draws no noise, so noise={noise} says nothing; leave it, or use guess=noise"
-            )
         self.space, self.tangents, self.noise = space, tangents, NOISES[noise]
         self.guess = LocalGuess(net) if guess == "local" else None
         load_forward_mode()
