@@ -195,7 +195,7 @@ def old_schema(path):
     [
         ("study.db", "is no URL of a database"),
         ("nosuchbase://here/there", "is no URL of a database"),
-        ("postgresql://me:secret@127.0.0.1:1/none", "cannot be used: connection to server"),
+        ("postgresql://me:secret@127.0.0.1:1/none", "cannot be used: connection"),
         ("journal:/proc/none/study.log", "cannot be used"),
         ("sqlite:////proc/none/study.db", "cannot be used"),
         ("sqlite:///{old}", "another version of Optuna"),
