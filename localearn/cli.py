@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from localearn.errors import UserError, suggestion
 from localearn.options import parameters_of
 from localearn.training.building import CONF, locate
-from localearn.training.experiment import GROUPS
+from localearn.training.experiment import GROUPS, Choices
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
 
@@ -120,8 +120,8 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     return flags + overrides
 
 
-def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, dict[str, str]]:
-    """Return the configuration with these overrides, and the names chosen for algo, dataset and net.
+def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, Choices]:
+    """Return the configuration with these overrides, and what was chosen, see `chosen_names`.
 
     Raises UserError, with the nearest known name, for a key, a group or a choice that is not there.
     """
@@ -137,7 +137,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
             config = hydra.compose("config", [*search, *map(_verbatim, overrides)], return_hydra_config=True)
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
-    chosen = chosen_names(config.hydra.runtime.choices)
+    chosen = chosen_names(config.hydra.runtime.choices, overrides)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
@@ -182,9 +182,9 @@ def _verbatim(override: str) -> str:
     return f"{key}{equals}'{escaped}'"
 
 
-def chosen_names(choices: Any) -> dict[str, str]:
-    """Return what was chosen for algo, dataset and net, fit for a file's name."""
-    chosen = {}
+def chosen_names(choices: Any, overrides: Sequence[str]) -> Choices:
+    """Return the names chosen for algo, dataset and net, fit for a file's name, and the overrides that were given."""
+    chosen: Choices = {"overrides": list(overrides)}
     for group in ("algo", "dataset", "net"):
         if group not in choices:
             raise UserError(f"{group} must be one of its choices, say {group}=NAME; --help lists them")

@@ -7,7 +7,7 @@ from typing import Any
 
 from localearn import cli
 from localearn.errors import UserError
-from localearn.training.experiment import resumed
+from localearn.training.experiment import Choices, resumed
 from localearn.training.folder import RunFolder
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
@@ -38,7 +38,7 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
     return report(execute(*prepared))
 
 
-def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, dict[str, str]] | None:
+def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | None:
     """Return what `execute` takes to run a job or to go on with it; None where it is done.
 
     Raises UserError if the folder holds a run of another configuration.

@@ -87,7 +87,10 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     def task(config: DictConfig) -> None:
         nonlocal worst
         hydra_config = HydraConfig.get()
-        choices, number = cli.chosen_names(hydra_config.runtime.choices), hydra_config.job.num
+        choices, number = (
+            cli.chosen_names(hydra_config.runtime.choices, hydra_config.overrides.task),
+            hydra_config.job.num,
+        )
         print(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}", flush=True)
         elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
         if elsewhere and config.out is None:

@@ -1,8 +1,11 @@
 import json
+import shlex
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from localearn import compare
+from localearn import cli, compare
 from localearn.errors import UserError
 
 SMALL = ["dataset=digits", "dataset.train_size=150", "net.widths=[8]", "energy.enabled=false", "progress=false"]
@@ -114,3 +117,19 @@ def test_a_comparison_goes_on_where_it_stopped_and_its_report_can_be_rebuilt(tmp
 
     with pytest.raises(UserError, match="another batch_size"):
         compare.main([*arguments, "batch_size=7"])
+
+
+def test_the_commands_of_a_report_make_its_runs_again(tmp_path):
+    out = tmp_path / "c"
+    arguments = ["algos=[backprop,mono_forward]", "seeds=[0,1]", "epochs=2", "protocols=[matched]", "warm_up=false"]
+    compare.main([*arguments, f"out={out}", *SMALL, "optim=sgd"])
+    page = (out / "report.md").read_text()
+    commands = [shlex.split(line) for line in page.splitlines() if "localearn.run -m" in line]
+    assert [command[4] for command in commands] == ["algo=backprop", "algo=mono_forward"]
+    for command in commands:
+        assert command[-1] == "seed=0,1"
+        algo = command[4].removeprefix("algo=")
+        config, _ = cli.compose([*command[4:-1], "seed=0"])
+        saved: Any = OmegaConf.load(out / "runs" / f"matched-{algo}-0" / "config.yaml")
+        for key in ("algo", "dataset", "net", "optim", "schedule", "epochs", "patience", "protocol"):
+            assert config[key] == saved[key], key

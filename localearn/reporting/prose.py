@@ -17,6 +17,9 @@ FLAGS = {
     "counter_reset": "the counter was reset, or the driver went away, while a window ran; that window was discarded",
 }
 
+# What is another at each run, or shows only.
+_OF_THE_RUN = ("seed", "out", "resume", "progress", "debug")
+
 
 def subtitle(comparison: Comparison) -> str:
     """Return what was compared, in a line."""
@@ -108,15 +111,13 @@ def versions_table(comparison: Comparison) -> Table:
 
 
 def repeat_commands(group: Group) -> list[str]:
-    """Return a command per rule that trains it again, from the configuration that its records hold."""
+    """Return a command per rule that trains it again, with what was typed, or else its whole configuration."""
     lines = []
     for rule in group.rules:
         run = rule.runs[0]
         seeds = ",".join(str(run.seed) for run in rule.runs)
         words = ["python", "-m", "localearn.run", *(["-m"] if len(rule.runs) > 1 else [])]
-        words += [f"algo={_choice(run, 'algo', run.algo)}", f"dataset={_choice(run, 'dataset', run.dataset)}"]
-        words += [f"net={_choice(run, 'net', run.net)}", f"seed={seeds}"]
-        lines.append(shlex.join([*words, *_overrides(run.config)]))
+        lines.append(shlex.join([*words, *(_typed(run) or _whole(run)), f"seed={seeds}"]))
     return lines
 
 
@@ -142,12 +143,27 @@ def _window_flags(run: Run) -> set[str]:
     return {flag for part in run.energy.parts.values() for window in part.windows.values() for flag in window.flags}
 
 
+def _typed(run: Run) -> list[str]:
+    choices = run.config.get("choices")
+    typed = choices.get("overrides") if isinstance(choices, dict) else None
+    if not isinstance(typed, list):
+        return []
+    return [str(word) for word in typed if str(word).partition("=")[0] not in _OF_THE_RUN]
+
+
+def _whole(run: Run) -> list[str]:
+    names = {"algo": run.algo, "dataset": run.dataset, "net": run.net}
+    words = [f"{group}={_choice(run, group, name)}" for group, name in names.items()]
+    return [*words, *_overrides({name: value for name, value in run.config.items() if name != "choices"})]
+
+
 def _choice(run: Run, section: str, fallback: str) -> str:
-    value = run.config.get(section)
-    if isinstance(value, str):
-        return value
-    name = value.get("name") if isinstance(value, dict) else None
-    return name if isinstance(name, str) else fallback
+    choices = run.config.get("choices")
+    for value in (choices.get(section) if isinstance(choices, dict) else None, run.config.get(section)):
+        name = value.get("name") if isinstance(value, dict) else value
+        if isinstance(name, str):
+            return name
+    return fallback
 
 
 def _overrides(config: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -35,6 +35,7 @@ from localearn.training.settings import Settings
 # The fields of Settings that stand under the same name at the top of the configuration: all but these.
 _ELSEWHERE = ("optim", "schedule", "energy", "country", "idle_s", "out")
 SHARED = tuple(field.name for field in fields(Settings) if field.name not in _ELSEWHERE)
+Choices = dict[str, Any]  # the names chosen for algo, dataset and net, and the overrides that were typed
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
@@ -44,7 +45,7 @@ _WITH_RESUME = ("progress", "debug")  # what may differ in a run that goes on, f
 
 def execute(
     config: Any,
-    choices: dict[str, str],
+    choices: Choices,
     *,
     started_s: float | None = None,
     watch: Watch | None = None,
@@ -52,7 +53,7 @@ def execute(
 ) -> Record:
     """Run what a composed configuration (an omegaconf DictConfig) says, and return its record.
 
-    choices: the names chosen for algo, dataset and net, as they shall stand in the record. With `resume` set, `config`
+    choices: as they shall stand in the record. With `resume` set, `config`
     and `choices` are those of the run's own folder (see `resumed`). watch, test: as of `train`. Raises UserError for
     whatever the user can mend.
     """
@@ -75,7 +76,7 @@ def execute(
     return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test)
 
 
-def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:
+def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:
     """Return the data, the rule on its net and the settings that a configuration describes.
 
     Raises UserError for a key that is missing, unknown, of the wrong type or out of its range.
@@ -83,7 +84,7 @@ def build(config: Any, choices: dict[str, str]) -> tuple[Data, Trainer, Settings
     return _build(_resolved(config), choices)
 
 
-def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
+def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
     """Return the configuration and the choices of the run in a folder, to go on with it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -137,7 +138,7 @@ def load_net(folder: str | Path) -> Net:
     return net.eval()
 
 
-def _build(plain: dict[str, Any], choices: dict[str, str]) -> tuple[Data, Trainer, Settings]:
+def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Settings]:
     settings = _settings(plain, choices)  # first, for a wrong number is told sooner than data are read
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
@@ -192,7 +193,7 @@ def _check_keys(values: dict[str, Any], known: Sequence[str], prefix: str = "") 
             raise UserError(f"the configuration has no {prefix + key!r}, which every run needs")
 
 
-def _settings(plain: dict[str, Any], choices: dict[str, str]) -> Settings:
+def _settings(plain: dict[str, Any], choices: Choices) -> Settings:
     energy = plain["energy"]
     return Settings(
         **{name: plain[name] for name in SHARED},
@@ -205,7 +206,7 @@ def _settings(plain: dict[str, Any], choices: dict[str, str]) -> Settings:
     )
 
 
-def default_out(seed: int, choices: dict[str, str], job: int | None = None) -> Path:
+def default_out(seed: int, choices: Choices, job: int | None = None) -> Path:
     """Return a folder below runs/ that is not there yet; `job` tells runs apart that begin at once."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}{'' if job is None else f'-{job}'}"
