@@ -107,7 +107,9 @@ def test_the_record_has_all_that_others_read(tiny, read, wall_energy):
     assert 0 < record["test_accuracy"] < 1
     assert record["peak_memory_bytes"] in record["memory"].values()
     assert record["config"]["out"] == "run"
-    assert record["config"]["choices"] == {"algo": "mono_forward", "dataset": "digits", "net": "mlp_2x256"}
+    choices = record["config"]["choices"]
+    assert "epochs=3" in choices.pop("overrides"), "what was typed"
+    assert choices == {"algo": "mono_forward", "dataset": "digits", "net": "mlp_2x256"}
     assert record["started"] <= record["finished"]
     assert {"localearn", "torch", "numpy", "python"} - set(record["versions"]) <= {"localearn"}  # if it is installed
 
