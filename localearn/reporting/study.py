@@ -100,7 +100,9 @@ def plot(rows: list[StudyRow]) -> bytes:
             ours_label, published_label = ("ours", "published") if place == 0 else (None, None)
             axes.errorbar(ours.mean, place, xerr=width, fmt="s", color="#0072B2", capsize=3, label=ours_label)
             if row.published is not None:
-                axes.plot(row.published, place, "o", color="#D55E00", fillstyle="none", label=published_label)
+                axes.plot(
+                    row.published, place, "o", color="#D55E00", fillstyle="none", ms=11, zorder=3, label=published_label
+                )
         axes.set_yticks(range(len(shown)), [drawing.short(row.title, 44) for row in shown])
         axes.invert_yaxis()
         axes.set_xlabel("test accuracy (%)")
