@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.locks import Held, locked
 
 
 class RunFolder:
@@ -52,22 +53,13 @@ class RunFolder:
 
         The system releases what a killed process held. A file system without locks is written without.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / ".lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"another process is writing {self.path}; wait for it, or give another out=") from None
-        except (OSError, NotImplementedError):
+        with contextlib.ExitStack() as lock:
+            try:
+                with self._writing(self.path):
+                    lock.enter_context(locked(self.path / ".lock", wait=False))
+            except Held:
+                raise UserError(f"another process is writing {self.path}; wait for it, or give another out=") from None
             yield
-            return
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                (self.path / ".lock").unlink(missing_ok=True)
-            lock.release()
 
     def status(self) -> str:
         """Return the status in run.json; "unfinished" where none was written, as after a SIGKILL."""

@@ -6,13 +6,14 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from localearn.errors import UserError
+from localearn.locks import Held, locked
 from localearn.training.device import derived_seed
 from localearn.tuning.plan import Plan
 from localearn.tuning.storage import hidden, open_storage, reported
@@ -232,39 +233,22 @@ def _pruner(plan: Plan) -> Any:
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _claimed(folder: Path) -> contextlib.AbstractContextManager[bool]:
     """Hold a trial's lock while it runs: who finds it free knows that its worker is gone."""
-    from filelock import FileLock
-
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire()
-    except (OSError, NotImplementedError):  # a file system without locks: the heartbeat alone tells
-        yield
-        return
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            folder.with_suffix(".lock").unlink(missing_ok=True)
-        lock.release()
+    return locked(folder.with_suffix(".lock"), wait=True)
 
 
 def _abandoned(folder: Path) -> bool:
-    from filelock import FileLock, Timeout
-
+    """Return whether a trial was begun here and nobody holds its lock; without locks the heartbeat alone tells."""
     path = folder.with_suffix(".lock")
     if not path.exists():
         return False
-    lock = FileLock(path, blocking=False)
     try:
-        lock.acquire()
-    except (Timeout, OSError, NotImplementedError):
+        with locked(path, wait=False) as free:
+            return free
+    except (Held, OSError):
         return False
-    lock.release()
-    return True
 
 
 def _lighten(folder: Path) -> None:
