@@ -3,13 +3,16 @@
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from localearn import cli
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, quoted, run_job
 from localearn.trainers.base import Stage
+from localearn.training.experiment import Choices
 
 HELP = """\
 python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]
@@ -28,14 +31,21 @@ report.md, report.csv, report.json and plots. The same command again goes on whe
   patience=10        of the converged protocol
   max_epochs=N       of the converged protocol; 5 times epochs where it is not given
   warm_up=true       a discarded run of one epoch for each rule first
+  tuned=DIR          each rule with the options of its own search, DIR/ALGO/best.yaml (localearn.tune out=DIR/ALGO);
+                     the report tells what each search cost
+  allow_unlike=true  run and compare rules that differ in more than the rule; the report then says so
   key=value          any key of localearn.run, for all the runs: net=mlp optim.lr=0.01 precision=bf16 energy.country=POL
   ALGO:key=value     the same for one rule alone: mono_forward:optim.lr=0.003
 
 {choices}
 """
-OWN = ("algos", "seeds", "out", "baseline", "protocols", "epochs", "patience", "max_epochs", "warm_up", "debug")
+OWN = (
+    *("algos", "seeds", "out", "baseline", "protocols", "epochs", "patience", "max_epochs", "warm_up", "tuned"),
+    *("allow_unlike", "debug"),
+)
 FIXED = ("algo", "seed", "resume", "protocol")
 PROTOCOLS = ("matched", "converged")
+ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic")  # what a report compares runs by
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,16 @@ class Plan:
     warm_up: bool
     overrides: list[str]
     config_dir: str | None = None
+    tuned: Path | None = None
+    allow_unlike: bool = False
 
     def for_algo(self, algo: str) -> list[str]:
-        """Return the overrides of one rule: those for all, then its own."""
+        """Return the overrides of one rule: those that its search found, those for all, then its own."""
         prefix = f"{algo}:"
+        found = [f"config={self.tuned / algo / 'best.yaml'}"] if self.tuned else []
         shared = [o for o in self.overrides if not any(o.startswith(f"{name}:") for name in self.algos)]
-        return [f"algo={algo}", *shared, *(o.removeprefix(prefix) for o in self.overrides if o.startswith(prefix))]
+        own = [o.removeprefix(prefix) for o in self.overrides if o.startswith(prefix)]
+        return [*found, f"algo={algo}", *shared, *own]
 
 
 def main(arguments: list[str]) -> int:
@@ -126,7 +140,20 @@ def parse(arguments: list[str], config_dir: str | None = None) -> Plan:
         warm_up=_truth("warm_up", own.get("warm_up", "true")),
         overrides=overrides,
         config_dir=config_dir,
+        tuned=_searched(Path(own["tuned"]).expanduser(), algos) if "tuned" in own else None,
+        allow_unlike=_truth("allow_unlike", own.get("allow_unlike", "false")),
     )
+
+
+def _searched(folder: Path, algos: list[str]) -> Path:
+    """Return a folder that holds each rule's search; raise UserError, with the command, where one is missing."""
+    for algo in algos:
+        if not (folder / algo / "best.yaml").is_file():
+            raise UserError(
+                f"tuned={folder}: there is no {folder / algo / 'best.yaml'}; "
+                f"python -m localearn.tune algo={algo} out={folder / algo} ... searches and writes it"
+            )
+    return folder
 
 
 def schedule(plan: Plan) -> list[Job]:
@@ -135,8 +162,13 @@ def schedule(plan: Plan) -> list[Job]:
     Everything is composed and built once first, so that a name, an option or a net that does not fit is told before the
     first run rather than after some of them.
     """
+    configs = {algo: cli.compose(plan.for_algo(algo), plan.config_dir) for algo in plan.algos}
+    if not plan.allow_unlike:
+        _refuse_unlike(plan, {algo: config for algo, (config, _) in configs.items()})
     options = {
-        (algo, protocol): _protocol_options(plan, algo, protocol) for algo in plan.algos for protocol in plan.protocols
+        (algo, protocol): _protocol_options(plan, protocol, *configs[algo])
+        for algo in plan.algos
+        for protocol in plan.protocols
     }
     return [
         Job(
@@ -149,16 +181,36 @@ def schedule(plan: Plan) -> list[Job]:
     ]
 
 
-def _protocol_options(plan: Plan, algo: str, protocol: str) -> list[str]:
+def _refuse_unlike(plan: Plan, configs: dict[str, Any]) -> None:
+    """Raise UserError where two rules would be run under settings that the report then refuses to compare."""
+    base = configs[plan.baseline]
+    for algo, config in configs.items():
+        for key in ALIKE:
+            if config[key] != base[key]:
+                ours, theirs = _differing(key, config[key], base[key]), _differing(key, base[key], config[key])
+                raise UserError(
+                    f"{algo} has {ours} where {plan.baseline} has {theirs}, so no ratio between them would be given; "
+                    f"say {theirs} for all, or allow_unlike=true"
+                )
+
+
+def _differing(key: str, mine: Any, other: Any) -> str:
+    """Return `key=value` of a setting, or of each option of a group that the other lacks or has otherwise."""
+    if not isinstance(mine, Mapping):
+        return f"{key}={mine}"
+    here = {name: value for name, value in mine.items() if name not in other or other[name] != value}
+    return " ".join(f"{key}.{name}={value}" for name, value in here.items()) or f"less of {key}"
+
+
+def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) -> list[str]:
     from localearn.training.experiment import build
     from localearn.training.fit import check
 
-    config, choices = cli.compose(plan.for_algo(algo), plan.config_dir)
     data, trainer, settings = build(config, choices)
     check(trainer, data, settings)
     epochs = plan.epochs or config.epochs
     if protocol == "matched":
-        return [f"epochs={_shared_out(algo, epochs, trainer.stages())}", "patience=null"]
+        return [f"epochs={_shared_out(choices['algo'], epochs, trainer.stages())}", "patience=null"]
     return [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
 
 
@@ -194,10 +246,13 @@ def warm_up(plan: Plan) -> None:
 
 def write(plan: Plan, command: str) -> Path:
     """Write the report of what was run and return the path of its page."""
-    from localearn.reporting import read_runs, write_report
+    from localearn.reporting import read_runs, read_tunings, write_report
 
     runs = read_runs([plan.out / "runs"])
-    return write_report(runs, plan.out, baseline=plan.baseline, command=command)
+    tunings = read_tunings([plan.tuned / algo for algo in plan.algos]) if plan.tuned else None
+    return write_report(
+        runs, plan.out, baseline=plan.baseline, command=command, allow_unlike=plan.allow_unlike, tunings=tunings
+    )
 
 
 def _list(text: str) -> list[str]:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from localearn.errors import UserError, suggestion
-from localearn.reporting import read_runs, write_report
+from localearn.reporting import read_runs, read_tunings, write_report
 
 HELP = """\
 python -m localearn.report DIR... [out=DIR] [title=TEXT] [baseline=ALGO] [allow_unlike=true] [debug=true]
 
-Builds report.html, report.md, report.csv, report.json and plots/ from the records (run.json, metrics.jsonl) below
-the folders, and from nothing else.
+Builds report.html, report.md, report.csv, report.json and plots/ from the records (run.json, metrics.jsonl, and
+tune.json of a search) below the folders, and from nothing else.
 
   DIR...             folders that hold runs, at any depth
   out=DIR            where to write (default: the first DIR); only files of an earlier report are replaced
@@ -42,11 +42,12 @@ def _report(arguments: Sequence[str]) -> Path:
     folders, options = _parse(arguments)
     if not folders:
         raise UserError("no folder is named; python -m localearn.report DIR... reads the records below each DIR")
-    runs = read_runs(folders)
-    for note in runs.notes:
+    runs, tunings = read_runs(folders), read_tunings(folders)
+    for note in (*runs.notes, *tunings.notes):
         print(f"note: {note}", file=sys.stderr)
     texts = {name: options[name] for name in ("title", "baseline") if name in options}
-    return write_report(runs, options.get("out", folders[0]), allow_unlike=_truth(options, "allow_unlike"), **texts)
+    out, unlike = options.get("out", folders[0]), _truth(options, "allow_unlike")
+    return write_report(runs, out, allow_unlike=unlike, tunings=tunings, **texts)
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

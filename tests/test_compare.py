@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from localearn import cli, compare
+from localearn import cli, compare, tune
 from localearn.errors import UserError
 
 SMALL = ["dataset=digits", "dataset.train_size=150", "net.widths=[8]", "energy.enabled=false", "progress=false"]
@@ -85,10 +85,52 @@ def test_an_unknown_rule_or_net_is_told_before_anything_runs(tmp_path):
 
 
 def test_what_cannot_be_trained_is_told_before_anything_runs(tmp_path):
-    plan = compare.parse(["algos=[backprop,forward_forward]", f"out={tmp_path / 'c'}", "diagnose=alignment", *SMALL])
+    both = ["algos=[backprop,forward_forward]", "batch_size=100"]
+    plan = compare.parse([*both, f"out={tmp_path / 'c'}", "diagnose=alignment", *SMALL])
     with pytest.raises(UserError, match="ForwardForward predicts by more than the net; use diagnose=none"):
         compare.schedule(plan)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("unlike", "said"),
+    [
+        ("mono_forward:batch_size=7", "mono_forward has batch_size=7 where backprop has batch_size=128"),
+        ("mono_forward:precision=bf16", "say precision=fp32 for all, or allow_unlike=true"),
+        ("backprop:net.widths=[9]", r"mono_forward has net.widths=\[8\] where backprop has net.widths=\[9\]"),
+        ("mono_forward:dataset.augment=crop", "has dataset.augment=crop"),
+    ],
+)
+def test_what_the_report_would_not_compare_is_told_before_anything_runs(tmp_path, unlike, said):
+    with pytest.raises(UserError, match=said):
+        compare.schedule(plan_of(tmp_path, unlike))
+    if "augment" not in unlike:  # digits have none
+        assert compare.schedule(plan_of(tmp_path, unlike, "allow_unlike=true"))
+
+
+def test_each_rule_runs_with_what_its_search_found(tmp_path, capsys):
+    small = [*SMALL, "epochs=2", "seed=3"]
+    for algo, more in (("backprop", "optim.lr=0.02"), ("mono_forward", "algo.prediction=ff")):
+        ranges = f"tune.space.lr={'null' if 'lr' in more else '{low:0.001,high:0.002}'}"
+        space = ["tune.space.weight_decay={choices:[0.0]}", ranges]
+        assert tune.main([f"algo={algo}", *small, more, *space, "trials=2", f"out={tmp_path / 'tuned' / algo}"]) == 0
+    out, options = tmp_path / "c", ["algos=[backprop,mono_forward]", "seeds=[0,1]", "epochs=3", "warm_up=false"]
+    asked = [*options, f"tuned={tmp_path / 'tuned'}", f"out={out}", "protocols=[matched]", "progress=false"]
+    assert compare.main(asked) == 0
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("runs/*/run.json"))]
+    assert [record["config"]["epochs"] for record in records] == [3] * 4
+    assert [record["seed"] for record in records] == [0, 1, 0, 1]
+    assert {record["config"]["optim"]["lr"] for record in records[:2]} == {0.02}
+    assert {record["config"]["algo"]["prediction"] for record in records[2:]} == {"ff"}
+    report = json.loads((out / "report.json").read_text())
+    assert [tuning["trials"] for tuning in report["tunings"]] == [{"complete": 2}] * 2
+    assert report["groups"][0]["rules"][1]["measures"]["test_accuracy"]["to_baseline"] is not None
+    assert "options found" in (out / "report.md").read_text().lower()
+
+
+def test_a_rule_that_was_not_searched_for_is_told_with_the_command(tmp_path):
+    with pytest.raises(UserError, match=r"python -m localearn.tune algo=backprop out=.*backprop"):
+        plan_of(tmp_path, f"tuned={tmp_path}")
 
 
 def test_a_comparison_goes_on_where_it_stopped_and_its_report_can_be_rebuilt(tmp_path, capsys):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from localearn.reporting import prose, tables
 from localearn.reporting.comparison import Comparison, Group
 from localearn.reporting.document import Block, Bullets, Commands, Document, Figure, Figures, Paragraph, Section
+from localearn.reporting.tunings import tuning_table
 from localearn.reporting.verdict import verdict
 
 
@@ -20,6 +21,9 @@ def assemble(
     sections += [Section(group.name, tuple(_group(group, figures.get(group.name, [])))) for group in comparison.groups]
     if depth:
         sections.append(Section("Memory against depth", (Figures(tuple(depth)),)))
+    if comparison.tunings:
+        told = "Each search saw the validation split alone. Its cost is no part of the training's, and of no ratio."
+        sections.append(Section("Tuning", (Paragraph(told), tuning_table(comparison.tunings))))
     if comparison.excluded:
         table = tables.excluded_table(comparison)
         sections.append(Section("Not completed", (Paragraph("These runs are in no mean, ratio or plot."), table)))

@@ -3,9 +3,9 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from localearn.reporting.likeness import Settings, setting_differences, settings
+from localearn.reporting.likeness import Settings, setting_differences, settings, stopping
 from localearn.reporting.quantities import Quantity, common_accuracy, quantities
 from localearn.reporting.reading import Runs
 from localearn.reporting.records import Reading, Run
@@ -16,6 +16,7 @@ from localearn.reporting.statistics import (
     mean_interval,
     ratio_interval,
 )
+from localearn.reporting.tunings import Tuning, Tunings, tuning_notes
 
 TRUSTED_SEEDS = 3  # below this no interval is called a finding
 
@@ -104,6 +105,7 @@ class Comparison:
     notes: tuple[str, ...]
     baseline: str
     allow_unlike: bool
+    tunings: tuple[Tuning, ...] = ()
 
     @property
     def runs(self) -> list[Run]:
@@ -121,12 +123,15 @@ class _Row:
     by_seed: dict[int, Run]
 
 
-def compare(runs: Runs, baseline: str = "backprop", allow_unlike: bool = False) -> Comparison:
+def compare(
+    runs: Runs, baseline: str = "backprop", allow_unlike: bool = False, tunings: Tunings | None = None
+) -> Comparison:
     """Group the completed runs by protocol, data set and net, and compare every rule with the baseline.
 
     Runs that differ from the baseline's in more than the rule get no ratio, unless `allow_unlike`.
     """
-    notes = list(runs.notes)
+    tunings = tunings or Tunings()
+    notes = [*runs.notes, *tunings.notes, *tuning_notes(tunings.tunings)]
     completed = [run for run in runs if run.status == "completed"]
     rows = _rows(completed, notes)
     groups = defaultdict(list)
@@ -138,9 +143,9 @@ def compare(runs: Runs, baseline: str = "backprop", allow_unlike: bool = False) 
         notes=(),
         baseline=baseline,
         allow_unlike=allow_unlike,
+        tunings=tunings.tunings,
     )
-    notes += _remarks(comparison)
-    return Comparison(comparison.groups, comparison.excluded, tuple(notes), baseline, allow_unlike)
+    return replace(comparison, notes=(*notes, *_remarks(comparison)))
 
 
 def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
@@ -297,6 +302,10 @@ def _remarks(comparison: Comparison) -> list[str]:
         passes = {run.passes for rule in group.rules for run in rule.runs}
         if group.protocol == "matched" and len(passes) > 1:
             notes.append(f"{group.name}: the budgets are not matched, the runs made unequal numbers of passes.")
+        endings = {stopping(run) for rule in group.rules for run in rule.runs}
+        if group.protocol == "converged" and len(endings) > 1:
+            told = "; ".join(sorted(endings))
+            notes.append(f"{group.name}: the runs were not stopped alike: {told}.")
     resumed = [run.folder for run in comparison.runs if run.resumed]
     if resumed:
         notes.append(f"Interrupted and resumed, the joules of the parts added: {', '.join(resumed)}.")

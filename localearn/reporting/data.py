@@ -8,6 +8,7 @@ from typing import Any
 
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value
 from localearn.reporting.statistics import Estimate
+from localearn.reporting.tunings import Tuning
 from localearn.reporting.verdict import verdict
 
 KIND = "localearn report"
@@ -38,6 +39,7 @@ def as_json(comparison: Comparison, title: str, command: str | None, files: Iter
         "allow_unlike": comparison.allow_unlike,
         "files": sorted(files),
         "groups": [_group(group, comparison) for group in comparison.groups],
+        "tunings": [_tuning(tuning) for tuning in comparison.tunings],
         "not_completed": [
             {"folder": run.folder, "algo": run.algo, "seed": run.seed, "status": run.status, "error": run.error}
             for run in comparison.excluded
@@ -115,6 +117,20 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "unlike_settings": list(rule.unlike),
         "runs": [{"folder": run.folder, "seed": run.seed, "flags": list(run.energy.flags)} for run in rule.runs],
         "measures": {measure.quantity.key: _measure(measure) for measure in rule.measures},
+    }
+
+
+def _tuning(tuning: Tuning) -> dict[str, Any]:
+    return {
+        **{name: getattr(tuning, name) for name in ("folder", "algo", "dataset", "net", "val_accuracy", "train_s")},
+        "trials": dict(tuning.trials),
+        "options": dict(tuning.options),
+        "energy": [
+            {"energy_j": joules, "label": reading.label, "source": reading.source, "part": reading.part}
+            for reading, joules in tuning.joules.items()
+        ],
+        "sampler": tuning.sampler,
+        "pruner": tuning.pruner,
     }
 
 

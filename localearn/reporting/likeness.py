@@ -13,6 +13,7 @@ class Settings:
     net: str
     net_config: str  # the resolved configuration, so that two nets of one name do not pass for one
     dataset: str
+    augment: str | None
     batch_size: float | None
     precision: str | None
     device: str
@@ -28,6 +29,7 @@ def settings(run: Run) -> Settings:
         net=run.net,
         net_config=json.dumps(run.config.get("net"), sort_keys=True, default=str),
         dataset=run.dataset,
+        augment=_augmentation(run),
         batch_size=run.batch_size,
         precision=run.precision,
         device=f"{name}, {threads} threads" if threads else str(name),
@@ -41,6 +43,7 @@ def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
     pairs = [
         ("net", ours.net, theirs.net),
         ("data", ours.dataset, theirs.dataset),
+        ("augmentation", ours.augment, theirs.augment),
         ("batch size", _number(ours.batch_size), _number(theirs.batch_size)),
         ("precision", ours.precision, theirs.precision),
         ("device", ours.device, theirs.device),
@@ -53,9 +56,21 @@ def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
     return found
 
 
+def _augmentation(run: Run) -> str | None:
+    options = run.config.get("dataset")
+    value = options.get("augment") if isinstance(options, dict) else None
+    return None if value is None else str(value)
+
+
 def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:g}"
 
 
 def _said(value: object) -> str:
     return "not recorded" if value is None else str(value)
+
+
+def stopping(run: Run) -> str:
+    """Return what a run's early stopping went by, in words."""
+    options = {name: run.config.get(name) for name in ("monitor", "patience", "min_delta")}
+    return ", ".join(f"{name}={_said(value)}" for name, value in options.items())

@@ -27,7 +27,7 @@ class Runs:
 
 
 def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
-    """Read every run below the folders: each folder that holds a run.json, at any depth.
+    """Read every run below the folders: each folder that holds a run.json, at any depth; a search's trials are none.
 
     A record that is truncated, foreign or of an unknown schema is skipped with a note, as long as one other is good.
 
@@ -42,10 +42,10 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
             if file.resolve() in seen:
                 continue
             seen.add(file.resolve())
-            folder = _name(file.parent, top)
+            folder = named_below(file.parent, top)
             try:
                 epochs, note = _epochs(file.with_name("metrics.jsonl"), folder)
-                runs.append(parse_run(_decoded(file), epochs, folder))
+                runs.append(parse_run(decoded(file), epochs, folder))
             except BadRecordError as error:
                 notes.append(f"{folder}/run.json was skipped: {error}.")
             else:
@@ -70,16 +70,18 @@ def _records(top: Path) -> list[Path]:
         os.listdir(top)
     except OSError as error:
         raise UserError(f"{top} cannot be read: {error.strerror}") from error
-    return sorted(top.rglob("run.json"))
+    searches = {file.parent / "trials" for file in top.rglob("tune.json")}
+    return sorted(file for file in top.rglob("run.json") if not searches & set(file.parents))
 
 
-def _name(folder: Path, top: Path) -> str:
-    """Return a run's folder as the report names it: below the folder that was asked for, and without the rest."""
+def named_below(folder: Path, top: Path) -> str:
+    """Return a folder as the report names it: below the folder that was asked for, and without the rest."""
     inner = folder.relative_to(top)
     return (Path(top.resolve().name) / inner).as_posix()
 
 
-def _decoded(file: Path) -> dict[str, Any]:
+def decoded(file: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raise BadRecordError where it holds none."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -172,7 +172,7 @@ def parse_epoch(line: Mapping[str, Any]) -> Epoch:
 
 def _energy(energy: Mapping[str, Any]) -> Energy:
     parts = {name: _part(name, fields.mapping(energy, "parts")[name]) for name in fields.mapping(energy, "parts")}
-    reading = Reading(_label(energy), fields.optional_text(energy, "source"), fields.optional_text(energy, "part"))
+    reading = Reading(label_of(energy), fields.optional_text(energy, "source"), fields.optional_text(energy, "part"))
     present = reading.label != "absent"  # a number without a label is no number
     flags = set(fields.texts(energy, "flags"))
     headline = parts.get(reading.part or "")
@@ -192,7 +192,7 @@ def _energy(energy: Mapping[str, Any]) -> Energy:
 def _part(name: str, part: Any) -> Part:
     if not isinstance(part, dict):
         raise BadRecordError(f"energy.parts.{name} is no object")
-    label, idle = _label(part), fields.mapping(part, "idle_w")
+    label, idle = label_of(part), fields.mapping(part, "idle_w")
     windows = fields.mapping(part, "windows")
     return Part(
         reading=Reading(label, fields.optional_text(part, "source") if label != "absent" else None, name),
@@ -213,13 +213,14 @@ def _window(window: Mapping[str, Any], label: Label) -> Window:
 
 
 def _co2e(co2e: Mapping[str, Any]) -> Reading:
-    label, country = _label(co2e), fields.optional_text(co2e, "country")
+    label, country = label_of(co2e), fields.optional_text(co2e, "country")
     intensity = fields.number(co2e, "intensity_kg_per_kwh")
     grid = None if intensity is None else f"grid of {intensity:.3g} kg/kWh"
     return Reading(label, source=", ".join(word for word in (country, grid) if word) or None)
 
 
-def _label(record: Mapping[str, Any]) -> Label:
+def label_of(record: Mapping[str, Any]) -> Label:
+    """Return a record's label, "absent" where it has none; raise BadRecordError for an unknown one."""
     found = fields.optional_text(record, "label") or "absent"
     for label in LABELS:
         if found == label:

@@ -14,6 +14,7 @@ from localearn.reporting.markdown import as_markdown
 from localearn.reporting.page import as_html
 from localearn.reporting.plots import group_figures, rule_looks
 from localearn.reporting.reading import Runs
+from localearn.reporting.tunings import Tunings
 
 PLOTS = "plots"
 
@@ -25,6 +26,7 @@ def write_report(
     baseline: str = "backprop",
     command: str | None = None,
     allow_unlike: bool = False,
+    tunings: Tunings | None = None,
 ) -> Path:
     """Write report.html, report.md, report.csv, report.json and plots/*.png into `out`; return the path of the page.
 
@@ -34,11 +36,12 @@ def write_report(
     baseline: the algorithm that the others are compared with.
     command: what the reader types to repeat all of it; each rule's own command is printed in any case.
     allow_unlike: give ratios between runs that differ in more than the rule; the tables then say so.
+    tunings: the searches that found the rules' options, see `read_tunings`.
 
     Raises UserError where a file is in the way that is not a report's, or `out` cannot be written.
     """
     out = Path(out)
-    comparison = compare(runs, baseline, allow_unlike)
+    comparison = compare(runs, baseline, allow_unlike, tunings)
     contents = _contents(comparison, title, command)
     try:
         earlier = _earlier_files(out)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localearn.reporting import drawing
+from localearn.reporting.tunings import SCHEMA
 from localearn.training.folder import RunFolder
 from localearn.tuning.plan import Plan
 
@@ -36,6 +37,7 @@ def write_outcome(plan: Plan, study: "Study", seconds: float) -> None:
     best = best_trials(study)
     importance = importances(study)
     values = {
+        "schema": SCHEMA,
         "study": plan.study,
         "trials": [_plain(trial) for trial in trials],
         "best": [trial.number for trial in best],

@@ -94,6 +94,7 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
     windows = energy["parts"][part]["windows"] if part else {}
     joules = [window["energy_j"] for window in windows.values() if window["energy_j"] is not None]
     return {
+        **{name: record[name] for name in ("algo", "dataset", "net")},
         "status": record["status"],
         "folder": str(record["config"].get("out")),
         "val_accuracy": record["val_accuracy"],

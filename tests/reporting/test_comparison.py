@@ -105,6 +105,7 @@ def test_one_seed_has_no_interval(compared, factory):
         ({"net": "mlp_3x256"}, "net mlp_3x256 against mlp_2x256"),
         ({"dataset": "mnist"}, "data mnist against digits"),
         ({"config": {"net": {"widths": [9]}}}, "net mlp_2x256 under two configurations"),
+        ({"config": {"dataset": {"augment": "crop_flip"}}}, "augmentation crop_flip against not recorded"),
     ],
 )
 def test_unlike_runs_get_no_ratio_and_the_reason_is_said(compared, factory, change, said):
@@ -113,6 +114,20 @@ def test_unlike_runs_get_no_ratio_and_the_reason_is_said(compared, factory, chan
     (rule,) = [rule for group in groups for rule in group.rules if rule.algo == "mono_forward"]
     assert all(measure.ratio is None and measure.refusal == "not comparable" for measure in rule.measures)
     assert any(said in note and "not compared" in note for note in comparison.notes)
+
+
+def test_runs_that_did_not_stop_alike_are_noted(compared, factory):
+    patient = factory.record()["config"] | {"patience": 20}
+    comparison = compared(
+        *(factory.record("backprop", seed, protocol="converged", config=patient) for seed in range(3)),
+        *(factory.record("mono_forward", seed, protocol="converged") for seed in range(3)),
+    )
+    (note,) = [note for note in comparison.notes if "not stopped alike" in note]
+    assert "patience=20" in note and "patience=not recorded" in note
+
+
+def test_runs_that_stopped_alike_need_no_note(compared, factory):
+    assert not compared(*two_rules(factory, protocol="converged")).notes
 
 
 def test_unlike_runs_are_compared_if_asked_and_it_is_said(compared, factory):

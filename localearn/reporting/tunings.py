@@ -1,0 +1,157 @@
+"""What the searches for the rules' options found and cost, from the tune.json that each leaves."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localearn.reporting import fields, formatting
+from localearn.reporting.document import Cell, Line, Table
+from localearn.reporting.fields import BadRecordError
+from localearn.reporting.reading import decoded, named_below
+from localearn.reporting.records import Reading, label_of
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """A search: how many trials ended and how, what they cost in all, and the best one's options.
+
+    val_accuracy: the best trial's, 0 to 1. train_s: seconds of training, all trials together. joules: of all their
+    windows, by reading, for unlike figures are never added.
+    """
+
+    folder: str
+    algo: str
+    dataset: str
+    net: str
+    trials: Mapping[str, int]
+    val_accuracy: float
+    options: Mapping[str, Any]
+    train_s: float
+    joules: Mapping[Reading, float]
+    sampler: str
+    pruner: str
+
+    @property
+    def ended(self) -> int:
+        """How many trials count: those that completed and those that were pruned."""
+        return self.trials.get("complete", 0) + self.trials.get("pruned", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tunings:
+    """The searches that were found, and what is to be said of the reading."""
+
+    tunings: tuple[Tuning, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_tunings(folders: Iterable[str | Path]) -> Tunings:
+    """Read every search below the folders: each folder that holds a tune.json; one that cannot be read is noted."""
+    found, notes = [], []
+    for top in map(Path, folders):
+        for file in sorted(top.rglob("tune.json")):
+            folder = named_below(file.parent, top)
+            try:
+                found.append(parse_tuning(decoded(file), folder))
+            except BadRecordError as error:
+                notes.append(f"{folder}/tune.json was skipped: {error}.")
+    return Tunings(tuple(found), tuple(notes))
+
+
+def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
+    """Return the search that a decoded tune.json describes.
+
+    Raises BadRecordError for a schema other than ours, a field of the wrong kind, or a search without a best trial.
+    """
+    if record.get("schema") != SCHEMA:
+        raise BadRecordError(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
+    trials = {fields.integer(trial, "number"): trial for trial in _objects(record, "trials")}
+    numbers = record.get("best")
+    best = trials.get(numbers[0]) if isinstance(numbers, list) and numbers else None
+    accuracy = fields.number(best, "val_accuracy") if best else None
+    if best is None or accuracy is None:
+        raise BadRecordError("no trial of it completed")
+    return Tuning(
+        folder=folder,
+        algo=fields.text(best, "algo"),
+        dataset=fields.text(best, "dataset"),
+        net=fields.text(best, "net"),
+        trials=Counter(fields.text(trial, "state") for trial in trials.values()),
+        val_accuracy=accuracy,
+        options=fields.mapping(best, "params"),
+        train_s=sum(fields.number(trial, "train_s") or 0.0 for trial in trials.values()),
+        joules=dict(_joules(spent) for spent in _objects(fields.mapping(record, "tuning"), "energy")),
+        sampler=fields.text(record, "sampler"),
+        pruner=fields.text(record, "pruner"),
+    )
+
+
+def _objects(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    value = record.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise BadRecordError(f"{key} is no list of objects")
+    return value
+
+
+def _joules(spent: Mapping[str, Any]) -> tuple[Reading, float]:
+    joules = fields.number(spent, "energy_j")
+    if joules is None:
+        raise BadRecordError("an energy without a number")
+    return Reading(label_of(spent), fields.optional_text(spent, "source"), fields.optional_text(spent, "part")), joules
+
+
+def tuning_table(tunings: Iterable[Tuning]) -> Table:
+    """Return a row per search: its trials, its cost, what it reached and the options that it found."""
+    rows = sorted(tunings, key=lambda tuning: (tuning.dataset, tuning.net, tuning.algo != "backprop", tuning.algo))
+    return Table(
+        "Tuning: what each search cost and found",
+        ("Rule", "Trials", "Cost", "Validation accuracy", "Options found"),
+        tuple((_head(t), _trials(t), _cost(t), _accuracy(t), _options(t)) for t in rows),
+    )
+
+
+def _head(tuning: Tuning) -> Cell:
+    return Line(tuning.algo), Line(f"{tuning.dataset} · {tuning.net}", "label")
+
+
+def _trials(tuning: Tuning) -> Cell:
+    states = (("complete", "completed"), ("pruned", "pruned"))
+    counts = [f"{tuning.trials[state]} {word}" for state, word in states if tuning.trials.get(state)]
+    how = f"{tuning.sampler}, {tuning.pruner}"
+    return Line(str(tuning.ended)), Line(", ".join(counts), "label"), Line(how, "label")
+
+
+def _cost(tuning: Tuning) -> Cell:
+    lines = [Line(f"{formatting.plain(tuning.train_s, 3)} s of training")]
+    for reading, joules in tuning.joules.items():
+        unit = formatting.choose_unit(formatting.JOULE, [joules])
+        lines += [Line(f"{formatting.plain(joules / unit.factor)} {unit.symbol}"), Line(str(reading), "label")]
+    return tuple(lines) if tuning.joules else (*lines, Line("energy absent", "refusal"))
+
+
+def _accuracy(tuning: Tuning) -> Cell:
+    return (Line(f"{100 * tuning.val_accuracy:.2f} %"),)
+
+
+def _options(tuning: Tuning) -> Cell:
+    return tuple(
+        Line(f"{name}={formatting.plain(value, 3) if isinstance(value, float) else value}")
+        for name, value in tuning.options.items()
+    )
+
+
+def tuning_notes(tunings: Iterable[Tuning]) -> list[str]:
+    """Return where the rules on one net and data were not searched for alike."""
+    groups: dict[tuple[str, str], list[Tuning]] = defaultdict(list)
+    for tuning in tunings:
+        groups[tuning.dataset, tuning.net].append(tuning)
+    notes = []
+    for (dataset, net), searches in sorted(groups.items()):
+        if len({(search.ended, search.sampler, search.pruner) for search in searches}) > 1:
+            told = "; ".join(f"{s.algo} {s.ended} trials ({s.sampler}, {s.pruner})" for s in searches)
+            notes.append(f"{dataset} · {net}: the searches for options are unequal: {told}.")
+    return notes
