@@ -219,9 +219,11 @@ def _shared_out(algo: str, passes: int, stages: list[Stage]) -> int:
     single = sum(stage.one_pass for stage in stages)
     many = len(stages) - single
     if not many:
+        if passes == single:
+            return 1
         raise UserError(
             f"{algo} as it is set makes {single} passes and no more, so it cannot be matched to epochs={passes}; "
-            "use protocols=[converged]"
+            f"use epochs={single}, with max_epochs= for the converged protocol, or protocols=[converged]"
         )
     if passes <= single or (passes - single) % many:
         once = f", {single} of them for a single pass" if single else ""

@@ -50,6 +50,8 @@ def test_stages_of_a_single_pass_count_as_one_pass(tmp_path):
         compare.schedule(plan)
     with pytest.raises(UserError, match=r"cafo as it is set makes 2 passes and no more.*protocols=\[converged\]"):
         compare.schedule(plan_of(tmp_path, "net.widths=[8,8]", "algos=[backprop,cafo]"))
+    plan = plan_of(tmp_path, "net.widths=[8,8]", "algos=[backprop,cafo]", "epochs=2", "protocols=[matched]")
+    assert ["epochs=2" in job.overrides for job in compare.schedule(plan)[:2]] == [True, False]
 
 
 @pytest.mark.parametrize(
