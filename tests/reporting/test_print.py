@@ -1,0 +1,137 @@
+"""The report's page as Chromium prints it: every row whole, on one sheet, and nothing beside the paper."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+    from pypdf import PageObject
+
+MARGIN_PT = 14 / 25.4 * 72
+SLACK_PT = 2.0
+PAPER_MM = {"A4": (210, 297), "Letter": (215.9, 279.4)}
+
+
+@dataclass
+class Sheet:
+    """What stands on a sheet of paper: its letters without spaces, where they begin, and the rows that it holds.
+
+    starts: (x, y) of each run of letters; rows: the boxes (left, bottom, right, top) of each (table, row)'s texts.
+    All in points from the lower left corner.
+    """
+
+    width_pt: float
+    height_pt: float
+    letters: str
+    starts: list[tuple[float, float]]
+    rows: dict[tuple[int, int], list[tuple[float, float, float, float]]] = field(default_factory=dict)
+
+
+@dataclass
+class Print:
+    """A page on paper: its sheets, and the texts of each (table, row) that were to be printed; row 0 is the head."""
+
+    sheets: list[Sheet]
+    texts: dict[tuple[int, int], list[str]]
+
+
+def read_sheet(page: "PageObject") -> Sheet:
+    starts: list[tuple[float, float]] = []
+
+    def visit(text: str, cm: Any, tm: Any, _font: Any, _size: Any) -> None:
+        if text.strip():
+            x, y = tm[4], tm[5]
+            starts.append((cm[0] * x + cm[2] * y + cm[4], cm[1] * x + cm[3] * y + cm[5]))
+
+    letters = "".join(page.extract_text(visitor_text=visit).split())
+    sheet = Sheet(float(page.mediabox.width), float(page.mediabox.height), letters, starts)
+    for annotation in cast("list[Any]", page.get("/Annots") or []):
+        link = annotation.get_object()
+        kind, table, row, _ = str(link.get("/A", {}).get("/URI", ":::")).split(":", 3)
+        if kind == "row":
+            box = tuple(float(edge) for edge in link["/Rect"])
+            sheet.rows.setdefault((int(table), int(row)), []).append(cast("Any", box))
+    return sheet
+
+
+@pytest.fixture(scope="module")
+def opened(browser: "Browser", rich_page: Path, probe: str) -> Iterator["Page"]:
+    """The page with the texts of its rows named by links, on a screen that is dark."""
+    page = browser.new_page(color_scheme="dark")
+    page.goto(rich_page.as_uri())
+    page.evaluate(f"{probe}.nameRows()")
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module", params=PAPER_MM)
+def printed(opened: "Page", request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Print:
+    pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed")
+    file = tmp_path_factory.mktemp("print") / "report.pdf"
+    opened.pdf(path=file, format=request.param)
+    texts = defaultdict(list)
+    for link in opened.eval_on_selector_all("a[href^='row:']", "all => all.map(link => link.getAttribute('href'))"):
+        _, table, row, text = link.split(":", 3)
+        texts[int(table), int(row)].append("".join(unquote(text).split()))
+    sheets = [read_sheet(page) for page in pypdf.PdfReader(file).pages]
+    width_mm, height_mm = PAPER_MM[request.param]
+    assert all(abs(sheet.width_pt - width_mm / 25.4 * 72) < SLACK_PT for sheet in sheets)
+    assert all(abs(sheet.height_pt - height_mm / 25.4 * 72) < SLACK_PT for sheet in sheets)
+    return Print(sheets, texts)
+
+
+def test_no_row_is_cut_in_two(printed):
+    pages = defaultdict(list)
+    for number, sheet in enumerate(printed.sheets):
+        for row in sheet.rows:
+            pages[row].append(number)
+    assert len(printed.texts) > 60
+    assert [row for row in printed.texts if row[1] and len(pages[row]) != 1] == []
+
+
+def test_every_text_of_a_row_stands_on_its_sheet(printed):
+    for sheet in printed.sheets:
+        for row in sheet.rows:
+            assert [text for text in printed.texts[row] if text not in sheet.letters] == []
+
+
+def test_a_table_that_goes_on_repeats_its_head_and_no_head_stands_alone(printed):
+    on_sheets = defaultdict(set)
+    for number, sheet in enumerate(printed.sheets):
+        for table, row in sheet.rows:
+            if row:
+                on_sheets[table].add(number)
+    assert max(len(numbers) for numbers in on_sheets.values()) > 1
+    for table, numbers in on_sheets.items():
+        for number in numbers:
+            assert (table, 0) in printed.sheets[number].rows, f"table {table} goes on without its head"
+        heads = {number for number, sheet in enumerate(printed.sheets) if (table, 0) in sheet.rows}
+        assert heads == numbers, f"a head of table {table} stands on a sheet without a row"
+
+
+def test_nothing_stands_beside_the_paper(printed):
+    for sheet in printed.sheets:
+        assert sheet.starts
+        left, right = MARGIN_PT - SLACK_PT, sheet.width_pt - MARGIN_PT + SLACK_PT
+        bottom, top = MARGIN_PT - SLACK_PT, sheet.height_pt - MARGIN_PT + SLACK_PT
+        assert [start for start in sheet.starts if not (left <= start[0] <= right and bottom <= start[1] <= top)] == []
+        boxes = [box for row in sheet.rows.values() for box in row]
+        assert [box for box in boxes if box[0] < left or box[1] < bottom or box[2] > right or box[3] > top] == []
+
+
+@pytest.mark.parametrize("paper", PAPER_MM)
+def test_the_layout_for_paper_is_not_too_wide_and_legible_on_white(opened, probe, paper):
+    """Chromium would shrink a page that is too wide; a dark screen's colours are not printed."""
+    width_mm, height_mm = (side - 28 for side in PAPER_MM[paper])
+    opened.emulate_media(media="print", color_scheme="dark")
+    opened.set_viewport_size({"width": int(width_mm / 25.4 * 96), "height": int(height_mm / 25.4 * 96)})
+    for call in ("overflow()", "clipped()", "cells()", "drawnText()", "textContrast(4.5)"):
+        assert opened.evaluate(f"{probe}.{call}") == []
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert opened.evaluate("parseFloat(getComputedStyle(document.querySelector('td')).fontSize)") >= 12
