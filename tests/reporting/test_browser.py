@@ -85,7 +85,14 @@ def test_the_page_can_be_read_without_seeing_it(faults):
 def test_the_page_has_what_these_tests_look_at(visit, factory):
     """Labels, flags, refusals, every kind of plot, and names that would do harm if they were obeyed."""
     text = visit.page.inner_text("body")
-    for wanted in ("⚑ throttled", "not comparable", "absent", "converged protocol", "⚑ foreign_process", "onerror=alert"):
+    for wanted in (
+        "⚑ throttled",
+        "not comparable",
+        "absent",
+        "converged protocol",
+        "⚑ foreign_process",
+        "onerror=alert",
+    ):
         assert wanted in text
     assert factory.HOSTILE in text
     alts = visit.page.eval_on_selector_all("svg[role=img]", "all => all.map(svg => svg.getAttribute('aria-label'))")

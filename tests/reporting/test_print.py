@@ -1,9 +1,11 @@
 """The report's page as Chromium prints it: every row whole, on one sheet, and nothing beside the paper."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
@@ -41,6 +43,11 @@ class Print:
     texts: dict[tuple[int, int], list[str]]
 
 
+def letters_of(text: str) -> str:
+    """Return a text without spaces, its ligatures as single letters."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
 def read_sheet(page: "PageObject") -> Sheet:
     starts: list[tuple[float, float]] = []
 
@@ -49,7 +56,7 @@ def read_sheet(page: "PageObject") -> Sheet:
             x, y = tm[4], tm[5]
             starts.append((cm[0] * x + cm[2] * y + cm[4], cm[1] * x + cm[3] * y + cm[5]))
 
-    letters = "".join(page.extract_text(visitor_text=visit).split())
+    letters = letters_of(page.extract_text(visitor_text=visit))
     sheet = Sheet(float(page.mediabox.width), float(page.mediabox.height), letters, starts)
     for annotation in cast("list[Any]", page.get("/Annots") or []):
         link = annotation.get_object()
@@ -70,15 +77,22 @@ def opened(browser: "Browser", rich_page: Path, probe: str) -> Iterator["Page"]:
     page.close()
 
 
+@pytest.fixture(scope="module")
+def pypdf() -> ModuleType:
+    return pytest.importorskip("pypdf", reason="pypdf is not installed")
+
+
 @pytest.fixture(scope="module", params=PAPER_MM)
-def printed(opened: "Page", request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Print:
-    pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed")
+def printed(
+    opened: "Page", pypdf: ModuleType, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Print:
     file = tmp_path_factory.mktemp("print") / "report.pdf"
+    opened.emulate_media(media="print")
     opened.pdf(path=file, format=request.param)
     texts = defaultdict(list)
     for link in opened.eval_on_selector_all("a[href^='row:']", "all => all.map(link => link.getAttribute('href'))"):
         _, table, row, text = link.split(":", 3)
-        texts[int(table), int(row)].append("".join(unquote(text).split()))
+        texts[int(table), int(row)].append(letters_of(unquote(text)))
     sheets = [read_sheet(page) for page in pypdf.PdfReader(file).pages]
     width_mm, height_mm = PAPER_MM[request.param]
     assert all(abs(sheet.width_pt - width_mm / 25.4 * 72) < SLACK_PT for sheet in sheets)
@@ -101,18 +115,39 @@ def test_every_text_of_a_row_stands_on_its_sheet(printed):
             assert [text for text in printed.texts[row] if text not in sheet.letters] == []
 
 
-def test_a_table_that_goes_on_repeats_its_head_and_no_head_stands_alone(printed):
-    on_sheets = defaultdict(set)
+def test_only_a_table_longer_than_a_sheet_goes_on_and_it_repeats_its_head(printed):
+    sheets_of, heads_of = defaultdict(set), defaultdict(set)
     for number, sheet in enumerate(printed.sheets):
         for table, row in sheet.rows:
-            if row:
-                on_sheets[table].add(number)
-    assert max(len(numbers) for numbers in on_sheets.values()) > 1
-    for table, numbers in on_sheets.items():
-        for number in numbers:
-            assert (table, 0) in printed.sheets[number].rows, f"table {table} goes on without its head"
-        heads = {number for number, sheet in enumerate(printed.sheets) if (table, 0) in sheet.rows}
-        assert heads == numbers, f"a head of table {table} stands on a sheet without a row"
+            (sheets_of if row else heads_of)[table].add(number)
+    assert heads_of == sheets_of
+    machine, versions = sorted(sheets_of)[-2:]
+    going_on = {table for table, numbers in sheets_of.items() if len(numbers) > 1}
+    assert {versions} <= going_on <= {machine, versions}
+
+
+@pytest.mark.parametrize("table", (0, -1))
+def test_a_head_takes_a_row_along_wherever_on_a_sheet_it_falls(opened, pypdf, tmp_path, table):
+    """The first table is shorter than a sheet and is never cut, the last one is longer."""
+    opened.emulate_media(media="print")
+    before = opened.inner_html("body")
+    opened.evaluate(f"""
+        const above = document.createElement("div");
+        above.id = "above";
+        document.body.replaceChildren(above, [...document.querySelectorAll("table")].at({table}));
+    """)
+    fell_low = 0
+    for above_mm in range(230, 270, 8):
+        opened.evaluate(f"above.style.height = '{above_mm}mm'")
+        opened.pdf(path=tmp_path / "report.pdf", format="A4")
+        sheets = [read_sheet(page) for page in pypdf.PdfReader(tmp_path / "report.pdf").pages]
+        kinds = [{row > 0 for _, row in sheet.rows} for sheet in sheets]
+        assert all(kind in (set(), {False, True}) for kind in kinds)
+        fell_low += not kinds[0]
+        if table == 0:
+            assert sum(bool(kind) for kind in kinds) == 1
+    opened.evaluate("html => document.body.innerHTML = html", before)
+    assert fell_low
 
 
 def test_nothing_stands_beside_the_paper(printed):
