@@ -126,7 +126,8 @@ def logarithmic(axes: "Axes", span: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log", nonpositive="clip")
-    subdivisions = (1, 1.5, 2, 3, 4, 5, 6, 8) if span < 12 else (1, 2, 5) if span < 300 else (1,)
+    choices = ((3, (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)), (12, (1, 1.5, 2, 3, 4, 5, 6, 8)), (300, (1, 2, 5)))
+    subdivisions = next((chosen for limit, chosen in choices if span < limit), (1,))
     axes.xaxis.set_major_locator(LogLocator(subs=subdivisions))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
