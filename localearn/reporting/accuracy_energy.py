@@ -39,7 +39,7 @@ def accuracy_energy_figure(group: Group, looks: dict[str, Look], reading: Readin
         axes.errorbar(
             point.energy_j.mean / unit.factor, point.accuracy.mean,
             xerr=_half_width(point.energy_j, unit.factor), yerr=_half_width(point.accuracy, 1.0),
-            color=look.color, marker=look.marker, linestyle="none", markersize=8, capsize=3,
+            color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", markersize=8, capsize=3,
         )  # fmt: skip
         drawing.entry(axes, point.label, look)
     axes.step(

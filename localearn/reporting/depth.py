@@ -64,8 +64,8 @@ def _figure(
         look = looks[rule]
         heights = [mean / unit.factor for mean in depths.values()]
         axes.plot(
-            list(depths), heights, color=look.color, marker=look.marker, linestyle=look.dashes, markersize=7,
-            label=short(rule),
+            list(depths), heights, color=look.color, marker=look.marker, markeredgecolor=look.edge,
+            linestyle=look.dashes, markersize=7, label=short(rule),
         )  # fmt: skip
         said = ", ".join(
             f"{formatting.plain(height)} at {depth}" for depth, height in zip(depths, heights, strict=True)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; black is the baseline's, pale yellow comes last.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# Okabe and Ito's palette, which colour-blind readers can tell apart. Black is the baseline's; a violet stands for their
+# yellow, which white paper swallows; the two that are pale on white come last, and their marks have an edge of ink.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7744DD", "#E69F00", "#56B4E9")
+PALE = ("#E69F00", "#56B4E9")
 MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 DASHES = ("-", "--", ":")
 INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
@@ -51,6 +53,11 @@ class Look:
     marker: str
     dashes: str
 
+    @property
+    def edge(self) -> str:
+        """The colour of its marks' edges."""
+        return INK if self.color in PALE else self.color
+
 
 def looks(labels: Iterable[tuple[str, bool]]) -> dict[str, Look]:
     """Return a look per rule from (label, whether it is a baseline): baselines in ink and grey, rules in colours."""
@@ -85,7 +92,10 @@ def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
 
 def entry(axes: "Axes", label: str, look: Look) -> None:
     """Add a rule's mark to the legend, without the bars of its interval."""
-    axes.plot([], [], color=look.color, marker=look.marker, linestyle="none", markersize=7, label=short(label))
+    axes.plot(
+        [], [], color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", markersize=7,
+        label=short(label),
+    )  # fmt: skip
 
 
 def legend(figure: "Canvas", axes: "Axes") -> None:
@@ -116,7 +126,8 @@ def logarithmic(axes: "Axes", span: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log", nonpositive="clip")
-    subdivisions = (1, 1.5, 2, 3, 4, 5, 6, 8) if span < 12 else (1, 2, 5) if span < 300 else (1,)
+    choices = ((3, (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)), (12, (1, 1.5, 2, 3, 4, 5, 6, 8)), (300, (1, 2, 5)))
+    subdivisions = next((chosen for limit, chosen in choices if span < limit), (1,))
     axes.xaxis.set_major_locator(LogLocator(subs=subdivisions))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -36,8 +36,11 @@ def group_figures(group: Group, looks: Looks) -> list[Figure]:
 
 def _ratios(group: Group, looks: Looks) -> Figure | None:
     """Draw each rule's ratios to the baseline with their intervals; the line at 1 is the baseline."""
-    kept = [(key, name) for key, name in JUDGED.items() if key != "test_accuracy"]
-    rules = [rule for rule in group.rules if any((m := rule.measure(key)) and m.ratio for key, _ in kept)]
+    known = {
+        key: [rule.label for rule in group.rules if (measure := rule.measure(key)) and measure.ratio] for key in JUDGED
+    }
+    kept = [(key, name) for key, name in JUDGED.items() if known[key] and key != "test_accuracy"]
+    rules = [rule for rule in group.rules if any(rule.label in known[key] for key, _ in kept)]
     if not rules:
         return None
     figure, axes = drawing.canvas(0.8 + 0.26 * len(kept) * (len(rules) + 0.6), [rule.label for rule in rules])
@@ -52,7 +55,8 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
             low, high = (ratio.mean if bound is None else bound for bound in (ratio.low, ratio.high))
             axes.errorbar(
                 ratio.mean, height, xerr=[[ratio.mean - low], [high - ratio.mean]],
-                color=look.color, marker=look.marker, linestyle="none", capsize=3, markersize=6,
+                color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", capsize=3,
+                markersize=6,
             )  # fmt: skip
             ends += [low, high, ratio.mean]
             spoken.append(f"{rule.label}, {name} {comparison_text(measure)}")
@@ -106,7 +110,7 @@ def _curves(
         ]
         axes.plot(
             *zip(*mean, strict=True), color=look.color, linestyle=look.dashes, linewidth=2, label=short(rule),
-            marker=look.marker, markersize=5, markevery=max(1, len(mean) // 8),
+            marker=look.marker, markeredgecolor=look.edge, markersize=5, markevery=max(1, len(mean) // 8),
         )  # fmt: skip
     if kind == "epochs":
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

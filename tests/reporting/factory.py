@@ -170,3 +170,34 @@ def write_run(top: Path, made: dict[str, Any], name: str | None = None, curve: b
         lines = "".join(json.dumps(line) + "\n" for line in epochs(made))
         (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
     return folder
+
+
+HOSTILE = "<script>document.title='obeyed'</script>_a_rule_of_somebody_else"
+
+
+def write_rich_runs(top: Path) -> None:
+    """Write runs that fill a page: two nets, both protocols, flags, unlike settings, absent joules, hostile names."""
+    packages = {f"package-{number:02d}": f"{number}.4.1" for number in range(60)}  # a table longer than a sheet
+    versions = record()["versions"] | packages
+    for seed in range(3):
+        for algo in (*RULES, HOSTILE):
+            made = record(algo, seed, machine="gpu", versions=versions)
+            if algo == "forward_forward":
+                made |= {"batch_size": 64, "precision": "bf16"}
+            if algo == "direct_feedback_alignment" and seed == 1:
+                made["energy"] = energy("cpu", made["train_s"], 1.0)
+            if algo == "mono_forward":
+                made["energy"]["flags"] = ["foreign_process", "throttled"]
+                made["energy"]["parts"]["gpu"]["windows"]["train"]["flags"] = ["throttled"]
+            write_run(top, made, f"matched-{algo[:5]}-{seed}")
+            made = record(algo, seed, protocol="converged", energy=no_energy(), co2e=None, versions=versions)
+            write_run(top, made, f"converged-{algo[:5]}-{seed}")
+    for algo in ("cafo", "pepita"):
+        write_run(top, record(algo, machine="gpu", versions=versions), f"matched-{algo}")
+    for algo in ("backprop", "mono_forward"):  # with the nets above, a family of two depths
+        made = record(algo, net="mlp_16x256", machine="gpu", versions=versions)
+        made["peak_memory_bytes"] *= 4 if algo == "backprop" else 1
+        made["config"]["net"]["widths"] = [256] * 16
+        write_run(top, made, f"{algo}-16", curve=False)
+    error = "the loss is nan after 312 steps; <img src=https://example.org/x.png onerror=alert(1)>"
+    write_run(top, record(HOSTILE, 9, status="diverged", error=error, test_accuracy=None), "diverged")
