@@ -122,26 +122,27 @@ def main(arguments: list[str]) -> int:
     own = {name: value for name, _, value in given if name in OWN}
     names = [row.name for row in ROWS]
     only = own["only"].strip("[]").split(",") if "only" in own else names
-    wrong = unread or [name for name in only if name not in names]
+    trials, seeds = own.get("trials", "20"), own.get("seeds", "[0,1,2]")
+    wrong = unread + [name for name in only if name not in names]
+    wrong += [] if trials.isdecimal() and int(trials) else [trials]
     if wrong:
         print(f"error: cannot take {wrong[0]!r}; rows are {', '.join(names)}\n{__doc__}", file=sys.stderr)
         return 2
     out = Path(own.get("out", "results/energy_study"))
     more = [argument for argument in arguments if argument.partition("=")[0] not in OWN]
-    trials, seeds = int(own.get("trials", 20)), own.get("seeds", "[0,1,2]")
-    for row in ROWS:
-        for command in row.commands(out, trials, seeds, more) if row.name in only else []:
+    commands = {row.name: row.commands(out, int(trials), seeds, more) for row in ROWS if row.name in only}
+    if own.get("print") == "true":
+        print("\n".join(shlex.join(command) for three in commands.values() for command in three))
+        return 0
+    for name, three in commands.items():
+        for command in three:
             print(shlex.join(command), flush=True)
-            if own.get("print") == "true":
-                continue
             status = subprocess.run([sys.executable, *command[1:]]).returncode
             if status:
                 return status
-            lighten(out / row.name)
+            lighten(out / name)
             write_table(out)
-    if own.get("print") != "true":
-        write_table(out)
-        print(out / "table.md")
+    print(out / "table.md")
     return 0
 
 
