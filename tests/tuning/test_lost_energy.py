@@ -9,6 +9,7 @@ from optuna.trial import FixedTrial
 
 from localearn.errors import UserError
 from localearn.training import experiment
+from localearn.tuning.outcome import spent
 from localearn.tuning.plan import parse
 from localearn.tuning.trial import run_trial
 
@@ -65,3 +66,14 @@ def test_a_trial_without_its_joules_ends_alone_where_they_are_the_objective(trie
 def test_a_machine_without_joules_ends_the_study_where_they_are_the_objective(tried):
     with pytest.raises(UserError, match="use objective=accuracy"):
         tried(record(None, "absent"), "objective=accuracy_energy")
+
+
+def test_the_joules_of_a_search_are_not_known_where_those_of_a_trial_are_not():
+    def trial(joules: float | None, label: str) -> Any:
+        energy = {"label": label, "source": label, "part": "cpu"}
+        return SimpleNamespace(user_attrs={"energy_j": joules, "energy": energy})
+
+    known = [trial(1.0, "estimated"), trial(2.0, "estimated"), trial(None, "absent"), SimpleNamespace(user_attrs={})]
+    assert spent(known) == {("estimated", "estimated", "cpu"): 3.0}
+    lost = [trial(4.0, "measured"), trial(None, "measured"), trial(8.0, "measured")]
+    assert spent([*known, *lost]) == {("estimated", "estimated", "cpu"): 3.0, ("measured", "measured", "cpu"): None}
