@@ -160,7 +160,8 @@ def _conclude(plan: Plan, study: "Study") -> None:
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned") if state in states)
     print(f"{counts or 'no trial has ended'}; {_best(study)}")
     for (label, source, part), joules in spent(trials).items():
-        print(f"tuning took {joules:,.1f} J {label} ({source}, {part})")
+        took = "joules that are not known in full," if joules is None else f"{joules:,.1f} J"
+        print(f"tuning took {took} {label} ({source}, {part})")
     if best_trials(study):
         print(f"python -m localearn.run config={plan.out / 'best.yaml'}")
 

@@ -1,14 +1,16 @@
 """Kilograms of CO2 equivalent, always an estimate: joules times a country's mean grid intensity."""
 
+import difflib
 import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
 
 JOULES_PER_KWH = 3.6e6
+NEAREST = 3
 GRID_FILE = Path("data/private_infra/global_energy_mix.json")
 
 
@@ -35,13 +37,23 @@ def grid(country: str) -> Grid:
     code = country.strip().upper()
     entry = table.get(code, {})
     if entry.get("carbon_intensity") is None:
-        by_name = {str(row.get("country_name", "")).upper(): iso for iso, row in table.items()}
-        near = f"; did you mean {by_name[code]!r}?" if code in by_name else suggestion(code, table)
         raise UserError(
             f"energy.country={country!r} is no country code (ISO 3166-1 alpha-3, such as POL) "
-            f"with a known grid intensity{near}"
+            f"with a known grid intensity{_nearest(code, table)}"
         )
     return Grid(code, entry["carbon_intensity"] / 1000, entry.get("year"))
+
+
+def _nearest(code: str, table: dict[str, dict[str, Any]]) -> str:
+    """Return `; did you mean 'POL' (Poland) ...?`: the country so named, or else so begun, then the nearest codes."""
+    names = {iso: str(row.get("country_name", "")) for iso, row in table.items()}
+    if not code:
+        return ""
+    named = [iso for iso, name in names.items() if name.upper() == code]
+    begun = [iso for iso, name in names.items() if name.upper().startswith(code)]
+    near = named or [*begun, *difflib.get_close_matches(code, table, n=NEAREST, cutoff=0.3)]
+    told = [f"{iso!r} ({names[iso]})" for iso in dict.fromkeys(near)][:NEAREST]
+    return f"; did you mean {' or '.join(told)}?" if told else ""
 
 
 def _table() -> dict[str, dict[str, Any]]:

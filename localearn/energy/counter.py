@@ -34,6 +34,7 @@ class Counter(ABC):
         note: what the reader of the record must know about this source.
         period_s: how often the value moves; None where that bounds no error, as in an estimate.
         includes_idle: whether the value grows on an idle machine too, so that idle power can be taken off.
+        integrates_power: whether the value is power readings integrated, and no counter of the hardware's.
     """
 
     part: Part
@@ -42,6 +43,7 @@ class Counter(ABC):
     note: str
     period_s: float | None
     includes_idle: bool
+    integrates_power: bool = False
 
     @abstractmethod
     def open(self) -> None:

@@ -114,6 +114,7 @@ class FakeCard:
     mig: whether it is cut into slices.
     throttle_bits: as in nvmlDeviceGetCurrentClocksThrottleReasons.
     pids: processes that compute on it.
+    power_limit_w: the limit that it tells, if it tells one.
     """
 
     uuid: str
@@ -123,6 +124,7 @@ class FakeCard:
     mig: bool = False
     throttle_bits: int = 0
     pids: Collection[int] = ()
+    power_limit_w: float | None = None
     temperature_c: int = 40
     sm_clock_mhz: int = 1400
 
@@ -135,6 +137,7 @@ class FakeNvml:
     cards: in NVML's order.
     driver: whether there is one.
     failing: names of calls and at which of their calls, counted from 1, they fail with a lost card.
+    lost: set to make every call fail so, and unset to have the card back.
     """
 
     NVML_TEMPERATURE_GPU = 0
@@ -155,6 +158,7 @@ class FakeNvml:
         self.NVMLError_NotSupported: Any = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED).__class__
         self.calls: Counts[str] = Counts()
         self.failing = failing or {}
+        self.lost = False
         self._lost = pynvml.NVML_ERROR_GPU_IS_LOST
         self._no_library = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
         self._clock = clock
@@ -163,7 +167,7 @@ class FakeNvml:
 
     def _call(self, name: str) -> None:
         self.calls[name] += 1
-        if self.calls[name] in self.failing.get(name, ()):
+        if self.lost or self.calls[name] in self.failing.get(name, ()):
             raise self.NVMLError(self._lost)
 
     def nvmlInit(self) -> None:
@@ -175,27 +179,34 @@ class FakeNvml:
         self._call("nvmlShutdown")
 
     def nvmlSystemGetDriverVersion(self) -> str:
+        self._call("nvmlSystemGetDriverVersion")
         return "580.00"
 
     def nvmlDeviceGetCount(self) -> int:
+        self._call("nvmlDeviceGetCount")
         return len(self._cards)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeCard:
+        self._call("nvmlDeviceGetHandleByIndex")
         return self._cards[index]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeCard:
+        self._call("nvmlDeviceGetHandleByUUID")
         for card in self._cards:
             if card.uuid == uuid:
                 return card
         raise self.NVMLError_NotFound
 
     def nvmlDeviceGetName(self, card: FakeCard) -> str:
+        self._call("nvmlDeviceGetName")
         return "Fake card"
 
     def nvmlDeviceGetUUID(self, card: FakeCard) -> str:
+        self._call("nvmlDeviceGetUUID")
         return card.uuid
 
     def nvmlDeviceGetMigMode(self, card: FakeCard) -> list[int]:
+        self._call("nvmlDeviceGetMigMode")
         return [int(card.mig), int(card.mig)]
 
     def nvmlDeviceGetTotalEnergyConsumption(self, card: FakeCard) -> int:
@@ -210,18 +221,25 @@ class FakeNvml:
         return round(card.source.power_w(self._clock.now_s) * 1000)
 
     def nvmlDeviceGetTemperature(self, card: FakeCard, sensor: int) -> int:
+        self._call("nvmlDeviceGetTemperature")
         return card.temperature_c
 
     def nvmlDeviceGetClockInfo(self, card: FakeCard, which: int) -> int:
+        self._call("nvmlDeviceGetClockInfo")
         return card.sm_clock_mhz
 
     def nvmlDeviceGetEnforcedPowerLimit(self, card: FakeCard) -> int:
-        raise self.NVMLError_NotSupported
+        self._call("nvmlDeviceGetEnforcedPowerLimit")
+        if card.power_limit_w is None:
+            raise self.NVMLError_NotSupported
+        return round(card.power_limit_w * 1000)
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, card: FakeCard) -> int:
+        self._call("nvmlDeviceGetCurrentClocksThrottleReasons")
         return card.throttle_bits
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: FakeCard) -> list[Any]:
+        self._call("nvmlDeviceGetComputeRunningProcesses")
         return [SimpleNamespace(pid=pid) for pid in card.pids]
 
 

@@ -45,7 +45,8 @@ class Meter:
     country: ISO 3166-1 alpha-3 code of the grid for kg CO2e; None for no carbon. An unknown code raises
         `UserError` here, before anything was trained.
     sources: "auto" for the best there is, "none" to keep only durations, or counters of one's own.
-    idle_s: how long idle power is measured, before and after, where a source measures it; else no time is spent.
+    idle_s: how long idle power is measured, before and after, where a source measures it; else no time is spent. With 0
+        idle power stays unknown.
     clock: stamps all readings.
     """
 
@@ -230,7 +231,7 @@ class Meter:
 
     def _measure_idle(self, when: Literal["before", "after"]) -> None:
         counters = [p.counter for p in self._parts.values() if p.counter is not None and p.counter.includes_idle]
-        if not counters:
+        if not counters or not self._idle_s:
             return
         for name, power_w in idle_power_w(counters, self._idle_s, self._clock).items():
             self._parts[name].idle_w[when] = power_w

@@ -75,6 +75,7 @@ class NvmlCounter(Counter):
         except nvml.NVMLError_NotSupported:
             nvml.nvmlDeviceGetPowerUsage(self._handle)
             self._sampler = PowerSampler(self._sampled_w, self._clock)
+            self.integrates_power = True
             self.note = "NVML's power, sampled and integrated by trapezoid (no energy counter); the whole card's"
 
     def read(self) -> Mark:

@@ -1,5 +1,6 @@
 """One part of the machine as the meter sees it: its counter, or why there is none, and the joules of its windows."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, final
 
@@ -7,13 +8,16 @@ from localearn.energy.clock import Clock
 from localearn.energy.counter import AbsentError, Counter, Label, LostError, Mark, Part
 from localearn.energy.tally import Tally
 
+LOSSES = {"source_lost": "the source did not answer", "counter_reset": "the counter began anew"}
+
+_log = logging.getLogger(__name__)
+
 
 class Reading(NamedTuple):
-    """A mark with its time; without a mark `flag` says what went wrong."""
+    """A mark with its time, or what went wrong instead."""
 
     now_s: float
-    mark: Mark | None
-    flag: str = ""
+    mark: Mark | LostError
 
 
 @final
@@ -34,6 +38,7 @@ class MeteredPart:
         self._reasons = [] if candidates else [why_none]
         self._clock = clock
         self._tallies: dict[str, Tally] = {}
+        self._told: set[str] = set()
         self._earlier: list[tuple[dict[str, Any], dict[str, float]]] = []
 
     def open(self) -> None:
@@ -83,13 +88,13 @@ class MeteredPart:
         return "; ".join(own + self._reasons)
 
     def read(self) -> Reading | None:
-        """Return a reading, one without a mark where the source failed, None where there is no source."""
+        """Return a reading, one with the error where the source failed, None where there is no source."""
         if self.counter is None:
             return None
         try:
             mark = self.counter.read()
         except LostError as lost:
-            return Reading(self._clock.now(), None, str(lost))
+            return Reading(self._clock.now(), lost)
         return Reading(self._clock.now(), mark)
 
     def add(self, window: str, begin: Reading | None, end: Reading | None) -> None:
@@ -99,16 +104,28 @@ class MeteredPart:
         tally = self._tallies.setdefault(window, Tally())
         duration_s = end.now_s - begin.now_s
         tally.flags |= self.counter.look()
-        if begin.mark is None or end.mark is None:
-            tally.discard(begin.flag or end.flag, duration_s)
-            return
         try:
-            energy_j = self.counter.joules(begin.mark, end.mark)
+            energy_j = self.counter.joules(_held(begin), _held(end))
         except LostError as lost:
             tally.discard(str(lost), duration_s)
+            self._tell(window, lost)
             return
         power_w = max(energy_j / duration_s if duration_s > 0 else 0.0, self.counter.power_w() or 0.0)
         tally.add(energy_j, duration_s, max(power_w, self.idle_w["before"] or 0.0), self.counter.period_s)
+
+    def _tell(self, window: str, lost: LostError) -> None:
+        """Say what was lost, the first time that it is: a driver that went away is away at every epoch."""
+        flag = str(lost)
+        if flag in self._told:
+            return
+        self._told.add(flag)
+        what = LOSSES.get(flag, flag)
+        cause = "" if lost.__cause__ is None else f" ({lost.__cause__})"
+        _log.warning(
+            "%s energy: %s%s in a %s window; the joules of such a window are null, with the flag %s, and never a part "
+            "of the sum; the run goes on",
+            *(self.name, what, cause, window, flag),
+        )
 
     def add_earlier(self, part: dict[str, Any], durations_s: dict[str, float]) -> None:
         """Take the state of an earlier session, and how long each of its windows was, measured or not."""
@@ -157,3 +174,10 @@ class MeteredPart:
         names = [] if self.counter is None else durations_s
         windows = {name: self.total(name).state(self._mean_idle_w) for name in names}
         return {"label": self.label, "source": self.source, "windows": windows}
+
+
+def _held(reading: Reading) -> Mark:
+    """Return a reading's mark; raise `LostError` where it has none."""
+    if isinstance(reading.mark, LostError):
+        raise reading.mark
+    return reading.mark

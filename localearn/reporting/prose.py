@@ -14,7 +14,11 @@ FLAGS = {
     "too_short": "the window was shorter than 50 update periods of its counter; its uncertainty stands beside it",
     "throttled": "the card lowered its clocks while the window ran (heat or power limit)",
     "foreign_process": "another process used the card while the window ran, and its joules are counted in",
-    "counter_reset": "the counter was reset, or the driver went away, while a window ran; that window was discarded",
+    "counter_reset": "the counter began anew while a window ran; that window's joules are not known",
+    "source_lost": "the source, such as the card's driver, did not answer at an end of a window; that window's joules "
+    "are not known",
+    "label_changed": "the run was resumed where its energy had another label; unlike joules are not added, so the "
+    "window's are not known",
 }
 
 # What is another at each run, or shows only.

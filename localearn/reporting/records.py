@@ -1,7 +1,7 @@
 """A run's record as reports use it: run.json and metrics.jsonl with their kinds checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
@@ -114,12 +114,16 @@ class Run:
 def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str) -> Run:
     """Return the run that a decoded run.json describes.
 
+    Where the training's joules are not known, neither are its epochs': the sum up to the last that is known would pass
+    for the end of the curve, and after a resume it may be of another label.
+
     Raises BadRecordError for a schema other than ours, or a field of the wrong kind.
     """
     if record.get("schema") != SCHEMA:
         raise BadRecordError(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
     memory, device = fields.mapping(record, "memory"), fields.mapping(record, "device")
     co2e = _co2e(fields.mapping(record, "co2e"))
+    energy = _energy(fields.mapping(record, "energy"))
     seams = record.get("seams") or ()
     if not isinstance(seams, list | tuple):
         raise BadRecordError("seams is no list")
@@ -140,7 +144,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         peak_memory_bytes=fields.number(record, "peak_memory_bytes"),
         allocator_bytes=fields.number(memory, "allocator_bytes"),
         process_bytes=fields.number(memory, "process_bytes"),
-        energy=_energy(fields.mapping(record, "energy")),
+        energy=energy,
         co2e_kg=fields.number(record, "co2e_kg") if co2e.label != "absent" else None,
         co2e=co2e,
         device_type=fields.optional_text(device, "type") or "unknown",
@@ -154,7 +158,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         resumed=len(seams),
         versions=fields.mapping(record, "versions"),
         config=fields.mapping(record, "config"),
-        epochs=epochs,
+        epochs=epochs if energy.train_j is not None else tuple(replace(epoch, train_j=None) for epoch in epochs),
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from localearn.data import Data
 from localearn.energy import Meter
+from localearn.energy.carbon import grid
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
@@ -110,6 +111,8 @@ def train(
 def check(trainer: Trainer, data: Data, settings: Settings) -> None:
     """Raise UserError where these cannot be trained together; nothing is changed, and nothing is trained."""
     type(trainer).supports(trainer.net, data)
+    if settings.country is not None:
+        grid(settings.country)
     _check_parameters(trainer)
     _check_rows(trainer, data, settings)
     if settings.diagnose == "alignment":

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-Joules = dict[tuple[str, str | None, str | None], float]
+Joules = dict[tuple[str, str | None, str | None], float | None]
 
 
 def best_trials(study: "Study") -> list["FrozenTrial"]:
@@ -69,13 +68,19 @@ def as_yaml(plan: Plan, trial: "FrozenTrial") -> str:
 
 
 def spent(trials: Sequence["FrozenTrial"]) -> Joules:
-    """Return the joules of all trials by label, source and part: unlike figures are never added."""
-    sums: defaultdict[tuple[str, str | None, str | None], float] = defaultdict(float)
+    """Return the joules of all trials by label, source and part: unlike figures are never added.
+
+    None where those of a trial are not known, for the sum of the others would pass for the whole.
+    """
+    sums: Joules = {}
     for trial in trials:
         joules, energy = trial.user_attrs.get("energy_j"), trial.user_attrs.get("energy")
-        if joules is not None and energy:
-            sums[energy["label"], energy["source"], energy["part"]] += joules
-    return dict(sums)
+        if not energy or energy["label"] == "absent":
+            continue
+        key = energy["label"], energy["source"], energy["part"]
+        so_far = sums.get(key, 0.0)
+        sums[key] = None if joules is None or so_far is None else so_far + joules
+    return sums
 
 
 def importances(study: "Study") -> dict[str, float]:
@@ -142,6 +147,6 @@ def _plain(trial: "FrozenTrial") -> dict[str, Any]:
     }
 
 
-def _named(key: tuple[str, str | None, str | None], joules: float) -> dict[str, Any]:
+def _named(key: tuple[str, str | None, str | None], joules: float | None) -> dict[str, Any]:
     label, source, part = key
     return {"energy_j": joules, "label": label, "source": source, "part": part}

@@ -70,9 +70,12 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
         raise TrialPruned(record["error"])
     if not plan.names_energy:
         return [record["val_accuracy"]]
-    joules = record["energy"].get("train_j")
-    if joules is None:
+    energy = record["energy"]
+    joules = energy.get("train_j")
+    if joules is None and energy.get("label", "absent") == "absent":
         raise UserError("objective=accuracy_energy needs joules, and none were had here; use objective=accuracy")
+    if joules is None:  # of this trial alone: a driver that went away must not end the study
+        raise TrialPruned(f"the training's joules are not known: {', '.join(energy['flags'])}")
     return [record["val_accuracy"], joules]
 
 
@@ -92,7 +95,7 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
     energy = record["energy"]
     part = energy.get("part")
     windows = energy["parts"][part]["windows"] if part else {}
-    joules = [window["energy_j"] for window in windows.values() if window["energy_j"] is not None]
+    joules = [window["energy_j"] for window in windows.values()]
     return {
         **{name: record[name] for name in ("algo", "dataset", "net")},
         "status": record["status"],
@@ -100,6 +103,6 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
         "val_accuracy": record["val_accuracy"],
         "passes": record["passes"],
         "train_s": record["train_s"],
-        "energy_j": sum(joules) if joules else None,
+        "energy_j": sum(joules) if joules and None not in joules else None,
         "energy": {"label": energy.get("label", "absent"), "source": energy.get("source"), "part": part},
     }

@@ -111,6 +111,19 @@ def test_a_lost_source_marks_the_window_and_keeps_its_seconds():
     assert energy["durations_s"] == {"train": 4.0}
 
 
+def test_without_time_for_it_idle_power_is_not_known():
+    """Not the jump of the counter between two readings a microsecond apart."""
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY), idle_s=0.0)
+    with meter.window("train"):
+        clock.advance(10.0)
+    meter.close()
+    energy = meter.report()["energy"]
+    assert energy["parts"]["gpu"]["idle_w"] is None
+    assert energy["train_net_j"] is None
+    assert energy["train_j"] > 0
+
+
 def test_throttling_and_other_processes_are_flagged_in_the_window_they_met():
     clock = FakeClock()
     card = FakeCard("GPU-a", IDLE_THEN_BUSY)

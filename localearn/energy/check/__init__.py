@@ -1,0 +1,1 @@
+"""Checks on the meter itself, on the machine at hand: `python -m localearn.energy.check`."""

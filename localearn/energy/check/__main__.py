@@ -1,0 +1,180 @@
+"""The door: `python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]`."""
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from localearn.energy.check.bench import Bench
+from localearn.energy.check.checks import not_run, run_checks
+from localearn.energy.check.load import MatrixLoad
+from localearn.energy.check.neighbour import loaded_by_another
+from localearn.energy.check.outcome import Outcome
+from localearn.energy.check.page import PLOT, page, plot
+from localearn.energy.clock import Clock
+from localearn.energy.codecarbon import CpuEstimate, ProcessModel
+from localearn.energy.counter import AbsentError, Counter
+from localearn.energy.nvml import NvmlCounter, torch_uuid
+from localearn.energy.rapl import RaplCounter
+from localearn.errors import UserError, suggestion
+
+HELP = """\
+python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]
+
+Checks the meter on this machine: its joules against integrated power, equal windows against each other, watts by known
+loads, and its flags. Takes about ten times `seconds` on a card and on the CPU together; leave the machine alone.
+Writes OUT/meter.json, meter.md and, where power was read, power.png. Exit status: 1 if a check failed.
+
+  out=DIR        where to write; only files of earlier checks are replaced
+  device=cuda:1  the card; auto takes torch's current one where there is one, cpu leaves the card out
+  seconds=10     of each window; a card's must be longer than 50 of its update periods (about 5 s)
+"""
+OPTIONS = {"out": "results/meter", "device": "auto", "seconds": "10"}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the door; return the exit status: 0, 1 if a check failed, 2 where the user can mend what went wrong."""
+    if {"--help", "-h"} & set(arguments):
+        print(HELP, end="")
+        return 0
+    try:
+        options = parse(arguments)
+        device, why_none = card(options["device"])
+        seconds = positive(options["seconds"])
+        out = Path(options["out"]).expanduser()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"out={out} cannot be made: {error.strerror}") from error
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    summary = {
+        "command": " ".join(["python -m localearn.energy.check", *arguments]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "machine": machine(),
+    }
+    outcomes, benches = [], []
+    for part, run in (("gpu", partial(_card, device, why_none)), ("cpu", _cpu)):
+        print(f"{part}: measuring", flush=True)
+        found, bench = run(seconds)
+        outcomes += found
+        benches += [bench] if bench else []
+        for outcome in found:
+            print(f"  {outcome.check}: {outcome.verdict}{outcome.reason and f' ({outcome.reason})'}")
+    write(out, summary, outcomes, benches)
+    print(out / "meter.md")
+    return int(any(outcome.verdict == "failed" for outcome in outcomes))
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the options; raise UserError for an unknown one."""
+    options = dict(OPTIONS)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not (equals and value) or name not in OPTIONS:
+            near = suggestion(name.lstrip("-"), OPTIONS)
+            raise UserError(f"cannot read {argument!r}{near}; --help lists the options")
+        options[name] = value
+    return options
+
+
+def positive(text: str) -> float:
+    """Return a positive number of seconds. Raises UserError for anything else."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UserError(f"seconds={text} is no positive number")
+    return seconds
+
+
+def card(name: str) -> tuple[torch.device | None, str]:
+    """Return the card to check, or None and why there is none. Raises UserError for a card that is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu":
+        return None, "device=cpu leaves the card out"
+    if name == "auto":
+        return (torch.device("cuda", torch.cuda.current_device()), "") if count else (None, "no GPU")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index.isdecimal() or (not index and ":" not in name)):
+        raise UserError(f"device is auto, cuda (or cuda:1) or cpu, not {name!r}")
+    if int(index or 0) >= count:
+        raise UserError(f"device={name} is not there: torch sees {count} CUDA devices; leave device= out")
+    return torch.device("cuda", int(index or 0)), ""
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: machine, load, versions."""
+    found = {}
+    for package in ("localearn", "torch", "nvidia-ml-py", "codecarbon"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "system": platform.platform(),
+        "logical CPUs": os.cpu_count(),
+        "threads of the CPU's load": torch.get_num_threads(),
+        "processes that ran or waited in the minute before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "versions": found,
+    }
+
+
+def write(out: Path, summary: dict[str, Any], outcomes: Sequence[Outcome], benches: Sequence[Bench]) -> None:
+    """Write meter.json, meter.md and, where power was read, the plot."""
+    sources = {}
+    for bench in benches:
+        counter = bench.counter
+        if bench.conditions:
+            summary["machine"] |= {name: bench.conditions[name] for name in ("card", "driver")}
+        sources[counter.part] = {"source": counter.source, "label": counter.label, "note": counter.note}
+        sources[counter.part] |= {"period_s": counter.period_s, "conditions": bench.conditions}
+    record = {"schema": 1, **summary, "sources": sources, "checks": [outcome.plain() for outcome in outcomes]}
+    (out / "meter.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (out / "meter.md").write_text(page(summary, outcomes, benches), encoding="utf-8")
+    (out / PLOT).unlink(missing_ok=True)
+    for bench in benches:
+        if bench.trace:
+            (out / PLOT).write_bytes(plot(bench))
+
+
+def _card(device: torch.device | None, why_none: str, seconds: float) -> tuple[list[Outcome], Bench | None]:
+    if device is None:
+        return not_run("gpu", why_none), None
+    clock = Clock()
+    try:
+        counter = NvmlCounter(torch_uuid(device), clock=clock)
+    except AbsentError as reason:
+        return not_run("gpu", str(reason)), None
+    bench = Bench(device, counter, MatrixLoad(device), clock)
+    return run_checks(bench, partial(loaded_by_another, str(device)), seconds), bench
+
+
+def _cpu(seconds: float) -> tuple[list[Outcome], Bench | None]:
+    clock = Clock()
+    counter: Counter = RaplCounter("cpu", clock=clock)
+    try:
+        counter.open()
+        counter.close()
+    except AbsentError:
+        counter = CpuEstimate(ProcessModel())
+    device = torch.device("cpu")
+    bench = Bench(device, counter, MatrixLoad(device), clock)
+    return run_checks(bench, None, seconds), bench
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""The door: what it writes, what it says, how it ends."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+
+from localearn.energy.check import __main__ as door
+from localearn.energy.check import neighbour
+from localearn.energy.check.bench import Bench, Span
+from localearn.energy.check.checks import EXPECTATIONS
+from localearn.energy.check.load import BURST_S, MatrixLoad
+from localearn.energy.check.outcome import Outcome, Verdict, difference
+from localearn.energy.clock import Clock
+from localearn.energy.fake import FakeClock, FakeCounter
+
+
+@pytest.fixture
+def steady_cpu(monkeypatch):
+    """Have the door find a CPU whose every check has this verdict, in no time, and no card."""
+
+    def arm(verdict: Verdict) -> None:
+        clock = FakeClock()
+        bench = Bench(torch.device("cpu"), FakeCounter(clock), MatrixLoad(torch.device("cpu")), clock.clock)
+        bench.spans.append(Span("full load", 0.0, 2.0, 20.0, 2.0, 21.0, frozenset()))
+        bench.trace += [(0.0, 10.0), (2.0, 11.0)]
+        found = [Outcome("equal windows", "cpu", "a | b", verdict, {"first_j": 20.0, "difference": 0.01}, 0.03, "why")]
+        monkeypatch.setattr(door, "_cpu", lambda seconds: (found, bench))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return arm
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("passed", 0), ("failed", 1), ("not run", 0)])
+def test_the_status_tells_whether_a_check_failed(steady_cpu, tmp_path, verdict: Verdict, status: int):
+    steady_cpu(verdict)
+    assert door.main([f"out={tmp_path / 'deep' / 'meter'}"]) == status
+
+
+def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
+    steady_cpu("failed")
+    door.main([f"out={tmp_path}", "seconds=3"])
+    record = json.loads((tmp_path / "meter.json").read_text(), parse_constant=pytest.fail)
+    assert (record["schema"], record["seconds"]) == (1, 3.0)
+    assert record["machine"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert [check["check"] for check in record["checks"]] == [*EXPECTATIONS, "equal windows"]
+    assert {(check["verdict"], check["reason"]) for check in record["checks"][:-1]} == {("not run", "no GPU")}
+    assert record["checks"][-1]["figures"] == {"first_j": 20.0, "difference": 0.01}
+    page = (tmp_path / "meter.md").read_text()
+    assert "0 passed, 1 failed, 6 not run" in page
+    assert "| cpu | equal windows | a \\| b | first 20 J; difference 1.0% | **failed**: why |" in page
+    assert page.count("not run: no GPU") == len(EXPECTATIONS)
+    assert "](power.png)" in page
+    assert (tmp_path / "power.png").read_bytes().startswith(b"\x89PNG")
+    assert "equal windows: failed (why)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("second=3", "did you mean 'seconds'"),
+        ("seconds=0", "no positive number"),
+        ("seconds=nan", "no positive number"),
+        ("seconds=", "--help"),
+        ("device=cuda", "torch sees 0 CUDA devices"),
+        ("device=cuda:", "device is auto"),
+        ("device=tpu", "device is auto"),
+        ("out=/dev/null/x", "cannot be made"),
+    ],
+)
+def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, said: str):
+    steady_cpu("passed")
+    assert door.main([argument]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_this_machine_s_cpu_has_its_energy_checked(tmp_path):
+    """Verdicts depend on what else the machine does; that the checks run and give figures does not."""
+    outcomes, bench = door._cpu(0.2)
+    assert bench is not None
+    run = {outcome.check: outcome for outcome in outcomes if outcome.verdict != "not run"}
+    assert {"equal windows", "watts by load", "doubled load"} <= set(run)
+    first_j = run["equal windows"].figures["first_j"]
+    assert isinstance(first_j, float) and first_j > 0
+    assert len(bench.spans) >= 3
+
+
+def test_a_burst_is_about_as_long_as_it_says():
+    load, clock = MatrixLoad(torch.device("cpu")), Clock()
+    begin_s = clock.now()
+    for _ in range(5):
+        load.burst()
+    load.finish()
+    assert 0.05 * BURST_S < (clock.now() - begin_s) / 5 < 50 * BURST_S
+
+
+def test_the_second_process_loads_until_its_input_ends(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    neighbour.main("cpu")
+    assert capsys.readouterr().out == f"{neighbour.READY}\n"
+
+
+def test_a_second_process_is_there_for_the_while(monkeypatch, tmp_path):
+    script, log = tmp_path / "python", tmp_path / "log"
+    script.write_text(f'#!/bin/sh\necho "began $*" > {log}\necho {neighbour.READY}\ncat\necho ended >> {log}\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    began = f"began -m {neighbour.__name__} cuda:1\n"
+    with neighbour.loaded_by_another("cuda:1"):
+        assert log.read_text() == began
+    assert log.read_text() == began + "ended\n"
+
+
+def test_a_second_process_that_does_not_start_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(ChildProcessError, match="did not come to load cuda:9"), neighbour.loaded_by_another("cuda:9"):
+        pytest.fail("nothing loads the card")
+
+
+def test_a_difference_is_a_share_of_the_mean():
+    assert difference(95.0, 105.0) == pytest.approx(0.1)
+    assert difference(0.0, 0.0) == float("inf")
