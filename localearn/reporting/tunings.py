@@ -20,7 +20,7 @@ class Tuning:
     """A search: how many trials ended and how, what they cost in all, and the best one's options.
 
     val_accuracy: the best trial's, 0 to 1. train_s: seconds of training, all trials together. joules: of all their
-    windows, by reading, for unlike figures are never added.
+    windows, by reading, for unlike figures are never added; None where those of a trial are not known.
     """
 
     folder: str
@@ -31,7 +31,7 @@ class Tuning:
     val_accuracy: float
     options: Mapping[str, Any]
     train_s: float
-    joules: Mapping[Reading, float]
+    joules: Mapping[Reading, float | None]
     sampler: str
     pruner: str
 
@@ -97,11 +97,9 @@ def _objects(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return value
 
 
-def _joules(spent: Mapping[str, Any]) -> tuple[Reading, float]:
-    joules = fields.number(spent, "energy_j")
-    if joules is None:
-        raise BadRecordError("an energy without a number")
-    return Reading(label_of(spent), fields.optional_text(spent, "source"), fields.optional_text(spent, "part")), joules
+def _joules(spent: Mapping[str, Any]) -> tuple[Reading, float | None]:
+    reading = Reading(label_of(spent), fields.optional_text(spent, "source"), fields.optional_text(spent, "part"))
+    return reading, fields.number(spent, "energy_j")
 
 
 def tuning_table(tunings: Iterable[Tuning]) -> Table:
@@ -128,9 +126,15 @@ def _trials(tuning: Tuning) -> Cell:
 def _cost(tuning: Tuning) -> Cell:
     lines = [Line(f"{formatting.plain(tuning.train_s, 3)} s of training")]
     for reading, joules in tuning.joules.items():
-        unit = formatting.choose_unit(formatting.JOULE, [joules])
-        lines += [Line(f"{formatting.plain(joules / unit.factor)} {unit.symbol}"), Line(str(reading), "label")]
+        lines += [_energy(joules), Line(str(reading), "label")]
     return tuple(lines) if tuning.joules else (*lines, Line("energy absent", "refusal"))
+
+
+def _energy(joules: float | None) -> Line:
+    if joules is None:
+        return Line("energy not known in full", "refusal")
+    unit = formatting.choose_unit(formatting.JOULE, [joules])
+    return Line(f"{formatting.plain(joules / unit.factor)} {unit.symbol}")
 
 
 def _accuracy(tuning: Tuning) -> Cell:

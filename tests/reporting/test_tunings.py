@@ -58,7 +58,7 @@ def test_what_a_search_found_and_cost_is_read(tmp_path):
         ({"best": []}, "no trial of it completed"),
         ({"best": [7]}, "no trial of it completed"),
         ({"trials": "many"}, "trials is no list of objects"),
-        ({"tuning": {"energy": [ESTIMATED | {"energy_j": None}]}}, "an energy without a number"),
+        ({"tuning": {"energy": [ESTIMATED | {"energy_j": "much"}]}}, "energy_j is 'much'"),
         ({"tuning": {"energy": [ESTIMATED | {"label": "guessed"}]}}, "label is 'guessed'"),
         ({"sampler": None}, "sampler is missing"),
     ],
@@ -87,6 +87,13 @@ def test_a_report_has_a_line_for_each_search_and_notes_unequal_ones(tmp_path, fa
     assert [tuning["energy"] for tuning in report["tunings"]] == [[ESTIMATED], [ESTIMATED]]
     (note,) = [note for note in report["notes"] if "unequal" in note]
     assert "backprop 3 trials (tpe, median); mono_forward 2 trials" in note
+
+
+def test_joules_that_are_not_known_in_full_are_no_number(tmp_path, factory):
+    factory.write_run(tmp_path / "runs", factory.record())
+    write_search(tmp_path, search(tuning={"energy": [ESTIMATED | {"energy_j": None}]}), "tuned")
+    write_report(read_runs(tmp_path / "runs"), tmp_path / "out", tunings=read_tunings([tmp_path / "tuned"]))
+    assert "energy not known in full" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_searchs_trials_are_no_runs_of_a_comparison(tmp_path, factory):
