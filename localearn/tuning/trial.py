@@ -1,11 +1,13 @@
 """One trial of a search: a run on the validation split, its test split never looked at."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
-from localearn.jobs import Job, prepare
+from localearn.jobs import DONE, Job, prepare
+from localearn.training.experiment import resumed
 from localearn.training.folder import RunFolder
 from localearn.training.loop import Stopped
 from localearn.tuning.plan import Plan
@@ -59,6 +61,7 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
             raise Stopped(f"pruned after {step} epochs")
 
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
+    set_broken_aside(folder)
     prepared = prepare(Job(folder, overrides), plan.config_dir)
     step = len(_lines(folder)) if prepared and prepared[0].resume else 0
     record = _finished(folder) if prepared is None else vars(execute(*prepared, watch=watch, test=False))
@@ -77,6 +80,24 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     if joules is None:  # of this trial alone: a driver that went away must not end the study
         raise TrialPruned(f"the training's joules are not known: {', '.join(energy['flags'])}")
     return [record["val_accuracy"], joules]
+
+
+def set_broken_aside(folder: Path) -> None:
+    """Rename what was left of a trial where it cannot be gone on with, as after a full disk: the trial begins anew."""
+    from torch import device
+
+    run = RunFolder(folder)
+    begun = run.config.exists() or run.checkpoint.exists()
+    if not begun or run.status() in DONE:
+        return
+    try:
+        resumed(str(folder), [])
+        run.load_checkpoint(device("cpu"))
+    except UserError as error:
+        number = sum(1 for _ in folder.parent.glob(f"{folder.name}.broken-*"))
+        spare = folder.with_name(f"{folder.name}.broken-{number}")
+        folder.rename(spare)
+        print(f"trial {folder.name} begins anew, what was left of it is {spare}: {error}", file=sys.stderr)
 
 
 def _finished(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from localearn import cli, run, tune
 from localearn.errors import UserError
+from localearn.training.folder import RunFolder
 from localearn.training.loop import Loop
 from localearn.tuning import search
 
@@ -155,6 +156,44 @@ def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, ho
     assert sorted(states(study_of(out))) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert [len(record["seams"]) for record in records(out)] == [1, 0], "it went on from its checkpoint"
     assert [record["epochs"] for record in records(out)] == [400, 400]
+
+
+@pytest.mark.parametrize(
+    ("file", "left", "said"),
+    [
+        ("checkpoint.pt", b"PK\x03\x04 half", "checkpoint.pt cannot be read as a checkpoint"),
+        ("config.yaml", b"seed: 0\nopt", "config.yaml is no configuration of localearn.run"),
+        ("config.yaml", None, "there is no config.yaml"),
+        ("run.json", b'{"schema": 1, "stat', None),
+        ("metrics.jsonl", b'{"stage": 0, "ep', None),
+    ],
+)
+def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(
+    tiny, tmp_path, monkeypatch, capsys, file, left, said
+):
+    append = RunFolder.append_metrics
+
+    def interrupted(self, line):
+        append(self, line)
+        if line["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "out"
+    arguments = [*tiny, "epochs=4", "pruner=none", "trials=1", f"out={out}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_metrics", interrupted)
+        assert tune.main(arguments) == 130
+    damaged = out / "trials" / "0000" / file
+    damaged.unlink()
+    if left is not None:
+        damaged.write_bytes(left)
+    assert tune.main(arguments) == 0
+    (record,) = [json.loads((out / "trials" / "0000" / "run.json").read_text())]
+    assert (record["status"], len(record["seams"])) == ("completed", int(said is None))
+    assert states(study_of(out)).count("COMPLETE") == 1
+    told = capsys.readouterr().err
+    assert (said in told and "0000 begins anew" in told) if said else "begins anew" not in told
+    assert (out / "trials" / "0000.broken-0").exists() == bool(said)
 
 
 def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path, monkeypatch):
