@@ -106,7 +106,7 @@ def tuning_table(tunings: Iterable[Tuning]) -> Table:
     """Return a row per search: its trials, its cost, what it reached and the options that it found."""
     rows = sorted(tunings, key=lambda tuning: (tuning.dataset, tuning.net, tuning.algo != "backprop", tuning.algo))
     return Table(
-        "Tuning: what each search cost and found",
+        "What each search cost and found",
         ("Rule", "Trials", "Cost", "Validation accuracy", "Options found"),
         tuple((_head(t), _trials(t), _cost(t), _accuracy(t), _options(t)) for t in rows),
     )
@@ -143,7 +143,7 @@ def _accuracy(tuning: Tuning) -> Cell:
 
 def _options(tuning: Tuning) -> Cell:
     return tuple(
-        Line(f"{name}={formatting.plain(value, 3) if isinstance(value, float) else value}")
+        Line(f"{name} = {formatting.plain(value, 3) if isinstance(value, float) else value}")
         for name, value in tuning.options.items()
     )
 

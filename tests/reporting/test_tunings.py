@@ -82,7 +82,7 @@ def test_a_report_has_a_line_for_each_search_and_notes_unequal_ones(tmp_path, fa
         (tmp_path / "out" / "report.md").read_text(),
         json.loads((tmp_path / "out" / "report.json").read_text()),
     )
-    assert "## Tuning" in page and "2 completed, 1 pruned" in page and "optim.lr=0.00123" in page
+    assert "## Tuning" in page and "2 completed, 1 pruned" in page and "optim.lr = 0.00123" in page
     assert "5.2 kJ" in page or "5.200 kJ" in page
     assert [tuning["energy"] for tuning in report["tunings"]] == [[ESTIMATED], [ESTIMATED]]
     (note,) = [note for note in report["notes"] if "unequal" in note]
