@@ -1,0 +1,208 @@
+"""The way out: `python -m localearn.export DIR format=onnx` writes a trained net as other programs read it."""
+
+import json
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localearn.cli import run_door
+from localearn.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from localearn.nets import Net
+
+HELP = """\
+python -m localearn.export DIR [format=torch_export] [out=FILE]
+
+Writes the trained net of a run's folder as other programs read it, and checks on rows that it never saw, one and many
+at a time, that the file gives the net's own outputs; a file that does not is not left behind.
+
+  format=torch_export   a torch.export program, for torch.export.load and whatever compiles one
+  format=onnx           an ONNX graph, for ONNX Runtime and others; pip install "localearn[onnx]"
+  out=FILE              where to write; DIR/net.pt2 or DIR/net.onnx where none is given
+
+The input is x, (rows, ...), as the run's dataset gives it (dataset.normalize= in DIR/config.yaml), for a graph with
+edge_index, (2, edges); the output is logits, (rows, classes). Any number of rows and edges is taken.
+"""
+SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
+OPTIONS = ("format", "out", "debug")
+ROWS = (1, 7)  # of the check: one, and a number that the export did not see
+TOLERANCE = 1e-4  # of the logits, relative to the largest: other programs add in another order
+
+Program = Callable[..., "Tensor"]
+
+
+def main(arguments: list[str]) -> int:
+    """Export a net and check it; return the exit status: 0, or 1 where the outputs do not agree."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    folder, options = _parse(arguments)
+    kind = options.get("format", "torch_export")
+    out = Path(options.get("out") or folder / f"net{SUFFIXES[kind]}").expanduser()
+    difference = export(folder, kind, out)
+    if not difference <= TOLERANCE:
+        print(
+            f"error: {kind}'s outputs differ from the net's by {difference:.1e} of the largest logit; no file is left",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"{out}: outputs agree with the net's to {difference:.1e} of the largest logit")
+    beside = _predicts_beside(folder)
+    if beside:
+        print(f"{beside} predicts by more than its net; what is exported is the net with its readout alone")
+    return 0
+
+
+def export(folder: Path, kind: str, out: Path) -> float:
+    """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest logit.
+
+    kind: "torch_export" or "onnx". A file whose outputs differ by more than TOLERANCE is removed. Raises UserError
+    where there is no net, a file is in the way, it cannot be written, or what ONNX needs is not installed.
+    """
+    from localearn.training.experiment import load_net
+
+    net = load_net(folder)
+    try:
+        out.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise UserError(f"{out} is there already; give another out=") from error
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    difference = math.inf
+    try:
+        program = {"torch_export": _torch_export, "onnx": _onnx}[kind](net, out)
+        difference = max(_difference(net, program, rows) for rows in ROWS)
+    finally:
+        if not difference <= TOLERANCE:
+            out.unlink()
+    return difference
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
+    folders = [argument for argument in arguments if "=" not in argument]
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    unknown = [name for name in options if name not in OPTIONS]
+    if unknown or len(folders) != 1 or folders[0].startswith("-"):
+        near = suggestion(unknown[0], OPTIONS) if unknown else ""
+        wrong = f"no option {unknown[0]!r}{near}" if unknown else "name one run's folder"
+        raise UserError(f"{wrong}; say python -m localearn.export runs/... format=onnx")
+    kind = options.get("format", "torch_export")
+    if kind not in SUFFIXES:
+        raise UserError(f"no format {kind!r}{suggestion(kind, SUFFIXES)}; there are {', '.join(SUFFIXES)}")
+    return Path(folders[0]).expanduser(), options
+
+
+def _named(net: "Net") -> "nn.Module":
+    """Return the net with inputs by name, as a program's signature shows them."""
+    from torch import Tensor, nn
+
+    class OfRows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+    class OfGraph(OfRows):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.net(x, edge_index)
+
+    return (OfGraph if net.graph else OfRows)().eval()
+
+
+def _inputs(net: "Net", rows: int) -> tuple["Tensor", ...]:
+    """Return rows that the net never saw, the same at every call; for a graph with edges between them."""
+    import torch
+
+    generator = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, *net.input_shape, generator=generator)
+    return (x, torch.randint(rows, (2, 2 * rows), generator=generator)) if net.graph else (x,)
+
+
+def _exported(net: "Net") -> tuple["nn.Module", tuple["Tensor", ...], dict[str, Any]]:
+    """Return what both formats export: the module, an example input, and which of its sizes are free."""
+    from torch.export import Dim
+
+    free: dict[str, Any] = {"x": {0: Dim("rows", min=1)}}
+    if net.graph:
+        free["edge_index"] = {1: Dim("edges", min=1)}
+    return _named(net), _inputs(net, 3), free
+
+
+def _torch_export(net: "Net", out: Path) -> Program:
+    import torch
+
+    module, example, free = _exported(net)
+    with torch.no_grad():
+        torch.export.save(torch.export.export(module, example, dynamic_shapes=free, strict=False), out)
+    return torch.export.load(out).module()
+
+
+def _onnx(net: "Net", out: Path) -> Program:
+    import torch
+
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch.onnx needs it
+    except ImportError as error:
+        raise UserError(f'format=onnx needs {error.name}; pip install "localearn[onnx]"') from error
+    module, example, free = _exported(net)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's on its own internals, which nobody can act on here
+        program = torch.onnx.export(
+            module, example, dynamo=True, dynamic_shapes=free, output_names=["logits"], verbose=False
+        )
+    assert program is not None
+    program.save(out)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*inputs: "Tensor") -> "Tensor":
+        given = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        (logits,) = session.run(["logits"], given)
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _difference(net: "Net", program: Program, rows: int) -> float:
+    import torch
+
+    inputs = _inputs(net, rows)
+    with torch.no_grad():
+        expected, given = net(*inputs), program(*inputs)
+    if given.shape != expected.shape:
+        return math.inf
+    return ((given - expected).abs().max() / expected.abs().max()).item()
+
+
+def _predicts_beside(folder: Path) -> str | None:
+    """Return the run's rule where its prediction takes more than the net: other weights, or other outputs of it."""
+    import torch
+
+    from localearn.training.building import build_rule
+    from localearn.training.experiment import load_net
+
+    net = load_net(folder)
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        rule = build_rule(record["config"]["algo"], net, record["algo"]).eval()
+    except (OSError, ValueError, KeyError, TypeError, UserError):  # a rule that is not installed here
+        return None
+    inputs = _inputs(net, ROWS[-1])
+    with torch.no_grad():
+        alone = rule.net_predicts and torch.allclose(rule.scores(*inputs), net(*inputs), atol=TOLERANCE)
+    return None if alone else str(record["algo"])
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))

@@ -1,0 +1,119 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from localearn import export, run
+from localearn.errors import UserError
+from localearn.training.experiment import load_net
+
+SMALL = ["dataset.train_size=80", "epochs=1", "energy.enabled=false", "progress=false"]
+CASES = {
+    "mlp": ["algo=mono_forward", "dataset=digits", "net.widths=[8]"],
+    "cnn": ["algo=backprop", "dataset=digits", "net=cnn", "net.channels=[4,4]"],
+    "resnet": ["algo=backprop", "dataset=digits", "net=resnet20", "net.blocks=1"],
+    "gcn": ["algo=backprop", "dataset=karate", "net.widths=[4]"],
+    "cafo": ["algo=cafo", "dataset=digits", "net.widths=[8]"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the folder of a small run of a case; each is trained once."""
+    folders = {}
+
+    def train(name):
+        if name not in folders:
+            folder = tmp_path_factory.mktemp("runs") / name
+            small = [option for option in SMALL if name != "gcn" or "train_size" not in option]
+            assert run.main([*CASES[name], *small, f"out={folder}"]) == 0
+            folders[name] = folder
+        return folders[name]
+
+    return train
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "gcn"])
+def test_a_torch_export_program_gives_the_nets_outputs(trained, tmp_path, capsys, name):
+    folder, out = trained(name), tmp_path / "net.pt2"
+    assert export.main([str(folder), f"out={out}"]) == 0
+    assert "outputs agree" in capsys.readouterr().out
+    net, program = load_net(folder), torch.export.load(out).module()
+    for rows in (1, 2, 64):
+        x = (torch.randn(rows, *net.input_shape), *([torch.randint(rows, (2, 5))] if net.graph else []))
+        torch.testing.assert_close(program(*x), net(*x))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "gcn"])
+def test_an_onnx_graph_gives_the_nets_outputs(trained, tmp_path, capsys, name):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    folder, out = trained(name), tmp_path / "net.onnx"
+    assert export.main([str(folder), "format=onnx", f"out={out}"]) == 0
+    assert "outputs agree" in capsys.readouterr().out
+    net, session = load_net(folder), onnxruntime.InferenceSession(out)
+    assert [given.name for given in session.get_inputs()] == ["x", "edge_index"][: 1 + net.graph]
+    for rows in (1, 64):
+        x = {"x": torch.randn(rows, *net.input_shape)}
+        if net.graph:
+            x["edge_index"] = torch.randint(rows, (2, 5))
+        (logits,) = session.run(["logits"], {name: value.numpy() for name, value in x.items()})
+        torch.testing.assert_close(torch.from_numpy(logits), net(*x.values()).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_rule_that_predicts_by_more_than_its_net_is_told(trained, tmp_path, capsys):
+    export.main([str(trained("cafo")), f"out={tmp_path / 'a.pt2'}"])
+    assert "cafo predicts by more than its net" in capsys.readouterr().out
+    export.main([str(trained("mlp")), f"out={tmp_path / 'b.pt2'}"])
+    assert "predicts by more" not in capsys.readouterr().out
+
+
+def test_a_program_whose_outputs_differ_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):
+    write = export._torch_export
+
+    def wrong(net, out):
+        program = write(net, out)
+        return lambda *inputs: 1.001 * program(*inputs)
+
+    monkeypatch.setattr(export, "_torch_export", wrong)
+    out = tmp_path / "net.pt2"
+    assert export.main([str(trained("mlp")), f"out={out}"]) == 1
+    assert "differ from the net's by 1.0e-03" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name one run's folder"),
+        (["a", "b"], "name one run's folder"),
+        (["a", "format=onx"], "no format 'onx'; did you mean 'onnx'"),
+        (["a", "fromat=onnx"], "no option 'fromat'; did you mean 'format'"),
+        (["--format"], "name one run's folder"),
+        (["nowhere"], "net.safetensors is not there"),
+    ],
+)
+def test_what_does_not_go_is_told_in_a_line(arguments, said):
+    if not arguments:
+        assert export.main(arguments) == 2
+        return
+    with pytest.raises(UserError, match=said):
+        export.main(arguments)
+
+
+def test_no_file_is_written_over(trained, tmp_path):
+    out = tmp_path / "net.pt2"
+    out.write_text("mine")
+    with pytest.raises(UserError, match="is there already"):
+        export.main([str(trained("mlp")), f"out={out}"])
+    assert out.read_text() == "mine"
+    with pytest.raises(UserError, match="cannot be written"):
+        export.main([str(trained("mlp")), f"out={tmp_path / 'no' / 'folder.pt2'}"])
+
+
+def test_a_run_that_was_moved_and_whose_record_is_gone_is_exported_all_the_same(trained, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(trained("mlp"), folder)
+    (folder / "run.json").write_text(json.dumps({"algo": "gone"}))
+    assert export.main([str(folder)]) == 0
+    assert (folder / "net.pt2").exists()
