@@ -20,6 +20,9 @@ def record(train_j: float | None, label: str = "measured") -> Any:
     windows = {"train": {"energy_j": train_j}, "eval": {"energy_j": 5.0}}
     energy = {"label": label, "source": "nvml", "part": part, "train_j": train_j, "flags": ["source_lost"]}
     return SimpleNamespace(
+        algo="backprop",
+        dataset="digits",
+        net="mlp",
         status="completed",
         config={"out": "x"},
         val_accuracy=0.9,
