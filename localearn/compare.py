@@ -1,6 +1,5 @@
 """`python -m localearn.compare`: rules side by side with a baseline, over seeds, and the report."""
 
-import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn import cli
+from localearn.arguments import listed, overrides_of, truth, whole
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, quoted, run_job
 from localearn.trainers.base import Stage
@@ -68,11 +68,8 @@ class Plan:
 
     def for_algo(self, algo: str) -> list[str]:
         """Return the overrides of one rule: those that its search found, those for all, then its own."""
-        prefix = f"{algo}:"
         found = [f"config={self.tuned / algo / 'best.yaml'}"] if self.tuned else []
-        shared = [o for o in self.overrides if not any(o.startswith(f"{name}:") for name in self.algos)]
-        own = [o.removeprefix(prefix) for o in self.overrides if o.startswith(prefix)]
-        return [*found, f"algo={algo}", *shared, *own]
+        return [*found, f"algo={algo}", *overrides_of(algo, self.algos, self.overrides)]
 
 
 def main(arguments: list[str]) -> int:
@@ -115,11 +112,11 @@ def parse(arguments: list[str], config_dir: str | None = None) -> Plan:
     for name in ("algos", "out"):
         if not own.get(name):
             raise UserError(f"{name}= is missing, say algos=[backprop,mono_forward] seeds=[0,1,2] out=comparison")
-    algos = _list(own["algos"])
+    algos = listed(own["algos"])
     baseline = own.get("baseline") or ("backprop" if "backprop" in algos else algos[0])
     if baseline not in algos:
         raise UserError(f"baseline={baseline} is not among algos={own['algos']}")
-    protocols = _list(own.get("protocols", "matched,converged"))
+    protocols = listed(own.get("protocols", "matched,converged"))
     for protocol in protocols:
         if protocol not in PROTOCOLS:
             near = suggestion(protocol, PROTOCOLS)
@@ -130,18 +127,18 @@ def parse(arguments: list[str], config_dir: str | None = None) -> Plan:
             raise UserError(f"{override}: {algo!r} is not among algos={own['algos']}{suggestion(algo, algos)}")
     return Plan(
         algos=algos,
-        seeds=[_whole("seeds", seed, least=0) for seed in _list(own.get("seeds", "0,1,2"))],
+        seeds=[whole("seeds", seed, least=0) for seed in listed(own.get("seeds", "0,1,2"))],
         protocols=protocols,
         baseline=baseline,
         out=Path(own["out"]),
-        epochs=_whole("epochs", own["epochs"]) if "epochs" in own else None,
-        patience=_whole("patience", own.get("patience", "10")),
-        max_epochs=_whole("max_epochs", own["max_epochs"]) if "max_epochs" in own else None,
-        warm_up=_truth("warm_up", own.get("warm_up", "true")),
+        epochs=whole("epochs", own["epochs"]) if "epochs" in own else None,
+        patience=whole("patience", own.get("patience", "10")),
+        max_epochs=whole("max_epochs", own["max_epochs"]) if "max_epochs" in own else None,
+        warm_up=truth("warm_up", own.get("warm_up", "true")),
         overrides=overrides,
         config_dir=config_dir,
         tuned=_searched(Path(own["tuned"]).expanduser(), algos) if "tuned" in own else None,
-        allow_unlike=_truth("allow_unlike", own.get("allow_unlike", "false")),
+        allow_unlike=truth("allow_unlike", own.get("allow_unlike", "false")),
     )
 
 
@@ -255,28 +252,6 @@ def write(plan: Plan, command: str) -> Path:
     return write_report(
         runs, plan.out, baseline=plan.baseline, command=command, allow_unlike=plan.allow_unlike, tunings=tunings
     )
-
-
-def _list(text: str) -> list[str]:
-    names = [name.strip() for name in text.strip().removeprefix("[").removesuffix("]").split(",")]
-    if not all(names):
-        raise UserError(f"cannot read the list {text!r}; write it as [a,b,c]")
-    doubled = [name for i, name in enumerate(names) if name in names[:i]]
-    if doubled:
-        raise UserError(f"{doubled[0]!r} stands twice in {text!r}")
-    return names
-
-
-def _whole(name: str, text: str, least: int = 1) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) < least:
-        raise UserError(f"{name} takes whole numbers of {least} or more, not {text!r}")
-    return int(text)
-
-
-def _truth(name: str, text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise UserError(f"{name} is true or false, not {text!r}")
-    return text.lower() == "true"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn import cli
+from localearn.arguments import whole
 from localearn.errors import UserError, suggestion
 
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
@@ -74,8 +75,8 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
         storage=own.get("storage") or f"sqlite:///{out / 'study.db'}",
         overrides=tuple(cli.expanded(overrides)),
         ranges=tuple(ranges),
-        trials=_whole("trials", own.get("trials", "20")),
-        heartbeat_s=_whole("heartbeat_s", own.get("heartbeat_s", "15")),
+        trials=whole("trials", own.get("trials", "20")),
+        heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
         config_dir=config_dir,
         **{name: own[name] for name in ("sampler", "pruner", "objective") if name in own},
     )
@@ -88,12 +89,6 @@ def _check(plan: Plan, pruner_named: bool) -> None:
         raise UserError("cmaes searches for one objective alone; use objective=accuracy, or sampler=tpe")
     if plan.names_energy and pruner_named and plan.pruner != "none":
         raise UserError(f"pruner={plan.pruner} compares one objective alone; use objective=accuracy, or pruner=none")
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{name} takes a whole number of 1 or more, not {text!r}")
-    return int(text)
 
 
 def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:

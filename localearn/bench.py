@@ -1,0 +1,191 @@
+"""`python -m localearn.bench`: every rule's step beside backprop's, on one net, in one process."""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localearn import cli
+from localearn.arguments import listed, overrides_of, whole
+from localearn.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from localearn.benching.measure import Bench
+
+HELP = """\
+python -m localearn.bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
+
+Times the whole update (gradients and optimizer) of every rule beside backprop's on the same net, taking turns in one
+process: medians with their quartiles, the ratio to backprop of the same turn, the share of the arithmetic's limit (the
+step's matrix products at the device's measured matrix rate) and the memory that a step's tensors take. Writes
+OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is learned from them.
+
+  rules=[A,B]        backprop and others; all rules where none are given
+  width=2000 depth=3 batch=512
+                     an MLP of so many blocks, and rows a step
+  widths=[500,1000]  as well at these, the others as they are; so too depths=[2,8] and batches=[64,2048]
+  input=[3072]       a row's shape
+  net=cnn            another net, with input=[3,32,32]; its options by net.KEY=VALUE; batches alone are varied then
+  turns=7            for which each median is taken
+  turn_s=1.0         seconds a turn for each rule, a step at least
+  device=auto        precision=fp32, or bf16
+  --quick            in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]
+  key=value          any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone
+"""
+OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
+       "precision", "net", "debug")  # fmt: skip
+DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
+QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
+AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A net's and a batch's size; width and depth are those of the MLP, None for another net."""
+
+    width: int | None
+    depth: int | None
+    batch: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is benched: the sizes, the first of them the base, and the axis on which each other one differs from it."""
+
+    rules: list[str]
+    sizes: list[tuple[str, Size]]
+    net: str
+    input_shape: tuple[int, ...]
+    turns: int
+    turn_s: float
+    device: str
+    precision: str
+    out: Path
+    overrides: list[str]
+
+    def for_rule(self, rule: str, size: Size) -> list[str]:
+        """Return the overrides of a run of the rule at a size."""
+        widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
+        return [f"algo={rule}", f"net={self.net}", *widths, *overrides_of(rule, self.rules, self.overrides)]
+
+
+def main(arguments: list[str]) -> int:
+    """Bench and write; return the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(HELP, end="")
+        return 0
+    from localearn.benching.page import write
+
+    plan = parse(arguments)
+    benches, left_out = [], {}
+    for axis, size in plan.sizes:
+        print(f"{axis}: {_said(size)}", flush=True)
+        found, refused = _bench(plan, size)
+        left_out |= refused
+        benches.append((axis, size, found))
+        for measured in found.rules:
+            print(f"  {measured.algo:<28}{1e3 * measured.step_s.median:10.2f} ms  ×{measured.ratio.median:.3f}")
+    for rule, reason in left_out.items():
+        print(f"left out: {rule} ({reason})")
+    print(write(plan.out, benches, left_out, "python -m localearn.bench " + " ".join(arguments)))
+    return 0
+
+
+def parse(arguments: list[str]) -> Plan:
+    """Read the command line; raise UserError for what is unknown, out of range or does not go together."""
+    own: dict[str, str] = {}
+    overrides = []
+    given = [argument for argument in arguments if argument != "--quick"]
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"cannot read {argument!r}; write key=value, say rules=[backprop,mono_forward]")
+        if name in OWN:
+            own[name] = value
+        else:
+            overrides.append(argument)
+    mlp = own.get("net", "mlp") == "mlp"
+    if not mlp:
+        wrong = next((name for name in ("width", "depth", "widths", "depths") if name in own), None)
+        if wrong:
+            raise UserError(f"{wrong}= is the MLP's; give net={own['net']}'s sizes by net.KEY=VALUE")
+        if "input" not in own:
+            raise UserError(f"net={own['net']} needs its rows' shape, say input=[3,32,32]")
+    own = DEFAULTS | (QUICK if "--quick" in arguments else {}) | own
+    if not mlp:
+        own.pop("depths", None)
+    base = Size(_sized("width", own) if mlp else None, _sized("depth", own) if mlp else None, _sized("batch", own))
+    sizes = [("base", base)]
+    for axis, name in AXES.items():
+        for value in listed(own[axis]) if axis in own else []:
+            size = replace(base, **{name: whole(axis, value)})
+            sizes += [(name, size)] if size != base else []
+    rules = listed(own["rules"]) if "rules" in own else known_rules()
+    for rule in rules:
+        if rule not in known_rules():
+            raise UserError(f"no rule {rule!r}{suggestion(rule, known_rules())}; there are {', '.join(known_rules())}")
+    if "backprop" not in rules:
+        rules = ["backprop", *rules]
+    if own.get("precision", "fp32") not in ("fp32", "bf16"):
+        raise UserError(f"precision is fp32 or bf16, not {own['precision']!r}")
+    return Plan(
+        rules=rules,
+        sizes=sizes,
+        net=own.get("net", "mlp"),
+        input_shape=tuple(whole("input", part) for part in own["input"].strip("[]()").split(",")),
+        turns=_sized("turns", own),
+        turn_s=_seconds(own["turn_s"]),
+        device=own.get("device", "auto"),
+        precision=own.get("precision", "fp32"),
+        out=Path(own.get("out", "results/bench")).expanduser(),
+        overrides=overrides,
+    )
+
+
+def known_rules() -> list[str]:
+    """Return the rules that localearn brings, backprop first."""
+    names = sorted(path.stem for path in (cli.CONF / "algo").glob("*.yaml"))
+    return ["backprop", *(name for name in names if name != "backprop")]
+
+
+def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
+    """Return what was measured at a size, and the rules that do not serve the net, with the reason."""
+    from omegaconf import OmegaConf
+
+    from localearn.benching.measure import bench
+    from localearn.benching.workload import Point, Workload
+    from localearn.errors import Unsupported
+    from localearn.training.device import select_device
+
+    name = plan.net if size.depth is None else f"{plan.net}_{size.depth}x{size.width}"
+    point = Point(name, plan.input_shape, size.batch, plan.precision, select_device(plan.device))
+    workloads, refused = [], {}
+    for rule in plan.rules:
+        config: Any = OmegaConf.to_container(cli.compose(plan.for_rule(rule, size))[0], resolve=True)
+        try:
+            workloads.append(Workload(rule, config, point))
+        except Unsupported as error:
+            refused[rule] = str(error)
+    return bench(workloads, "backprop", plan.turns, plan.turn_s), refused
+
+
+def _said(size: Size) -> str:
+    return ", ".join(f"{name} {value}" for name, value in vars(size).items() if value is not None)
+
+
+def _sized(name: str, own: dict[str, str]) -> int:
+    return whole(name, own[name])
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 3600:
+        raise UserError(f"turn_s takes seconds above 0 and below 3600, not {text!r}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_door(main))

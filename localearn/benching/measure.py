@@ -1,0 +1,130 @@
+"""Time rules in turns, in one process, with the device's matrix rate measured between them."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from localearn.benching.workload import Point, Workload
+from localearn.training.device import autocast, synchronize
+
+SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with its quartiles over the turns."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of some values; of one value, that value thrice."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rule at a point.
+
+    step_s: of the whole update. ratio: of a turn's time to the baseline's in the same turn. multiply_adds: of its
+    matrix products. limit_s: their time at the measured rate. live_bytes, one_pass: see `Workload`.
+    """
+
+    algo: str
+    step_s: Spread
+    ratio: Spread
+    samples_per_s: float
+    multiply_adds: int
+    limit_s: float
+    live_bytes: int
+    one_pass: bool
+
+    @property
+    def share_of_limit(self) -> float:
+        """The part of the step's time that its matrix products would take at the measured rate."""
+        return self.limit_s / self.step_s.median
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All rules at a point. multiply_adds_per_s: the device's matrix rate, the median over the turns."""
+
+    point: Point
+    parameters: int
+    multiply_adds_per_s: Spread
+    rules: tuple[Measured, ...]
+
+
+def bench(workloads: Sequence[Workload], baseline: str, turns: int, turn_s: float) -> Bench:
+    """Time every workload once a turn, each for at least `turn_s` seconds and one step; the first turn is discarded."""
+    point = workloads[0].point
+    for workload in workloads:
+        for _ in range(WARM_UP):
+            workload.step()
+    steps = {w.algo: max(1, round(turn_s / _timed(w.step, 1, point.device))) for w in workloads}
+    rate, times = [], {w.algo: [] for w in workloads}
+    for turn in range(turns + 1):
+        found = matrix_rate(point, turn_s)
+        spent = {w.algo: _timed(w.step, steps[w.algo], point.device) for w in workloads}
+        if turn:
+            rate.append(found)
+            for algo, seconds in spent.items():
+                times[algo].append(seconds)
+    speed = Spread.of(rate)
+    rules = tuple(_measured(w, times[w.algo], times[baseline], speed.median) for w in workloads)
+    parameters = sum(p.numel() for p in workloads[0].net.parameters())
+    return Bench(point, parameters, speed, rules)
+
+
+def _measured(workload: Workload, times: list[float], base: list[float], rate: float) -> Measured:
+    step_s, products = Spread.of(times), workload.multiply_adds()
+    return Measured(
+        algo=workload.algo,
+        step_s=step_s,
+        ratio=Spread.of([ours / theirs for ours, theirs in zip(times, base, strict=True)]),
+        samples_per_s=workload.point.batch / step_s.median,
+        multiply_adds=products,
+        limit_s=products / rate,
+        live_bytes=workload.live_bytes(),
+        one_pass=workload.one_pass,
+    )
+
+
+def matrix_rate(point: Point, seconds: float) -> float:
+    """Return the most multiply-adds a second that products of square matrices reach, of a few sizes."""
+    best = 0.0
+    sizes = SIZES[point.device.type]
+    for size in sizes:
+        left, right = torch.randn(2, size, size, device=point.device)
+        with autocast(point.device, point.precision), torch.no_grad():
+            dtype = torch.mm(left[:2], right[:, :2]).dtype
+            left, right = left.to(dtype), right.to(dtype)
+        out = torch.empty_like(left)
+
+        def product(left: Any = left, right: Any = right, out: Any = out) -> None:
+            torch.mm(left, right, out=out)
+
+        product()
+        count = max(1, round(seconds / len(sizes) / _timed(product, 1, point.device)))
+        best = max(best, size**3 / _timed(product, count, point.device))
+    return best
+
+
+def _timed(work: Callable[[], None], count: int, device: torch.device) -> float:
+    """Return the seconds that one call takes, the mean of `count` calls."""
+    synchronize(device)
+    begin_s = time.perf_counter()
+    for _ in range(count):
+        work()
+    synchronize(device)
+    return (time.perf_counter() - begin_s) / count

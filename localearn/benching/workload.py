@@ -1,0 +1,143 @@
+"""A rule at work on rows made up for it: the whole update of one batch, as the training loop makes it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from localearn.data import ArrayData, Batch
+from localearn.errors import UserError
+from localearn.nets import Net
+from localearn.trainers.base import Trainer
+from localearn.training.building import build_net, build_rule, optimizer_factory, rule_class
+from localearn.training.device import autocast
+from localearn.training.memory import full_memory_told, live_tensor_bytes
+
+CLASSES = 10
+BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch in the cache
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is measured: a batch of rows of that shape through a net, at a precision on a device."""
+
+    net: str
+    input_shape: tuple[int, ...]
+    batch: int
+    precision: str
+    device: torch.device
+
+
+class Workload:
+    """One rule with its net, its optimizers and a few batches.
+
+    config: a run's configuration, of which `net`, `algo` and `optim` are taken. A rule that trains blocks one after
+    another makes a step in each of its stages, since each of them sees each batch: a copy of it stands in each. What it
+    solves once a pass is left out. Raises UserError where the rule does not serve the net.
+    """
+
+    def __init__(self, algo: str, config: Any, point: Point):
+        self.algo, self.point = algo, point
+        self.batches = made_up(point)
+        data = _as_data(self.batches)
+        with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
+            trainer = _built(algo, config, data).to(point.device)
+            stages = range(len(trainer.stages()))
+            self.parts = [_Part(trainer if k == 0 else copy.deepcopy(trainer), k, config["optim"]) for k in stages]
+        self._autocast = autocast(point.device, point.precision)
+        self._turn = 0
+
+    @property
+    def net(self) -> Net:
+        """The net, as the first stage has it."""
+        return self.parts[0].trainer.net
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the rule gathers statistics in single passes instead of descending."""
+        return all(part.optimizer is None for part in self.parts)
+
+    def step(self) -> None:
+        """Make the whole update of the next batch: gradients and optimizer, in every stage."""
+        batch = self.batches[self._turn % len(self.batches)]
+        self._turn += 1
+        for part in self.parts:
+            part.step(batch, self._autocast)
+
+    def multiply_adds(self) -> int:
+        """Return the multiplications (each with its addition) of matrix products and convolutions in a step."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.step()
+        return counter.get_total_flops() // 2
+
+    def live_bytes(self) -> int:
+        """Return the most bytes of tensors made in a step that lived at once: activations, gradients, no weights."""
+        self.step()  # the optimizer's state is made in the first one
+        for part in self.parts:
+            if part.optimizer is not None:
+                part.optimizer.zero_grad(set_to_none=True)
+        with live_tensor_bytes() as live:
+            self.step()
+        return live.peak_bytes
+
+
+class _Part:
+    """A rule in one of its stages, with that stage's optimizer; None where the stage is a single pass."""
+
+    def __init__(self, trainer: Trainer, stage: int, optim: dict[str, Any]):
+        self.trainer = trainer
+        trainer.train()
+        trainer.enter(stage)
+        self.stage = trainer.stages()[stage]
+        one_pass = self.stage.one_pass
+        self.optimizer = None if one_pass else optimizer_factory(optim)(self.stage.optimizer_groups())
+
+    def step(self, batch: Batch, autocast: torch.autocast) -> None:
+        """Make the stage's update of a batch."""
+        with autocast:
+            if self.stage.start:
+                with torch.no_grad():
+                    batch = replace(batch, x=self.trainer.stage_input(batch.x, *batch.context))
+            if self.optimizer is None:
+                with torch.no_grad():
+                    self.trainer.accumulate(batch)
+                return
+            self.optimizer.zero_grad(set_to_none=True)
+            self.trainer.gradients(batch)
+        self.optimizer.step()
+
+
+def made_up(point: Point) -> list[Batch]:
+    """Return batches of standard normal rows, (batch, *input_shape), and labels drawn uniformly."""
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(BATCHES):
+        x = torch.randn(point.batch, *point.input_shape, generator=generator).to(point.device)
+        y = torch.randint(CLASSES, (point.batch,), generator=generator).to(point.device)
+        batches.append(Batch(x, y))
+    return batches
+
+
+def _as_data(batches: Sequence[Batch]) -> ArrayData:
+    rows, labels = batches[0].x, batches[0].y
+    x: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), rows)
+    y: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), labels)
+    return ArrayData("made up", x, y, CLASSES)
+
+
+def _built(algo: str, config: Any, data: ArrayData) -> Trainer:
+    torch.manual_seed(0)
+    net = build_net(config["net"], data.input_shape, data.classes)
+    rule = rule_class(config["algo"])
+    shape = rule.input_shape(net, data)
+    if shape != net.input_shape:
+        net = build_net(config["net"], shape, data.classes)
+    if net.graph:
+        raise UserError("graphs are one batch of nodes, which this bench does not make up; choose net=mlp, cnn, ...")
+    rule.supports(net, data)
+    return build_rule(config["algo"], net, algo)

@@ -1,0 +1,114 @@
+import json
+
+import pytest
+import torch
+
+from localearn import bench
+from localearn.benching import measure
+from localearn.benching.measure import Spread
+from localearn.benching.workload import Point
+from localearn.errors import UserError
+
+TINY = ["width=8", "depth=2", "batch=4", "input=[16]", "turns=2", "turn_s=0.001"]
+
+
+def test_a_spread_is_the_median_with_its_quartiles():
+    assert Spread.of([5.0, 1.0, 2.0, 3.0, 4.0]) == Spread(3.0, 2.0, 4.0)
+    assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0)
+
+
+def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded(monkeypatch):
+    class Work:
+        """Steps of known times, a row of `spent` a turn; a slow machine doubles both rules' in the third."""
+
+        point = Point("net", (1,), 10, "fp32", torch.device("cpu"))
+        net = torch.nn.Linear(2, 3)
+        one_pass = False
+
+        def __init__(self, algo, spent):
+            self.algo, self.spent, self.steps = algo, iter([0.1, *spent]), 0
+
+        def step(self):
+            self.steps += 1
+
+        def multiply_adds(self):
+            return 300
+
+        def live_bytes(self):
+            return 5
+
+    monkeypatch.setattr(measure, "_timed", lambda work, count, device: next(work.__self__.spent))
+    monkeypatch.setattr(measure, "matrix_rate", lambda point, seconds: 1000.0)
+    works = [Work("backprop", [9.0, 1.0, 2.0, 1.0]), Work("rule", [99.0, 0.5, 1.0, 0.5])]
+    found = measure.bench(works, "backprop", turns=3, turn_s=0.1)  # pyright: ignore[reportArgumentType]
+    ours = found.rules[1]
+    assert ours.ratio == Spread(0.5, 0.5, 0.5)
+    assert (ours.step_s.median, ours.samples_per_s) == (0.5, 20.0)
+    assert (ours.limit_s, ours.share_of_limit) == (0.3, 0.6)
+    assert found.parameters == 9
+
+
+def test_the_matrix_rate_is_that_of_the_fastest_size(monkeypatch):
+    monkeypatch.setattr(measure, "SIZES", {"cpu": (2, 4)})
+    monkeypatch.setattr(measure, "_timed", lambda work, count, device: 0.5)
+    assert measure.matrix_rate(Point("net", (1,), 1, "bf16", torch.device("cpu")), 1.0) == 4**3 / 0.5
+
+
+def test_a_bench_writes_its_table_numbers_and_plot(tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["rules=[backprop,mono_forward]", *TINY, "depths=[1,2]", "batches=[8]", f"out={out}"]
+    assert bench.main([*asked, "mono_forward:algo.schedule=greedy"]) == 0
+    assert str(out / "bench.md") in capsys.readouterr().out
+    record = json.loads((out / "bench.json").read_text())
+    assert [(b["axis"], b["depth"], b["batch"]) for b in record["benches"]] == [
+        ("base", 2, 4), ("depth", 1, 4), ("batch", 2, 8),
+    ]  # fmt: skip
+    rules = {rule["algo"]: rule for rule in record["benches"][0]["rules"]}
+    assert rules["backprop"]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert rules["mono_forward"]["step_s"]["median"] > 0
+    page = (out / "bench.md").read_text()
+    assert "| mono_forward |" in page and "against depth" in page and "| depth | 1 | 2 |" in page
+    assert "| batch | 4 | 8 |" in page
+    assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rule_that_does_not_serve_the_net_is_left_out_and_told(tmp_path, capsys):
+    asked = ["rules=[pepita]", "net=resnet20", "net.widths=[4]", "net.blocks=1", "input=[3,8,8]", "batch=4"]
+    assert bench.main([*asked, "turns=1", "turn_s=0.001", f"out={tmp_path}"]) == 0
+    assert "left out: pepita" in capsys.readouterr().out
+    assert "Left out: pepita" in (tmp_path / "bench.md").read_text()
+
+
+def test_quick_is_smaller_and_what_is_typed_wins():
+    quick, whole = bench.parse(["--quick"]), bench.parse([])
+    assert quick.sizes[0][1].width == 1000 and whole.sizes[0][1].width == 2000
+    assert [axis for axis, _ in quick.sizes] == ["base", "depth", "depth"]
+    assert bench.parse(["--quick", "batch=7"]).sizes[0][1].batch == 7
+    assert whole.rules == bench.known_rules() and len(whole.rules) == 11
+    assert bench.parse(["rules=[pepita]"]).rules == ["backprop", "pepita"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("rules=[mono_foward]", "did you mean 'mono_forward'"),
+        ("rules=[]", "cannot read the list"),
+        ("width=0", "width takes whole numbers of 1 or more"),
+        ("depths=[1,x]", "depths takes whole numbers"),
+        ("input=[a]", "input takes whole numbers"),
+        ("turn_s=0", "turn_s takes seconds above 0"),
+        ("precision=fp16", "precision is fp32 or bf16"),
+        ("net=cnn", "needs its rows' shape"),
+        ("quick", "write key=value"),
+    ],
+)
+def test_wrong_words_are_told(argument, said):
+    with pytest.raises(UserError, match=said):
+        bench.parse([argument])
+
+
+def test_the_mlps_sizes_are_no_other_nets():
+    with pytest.raises(UserError, match="width= is the MLP's"):
+        bench.parse(["net=cnn", "input=[3,8,8]", "width=3"])
+    with pytest.raises(UserError, match="no key 'batch_sise'"):
+        bench.main(["batch_sise=3", *TINY])

@@ -1,0 +1,78 @@
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from localearn import cli
+from localearn.bench import known_rules
+from localearn.benching.workload import CLASSES, Point, Workload
+from localearn.errors import Unsupported, UserError
+
+CPU = torch.device("cpu")
+WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
+
+
+def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,)):
+    sizes = [f"net.widths=[{','.join(map(str, widths))}]"] if net == "mlp" else []
+    config: Any = OmegaConf.to_container(cli.compose([f"algo={algo}", f"net={net}", *sizes, *overrides])[0])
+    return Workload(algo, config, Point(net, shape, batch, "fp32", CPU))
+
+
+def products(widths=WIDTHS):
+    """Return the sizes of the layers' matrices, first to last, and that of the blocks' own class projections."""
+    sizes = [INPUT, *widths, CLASSES]
+    return [a * b for a, b in itertools.pairwise(sizes)], sum(width * CLASSES for width in widths[:-1])
+
+
+def test_a_step_makes_the_matrix_products_that_its_rule_must_and_no_more():
+    layers, projections = products()
+    once, behind = sum(layers), sum(layers[1:])
+    must = {
+        "backprop": 2 * once + behind,
+        "feedback_alignment": 2 * once + behind,
+        "sign_symmetry": 2 * once + behind,
+        # Forward and weight gradients; each projection forward, its own gradient, and back to its block.
+        "mono_forward": 2 * once + layers[-1] + 3 * projections,
+        # The error meets each block's feedback once; the readout's gradient needs none.
+        "direct_feedback_alignment": 2 * once + sum(CLASSES * width for width in WIDTHS),
+        # Two forward passes, one product of differences for each matrix, and the error's projection to the input.
+        "pepita": 3 * once + CLASSES * INPUT,
+    }
+    found = {algo: workload(algo).multiply_adds() / ROWS for algo in must}
+    assert found == must
+
+
+@pytest.mark.parametrize("algo", known_rules())
+def test_every_rule_makes_its_whole_update(algo):
+    work = workload(algo)
+    before = [parameter.detach().clone() for parameter in work.net.parameters()]
+    for _ in range(3):
+        work.step()
+    moved = [not torch.equal(a, b) for a, b in zip(before, work.net.parameters(), strict=True)]
+    assert any(moved) != work.one_pass
+    assert work.multiply_adds() > 0
+
+
+def test_a_rule_of_stages_takes_a_step_in_each():
+    work = workload("mono_forward", "algo.schedule=greedy")
+    work.step()
+    trained = [[p.grad is not None for p in part.trainer.net.blocks.parameters()] for part in work.parts]
+    assert trained == [
+        [stage == block for block in range(len(WIDTHS)) for _ in range(2)] for stage in range(len(WIDTHS))
+    ]
+
+
+def test_the_tensors_of_a_step_grow_with_the_batch_and_leave_weights_out():
+    one, few, many = (workload("backprop", batch=rows).live_bytes() for rows in (1, 2001, 4001))
+    weights = 4 * sum(p.numel() for p in workload("backprop").net.parameters())
+    assert weights < one < 1.5 * weights, "a row's activations are few, the gradients as many as the weights"
+    assert many - few == pytest.approx(few - one, rel=0.1)
+
+
+def test_a_rule_that_does_not_serve_the_net_is_refused():
+    with pytest.raises(Unsupported):
+        workload("pepita", "net.widths=[4]", "net.blocks=1", net="resnet20", shape=(3, 8, 8))
+    with pytest.raises(UserError, match="graphs are one batch of nodes"):
+        workload("backprop", net="gcn")
