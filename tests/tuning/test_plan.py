@@ -36,8 +36,8 @@ def test_own_options_and_ranges_are_kept_apart_from_overrides():
     ("arguments", "message"),
     [
         (["trials"], "cannot read 'trials'"),
-        (["trials=0"], "trials takes a whole number"),
-        (["trials=2.5"], "trials takes a whole number"),
+        (["trials=0"], "trials takes whole numbers"),
+        (["trials=2.5"], "trials takes whole numbers"),
         (["heartbeat_s=0"], "heartbeat_s takes"),
         (["sampler=tpa"], "no sampler 'tpa'.*tpe"),
         (["pruner=medium"], "no pruner 'medium'.*median"),
