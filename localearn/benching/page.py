@@ -105,7 +105,7 @@ def plot(benches: Benches) -> bytes:
         axes.axvline(1, color=drawing.INK, linewidth=1)
         axes.set_yticks(range(len(rules)), [drawing.short(measured.algo) for measured in rules])
         axes.invert_yaxis()
-        axes.set_xlabel(f"step time, of backprop's ({benches[0][2].point.net}, batch {benches[0][2].point.batch})")
+        axes.set_xlabel("step time, of backprop's")
         return drawing.finish(figure, "bench", "", "").png
 
 
