@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from localearn.errors import UserError
+from localearn.errors import UserError, suggestion
 
 
 def listed(text: str) -> list[str]:
@@ -29,6 +29,14 @@ def truth(name: str, text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise UserError(f"{name} is true or false, not {text!r}")
     return text.lower() == "true"
+
+
+def refuse_other_rules(overrides: Iterable[str], algos: Sequence[str], given: str) -> None:
+    """Raise UserError for an override `ALGO:key=value` of a rule that is not among the `given` ones."""
+    for override in overrides:
+        algo, colon, _ = override.partition("=")[0].partition(":")
+        if colon and algo not in algos:
+            raise UserError(f"{override}: {algo!r} is not among {given}{suggestion(algo, algos)}")
 
 
 def overrides_of(algo: str, algos: Iterable[str], overrides: Sequence[str]) -> list[str]:

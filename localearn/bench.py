@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn import cli
-from localearn.arguments import listed, overrides_of, whole
+from localearn.arguments import listed, overrides_of, refuse_other_rules, whole
+from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -74,10 +75,12 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP, end="")
         return 0
-    from localearn.benching.page import write
+    from localearn.benching.page import writable, write
 
     plan = parse(arguments)
+    command = "python -m localearn.bench " + " ".join(arguments)
     benches, left_out = [], {}
+    writable(plan.out)
     for axis, size in plan.sizes:
         print(f"{axis}: {_said(size)}", flush=True)
         found, refused = _bench(plan, size)
@@ -85,9 +88,11 @@ def main(arguments: list[str]) -> int:
         benches.append((axis, size, found))
         for measured in found.rules:
             print(f"  {measured.algo:<28}{1e3 * measured.step_s.median:10.2f} ms  ×{measured.ratio.median:.3f}")
+        # After every size: a later one may be more than memory holds, and what was measured stays.
+        page = write(plan.out, benches, left_out, command)
     for rule, reason in left_out.items():
         print(f"left out: {rule} ({reason})")
-    print(write(plan.out, benches, left_out, "python -m localearn.bench " + " ".join(arguments)))
+    print(page)
     return 0
 
 
@@ -126,6 +131,7 @@ def parse(arguments: list[str]) -> Plan:
             raise UserError(f"no rule {rule!r}{suggestion(rule, known_rules())}; there are {', '.join(known_rules())}")
     if "backprop" not in rules:
         rules = ["backprop", *rules]
+    refuse_other_rules(overrides, rules, f"rules={own['rules']}" if "rules" in own else "the rules")
     if own.get("precision", "fp32") not in ("fp32", "bf16"):
         raise UserError(f"precision is fp32 or bf16, not {own['precision']!r}")
     return Plan(
@@ -188,4 +194,4 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_door(main))
+    sys.exit(run_door(main))

@@ -1,14 +1,9 @@
-"""What the doors share: composing a configuration, the help page, errors in a line or two, exit statuses."""
+"""What the doors of a run share: composing a configuration, the help page, what was wrong with either."""
 
-import atexit
-import os
 import re
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from localearn.errors import UserError, suggestion
 from localearn.options import parameters_of
@@ -26,8 +21,6 @@ FLAGS: dict[str, tuple[str, ...] | None] = {
     "--resolve": None,
 }
 
-Door = Callable[[list[str]], int]
-
 
 class JobFailed(Exception):
     """A sweep's run did not end well, in a process of its own, which has said why."""
@@ -35,56 +28,6 @@ class JobFailed(Exception):
     def __init__(self, status: int):
         super().__init__(status)
         self.status = status
-
-
-def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
-    """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return told(lambda: door(arguments), arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone; a second complaint would go nowhere either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-
-
-def leave(status: int) -> NoReturn:
-    """End the process with this status, as `sys.exit` does, but leave its memory to the system.
-
-    To take the modules of torch and its compiler apart takes the interpreter a second, as long as a small run.
-    """
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        sys.exit(status)  # somebody's thread is at work, and is waited for
-    atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
-def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
-    """Return what `work` does, or 2 after a line or two for what the user can mend; debug=true shows the traceback."""
-    try:
-        return work()
-    except UserError as error:
-        if re.fullmatch("true|1|yes|on", value_of("debug", arguments) or "", re.IGNORECASE):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def value_of(key: str, arguments: Sequence[str]) -> str | None:
-    """Return the value of the last `key=value` among the arguments, unquoted, None where there is none."""
-    values = [value for name, equals, value in (a.partition("=") for a in arguments) if equals and name == key]
-    if not values or values[-1].lower() == "null":
-        return None
-    if not values[-1]:
-        raise UserError(f"{key}= has no value")
-    value = values[-1]
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def existing_folder(config_dir: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from localearn import cli
-from localearn.arguments import listed, overrides_of, truth, whole
+from localearn.arguments import listed, overrides_of, refuse_other_rules, truth, whole
+from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, quoted, run_job
 from localearn.trainers.base import Stage
@@ -121,10 +122,7 @@ def parse(arguments: list[str], config_dir: str | None = None) -> Plan:
         if protocol not in PROTOCOLS:
             near = suggestion(protocol, PROTOCOLS)
             raise UserError(f"no protocol {protocol!r}{near}; there are {', '.join(PROTOCOLS)}")
-    for override in overrides:
-        algo, colon, _ = override.partition("=")[0].partition(":")
-        if colon and algo not in algos:
-            raise UserError(f"{override}: {algo!r} is not among algos={own['algos']}{suggestion(algo, algos)}")
+    refuse_other_rules(overrides, algos, f"algos={own['algos']}")
     return Plan(
         algos=algos,
         seeds=[whole("seeds", seed, least=0) for seed in listed(own.get("seeds", "0,1,2"))],
@@ -255,4 +253,4 @@ def write(plan: Plan, command: str) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_door(main))
+    sys.exit(run_door(main))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localearn.cli import run_door
+from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def main(arguments: list[str]) -> int:
         )
         return 1
     print(f"{out}: outputs agree with the net's to {difference:.1e} of the largest logit")
-    beside = _predicts_beside(folder)
-    if beside:
-        print(f"{beside} predicts by more than its net; what is exported is the net with its readout alone")
+    warning = _told_of_prediction(folder)
+    if warning:
+        print(warning)
     return 0
 
 
@@ -185,8 +185,8 @@ def _difference(net: "Net", program: Program, rows: int) -> float:
     return ((given - expected).abs().max() / expected.abs().max()).item()
 
 
-def _predicts_beside(folder: Path) -> str | None:
-    """Return the run's rule where its prediction takes more than the net: other weights, or other outputs of it."""
+def _told_of_prediction(folder: Path) -> str | None:
+    """Return a line where the run's rule predicts by more than the net, or where that cannot be told; else None."""
     import torch
 
     from localearn.training.building import build_rule
@@ -196,12 +196,14 @@ def _predicts_beside(folder: Path) -> str | None:
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         rule = build_rule(record["config"]["algo"], net, record["algo"]).eval()
-    except (OSError, ValueError, KeyError, TypeError, UserError):  # a rule that is not installed here
-        return None
+    except (OSError, ValueError, KeyError, TypeError, UserError):  # an old record, a rule that is not installed here
+        return "the run's rule could not be built here, so it was not checked whether it predicts by its net alone"
     inputs = _inputs(net, ROWS[-1])
     with torch.no_grad():
         alone = rule.net_predicts and torch.allclose(rule.scores(*inputs), net(*inputs), atol=TOLERANCE)
-    return None if alone else str(record["algo"])
+    if alone:
+        return None
+    return f"{record['algo']} predicts by more than its net; what is exported is the net with its readout alone"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from localearn.arguments import truth
+from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.reporting import read_runs, read_tunings, write_report
 
@@ -24,17 +26,11 @@ OPTIONS = ("out", "title", "baseline", "allow_unlike", "debug")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the door; return the exit status: 0, or 2 where the user can mend what went wrong."""
+    """Write the report of what is below the folders; return the exit status."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(HELP, end="")
         return 0 if arguments else 2
-    try:
-        print(_report(arguments))
-    except UserError as error:
-        if "debug=true" in arguments:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(_report(arguments))
     return 0
 
 
@@ -46,7 +42,7 @@ def _report(arguments: Sequence[str]) -> Path:
     for note in (*runs.notes, *tunings.notes):
         print(f"note: {note}", file=sys.stderr)
     texts = {name: options[name] for name in ("title", "baseline") if name in options}
-    out, unlike = options.get("out", folders[0]), _truth(options, "allow_unlike")
+    out, unlike = options.get("out", folders[0]), truth("allow_unlike", options.get("allow_unlike", "false"))
     return write_report(runs, out, allow_unlike=unlike, tunings=tunings, **texts)
 
 
@@ -67,16 +63,9 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         else:
             folders.append(argument)
     for name in ("allow_unlike", "debug"):
-        _truth(options, name)
+        truth(name, options.get(name, "false"))
     return folders, options
 
 
-def _truth(options: dict[str, str], name: str) -> bool:
-    value = options.get(name, "false").lower()
-    if value not in ("true", "false"):
-        raise UserError(f"{name} is true or false, not {options[name]!r}")
-    return value == "true"
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_door(main))

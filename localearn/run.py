@@ -8,6 +8,7 @@ import time
 STARTED_S = time.perf_counter()
 
 from localearn import cli  # noqa: E402 - the clock starts before the imports do
+from localearn.doorway import leave, run_door, told, value_of  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
 from localearn.training.record import Record  # noqa: E402
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
         print(HELP.format(choices=cli.choices_page(config_dir)), end="")
         return 0
     flags = [argument for argument in arguments if argument.startswith("-")]
-    resume = cli.value_of("resume", arguments)
+    resume = value_of("resume", arguments)
     if flags and resume:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
@@ -95,7 +96,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
         if elsewhere and config.out is None:
             config.out = str(default_out(config.seed, choices, number))
-        status = cli.told(lambda: report(execute(config, choices)), arguments)
+        status = told(lambda: report(execute(config, choices)), arguments)
         if status and elsewhere:  # which only an error tells the first process
             raise cli.JobFailed(status)
         if status > 128:
@@ -117,4 +118,4 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
 
 
 if __name__ == "__main__":
-    cli.leave(cli.run_door(main))
+    leave(run_door(main))

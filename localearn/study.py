@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from localearn import cli
+from localearn.arguments import listed, whole
+from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
 from localearn.options import annotations, check_types
@@ -61,7 +63,7 @@ def main(arguments: list[str]) -> int:
     folder, own, overrides = _parse(arguments)
     rows = read_rows(folder)
     chosen = _chosen(rows, own.get("only"))
-    seeds = None if "seeds" not in own else [int(seed) for seed in own["seeds"].strip("[]").split(",")]
+    seeds = None if "seeds" not in own else [whole("seeds", seed, least=0) for seed in listed(own["seeds"])]
     out = Path(own.get("out", Path("results") / folder.resolve().name))
     worst = 0
     for row in chosen:
@@ -136,8 +138,6 @@ def _parse(arguments: list[str]) -> tuple[Path, dict[str, str], list[str]]:
             own[name] = value
         elif equals:
             overrides.append(argument)
-    if not all(seed.strip().isdigit() for seed in own.get("seeds", "0").strip("[]").split(",")):
-        raise UserError(f"seeds takes whole numbers, say seeds=[0,1,2], not {own['seeds']!r}")
     return Path(folders[0]), own, overrides
 
 
@@ -145,7 +145,7 @@ def _chosen(rows: list[Row], only: str | None) -> list[Row]:
     if only is None:
         return rows
     by_name = {row.name: row for row in rows}
-    names = only.strip("[]").split(",")
+    names = listed(only)
     for name in names:
         if name not in by_name:
             raise UserError(f"no row {name!r}{suggestion(name, by_name)}; there are {', '.join(by_name)}")
@@ -160,4 +160,4 @@ def _lighten(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_door(main))
+    sys.exit(run_door(main))

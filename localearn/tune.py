@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from localearn import cli
+from localearn.doorway import run_door
 from localearn.errors import UserError
 from localearn.tuning.outcome import best_trials, spent, write_outcome
 from localearn.tuning.plan import Plan, altered, parse
@@ -167,4 +168,4 @@ def _conclude(plan: Plan, study: "Study") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run_door(main))
+    sys.exit(run_door(main))

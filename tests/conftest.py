@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import localearn
-from localearn import cli, run
+from localearn import run
+from localearn.doorway import run_door
 
 TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
 TIMES = ("train_s", "train_j", "samples_per_s")
@@ -32,7 +33,7 @@ def door(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def enter(*arguments: str) -> Ended:
-        status = cli.run_door(run.main, arguments)
+        status = run_door(run.main, arguments)
         told = capsys.readouterr()
         return Ended(status, told.out, told.err)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from localearn import cli, compare
+from localearn.doorway import run_door
 from localearn.training.experiment import build
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def on_digits(overrides):
 
 def test_a_rule_and_its_baseline_are_tuned_alike_and_can_be_compared(study):
     for row in study.ROWS:
-        *tunes, comparison = row.commands(Path("out"), 20, "[0,1,2]", [])
+        *tunes, comparison = row.commands(Path("out"), 20, [0, 1, 2], [])
         configs = [cli.compose(overrides_of(command))[0] for command in tunes]
         assert all(configs[0][key] == configs[1][key] for key in compare.ALIKE), row.name
         net = cli.compose(overrides_of(tunes[0]))[1]["net"]
@@ -68,9 +69,9 @@ def test_a_row_is_three_commands(study, capsys):
     assert {line[-1] for line in lines[:2]} == tuned
 
 
-@pytest.mark.parametrize("argument", ["only=mnist", "trials=few", "trials=0", "nonsense"])
+@pytest.mark.parametrize("argument", ["only=mnist", "trials=few", "trials=0", "seeds=x", "print=yes", "nonsense"])
 def test_a_wrong_word_is_told(study, capsys, argument):
-    assert study.main([argument, "print=true"]) == 2
+    assert run_door(study.main, ["print=true", argument]) == 2
     assert repr(argument.rpartition("=")[2]) in capsys.readouterr().err
 
 
@@ -78,7 +79,7 @@ def test_the_readme_shows_the_commands_that_are_run(study):
     readme = (ROOT / "experiments" / "energy_study" / "README.md").read_text()
     shown = [shlex.split(line) for line in readme.splitlines() if line.startswith("python -m localearn.")]
     (row,) = [row for row in study.ROWS if row.name == "mnist-mono_forward"]
-    assert shown == row.commands(Path("energy_study"), 20, "[0,1,2]", [])
+    assert shown == row.commands(Path("energy_study"), 20, [0, 1, 2], [])
 
 
 def test_what_is_not_run_says_so(study, tmp_path):

@@ -65,7 +65,17 @@ def test_a_rule_that_predicts_by_more_than_its_net_is_told(trained, tmp_path, ca
     export.main([str(trained("cafo")), f"out={tmp_path / 'a.pt2'}"])
     assert "cafo predicts by more than its net" in capsys.readouterr().out
     export.main([str(trained("mlp")), f"out={tmp_path / 'b.pt2'}"])
-    assert "predicts by more" not in capsys.readouterr().out
+    assert "predicts by" not in capsys.readouterr().out
+
+
+def test_a_rule_that_cannot_be_built_here_is_told(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained("mlp"), folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["config"]["algo"]["_target_"] = "not_installed.Rule"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert export.main([str(folder)]) == 0
+    assert "was not checked whether it predicts by its net alone" in capsys.readouterr().out
 
 
 def test_a_program_whose_outputs_differ_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):

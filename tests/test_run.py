@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from localearn import cli, run
+from localearn.doorway import run_door
 from localearn.training.fit import Loop
 
 RULES = """\
@@ -347,7 +348,7 @@ def test_a_reader_that_left_is_no_error(monkeypatch, capfd):
         raise BrokenPipeError
 
     monkeypatch.setattr("os.dup2", lambda *_: None)
-    assert cli.run_door(gone, []) == 141
+    assert run_door(gone, []) == 141
     assert capfd.readouterr().err == ""
 
 
@@ -355,7 +356,7 @@ def test_ctrl_c_before_there_is_a_run_is_130(capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    assert cli.run_door(interrupted, []) == 130
+    assert run_door(interrupted, []) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
@@ -385,11 +386,11 @@ def test_leaving_early_loses_nothing(thread):
     """What was printed, what atexit was to do and what a thread is at are all there in the end."""
     code = (
         "import atexit, sys, threading, time\n"
-        "from localearn import cli\n"
+        "from localearn.doorway import leave\n"
         "atexit.register(lambda: print('at exit'))\n"
         f"if {thread}: threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
         "sys.stdout.write('printed ')\n"
-        "cli.leave(42)\n"
+        "leave(42)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cli.CONF.parents[1]

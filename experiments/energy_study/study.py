@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localearn.arguments import listed, truth, whole
+from localearn.doorway import run_door
+from localearn.errors import UserError, suggestion
 from localearn.reporting import formatting
 from localearn.reporting.statistics import Estimate
 
@@ -59,7 +62,7 @@ class Row:
     tuning: tuple[int, int] = (9, 9)
     compare: str = "epochs=15 patience=5 max_epochs=30"
 
-    def commands(self, out: Path, trials: int, seeds: str, more: list[str]) -> list[list[str]]:
+    def commands(self, out: Path, trials: int, seeds: list[int], more: list[str]) -> list[list[str]]:
         """Return what a user types: tune the baseline, tune the rule, compare."""
         folder, python = out / self.name, ["python", "-m"]
         tunes = [
@@ -69,7 +72,7 @@ class Row:
                 ("backprop", self.baseline, self.tuning[1]), (self.algo, self.rule, self.tuning[0]))
         ]  # fmt: skip
         compare = [*python, "localearn.compare", f"algos=[backprop,{self.algo}]", f"tuned={folder / 'tuned'}",
-                   *self.compare.split(), f"seeds={seeds}", *more, f"out={folder}"]  # fmt: skip
+                   *self.compare.split(), f"seeds=[{','.join(map(str, seeds))}]", *more, f"out={folder}"]  # fmt: skip
         return [*tunes, compare]
 
 
@@ -117,21 +120,20 @@ ROWS = (
 
 def main(arguments: list[str]) -> int:
     """Run the rows that are asked for and write the table; return the exit status."""
-    given = [argument.partition("=") for argument in arguments]
-    unread = [name for name, equals, _ in given if not equals]
-    own = {name: value for name, _, value in given if name in OWN}
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    own, more = _parse(arguments)
     names = [row.name for row in ROWS]
-    only = own["only"].strip("[]").split(",") if "only" in own else names
-    trials, seeds = own.get("trials", "20"), own.get("seeds", "[0,1,2]")
-    wrong = unread + [name for name in only if name not in names]
-    wrong += [] if trials.isdecimal() and int(trials) else [trials]
-    if wrong:
-        print(f"error: cannot take {wrong[0]!r}; rows are {', '.join(names)}\n{__doc__}", file=sys.stderr)
-        return 2
+    only = listed(own.get("only", ",".join(names)))
+    for name in only:
+        if name not in names:
+            raise UserError(f"no row {name!r}{suggestion(name, names)}; there are {', '.join(names)}")
+    trials = whole("trials", own.get("trials", "20"))
+    seeds = [whole("seeds", seed, least=0) for seed in listed(own.get("seeds", "0,1,2"))]
     out = Path(own.get("out", "results/energy_study"))
-    more = [argument for argument in arguments if argument.partition("=")[0] not in OWN]
-    commands = {row.name: row.commands(out, int(trials), seeds, more) for row in ROWS if row.name in only}
-    if own.get("print") == "true":
+    commands = {row.name: row.commands(out, trials, seeds, more) for row in ROWS if row.name in only}
+    if truth("print", own.get("print", "false")):
         print("\n".join(shlex.join(command) for three in commands.values() for command in three))
         return 0
     for name, three in commands.items():
@@ -144,6 +146,21 @@ def main(arguments: list[str]) -> int:
             write_table(out)
     print(out / "table.md")
     return 0
+
+
+def _parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the study's own options, and what goes to all three commands."""
+    own: dict[str, str] = {}
+    more = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not (equals and value):
+            raise UserError(f"cannot read {argument!r}; write key=value, say only={ROWS[0].name}")
+        if name in OWN:
+            own[name] = value
+        else:
+            more.append(argument)
+    return own, more
 
 
 def lighten(folder: Path) -> None:
@@ -235,4 +252,4 @@ def _compared(measure: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_door(main))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,16 @@ COLUMNS = (
 Benches = Sequence[tuple[str, "Size", Bench]]
 
 
+def writable(out: Path) -> None:
+    """Make the folder; raise UserError where nothing can be written there, before anything is measured."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written to: {error.strerror or error}") from error
+
+
 def write(out: Path, benches: Benches, left_out: dict[str, str], command: str) -> Path:
     """Write bench.json, bench.md and plot.png into `out`; return the table's path."""
     machine = {
@@ -43,7 +54,6 @@ def write(out: Path, benches: Benches, left_out: dict[str, str], command: str) -
         "benches": [_plain(axis, size, bench) for axis, size, bench in benches],
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         (out / "bench.md").write_text(page(benches, left_out, command, machine), encoding="utf-8")
         (out / "plot.png").write_bytes(plot(benches))

@@ -7,6 +7,7 @@ from localearn import bench
 from localearn.benching import measure
 from localearn.benching.measure import Spread
 from localearn.benching.workload import Point
+from localearn.doorway import run_door
 from localearn.errors import UserError
 
 TINY = ["width=8", "depth=2", "batch=4", "input=[16]", "turns=2", "turn_s=0.001"]
@@ -79,6 +80,27 @@ def test_a_rule_that_does_not_serve_the_net_is_left_out_and_told(tmp_path, capsy
     assert "Left out: pepita" in (tmp_path / "bench.md").read_text()
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(bench, "_bench", lambda *_: pytest.fail("measured"))
+    assert run_door(bench.main, [*TINY, f"out={tmp_path / 'file' / 'out'}"]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_what_was_measured_stays_when_a_later_size_fails(tmp_path, monkeypatch):
+    measured = bench._bench
+
+    def fails_at_depth_9(plan, size):
+        if size.depth == 9:
+            raise UserError("the memory is full")
+        return measured(plan, size)
+
+    monkeypatch.setattr(bench, "_bench", fails_at_depth_9)
+    asked = ["rules=[mono_forward]", *TINY, "depths=[1,9]", f"out={tmp_path}"]
+    assert run_door(bench.main, asked) == 2
+    assert [b["depth"] for b in json.loads((tmp_path / "bench.json").read_text())["benches"]] == [2, 1]
+
+
 def test_quick_is_smaller_and_what_is_typed_wins():
     quick, whole = bench.parse(["--quick"]), bench.parse([])
     assert quick.sizes[0][1].width == 1000 and whole.sizes[0][1].width == 2000
@@ -100,6 +122,7 @@ def test_quick_is_smaller_and_what_is_typed_wins():
         ("precision=fp16", "precision is fp32 or bf16"),
         ("net=cnn", "needs its rows' shape"),
         ("quick", "write key=value"),
+        ("mono_foward:algo.schedule=greedy", "'mono_foward' is not among the rules; did you mean 'mono_forward'"),
     ],
 )
 def test_wrong_words_are_told(argument, said):

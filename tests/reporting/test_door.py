@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from localearn.doorway import run_door
 from localearn.report import main
 
 
@@ -59,7 +60,7 @@ def test_help(capsys):
 def test_bad_input_is_said_in_two_lines(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
-    assert main(arguments) == 2
+    assert run_door(main, arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) <= 2

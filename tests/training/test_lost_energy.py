@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from localearn import cli, compare
+from localearn import compare
+from localearn.doorway import run_door
 from localearn.energy import Meter
 from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Script
 from localearn.energy.nvml import NvmlCounter
@@ -238,7 +239,7 @@ def test_an_unknown_country_is_told_at_every_door_before_anything_is_trained(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Loop, "run", lambda *_: pytest.fail("trained"))
     door = importlib.import_module(f"localearn.{module}")
-    assert cli.run_door(door.main, [*arguments, "dataset.train_size=60", f"energy.country={country}"]) == 2
+    assert run_door(door.main, [*arguments, "dataset.train_size=60", f"energy.country={country}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: energy.country='{country}' is no country code")
     assert near in told
@@ -250,5 +251,5 @@ def test_an_unknown_country_of_one_rule_is_told_before_the_others_are_trained(tm
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Loop, "run", lambda *_: pytest.fail("trained"))
     arguments = ["algos=[backprop,mono_forward]", "seeds=[0,1,2]", "out=lost", "mono_forward:energy.country=XXX"]
-    assert cli.run_door(compare.main, arguments) == 2
+    assert run_door(compare.main, arguments) == 2
     assert "energy.country='XXX'" in capsys.readouterr().err

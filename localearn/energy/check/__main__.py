@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from localearn.doorway import run_door
 from localearn.energy.check.bench import Bench
 from localearn.energy.check.checks import not_run, run_checks
 from localearn.energy.check.load import MatrixLoad
@@ -42,22 +43,18 @@ OPTIONS = {"out": "results/meter", "device": "auto", "seconds": "10"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the door; return the exit status: 0, 1 if a check failed, 2 where the user can mend what went wrong."""
+    """Check and write; return the exit status: 0, or 1 if a check failed."""
     if {"--help", "-h"} & set(arguments):
         print(HELP, end="")
         return 0
+    options = parse(arguments)
+    device, why_none = card(options["device"])
+    seconds = positive(options["seconds"])
+    out = Path(options["out"]).expanduser()
     try:
-        options = parse(arguments)
-        device, why_none = card(options["device"])
-        seconds = positive(options["seconds"])
-        out = Path(options["out"]).expanduser()
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"out={out} cannot be made: {error.strerror}") from error
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be made: {error.strerror}") from error
     summary = {
         "command": " ".join(["python -m localearn.energy.check", *arguments]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -177,4 +174,4 @@ def _cpu(seconds: float) -> tuple[list[Outcome], Bench | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_door(main))

@@ -2,11 +2,14 @@
 
 import io
 import json
+import signal
+import subprocess
 import sys
 
 import pytest
 import torch
 
+from localearn.doorway import run_door
 from localearn.energy.check import __main__ as door
 from localearn.energy.check import neighbour
 from localearn.energy.check.bench import Bench, Span
@@ -72,7 +75,7 @@ def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
 )
 def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, said: str):
     steady_cpu("passed")
-    assert door.main([argument]) == 2
+    assert run_door(door.main, [argument]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
@@ -124,3 +127,14 @@ def test_a_second_process_that_does_not_start_is_told(monkeypatch):
 def test_a_difference_is_a_share_of_the_mean():
     assert difference(95.0, 105.0) == pytest.approx(0.1)
     assert difference(0.0, 0.0) == float("inf")
+
+
+def test_ctrl_c_ends_the_door_in_a_line(tmp_path):
+    command = [sys.executable, "-u", "-m", "localearn.energy.check", "device=cpu", "seconds=60", f"out={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as door:
+        assert door.stdout and door.stderr
+        while "cpu: measuring" not in door.stdout.readline():
+            assert door.poll() is None
+        door.send_signal(signal.SIGINT)
+        door.wait(timeout=60)
+        assert (door.returncode, door.stderr.read().splitlines()[-1:]) == (130, ["interrupted"])
