@@ -29,10 +29,12 @@ class ArrayData(Data):
         scaling: Scaling | None = None,
         augment: Augment = "none",
         fingerprint: str | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         """Take, for each split, x (N, C, H, W) or (N, ...) and y (N,) int64, all on one device and known to be sound.
 
         scaling: what turns raw rows into a net's input; None leaves their values. fingerprint: where it is known.
+        part: the rank, and the number of ranks, that a batch's rows are shared out over.
         """
         self.name = name
         self.kind = "image" if x["train"].ndim == 4 else "vector"
@@ -44,6 +46,7 @@ class ArrayData(Data):
         self._scaling = scaling
         self._augment: Augment = augment
         self._fingerprint = fingerprint
+        self._part = part
 
     def to(self, device: torch.device | str) -> "ArrayData":
         """Return the same data on `device`; what is there already is shared, not copied."""
@@ -55,6 +58,20 @@ class ArrayData(Data):
             scaling=self._scaling and self._scaling.to(device),
             augment=self._augment,
             fingerprint=self._fingerprint,
+            part=self._part,
+        )
+
+    def part(self, rank: int, ranks: int) -> "ArrayData":
+        """Return the same arrays, of whose every batch this rank has its rows; see `Data.part`."""
+        return ArrayData(
+            self.name,
+            self._x,
+            self._y,
+            self.classes,
+            scaling=self._scaling,
+            augment=self._augment,
+            fingerprint=self._fingerprint,
+            part=(rank, ranks),
         )
 
     def batches(
@@ -79,8 +96,9 @@ class ArrayData(Data):
             raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be kept")
         y: dict[Split, Tensor] = {"train": self._y["train"], "val": self._y["val"]}
         with torch.no_grad():
-            x: dict[Split, Tensor] = {split: self._mapped(split, fn, batch_size) for split in y}
-        return ArrayData(name, x, y, self.classes)
+            whole = self.part(0, 1)
+            x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
+        return ArrayData(name, x, y, self.classes, part=self._part)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then kept."""
@@ -94,7 +112,8 @@ class ArrayData(Data):
     def _in_order(self, split: Split, batch_size: int, skip: int) -> Iterator[Batch]:
         x, y = self._x[split], self._y[split]
         for start in range(skip * batch_size, len(y), batch_size):
-            yield Batch(self._normalised(x[start : start + batch_size]), y[start : start + batch_size])
+            own = self._own(min(batch_size, len(y) - start), start)
+            yield Batch(self._normalised(x[own]), y[own])
 
     def _shuffled(
         self, split: Split, order: Tensor, batch_size: int, skip: int, generator: torch.Generator
@@ -102,9 +121,17 @@ class ArrayData(Data):
         x, y = self._x[split], self._y[split]
         how: Augment = self._augment if split == "train" else "none"
         for start in range(skip * batch_size, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            rows = augment(x.index_select(0, chosen), how, generator)
+            size = min(batch_size, len(order) - start)
+            chosen = order[self._own(size, start)]
+            rows = augment(x.index_select(0, chosen), how, generator, self._own(size), size)
             yield Batch(self._normalised(rows), y.index_select(0, chosen))
+
+    def _own(self, size: int, start: int = 0) -> slice:
+        """Return which rows of a batch of so many, from `start` on, are this part's."""
+        rank, ranks = self._part
+        sharing = min(ranks, max(1, size // 2))  # batch normalisation takes no variance of a single row
+        rank = min(rank, sharing)
+        return slice(start + size * rank // sharing, start + size * min(rank + 1, sharing) // sharing)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         if self._scaling is not None:

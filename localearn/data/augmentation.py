@@ -11,17 +11,21 @@ Augment = Literal["none", "crop", "crop_flip"]
 PAD = 4  # pixels of zero (black) on each side before the crop, as is usual for images of this size
 
 
-def augment(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor, how: Augment, generator: torch.Generator, own: slice = slice(None), of: int | None = None
+) -> Tensor:
     """Return raw (N, C, H, W) images, each cropped at its own random place and, with "crop_flip", half mirrored.
 
     From the generator come, in this order: (2, N) integers in 0..2 PAD, the top and the left of each crop in the
     padded image; with "crop_flip" (N,) integers in 0..1, where 1 mirrors. A generator on the images' own device
-    spares a copy for each batch.
+    spares a copy for each batch. Where the images are but the rows `own` of a batch of so many, N is the batch's, and
+    they are cropped as they are in it.
     """
     if how == "none":
         return images
-    corner = _integers(2 * PAD + 1, (2, len(images)), generator, images.device)
-    mirror = _integers(2, (len(images),), generator, images.device) if how == "crop_flip" else None
+    rows = len(images) if of is None else of
+    corner = _integers(2 * PAD + 1, (2, rows), generator, images.device)[:, own]
+    mirror = _integers(2, (rows,), generator, images.device)[own] if how == "crop_flip" else None
     return crop(images, corner[0], corner[1], mirror)
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from localearn.errors import UserError
+
 Split = Literal["train", "val", "test"]
 Kind = Literal["image", "vector", "graph"]
 
@@ -72,6 +74,14 @@ class Data(ABC):
         Greedy schedules use it where the input of a stage is fixed. There is no test split in it: the test set is
         read once, through the whole net. Raises ValueError where two passes differ (`augmented`).
         """
+
+    def part(self, rank: int, ranks: int) -> "Data":
+        """Return the same data, whose batches are this rank's rows of each: all ranks' together are the whole batch.
+
+        A batch's rows are shared out in order and evenly; where there are fewer than two for each, the last ranks have
+        none. `sizes` and random numbers stay those of the whole. Raises UserError for data that cannot be divided.
+        """
+        raise UserError(f"{self.name} is one batch that cannot be divided over ranks; use parallel=none")
 
     @abstractmethod
     def fingerprint(self) -> str:

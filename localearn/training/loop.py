@@ -21,6 +21,7 @@ from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
 from localearn.training.progress import Progress
 from localearn.training.settings import Settings
+from localearn.training.update import UPDATES, Update
 
 
 class Diverged(Exception):
@@ -47,6 +48,26 @@ class Position:
     epoch: int = 0
     batch: int = 0
     passes: float = 0.0
+
+
+@dataclass
+class _Course:
+    """What a stage is trained with. cached: whether the data's x is what the frozen blocks before the stage give."""
+
+    index: int
+    stage: Stage
+    data: Data
+    cached: bool
+    stopping: EarlyStopping
+    optimizer: torch.optim.Optimizer | None
+    schedule: Any
+    update: Update | None = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        found = {"stopping": self.stopping, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part for name, part in found.items() if part is not None}
 
 
 class Loop:
@@ -107,35 +128,44 @@ class Loop:
         self.trainer.enter(index)
         with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
             data, cached = self._stage_data(index, stage)
-        epochs = 1 if stage.one_pass else settings.epochs
         optimizer = None if stage.one_pass else settings.optim(stage.optimizer_groups())
         schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
         stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
-        parts = {"stopping": stopping} | ({"optimizer": optimizer} if optimizer else {})
-        parts |= {"schedule": schedule} if schedule else {}
-        self._load_parts(parts)
-        batches = -(-data.sizes["train"] // settings.batch_size) if data.kind != "graph" else 1
-        self.progress.start(stage.name, epochs, batches, self.position.epoch)
+        course = _Course(index, stage, data, cached, stopping, optimizer, schedule)
+        self._load_parts(course.parts)
+        if optimizer:
+            course.update = UPDATES[settings.step](self.trainer, stage, optimizer, settings, self.autocast)
+        try:
+            self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt)
+        finally:
+            if course.update:
+                course.update.close()
+        stopping.restore(self.trainer)
+        self.best_epochs.append(stopping.best_epoch)
+
+    def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt) -> None:
+        """Train a stage to its end, saved after every epoch."""
+        data, stopping, batch_size = course.data, course.stopping, self.settings.batch_size
+        batches = -(-data.sizes["train"] // batch_size) if data.kind != "graph" else 1
+        self.progress.start(course.stage.name, epochs, batches, self.position.epoch)
         while self.position.epoch < epochs and not stopping.done:
-            rate = optimizer.param_groups[0]["lr"] if optimizer else None
+            rate = course.optimizer.param_groups[0]["lr"] if course.optimizer else None
             with self.meter.window("train"):
-                self._epoch(stage, data, cached, optimizer, interrupt)
+                self._epoch(course, interrupt)
             if interrupt.signum is not None and self.position.batch:
-                if optimizer:  # half a pass of sums solves nothing, so a one-pass stage begins it again
-                    self._save(parts)
+                if course.optimizer:  # half a pass of sums solves nothing, so a one-pass stage begins it again
+                    self._save(course.parts)
                 raise Interrupted(interrupt.signum)
-            line = self._close_epoch(index, data, cached, rate)
-            if schedule:
-                step_schedule(schedule, line)
+            line = self._close_epoch(course, rate)
+            if course.schedule:
+                step_schedule(course.schedule, line)
             stopping.update(line, self.position.epoch, self.trainer)
-            self._save(parts)
+            self._save(course.parts)
             self.progress.epoch(line)
             if self.watch:
                 self.watch(line)
             if interrupt.signum is not None:
                 raise Interrupted(interrupt.signum)
-        stopping.restore(self.trainer)
-        self.best_epochs.append(stopping.best_epoch)
 
     def _stage_data(self, index: int, stage: Stage) -> tuple[Data, bool]:
         """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
@@ -151,24 +181,23 @@ class Loop:
         self.trainer.eval()
         return self.data.features(f"stage-{index}", self._frozen_blocks, self.settings.eval_batch_size), True
 
-    def _epoch(
-        self, stage: Stage, data: Data, cached: bool, optimizer: torch.optim.Optimizer | None, interrupt: Interrupt
-    ) -> None:
+    def _epoch(self, course: "_Course", interrupt: Interrupt) -> None:
         position, trainer = self.position, self.trainer
         trainer.train()
         seed = derived_seed(self.settings.seed, position.stage, position.epoch)
         order = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(derived_seed(seed, 1))
-        batches = data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
+        batches = course.data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
         if position.batch and self._resumed:
             order.set_state(self._resumed["order"].cpu())
             set_random_state(self.device, {k: v.cpu() for k, v in self._resumed["random"].items()})
         self._resumed = None
         for batch in batches:
-            if stage.start and not cached:
+            if course.stage.start and not course.cached:
                 batch = replace(batch, x=self._frozen_blocks(batch.x, *batch.context))
-            if optimizer:
-                self._step(batch, stage, optimizer)
+            self._rows_seen += len(batch.y)
+            if course.update:
+                self._count(course.update(batch), len(batch.y))
             else:
                 self._accumulate(batch)
             position.batch += 1
@@ -177,7 +206,7 @@ class Loop:
                 self._order_state = order.get_state()
                 if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
                     return
-        if not optimizer:
+        if not course.update:
             with torch.no_grad():
                 self._count(self.trainer.solve(), self._rows_seen)
         position.batch = 0
@@ -188,21 +217,10 @@ class Loop:
         with self.autocast:
             return self.trainer.stage_input(x, *context)
 
-    def _step(self, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            metrics = self.trainer.gradients(batch)
-        if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(stage.parameters, self.settings.clip_norm)
-        optimizer.step()
-        self._rows_seen += len(batch.y)
-        self._count(metrics, len(batch.y))
-
     @torch.no_grad()
     def _accumulate(self, batch: Batch) -> None:
         with self.autocast:
             self.trainer.accumulate(batch)
-        self._rows_seen += len(batch.y)
 
     def _count(self, metrics: dict[str, Tensor], rows: int) -> None:
         for name, value in metrics.items():
@@ -211,14 +229,14 @@ class Loop:
             else:
                 self._sums[name] = value.float() * rows
 
-    def _close_epoch(self, index: int, data: Data, cached: bool, rate: float | Tensor | None) -> dict[str, Any]:
+    def _close_epoch(self, course: "_Course", rate: float | Tensor | None) -> dict[str, Any]:
         """Validate, and return the epoch's line of metrics; the position moves to the next epoch."""
         sums = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
         means = {name: total / self._rows_seen for name, total in sums.items()}
         self.trainer.eval()
-        scores = self.trainer.stage_scores if cached else self._scores_from_x
+        scores = self.trainer.stage_scores if course.cached else self._scores_from_x
         with self.meter.window("eval"):
-            validation = evaluate(scores, data, "val", self.settings.eval_batch_size, self.autocast)
+            validation = evaluate(scores, course.data, "val", self.settings.eval_batch_size, self.autocast)
         if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
             raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
         self.position.epoch += 1
@@ -226,7 +244,7 @@ class Loop:
         train_s = self.meter.duration_s("train")
         seconds = train_s - (self.history[-1]["train_s"] if self.history else 0.0)
         line = {
-            "stage": index,
+            "stage": course.index,
             "epoch": self.position.epoch,
             "passes": self.position.passes,
             "train_loss": means.pop("loss"),
@@ -238,7 +256,7 @@ class Loop:
             "samples_per_s": self._rows_seen / seconds,
             **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
-        if self.settings.diagnose == "alignment" and not self.stages[index].one_pass:
+        if self.settings.diagnose == "alignment" and not course.stage.one_pass:
             batch = next(self.data.batches("val", self.settings.batch_size))
             line |= alignment_angles(self.trainer, batch)
         self._sums, self._rows_seen = {}, 0

@@ -41,6 +41,8 @@ class Settings:
     monitor: "val_accuracy" or "val_loss"; patience: epochs without an improvement of more than min_delta, after which
     a stage stops (None: never); restore_best: whether a stage ends with its best epoch's weights or its last one's.
     clip_norm: the largest norm of all gradients together (None: no clipping).
+    step: "all", one step of the optimizer when all gradients are there; "block", a step for each as soon as it is
+    there, after which it is dropped: the same weights, with less memory in a deep net.
     precision: "fp32", or "bf16" by autocast. device: auto, cpu, cuda (or cuda:1) or mps. seed: of order, augmentation
     and what the rule draws. deterministic: only deterministic algorithms, on a GPU too (slower).
     feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
@@ -61,6 +63,7 @@ class Settings:
     min_delta: float = 1e-4
     restore_best: bool = True
     clip_norm: float | None = None
+    step: Literal["all", "block"] = "all"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
     seed: int = 0
@@ -82,6 +85,8 @@ class Settings:
                 raise UserError(f"{name} must be {bound} or more, not {value}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
+        if self.clip_norm is not None and self.step == "block":
+            raise UserError("clip_norm needs all gradients at once, and step=block drops each; use step=all")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed must lie in [0, 2^63), not {self.seed}")
 
