@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 python -m localearn.bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
+python -m localearn.bench parallel [key=value ...]       what a second process brings; parallel --help
 
 Times the whole update (gradients and optimizer) of every rule beside backprop's on the same net, taking turns in one
 process: medians with their quartiles, the ratio to backprop of the same turn, the share of the arithmetic's limit (the
@@ -72,6 +73,10 @@ class Plan:
 
 def main(arguments: list[str]) -> int:
     """Bench and write; return the exit status."""
+    if arguments[:1] == ["parallel"]:
+        from localearn.benching import parallel
+
+        return parallel.main(arguments[1:])
     if {"-h", "--help"} & set(arguments):
         print(HELP, end="")
         return 0

@@ -46,7 +46,8 @@ OWN = (
 )
 FIXED = ("algo", "seed", "resume", "protocol")
 PROTOCOLS = ("matched", "converged")
-ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic")  # what a report compares runs by
+# What a report compares runs by.
+ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step")
 
 
 @dataclass(frozen=True)

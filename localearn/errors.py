@@ -9,7 +9,12 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something that the user can mend: a wrong name, a missing file, options that contradict each other."""
+    """Something that the user can mend: a wrong name, a missing file, options that contradict each other.
+
+    tell: of several processes that train together the first one tells an error, unless another one has this set.
+    """
+
+    tell: bool | None = None
 
 
 class Unsupported(UserError):

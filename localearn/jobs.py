@@ -46,6 +46,10 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     from omegaconf import OmegaConf
 
     config, choices = cli.compose([*job.overrides, f"out={quoted(job.folder)}"], config_dir)
+    if config.parallel != "none":
+        raise UserError(
+            f"parallel={config.parallel} is for one run, which torchrun starts as localearn.run; leave it out"
+        )
     folder = RunFolder(job.folder)
     if not folder.config.exists():
         return config, choices

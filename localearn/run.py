@@ -35,6 +35,9 @@ Exit status: 0 completed, 2 an error that you can mend, 3 diverged, 130 or 143 i
 """
 
 
+_STATUS = {"completed": 0, "diverged": 3, "stopped": 3}
+
+
 def main(arguments: list[str]) -> int:
     """Train, or show what would be trained; return the exit status."""
     config_dir = cli.take_option(arguments, "--config-dir", "-cd")
@@ -54,7 +57,9 @@ def main(arguments: list[str]) -> int:
 
 
 def report(record: Record) -> int:
-    """Print what came of a run and return the exit status that says it."""
+    """Print what came of a run, on the first rank, and return the exit status that says it."""
+    if os.environ.get("RANK", "0") != "0":
+        return _STATUS[record.status] if record.status in _STATUS else 128 + int(record.diagnostics["signal"])
     out = record.config.get("out")
     if record.status == "completed":
         assert record.test_accuracy is not None

@@ -12,7 +12,7 @@ import pytest
 
 from localearn import cli, run
 from localearn.doorway import run_door
-from localearn.training.fit import Loop
+from localearn.training.update import Update
 
 RULES = """\
 import localearn
@@ -313,13 +313,14 @@ def test_a_sweep_with_a_wrong_name_runs_nothing(door):
 
 
 def test_a_sweep_ends_where_it_is_interrupted(tiny, monkeypatch):
-    step = Loop._step
+    step = Update.__call__
 
-    def stop(self, *arguments):
-        step(self, *arguments)
+    def stop(self, batch):
+        metrics = step(self, batch)
         signal.raise_signal(signal.SIGINT)
+        return metrics
 
-    monkeypatch.setattr(Loop, "_step", stop)
+    monkeypatch.setattr(Update, "__call__", stop)
     with pytest.raises(SystemExit) as ended:
         tiny("-m", "seed=1,2,3")
     assert ended.value.code == 130

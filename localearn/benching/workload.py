@@ -42,7 +42,7 @@ class Workload:
     def __init__(self, algo: str, config: Any, point: Point):
         self.algo, self.point = algo, point
         self.batches = made_up(point)
-        data = _as_data(self.batches)
+        data = as_data(self.batches)
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = _built(algo, config, data).to(point.device)
             stages = range(len(trainer.stages()))
@@ -123,7 +123,8 @@ def made_up(point: Point) -> list[Batch]:
     return batches
 
 
-def _as_data(batches: Sequence[Batch]) -> ArrayData:
+def as_data(batches: Sequence[Batch]) -> ArrayData:
+    """Return data whose splits are all the first batch, for who asks a data set of its shapes."""
     rows, labels = batches[0].x, batches[0].y
     x: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), rows)
     y: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), labels)

@@ -18,6 +18,8 @@ class Settings:
     precision: str | None
     device: str
     capture: str | None
+    ranks: str
+    step: str
     deterministic: bool
 
 
@@ -34,6 +36,8 @@ def settings(run: Run) -> Settings:
         precision=run.precision,
         device=f"{name}, {threads} threads" if threads else str(name),
         capture=run.capture,
+        ranks=run.ranks,
+        step=run.step,
         deterministic=run.deterministic,
     )
 
@@ -48,6 +52,8 @@ def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
         ("precision", ours.precision, theirs.precision),
         ("device", ours.device, theirs.device),
         ("capture", ours.capture, theirs.capture),
+        ("processes", ours.ranks, theirs.ranks),
+        ("steps", ours.step, theirs.step),
         ("deterministic", ours.deterministic, theirs.deterministic),
     ]
     found = [f"{name} {_said(mine)} against {_said(other)}" for name, mine, other in pairs if mine != other]

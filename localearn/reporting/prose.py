@@ -70,7 +70,7 @@ def method(comparison: Comparison) -> list[str]:
         "Energy is that of training alone, of the headline part (the GPU on cuda, else the CPU); gross, and net of "
         "idle power times time. Other windows and parts stand on lines of their own and are never added across labels.",
         "Runs with different labels or sources are not averaged or compared. No ratio is given for runs that differ "
-        "in net, data, batch size, precision, device, capture or determinism, unless it was asked for.",
+        "in net, data, batch size, precision, device, capture, processes, steps or determinism, unless asked for.",
         "Energy per sample divides gross training energy by the training samples seen, passes times samples.",
     ]
     if "matched" in protocols:
@@ -98,6 +98,8 @@ def machine_table(comparison: Comparison) -> Table:
         "batch size": lambda run: None if run.batch_size is None else f"{run.batch_size:g}",
         "precision": lambda run: run.precision,
         "capture": lambda run: run.capture,
+        "processes": lambda run: run.ranks,
+        "steps": lambda run: run.step,
         "deterministic": lambda run: "yes" if run.deterministic else "no",
         "data fingerprint": lambda run: run.fingerprint and run.fingerprint.removeprefix("sha256:")[:16],
     }

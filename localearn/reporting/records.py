@@ -95,6 +95,8 @@ class Run:
     batch_size: float | None
     precision: str | None
     capture: str | None
+    ranks: str  # how many processes trained together, and what they shared out: `2 (data)`
+    step: str  # see `localearn.training.Settings`
     deterministic: bool
     fingerprint: str | None
     finished: datetime
@@ -152,6 +154,8 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         batch_size=fields.number(record, "batch_size"),
         precision=fields.optional_text(record, "precision"),
         capture=fields.optional_text(record, "capture"),
+        ranks=_ranks(record),
+        step=fields.optional_text(fields.mapping(record, "config"), "step") or "all",
         deterministic=record.get("deterministic") is True,
         fingerprint=fields.optional_text(record, "data_fingerprint"),
         finished=_moment(fields.optional_text(record, "finished")),
@@ -230,6 +234,12 @@ def label_of(record: Mapping[str, Any]) -> Label:
         if found == label:
             return label
     raise BadRecordError(f"label is {found!r}, not one of {', '.join(LABELS)}")
+
+
+def _ranks(record: Mapping[str, Any]) -> str:
+    """Return how many processes a run had; older records are of one and do not say so."""
+    count = fields.number(record, "ranks") or 1
+    return "1" if count == 1 else f"{count:g} ({fields.optional_text(record, 'parallel')})"
 
 
 def _moment(stamp: str | None) -> datetime:

@@ -136,6 +136,13 @@ class Trainer(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it accumulates")
 
+    def sums(self) -> list[Tensor]:
+        """Return what `accumulate` has summed over the rows of a pass; it is added up where ranks have rows each.
+
+        Raises Unsupported where ranks cannot take a part of the pass each.
+        """
+        raise Unsupported(f"{type(self).__name__} does not say what its one-pass stage sums; use parallel=none")
+
     def solve(self) -> dict[str, Tensor]:
         """End a one-pass stage: set its parameters, drop the sums and return detached scalars, `loss` among them."""
         raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it is solved")

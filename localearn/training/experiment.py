@@ -3,6 +3,7 @@
 import datetime
 import functools
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -40,7 +41,8 @@ GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
-_WITH_RESUME = ("progress", "debug")  # what may differ in a run that goes on, for it changes no number
+# What may differ in a run that goes on, for it changes no number but by rounding.
+_WITH_RESUME = ("progress", "debug", "parallel", "rank_timeout_s")
 
 
 def execute(
@@ -61,6 +63,7 @@ def execute(
 
     started_s = time.perf_counter() if started_s is None else started_s
     plain = _resolved(config)
+    _check_ranks(plain)
     data, trainer, settings = _build(plain, choices)
     plain |= {"out": str(settings.out), "choices": choices}
     labels = {
@@ -74,6 +77,19 @@ def execute(
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
     resume = plain["resume"] is not None
     return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test)
+
+
+def _check_ranks(plain: dict[str, Any]) -> None:
+    """Raise UserError where torchrun and the configuration do not go together."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    if several and plain["parallel"] == "none":
+        raise UserError(
+            f"{os.environ['WORLD_SIZE']} ranks were started, each of which would train the same net; "
+            "use parallel=data or parallel=layers"
+        )
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if several and restarts and plain["out"] is None and plain["resume"] is None:
+        raise UserError("ranks that are started anew go on in the run's folder; name it, out=DIR")
 
 
 def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:

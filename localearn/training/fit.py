@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -17,13 +18,14 @@ from localearn.energy.carbon import grid
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
-from localearn.training.device import describe_device, deterministic_algorithms, select_device
+from localearn.training.device import describe_device, deterministic_algorithms
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
 from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
-from localearn.training.progress import Progress, Several, make_progress
+from localearn.training.parallel import Ranks, joined
+from localearn.training.progress import Progress, Several, Silent, make_progress
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
@@ -66,24 +68,20 @@ def train(
     """
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
-    device = select_device(settings.device)
-    check(trainer, data, settings)
-    folder = _folder(settings, resume)
-    sources = "auto" if settings.energy else "none"
-    meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
     with contextlib.ExitStack() as cleanup:
+        ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
+        resume = ranks.from_first(lambda: resume or _restarted(settings))
+        folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume))
+        sources = "auto" if settings.energy and ranks.size == 1 else "none"
+        meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
         meter.open()  # first, for a slow source starts on a thread, beside what follows
         check_optimization(settings.optim, settings.schedule, device)
-        progress = _progress(settings)
+        progress = _progress(settings, ranks)
         cleanup.callback(progress.close)
-        if folder:
-            if not resume:
-                folder.create()
-            cleanup.enter_context(folder.held())
-            if not resume:
-                folder.write_text(folder.config, config or _described(settings))
+        ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup))
         record = _new_record(trainer, data, settings, device, labels)
+        record.ranks = ranks.size
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
         interrupt = cleanup.enter_context(Interrupt())
         cleanup.enter_context(
@@ -92,13 +90,17 @@ def train(
             )
         )
         trainer.to(device)
-        loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch)
-        if folder and resume:
+        loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch, ranks)
+        if resume:
             _resume(loop, folder, record)
         record.setup_s += labels.get("setup_s", 0.0) + time.perf_counter() - started_s
         loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")}
         try:
             _run(loop, interrupt, record, test)
+        except UserError as error:
+            if ranks.rank and error.tell is None:
+                error.tell = True  # what the first rank knows nothing of
+            raise
         finally:
             progress.close()
             meter.close()
@@ -108,13 +110,59 @@ def train(
     return record
 
 
-def check(trainer: Trainer, data: Data, settings: Settings) -> None:
-    """Raise UserError where these cannot be trained together; nothing is changed, and nothing is trained."""
+def _identity(trainer: Trainer, data: Data, settings: Settings) -> dict[str, Any]:
+    """Return what must be alike on all ranks, if there are several, by name."""
+    if settings.parallel == "none":
+        return {}
+    own = ("device", "out", "progress", "log")  # what may differ, for it changes no number
+    options = {name: value for name, value in settings.plain().items() if name not in own}
+    return {
+        **{name: value for name, value in versions().items() if name in ("localearn", "torch")},
+        "rule": type(trainer).__name__,
+        "data": data.fingerprint(),
+        **{name: value for name, value in options.items() if " at 0x" not in str(value)},
+    }
+
+
+def _restarted(settings: Settings) -> bool:
+    """Whether torchrun has started the ranks anew after one was lost, so that the run goes on from its checkpoint."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return bool(settings.parallel != "none" and again and settings.out and RunFolder(settings.out).checkpoint.exists())
+
+
+def _checked(trainer: Trainer, data: Data, settings: Settings, ranks: Ranks, resume: bool) -> RunFolder | None:
+    """Raise UserError for what cannot be trained; return the folder, to the first rank."""
+    check(trainer, data, settings, ranks.size)
+    return _folder(settings, resume) if ranks.first else None
+
+
+def _begin(folder: RunFolder | None, resume: bool, config: str, cleanup: contextlib.ExitStack) -> None:
+    """Make a run's folder, and hold it until the end."""
+    if folder is None:
+        return
+    if not resume:
+        folder.create()
+    cleanup.enter_context(folder.held())
+    if not resume:
+        folder.write_text(folder.config, config)
+
+
+def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> None:
+    """Raise UserError where these cannot be trained together; nothing is changed, and nothing is trained.
+
+    ranks: the processes that would train them.
+    """
     type(trainer).supports(trainer.net, data)
     if settings.country is not None:
         grid(settings.country)
     _check_parameters(trainer)
     _check_rows(trainer, data, settings)
+    if ranks > 1:
+        data.part(0, ranks)
+    if settings.parallel == "data" and settings.batch_size % ranks:
+        even = settings.batch_size - settings.batch_size % ranks
+        nearest = f"{even} or {even + ranks}" if even else f"{ranks}"
+        raise UserError(f"batch_size={settings.batch_size} cannot be divided over {ranks} ranks; use {nearest}")
     if settings.diagnose == "alignment":
         check_alignment(trainer)
 
@@ -160,7 +208,9 @@ def _described(settings: Settings) -> str:
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.plain().items())
 
 
-def _progress(settings: Settings) -> Progress:
+def _progress(settings: Settings, ranks: Ranks) -> Progress:
+    if not ranks.first:
+        return Silent()
     shown = make_progress(settings.progress)
     if settings.log == "none":
         return shown
@@ -179,6 +229,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
             record.test_accuracy, record.test_loss = measured["accuracy"], measured["loss"]
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
+        loop.peak_memory = loop.ranks.largest(loop.peak_memory)
         record.status = "completed"
     except Interrupted as interrupted:
         record.status, record.error = "interrupted", str(interrupted)
@@ -214,6 +265,7 @@ def _new_record(
         precision=settings.precision,
         batch_size=data.sizes["train"] if data.kind == "graph" else settings.batch_size,
         deterministic=settings.deterministic,
+        parallel=settings.parallel,
         versions=versions(),
         data_fingerprint=data.fingerprint(),
         started=_now(),
@@ -224,20 +276,24 @@ def _new_record(
     return record
 
 
-def _resume(loop: Loop, folder: RunFolder, record: Record) -> None:
+def _resume(loop: Loop, folder: RunFolder | None, record: Record) -> None:
     """Put the loop and the record where the last checkpoint left them; where there is none the run begins again."""
-    state = folder.load_checkpoint(loop.device)
+    held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")  # from where every rank takes it to its own
+    state = loop.ranks.from_first(lambda: folder.load_checkpoint(held_by) if folder else None)
     if state is None:
-        folder.write_metrics([])
+        if folder:
+            folder.write_metrics([])
         return
     try:
         session = state["session"]
         changed = [name for name in _IDENTITY if session[name] != getattr(record, name)]
         if changed:
-            raise UserError(f"resume={folder.path}: that run had another {', '.join(changed)}; give them as they were")
+            where = f"resume={folder.path}" if folder else "the checkpoint"
+            raise UserError(f"{where}: that run had another {', '.join(changed)}; give them as they were")
         loop.load(state)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder.checkpoint} is not of this rule on this net: {str(error).splitlines()[0]}") from error
+        where = folder.checkpoint if folder else "the checkpoint"
+        raise UserError(f"{where} is not of this rule on this net: {str(error).splitlines()[0]}") from error
     record.started, record.setup_s = session["started"], session["setup_s"]
     position = loop.position
     seam = {"resumed": _now(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch}
@@ -249,6 +305,9 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
     record.finished = _now()
     record.energy, record.co2e = report["energy"], report["co2e"]
     record.co2e_kg = report["co2e_kg"]
+    if record.ranks > 1:
+        for part in record.energy["parts"].values():
+            part["note"] = "not metered: several processes trained together"
     record.history = loop.history
     record.stages = len(loop.stages)
     record.epochs, record.passes = len(loop.history), loop.position.passes

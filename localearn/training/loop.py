@@ -19,6 +19,7 @@ from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
+from localearn.training.parallel.ranks import Ranks
 from localearn.training.progress import Progress
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES, Update
@@ -88,8 +89,13 @@ class Loop:
         progress: Progress,
         folder: RunFolder | None = None,
         watch: Callable[[dict[str, Any]], None] | None = None,
+        ranks: Ranks | None = None,
     ):
-        self.trainer, self.data, self.settings, self.device = trainer, data, settings, device
+        self.ranks = ranks or Ranks()
+        self.trainer, self.settings, self.device = trainer, settings, device
+        self.data = self.ranks.divide(trainer, data)
+        # A run of several ranks is kept by the first of them, and all of them give it what they have.
+        self.kept = self.ranks.from_first(lambda: folder is not None)
         self.meter, self.progress, self.folder, self.watch = meter, progress, folder, watch
         self.autocast = autocast(device, settings.precision)
         self.stages = trainer.stages()
@@ -115,7 +121,11 @@ class Loop:
         """Return loss and accuracy of the whole trained net over a split."""
         self.trainer.eval()
         with self.meter.window("eval"):
-            return evaluate(self.trainer.scores, self.data, split, self.settings.eval_batch_size, self.autocast)
+            return self._evaluated(self.trainer.scores, self.data, split)
+
+    def _evaluated(self, scores: Callable[..., Tensor], data: Data, split: Split) -> dict[str, float]:
+        share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
+        return evaluate(scores, share, split, self.settings.eval_batch_size, self.autocast, self.ranks.add)
 
     def _note_memory(self) -> None:
         now = self._memory.read()
@@ -134,7 +144,9 @@ class Loop:
         course = _Course(index, stage, data, cached, stopping, optimizer, schedule)
         self._load_parts(course.parts)
         if optimizer:
-            course.update = UPDATES[settings.step](self.trainer, stage, optimizer, settings, self.autocast)
+            self.ranks.drop_others(optimizer)
+            kind = UPDATES[settings.step]
+            course.update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
         try:
             self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt)
         finally:
@@ -164,8 +176,9 @@ class Loop:
             self.progress.epoch(line)
             if self.watch:
                 self.watch(line)
-            if interrupt.signum is not None:
-                raise Interrupted(interrupt.signum)
+            signum = self.ranks.signalled(interrupt.signum)
+            if signum is not None:
+                raise Interrupted(signum)
 
     def _stage_data(self, index: int, stage: Stage) -> tuple[Data, bool]:
         """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
@@ -192,22 +205,25 @@ class Loop:
             order.set_state(self._resumed["order"].cpu())
             set_random_state(self.device, {k: v.cpu() for k, v in self._resumed["random"].items()})
         self._resumed = None
-        for batch in batches:
+        alone = self.ranks.size == 1  # several ranks agree on a signal when the epoch is over
+        for batch in self.ranks.inputs(batches):
             if course.stage.start and not course.cached:
                 batch = replace(batch, x=self._frozen_blocks(batch.x, *batch.context))
             self._rows_seen += len(batch.y)
             if course.update:
                 self._count(course.update(batch), len(batch.y))
-            else:
+            elif len(batch.y):
                 self._accumulate(batch)
             position.batch += 1
             self.progress.batch()
-            if interrupt.signum is not None:
+            if alone and interrupt.signum is not None:
                 self._order_state = order.get_state()
                 if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
                     return
         if not course.update:
             with torch.no_grad():
+                if not alone:
+                    self.ranks.add(self.trainer.sums())
                 self._count(self.trainer.solve(), self._rows_seen)
         position.batch = 0
 
@@ -231,12 +247,12 @@ class Loop:
 
     def _close_epoch(self, course: "_Course", rate: float | Tensor | None) -> dict[str, Any]:
         """Validate, and return the epoch's line of metrics; the position moves to the next epoch."""
-        sums = dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
-        means = {name: total / self._rows_seen for name, total in sums.items()}
+        means, rows = self.ranks.means(self._sums, self._rows_seen)
+        self.ranks.unite(self.trainer)
         self.trainer.eval()
         scores = self.trainer.stage_scores if course.cached else self._scores_from_x
         with self.meter.window("eval"):
-            validation = evaluate(scores, course.data, "val", self.settings.eval_batch_size, self.autocast)
+            validation = self._evaluated(scores, course.data, "val")
         if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
             raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
         self.position.epoch += 1
@@ -253,7 +269,7 @@ class Loop:
             "lr": None if rate is None else float(rate),
             "train_s": train_s,
             "train_j": self.meter.energy_j("train"),
-            "samples_per_s": self._rows_seen / seconds,
+            "samples_per_s": rows / seconds,
             **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
         if self.settings.diagnose == "alignment" and not course.stage.one_pass:
@@ -267,17 +283,22 @@ class Loop:
         return self.trainer.stage_scores(self.trainer.stage_input(x, *context), *context)
 
     def _save(self, parts: dict[str, Any]) -> None:
-        if self.folder is None:
+        if not self.kept:
             return
         self._note_memory()
         with self.meter.window("checkpoint"):
+            states = {name: part.state_dict() for name, part in parts.items()}
+            if "optimizer" in states:
+                states["optimizer"] = self.ranks.whole(states["optimizer"])
+            if self.folder is None:
+                return
             middle = {}
             if self.position.batch:
                 middle = {"order": self._order_state, "random": random_state(self.device)}
             state = {
                 "position": vars(self.position).copy(),
                 "trainer": self.trainer.state_dict(),
-                "parts": {name: part.state_dict() for name, part in parts.items()},
+                "parts": states,
                 "history": self.history,
                 "best_epochs": self.best_epochs,
                 "sums": self._sums,
@@ -296,7 +317,8 @@ class Loop:
         self.position = Position(**state["position"])
         self.trainer.load_state_dict(state["trainer"])
         self.history, self.best_epochs = state["history"], state["best_epochs"]
-        self._sums, self._rows_seen = state["sums"], state["rows_seen"]
+        if self.ranks.size == 1:  # the loss that several show is that of the batches since
+            self._sums, self._rows_seen = state["sums"], state["rows_seen"]
         self.peak_memory = state["peak_memory"]
         self.meter.add_earlier(state["meter"])
         self._resumed = {"parts": state["parts"], **state["middle"]}

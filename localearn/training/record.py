@@ -16,7 +16,7 @@ class Record:
 
     Accuracies lie in 0..1, durations are in seconds, memory in bytes, energy in joules. `passes` counts the passes over
     the training split, over all stages; `energy` and `co2e` say of each figure whether it is measured, estimated or
-    absent, and an absent figure is None.
+    absent, and an absent figure is None. ranks: the processes that trained together, see `Settings.parallel`.
     """
 
     status: str = "running"
@@ -52,6 +52,8 @@ class Record:
     batch_size: int = 0
     capture: str = "off"
     deterministic: bool = False
+    parallel: str = "none"
+    ranks: int = 1
     versions: dict[str, str] = field(default_factory=dict)
     data_fingerprint: str = ""
     started: str = ""

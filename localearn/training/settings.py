@@ -43,6 +43,9 @@ class Settings:
     clip_norm: the largest norm of all gradients together (None: no clipping).
     step: "all", one step of the optimizer when all gradients are there; "block", a step for each as soon as it is
     there, after which it is dropped: the same weights, with less memory in a deep net.
+    parallel: over the ranks that torchrun starts: "data", where each takes its rows of every batch, `batch_size` being
+    that of all together; "layers", where each trains some blocks of a local rule; "none". rank_timeout_s: how long a
+    rank waits for another.
     precision: "fp32", or "bf16" by autocast. device: auto, cpu, cuda (or cuda:1) or mps. seed: of order, augmentation
     and what the rule draws. deterministic: only deterministic algorithms, on a GPU too (slower).
     feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
@@ -64,6 +67,8 @@ class Settings:
     restore_best: bool = True
     clip_norm: float | None = None
     step: Literal["all", "block"] = "all"
+    parallel: Literal["none", "data", "layers"] = "none"
+    rank_timeout_s: float = 600.0
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
     seed: int = 0
@@ -85,6 +90,14 @@ class Settings:
                 raise UserError(f"{name} must be {bound} or more, not {value}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
+        if self.rank_timeout_s <= 0:
+            raise UserError(f"rank_timeout_s must be positive, not {self.rank_timeout_s}")
+        if self.parallel == "data" and self.step == "block":
+            raise UserError("parallel=data reduces all gradients at once, and step=block drops each; use step=all")
+        if self.parallel == "layers" and self.clip_norm is not None:
+            raise UserError("clip_norm needs all gradients at once, and parallel=layers spreads them over ranks")
+        if self.parallel != "none" and self.diagnose != "none":
+            raise UserError(f"diagnose={self.diagnose} looks at the whole net on one process; use parallel=none")
         if self.clip_norm is not None and self.step == "block":
             raise UserError("clip_norm needs all gradients at once, and step=block drops each; use step=all")
         if not 0 <= self.seed < 2**63:

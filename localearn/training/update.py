@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.trainers.base import Stage, Trainer
+from localearn.training.parallel.ranks import Ranks
 from localearn.training.settings import Settings
 
 
@@ -22,14 +23,16 @@ class Update:
         optimizer: torch.optim.Optimizer,
         settings: Settings,
         autocast: torch.autocast,
+        ranks: Ranks,
     ):
         self.trainer, self.parameters, self.optimizer = trainer, stage.parameters, optimizer
-        self.clip_norm, self.autocast = settings.clip_norm, autocast
+        self.clip_norm, self.autocast, self.ranks = settings.clip_norm, autocast, ranks
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics."""
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = self.gradients(batch)
+        metrics = self.gradients(batch) if len(batch.y) else {}
+        self.ranks.reduce(self.parameters, len(batch.y))
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
@@ -60,8 +63,9 @@ class UpdateByBlock(Update):
         optimizer: torch.optim.Optimizer,
         settings: Settings,
         autocast: torch.autocast,
+        ranks: Ranks,
     ):
-        super().__init__(trainer, stage, optimizer, settings, autocast)
+        super().__init__(trainer, stage, optimizer, settings, autocast, ranks)
         self._hooks = [p.register_post_accumulate_grad_hook(self._step) for p in self.parameters]
         self._stepped: set[Tensor] | None = None  # None where gradients are taken for another purpose
 

@@ -98,6 +98,8 @@ def test_one_seed_has_no_interval(compared, factory):
         ({"batch_size": 64}, "batch size 64 against 128"),
         ({"precision": "bf16"}, "precision bf16 against fp32"),
         ({"capture": "graph"}, "capture graph against off"),
+        ({"ranks": 2, "parallel": "data"}, "processes 2 (data) against 1"),
+        ({"config": {"step": "block"}}, "steps block against all"),
         ({"device": {"type": "cpu", "name": "Another", "threads": 2}}, "device Another, 2 threads against"),
         ({"device": {"type": "cpu", "name": "AMD EPYC 7763", "threads": 4}}, "4 threads against"),
         ({"data_fingerprint": "sha256:other"}, "data digits with another fingerprint"),

@@ -10,7 +10,7 @@ import pytest
 
 from localearn.energy import Counter, Mark, Meter
 from localearn.training.folder import RunFolder
-from localearn.training.loop import Loop
+from localearn.training.update import Update
 
 
 class Killed(BaseException):
@@ -23,17 +23,18 @@ def strike(monkeypatch):
 
     def arm(step: int, how: signal.Signals | type[Killed]) -> None:
         taken = 0
-        original = Loop._step
+        original = Update.__call__
 
-        def counted(self: Loop, *arguments: Any) -> None:
+        def counted(self: Update, *arguments: Any) -> Any:
             nonlocal taken
-            original(self, *arguments)
+            metrics = original(self, *arguments)
             taken += 1
             if taken == step:
-                monkeypatch.setattr(Loop, "_step", original)
+                monkeypatch.setattr(Update, "__call__", original)
                 _strike(how, monkeypatch)
+            return metrics
 
-        monkeypatch.setattr(Loop, "_step", counted)
+        monkeypatch.setattr(Update, "__call__", counted)
 
     return arm
 

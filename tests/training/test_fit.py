@@ -12,8 +12,8 @@ import localearn
 from localearn.errors import UserError
 from localearn.training import fit
 from localearn.training.folder import RunFolder
-from localearn.training.loop import Loop
 from localearn.training.memory import PeakMemory, full_memory_told
+from localearn.training.update import Update
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +132,10 @@ def test_a_full_disk_at_the_very_end_is_no_completed_run(disk, tiny, door, read,
 
 
 def test_a_full_memory_is_told(digits, monkeypatch, tmp_path):
-    def too_much(self: Loop, *arguments: object) -> None:
+    def too_much(self: Update, *arguments: object) -> None:
         torch.empty(2**62, dtype=torch.uint8)
 
-    monkeypatch.setattr(Loop, "_step", too_much)
+    monkeypatch.setattr(Update, "__call__", too_much)
     with pytest.raises(UserError, match=r"the memory is full at batch_size=16; try a smaller one"):
         trainer_for(digits).fit(digits, batch_size=16, out=tmp_path / "run")
     with pytest.raises(UserError), full_memory_told("x=1", "x=0"):

@@ -21,6 +21,7 @@ from localearn.energy.nvml import NvmlCounter
 from localearn.reporting import read_runs, write_report
 from localearn.training import loop
 from localearn.training.loop import Loop
+from localearn.training.update import Update
 
 # 60 rows in batches of 16 are 4 steps an epoch; each takes 1 s and each evaluation 0.5 s, at 300 W.
 TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
@@ -54,7 +55,7 @@ class Machine:
 def machine(monkeypatch):
     """Have runs metered on a scripted card, whose clock moves as they train and evaluate."""
     made = Machine()
-    init, step, evaluate = Meter.__init__, Loop._step, loop.evaluate
+    init, step, evaluate = Meter.__init__, Update.__call__, loop.evaluate
 
     def on_the_card(
         self: Meter, device: Any, country: str | None = None, sources: Any = "auto", idle_s: float = 0.0
@@ -63,18 +64,19 @@ def machine(monkeypatch):
         # A device that is no CPU makes the card the headline; here nothing runs on it.
         init(self, "mps", country, counters if sources == "auto" else sources, idle_s, clock=made.clock.clock)
 
-    def taking_time(self: Loop, *arguments: Any) -> None:
-        step(self, *arguments)
+    def taking_time(self: Update, *arguments: Any) -> Any:
+        metrics = step(self, *arguments)
         made.clock.advance(STEP_S)
         made.steps += 1
         made.at.get(made.steps, lambda: None)()
+        return metrics
 
     def evaluate_taking_time(*arguments: Any) -> Any:
         made.clock.advance(EVALUATION_S)
         return evaluate(*arguments)
 
     monkeypatch.setattr(Meter, "__init__", on_the_card)
-    monkeypatch.setattr(Loop, "_step", taking_time)
+    monkeypatch.setattr(Update, "__call__", taking_time)
     monkeypatch.setattr(loop, "evaluate", evaluate_taking_time)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
     return made

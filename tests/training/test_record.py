@@ -49,6 +49,8 @@ SCHEMA = {
     "batch_size": int,
     "capture": str,
     "deterministic": bool,
+    "parallel": str,
+    "ranks": int,
     "versions": dict,
     "data_fingerprint": str,
     "started": str,

@@ -13,6 +13,7 @@ from localearn.nets import MLP
 from localearn.training.experiment import build
 from localearn.training.fit import train
 from localearn.training.memory import live_tensor_bytes
+from localearn.training.parallel import Ranks
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES
 
@@ -56,7 +57,7 @@ def test_gradients_are_dropped_one_by_one(digits):
         stage = trainer.stages()[0]
         settings = Settings(step=step, optim=functools.partial(torch.optim.SGD, lr=0.1))
         autocast = torch.autocast("cpu", enabled=False)
-        update = UPDATES[step](trainer, stage, settings.optim(stage.parameters), settings, autocast)
+        update = UPDATES[step](trainer, stage, settings.optim(stage.parameters), settings, autocast, Ranks())
         batch = next(digits.batches("train", 8))
         with live_tensor_bytes() as live:
             update(batch)
@@ -85,6 +86,7 @@ class ByHand(localearn.Trainer):
 
     def gradients(self, batch):
         readout = self.net.readout
+        assert isinstance(readout, torch.nn.Linear)
         readout.bias.grad = torch.ones_like(readout.bias)
         output = self.net(batch.x)
         loss = torch.nn.functional.cross_entropy(output, batch.y)

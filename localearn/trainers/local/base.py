@@ -1,6 +1,7 @@
 """Rules whose every block has a loss of its own."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -31,6 +32,8 @@ class LocalTrainer(Trainer):
                 "greedy freezes a block before the next learns, and blocks share weights; use schedule=joint"
             )
         self.schedule = schedule
+        self.span: range | None = None  # the blocks that this process trains where others train the rest
+        self.hand_on: Callable[[Tensor], None] | None = None  # takes the last one's output, for who has the next block
 
     @abstractmethod
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
@@ -43,6 +46,21 @@ class LocalTrainer(Trainer):
         """
         readout = list(self.net.readout.parameters()) if k == self.net.depth - 1 else []
         return [*self.net.block(k).parameters(), *readout]
+
+    def block_tensors(self, k: int) -> list[Tensor]:
+        """Return what training block k changes: its parameters, and the running statistics beside them."""
+        buffers = list(self.net.block(k).buffers())
+        if k == self.net.depth - 1:
+            buffers += self.net.readout.buffers()
+        return [*self.block_parameters(k), *buffers]
+
+    def check_pipeline(self) -> None:
+        """Raise UserError unless blocks can learn on different processes, each knowing h_{k-1} and the labels alone."""
+        if self.schedule == "greedy":
+            raise UserError(
+                "greedy trains one block at a time, so there is nothing to do side by side; "
+                "use schedule=joint, or parallel=data"
+            )
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return (N, C) scores from h_start, predicting with blocks start..stop-1 alone.
@@ -58,11 +76,12 @@ class LocalTrainer(Trainer):
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the blocks' losses and each one's."""
-        start, stop = self._span()
-        h = self.net.stem(batch.x) if start == 0 else batch.x
+        blocks = self._trained_here()
+        h = self.net.stem(batch.x) if blocks.start == 0 else batch.x
         losses = {}
-        for k in range(start, stop):
+        for k in blocks:
             h = self.net.block(k)(h.detach(), *batch.context)
+            self._pass_on(k, h)
             loss = self.block_loss(k, h, batch)
             follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
@@ -102,6 +121,15 @@ class LocalTrainer(Trainer):
         for module in frozen:
             module.eval()
         return self
+
+    def _trained_here(self) -> range:
+        """Return the blocks that `gradients` is about: of a stage, or of a share of all."""
+        return range(*self._span()) if self.span is None else self.span
+
+    def _pass_on(self, k: int, h: Tensor) -> None:
+        """Hand block k's output on where the next block is another process's."""
+        if self.hand_on is not None and k == self._trained_here().stop - 1:
+            self.hand_on(h.detach())
 
     def _span(self) -> tuple[int, int]:
         return (0, self.net.depth) if self.schedule == "joint" else (self.stage, self.stage + 1)

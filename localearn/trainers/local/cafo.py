@@ -131,6 +131,10 @@ class CaFo(Trainer):
         else:
             self._sums.add(batch.x, *batch.context)
 
+    def sums(self) -> list[Tensor]:
+        """Return the sums of the normal equations; running statistics are buffers, and none of a sum."""
+        return self._sums.sums() if isinstance(self._sums, NormalEquations) else []
+
     def solve(self) -> dict[str, Tensor]:
         """Set the predictor and return its squared error; after the statistics, the cross-entropy of no knowledge."""
         sums, self._sums = self._sums, None

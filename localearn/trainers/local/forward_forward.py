@@ -142,22 +142,35 @@ class ForwardForward(LocalTrainer):
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the losses, each block's, and the readout's."""
-        start, stop = self._span()
-        if start == self.net.depth:
+        blocks, losses = self._trained_here(), {}
+        if blocks.start == self.net.depth:
             return {"loss": self._learn_readout(batch.x, batch)[0]}
-        h, y, classes = self.net.stem(batch.x), batch.y, self.net.classes
-        wrong = labels.uniform_wrong_labels(y, classes)
-        losses = {}
-        if self.has_readout and self.schedule == "joint":
-            losses["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
-            if self.negatives == "hard":
-                wrong = labels.hard_wrong_labels(y, batch.rows(logits))
-        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
-        context = labels.beside_itself(batch.context, len(h))
-        for k, loss in self._losses(torch.cat(both), context, batch, start, stop):
+        if self.span is not None and blocks.start:
+            h, context = batch.x, batch.context  # both kinds of rows, from who has the block before
+        else:
+            h, context = self._both(batch, losses)
+        for k, loss in self._losses(h, context, batch, blocks):
             follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def check_pipeline(self) -> None:
+        """Raise UserError unless every block's loss is of its own output alone."""
+        super().check_pipeline()
+        if self.has_readout:
+            raise UserError(
+                "forward_forward's readout reads every block, so blocks cannot learn apart; "
+                "use prediction=goodness with negatives=uniform, or parallel=data"
+            )
+        if self.collaboration != "none":
+            raise UserError(
+                f"collaboration={self.collaboration} needs other blocks' goodness, so blocks cannot learn apart; "
+                "use collaboration=none, or parallel=data"
+            )
+
+    def block_tensors(self, k: int) -> list[Tensor]:
+        """Return what training block k changes, its peers' running means among it."""
+        return [*super().block_tensors(k), *(self.peers[k].buffers() if self.peers else ())]
 
     def scores(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the readout's logits or the summed goodness of every label, (N, C)."""
@@ -224,24 +237,36 @@ class ForwardForward(LocalTrainer):
             h = block.post(z)
             yield z, h
 
+    def _both(self, batch: Batch, losses: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return h_0 with true and then with wrong labels, (2N, ...), and its context; the readout learns beside it."""
+        h, y, classes = self.net.stem(batch.x), batch.y, self.net.classes
+        wrong = labels.uniform_wrong_labels(y, classes)
+        if self.has_readout and self.schedule == "joint":
+            losses["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
+            if self.negatives == "hard":
+                wrong = labels.hard_wrong_labels(y, batch.rows(logits))
+        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
+        return torch.cat(both), labels.beside_itself(batch.context, len(h))
+
     def _losses(
-        self, h: Tensor, context: tuple[Tensor, ...], batch: Batch, start: int, stop: int
+        self, h: Tensor, context: tuple[Tensor, ...], batch: Batch, blocks: range
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the losses of the blocks start..stop-1 from h_0 with true and wrong labels, (2N, ...)."""
+        """Yield the blocks' losses from h_0, or from what is handed on, with true and wrong labels, (2N, ...)."""
         known: list[Tensor] = []  # the goodness of blocks that collaborate
         with torch.no_grad():
-            for _, frozen in self._outputs(h, context, 0, start):
+            for _, frozen in self._outputs(h, context, 0, 0 if self.span else blocks.start):
                 h = frozen
                 known.append(self.goodness(h))
-        outputs = self._outputs(h, context, start, stop)
+        outputs = self._outputs(h, context, blocks.start, blocks.stop)
         if self.collaboration == "all":
             outputs = list(outputs)
             known = [self.goodness(h.detach()) for _, h in outputs]
-        for k, (z, h) in enumerate(outputs, start):
+        for k, (z, h) in enumerate(outputs, blocks.start):
+            self._pass_on(k, h)
             others = sum(g for j, g in enumerate(known) if j != k) if self.collaboration != "none" else 0.0
             loss = self.block_loss(k, h, batch, others)
             if self.peers:
-                true = slice(len(batch.x))
+                true = slice(len(z) // 2)
                 loss = loss + self.peers[k](batch.rows(z[true]), batch.rows(h[true]))
             yield k, loss
             if self.collaboration == "previous":

@@ -67,6 +67,11 @@ class MonoForward(LocalTrainer):
         """Return W, b of block k and its projection."""
         return [*self.net.block(k).parameters(), *self._projection(k).parameters()]
 
+    def block_tensors(self, k: int) -> list[Tensor]:
+        """Return what training block k changes; M_0 goes with the first block."""
+        own = [] if k or self.input_projection is None else list(self.input_projection.parameters())
+        return [*super().block_tensors(k), *own]
+
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return G_stop ("bp"), or the sum of G_{start+1}, ..., G_stop and, from h_0, of G_0 ("ff"); (N, C)."""
         terms = []
@@ -81,7 +86,8 @@ class MonoForward(LocalTrainer):
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the losses and each one's, loss_0 being that of M_0."""
         alone = self._span() == (0, 0)
-        if self.input_projection is None or (self.schedule == "greedy" and not alone):
+        elsewhere = self._trained_here().start > 0  # the projection of h_0 is for who has the first block
+        if self.input_projection is None or elsewhere or (self.schedule == "greedy" and not alone):
             return super().gradients(batch)
         loss = cross_entropy(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
         loss.backward()

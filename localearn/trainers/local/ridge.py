@@ -27,7 +27,7 @@ class NormalEquations:
         size = predictor.in_features + (predictor.bias is not None)
         self._a = torch.zeros(size, size, dtype=torch.float64, device=self._device)
         self._b = torch.zeros(size, predictor.out_features, dtype=torch.float64, device=self._device)
-        self._rows = 0
+        self._rows = torch.zeros((), dtype=torch.float64, device=self._device)
 
     def add(self, h: Tensor, y: Tensor) -> None:
         """Take in rows h, (M, n), and their labels y, (M,)."""
@@ -39,6 +39,10 @@ class NormalEquations:
             self._a[start:, start:stop].addmm_(h[:, start:].T, h[:, start:stop])
         self._b.addmm_(h.T, one_hot(y.to(self._device), self.predictor.out_features).double())
         self._rows += len(h)
+
+    def sums(self) -> list[Tensor]:
+        """Return A, B and N, which other rows' may be added to."""
+        return [self._a, self._b, self._rows]
 
     def solve(self) -> Tensor:
         """Set the predictor to the solution and return its mean squared error over the rows, a scalar.

@@ -96,7 +96,7 @@ def test_nothing_held_grows_with_the_rows():
     before = held()
     for _ in range(4):
         equations.add(torch.randn(1000, 5), torch.zeros(1000, dtype=torch.long))
-    assert held() == before == [6 * 3, 6 * 6]
+    assert held() == before == [1, 6 * 3, 6 * 6]
 
 
 def test_a_matrix_without_a_factor_is_told():

@@ -1,0 +1,160 @@
+"""What a rank of `python -m localearn.bench parallel` does, as `python -m localearn.benching.rank PLAN.json`."""
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from localearn import cli
+from localearn.benching.workload import Point, as_data, made_up
+from localearn.data import Batch
+from localearn.trainers.base import Trainer
+from localearn.trainers.local import LocalTrainer
+from localearn.training.building import build_net, build_rule, optimizer_factory
+from localearn.training.device import autocast, synchronize
+from localearn.training.parallel import Ranks, joined
+from localearn.training.settings import Settings
+from localearn.training.update import Update
+
+WARM_UP = 2
+PINGS = 5
+
+
+def main(path: str) -> int:
+    """Measure with the other ranks; rank 0 writes what was found beside the plan."""
+    from omegaconf import OmegaConf
+
+    plan = json.loads(Path(path).read_text())
+    rank = int(os.environ["RANK"])
+    if plan["cores"]:
+        os.sched_setaffinity(0, {plan["cores"][rank]})
+    torch.set_num_threads(1)
+    config: Any = OmegaConf.to_container(cli.compose(plan["overrides"])[0], resolve=True)
+    data, layers = (Settings(parallel=mode, device=plan["device"]) for mode in ("data", "layers"))
+    with joined(data, {}) as (sharing, device), joined(layers, {}) as (piping, _):
+        point = Point(plan["net"], tuple(plan["input"]), plan["batch"], plan["precision"], device)
+        found = measure(plan, config, point, {"data": sharing, "layers": piping})
+    if rank == 0:
+        Path(path).with_name("found.json").write_text(json.dumps(found))
+    return 0
+
+
+def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ranks]) -> dict[str, Any]:
+    """Return each way's seconds for the same number of batches a rank, turn by turn, and what a simulation needs."""
+    batches = made_up(point)
+    ways = {"alone": Way(config, point, Ranks()), **{mode: Way(config, point, r) for mode, r in ranks.items()}}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(plan["turns"] + 1):
+        for name, way in ways.items():
+            given = list(itertools.islice(itertools.cycle(batches), plan["batches"] if turn else WARM_UP))
+            dist.barrier()
+            begin_s = time.perf_counter()
+            if way.works():
+                way.run(given)
+            synchronize(point.device)
+            dist.barrier()  # the turn is over when the last rank is through
+            if turn:
+                times[name].append(time.perf_counter() - begin_s)
+    return {"times": times, "costs": costs(plan, config, point, batches)}
+
+
+class Way:
+    """A rule on its net with its optimizer, and how ranks share its work."""
+
+    def __init__(self, config: Any, point: Point, ranks: Ranks):
+        self.ranks = ranks
+        self.trainer = built(config, point)
+        stage = self.trainer.stages()[0]
+        ranks.divide(self.trainer, as_data(made_up(point)))
+        optimizer = optimizer_factory(config["optim"])(stage.optimizer_groups())
+        autocasting = autocast(point.device, point.precision)
+        self.update = Update(self.trainer, stage, optimizer, Settings(), autocasting, ranks)
+
+    def works(self) -> bool:
+        """Whether this rank has something to do: alone only the first one has."""
+        return self.ranks.size > 1 or dist.get_rank() == 0
+
+    def run(self, batches: list[Batch]) -> None:
+        """Learn from the batches."""
+        for batch in self.ranks.inputs(iter(batches)):
+            self.update(batch)
+
+
+def built(config: Any, point: Point) -> Trainer:
+    """Return the rule of a configuration, the same on every rank, in training mode."""
+    torch.manual_seed(0)
+    net = build_net(config["net"], point.input_shape, as_data(made_up(point)).classes)
+    return build_rule(config["algo"], net, "").to(point.device).train()
+
+
+def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch]) -> dict[str, Any]:
+    """Return the fields of `simulation.Costs`: each block's time on rank 0 alone, a message's and an all-reduce's."""
+    way = Way(config, point, Ranks())
+    assert isinstance(way.trainer, LocalTrainer)
+    block_s = []
+    with torch.no_grad():
+        inputs = [way.trainer.net.stem(batches[0].x), *way.trainer.net.outputs(batches[0].x)]
+    for k in range(way.trainer.net.depth):
+        way.trainer.span = range(k, k + 1)
+        batch = Batch(batches[0].x if k == 0 else inputs[k], batches[0].y)
+        given = [batch] * max(2, plan["batches"] // 2)
+        block_s.append(_alone(lambda given=given: way.run(given), point.device) / len(given))
+    gradients = sum(p.numel() for p in way.trainer.parameters())
+    h, flat = inputs[1], torch.zeros(gradients, device=point.device)
+    return {
+        "block_s": block_s,
+        "message_s": _median(lambda: _message(h), point.device),
+        "latency_s": _median(lambda: _message(h[:1, :1].contiguous()), point.device),
+        "reduce_s": _median(lambda: dist.all_reduce(flat), point.device),
+        "reduce_latency_s": _median(lambda: dist.all_reduce(flat[:1]), point.device),
+        "message_bytes": h.nbytes,
+        "gradient_bytes": flat.nbytes,
+    }
+
+
+def _message(h: torch.Tensor) -> None:
+    if dist.get_rank() == 0:
+        dist.send(h, 1)
+    elif dist.get_rank() == 1:
+        dist.recv(torch.empty_like(h), 0)
+
+
+def _alone(work: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds that rank 0 takes while the others wait, once it is warm."""
+    seconds = 0.0
+    for _ in range(2):
+        dist.barrier()
+        seconds = _timed(work, device) if dist.get_rank() == 0 else 0.0
+        dist.barrier()
+    return seconds
+
+
+def _median(work: Callable[[], Any], device: torch.device) -> float:
+    found = []
+    for _ in _repeats():
+        dist.barrier()
+        found.append(_timed(work, device))
+    return sorted(found[1:])[PINGS // 2]
+
+
+def _repeats() -> Iterator[int]:
+    return iter(range(PINGS + 1))
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> float:
+    synchronize(device)
+    begin_s = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - begin_s
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

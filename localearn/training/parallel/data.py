@@ -1,0 +1,63 @@
+"""parallel=data: every rank has the whole net and takes its rows of each batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from localearn.data import Data
+from localearn.trainers.base import Trainer
+from localearn.training.parallel.joined_ranks import JoinedRanks
+
+
+class DataRanks(JoinedRanks):
+    """Ranks that share a batch's rows out; one all-reduce of `.grad` makes their gradients that of the whole batch.
+
+    g = sum_r n_r g_r / sum_r n_r, g_r being the batch mean over the n_r rows of rank r: so for every rule that fills
+    `.grad` with batch means the step is that of one process with the whole batch, to rounding. What a rule draws at
+    random (dropout, wrong labels, noise) each rank draws for its own rows, and batch normalisation takes their
+    statistics, as ever in data-parallel training; running statistics are averaged after each epoch.
+    """
+
+    def __init__(self, device: torch.device, timeout_s: float):
+        super().__init__(device, timeout_s)
+        self._flat = torch.empty(0)
+
+    def divide(self, trainer: Trainer, data: Data) -> Data:
+        """Return the data whose batches are this rank's rows."""
+        for tensor in (*trainer.parameters(), *trainer.buffers()):
+            self.broadcast(tensor.data, 0)
+        return data.part(self.rank, self.size)
+
+    def reduce(self, parameters: Sequence[Tensor], rows: int) -> None:
+        """All-reduce the gradients, weighted by the rows behind them, in one call; `.grad` views its buffer then."""
+        size = sum(p.numel() for p in parameters)
+        dtype = torch.promote_types(torch.float32, parameters[0].dtype)
+        if self._flat.numel() != size + 1 or self._flat.dtype != dtype:
+            self._flat = torch.empty(size + 1, dtype=dtype, device=self.device)
+        views = self._flat[:-1].split([p.numel() for p in parameters])
+        for p, view in zip(parameters, views, strict=True):
+            if p.grad is None:  # this rank has no row of the batch
+                view.zero_()
+            else:
+                torch.mul(p.grad, rows, out=view.view_as(p))
+        self._flat[-1] = rows
+        self.add_up(self._flat)
+        self._flat[:-1].div_(self._flat[-1:])
+        for p, view in zip(parameters, views, strict=True):
+            p.grad = view.view_as(p).to(p.dtype)
+
+    def means(self, sums: dict[str, Tensor], rows: int) -> tuple[dict[str, float], int]:
+        """Return the metrics' means over all ranks' rows, and the number of these."""
+        own = torch.stack(list(sums.values())).tolist() if sums else []
+        found = self.gathered((dict(zip(sums, own, strict=True)), rows))
+        names = dict.fromkeys(name for totals, _ in found for name in totals)
+        count = sum(seen for _, seen in found)
+        return {name: sum(totals.get(name, 0.0) for totals, _ in found) / count for name in names}, count
+
+    def unite(self, trainer: Trainer) -> None:
+        """Average the buffers that batches move; weights are alike on all ranks as it is."""
+        for buffer in trainer.buffers():
+            if buffer.is_floating_point():
+                self.add_up(buffer)
+                buffer.div_(self.size)

@@ -1,0 +1,121 @@
+"""The processes of a torch.distributed group: how they speak, and how a lost one is named."""
+
+import contextlib
+import time
+from abc import ABC
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from localearn.errors import UserError
+from localearn.training.parallel.ranks import Ranks
+
+T = TypeVar("T")
+
+ANSWER_S = 3.0  # that a rank which lost another gives the rest to say that they are still there
+
+
+class JoinedRanks(Ranks, ABC):
+    """The ranks of the default group. A call that waits for another rank raises UserError, naming it, if it is lost.
+
+    device: this rank's. timeout_s: how long a rank is waited for, for the message.
+    """
+
+    def __init__(self, device: torch.device, timeout_s: float):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.device, self.timeout_s = device, timeout_s
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Add a tensor up over all ranks, in place."""
+        with self.waiting():
+            dist.all_reduce(tensor)
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Add each tensor up over the ranks, in place."""
+        for tensor in tensors:
+            self.add_up(tensor)
+
+    def gathered(self, value: T) -> list[T]:
+        """Return every rank's plain value, in their order."""
+        values: list[Any] = [None] * self.size
+        with self.waiting():
+            dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, tensor: Tensor, source: int) -> None:
+        """Give all ranks the source's tensor, in place."""
+        with self.waiting():
+            dist.broadcast(tensor, source)
+
+    def signalled(self, signum: int | None) -> int | None:
+        """Return a signal that came to any rank; they agree on it once an epoch."""
+        return next((found for found in self.gathered(signum) if found is not None), None)
+
+    def largest(self, values: dict[str, int | None]) -> dict[str, int | None]:
+        """Return the largest of every rank's values, by name."""
+        found = self.gathered(values)
+        present = {name: [v for values in found if (v := values[name]) is not None] for name in values}
+        return {name: max(held, default=None) for name, held in present.items()}
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """Return what rank 0's `work` returns, or raise its UserError, on all ranks."""
+        answer: list[Any] = [None, None]
+        if self.first:
+            answer = list(_tried(work))
+        with self.waiting():
+            dist.broadcast_object_list(answer, 0)
+        if answer[1] is not None:
+            raise UserError(answer[1])
+        return answer[0]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Return what one's own `work` returns, or raise, on all ranks, the UserError of the first that had one."""
+        value, error = _tried(work)
+        errors = self.gathered(error)
+        rank = next((rank for rank, error in enumerate(errors) if error is not None), None)
+        if rank is None:
+            return value
+        raise UserError(errors[rank] if rank == 0 else f"rank {rank}: {errors[rank]}")
+
+    @contextlib.contextmanager
+    def waiting(self, peer: int | None = None) -> Iterator[None]:
+        """Turn a failure of what is called inside into a UserError that names the rank that was lost."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._lost(peer, error) from error
+
+    def _lost(self, peer: int | None, error: RuntimeError) -> UserError:
+        silent = [peer] if peer is not None else self._silent()
+        if silent:
+            names = f"rank{'s' if len(silent) > 1 else ''} {', '.join(map(str, silent))}"
+            text = f"{names} ended or did not answer within {self.timeout_s:g} s, and rank {self.rank} waited for it"
+        else:
+            text = f"rank {self.rank} lost touch with the others: {str(error).splitlines()[0]}"
+        lost = UserError(f"{text}; resume= goes on from the last checkpoint")
+        lost.tell = self.rank == next((rank for rank in range(self.size) if rank not in silent), 0)
+        return lost
+
+    def _silent(self) -> list[int]:
+        """Return the ranks that do not say, in a while, that they have lost somebody too."""
+        store = dist.distributed_c10d._get_default_store()
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        try:
+            store.set(f"lost/{self.rank}", "1")
+            deadline = time.monotonic() + ANSWER_S
+            while others and time.monotonic() < deadline:
+                others = [rank for rank in others if not store.check([f"lost/{rank}"])]
+                time.sleep(0.1)
+        except RuntimeError:  # the store went with the rank that kept it
+            return [0] if self.rank else others
+        return others
+
+
+def _tried(work: Callable[[], T]) -> tuple[Any, str | None]:
+    try:
+        return work(), None
+    except UserError as error:
+        return None, str(error)

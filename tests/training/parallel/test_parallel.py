@@ -1,0 +1,140 @@
+"""Several processes train as one: the same weights, on gloo and the CPU."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).with_name("worker.py")
+SMALL = ["dataset.train_size=143", "batch_size=20", "epochs=2"]  # the last batch has 3 rows
+
+DATA = {
+    **{rule: [f"algo={rule}"] for rule in (
+        "backprop", "mono_forward", "direct_feedback_alignment", "feedback_alignment", "sign_symmetry",
+        "product_feedback_alignment", "pepita", "cafo")},
+    "greedy": ["algo=mono_forward", "algo.schedule=greedy", "algo.input_projection=true"],
+    "clipped": ["algo=mono_forward", "clip_norm=0.1"],
+    "sgd": ["algo=backprop", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9"],
+    "schedule": ["algo=backprop", "schedule=exponential"],
+    "augmented": ["algo=backprop", "dataset.augment=crop_flip"],
+    "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6]", "net.norm=none"],
+    "peers": ["algo=forward_forward", "algo.prediction=goodness", "batch_size=2000"],
+    "patience": ["algo=backprop", "patience=1", "epochs=30", "optim.lr=0.02"],
+}  # fmt: skip
+LAYERS = {
+    "joint": ["algo=mono_forward"],
+    "projection": ["algo=mono_forward", "algo.input_projection=true", "algo.prediction=ff"],
+    "forward_forward": ["algo=forward_forward", "algo.prediction=goodness"],
+    "normalised": ["algo=mono_forward", "net.norm=batch"],
+    "by_block": ["algo=mono_forward", "step=block"],
+    "bf16": ["algo=mono_forward", "precision=bf16"],
+    "sgd": ["algo=mono_forward", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "schedule=exponential"],
+    "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6,8]"],
+    "patience": ["algo=mono_forward", "patience=1", "epochs=30", "optim.lr=0.02"],
+}  # fmt: skip
+REFUSED = {
+    "greedy": (["algo=mono_forward", "algo.schedule=greedy", "parallel=layers"], "greedy trains one block at a time"),
+    "not_local": (["algo=backprop", "parallel=layers"], "Backprop is not local"),
+    "readout": (["algo=forward_forward", "parallel=layers"], "readout reads every block"),
+    "collaboration": (
+        ["algo=forward_forward", "algo.prediction=goodness", "algo.collaboration=all", "parallel=layers"],
+        "collaboration=all needs other blocks' goodness"),
+    "few_blocks": (["algo=mono_forward", "net.widths=[8]", "parallel=layers"], "2 ranks are more than the net's 1"),
+    "indivisible": (["batch_size=21", "parallel=data"], "batch_size=21 cannot be divided over 2 ranks; use 20 or 22"),
+    "graph": (["dataset=karate", "net=gcn", "parallel=data"], "karate is one batch that cannot be divided"),
+    "graph_layers": (["algo=mono_forward", "dataset=karate", "net=gcn", "parallel=layers"], "karate is one batch"),
+    "by_block": (["step=block", "parallel=data"], "parallel=data reduces all gradients at once"),
+    "clipped": (["clip_norm=1", "parallel=layers"], "clip_norm needs all gradients at once"),
+    "diagnosed": (["diagnose=alignment", "parallel=data"], "diagnose=alignment looks at the whole net"),
+}  # fmt: skip
+
+
+def worker():
+    spec = importlib.util.spec_from_file_location("worker", WORKER)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory, launch):
+    """Run all cases on two ranks, once; return what a rank had in the end of a case."""
+    folder = tmp_path_factory.mktemp("ranks")
+    cases = {}
+    for mode, asked in (("data", DATA), ("layers", LAYERS)):
+        for name, own in asked.items():
+            mlp = [] if "net=cnn" in own else ["net.widths=[12,10,8]"]
+            cases[f"{mode}-{name}"] = [*SMALL, *mlp, *own, f"parallel={mode}"]
+    cases |= {f"refused-{name}": own for name, (own, _) in REFUSED.items()}
+    (folder / "cases.json").write_text(json.dumps(cases))
+    done = launch(2, str(WORKER), str(folder / "cases.json"), str(folder))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    def found(case, rank=0):
+        state = torch.load(folder / f"{case}-{rank}.pt", weights_only=True)
+        return state, json.loads((folder / f"{case}-{rank}.json").read_text())
+
+    found.cases = cases
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(several):
+    """Return what one process has in the end of a case."""
+
+    def trained(case):
+        threads = torch.get_num_threads()
+        try:
+            return worker().run([option for option in several.cases[case] if not option.startswith("parallel=")])
+        finally:
+            torch.set_num_threads(threads)
+
+    return trained
+
+
+def furthest(one, other):
+    return max((one[name].double() - other[name].double()).abs().max().item() for name in one)
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_rows_shared_out_give_the_weights_of_the_whole_batch(case, several, alone):
+    state, record = several(f"data-{case}")
+    expected, single = alone(f"data-{case}")
+    assert (record["parallel"], record["ranks"], record["status"]) == ("data", 2, "completed")
+    assert record["passes"] == single["passes"]
+    if case == "peers":  # whose wrong labels each rank draws for its own rows
+        assert furthest(state, expected) < 0.05
+        return
+    assert furthest(state, expected) < 2e-5
+    for line, other in zip(record["history"], single["history"], strict=True):
+        assert line["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert line["val_accuracy"] == pytest.approx(other["val_accuracy"])
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_blocks_shared_out_give_the_bits_of_the_joint_schedule(case, several, alone):
+    state, record = several(f"layers-{case}")
+    expected, single = alone(f"layers-{case}")
+    assert (record["parallel"], record["ranks"]) == ("layers", 2)
+    assert [name for name in expected if not torch.equal(state[name], expected[name])] == []
+    for line, other in zip(record["history"], single["history"], strict=True):
+        assert line["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+        assert line["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
+    assert record["test_accuracy"] == pytest.approx(single["test_accuracy"])
+
+
+@pytest.mark.parametrize("case", [*(f"data-{case}" for case in DATA), *(f"layers-{case}" for case in LAYERS)])
+def test_every_rank_ends_with_the_same_weights(case, several):
+    (one, first), (other, second) = several(case), several(case, rank=1)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert [line["val_loss"] for line in first["history"]] == [line["val_loss"] for line in second["history"]]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_shared_out_is_refused_on_every_rank(case, several):
+    for rank in (0, 1):
+        _, record = several(f"refused-{case}", rank)
+        assert REFUSED[case][1] in record["error"]
