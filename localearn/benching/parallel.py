@@ -124,7 +124,7 @@ def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
             for process in processes:
                 process.kill()
         if failed:
-            raise UserError(f"rank {failed[0]} failed; what it said stands above")
+            raise UserError(f"ranks {failed} failed; what they said stands above")
         return json.loads((Path(folder) / "found.json").read_text())
 
 
@@ -143,19 +143,23 @@ def read(found: dict[str, Any], batches: int) -> Found:
         layers=Spread.of([alone / layers for alone, _, layers in pairs]),
         alone_s=Spread.of([alone / batches for alone, _, _ in pairs]),
         costs=Costs(
+            costs["step_s"],
             tuple(costs["block_s"]),
             *(costs[name] for name in ("message_s", "latency_s", "reduce_s", "reduce_latency_s")),
+            beside=costs["beside_s"] / costs["step_s"],
+            in_step=costs["in_step_s"] / costs["step_s"],
         ),
         message_bytes=costs["message_bytes"],
         gradient_bytes=costs["gradient_bytes"],
     )
 
 
-def simulated(costs: Costs, ranks: int, batches: int) -> dict[str, float]:
+def simulated(costs: Costs, ranks: int, batches: int, here: bool = False) -> dict[str, float]:
     """Return how much more work a second is done on so many ranks than on one.
 
     data: the measured net, a batch for each rank. layers: so deep a net that each rank has as many of its blocks as
-    each of the two measured ones, against one rank that trains all of them.
+    each of the two measured ones, against one rank that trains all of them. here: the two ranks of this machine, which
+    slow each other down; else each has a machine's memory to itself.
     """
     from localearn.training.parallel.layers import AHEAD
 
@@ -163,16 +167,13 @@ def simulated(costs: Costs, ranks: int, batches: int) -> dict[str, float]:
     if ranks == 1:
         return {"data": 1.0, "layers": 1.0}
     half = len(costs.block_s) // RANKS
-    if ranks == RANKS:
+    shares = [half * costs.step_s / len(costs.block_s)] * ranks
+    if here:
         shares = [sum(costs.block_s[:half]), sum(costs.block_s[half:])]
-    else:
-        share = half * sum(costs.block_s) / len(costs.block_s)
-        shares = [share] * ranks
-    seconds = layers_s(shares, costs.block_s[-1], costs.message_s, batches, AHEAD)
-    return {
-        "data": ranks * alone / data_s(costs, ranks, batches),
-        "layers": batches * sum(shares) / seconds,
-    }
+    slow, in_step = (costs.beside, costs.in_step) if here else (1.0, 1.0)
+    seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, AHEAD)
+    reducing_s = data_s(costs, ranks, batches) - alone
+    return {"data": ranks * alone / (in_step * alone + reducing_s), "layers": batches * sum(shares) / seconds}
 
 
 def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[str, dict[str, Any]]:
@@ -182,7 +183,7 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
     from localearn.training.device import describe_device
 
     batches, epoch, costs = int(own["batches"]), int(own["epoch"]), found.costs
-    told = simulated(costs, RANKS, batches)
+    told = simulated(costs, RANKS, batches, here=True)
     ways = {"data": found.data, "layers": found.layers}
     plan = {ranks: simulated(costs, ranks, epoch) for ranks in PLANNED}
     machine = {**describe_device(torch.device("cpu")), "torch": torch.__version__}
@@ -206,7 +207,9 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
         f"{', '.join(f'{1e3 * value:.0f}' for value in costs.block_s)} ms; a message of "
         f"{found.message_bytes / 2**20:.1f} MiB {1e3 * costs.message_s:.1f} ms, an empty one "
         f"{1e3 * costs.latency_s:.2f} ms; an all-reduce of {found.gradient_bytes / 2**20:.0f} MiB "
-        f"{1e3 * costs.reduce_s:.0f} ms, an empty one {1e3 * costs.reduce_latency_s:.2f} ms.",
+        f"{1e3 * costs.reduce_s:.0f} ms, an empty one {1e3 * costs.reduce_latency_s:.2f} ms; "
+        f"beside a busy neighbour a process takes ×{costs.beside:.2f} as long, ×{costs.in_step:.2f} where each step "
+        "waits for the slower one.",
         "",
         f"## Simulated: work a second, of one process's, in epochs of {epoch} batches",
         "",
@@ -221,7 +224,8 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
         "",
         "Nothing of more than 2 ranks was measured. data: this net, a batch for each rank, the gradients' all-reduce "
         "around a ring. layers: a net of as many blocks for each rank as here, all of the mean block's cost; an epoch "
-        "begins and ends with ranks that wait. Every link is taken to be as this machine's, between two processes.",
+        "begins and ends with ranks that wait. Every link is taken to be as this machine's, between two processes, and "
+        "every rank to have a machine of its own, whose memory no other rank slows down.",
     ]
     record = {
         "schema": 1,

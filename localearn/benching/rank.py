@@ -15,6 +15,7 @@ import torch.distributed as dist
 from localearn import cli
 from localearn.benching.workload import Point, as_data, made_up
 from localearn.data import Batch
+from localearn.doorway import run_door
 from localearn.trainers.base import Trainer
 from localearn.trainers.local import LocalTrainer
 from localearn.training.building import build_net, build_rule, optimizer_factory
@@ -27,10 +28,11 @@ WARM_UP = 2
 PINGS = 5
 
 
-def main(path: str) -> int:
+def main(arguments: list[str]) -> int:
     """Measure with the other ranks; rank 0 writes what was found beside the plan."""
     from omegaconf import OmegaConf
 
+    (path,) = arguments
     plan = json.loads(Path(path).read_text())
     rank = int(os.environ["RANK"])
     if plan["cores"]:
@@ -62,7 +64,7 @@ def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ra
             dist.barrier()  # the turn is over when the last rank is through
             if turn:
                 times[name].append(time.perf_counter() - begin_s)
-    return {"times": times, "costs": costs(plan, config, point, batches)}
+    return {"times": times, "costs": costs(plan, config, point, batches, ranks["data"])}
 
 
 class Way:
@@ -94,8 +96,8 @@ def built(config: Any, point: Point) -> Trainer:
     return build_rule(config["algo"], net, "").to(point.device).train()
 
 
-def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch]) -> dict[str, Any]:
-    """Return the fields of `simulation.Costs`: each block's time on rank 0 alone, a message's and an all-reduce's."""
+def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
+    """Return the fields of `simulation.Costs`: what rank 0 takes alone, and what is said between the two."""
     way = Way(config, point, Ranks())
     assert isinstance(way.trainer, LocalTrainer)
     block_s = []
@@ -106,17 +108,30 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch])
         batch = Batch(batches[0].x if k == 0 else inputs[k], batches[0].y)
         given = [batch] * max(2, plan["batches"] // 2)
         block_s.append(_alone(lambda given=given: way.run(given), point.device) / len(given))
-    gradients = sum(p.numel() for p in way.trainer.parameters())
-    h, flat = inputs[1], torch.zeros(gradients, device=point.device)
+    way.trainer.span = None
+    given = batches[:1] * max(2, plan["batches"] // 4)
+    by_itself_s = _alone(lambda: way.run(given), point.device) / len(given)
+    parameters, h, one = way.update.parameters, inputs[1], torch.zeros(1, device=point.device)
+    for p in parameters:
+        p.grad = torch.randn_like(p)  # pages of zeros would be read from nowhere
     return {
         "block_s": block_s,
+        "step_s": by_itself_s,
+        "beside_s": _median(lambda: way.run(given), point.device) / len(given),
+        "in_step_s": _median(lambda: _in_step(way, batches[0]), point.device),
         "message_s": _median(lambda: _message(h), point.device),
         "latency_s": _median(lambda: _message(h[:1, :1].contiguous()), point.device),
-        "reduce_s": _median(lambda: dist.all_reduce(flat), point.device),
-        "reduce_latency_s": _median(lambda: dist.all_reduce(flat[:1]), point.device),
+        "reduce_s": _median(lambda: sharing.reduce(parameters, point.batch), point.device),
+        "reduce_latency_s": _median(lambda: dist.all_reduce(one), point.device),
         "message_bytes": h.nbytes,
-        "gradient_bytes": flat.nbytes,
+        "gradient_bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
+
+
+def _in_step(way: Way, batch: Batch) -> None:
+    """Take a step, and wait for whoever takes the longest over it."""
+    way.run([batch])
+    dist.barrier()
 
 
 def _message(h: torch.Tensor) -> None:
@@ -157,4 +172,4 @@ def _timed(work: Callable[[], Any], device: torch.device) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(run_door(main))

@@ -8,21 +8,20 @@ from dataclasses import dataclass
 class Costs:
     """What was measured on this machine, in seconds.
 
-    block_s: each block's update of a batch, on one rank. message_s, bytes: of a batch's activations from one rank to
+    step_s: the update of a batch on one rank; block_s: each block's. message_s, bytes: of a batch's activations from one rank to
     the next. latency_s: of an empty message. reduce_s, gradient_bytes: of all gradients' all-reduce over two ranks.
-    reduce_latency_s: of an empty one.
+    reduce_latency_s: of an empty one. beside: how much longer a rank takes over its updates while its machine's other
+    ranks are busy too, for they share its memory; in_step: the same, where each step waits for the slowest of them.
     """
 
+    step_s: float
     block_s: tuple[float, ...]
     message_s: float
     latency_s: float
     reduce_s: float
     reduce_latency_s: float
-
-    @property
-    def step_s(self) -> float:
-        """The update of a batch on one rank."""
-        return sum(self.block_s)
+    beside: float = 1.0
+    in_step: float = 1.0
 
 
 def layers_s(shares: Sequence[float], last_block_s: float, message_s: float, batches: int, ahead: int) -> float:
