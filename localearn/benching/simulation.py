@@ -8,8 +8,8 @@ from dataclasses import dataclass
 class Costs:
     """What was measured on this machine, in seconds.
 
-    step_s: the update of a batch on one rank; block_s: each block's. message_s, bytes: of a batch's activations from one rank to
-    the next. latency_s: of an empty message. reduce_s, gradient_bytes: of all gradients' all-reduce over two ranks.
+    step_s: the update of a batch on one rank; block_s: each block's. message_s: of a batch's activations from one rank
+    to the next; latency_s: of an empty message. reduce_s: of all gradients' reduction over two ranks;
     reduce_latency_s: of an empty one. beside: how much longer a rank takes over its updates while its machine's other
     ranks are busy too, for they share its memory; in_step: the same, where each step waits for the slowest of them.
     """
@@ -38,12 +38,12 @@ def layers_s(shares: Sequence[float], last_block_s: float, message_s: float, bat
     for batch in range(1, batches + 1):
         for rank, share in enumerate(shares):
             begin = max(done[rank][batch - 1], arrived[rank][batch])
-            receives, sends = message_s * (rank > 0), message_s * (rank < ranks - 1)
-            if sends and batch > ahead:  # the next rank has taken the batch that came so many before
+            last = rank == ranks - 1
+            if not last and batch > ahead:  # the next rank has taken the batch that came so many before
                 begin = max(begin, begun[rank + 1][batch - ahead])
             begun[rank][batch] = begin
-            done[rank][batch] = begin + share + receives + sends
-            if sends:
+            done[rank][batch] = begin + share + message_s * ((rank > 0) + (not last))
+            if not last:
                 arrived[rank + 1][batch] = done[rank][batch] - last_block_s / 2
     return done[-1][batches]
 
