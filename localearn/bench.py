@@ -19,7 +19,8 @@ python -m localearn.bench parallel [key=value ...]       what a second process b
 
 Times the whole update (gradients and optimizer) of every rule beside backprop's on the same net, taking turns in one
 process: medians with their quartiles, the ratio to backprop of the same turn, the share of the arithmetic's limit (the
-step's matrix products at the device's measured matrix rate) and the memory that a step's tensors take. Writes
+step's matrix products at the device's measured matrix rate), the memory that a step's tensors take and, where the
+machine measures them (NVML, RAPL), joules. Writes
 OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is learned from them.
 
   rules=[A,B]        backprop and others; all rules where none are given
@@ -163,7 +164,7 @@ def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
     """Return what was measured at a size, and the rules that do not serve the net, with the reason."""
     from omegaconf import OmegaConf
 
-    from localearn.benching.measure import bench
+    from localearn.benching.measure import bench, measured_energy
     from localearn.benching.workload import Point, Workload
     from localearn.errors import Unsupported
     from localearn.training.device import select_device
@@ -177,7 +178,12 @@ def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
             workloads.append(Workload(rule, config, point))
         except Unsupported as error:
             refused[rule] = str(error)
-    return bench(workloads, "backprop", plan.turns, plan.turn_s), refused
+    counter = measured_energy(point.device)
+    try:
+        return bench(workloads, "backprop", plan.turns, plan.turn_s, counter), refused
+    finally:
+        if counter:
+            counter.close()
 
 
 def _said(size: Size) -> str:

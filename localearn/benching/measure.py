@@ -1,5 +1,6 @@
 """Time rules in turns, in one process, with the device's matrix rate measured between them."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -9,10 +10,14 @@ from typing import Any
 import torch
 
 from localearn.benching.workload import Point, Workload
+from localearn.energy import AbsentError, Counter, LostError, Mark
+from localearn.energy.nvml import NvmlCounter, torch_uuid
+from localearn.energy.rapl import RaplCounter
 from localearn.training.device import autocast, synchronize
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
 WARM_UP = 3
+PERIODS = 50  # of a counter's updates, that a turn should last
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Measured:
 
     step_s: of the whole update. ratio: of a turn's time to the baseline's in the same turn. multiply_adds: of its
     matrix products. limit_s: their time at the measured rate. live_bytes, one_pass: see `Workload`.
+    joules_per_sample: gross, of the turns whose energy is known; None where no energy is measured.
     """
 
     algo: str
@@ -48,6 +54,7 @@ class Measured:
     limit_s: float
     live_bytes: int
     one_pass: bool
+    joules_per_sample: Spread | None = None
 
     @property
     def share_of_limit(self) -> float:
@@ -57,36 +64,85 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """All rules at a point. multiply_adds_per_s: the device's matrix rate, the median over the turns."""
+    """All rules at a point. multiply_adds_per_s: the device's matrix rate, the median over the turns.
+
+    energy: what the joules are of, and whether turns were too short for them; None where none are measured.
+    """
 
     point: Point
     parameters: int
     multiply_adds_per_s: Spread
     rules: tuple[Measured, ...]
+    energy: dict[str, Any] | None = None
 
 
-def bench(workloads: Sequence[Workload], baseline: str, turns: int, turn_s: float) -> Bench:
-    """Time every workload once a turn, each for at least `turn_s` seconds and one step; the first turn is discarded."""
+def bench(
+    workloads: Sequence[Workload], baseline: str, turns: int, turn_s: float, counter: Counter | None = None
+) -> Bench:
+    """Time every workload once a turn, each for at least `turn_s` seconds and one step; the first turn is discarded.
+
+    counter: of the energy of what works, opened.
+    """
     point = workloads[0].point
     for workload in workloads:
         for _ in range(WARM_UP):
             workload.step()
     steps = {w.algo: max(1, round(turn_s / _timed(w.step, 1, point.device))) for w in workloads}
-    rate, times = [], {w.algo: [] for w in workloads}
+    rate, times, joules = [], {w.algo: [] for w in workloads}, {w.algo: [] for w in workloads}
     for turn in range(turns + 1):
         found = matrix_rate(point, turn_s)
-        spent = {w.algo: _timed(w.step, steps[w.algo], point.device) for w in workloads}
+        spent = {w.algo: _metered(w, steps[w.algo], counter) for w in workloads}
         if turn:
             rate.append(found)
-            for algo, seconds in spent.items():
+            for algo, (seconds, energy_j) in spent.items():
                 times[algo].append(seconds)
+                joules[algo] += [] if energy_j is None else [energy_j / point.batch]
     speed = Spread.of(rate)
-    rules = tuple(_measured(w, times[w.algo], times[baseline], speed.median) for w in workloads)
+    rules = tuple(_measured(w, times[w.algo], times[baseline], joules[w.algo], speed.median) for w in workloads)
     parameters = sum(p.numel() for p in workloads[0].net.parameters())
-    return Bench(point, parameters, speed, rules)
+    shortest_s = min(steps[w.algo] * min(times[w.algo]) for w in workloads)
+    return Bench(point, parameters, speed, rules, counter and _energy(counter, shortest_s))
 
 
-def _measured(workload: Workload, times: list[float], base: list[float], rate: float) -> Measured:
+def measured_energy(device: torch.device) -> Counter | None:
+    """Return an opened counter of the device's energy, the hardware's own; None where it shows none."""
+    try:
+        counter = NvmlCounter(torch_uuid(device)) if device.type == "cuda" else RaplCounter("cpu")
+        counter.open()
+    except AbsentError:
+        return None
+    return counter
+
+
+def _energy(counter: Counter, shortest_s: float) -> dict[str, Any]:
+    period_s = counter.period_s
+    return {
+        **{name: getattr(counter, name) for name in ("part", "source", "label", "note", "period_s")},
+        "too_short": period_s is not None and shortest_s < PERIODS * period_s,
+    }
+
+
+def _metered(workload: Workload, steps: int, counter: Counter | None) -> tuple[float, float | None]:
+    """Return the seconds and the joules of a step, the joules None where they are not known."""
+    device, energy_j = workload.point.device, None
+    synchronize(device)
+    begin = _mark(counter)
+    seconds = _timed(workload.step, steps, device)
+    end = _mark(counter)
+    if counter and begin and end:
+        with contextlib.suppress(LostError):
+            energy_j = counter.joules(begin, end) / steps
+    return seconds, energy_j
+
+
+def _mark(counter: Counter | None) -> Mark | None:
+    try:
+        return counter and counter.read()
+    except LostError:
+        return None
+
+
+def _measured(workload: Workload, times: list[float], base: list[float], joules: list[float], rate: float) -> Measured:
     step_s, products = Spread.of(times), workload.multiply_adds()
     return Measured(
         algo=workload.algo,
@@ -97,6 +153,7 @@ def _measured(workload: Workload, times: list[float], base: list[float], rate: f
         limit_s=products / rate,
         live_bytes=workload.live_bytes(),
         one_pass=workload.one_pass,
+        joules_per_sample=Spread.of(joules) if joules else None,
     )
 
 

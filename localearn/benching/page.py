@@ -67,6 +67,7 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     _, _, base = benches[0]
     point = base.point
     threads = f", {machine['threads']} threads" if machine["threads"] else ""
+    columns = [*COLUMNS, *(["joules a 1,000 samples"] if base.energy else [])]
     lines = [
         f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}, {point.precision}",
         "",
@@ -74,8 +75,8 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
         "",
         f"{machine['name']}{threads}, torch {machine['torch']}; matrix rate {_rate(base.multiply_adds_per_s)}.",
         "",
-        _row(COLUMNS),
-        _row(["---"] * len(COLUMNS)),
+        _row(columns),
+        _row(["---"] * len(columns)),
         *(_row(_cells(measured, base)) for measured in base.rules),
         "",
         "A step is the whole update of a batch, gradients and optimizer, in every stage that the rule trains. The "
@@ -83,6 +84,7 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
         "lived at once, gradients among them, weights and the optimizer's not. Quartiles are over turns; a ratio is "
         "taken within a turn.",
     ]
+    lines.append(_energy_said(base.energy))
     gathers = [measured.algo for measured in base.rules if measured.one_pass]
     if gathers:
         lines.append(f"Of {', '.join(gathers)} a step gathers statistics; what is solved once a pass is left out.")
@@ -136,7 +138,20 @@ def _cells(measured: Measured, base: Bench) -> list[str]:
         f"×{measured.multiply_adds / backprop.multiply_adds:.2f}",
         f"{100 * measured.share_of_limit:.0f} %",
         _bytes(measured.live_bytes),
+        *([_joules(measured)] if base.energy else []),
     ]
+
+
+def _joules(measured: Measured) -> str:
+    each = measured.joules_per_sample
+    return "absent" if each is None else _three(Spread(*(1e3 * value for value in vars(each).values())))
+
+
+def _energy_said(energy: dict[str, Any] | None) -> str:
+    if energy is None:
+        return "Joules are absent: this machine shows no counter of its energy (NVML, RAPL) to be read."
+    short = " Turns were too short for its updates (too_short); give a larger turn_s." if energy["too_short"] else ""
+    return f"Joules are gross, {energy['label']} by {energy['source']}, part {energy['part']}. {energy['note']}{short}"
 
 
 def _ratio(measured: Measured) -> str:
@@ -171,11 +186,13 @@ def _plain(axis: str, size: "Size", bench: Bench) -> dict[str, Any]:
         "precision": point.precision,
         "parameters": bench.parameters,
         "multiply_adds_per_s": vars(bench.multiply_adds_per_s),
+        "energy": bench.energy,
         "rules": [
             {
                 **vars(measured),
                 "step_s": vars(measured.step_s),
                 "ratio": vars(measured.ratio),
+                "joules_per_sample": measured.joules_per_sample and vars(measured.joules_per_sample),
                 "share_of_limit": measured.share_of_limit,
             }
             for measured in bench.rules

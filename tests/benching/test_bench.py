@@ -8,6 +8,7 @@ from localearn.benching import measure
 from localearn.benching.measure import Spread
 from localearn.benching.workload import Point
 from localearn.doorway import run_door
+from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
 
 TINY = ["width=8", "depth=2", "batch=4", "input=[16]", "turns=2", "turn_s=0.001"]
@@ -47,6 +48,67 @@ def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded(monkeypa
     assert (ours.step_s.median, ours.samples_per_s) == (0.5, 20.0)
     assert (ours.limit_s, ours.share_of_limit) == (0.3, 0.6)
     assert found.parameters == 9
+
+
+class Steady:
+    """A step that takes two seconds of a made-up clock."""
+
+    point = Point("net", (1,), 10, "fp32", torch.device("cpu"))
+    net = torch.nn.Linear(2, 3)
+    one_pass = False
+    algo = "backprop"
+
+    def __init__(self, clock):
+        self.step = lambda: clock.advance(2.0)
+
+    def multiply_adds(self):
+        return 300
+
+    def live_bytes(self):
+        return 5
+
+
+def bench_of_joules(monkeypatch, **counter):
+    clock = FakeClock()
+    monkeypatch.setattr(measure, "matrix_rate", lambda point, seconds: 1000.0)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.now_s)
+    source = FakeCounter(clock, **counter)
+    return measure.bench([Steady(clock)], "backprop", 2, 6.0, source), source  # pyright: ignore[reportArgumentType]
+
+
+def test_joules_are_those_of_the_steps(monkeypatch):
+    """30 W for two seconds a step of ten rows."""
+    found, _ = bench_of_joules(monkeypatch, label="measured", power_w=30.0)
+    assert found.rules[0].joules_per_sample == Spread(6.0, 6.0, 6.0)
+    assert found.energy and (found.energy["label"], found.energy["too_short"]) == ("measured", False)
+    monkeypatch.setattr(FakeCounter, "period_s", 0.5)
+    found, _ = bench_of_joules(monkeypatch, label="measured", power_w=30.0)
+    assert found.energy and found.energy["too_short"]
+
+
+def test_lost_joules_are_absent_and_the_seconds_stay(monkeypatch):
+    read = FakeCounter.read
+
+    def lost(self):
+        self.lost = True
+        return read(self)
+
+    monkeypatch.setattr(FakeCounter, "read", lost)
+    found, _ = bench_of_joules(monkeypatch, label="measured")
+    assert found.rules[0].joules_per_sample is None
+    assert found.rules[0].step_s.median == 2.0
+
+
+def test_joules_stand_in_the_table_where_they_are_measured(tmp_path, monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(measure, "measured_energy", lambda device: FakeCounter(clock, label="measured"))
+    asked = ["rules=[backprop]", *TINY, f"out={tmp_path}"]
+    assert bench.main(asked) == 0
+    assert "joules a 1,000 samples |" in (tmp_path / "bench.md").read_text()
+    monkeypatch.setattr(measure, "measured_energy", lambda device: None)
+    assert bench.main(asked) == 0
+    page = (tmp_path / "bench.md").read_text()
+    assert "Joules are absent" in page and "joules a 1,000" not in page
 
 
 def test_the_matrix_rate_is_that_of_the_fastest_size(monkeypatch):
