@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from localearn import cli
 from localearn.arguments import listed, overrides_of, refuse_other_rules, whole
@@ -32,11 +32,12 @@ OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is lear
   turns=7            for which each median is taken
   turn_s=1.0         seconds a turn for each rule, a step at least
   device=auto        precision=fp32, or bf16
+  step=all           or block: each gradient is stepped and dropped as soon as it is there
   --quick            in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]
   key=value          any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone
 """
 OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
-       "precision", "net", "debug")  # fmt: skip
+       "precision", "net", "step", "debug")  # fmt: skip
 DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
 QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
 AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
@@ -63,6 +64,7 @@ class Plan:
     turn_s: float
     device: str
     precision: str
+    step: Literal["all", "block"]
     out: Path
     overrides: list[str]
 
@@ -140,6 +142,8 @@ def parse(arguments: list[str]) -> Plan:
     refuse_other_rules(overrides, rules, f"rules={own['rules']}" if "rules" in own else "the rules")
     if own.get("precision", "fp32") not in ("fp32", "bf16"):
         raise UserError(f"precision is fp32 or bf16, not {own['precision']!r}")
+    if own.get("step", "all") not in ("all", "block"):
+        raise UserError(f"step is all or block, not {own['step']!r}")
     return Plan(
         rules=rules,
         sizes=sizes,
@@ -149,6 +153,7 @@ def parse(arguments: list[str]) -> Plan:
         turn_s=_seconds(own["turn_s"]),
         device=own.get("device", "auto"),
         precision=own.get("precision", "fp32"),
+        step="block" if own.get("step") == "block" else "all",
         out=Path(own.get("out", "results/bench")).expanduser(),
         overrides=overrides,
     )
@@ -170,7 +175,7 @@ def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
     from localearn.training.device import select_device
 
     name = plan.net if size.depth is None else f"{plan.net}_{size.depth}x{size.width}"
-    point = Point(name, plan.input_shape, size.batch, plan.precision, select_device(plan.device))
+    point = Point(name, plan.input_shape, size.batch, plan.precision, select_device(plan.device), plan.step)
     workloads, refused = [], {}
     for rule in plan.rules:
         config: Any = OmegaConf.to_container(cli.compose(plan.for_rule(rule, size))[0], resolve=True)

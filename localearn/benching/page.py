@@ -69,7 +69,8 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     threads = f", {machine['threads']} threads" if machine["threads"] else ""
     columns = [*COLUMNS, *(["joules a 1,000 samples"] if base.energy else [])]
     lines = [
-        f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}, {point.precision}",
+        f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}, {point.precision}"
+        + (", step=block" if point.step == "block" else ""),
         "",
         f"    {command}",
         "",
@@ -184,6 +185,7 @@ def _plain(axis: str, size: "Size", bench: Bench) -> dict[str, Any]:
         "net": point.net,
         "input_shape": point.input_shape,
         "precision": point.precision,
+        "step": point.step,
         "parameters": bench.parameters,
         "multiply_adds_per_s": vars(bench.multiply_adds_per_s),
         "energy": bench.energy,

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from localearn.trainers.base import Trainer
 from localearn.training.building import build_net, build_rule, optimizer_factory, rule_class
 from localearn.training.device import autocast
 from localearn.training.memory import full_memory_told, live_tensor_bytes
+from localearn.training.parallel import Ranks
+from localearn.training.settings import Settings
+from localearn.training.update import UPDATES, Update
 
 CLASSES = 10
 BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch in the cache
@@ -22,13 +25,17 @@ BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured: a batch of rows of that shape through a net, at a precision on a device."""
+    """What is measured: a batch of rows of that shape through a net, at a precision on a device.
+
+    step: as in `localearn.training.Settings`: one step for all gradients, or one for each as soon as it is there.
+    """
 
     net: str
     input_shape: tuple[int, ...]
     batch: int
     precision: str
     device: torch.device
+    step: Literal["all", "block"] = "all"
 
 
 class Workload:
@@ -46,8 +53,8 @@ class Workload:
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = _built(algo, config, data).to(point.device)
             stages = range(len(trainer.stages()))
-            self.parts = [_Part(trainer if k == 0 else copy.deepcopy(trainer), k, config["optim"]) for k in stages]
-        self._autocast = autocast(point.device, point.precision)
+            copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in stages]
+            self.parts = [_Part(copies[k], k, config["optim"], point) for k in stages]
         self._turn = 0
 
     @property
@@ -58,14 +65,14 @@ class Workload:
     @property
     def one_pass(self) -> bool:
         """Whether the rule gathers statistics in single passes instead of descending."""
-        return all(part.optimizer is None for part in self.parts)
+        return all(part.update is None for part in self.parts)
 
     def step(self) -> None:
         """Make the whole update of the next batch: gradients and optimizer, in every stage."""
         batch = self.batches[self._turn % len(self.batches)]
         self._turn += 1
         for part in self.parts:
-            part.step(batch, self._autocast)
+            part.step(batch)
 
     def multiply_adds(self) -> int:
         """Return the multiplications (each with its addition) of matrix products and convolutions in a step."""
@@ -79,37 +86,37 @@ class Workload:
         """Return the most bytes of tensors made in a step that lived at once: activations, gradients, no weights."""
         self.step()  # the optimizer's state is made in the first one
         for part in self.parts:
-            if part.optimizer is not None:
-                part.optimizer.zero_grad(set_to_none=True)
+            if part.update is not None:
+                part.update.optimizer.zero_grad(set_to_none=True)
         with live_tensor_bytes() as live:
             self.step()
         return live.peak_bytes
 
 
 class _Part:
-    """A rule in one of its stages, with that stage's optimizer; None where the stage is a single pass."""
+    """A rule in one of its stages, with that stage's update; None where the stage is a single pass."""
 
-    def __init__(self, trainer: Trainer, stage: int, optim: dict[str, Any]):
+    def __init__(self, trainer: Trainer, stage: int, optim: dict[str, Any], point: Point):
         self.trainer = trainer
         trainer.train()
         trainer.enter(stage)
         self.stage = trainer.stages()[stage]
-        one_pass = self.stage.one_pass
-        self.optimizer = None if one_pass else optimizer_factory(optim)(self.stage.optimizer_groups())
+        self.autocast = autocast(point.device, point.precision)
+        self.update: Update | None = None
+        if not self.stage.one_pass:
+            optimizer = optimizer_factory(optim)(self.stage.optimizer_groups())
+            kind, settings = UPDATES[point.step], Settings(step=point.step)
+            self.update = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
 
-    def step(self, batch: Batch, autocast: torch.autocast) -> None:
+    def step(self, batch: Batch) -> None:
         """Make the stage's update of a batch."""
-        with autocast:
+        with torch.no_grad(), self.autocast:
             if self.stage.start:
-                with torch.no_grad():
-                    batch = replace(batch, x=self.trainer.stage_input(batch.x, *batch.context))
-            if self.optimizer is None:
-                with torch.no_grad():
-                    self.trainer.accumulate(batch)
-                return
-            self.optimizer.zero_grad(set_to_none=True)
-            self.trainer.gradients(batch)
-        self.optimizer.step()
+                batch = replace(batch, x=self.trainer.stage_input(batch.x, *batch.context))
+            if self.update is None:
+                self.trainer.accumulate(batch)
+        if self.update is not None:
+            self.update(batch)
 
 
 def made_up(point: Point) -> list[Batch]:

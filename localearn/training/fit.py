@@ -104,6 +104,7 @@ def train(
         finally:
             progress.close()
             meter.close()
+            ranks.release(trainer)
             _finish(record, loop, meter)
             if folder:
                 _leave(folder, record)

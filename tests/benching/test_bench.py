@@ -183,6 +183,7 @@ def test_quick_is_smaller_and_what_is_typed_wins():
         ("turn_s=0", "turn_s takes seconds above 0"),
         ("precision=fp16", "precision is fp32 or bf16"),
         ("net=cnn", "needs its rows' shape"),
+        ("step=blocks", "step is all or block"),
         ("quick", "write key=value"),
         ("mono_foward:algo.schedule=greedy", "'mono_foward' is not among the rules; did you mean 'mono_forward'"),
     ],

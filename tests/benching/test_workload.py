@@ -14,10 +14,10 @@ CPU = torch.device("cpu")
 WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
 
 
-def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,)):
+def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,), step="all"):
     sizes = [f"net.widths=[{','.join(map(str, widths))}]"] if net == "mlp" else []
     config: Any = OmegaConf.to_container(cli.compose([f"algo={algo}", f"net={net}", *sizes, *overrides])[0])
-    return Workload(algo, config, Point(net, shape, batch, "fp32", CPU))
+    return Workload(algo, config, Point(net, shape, batch, "fp32", CPU, step))
 
 
 def products(widths=WIDTHS):
@@ -76,3 +76,14 @@ def test_a_rule_that_does_not_serve_the_net_is_refused():
         workload("pepita", "net.widths=[4]", "net.blocks=1", net="resnet20", shape=(3, 8, 8))
     with pytest.raises(UserError, match="graphs are one batch of nodes"):
         workload("backprop", net="gcn")
+
+
+def test_a_deep_net_takes_a_local_rule_no_more_memory_than_a_shallow_one():
+    """Activations and gradients of a step; backprop keeps the activations until it is back."""
+
+    def live(algo, depth):
+        return workload(algo, widths=(64,) * depth, batch=256, step="block").live_bytes()
+
+    assert live("mono_forward", 32) < 1.1 * live("mono_forward", 4)
+    assert live("backprop", 32) > 8 * live("mono_forward", 32)
+    assert workload("mono_forward", widths=(64,) * 32, batch=256).live_bytes() > 2 * live("mono_forward", 32)

@@ -40,6 +40,7 @@ class LayerRanks(JoinedRanks):
         self._sent: deque[tuple[Any, Tensor]] = deque()
         self._form: tuple[torch.dtype, int, tuple[int, ...]] | None = None  # of what comes: dtype, rows a row, the rest
         self._told_form = False
+        self._handed_on = 0  # batches so far
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
         """Give this rank its blocks; return the data, of which all but validation goes whole to every rank."""
@@ -58,12 +59,24 @@ class LayerRanks(JoinedRanks):
         trainer.hand_on = self._send if self.rank < self.size - 1 else None
         return data
 
+    def release(self, trainer: Trainer) -> None:
+        """Give the rule all blocks back."""
+        if self._trainer is not None:
+            self._trainer.span = self._trainer.hand_on = None
+
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Return the batches with what the rank before hands on as their x; the next one is asked for beforehand."""
-        if self.first:
-            yield from batches
-            self._flush()
-            return
+        for batch in batches if self.first else self._received(batches):
+            before = self._handed_on
+            yield batch
+            if self._handed_on == before and self.rank < self.size - 1:
+                raise UserError(
+                    f"{type(self._trainer).__name__} hands nothing on: its gradients() must call self._pass_on(k, h) "
+                    "with each block's output; or use parallel=data"
+                )
+        self._flush()
+
+    def _received(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         asked: deque[tuple[Batch, Any, Tensor]] = deque()
         for batch in batches:
             asked.append((batch, *self._ask(len(batch.x))))
@@ -71,7 +84,6 @@ class LayerRanks(JoinedRanks):
                 yield self._arrived(*asked.popleft())
         while asked:
             yield self._arrived(*asked.popleft())
-        self._flush()
 
     def means(self, sums: dict[str, Tensor], rows: int) -> tuple[dict[str, float], int]:
         """Return each block's loss from its rank, and their sum as the loss."""
@@ -113,6 +125,7 @@ class LayerRanks(JoinedRanks):
                 self._told_form = True
             work = dist.isend(h, self.rank + 1)
             self._sent.append((work, h))  # kept until it has gone
+            self._handed_on += 1
             while len(self._sent) > AHEAD:
                 self._sent.popleft()[0].wait()
 

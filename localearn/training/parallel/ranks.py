@@ -31,6 +31,9 @@ class Ranks:
         """Give this process its share: of the rule's blocks, or of each batch; return the data to train on."""
         return data
 
+    def release(self, trainer: Trainer) -> None:
+        """Take back what `divide` has set, so that the rule is whole again."""
+
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Return an epoch's batches as this process's share of the rule takes them."""
         return batches

@@ -93,6 +93,26 @@ def test_an_error_of_one_rank_is_told_by_it(mortal, ranks_by_hand):
     assert "error: rank 1 ended" in told[0]
 
 
+SILENT = """
+import torch
+from localearn import MonoForward
+
+class Silent(MonoForward):
+    def gradients(self, batch):
+        loss = self.block_loss(0, self.net.block(0)(self.net.stem(batch.x)), batch)
+        loss.backward()
+        return {"loss": loss.detach()}
+"""
+
+
+def test_a_rule_that_hands_nothing_on_is_told_and_nobody_waits(ranks_by_hand, tmp_path):
+    (tmp_path / "silent.py").write_text(SILENT)
+    first, second = ranks_by_hand("algo._target_=silent.Silent", *SMALL, "parallel=layers")
+    told = [process.communicate(timeout=120)[1] for process in (first, second)]
+    assert "error: Silent hands nothing on" in told[0]
+    assert (first.returncode, second.returncode) == (2, 2)
+
+
 def test_ranks_with_other_options_are_refused(ranks_by_hand, tmp_path):
     first, second = ranks_by_hand(*SMALL, "parallel=data", rank_1=["seed=3"])
     told = [process.communicate(timeout=120)[1] for process in (first, second)]
