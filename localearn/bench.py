@@ -33,11 +33,12 @@ OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is lear
   turn_s=1.0         seconds a turn for each rule, a step at least
   device=auto        precision=fp32, or bf16
   step=all           or block: each gradient is stepped and dropped as soon as it is there
+  capture=off        or graph, compile, auto: the whole update of every rule alike
   --quick            in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]
   key=value          any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone
 """
 OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
-       "precision", "net", "step", "debug")  # fmt: skip
+       "precision", "net", "step", "capture", "debug")  # fmt: skip
 DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
 QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
 AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
@@ -65,6 +66,7 @@ class Plan:
     device: str
     precision: str
     step: Literal["all", "block"]
+    capture: Literal["auto", "graph", "compile", "off"]
     out: Path
     overrides: list[str]
 
@@ -140,10 +142,6 @@ def parse(arguments: list[str]) -> Plan:
     if "backprop" not in rules:
         rules = ["backprop", *rules]
     refuse_other_rules(overrides, rules, f"rules={own['rules']}" if "rules" in own else "the rules")
-    if own.get("precision", "fp32") not in ("fp32", "bf16"):
-        raise UserError(f"precision is fp32 or bf16, not {own['precision']!r}")
-    if own.get("step", "all") not in ("all", "block"):
-        raise UserError(f"step is all or block, not {own['step']!r}")
     return Plan(
         rules=rules,
         sizes=sizes,
@@ -152,8 +150,9 @@ def parse(arguments: list[str]) -> Plan:
         turns=_sized("turns", own),
         turn_s=_seconds(own["turn_s"]),
         device=own.get("device", "auto"),
-        precision=own.get("precision", "fp32"),
-        step="block" if own.get("step") == "block" else "all",
+        precision=_choice("precision", own, ("fp32", "bf16")),
+        step=_choice("step", own, ("all", "block")),
+        capture=_choice("capture", own, ("off", "auto", "graph", "compile")),
         out=Path(own.get("out", "results/bench")).expanduser(),
         overrides=overrides,
     )
@@ -175,7 +174,8 @@ def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
     from localearn.training.device import select_device
 
     name = plan.net if size.depth is None else f"{plan.net}_{size.depth}x{size.width}"
-    point = Point(name, plan.input_shape, size.batch, plan.precision, select_device(plan.device), plan.step)
+    device = select_device(plan.device)
+    point = Point(name, plan.input_shape, size.batch, plan.precision, device, plan.step, plan.capture)
     workloads, refused = [], {}
     for rule in plan.rules:
         config: Any = OmegaConf.to_container(cli.compose(plan.for_rule(rule, size))[0], resolve=True)
@@ -197,6 +197,14 @@ def _said(size: Size) -> str:
 
 def _sized(name: str, own: dict[str, str]) -> int:
     return whole(name, own[name])
+
+
+def _choice(name: str, own: dict[str, str], choices: tuple[str, ...]) -> Any:
+    """Return the value that was given of these, the first of them where none was."""
+    value = own.get(name, choices[0])
+    if value not in choices:
+        raise UserError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+    return value
 
 
 def _seconds(text: str) -> float:

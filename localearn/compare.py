@@ -47,7 +47,7 @@ OWN = (
 FIXED = ("algo", "seed", "resume", "protocol")
 PROTOCOLS = ("matched", "converged")
 # What a report compares runs by.
-ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step")
+ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step", "capture")
 
 
 @dataclass(frozen=True)

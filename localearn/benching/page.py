@@ -70,7 +70,8 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     columns = [*COLUMNS, *(["joules a 1,000 samples"] if base.energy else [])]
     lines = [
         f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}, {point.precision}"
-        + (", step=block" if point.step == "block" else ""),
+        + (f", step={point.step}" if point.step != "all" else "")
+        + (f", capture={point.capture}" if point.capture != "off" else ""),
         "",
         f"    {command}",
         "",
@@ -186,6 +187,7 @@ def _plain(axis: str, size: "Size", bench: Bench) -> dict[str, Any]:
         "input_shape": point.input_shape,
         "precision": point.precision,
         "step": point.step,
+        "capture": point.capture,
         "parameters": bench.parameters,
         "multiply_adds_per_s": vars(bench.multiply_adds_per_s),
         "energy": bench.energy,

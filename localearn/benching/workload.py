@@ -13,6 +13,7 @@ from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.trainers.base import Trainer
 from localearn.training.building import build_net, build_rule, optimizer_factory, rule_class
+from localearn.training.capture import captured
 from localearn.training.device import autocast
 from localearn.training.memory import full_memory_told, live_tensor_bytes
 from localearn.training.parallel import Ranks
@@ -27,7 +28,7 @@ BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch
 class Point:
     """What is measured: a batch of rows of that shape through a net, at a precision on a device.
 
-    step: as in `localearn.training.Settings`: one step for all gradients, or one for each as soon as it is there.
+    step, capture: as in `localearn.training.Settings`.
     """
 
     net: str
@@ -36,6 +37,7 @@ class Point:
     precision: str
     device: torch.device
     step: Literal["all", "block"] = "all"
+    capture: Literal["auto", "graph", "compile", "off"] = "off"
 
 
 class Workload:
@@ -87,7 +89,7 @@ class Workload:
         self.step()  # the optimizer's state is made in the first one
         for part in self.parts:
             if part.update is not None:
-                part.update.optimizer.zero_grad(set_to_none=True)
+                part.trainer.zero_grad(set_to_none=True)
         with live_tensor_bytes() as live:
             self.step()
         return live.peak_bytes
@@ -106,7 +108,8 @@ class _Part:
         if not self.stage.one_pass:
             optimizer = optimizer_factory(optim)(self.stage.optimizer_groups())
             kind, settings = UPDATES[point.step], Settings(step=point.step)
-            self.update = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
+            update = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
+            self.update = captured(update, point.capture, point.batch, point.device)
 
     def step(self, batch: Batch) -> None:
         """Make the stage's update of a batch."""

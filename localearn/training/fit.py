@@ -316,6 +316,7 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
     record.train_s, record.eval_s = meter.duration_s("train"), meter.duration_s("eval")
     if record.train_s:
         record.samples_per_s = record.passes * record.train_samples / record.train_s
+    record.capture = ", ".join(sorted(loop.captures - {"off"})) or "off"
     record.memory = loop.peak_memory
     peak = record.memory.get("allocator_bytes") or record.memory.get("process_bytes")
     record.peak_memory_bytes = peak

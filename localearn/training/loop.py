@@ -12,6 +12,7 @@ from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
+from localearn.training.capture import captured, on_any_device
 from localearn.training.device import autocast, derived_seed, random_state, set_random_state
 from localearn.training.early_stopping import EarlyStopping
 from localearn.training.evaluate import evaluate
@@ -103,6 +104,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.best_epochs: list[int] = []
         self.peak_memory: dict[str, int | None] = {}
+        self.captures: set[str] = set()  # how the stages' updates were captured
         self.session: dict[str, Any] = {}  # plain values that a checkpoint keeps for the record
         self._memory = PeakMemory(device)
         self._sums: dict[str, Tensor] = {}
@@ -146,11 +148,14 @@ class Loop:
         if optimizer:
             self.ranks.drop_others(optimizer)
             kind = UPDATES[settings.step]
-            course.update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
+            update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
+            mode = settings.capture if self.ranks.size == 1 else "off"
+            course.update = captured(update, mode, settings.batch_size, self.device)
         try:
             self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt)
         finally:
             if course.update:
+                self.captures.add(course.update.kind)
                 course.update.close()
         stopping.restore(self.trainer)
         self.best_epochs.append(stopping.best_epoch)
@@ -289,7 +294,7 @@ class Loop:
         with self.meter.window("checkpoint"):
             states = {name: part.state_dict() for name, part in parts.items()}
             if "optimizer" in states:
-                states["optimizer"] = self.ranks.whole(states["optimizer"])
+                states["optimizer"] = on_any_device(self.ranks.whole(states["optimizer"]))
             if self.folder is None:
                 return
             middle = {}

@@ -43,6 +43,9 @@ class Settings:
     clip_norm: the largest norm of all gradients together (None: no clipping).
     step: "all", one step of the optimizer when all gradients are there; "block", a step for each as soon as it is
     there, after which it is dropped: the same weights, with less memory in a deep net.
+    capture: "graph", the whole update recorded as a CUDA graph and replayed; "compile", blocks and optimizer compiled
+    by torch.compile; "auto", a graph on a CUDA device; "off". Where it is not possible the run says why and goes on
+    without.
     parallel: over the ranks that torchrun starts: "data", where each takes its rows of every batch, `batch_size` being
     that of all together; "layers", where each trains some blocks of a local rule; "none". rank_timeout_s: how long a
     rank waits for another.
@@ -67,6 +70,7 @@ class Settings:
     restore_best: bool = True
     clip_norm: float | None = None
     step: Literal["all", "block"] = "all"
+    capture: Literal["auto", "graph", "compile", "off"] = "off"
     parallel: Literal["none", "data", "layers"] = "none"
     rank_timeout_s: float = 600.0
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -96,6 +100,8 @@ class Settings:
             raise UserError("parallel=data reduces all gradients at once, and step=block drops each; use step=all")
         if self.parallel == "layers" and self.clip_norm is not None:
             raise UserError("clip_norm needs all gradients at once, and parallel=layers spreads them over ranks")
+        if self.parallel != "none" and self.capture not in ("auto", "off"):
+            raise UserError(f"capture={self.capture} is of a process alone; use capture=off, or parallel=none")
         if self.parallel != "none" and self.diagnose != "none":
             raise UserError(f"diagnose={self.diagnose} looks at the whole net on one process; use parallel=none")
         if self.clip_norm is not None and self.step == "block":

@@ -14,7 +14,12 @@ from localearn.training.settings import Settings
 
 
 class Update:
-    """The update of a stage: `gradients`, the bound on their norm, and one step of the optimizer for them all."""
+    """The update of a stage: `gradients`, the bound on their norm, and one step of the optimizer for them all.
+
+    kind: how it is captured, for the record, see `Settings.capture`.
+    """
+
+    kind = "off"
 
     def __init__(
         self,

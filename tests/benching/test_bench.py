@@ -184,6 +184,7 @@ def test_quick_is_smaller_and_what_is_typed_wins():
         ("precision=fp16", "precision is fp32 or bf16"),
         ("net=cnn", "needs its rows' shape"),
         ("step=blocks", "step is all or block"),
+        ("capture=on", "capture is off, auto, graph or compile"),
         ("quick", "write key=value"),
         ("mono_foward:algo.schedule=greedy", "'mono_foward' is not among the rules; did you mean 'mono_forward'"),
     ],

@@ -37,6 +37,8 @@ def test_a_step_makes_the_matrix_products_that_its_rule_must_and_no_more():
         "mono_forward": 2 * once + layers[-1] + 3 * projections,
         # The error meets each block's feedback once; the readout's gradient needs none.
         "direct_feedback_alignment": 2 * once + sum(CLASSES * width for width in WIDTHS),
+        # Forward, the weights' products, and the tangent on its way, which begins behind the first matrix.
+        "forward_gradient": 2 * once + behind,
         # Two forward passes, one product of differences for each matrix, and the error's projection to the input.
         "pepita": 3 * once + CLASSES * INPUT,
     }

@@ -2,6 +2,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
@@ -18,6 +19,7 @@ Space = Literal["weight", "activity"]
 Noise = Literal["gaussian", "rademacher"]
 Guess = Literal["noise", "local"]
 
+LINEAR = (nn.Linear, nn.Conv2d)  # the maps whose derivative along a tangent is the map itself, but for the bias
 NOISES: Mapping[Noise, Callable[..., Tensor]] = {
     "gaussian": torch.randn,
     "rademacher": lambda *shape, **kw: torch.empty(*shape, **kw).bernoulli_(0.5).mul_(2).sub_(1),
@@ -116,6 +118,9 @@ class ForwardGradient(EstimatorTrainer):
         """Return module(h), with the graph of its own parameters alone, and its (K, ...) derivative."""
         if tangent is None:
             return module(h, *context), None
+        if type(module) in LINEAR and not module._forward_hooks:
+            # Forward mode would multiply with the weight's derivative too, which is zero here.
+            return module(h), _linear_part(module, tangent)
 
         def apply(h: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
@@ -139,6 +144,18 @@ class ForwardGradient(EstimatorTrainer):
 
     def _draw(self, like: Tensor) -> Tensor:
         return self.noise(self.tangents, *like.shape, device=like.device, dtype=like.dtype)
+
+
+@torch.no_grad()
+def _linear_part(module: nn.Module, tangents: Tensor) -> Tensor:
+    """Return the derivatives of a linear map along tangents of its input, (K, N, ...): the map without its bias."""
+    along = tangents.flatten(0, 1)
+    if isinstance(module, nn.Linear):
+        out = F.linear(along, module.weight)
+    else:
+        assert isinstance(module, nn.Conv2d)
+        out = module._conv_forward(along, module.weight, None)
+    return out.unflatten(0, tangents.shape[:2])
 
 
 def _weighted_mean(along: Tensor, noise: Tensor) -> Tensor:
