@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
 
 
-def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,), step="all"):
+def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,), step: Any = "all"):
     sizes = [f"net.widths=[{','.join(map(str, widths))}]"] if net == "mlp" else []
     config: Any = OmegaConf.to_container(cli.compose([f"algo={algo}", f"net={net}", *sizes, *overrides])[0])
     return Workload(algo, config, Point(net, shape, batch, "fp32", CPU, step))
