@@ -109,7 +109,7 @@ class _Part:
             optimizer = optimizer_factory(optim)(self.stage.optimizer_groups())
             kind, settings = UPDATES[point.step], Settings(step=point.step)
             update = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
-            self.update = captured(update, point.capture, point.batch, point.device)
+            self.update = captured(update, point.capture, point.device)
 
     def step(self, batch: Batch) -> None:
         """Make the stage's update of a batch."""

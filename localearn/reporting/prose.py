@@ -77,6 +77,14 @@ def method(comparison: Comparison) -> list[str]:
         items.append("Matched protocol: every rule makes the same passes over the training data.")
     if "converged" in protocols:
         items.append("Converged protocol: every run stops early on validation, with the same patience.")
+    staged = sorted({(run.algo, run.stages) for run in comparison.runs if run.stages > 1})
+    if staged:
+        names = ", ".join(f"{algo} ({stages})" for algo, stages in staged)
+        items.append(
+            f"Some rules train stages one after another: {names}. Their passes are those of all stages together, and "
+            "a pass of theirs trains a part of the net, on what the parts before give, computed once where that is "
+            "fixed; so it is cheaper than a pass of a rule that trains the whole net."
+        )
     targets = [group for group in comparison.groups if group.common_accuracy is not None]
     if targets:
         items.append(

@@ -100,6 +100,7 @@ class Run:
     deterministic: bool
     fingerprint: str | None
     finished: datetime
+    stages: int  # parts that are trained one after another
     resumed: int  # how many times the run was taken up again
     versions: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -158,6 +159,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         step=fields.optional_text(fields.mapping(record, "config"), "step") or "all",
         deterministic=record.get("deterministic") is True,
         fingerprint=fields.optional_text(record, "data_fingerprint"),
+        stages=int(fields.number(record, "stages") or 1),
         finished=_moment(fields.optional_text(record, "finished")),
         resumed=len(seams),
         versions=fields.mapping(record, "versions"),

@@ -70,17 +70,16 @@ class _SideStream:
 
 
 class GraphUpdate(Update):
-    """Replays the update of a batch of the usual size from a graph; any other batch is done as ever.
+    """Replays the update of a batch of the first one's size from a graph; any other batch is done as ever.
 
     The first WARM_UP updates are real ones, done without a graph; then one is recorded, and again whenever a schedule
     has changed the rates, which a graph holds as numbers. Where recording is not possible it says so in a line, once,
     and every update is done as ever. The weights are those without it, to the device's rounding.
     """
 
-    kind = "graph"
-
-    def __init__(self, update: Update, rows: int, graph: Callable[[], Graph]):
-        self.update, self.rows, self._make = update, rows, graph
+    def __init__(self, update: Update, graph: Callable[[], Graph]):
+        self.update, self._make = update, graph
+        self._shape: torch.Size | None = None
         self._warm = 0
         self._graph: Graph | None = None
         self._possible = True
@@ -91,7 +90,8 @@ class GraphUpdate(Update):
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics, which the next step overwrites."""
-        if len(batch.x) != self.rows or not self._possible:
+        self._shape = self._shape or batch.x.shape
+        if batch.x.shape != self._shape or not self._possible:
             return self.update(batch)
         if self._warm < WARM_UP:
             self._warm += 1
@@ -123,7 +123,7 @@ class GraphUpdate(Update):
             self._possible, self.kind = False, "off"
             _tell(self.update, "is trained without a graph", error)
             return
-        self._graph, self._batch = graph, own
+        self._graph, self._batch, self.kind = graph, own, "graph"
 
 
 class CompiledUpdate(Update):
@@ -169,8 +169,8 @@ class CompiledUpdate(Update):
         self.update.optimizer.step = self._step
 
 
-def captured(update: Update, mode: str, rows: int, device: torch.device) -> Update:
-    """Return an update as `Settings.capture` wants it, for batches of so many rows."""
+def captured(update: Update, mode: str, device: torch.device) -> Update:
+    """Return an update as `Settings.capture` wants it."""
     if mode == "compile":
         return CompiledUpdate(update)
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
@@ -178,7 +178,7 @@ def captured(update: Update, mode: str, rows: int, device: torch.device) -> Upda
     if device.type != "cuda" and graph_of is CudaGraph:
         _tell(update, "is trained without a graph", f"capture=graph needs a CUDA device, and this is a {device.type}")
         return update
-    return GraphUpdate(update, rows, lambda: graph_of(device))
+    return GraphUpdate(update, lambda: graph_of(device))
 
 
 graph_of: Callable[[torch.device], Graph] = CudaGraph

@@ -150,7 +150,7 @@ class Loop:
             kind = UPDATES[settings.step]
             update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
             mode = settings.capture if self.ranks.size == 1 else "off"
-            course.update = captured(update, mode, settings.batch_size, self.device)
+            course.update = captured(update, mode, self.device)
         try:
             self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt)
         finally:
@@ -204,7 +204,7 @@ class Loop:
         trainer.train()
         seed = derived_seed(self.settings.seed, position.stage, position.epoch)
         order = torch.Generator(self.device).manual_seed(seed)
-        torch.manual_seed(derived_seed(seed, 1))
+        torch.manual_seed(self.ranks.seed(derived_seed(seed, 1)))
         batches = course.data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
         if position.batch and self._resumed:
             order.set_state(self._resumed["order"].cpu())

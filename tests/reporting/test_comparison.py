@@ -3,6 +3,7 @@ import math
 import pytest
 
 from localearn.reporting.comparison import compare
+from localearn.reporting.prose import method
 from localearn.reporting.reading import read_runs
 from localearn.reporting.statistics import ratio_interval
 from localearn.reporting.verdict import verdict
@@ -276,3 +277,9 @@ def test_verdict_without_a_rule_and_without_a_baseline(compared, factory):
 def test_verdict_without_a_baseline(compared, factory):
     words = judge(compared(factory.record("mono_forward")))
     assert words.startswith("No rule can be compared with backprop here: mono_forward (no backprop to compare with).")
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_what_a_pass_of_a_rule_in_stages_is_stands_in_the_method(compared, factory, stages):
+    told = " ".join(method(compared(*two_rules(factory, stages=stages))))
+    assert ("one after another: mono_forward (3)" in told) == (stages == 3)

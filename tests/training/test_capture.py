@@ -73,7 +73,7 @@ def fitted(digits, how, name="mono_forward", dropout=0.1, **options):
         f"net.dropout={dropout}",
     ]
     _, trainer, _ = build(*cli.compose(overrides))
-    record = trainer.fit(digits, epochs=3, batch_size=20, capture=how, **options)
+    record = trainer.fit(digits, capture=how, **{"epochs": 3, "batch_size": 20} | options)
     return trainer.state_dict(), record
 
 
@@ -117,6 +117,24 @@ def test_greedy_stages_are_recorded_each(digits, stand_in):
         return trainer.state_dict()
 
     assert not differing(greedy("off"), greedy("graph"))
+
+
+def test_a_graphs_one_batch_is_recorded(stand_in):
+    karate = localearn.load("karate")
+
+    def trained(how):
+        torch.manual_seed(0)
+        trainer = localearn.MonoForward(localearn.GNN(karate.input_shape, karate.classes, widths=[8]))
+        record = trainer.fit(karate, epochs=6, capture=how)
+        return trainer.state_dict(), record.capture
+
+    (plain, _), (replayed, how) = trained("off"), trained("graph")
+    assert not differing(plain, replayed)
+    assert how == "graph"
+
+
+def test_a_run_too_short_for_a_graph_is_called_one_without(digits, stand_in):
+    assert fitted(digits, "graph", batch_size=110)[1].capture == "off"
 
 
 def test_what_cannot_be_recorded_goes_on_as_ever_and_says_so_once(digits, stand_in, monkeypatch, caplog):

@@ -145,7 +145,7 @@ def test_of_four_workers_two_are_killed_and_every_trial_counts_once(server, tiny
     done = [trial for trial in trials if trial.state.name in ("COMPLETE", "PRUNED")]
     assert len({trial.user_attrs["origin"] for trial in done}) == TRIALS, "a folder for each, and none twice"
     dead = {str(worker.pid) for worker in workers[:2]}
-    lost = [t for t in trials if t.state.name == "FAIL" and t.user_attrs["worker"].rpartition(":")[2] in dead]
+    lost = [t for t in trials if t.state.name == "FAIL" and t.user_attrs.get("worker", "").rpartition(":")[2] in dead]
     assert lost, "a worker was killed in a trial"
     gone_on_with = {trial.user_attrs["origin"] for trial in done if trial.user_attrs.get("retries")}
     assert {trial.user_attrs["origin"] for trial in lost if trial.params} <= gone_on_with

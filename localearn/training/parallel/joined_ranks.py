@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from localearn.errors import UserError
+from localearn.training.device import derived_seed
 from localearn.training.parallel.ranks import Ranks
 
 T = TypeVar("T")
@@ -27,6 +28,10 @@ class JoinedRanks(Ranks, ABC):
     def __init__(self, device: torch.device, timeout_s: float):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device, self.timeout_s = device, timeout_s
+
+    def seed(self, seed: int) -> int:
+        """Return a seed of the rank's own, so that no two rows share a dropout mask or noise."""
+        return derived_seed(seed, self.rank) if self.rank else seed
 
     def add_up(self, tensor: Tensor) -> None:
         """Add a tensor up over all ranks, in place."""

@@ -34,6 +34,10 @@ class Ranks:
     def release(self, trainer: Trainer) -> None:
         """Take back what `divide` has set, so that the rule is whole again."""
 
+    def seed(self, seed: int) -> int:
+        """Return the seed of what this process's share of the rule draws; the first one has that of a process alone."""
+        return seed
+
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Return an epoch's batches as this process's share of the rule takes them."""
         return batches
