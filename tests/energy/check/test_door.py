@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -131,7 +132,9 @@ def test_a_difference_is_a_share_of_the_mean():
 
 def test_ctrl_c_ends_the_door_in_a_line(tmp_path):
     command = [sys.executable, "-u", "-m", "localearn.energy.check", "device=cpu", "seconds=60", f"out={tmp_path}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as door:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit that it is not
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=heard) as door:
         assert door.stdout and door.stderr
         while "cpu: measuring" not in door.stdout.readline():
             assert door.poll() is None
