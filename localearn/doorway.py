@@ -49,8 +49,8 @@ def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
     except UserError as error:
         if re.fullmatch("true|1|yes|on", value_of("debug", arguments) or "", re.IGNORECASE):
             traceback.print_exc()
-        rank = os.environ.get("RANK", "0")  # of the processes that torchrun starts, of which one speaks for all
-        if rank == "0" or error.tell:
+        rank = os.environ.get("RANK", "0")  # of the processes that torchrun starts
+        if error.tell:
             print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr)
         return 2
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something that the user can mend: a wrong name, a missing file, options that contradict each other.
 
-    tell: of several processes that train together the first one tells an error, unless another one has this set.
+    tell: whether a door prints it; False in those of several processes that share an error which another one tells.
     """
 
-    tell: bool | None = None
+    tell = True
 
 
 class Unsupported(UserError):

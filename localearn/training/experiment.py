@@ -1,11 +1,12 @@
 """From a configuration to a run."""
 
+import contextlib
 import datetime
 import functools
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,8 @@ from localearn.training.building import (
 from localearn.training.fit import Watch, train
 from localearn.training.folder import RunFolder
 from localearn.training.memory import full_memory_told
-from localearn.training.record import Record
+from localearn.training.parallel import Ranks, joined
+from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
 # The fields of Settings that stand under the same name at the top of the configuration: all but these.
@@ -59,12 +61,18 @@ def execute(
     and `choices` are those of the run's own folder (see `resumed`). watch, test: as of `train`. Raises UserError for
     whatever the user can mend.
     """
-    from omegaconf import OmegaConf
-
     started_s = time.perf_counter() if started_s is None else started_s
     plain = _resolved(config)
-    _check_ranks(plain)
-    data, trainer, settings = _build(plain, choices)
+    with _joined(plain) as ranks:
+        return _execute(plain, choices, ranks, started_s, watch, test)
+
+
+def _execute(
+    plain: dict[str, Any], choices: Choices, ranks: Ranks, started_s: float, watch: Watch | None, test: bool
+) -> Record:
+    from omegaconf import OmegaConf
+
+    data, trainer, settings = ranks.together(lambda: _build(plain, choices))
     plain |= {"out": str(settings.out), "choices": choices}
     labels = {
         "algo": choices["algo"],
@@ -79,8 +87,12 @@ def execute(
     return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test)
 
 
-def _check_ranks(plain: dict[str, Any]) -> None:
-    """Raise UserError where torchrun and the configuration do not go together."""
+@contextlib.contextmanager
+def _joined(plain: dict[str, Any]) -> Iterator[Ranks]:
+    """Join the other ranks, if there are any, before data are read, so that what one of them lacks is told to all.
+
+    Raises UserError where torchrun and the configuration do not go together.
+    """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if several and plain["parallel"] == "none":
         raise UserError(
@@ -90,6 +102,9 @@ def _check_ranks(plain: dict[str, Any]) -> None:
     restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     if several and restarts and plain["out"] is None and plain["resume"] is None:
         raise UserError("ranks that are started anew go on in the run's folder; name it, out=DIR")
+    asked = Settings(**{name: plain[name] for name in ("parallel", "rank_timeout_s", "device")})
+    with joined(asked, {name: value for name, value in versions().items() if name in ("localearn", "torch")}) as found:
+        yield found[0]
 
 
 def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:

@@ -97,10 +97,6 @@ def train(
         loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")}
         try:
             _run(loop, interrupt, record, test)
-        except UserError as error:
-            if ranks.rank and error.tell is None:
-                error.tell = True  # what the first rank knows nothing of
-            raise
         finally:
             progress.close()
             meter.close()

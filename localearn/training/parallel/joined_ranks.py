@@ -73,17 +73,17 @@ class JoinedRanks(Ranks, ABC):
         with self.waiting():
             dist.broadcast_object_list(answer, 0)
         if answer[1] is not None:
-            raise UserError(answer[1])
+            raise shared(answer[1], self.rank)
         return answer[0]
 
     def together(self, work: Callable[[], T]) -> T:
         """Return what one's own `work` returns, or raise, on all ranks, the UserError of the first that had one."""
         value, error = _tried(work)
         errors = self.gathered(error)
-        rank = next((rank for rank, error in enumerate(errors) if error is not None), None)
-        if rank is None:
-            return value
-        raise UserError(errors[rank] if rank == 0 else f"rank {rank}: {errors[rank]}")
+        for rank, error in enumerate(errors):
+            if error is not None:
+                raise shared(error if rank == 0 else f"rank {rank}: {error}", self.rank)
+        return value
 
     @contextlib.contextmanager
     def waiting(self, peer: int | None = None) -> Iterator[None]:
@@ -117,6 +117,13 @@ class JoinedRanks(Ranks, ABC):
         except RuntimeError:  # the store went with the rank that kept it
             return [0] if self.rank else others
         return others
+
+
+def shared(text: str, rank: int) -> UserError:
+    """Return an error that all ranks raise and the first one tells."""
+    error = UserError(text)
+    error.tell = rank == 0
+    return error
 
 
 def _tried(work: Callable[[], T]) -> tuple[Any, str | None]:

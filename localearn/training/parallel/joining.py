@@ -14,7 +14,7 @@ import torch.distributed as dist
 from localearn.errors import UserError
 from localearn.training.device import select_device
 from localearn.training.parallel.data import DataRanks
-from localearn.training.parallel.joined_ranks import JoinedRanks
+from localearn.training.parallel.joined_ranks import JoinedRanks, shared
 from localearn.training.parallel.layers import LayerRanks
 from localearn.training.parallel.ranks import Ranks
 from localearn.training.settings import Settings
@@ -45,7 +45,8 @@ def joined(settings: Settings, identity: Mapping[str, Any]) -> Iterator[tuple[Ra
     try:
         ranks = MODES[settings.parallel](device, settings.rank_timeout_s)
         if not ours:
-            _compare(ranks.gathered(json.dumps(dict(identity), default=str)))
+            identities = ranks.gathered(json.dumps(dict(identity), default=str))
+            ranks.together(lambda: _compare(identities))
         yield ranks, device
     finally:
         if ours:
@@ -96,12 +97,10 @@ def _greet(store: Any, rank: int, size: int, timeout: datetime.timedelta, identi
             # Rank 0 waits as long for the slowest of the others before it answers.
             store.wait(["welcome"], timeout + datetime.timedelta(seconds=10))
         except RuntimeError as error:
-            lost = UserError(f"rank 0 did not answer rank {rank} within {timeout.total_seconds():g} s")
-            lost.tell = True
-            raise lost from error
+            raise UserError(f"rank 0 did not answer within {timeout.total_seconds():g} s") from error
         told = store.get("welcome").decode()
     if told:
-        raise UserError(told)
+        raise shared(told, rank)
 
 
 def _heard(store: Any, size: int, timeout: datetime.timedelta) -> str:

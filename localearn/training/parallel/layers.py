@@ -40,10 +40,21 @@ class LayerRanks(JoinedRanks):
         self._sent: deque[tuple[Any, Tensor]] = deque()
         self._form: tuple[torch.dtype, int, tuple[int, ...]] | None = None  # of what comes: dtype, rows a row, the rest
         self._told_form = False
-        self._handed_on = 0  # batches so far
+        self._handed_on = self._asked = 0  # batches so far
+        self._buffers: list[Tensor | None] = [None, None]
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
         """Give this rank its blocks; return the data, of which all but validation goes whole to every rank."""
+        trainer = self.together(lambda: self._local(trainer))
+        self._trainer, self._spans = trainer, balanced(block_costs(trainer.net), self.size)
+        for tensor in (*trainer.parameters(), *trainer.buffers()):
+            self.broadcast(tensor.data, 0)
+        trainer.span = self._spans[self.rank]
+        trainer.hand_on = self._send if self.rank < self.size - 1 else None
+        return data
+
+    def _local(self, trainer: Trainer) -> LocalTrainer:
+        """Return the rule, or raise UserError where its blocks cannot learn on so many ranks."""
         if not isinstance(trainer, LocalTrainer):
             raise UserError(
                 f"{type(trainer).__name__} is not local: its blocks learn from what comes back; use parallel=data"
@@ -52,12 +63,7 @@ class LayerRanks(JoinedRanks):
         depth = trainer.net.depth
         if self.size > depth:
             raise UserError(f"{self.size} ranks are more than the net's {depth} blocks; use {depth} ranks or fewer")
-        self._trainer, self._spans = trainer, balanced(block_costs(trainer.net), self.size)
-        for tensor in (*trainer.parameters(), *trainer.buffers()):
-            self.broadcast(tensor.data, 0)
-        trainer.span = self._spans[self.rank]
-        trainer.hand_on = self._send if self.rank < self.size - 1 else None
-        return data
+        return trainer
 
     def release(self, trainer: Trainer) -> None:
         """Give the rule all blocks back."""
@@ -143,7 +149,13 @@ class LayerRanks(JoinedRanks):
                 dtype, dimensions, *shape = described.tolist()
                 self._form = DTYPES[dtype], shape[0] // rows, tuple(shape[1:dimensions])
             dtype, copies, rest = self._form
-            h = torch.empty(copies * rows, *rest, dtype=dtype, device=self.device)
+            # Two batches are about at a time, the one in work and the next, so two buffers take turns.
+            kept = self._buffers[self._asked % 2]
+            if kept is None or len(kept) < copies * rows:
+                kept = torch.empty(copies * rows, *rest, dtype=dtype, device=self.device)
+                self._buffers[self._asked % 2] = kept
+            self._asked += 1
+            h = kept[: copies * rows]
             return dist.irecv(h, self.rank - 1), h
 
     def _arrived(self, batch: Batch, work: Any, h: Tensor) -> Batch:

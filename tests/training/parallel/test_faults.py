@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -110,6 +111,18 @@ def test_a_rule_that_hands_nothing_on_is_told_and_nobody_waits(ranks_by_hand, tm
     first, second = ranks_by_hand("algo._target_=silent.Silent", *SMALL, "parallel=layers")
     told = [process.communicate(timeout=120)[1] for process in (first, second)]
     assert "error: Silent hands nothing on" in told[0]
+    assert (first.returncode, second.returncode) == (2, 2)
+
+
+def test_what_one_rank_lacks_is_told_once_and_nobody_waits(ranks_by_hand, tmp_path):
+    """A file that is on the first rank's machine alone."""
+    rows = {"x": np.random.default_rng(0).random((40, 6), np.float32), "y": np.arange(40) % 2}
+    parts = {f"{name}_{part}": value for name, value in rows.items() for part in ("train", "test")}
+    np.savez(tmp_path / "here.npz", **parts)
+    asked = ["dataset=npz", "epochs=1", "energy.enabled=false", "progress=false", "out=run", "parallel=data"]
+    first, second = ranks_by_hand(*asked, rank_0=["dataset.path=here.npz"], rank_1=["dataset.path=gone.npz"])
+    told = [process.communicate(timeout=120)[1] for process in (first, second)]
+    assert told[0].startswith("error: rank 1: ") and "gone.npz" in told[0] and told[1] == ""
     assert (first.returncode, second.returncode) == (2, 2)
 
 
