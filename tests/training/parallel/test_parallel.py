@@ -20,9 +20,10 @@ DATA = {
     "schedule": ["algo=backprop", "schedule=exponential"],
     "augmented": ["algo=backprop", "dataset.augment=crop_flip"],
     "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6]", "net.norm=none"],
-    "peers": ["algo=forward_forward", "algo.prediction=goodness", "batch_size=2000"],
+    "uneven": ["algo=mono_forward", "dataset.train_size=147"],  # of whose last 7 rows the ranks have 3 and 4
     "patience": ["algo=backprop", "patience=1", "epochs=30", "optim.lr=0.02"],
 }  # fmt: skip
+CHANCE = {rule: [f"algo={rule}"] for rule in ("forward_forward", "forward_gradient", "likelihood_ratio")}
 LAYERS = {
     "joint": ["algo=mono_forward"],
     "projection": ["algo=mono_forward", "algo.input_projection=true", "algo.prediction=ff"],
@@ -64,7 +65,7 @@ def several(tmp_path_factory, launch):
     """Run all cases on two ranks, once; return what a rank had in the end of a case."""
     folder = tmp_path_factory.mktemp("ranks")
     cases = {}
-    for mode, asked in (("data", DATA), ("layers", LAYERS)):
+    for mode, asked in (("data", DATA | CHANCE), ("layers", LAYERS)):
         for name, own in asked.items():
             mlp = [] if "net=cnn" in own else ["net.widths=[12,10,8]"]
             cases[f"{mode}-{name}"] = [*SMALL, *mlp, *own, f"parallel={mode}"]
@@ -105,9 +106,6 @@ def test_rows_shared_out_give_the_weights_of_the_whole_batch(case, several, alon
     expected, single = alone(f"data-{case}")
     assert (record["parallel"], record["ranks"], record["status"]) == ("data", 2, "completed")
     assert record["passes"] == single["passes"]
-    if case == "peers":  # whose wrong labels each rank draws for its own rows
-        assert furthest(state, expected) < 0.05
-        return
     assert furthest(state, expected) < 2e-5
     for line, other in zip(record["history"], single["history"], strict=True):
         assert line["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
@@ -126,7 +124,7 @@ def test_blocks_shared_out_give_the_bits_of_the_joint_schedule(case, several, al
     assert record["test_accuracy"] == pytest.approx(single["test_accuracy"])
 
 
-@pytest.mark.parametrize("case", [*(f"data-{case}" for case in DATA), *(f"layers-{case}" for case in LAYERS)])
+@pytest.mark.parametrize("case", [*(f"data-{case}" for case in DATA | CHANCE), *(f"layers-{case}" for case in LAYERS)])
 def test_every_rank_ends_with_the_same_weights(case, several):
     (one, first), (other, second) = several(case), several(case, rank=1)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
