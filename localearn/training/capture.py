@@ -119,7 +119,7 @@ class GraphUpdate(Update):
         graph = self._make()
         try:
             self._metrics = graph.capture(lambda: self.update(own))
-        except (RuntimeError, NotImplementedError) as error:  # torch's ways to say that something cannot be recorded
+        except RuntimeError as error:  # torch's way to say that something cannot be recorded
             self._possible, self.kind = False, "off"
             _tell(self.update, "is trained without a graph", error)
             return

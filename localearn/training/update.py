@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,16 +62,8 @@ class UpdateByBlock(Update):
     Raises UserError where a parameter gets its gradient in several parts, the first of which would be stepped alone.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        stage: Stage,
-        optimizer: torch.optim.Optimizer,
-        settings: Settings,
-        autocast: torch.autocast,
-        ranks: Ranks,
-    ):
-        super().__init__(trainer, stage, optimizer, settings, autocast, ranks)
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
         self._hooks = [p.register_post_accumulate_grad_hook(self._step) for p in self.parameters]
         self._stepped: set[Tensor] | None = None  # None where gradients are taken for another purpose
 
