@@ -29,12 +29,12 @@ class ArrayData(Data):
         scaling: Scaling | None = None,
         augment: Augment = "none",
         fingerprint: str | None = None,
-        part: tuple[int, int] = (0, 1),
+        part: tuple[int, int, int] = (0, 1, 2),
     ) -> None:
         """Take, for each split, x (N, C, H, W) or (N, ...) and y (N,) int64, all on one device and known to be sound.
 
         scaling: what turns raw rows into a net's input; None leaves their values. fingerprint: where it is known.
-        part: the rank, and the number of ranks, that a batch's rows are shared out over.
+        part: the rank, the number of ranks that a batch's rows are shared out over, and the fewest that one gets.
         """
         self.name = name
         self.kind = "image" if x["train"].ndim == 4 else "vector"
@@ -61,7 +61,7 @@ class ArrayData(Data):
             part=self._part,
         )
 
-    def part(self, rank: int, ranks: int) -> "ArrayData":
+    def part(self, rank: int, ranks: int, least: int = 2) -> "ArrayData":
         """Return the same arrays, of whose every batch this rank has its rows; see `Data.part`."""
         return ArrayData(
             self.name,
@@ -71,7 +71,7 @@ class ArrayData(Data):
             scaling=self._scaling,
             augment=self._augment,
             fingerprint=self._fingerprint,
-            part=(rank, ranks),
+            part=(rank, ranks, least),
         )
 
     def batches(
@@ -128,8 +128,8 @@ class ArrayData(Data):
 
     def _own(self, size: int, start: int = 0) -> slice:
         """Return which rows of a batch of so many, from `start` on, are this part's."""
-        rank, ranks = self._part
-        sharing = min(ranks, max(1, size // 2))  # batch normalisation takes no variance of a single row
+        rank, ranks, least = self._part
+        sharing = min(ranks, max(1, size // least))
         rank = min(rank, sharing)
         return slice(start + size * rank // sharing, start + size * min(rank + 1, sharing) // sharing)
 

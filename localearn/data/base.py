@@ -75,11 +75,11 @@ class Data(ABC):
         read once, through the whole net. Raises ValueError where two passes differ (`augmented`).
         """
 
-    def part(self, rank: int, ranks: int) -> "Data":
+    def part(self, rank: int, ranks: int, least: int = 2) -> "Data":
         """Return the same data, whose batches are this rank's rows of each: all ranks' together are the whole batch.
 
-        A batch's rows are shared out in order and evenly; where there are fewer than two for each, the last ranks have
-        none. `sizes` and random numbers stay those of the whole. Raises UserError for data that cannot be divided.
+        A batch's rows are shared out in order and evenly; where there are fewer than `least` for each, the last ranks
+        have none. `sizes` and random numbers stay those of the whole. Raises UserError for data that cannot be divided.
         """
         raise UserError(f"{self.name} is one batch that cannot be divided over ranks; use parallel=none")
 

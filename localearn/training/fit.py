@@ -24,7 +24,7 @@ from localearn.training.interrupt import Interrupt
 from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
-from localearn.training.parallel import Ranks, joined
+from localearn.training.parallel import Ranks, joined, normalises_jointly
 from localearn.training.progress import Progress, Several, Silent, make_progress
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
@@ -90,6 +90,7 @@ def train(
             )
         )
         trainer.to(device)
+        cleanup.callback(ranks.release, trainer)
         loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch, ranks)
         if resume:
             _resume(loop, folder, record)
@@ -100,7 +101,6 @@ def train(
         finally:
             progress.close()
             meter.close()
-            ranks.release(trainer)
             _finish(record, loop, meter)
             if folder:
                 _leave(folder, record)
@@ -160,6 +160,12 @@ def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> N
         even = settings.batch_size - settings.batch_size % ranks
         nearest = f"{even} or {even + ranks}" if even else f"{ranks}"
         raise UserError(f"batch_size={settings.batch_size} cannot be divided over {ranks} ranks; use {nearest}")
+    last = data.sizes["train"] % settings.batch_size
+    if settings.parallel == "data" and 1 < last < ranks and normalises_jointly(trainer):
+        raise UserError(
+            f"batch normalisation needs a row of each batch on each of {ranks} ranks, and the last of {data.name}'s "
+            f"has {last}; use another batch_size, or dataset.train_size={data.sizes['train'] - last}"
+        )
     if settings.diagnose == "alignment":
         check_alignment(trainer)
 

@@ -1,6 +1,6 @@
 """parallel=data: every rank has the whole net and takes its rows of each batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,26 +8,37 @@ from torch import Tensor
 from localearn.data import Data
 from localearn.trainers.base import Trainer
 from localearn.training.parallel.joined_ranks import JoinedRanks
+from localearn.training.parallel.normalization import normalise_jointly, normalises_jointly
 
 
 class DataRanks(JoinedRanks):
     """Ranks that share a batch's rows out; one all-reduce of `.grad` makes their gradients that of the whole batch.
 
     g = sum_r n_r g_r / sum_r n_r, g_r being the batch mean over the n_r rows of rank r: so for every rule that fills
-    `.grad` with batch means the step is that of one process with the whole batch, to rounding. What a rule draws at
-    random (dropout, wrong labels, noise) each rank draws for its own rows, and batch normalisation takes their
-    statistics, as ever in data-parallel training; running statistics are averaged after each epoch.
+    `.grad` with batch means the step is that of one process with the whole batch, to rounding; batch normalisation
+    takes the statistics of all ranks' rows (`normalises_jointly`, also for the rules that cannot have that). What a
+    rule draws at random (dropout, wrong labels, noise) each rank draws for its own rows.
     """
 
     def __init__(self, device: torch.device, timeout_s: float):
         super().__init__(device, timeout_s)
         self._flat = torch.empty(0)
+        self._undo: Callable[[], None] | None = None
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
         """Return the data whose batches are this rank's rows."""
         for tensor in (*trainer.parameters(), *trainer.buffers()):
             self.broadcast(tensor.data, 0)
-        return data.part(self.rank, self.size)
+        if not normalises_jointly(trainer):
+            return data.part(self.rank, self.size)
+        self._undo = normalise_jointly(trainer, self)
+        return data.part(self.rank, self.size, least=1)
+
+    def release(self, trainer: Trainer) -> None:
+        """Have batch normalisation take one's own rows' statistics again."""
+        if self._undo:
+            self._undo()
+        self._undo = None
 
     def reduce(self, parameters: Sequence[Tensor], rows: int) -> None:
         """All-reduce the gradients, weighted by the rows behind them, in one call; `.grad` views its buffer then."""
@@ -56,7 +67,7 @@ class DataRanks(JoinedRanks):
         return {name: sum(totals.get(name, 0.0) for totals, _ in found) / count for name in names}, count
 
     def unite(self, trainer: Trainer) -> None:
-        """Average the buffers that batches move; weights are alike on all ranks as it is."""
+        """Average the buffers that batches move, which an estimator's do by each rank's own; weights are alike."""
         for buffer in trainer.buffers():
             if buffer.is_floating_point():
                 self.add_up(buffer)

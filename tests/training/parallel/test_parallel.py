@@ -22,6 +22,12 @@ DATA = {
     "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6]", "net.norm=none"],
     "uneven": ["algo=mono_forward", "dataset.train_size=147"],  # of whose last 7 rows the ranks have 3 and 4
     "patience": ["algo=backprop", "patience=1", "epochs=30", "optim.lr=0.02"],
+    # By sgd, for Adam blows rounding up to whole steps where a gradient is zero, as before a normalisation a bias's is.
+    **{f"normalised_{rule}": [f"algo={rule}", "net.norm=batch", "optim=sgd", "optim.lr=0.1"] for rule in (
+        "backprop", "pepita")},
+    **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
+        "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
+    "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip
 CHANCE = {rule: [f"algo={rule}"] for rule in ("forward_forward", "forward_gradient", "likelihood_ratio")}
 LAYERS = {
