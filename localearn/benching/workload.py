@@ -18,7 +18,7 @@ from localearn.training.device import autocast
 from localearn.training.memory import full_memory_told, live_tensor_bytes
 from localearn.training.parallel import Ranks
 from localearn.training.settings import Settings
-from localearn.training.update import UPDATES, Update
+from localearn.training.update import UPDATES, Step
 
 CLASSES = 10
 BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch in the cache
@@ -104,7 +104,7 @@ class _Part:
         trainer.enter(stage)
         self.stage = trainer.stages()[stage]
         self.autocast = autocast(point.device, point.precision)
-        self.update: Update | None = None
+        self.update: Step | None = None
         if not self.stage.one_pass:
             optimizer = optimizer_factory(optim)(self.stage.optimizer_groups())
             kind, settings = UPDATES[point.step], Settings(step=point.step)

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.edges import normalised, with_loops
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
@@ -46,8 +47,14 @@ class GNN(Net):
 def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
     pyg = torch_geometric("nn")
     layer: Any = choose("conv", name, {"gcn": pyg.GCNConv, "sage": pyg.SAGEConv, "gat": pyg.GATConv})
-    if name != "gat":
+    if name == "gcn":
+        conv = layer(n_in, n_out, normalize=False)
+        conv.register_forward_pre_hook(normalised)
+        return conv
+    if name == "sage":
         return layer(n_in, n_out)
     if not isinstance(heads, int) or heads < 1 or n_out % heads:
         raise UserError(f"gat concatenates its heads, so a width must be a multiple of them; {n_out} is not of {heads}")
-    return layer(n_in, n_out // heads, heads=heads)
+    conv = layer(n_in, n_out // heads, heads=heads, add_self_loops=False)
+    conv.register_forward_pre_hook(with_loops)
+    return conv

@@ -12,10 +12,10 @@ from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
-from localearn.training.capture import captured, on_any_device
+from localearn.training.capture import captured, captured_measure, on_any_device
 from localearn.training.device import autocast, derived_seed, random_state, set_random_state
 from localearn.training.early_stopping import EarlyStopping
-from localearn.training.evaluate import evaluate
+from localearn.training.evaluate import Measure, evaluate, measure_of
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
@@ -23,7 +23,7 @@ from localearn.training.optimization import step_schedule
 from localearn.training.parallel.ranks import Ranks
 from localearn.training.progress import Progress
 from localearn.training.settings import Settings
-from localearn.training.update import UPDATES, Update
+from localearn.training.update import UPDATES, Step
 
 
 class Diverged(Exception):
@@ -63,7 +63,8 @@ class _Course:
     stopping: EarlyStopping
     optimizer: torch.optim.Optimizer | None
     schedule: Any
-    update: Update | None = None
+    measure: Measure
+    update: Step | None = None
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -123,11 +124,11 @@ class Loop:
         """Return loss and accuracy of the whole trained net over a split."""
         self.trainer.eval()
         with self.meter.window("eval"):
-            return self._evaluated(self.trainer.scores, self.data, split)
+            return self._evaluated(measure_of(self.trainer.scores, self.autocast), self.data, split)
 
-    def _evaluated(self, scores: Callable[..., Tensor], data: Data, split: Split) -> dict[str, float]:
+    def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
         share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
-        return evaluate(scores, share, split, self.settings.eval_batch_size, self.autocast, self.ranks.add)
+        return evaluate(measure, share, split, self.settings.eval_batch_size, self.ranks.add)
 
     def _note_memory(self) -> None:
         now = self._memory.read()
@@ -143,14 +144,16 @@ class Loop:
         optimizer = None if stage.one_pass else settings.optim(stage.optimizer_groups())
         schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
         stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
-        course = _Course(index, stage, data, cached, stopping, optimizer, schedule)
+        capture = settings.capture if self.ranks.size == 1 else "off"
+        scores = self.trainer.stage_scores if cached else self._scores_from_x
+        measure = captured_measure(measure_of(scores, self.autocast), capture, self.device)
+        course = _Course(index, stage, data, cached, stopping, optimizer, schedule, measure)
         self._load_parts(course.parts)
         if optimizer:
             self.ranks.drop_others(optimizer)
             kind = UPDATES[settings.step]
             update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
-            mode = settings.capture if self.ranks.size == 1 else "off"
-            course.update = captured(update, mode, self.device)
+            course.update = captured(update, capture, self.device)
         try:
             self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt)
         finally:
@@ -255,9 +258,8 @@ class Loop:
         means, rows = self.ranks.means(self._sums, self._rows_seen)
         self.ranks.unite(self.trainer)
         self.trainer.eval()
-        scores = self.trainer.stage_scores if course.cached else self._scores_from_x
         with self.meter.window("eval"):
-            validation = self._evaluated(scores, course.data, "val")
+            validation = self._evaluated(course.measure, course.data, "val")
         if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
             raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
         self.position.epoch += 1

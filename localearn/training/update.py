@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,25 @@ from localearn.training.parallel.ranks import Ranks
 from localearn.training.settings import Settings
 
 
-class Update:
-    """The update of a stage: `gradients`, the bound on their norm, and one step of the optimizer for them all.
+class Step(Protocol):
+    """What takes a step by a batch. kind: how it is captured, for the record, see `Settings.capture`."""
 
-    kind: how it is captured, for the record, see `Settings.capture`.
-    """
+    @property
+    def kind(self) -> str:
+        """How it is captured."""
+        ...
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by a batch; return the rule's metrics."""
+        ...
+
+    def close(self) -> None:
+        """Leave the rule as it was before."""
+        ...
+
+
+class Update:
+    """The update of a stage: `gradients`, the bound on their norm, and one step of the optimizer for them all."""
 
     kind = "off"
 

@@ -1,59 +1,41 @@
 """Captured updates end in the weights of updates as ever; on a CPU a stand-in replays what a card's graph would."""
 
-import contextlib
-import copy
 import functools
+import importlib.util
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 import localearn
+from localearn import cli
 from localearn.bench import known_rules
 from localearn.errors import UserError
 from localearn.training import capture
+from localearn.training.experiment import build
+from localearn.training.recording import WARM_UP
 from localearn.training.settings import Settings
 
 
-class StandIn:
-    """A graph for the CPU: it records without doing, and every replay overwrites the same metrics."""
+def tape_graph():
+    spec = importlib.util.spec_from_file_location("tape", Path(__file__).with_name("tape.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TapeGraph
 
-    made = 0
-    replays = 0
-    trainer: localearn.Trainer
-    optimizer: torch.optim.Optimizer
 
-    def __init__(self, device):
-        StandIn.made += 1
-
-    def capture(self, work):
-        update = (
-            work.__closure__
-            and next(cell.cell_contents for cell in work.__closure__ if hasattr(cell.cell_contents, "update")).update
-        )
-        before = copy.deepcopy((update.trainer.state_dict(), update.optimizer.state_dict(), torch.get_rng_state()))
-        self.metrics = {name: value.clone() for name, value in work().items()}
-        update.trainer.load_state_dict(before[0])
-        update.optimizer.load_state_dict(before[1])
-        torch.set_rng_state(before[2])
-        self.work = work
-        return self.metrics
-
-    def replay(self):
-        StandIn.replays += 1
-        for name, value in self.work().items():
-            self.metrics[name].copy_(value)
-
-    def warming_up(self):
-        return contextlib.nullcontext()
+TapeGraph = tape_graph()
+SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr(capture, "graph_of", StandIn)
-    StandIn.made = StandIn.replays = 0
-    return StandIn
+    monkeypatch.setattr(capture, "graph_of", TapeGraph)
+    TapeGraph.made = TapeGraph.replays = 0
+    return TapeGraph
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +44,6 @@ def digits() -> localearn.Data:
 
 
 def fitted(digits, how, name="mono_forward", dropout=0.1, **options):
-    from localearn import cli
-    from localearn.training.experiment import build
-
     overrides = [
         f"algo={name}",
         "dataset=digits",
@@ -77,8 +56,21 @@ def fitted(digits, how, name="mono_forward", dropout=0.1, **options):
     return trainer.state_dict(), record
 
 
+def trained(how, data, options, epochs=3):
+    torch.manual_seed(0)
+    net = [] if any(option.startswith("net") for option in options) else ["net.widths=[12,10]"]
+    of = ["dataset=karate"] if data.kind == "graph" else ["dataset=digits", "dataset.train_size=110"]
+    _, trainer, settings = build(*cli.compose([*of, *net, *options]))
+    record = trainer.fit(data, capture=how, epochs=epochs, batch_size=20, precision=settings.precision)
+    return trainer.state_dict(), record
+
+
 def differing(one, other):
     return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def losses(record):
+    return [(line["train_loss"], line["val_loss"], line["val_accuracy"]) for line in record.history]
 
 
 @pytest.mark.parametrize("name", known_rules())
@@ -86,10 +78,95 @@ def test_replayed_updates_end_in_the_same_bits(name, digits, stand_in):
     plain, record = fitted(digits, "off", name)
     replayed, captured = fitted(digits, "graph", name)
     assert not differing(plain, replayed)
-    assert [line["train_loss"] for line in captured.history] == [line["train_loss"] for line in record.history]
+    assert losses(captured) == losses(record)
     if name != "cafo":  # which is solved, and has no update
         assert (record.capture, captured.capture) == ("off", "graph")
-        assert stand_in.replays == 3 * 5 - capture.WARM_UP
+        assert stand_in.replays == 3 * 5 - WARM_UP
+
+
+@pytest.mark.parametrize("options", [
+    *([f"algo={name}", "net=cnn", "net.channels=[4,6]"] for name in known_rules() if name != "cafo"),
+    *([f"algo={name}", "precision=bf16"] for name in ("backprop", "mono_forward", "forward_forward", "pepita")),
+    ["algo=forward_gradient", "algo.space=weight"],
+    ["algo=forward_gradient", "algo.tangents=3"],
+    ["algo=forward_gradient", "algo.guess=local"],
+    ["algo=likelihood_ratio", "algo.noise=sobol"],
+    ["algo=likelihood_ratio", "algo.layerwise=true"],
+    ["algo=likelihood_ratio", "algo.baseline=clean", "algo.antithetic=false"],
+    ["algo=sign_symmetry", "algo.variant=brsf"],
+    ["algo=sign_symmetry", "algo.variant=frsf"],
+    ["algo=forward_forward", "algo.negatives=hard"],
+    ["algo=forward_forward", "algo.prediction=goodness", "algo.collaboration=all"],
+    ["algo=cafo", "algo.blocks=dfa", "algo.loss=ce"],
+    ["algo=pepita", "algo.mirror=true"],
+], ids=" ".join)  # fmt: skip
+def test_other_nets_and_options_are_replayed_too(options, digits, stand_in):
+    plain, record = trained("off", digits, options)
+    replayed, captured = trained("graph", digits, options)
+    assert not differing(plain, replayed)
+    assert (losses(captured), captured.capture) == (losses(record), "graph")
+
+
+@pytest.mark.parametrize("net", ["gcn", "gat", "sage"])
+@pytest.mark.parametrize("name", ["backprop", "mono_forward", "forward_forward", "likelihood_ratio"])
+def test_a_graphs_one_batch_is_replayed(name, net, stand_in):
+    karate, options = localearn.load("karate"), [f"algo={name}", f"net={net}", "net.widths=[16]"]
+    plain, record = trained("off", karate, options, epochs=8)
+    replayed, captured = trained("graph", karate, options, epochs=8)
+    assert not differing(plain, replayed)
+    assert (losses(captured), captured.capture) == (losses(record), "graph")
+
+
+def test_validation_is_replayed_with_the_weights_as_they_are(digits, stand_in):
+    _, record = fitted(digits, "off", epochs=6, eval_batch_size=50)
+    before = stand_in.replays
+    _, captured = fitted(digits, "graph", epochs=6, eval_batch_size=50)
+    batches, last = divmod(digits.sizes["val"], 50)
+    assert last and batches > 1
+    steps, validations = 6 * 5 - WARM_UP, 6 * batches - WARM_UP + 6 - WARM_UP
+    assert stand_in.replays - before == steps + validations
+    assert losses(captured) == losses(record)
+
+
+WRONG = {
+    "looks": "if batch.x.sum().item() > 1e9: return {}",
+    "counts": "self.count = getattr(self, 'count', 0) + 1; strength = self.count",
+    "leaves": "self.last = batch.x.mean(); strength = self.before; self.before = self.last",
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_the_stand_in_shows_what_a_card_would(fault, digits, stand_in, caplog):
+    """A rule that a graph changes is caught by it: one that asks for a value, and two that live in Python."""
+    source = f"""
+from localearn import Backprop, Trainer
+from localearn.trainers.base import cross_entropy
+
+class Wrong(Trainer):
+    before = 1.0
+
+    def gradients(self, batch):
+        strength = 1.0
+        {WRONG[fault]}
+        loss = cross_entropy(self.net(batch.x), batch)
+        (loss * strength).backward()
+        return {{"loss": loss.detach()}}
+"""
+    space: dict = {}
+    exec(source, space)
+
+    def states(how):
+        torch.manual_seed(0)
+        rule = space["Wrong"](localearn.MLP(digits.input_shape, digits.classes, widths=[8]))
+        with caplog.at_level(logging.WARNING):
+            record = rule.fit(digits, epochs=2, batch_size=20, capture=how, optim=SGD)
+        return rule.state_dict(), record.capture
+
+    (plain, _), (replayed, how) = states("off"), states("graph")
+    if fault == "looks":
+        assert how == "off" and "not permitted when stream is capturing" in caplog.text
+    else:
+        assert how == "graph" and differing(plain, replayed)
 
 
 def test_a_schedule_is_recorded_anew_when_it_changes_the_rate(digits, stand_in):
@@ -100,7 +177,8 @@ def test_a_schedule_is_recorded_anew_when_it_changes_the_rate(digits, stand_in):
         digits, "graph", schedule=schedule, optim=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     )
     assert not differing(plain, replayed)
-    assert stand_in.made - made == capture.WARM_UP + 3  # a context for each first update, a graph an epoch
+    # A context for each first update, and for each first validation; a graph an epoch.
+    assert stand_in.made - made == WARM_UP + 3 + 3
 
 
 def test_clipped_and_stepwise_updates_are_replayed_too(digits, stand_in):
@@ -119,20 +197,6 @@ def test_greedy_stages_are_recorded_each(digits, stand_in):
     assert not differing(greedy("off"), greedy("graph"))
 
 
-def test_a_graphs_one_batch_is_recorded(stand_in):
-    karate = localearn.load("karate")
-
-    def trained(how):
-        torch.manual_seed(0)
-        trainer = localearn.MonoForward(localearn.GNN(karate.input_shape, karate.classes, widths=[8]))
-        record = trainer.fit(karate, epochs=6, capture=how)
-        return trainer.state_dict(), record.capture
-
-    (plain, _), (replayed, how) = trained("off"), trained("graph")
-    assert not differing(plain, replayed)
-    assert how == "graph"
-
-
 def test_a_run_too_short_for_a_graph_is_called_one_without(digits, stand_in):
     assert fitted(digits, "graph", batch_size=110)[1].capture == "off"
 
@@ -141,7 +205,7 @@ def test_what_cannot_be_recorded_goes_on_as_ever_and_says_so_once(digits, stand_
     def refuse(self, work):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(StandIn, "capture", refuse)
+    monkeypatch.setattr(TapeGraph, "capture", refuse)
     plain, _ = fitted(digits, "off")
     with caplog.at_level(logging.WARNING):
         replayed, record = fitted(digits, "graph")

@@ -3,10 +3,15 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from localearn.data import Batch
+from localearn.nets.edges import kept
+
+
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    """Return the labels y, (M,), as rows of a boolean (M, C), without waiting for the device."""
+    return y.unsqueeze(1) == torch.arange(classes, device=y.device)
 
 
 def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
@@ -14,10 +19,10 @@ def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Ten
 
     A graph's other nodes carry the neutral label, whatever their own is: it is never read.
     """
-    one_hot = F.one_hot(y, classes).to(dtype)
+    shown = one_hot(y, classes).to(dtype)
     if batch.nodes is None:
-        return one_hot
-    return neutral_rows(len(batch.x), one_hot, classes).index_copy(0, batch.nodes, one_hot)
+        return shown
+    return neutral_rows(len(batch.x), shown, classes).index_copy(0, batch.nodes, shown)
 
 
 def neutral_rows(rows: int, like: Tensor, classes: int) -> Tensor:
@@ -40,7 +45,11 @@ def embed(h: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def beside_itself(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
     """Return the context of a batch stacked upon itself: a graph's edges, and those of its copy, `rows` nodes on."""
-    return tuple(torch.cat([edges, edges + rows], dim=1) for edges in context)
+    return tuple(kept(_twice, edges, rows) for edges in context)
+
+
+def _twice(edges: Tensor, rows: int) -> Tensor:
+    return torch.cat([edges, edges + rows], dim=1)
 
 
 def uniform_wrong_labels(y: Tensor, classes: int) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.trainers.local.labels import one_hot
 
 
 class NormalEquations:
@@ -65,11 +66,6 @@ class NormalEquations:
             bias.copy_(solution[n])
         # From A solution = B - penalty solution, every row of Y having a square of 1.
         return 1 - ((solution * self._b).sum() + penalty * solution[:n].square().sum()) / self._rows
-
-
-def one_hot(y: Tensor, classes: int) -> Tensor:
-    """Return the labels y, (M,), as rows of a boolean (M, C), without waiting for the device."""
-    return y.unsqueeze(1) == torch.arange(classes, device=y.device)
 
 
 def squared_error(z: Tensor, y: Tensor) -> Tensor:
