@@ -1,5 +1,6 @@
 """Runs in this process or in one of their own, small enough that many of them fit into a test."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import localearn
 from localearn import run
 from localearn.doorway import run_door
+from localearn.training import capture
 
 TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
 TIMES = ("train_s", "train_j", "samples_per_s")
@@ -102,3 +104,14 @@ def read():
         net = staticmethod(net_of)
 
     return Readers
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Have graphs be recorded on the CPU, by what keeps no more than a card does; return its class, which counts."""
+    spec = importlib.util.spec_from_file_location("tape", Path(__file__).with_name("tape.py"))
+    assert spec and spec.loader
+    tape = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tape)
+    monkeypatch.setattr(capture, "graph_of", tape.TapeGraph)
+    return tape.TapeGraph

@@ -16,7 +16,7 @@ from localearn.energy.rapl import RaplCounter
 from localearn.training.device import autocast, synchronize
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
-WARM_UP = 3
+WARM_UP = 5  # beyond those that a graph is recorded after
 PERIODS = 50  # of a counter's updates, that a turn should last
 
 
@@ -43,6 +43,7 @@ class Measured:
 
     step_s: of the whole update. ratio: of a turn's time to the baseline's in the same turn. multiply_adds: of its
     matrix products. limit_s: their time at the measured rate. live_bytes, one_pass: see `Workload`.
+    captured: how the update was captured, see `Settings.capture`.
     joules_per_sample: gross, of the turns whose energy is known; None where no energy is measured.
     """
 
@@ -54,6 +55,7 @@ class Measured:
     limit_s: float
     live_bytes: int
     one_pass: bool
+    captured: str = "off"
     joules_per_sample: Spread | None = None
 
     @property
@@ -84,7 +86,9 @@ def bench(
     counter: of the energy of what works, opened.
     """
     point = workloads[0].point
+    counts = {w.algo: (w.multiply_adds(), w.live_bytes()) for w in workloads}
     for workload in workloads:
+        workload.capture()
         for _ in range(WARM_UP):
             workload.step()
     steps = {w.algo: max(1, round(turn_s / _timed(w.step, 1, point.device))) for w in workloads}
@@ -98,7 +102,9 @@ def bench(
                 times[algo].append(seconds)
                 joules[algo] += [] if energy_j is None else [energy_j / point.batch]
     speed = Spread.of(rate)
-    rules = tuple(_measured(w, times[w.algo], times[baseline], joules[w.algo], speed.median) for w in workloads)
+    rules = tuple(
+        _measured(w, counts[w.algo], times[w.algo], times[baseline], joules[w.algo], speed.median) for w in workloads
+    )
     parameters = sum(p.numel() for p in workloads[0].net.parameters())
     shortest_s = min(steps[w.algo] * min(times[w.algo]) for w in workloads)
     return Bench(point, parameters, speed, rules, counter and _energy(counter, shortest_s))
@@ -142,8 +148,15 @@ def _mark(counter: Counter | None) -> Mark | None:
         return None
 
 
-def _measured(workload: Workload, times: list[float], base: list[float], joules: list[float], rate: float) -> Measured:
-    step_s, products = Spread.of(times), workload.multiply_adds()
+def _measured(
+    workload: Workload,
+    counts: tuple[int, int],
+    times: list[float],
+    base: list[float],
+    joules: list[float],
+    rate: float,
+) -> Measured:
+    step_s, (products, live_bytes) = Spread.of(times), counts
     return Measured(
         algo=workload.algo,
         step_s=step_s,
@@ -151,8 +164,9 @@ def _measured(workload: Workload, times: list[float], base: list[float], joules:
         samples_per_s=workload.point.batch / step_s.median,
         multiply_adds=products,
         limit_s=products / rate,
-        live_bytes=workload.live_bytes(),
+        live_bytes=live_bytes,
         one_pass=workload.one_pass,
+        captured=workload.captured,
         joules_per_sample=Spread.of(joules) if joules else None,
     )
 

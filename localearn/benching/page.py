@@ -90,6 +90,9 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     gathers = [measured.algo for measured in base.rules if measured.one_pass]
     if gathers:
         lines.append(f"Of {', '.join(gathers)} a step gathers statistics; what is solved once a pass is left out.")
+    plain = [measured.algo for measured in base.rules if measured.captured == "off" and not measured.one_pass]
+    if plain and point.capture != "off":
+        lines.append(f"Not captured, though asked for: {', '.join(plain)}.")
     for axis in dict.fromkeys(axis for axis, _, _ in benches[1:]):
         points = _along(axis, benches)
         heads = [axis, *(str(value) for value, _ in points)]

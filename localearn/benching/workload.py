@@ -69,6 +69,20 @@ class Workload:
         """Whether the rule gathers statistics in single passes instead of descending."""
         return all(part.update is None for part in self.parts)
 
+    def capture(self) -> None:
+        """Have the updates from here on captured as `Point.capture` wants them.
+
+        What a step multiplies and holds is to be asked for before: a replayed graph shows neither.
+        """
+        for part in self.parts:
+            part.capture()
+
+    @property
+    def captured(self) -> str:
+        """How the updates are captured, "off" where one of them is not; to be asked for when steps were made."""
+        kinds = {part.update.kind for part in self.parts if part.update is not None}
+        return kinds.pop() if len(kinds) == 1 else "off"
+
     def step(self) -> None:
         """Make the whole update of the next batch: gradients and optimizer, in every stage."""
         batch = self.batches[self._turn % len(self.batches)]
@@ -99,7 +113,7 @@ class _Part:
     """A rule in one of its stages, with that stage's update; None where the stage is a single pass."""
 
     def __init__(self, trainer: Trainer, stage: int, optim: dict[str, Any], point: Point):
-        self.trainer = trainer
+        self.trainer, self.point = trainer, point
         trainer.train()
         trainer.enter(stage)
         self.stage = trainer.stages()[stage]
@@ -108,8 +122,12 @@ class _Part:
         if not self.stage.one_pass:
             optimizer = optimizer_factory(optim)(self.stage.optimizer_groups())
             kind, settings = UPDATES[point.step], Settings(step=point.step)
-            update = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
-            self.update = captured(update, point.capture, point.device)
+            self.update = self._plain = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
+
+    def capture(self) -> None:
+        """Capture the update."""
+        if self.update is not None:
+            self.update = captured(self._plain, self.point.capture, self.point.device)
 
     def step(self, batch: Batch) -> None:
         """Make the stage's update of a batch."""

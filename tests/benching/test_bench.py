@@ -25,7 +25,10 @@ def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded(monkeypa
 
         point = Point("net", (1,), 10, "fp32", torch.device("cpu"))
         net = torch.nn.Linear(2, 3)
-        one_pass = False
+        one_pass, captured = False, "off"
+
+        def capture(self):
+            """Nothing to capture."""
 
         def __init__(self, algo, spent):
             self.algo, self.spent, self.steps = algo, iter([0.1, *spent]), 0
@@ -55,7 +58,11 @@ class Steady:
 
     point = Point("net", (1,), 10, "fp32", torch.device("cpu"))
     net = torch.nn.Linear(2, 3)
-    one_pass = False
+    one_pass, captured = False, "off"
+
+    def capture(self):
+        """Nothing to capture."""
+
     algo = "backprop"
 
     def __init__(self, clock):

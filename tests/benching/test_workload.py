@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from localearn import cli
 from localearn.bench import known_rules
+from localearn.benching.measure import bench
 from localearn.benching.workload import CLASSES, Point, Workload
 from localearn.errors import Unsupported, UserError
 
@@ -14,10 +15,10 @@ CPU = torch.device("cpu")
 WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
 
 
-def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,), step: Any = "all"):
+def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,), **point: Any):
     sizes = [f"net.widths=[{','.join(map(str, widths))}]"] if net == "mlp" else []
     config: Any = OmegaConf.to_container(cli.compose([f"algo={algo}", f"net={net}", *sizes, *overrides])[0])
-    return Workload(algo, config, Point(net, shape, batch, "fp32", CPU, step))
+    return Workload(algo, config, Point(net, shape, batch, "fp32", CPU, **point))
 
 
 def products(widths=WIDTHS):
@@ -89,3 +90,13 @@ def test_a_deep_net_takes_a_local_rule_no_more_memory_than_a_shallow_one():
     assert live("mono_forward", 32) < 1.1 * live("mono_forward", 4)
     assert live("backprop", 32) > 8 * live("mono_forward", 32)
     assert workload("mono_forward", widths=(64,) * 32, batch=256).live_bytes() > 2 * live("mono_forward", 32)
+
+
+@pytest.mark.parametrize("algo", ["backprop", "mono_forward", "cafo"])
+def test_a_captured_step_multiplies_and_holds_what_one_as_ever_does(algo, stand_in):
+    plain, work = workload(algo), workload(algo, capture="graph")
+    found = bench([work], algo, turns=1, turn_s=1e-3)
+    (measured,) = found.rules
+    assert (measured.multiply_adds, measured.live_bytes) == (plain.multiply_adds(), plain.live_bytes())
+    assert measured.captured == ("off" if algo == "cafo" else "graph")  # which is solved from sums
+    assert stand_in.replays > 0 or algo == "cafo"

@@ -1,10 +1,8 @@
 """Captured updates end in the weights of updates as ever; on a CPU a stand-in replays what a card's graph would."""
 
 import functools
-import importlib.util
 import logging
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,24 +16,7 @@ from localearn.training.experiment import build
 from localearn.training.recording import WARM_UP
 from localearn.training.settings import Settings
 
-
-def tape_graph():
-    spec = importlib.util.spec_from_file_location("tape", Path(__file__).with_name("tape.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.TapeGraph
-
-
-TapeGraph = tape_graph()
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    monkeypatch.setattr(capture, "graph_of", TapeGraph)
-    TapeGraph.made = TapeGraph.replays = 0
-    return TapeGraph
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +186,7 @@ def test_what_cannot_be_recorded_goes_on_as_ever_and_says_so_once(digits, stand_
     def refuse(self, work):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    monkeypatch.setattr(TapeGraph, "capture", refuse)
+    monkeypatch.setattr(stand_in, "capture", refuse)
     plain, _ = fitted(digits, "off")
     with caplog.at_level(logging.WARNING):
         replayed, record = fitted(digits, "graph")

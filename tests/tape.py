@@ -8,7 +8,7 @@ or leaves a result where no replay writes, ends in other weights, or cannot be r
 import contextlib
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 # What a stream that is being captured refuses: the host would have to wait for a value of the device.
@@ -51,7 +51,7 @@ class Tape(TorchDispatchMode):
             tensor.copy_(before)
 
     def play(self):
-        with torch.no_grad():
+        with torch.no_grad(), _disable_current_modes():  # whoever counts operations sees none of a card's either
             for function, arguments, options, results, writes in self.operations:
                 if not (results or writes):
                     continue  # a view, of memory that is written elsewhere
