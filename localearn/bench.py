@@ -34,11 +34,12 @@ OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is lear
   device=auto        precision=fp32, or bf16
   step=all           or block: each gradient is stepped and dropped as soon as it is there
   capture=off        or graph, compile, auto: the whole update of every rule alike
+  memory_format=auto or channels_last, contiguous: how a convolutional net lies in memory
   --quick            in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]
   key=value          any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone
 """
 OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
-       "precision", "net", "step", "capture", "debug")  # fmt: skip
+       "precision", "net", "step", "capture", "memory_format", "debug")  # fmt: skip
 DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
 QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
 AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
@@ -67,6 +68,7 @@ class Plan:
     precision: str
     step: Literal["all", "block"]
     capture: Literal["auto", "graph", "compile", "off"]
+    memory_format: Literal["auto", "channels_last", "contiguous"]
     out: Path
     overrides: list[str]
 
@@ -153,6 +155,7 @@ def parse(arguments: list[str]) -> Plan:
         precision=_choice("precision", own, ("fp32", "bf16")),
         step=_choice("step", own, ("all", "block")),
         capture=_choice("capture", own, ("off", "auto", "graph", "compile")),
+        memory_format=_choice("memory_format", own, ("auto", "channels_last", "contiguous")),
         out=Path(own.get("out", "results/bench")).expanduser(),
         overrides=overrides,
     )
@@ -175,7 +178,9 @@ def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
 
     name = plan.net if size.depth is None else f"{plan.net}_{size.depth}x{size.width}"
     device = select_device(plan.device)
-    point = Point(name, plan.input_shape, size.batch, plan.precision, device, plan.step, plan.capture)
+    point = Point(
+        name, plan.input_shape, size.batch, plan.precision, device, plan.step, plan.capture, plan.memory_format
+    )
     workloads, refused = [], {}
     for rule in plan.rules:
         config: Any = OmegaConf.to_container(cli.compose(plan.for_rule(rule, size))[0], resolve=True)

@@ -47,7 +47,8 @@ OWN = (
 FIXED = ("algo", "seed", "resume", "protocol")
 PROTOCOLS = ("matched", "converged")
 # What a report compares runs by.
-ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step", "capture")
+ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step", "capture",
+         "memory_format")  # fmt: skip
 
 
 @dataclass(frozen=True)

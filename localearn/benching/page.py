@@ -71,7 +71,8 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     lines = [
         f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}, {point.precision}"
         + (f", step={point.step}" if point.step != "all" else "")
-        + (f", capture={point.capture}" if point.capture != "off" else ""),
+        + (f", capture={point.capture}" if point.capture != "off" else "")
+        + (f", memory_format={point.memory_format}" if point.memory_format != "auto" else ""),
         "",
         f"    {command}",
         "",
@@ -191,6 +192,7 @@ def _plain(axis: str, size: "Size", bench: Bench) -> dict[str, Any]:
         "precision": point.precision,
         "step": point.step,
         "capture": point.capture,
+        "memory_format": point.memory_format,
         "parameters": bench.parameters,
         "multiply_adds_per_s": vars(bench.multiply_adds_per_s),
         "energy": bench.energy,

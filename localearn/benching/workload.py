@@ -15,6 +15,7 @@ from localearn.trainers.base import Trainer
 from localearn.training.building import build_net, build_rule, optimizer_factory, rule_class
 from localearn.training.capture import captured
 from localearn.training.device import autocast
+from localearn.training.layout import lay_out
 from localearn.training.memory import full_memory_told, live_tensor_bytes
 from localearn.training.parallel import Ranks
 from localearn.training.settings import Settings
@@ -28,7 +29,7 @@ BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch
 class Point:
     """What is measured: a batch of rows of that shape through a net, at a precision on a device.
 
-    step, capture: as in `localearn.training.Settings`.
+    step, capture, memory_format: as in `localearn.training.Settings`.
     """
 
     net: str
@@ -38,6 +39,7 @@ class Point:
     device: torch.device
     step: Literal["all", "block"] = "all"
     capture: Literal["auto", "graph", "compile", "off"] = "off"
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
 
 
 class Workload:
@@ -54,6 +56,7 @@ class Workload:
         data = as_data(self.batches)
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = _built(algo, config, data).to(point.device)
+            lay_out(trainer, point.memory_format, point.precision)
             stages = range(len(trainer.stages()))
             copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in stages]
             self.parts = [_Part(copies[k], k, config["optim"], point) for k in stages]

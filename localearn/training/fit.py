@@ -21,6 +21,7 @@ from localearn.training.alignment import check_alignment
 from localearn.training.device import describe_device, deterministic_algorithms
 from localearn.training.folder import RunFolder
 from localearn.training.interrupt import Interrupt
+from localearn.training.layout import lay_out
 from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
@@ -90,6 +91,7 @@ def train(
             )
         )
         trainer.to(device)
+        cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
         loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch, ranks)
         if resume:

@@ -49,6 +49,9 @@ class Settings:
     parallel: over the ranks that torchrun starts: "data", where each takes its rows of every batch, `batch_size` being
     that of all together; "layers", where each trains some blocks of a local rule; "none". rank_timeout_s: how long a
     rank waits for another.
+    memory_format: how a convolutional net lies in memory: "channels_last", in which most rules are faster, and to
+    rounding the same; "contiguous"; or "auto", the first for what is faster by it (not the estimators) on a CPU, and on
+    a CUDA device in bf16.
     precision: "fp32", or "bf16" by autocast. device: auto, cpu, cuda (or cuda:1) or mps. seed: of order, augmentation
     and what the rule draws. deterministic: only deterministic algorithms, on a GPU too (slower).
     feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
@@ -73,6 +76,7 @@ class Settings:
     capture: Literal["auto", "graph", "compile", "off"] = "off"
     parallel: Literal["none", "data", "layers"] = "none"
     rank_timeout_s: float = 600.0
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
     seed: int = 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.trainers.base import Stage, Trainer
+from localearn.training.layout import like_their_parameters
 from localearn.training.parallel.ranks import Ranks
 from localearn.training.settings import Settings
 
@@ -47,12 +48,14 @@ class Update:
     ):
         self.trainer, self.parameters, self.optimizer = trainer, stage.parameters, optimizer
         self.clip_norm, self.autocast, self.ranks = settings.clip_norm, autocast, ranks
+        self.maps = [p for p in stage.parameters if p.dim() == 4]
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics."""
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self.gradients(batch) if len(batch.y) else {}
         self.ranks.reduce(self.parameters, len(batch.y))
+        like_their_parameters(self.maps)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()

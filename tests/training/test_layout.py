@@ -1,0 +1,162 @@
+"""Channels last is another order in memory, and the same learning to rounding."""
+
+import functools
+
+import pytest
+import torch
+
+import localearn
+from localearn import cli
+from localearn.bench import known_rules
+from localearn.errors import Unsupported
+from localearn.trainers.base import Stage
+from localearn.training import Settings
+from localearn.training.device import autocast
+from localearn.training.experiment import build
+from localearn.training.layout import lay_out
+from localearn.training.parallel import Ranks
+from localearn.training.update import Update
+
+OPTIMIZERS = {
+    "fused": functools.partial(torch.optim.Adam, lr=1e-3, fused=True),
+    "plain": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+}
+NETS = {
+    "cnn": ["net=cnn", "net.channels=[4,6]", "net.norm=none"],
+    "lenet": ["net=lenet", "net.channels=[4,6,8]", "net.kernel_size=3", "net.hidden=9"],
+}
+
+
+@pytest.fixture(scope="module")
+def digits() -> localearn.Data:
+    return localearn.load("digits", train_size=100)
+
+
+def rule(name, net):
+    _, trainer, _ = build(*cli.compose([f"algo={name}", "dataset=digits", "dataset.train_size=100", *NETS[net]]))
+    return trainer.double()  # in which rounding cannot be taken for a fault
+
+
+def stepped(trainer, data, optimizer, steps=3):
+    """Take steps as the loop does, in each stage; return what the rule holds then."""
+    settings = Settings()
+    for index, stage in enumerate(trainer.stages()):
+        if stage.one_pass:
+            continue
+        trainer.enter(index)
+        update = Update(
+            trainer,
+            stage,
+            optimizer(stage.optimizer_groups()),
+            settings,
+            autocast(torch.device("cpu"), "fp32"),
+            Ranks(),
+        )
+        for step in range(steps):
+            torch.manual_seed(step)
+            batch = next(data.batches("train", 20, generator=torch.Generator().manual_seed(step)))
+            batch = localearn.Batch(batch.x.double(), batch.y)
+            if stage.start:
+                with torch.no_grad():
+                    batch = localearn.Batch(trainer.stage_input(batch.x), batch.y)
+            update(batch)
+    return trainer.state_dict()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", known_rules())
+def test_every_rule_learns_the_same(name, net, optimizer, digits):
+    if net == "lenet" and name in ("forward_gradient", "likelihood_ratio"):
+        pytest.skip("its margin of zeros ties maxima, and which of them noise follows is the layout's to choose")
+    try:
+        plain, last = rule(name, net), rule(name, net)
+    except Unsupported:
+        pytest.skip(f"{name} does not serve this net")
+    lay_out(last, "channels_last", "fp32")
+    first = last.net.get_parameter("blocks.0.op.weight")
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    expected, found = (stepped(one, digits, OPTIMIZERS[optimizer]) for one in (plain, last))
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-9, msg=f"{key} differs")
+
+
+def test_a_gradient_that_lies_otherwise_is_stepped_as_it_is_meant(digits):
+    """A fused optimizer goes through memory and looks at no stride."""
+
+    class Given(localearn.Trainer):
+        def gradients(self, batch):
+            for p in self.stages()[0].parameters:
+                p.grad = torch.arange(p.numel(), dtype=p.dtype).view(p.shape)
+            return {"loss": torch.zeros(())}
+
+    def trained(memory_format):
+        torch.manual_seed(0)
+        trainer = Given(localearn.CNN((1, 8, 8), 10, channels=(3, 4)))
+        lay_out(trainer, memory_format, "fp32")
+        stage = Stage("all", tuple(trainer.net.parameters()))
+        optim = torch.optim.SGD(stage.parameters, lr=1e-3, fused=True)
+        update = Update(trainer, stage, optim, Settings(), autocast(torch.device("cpu"), "fp32"), Ranks())
+        update(next(digits.batches("train", 4)))
+        return trainer.state_dict()
+
+    contiguous, last = trained("contiguous"), trained("channels_last")
+    assert all(torch.equal(last[name], value) for name, value in contiguous.items())
+
+
+def test_a_fit_gives_the_net_back_as_it_was(digits, tmp_path):
+    seen = []
+
+    class Watching(localearn.Backprop):
+        def gradients(self, batch):
+            seen.append(self.net.get_parameter("blocks.1.op.weight").stride())
+            return super().gradients(batch)
+
+    net = localearn.CNN((1, 8, 8), 10, channels=(3, 4))
+    before = {name: tensor.stride() for name, tensor in net.state_dict().items()}
+    Watching(net).fit(digits, epochs=1, out=tmp_path / "run")
+    assert set(seen) == {(27, 1, 9, 3)}  # auto, on a CPU
+    assert {name: tensor.stride() for name, tensor in net.state_dict().items()} == before
+    seen.clear()
+    Watching(net).fit(digits, epochs=1, memory_format="contiguous")
+    assert set(seen) == {before["blocks.1.op.weight"]}
+
+
+def test_a_checkpoint_is_of_no_format(digits, tmp_path):
+    """A run that began in one goes on in the other."""
+
+    class Mortal(localearn.Backprop):
+        steps_left: int | None = None
+
+        def gradients(self, batch):
+            if self.steps_left == 0:
+                raise ZeroDivisionError("in the third epoch")
+            self.steps_left = self.steps_left and self.steps_left - 1
+            return super().gradients(batch)
+
+    def trainer():
+        torch.manual_seed(0)
+        return Mortal(localearn.CNN((1, 8, 8), 10, channels=(3, 4)))
+
+    whole = trainer()
+    whole.fit(digits, epochs=4, batch_size=20, memory_format="contiguous")
+    part = trainer()
+    part.steps_left = 12
+    with pytest.raises(ZeroDivisionError):
+        part.fit(digits, epochs=4, batch_size=20, memory_format="channels_last", out=tmp_path / "run")
+    rest = trainer()
+    record = rest.fit(digits, epochs=4, batch_size=20, memory_format="contiguous", out=tmp_path / "run", resume=True)
+    assert record.epochs == 4
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(rest.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_nets_without_maps_and_other_devices_stay():
+    mlp = localearn.Backprop(localearn.MLP((4,), 3, widths=(5,)))
+    strides = [p.stride() for p in mlp.parameters()]
+    lay_out(mlp, "channels_last", "fp32")
+    assert [p.stride() for p in mlp.parameters()] == strides
+    meta = localearn.Backprop(localearn.CNN((1, 8, 8), 10, channels=(3, 4))).to("meta")
+    lay_out(meta, "auto", "bf16")
+    assert meta.net.get_parameter("blocks.1.op.weight").is_contiguous()
