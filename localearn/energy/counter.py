@@ -1,6 +1,9 @@
 """What the meter asks of a source: a counter of energy for one part of the machine."""
 
+import os
+import socket
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 Part = Literal["gpu", "cpu", "dram"]
@@ -85,3 +88,15 @@ class Counter(ABC):
     def conditions(self) -> dict[str, Any]:
         """Return what `look` has logged so far, ready for JSON."""
         return {}
+
+    def counted(self) -> str:
+        """Return a name of what is counted, of all machines: of two counters with one name only one may be added."""
+        return f"process {os.getpid()} of {machine()}"
+
+
+def machine() -> str:
+    """Return a name that no other running machine has; containers of a machine have the same."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()

@@ -188,10 +188,27 @@ class Meter:
         parts = {name: part.state(self._durations_s) for name, part in self._parts.items()}
         return {"durations_s": dict(self._durations_s), "parts": parts, "seams": [dict(seam) for seam in self._seams]}
 
-    def add_earlier(self, state: dict[str, Any]) -> None:
-        """Add an earlier session's seconds and joules, and record the seam; before or after `open`, once a session."""
-        durations_s = dict(state["durations_s"])
+    def beside(self, states: Sequence[dict[str, Any]]) -> None:
+        """Add what other processes that train together with this one have spent, by their `state`, up to now.
+
+        It takes the place of what was added so before. Joules of unlike labels are not added: they become null, with
+        the flag `ranks_differ`. What two of them count, a card or a machine, counts once.
+        """
         for name, part in self._parts.items():
+            part.beside([state["parts"][name] for state in states])
+
+    def lose(self, flag: str) -> None:
+        """Make all joules null, with a flag: processes beside this one have spent some that nobody can tell."""
+        for part in self._parts.values():
+            part.lose(flag)
+
+    def add_earlier(self, state: dict[str, Any], joules: bool = True) -> None:
+        """Add an earlier session's seconds and joules, and record the seam; before or after `open`, once a session.
+
+        joules: False where another process, whose states go `beside`, adds them.
+        """
+        durations_s = dict(state["durations_s"])
+        for name, part in self._parts.items() if joules else ():
             part.add_earlier(state["parts"][name], durations_s)
         for name, duration_s in durations_s.items():
             self._durations_s[name] = self._durations_s.get(name, 0.0) + duration_s

@@ -45,6 +45,10 @@ class NvmlCounter(Counter):
         self._resets = 0
         self._last_mj = 0
 
+    def counted(self) -> str:
+        """Return the card's name."""
+        return f"card {self._uuid}"
+
     def open(self) -> None:
         """Find the card. Raises `AbsentError` without a driver, for a MIG slice, or for a card that shows no power."""
         if self._nvml is None:

@@ -40,6 +40,8 @@ class MeteredPart:
         self._tallies: dict[str, Tally] = {}
         self._told: set[str] = set()
         self._earlier: list[tuple[dict[str, Any], dict[str, float]]] = []
+        self._beside: list[dict[str, Any]] = []
+        self._unknown: str | None = None
 
     def open(self) -> None:
         """Open the first candidate that is there; the reasons of the others go into the note."""
@@ -131,12 +133,40 @@ class MeteredPart:
         """Take the state of an earlier session, and how long each of its windows was, measured or not."""
         self._earlier.append((part, durations_s))
 
-    def total(self, window: str) -> Tally:
-        """Return a window's tally over all sessions.
+    def beside(self, parts: Sequence[dict[str, Any]]) -> None:
+        """Take the states of this part in processes that train together with this one, in place of earlier ones.
 
-        Joules with another label are not added: that window's energy is then not known, and says `label_changed`.
+        What several of them count, such as a machine's packages, is added once.
         """
-        total = self._tallies.get(window, Tally())
+        seen = {None if self.counter is None else self.counter.counted()}
+        self._beside = []
+        for part in parts:
+            if part["counted"] not in seen or part["counted"] is None:
+                self._beside.append(part)
+            seen.add(part["counted"])
+
+    def lose(self, flag: str) -> None:
+        """Give every window's energy up: what other processes have spent since they last told is not known."""
+        self._unknown = flag
+
+    def total(self, window: str) -> Tally:
+        """Return a window's tally over all sessions, and over all processes that train together.
+
+        Joules with another label are not added: that window's energy is then not known, and says `label_changed`, or
+        `ranks_differ`.
+        """
+        total = self._own_total(window)
+        for part in self._beside:
+            if part["label"] != self.label:
+                total.discard("ranks_differ", 0.0)
+            elif window in part["windows"]:
+                total = total.plus(Tally.from_state(part["windows"][window]))
+        if self._unknown is not None:
+            total.discard(self._unknown, 0.0)
+        return total
+
+    def _own_total(self, window: str) -> Tally:
+        total = Tally().plus(self._tallies.get(window, Tally()))
         for part, durations_s in self._earlier:
             if window not in durations_s:
                 continue
@@ -160,6 +190,8 @@ class MeteredPart:
         for name, duration_s in durations_s.items():
             tally = Tally(duration_s=duration_s) if absent else self.total(name)
             windows[name] = tally.report(self._mean_idle_w)
+            if self._beside:  # whose seconds went by beside these
+                windows[name]["duration_s"] = duration_s
         idle_known = any(power_w is not None for power_w in self.idle_w.values())
         return {
             "label": self.label,
@@ -173,7 +205,8 @@ class MeteredPart:
         """Return what `add_earlier` takes in the session that goes on."""
         names = [] if self.counter is None else durations_s
         windows = {name: self.total(name).state(self._mean_idle_w) for name in names}
-        return {"label": self.label, "source": self.source, "windows": windows}
+        counted = None if self.counter is None else self.counter.counted()
+        return {"label": self.label, "source": self.source, "counted": counted, "windows": windows}
 
 
 def _held(reading: Reading) -> Mark:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark
+from localearn.energy.counter import AbsentError, Counter, LostError, Mark, machine
 from localearn.energy.ticker import Ticker
 
 POWERCAP = Path("/sys/class/powercap")
@@ -38,6 +38,10 @@ class RaplCounter(Counter):
         self._zones: list[_Zone] = []
         self._lock = threading.Lock()
         self._ticker: Ticker | None = None
+
+    def counted(self) -> str:
+        """Return the machine's name, whose packages or memory are counted whole."""
+        return f"{self.part} of {machine()}"
 
     def open(self) -> None:
         """Find the zones and take their first reading. Raises `AbsentError` where none may be read."""

@@ -19,6 +19,9 @@ FLAGS = {
     "are not known",
     "label_changed": "the run was resumed where its energy had another label; unlike joules are not added, so the "
     "window's are not known",
+    "ranks_differ": "processes that trained together had energies of unlike labels, which are not added, so their sum "
+    "is not known",
+    "rank_lost": "processes that trained together were ended before all had told what they spent, which is not known",
 }
 
 # What is another at each run, or shows only.

@@ -33,6 +33,7 @@ from localearn.training.settings import Settings
 Watch = Callable[[dict[str, Any]], None]
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
+AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
@@ -73,7 +74,7 @@ def train(
         ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
         resume = ranks.from_first(lambda: resume or _restarted(settings))
         folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume))
-        sources = "auto" if settings.energy and ranks.size == 1 else "none"
+        sources = "auto" if settings.energy else "none"
         meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
         meter.open()  # first, for a slow source starts on a thread, beside what follows
@@ -235,12 +236,14 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
+        loop.meter.close()
+        loop.ranks.add_joules(loop.meter)
         record.status = "completed"
     except Interrupted as interrupted:
         record.status, record.error = "interrupted", str(interrupted)
         record.diagnostics["signal"] = interrupted.signum
     except KeyboardInterrupt:  # a second signal, which did not wait for the batch to end
-        record.status, record.error = "interrupted", "interrupted at once, after the last checkpoint"
+        record.status, record.error = "interrupted", AT_ONCE
         record.diagnostics["signal"] = interrupt.signum or int(signal.SIGINT)
     except Stopped as stopped:
         record.status, record.error = "stopped", str(stopped)
@@ -306,13 +309,12 @@ def _resume(loop: Loop, folder: RunFolder | None, record: Record) -> None:
 
 
 def _finish(record: Record, loop: Loop, meter: Meter) -> None:
+    if record.ranks > 1 and (record.status == "failed" or record.error == AT_ONCE):
+        meter.lose("rank_lost")
     report = meter.report()
     record.finished = _now()
     record.energy, record.co2e = report["energy"], report["co2e"]
     record.co2e_kg = report["co2e_kg"]
-    if record.ranks > 1:
-        for part in record.energy["parts"].values():
-            part["note"] = "not metered: several processes trained together"
     record.history = loop.history
     record.stages = len(loop.stages)
     record.epochs, record.passes = len(loop.history), loop.position.passes

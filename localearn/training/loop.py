@@ -260,6 +260,7 @@ class Loop:
         self.trainer.eval()
         with self.meter.window("eval"):
             validation = self._evaluated(course.measure, course.data, "val")
+        self.ranks.add_joules(self.meter)
         if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
             raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
         self.position.epoch += 1
@@ -327,7 +328,7 @@ class Loop:
         if self.ranks.size == 1:  # the loss that several show is that of the batches since
             self._sums, self._rows_seen = state["sums"], state["rows_seen"]
         self.peak_memory = state["peak_memory"]
-        self.meter.add_earlier(state["meter"])
+        self.meter.add_earlier(state["meter"], joules=self.ranks.first)
         self._resumed = {"parts": state["parts"], **state["middle"]}
         if self.folder:
             self.folder.write_metrics(self.history)

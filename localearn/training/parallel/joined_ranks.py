@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from localearn.energy import Meter
 from localearn.errors import UserError
 from localearn.training.device import derived_seed
 from localearn.training.parallel.ranks import Ranks
@@ -64,6 +65,12 @@ class JoinedRanks(Ranks, ABC):
         found = self.gathered(values)
         present = {name: [v for values in found if (v := values[name]) is not None] for name in values}
         return {name: max(held, default=None) for name, held in present.items()}
+
+    def add_joules(self, meter: Meter) -> None:
+        """Add what the ranks have spent so far to the first one's meter."""
+        states = self.gathered(meter.state())
+        if self.first:
+            meter.beside(states[1:])
 
     def from_first(self, work: Callable[[], T]) -> T:
         """Return what rank 0's `work` returns, or raise its UserError, on all ranks."""

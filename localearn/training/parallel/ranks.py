@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from localearn.data import Batch, Data
+from localearn.energy import Meter
 from localearn.trainers.base import Trainer
 
 T = TypeVar("T")
@@ -73,6 +74,9 @@ class Ranks:
     def largest(self, values: dict[str, int | None]) -> dict[str, int | None]:
         """Return the largest that any of them has, by name."""
         return values
+
+    def add_joules(self, meter: Meter) -> None:
+        """Add what all of them have spent so far to the first one's meter."""
 
     def from_first(self, work: Callable[[], T]) -> T:
         """Return what the first process's `work` returns, or raise its UserError, in all of them."""
