@@ -248,6 +248,7 @@ class FakeCounter(Counter):
     """A part that draws the same power always.
 
     absent: why it is not there, if so.
+    counted: what it counts, if not this process's share.
     fails_when_ready: whether its start comes to nothing, on its thread.
     lost: set to make its readings fail.
     closed: how often it was closed.
@@ -264,6 +265,7 @@ class FakeCounter(Counter):
         power_w: float = 10.0,
         *,
         absent: str = "",
+        counted: str = "",
         fails_when_ready: bool = False,
     ) -> None:
         self.part = part
@@ -275,6 +277,7 @@ class FakeCounter(Counter):
         self._clock = clock
         self._power_w = power_w
         self._absent = absent
+        self._counted = counted
         self._fails_when_ready = fails_when_ready
 
     def open(self) -> None:
@@ -292,6 +295,9 @@ class FakeCounter(Counter):
 
     def joules(self, begin: Mark, end: Mark) -> float:
         return end.value - begin.value
+
+    def counted(self) -> str:
+        return self._counted or super().counted()
 
     def close(self) -> None:
         self.closed += 1

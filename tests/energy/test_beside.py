@@ -1,5 +1,6 @@
 """What several processes that train together have spent: a sum, in which nothing is counted twice."""
 
+import itertools
 import json
 import os
 from typing import Any
@@ -41,12 +42,11 @@ def card(uuid):
     return lambda clock: NvmlCounter(uuid, nvml=FakeNvml(clock, FakeCard(uuid, IDLE_THEN_BUSY)), clock=clock.clock)
 
 
-def steady(label: Any = "estimated", name: str = "", power_w: float = 10.0):
-    class Named(FakeCounter):
-        def counted(self):
-            return name or f"counter {id(self)}"
+_names = itertools.count()
 
-    return lambda clock: Named(clock, "cpu", label, power_w)
+
+def steady(label: Any = "estimated", name: str = "", power_w: float = 10.0):
+    return lambda clock: FakeCounter(clock, "cpu", label, power_w, counted=name or f"counter {next(_names)}")
 
 
 def test_two_cards_are_added_and_the_seconds_are_the_first_ones():
