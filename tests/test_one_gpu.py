@@ -1,5 +1,6 @@
 """The command for a GPU, tried with small nets where there is none."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from localearn.doorway import run_door
 
 MEASURE = Path(__file__).parents[1] / "experiments" / "one_gpu" / "measure.py"
 
@@ -38,12 +41,39 @@ def test_a_part_is_measured_once_and_every_line_is_told(tmp_path):
     assert again.returncode == 0 and "$ python" not in again.stdout
 
 
+@pytest.fixture
+def measure():
+    spec = importlib.util.spec_from_file_location("measure", MEASURE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["measure"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["measure"]
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [("only=step", "did you mean 'steps'"), ("ony=steps", "did you mean 'only'"), ("steps", "as key=value"),
      ("small=perhaps", "small")],
 )  # fmt: skip
-def test_wrong_words_are_told(argument, said, tmp_path):
-    done = measured(argument, f"out={tmp_path / 'none'}")
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+def test_wrong_words_are_told(argument, said, measure, tmp_path, capsys):
+    assert run_door(measure.main, [argument, f"out={tmp_path / 'none'}"]) == 2
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_step_that_was_not_captured_meets_nothing(measure, tmp_path):
+    ours = {"algo": "mono_forward", "captured": "off", "ratio": {"median": 0.5}}
+    rules = [{"algo": "backprop", "captured": "graph"}, ours]
+    (tmp_path / "steps").mkdir()
+    found = {"benches": [{"width": 8, "batch": 4, "rules": rules}]}
+    (tmp_path / "steps" / "bench.json").write_text(json.dumps(found))
+    asked = measure.Asked(tmp_path, "cpu", measure.ASKED)
+    (line,) = measure.steps(asked)
+    assert (line.measured, line.met) == ("0.500, not captured", False)
+    ours["captured"] = "graph"
+    (tmp_path / "steps" / "bench.json").write_text(json.dumps(found))
+    assert measure.steps(asked)[0].met
+    measure.write(asked, measure.steps(asked))
+    assert "| 0.500 | met |" in (tmp_path / "asked.md").read_text()

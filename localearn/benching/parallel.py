@@ -1,7 +1,9 @@
 """`python -m localearn.bench parallel`: what a second process brings, measured, and what more of them would."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -129,9 +131,12 @@ def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """Return a port below those that systems hand out: a rank that asks for one of these too early may get itself."""
+    for port in random.Random().sample(range(20_000, 32_000), 100):
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
+    raise UserError("no port is free between 20000 and 32000 for the ranks to meet at")
 
 
 def read(found: dict[str, Any], batches: int) -> Found:

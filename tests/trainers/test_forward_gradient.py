@@ -11,6 +11,7 @@ from torch import nn
 
 from localearn import MLP, Backprop, Batch, ForwardGradient, Net, UserError
 from localearn.testing.probes import gradients_of
+from localearn.trainers.estimators.forward_gradient import _linear_part
 
 REPEATS = 400
 FALSE_ALARM_RATE = 1e-6  # of each test of a mean below, over all of its coordinates
@@ -107,6 +108,18 @@ def test_one_tangent_is_what_each_of_several_would_be(small):
             singles.append(gradients_of(one, batch))
         for name, grad in mean.items():
             torch.testing.assert_close(grad, torch.stack([s[name] for s in singles]).mean(0), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("module", [
+    nn.Linear(5, 4), nn.Linear(5, 4, bias=False), nn.Conv2d(5, 4, 3), nn.Conv2d(5, 4, 3, stride=2, padding=1),
+    nn.Conv2d(5, 4, 1, bias=False), nn.Conv2d(5, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(5, 5, 3, groups=5),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("tangents", [1, 3])
+def test_the_short_way_through_a_linear_map_is_its_derivative(module, tangents):
+    shape = (2, 5) if isinstance(module, nn.Linear) else (2, 5, 6, 6)
+    h, along = torch.randn(shape), torch.randn(tangents, *shape)
+    expected = [torch.func.jvp(module, (h,), (tangent,))[1] for tangent in along]
+    torch.testing.assert_close(_linear_part(module, along), torch.stack(expected).detach())
 
 
 @pytest.fixture(scope="module")

@@ -152,6 +152,14 @@ def test_a_checkpoint_is_of_no_format(digits, tmp_path):
         torch.testing.assert_close(rest.state_dict()[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("rule", "last"), [(localearn.Pepita, True), (localearn.LikelihoodRatio, False)])
+def test_auto_spares_what_becomes_slower(rule, last):
+    trainer = rule(localearn.CNN((1, 8, 8), 10, channels=(3, 4), norm="none"))
+    lay_out(trainer, "auto", "fp32")
+    weight = trainer.net.get_parameter("blocks.1.op.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) == last
+
+
 def test_nets_without_maps_and_other_devices_stay():
     mlp = localearn.Backprop(localearn.MLP((4,), 3, widths=(5,)))
     strides = [p.stride() for p in mlp.parameters()]

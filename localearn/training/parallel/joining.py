@@ -5,6 +5,7 @@ import datetime
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from localearn.training.settings import Settings
 
 MODES: Mapping[str, type[JoinedRanks]] = {"data": DataRanks, "layers": LayerRanks}
 STARTED_BY = "torchrun --nproc-per-node=2 -m localearn.run parallel={} ..., or parallel=none"
+LAST_WORDS_S = 0.05
 _joins = itertools.count()  # of this process: a store that outlives a group, or a rank, keeps what was said in it
 
 
@@ -50,6 +52,9 @@ def joined(settings: Settings, identity: Mapping[str, Any]) -> Iterator[tuple[Ra
         yield ranks, device
     finally:
         if ours:
+            # gloo's threads let go of the last tensor a moment after it is there, for which they need the interpreter:
+            # where that has ended by then they end the process by SIGABRT.
+            time.sleep(LAST_WORDS_S)
             with contextlib.suppress(RuntimeError):  # a lost rank cannot take leave
                 dist.destroy_process_group()
 

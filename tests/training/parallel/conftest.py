@@ -1,7 +1,6 @@
 """Ranks, started by torchrun or by hand."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import localearn
+from localearn.benching import parallel
 
 
 def environment(**more):
@@ -33,9 +33,7 @@ def launch():
 
 @pytest.fixture
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    return parallel._free_port()
 
 
 @pytest.fixture

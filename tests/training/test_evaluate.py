@@ -1,0 +1,61 @@
+"""Loss and accuracy over a split are those of all of its rows, however they come in batches."""
+
+import pytest
+import torch
+
+from localearn import load
+from localearn.data import ArrayData
+from localearn.training.device import autocast
+from localearn.training.evaluate import evaluate, measure_of
+
+EXACT = autocast(torch.device("cpu"), "fp32")
+ROWS = 23
+
+
+@pytest.fixture
+def data():
+    """Rows of which each is its own scores, (N, 4)."""
+    torch.manual_seed(0)
+    x = {split: torch.randn(ROWS, 4) for split in ("train", "val", "test")}
+    y = {split: torch.randint(0, 4, (ROWS,)) for split in x}
+    data = ArrayData("scores", x, y, 4)  # pyright: ignore[reportArgumentType]
+    return data, x["test"], y["test"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+def test_they_are_those_of_every_row(data, batch_size):
+    whole, scores, labels = data
+    found = evaluate(measure_of(lambda x: x, EXACT), whole, "test", batch_size, lambda tensors: None)
+    hits = sum(row.tolist().index(max(row.tolist())) == label for row, label in zip(scores, labels, strict=True))
+    losses = [row.exp().sum().log() - row[label] for row, label in zip(scores, labels, strict=True)]
+    assert found["accuracy"] == pytest.approx(hits / ROWS)
+    assert 0 < hits < ROWS
+    assert found["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+def test_ranks_add_their_shares(data):
+    whole, *_ = data
+    expected = evaluate(measure_of(lambda x: x, EXACT), whole, "test", 6, lambda tensors: None)
+    shares = []
+    for rank in range(3):
+        evaluate(
+            measure_of(lambda x: x, EXACT), whole.part(rank, 3), "test", 6, lambda own: shares.append(own[0].clone())
+        )
+
+    def add(tensors):
+        tensors[0].copy_(sum(shares))
+
+    found = evaluate(measure_of(lambda x: x, EXACT), whole.part(0, 3), "test", 6, add)
+    assert found == pytest.approx(expected)
+
+
+def test_of_a_graph_only_the_splits_nodes_count():
+    karate = load("karate")
+    batch = next(karate.batches("test", 1))
+    assert batch.nodes is not None
+    scores = torch.randn(len(batch.x), karate.classes)
+    scores[batch.nodes] = 0.0
+    scores[batch.nodes, batch.y] = 9.0
+    scores[batch.nodes[0]] *= -1
+    found = evaluate(measure_of(lambda x, edges: scores, EXACT), karate, "test", 1, lambda tensors: None)
+    assert found["accuracy"] == pytest.approx(1 - 1 / len(batch.y))
