@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from localearn.allocator import keep_freed_memory
 from localearn.errors import UserError
 
 Door = Callable[[list[str]], int]
@@ -17,6 +18,7 @@ Door = Callable[[list[str]], int]
 def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
     """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     try:
         return told(lambda: door(arguments), arguments)
     except KeyboardInterrupt:

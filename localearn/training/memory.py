@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from localearn.allocator import give_freed_memory_back
 from localearn.errors import UserError
 
 # What torch says of a host's memory, and of sizes that no memory could have.
@@ -28,6 +29,7 @@ class PeakMemory:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        give_freed_memory_back()  # which else would count as the process's
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
