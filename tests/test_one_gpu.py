@@ -55,7 +55,7 @@ def measure():
 @pytest.mark.parametrize(
     ("argument", "said"),
     [("only=step", "did you mean 'steps'"), ("ony=steps", "did you mean 'only'"), ("steps", "as key=value"),
-     ("small=perhaps", "small")],
+     ("small=perhaps", "small"), ("device=cuda:77", "cuda:77")],
 )  # fmt: skip
 def test_wrong_words_are_told(argument, said, measure, tmp_path, capsys):
     assert run_door(measure.main, [argument, f"out={tmp_path / 'none'}"]) == 2

@@ -227,7 +227,10 @@ PARTS: dict[str, Callable[[Asked], list[Line]]] = {
 
 def main(arguments: list[str]) -> int:
     """Measure and write; return the exit status."""
+    from localearn.training.device import select_device
+
     asked, only = parse(arguments)
+    select_device(asked.device)  # tells a device that is not there
     asked.out.mkdir(parents=True, exist_ok=True)
     table: dict[str, list[Line]] = {}
     for name, part in PARTS.items():
