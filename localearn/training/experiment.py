@@ -115,6 +115,16 @@ def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:
     return _build(_resolved(config), choices)
 
 
+# What a run did whose configuration is older than an option.
+BEFORE = {
+    "step": "all",
+    "capture": "off",
+    "parallel": "none",
+    "rank_timeout_s": 600.0,
+    "memory_format": "contiguous",
+}
+
+
 def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
     """Return the configuration and the choices of the run in a folder, to go on with it."""
     from omegaconf import OmegaConf
@@ -130,6 +140,8 @@ def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
     try:
         config: Any = OmegaConf.load(run.config)
         choices = dict(config.pop("choices"))
+        for name, value in BEFORE.items():
+            config.setdefault(name, value)
         config.merge_with_dotlist(given)
         config.resume = folder
     except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:

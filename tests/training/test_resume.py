@@ -71,6 +71,21 @@ def test_the_weights_and_the_history_are_those_of_the_run_never_stopped(kind, ho
         assert read.timeless(read.history(str(number))) == read.timeless(read.history("whole"))
 
 
+def test_a_run_that_is_older_than_an_option_goes_on_as_it_began(door, strike, read):
+    base = ["dataset.train_size=60", "batch_size=16", "epochs=3", "progress=false", "energy.enabled=false", "net=cnn",
+            "net.channels=[4,6]", "memory_format=contiguous"]  # fmt: skip
+    assert door(*base, "out=whole").status == 0
+    strike(6, signal.SIGTERM)
+    assert door(*base, "out=old").status == 143
+    config, since = Path("old/config.yaml"), ("step:", "capture:", "parallel:", "rank_timeout_s:", "memory_format:")
+    lines = config.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(since)]
+    assert len(lines) - len(kept) == len(since)
+    config.write_text("".join(kept))
+    assert door("resume=old", "progress=false").status == 0
+    assert read.net("old") == read.net("whole")
+
+
 def test_a_graph_goes_on_too(door, strike, read):
     assert door(*GRAPH, "energy.enabled=false", "out=whole").status == 0
     strike(4, signal.SIGINT)
