@@ -120,6 +120,7 @@ def plot(benches: Benches) -> bytes:
             )  # fmt: skip
         ends = [end for measured in rules for end in (measured.ratio.low, measured.ratio.high)] + [0.8, 1.25]
         drawing.logarithmic(axes, max(ends) / min(ends))
+        axes.set_xlim(min(ends) / 1.05, max(ends) * 1.05)  # a single value has no range to be drawn in
         axes.axvline(1, color=drawing.INK, linewidth=1)
         axes.set_yticks(range(len(rules)), [drawing.short(measured.algo) for measured in rules])
         axes.invert_yaxis()
