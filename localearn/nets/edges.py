@@ -50,9 +50,13 @@ def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _looped(edge_index: Tensor, nodes: int) -> Tensor:
     utils = torch_geometric("utils")
-    without, _ = utils.remove_self_loops(edge_index)
+    # On the meta device, which has no values, every node is taken to have no loop of its own.
+    without = edge_index if edge_index.is_meta else utils.remove_self_loops(edge_index)[0]
     return utils.add_self_loops(without, num_nodes=nodes)[0]
 
 
 def _weighted(edge_index: Tensor, nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    if edge_index.is_meta:
+        looped = _looped(edge_index, nodes)
+        return looped, torch.empty(looped.shape[1], dtype=dtype, device="meta")
     return torch_geometric("nn.conv.gcn_conv").gcn_norm(edge_index, None, nodes, dtype=dtype)

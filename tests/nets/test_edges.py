@@ -84,3 +84,10 @@ def test_edges_that_tell_no_change_are_not_kept(x, prepared):
 def test_other_arguments_are_refused(x):
     with pytest.raises(TypeError, match="takes x and edge_index, not 3"):
         GNN(5, 3, widths=(8,), conv="gcn").block(0).op(x, RING, torch.ones(7))
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage"])
+def test_a_net_without_values_has_shapes(conv):
+    net = GNN(5, 3, widths=(8, 8), conv=conv).to("meta")
+    out = net(torch.empty(4, 5, device="meta"), RING.to("meta"))
+    assert out.is_meta and out.shape == (4, 3)
