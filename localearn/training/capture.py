@@ -39,8 +39,9 @@ class GraphUpdate:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics, which the next step overwrites."""
-        rates = tuple(float(group["lr"]) for group in self.update.optimizer.param_groups)
-        return self._recorded(batch, rates)
+        rates = (group["lr"] for group in self.update.optimizer.param_groups)
+        # A rate that is a tensor is read by the graph itself, and by the host it would have to be waited for.
+        return self._recorded(batch, tuple(rate for rate in rates if not isinstance(rate, Tensor)))
 
     def close(self) -> None:
         """Drop the graph and its memory."""

@@ -162,6 +162,21 @@ def test_a_schedule_is_recorded_anew_when_it_changes_the_rate(digits, stand_in):
     assert stand_in.made - made == WARM_UP + 3 + 3
 
 
+def test_a_rate_that_is_a_tensor_needs_no_new_graph(digits, stand_in):
+    def asked():
+        return {
+            "schedule": functools.partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5),
+            "optim": lambda parameters: torch.optim.SGD(parameters, lr=torch.tensor(0.1), momentum=0.9, fused=True),
+        }
+
+    plain, _ = fitted(digits, "off", **asked())
+    made = stand_in.made
+    replayed, record = fitted(digits, "graph", **asked())
+    assert not differing(plain, replayed)
+    assert record.capture == "graph"
+    assert stand_in.made - made == WARM_UP + 3 + 1
+
+
 def test_clipped_and_stepwise_updates_are_replayed_too(digits, stand_in):
     assert not differing(fitted(digits, "off", clip_norm=0.1)[0], fitted(digits, "graph", clip_norm=0.1)[0])
     assert not differing(fitted(digits, "off", step="block")[0], fitted(digits, "graph", step="block")[0])

@@ -65,9 +65,9 @@ def _follow(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     """Move the running statistics as torch does, towards an unbiased variance."""
     assert layer.num_batches_tracked is not None and layer.running_mean is not None and layer.running_var is not None
     layer.num_batches_tracked.add_(1)
-    share = layer.momentum if layer.momentum is not None else 1.0 / float(layer.num_batches_tracked)
-    layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), share)
-    layer.running_var.lerp_(variance.to(layer.running_var.dtype), share)
+    for running, found in ((layer.running_mean, mean), (layer.running_var, variance)):
+        share = layer.momentum if layer.momentum is not None else layer.num_batches_tracked.to(running).reciprocal()
+        running.lerp_(found.to(running), share)
 
 
 class _JointBatchNorm(torch.autograd.Function):
