@@ -101,6 +101,7 @@ def importances(study: "Study") -> dict[str, float]:
 
 def history_plot(study: "Study") -> bytes:
     """Return a PNG of each trial's validation accuracy, pruned ones hollow, and the best so far."""
+    from matplotlib.ticker import MaxNLocator
     from optuna.trial import TrialState
 
     points: dict[str, list[tuple[int, float]]] = {"completed": [], "pruned": []}
@@ -119,6 +120,7 @@ def history_plot(study: "Study") -> bytes:
                 axes.plot(*zip(*shown, strict=True), "o", color=look, fillstyle=fill, label=name)
         axes.plot(*zip(*best, strict=True), drawstyle="steps-post", color=drawing.INK, label="best so far")
         axes.set_xlabel("trial")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("validation accuracy (%)")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "history", "", "").png
