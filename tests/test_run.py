@@ -393,9 +393,8 @@ def test_leaving_early_loses_nothing(thread):
         "sys.stdout.write('printed ')\n"
         "leave(42)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=cli.CONF.parents[1]
-    )
+    command, root = [sys.executable, "-c", code], cli.CONF.parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 42
     assert done.stderr == ""
     assert set(done.stdout.split()) == {"printed", "at", "exit"} | ({"thread"} if thread else set())

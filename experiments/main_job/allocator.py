@@ -50,6 +50,8 @@ def child(net: str, rule: str, keep: bool) -> dict[str, float]:
 def main() -> None:
     """Measure and write."""
     if len(sys.argv) > 1:
+        if len(sys.argv) != 4 or sys.argv[1] not in NETS:  # but what a process of a turn is asked
+            sys.exit(f"error: there are no options, so not {' '.join(sys.argv[1:])}")
         net, rule, keep = sys.argv[1:]
         print(json.dumps(child(net, rule, keep == "keep")))
         return

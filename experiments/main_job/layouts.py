@@ -53,6 +53,8 @@ def measure(rule: str, precision: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write."""
+    if set(sys.argv[1:]) - {"keep=true"}:
+        sys.exit(f"error: the one option is keep=true, not {' '.join(sys.argv[1:])}")
     if KEEP:
         keep_freed_memory()
     found = {}

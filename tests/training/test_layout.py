@@ -8,7 +8,6 @@ import torch
 import localearn
 from localearn import cli
 from localearn.bench import known_rules
-from localearn.errors import Unsupported
 from localearn.trainers.base import Stage
 from localearn.training import Settings
 from localearn.training.device import autocast
@@ -69,10 +68,7 @@ def stepped(trainer, data, optimizer, steps=3):
 def test_every_rule_learns_the_same(name, net, optimizer, digits):
     if net == "lenet" and name in ("forward_gradient", "likelihood_ratio"):
         pytest.skip("its margin of zeros ties maxima, and which of them noise follows is the layout's to choose")
-    try:
-        plain, last = rule(name, net), rule(name, net)
-    except Unsupported:
-        pytest.skip(f"{name} does not serve this net")
+    plain, last = rule(name, net), rule(name, net)
     lay_out(last, "channels_last", "fp32")
     first = last.net.get_parameter("blocks.0.op.weight")
     assert first.is_contiguous(memory_format=torch.channels_last)
