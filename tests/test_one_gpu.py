@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from localearn.doorway import run_door
+from localearn.errors import UserError
 
 MEASURE = Path(__file__).parents[1] / "experiments" / "one_gpu" / "measure.py"
 
@@ -63,10 +64,35 @@ def test_wrong_words_are_told(argument, said, measure, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_told(measure, capsys):
+    assert run_door(measure.main, ["small=true", "device=cpu", "out=/proc/none"]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_what_was_interrupted_is_measured_anew(measure, tmp_path, monkeypatch):
+    asked, ran = measure.Asked(tmp_path, "cpu", measure.SMALL), []
+
+    def bench(command, check):
+        folder = tmp_path / "part"
+        assert not folder.exists(), "what was left is gone"
+        folder.mkdir()
+        (folder / "bench.json").touch()
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 130 if len(ran) == 1 else 0)
+
+    monkeypatch.setattr(measure.subprocess, "run", bench)
+    with pytest.raises(UserError, match=r"status 130 of: python -m localearn\.bench"):
+        measure.run(asked, asked.bench("part"))
+    measure.run(asked, asked.bench("part"))
+    measure.run(asked, asked.bench("part"))
+    assert len(ran) == 2
+
+
 def test_a_step_that_was_not_captured_meets_nothing(measure, tmp_path):
     ours = {"algo": "mono_forward", "captured": "off", "ratio": {"median": 0.5}}
     rules = [{"algo": "backprop", "captured": "graph"}, ours]
     (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "done").touch()
     found = {"benches": [{"width": 8, "batch": 4, "rules": rules}]}
     (tmp_path / "steps" / "bench.json").write_text(json.dumps(found))
     asked = measure.Asked(tmp_path, "cpu", measure.ASKED)

@@ -10,6 +10,7 @@ measured again. OUT/asked.md and asked.json hold every line: what was asked, wha
 import itertools
 import json
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -227,11 +228,12 @@ PARTS: dict[str, Callable[[Asked], list[Line]]] = {
 
 def main(arguments: list[str]) -> int:
     """Measure and write; return the exit status."""
+    from localearn.benching.page import writable
     from localearn.training.device import select_device
 
     asked, only = parse(arguments)
     select_device(asked.device)  # tells a device that is not there
-    asked.out.mkdir(parents=True, exist_ok=True)
+    writable(asked.out)
     table: dict[str, list[Line]] = {}
     for name, part in PARTS.items():
         table[name] = part(asked) if name in only else [Line(name, (part.__doc__ or "").strip(), "", None, None)]
@@ -258,14 +260,20 @@ def parse(arguments: list[str]) -> tuple[Asked, list[str]]:
 
 
 def run(asked: Asked, command: list[str], target: Path | None = None, may_fail: bool = False) -> None:
-    """Run a command unless what it writes is there; raise UserError where it fails."""
+    """Run a command unless it has been run to its end; raise UserError where it fails.
+
+    What an interrupted one has left, of a bench the first sizes, is measured anew.
+    """
     target = target or Path(next(word for word in command if word.startswith("out="))[4:]) / "bench.json"
-    if target.exists():
+    done = target.parent / "done"
+    if done.exists():
         return
+    shutil.rmtree(target.parent, ignore_errors=True)
     print(f"$ {shlex.join(command)}", flush=True)
     status = subprocess.run([sys.executable, *command[1:]], check=False).returncode
     if status and not (may_fail and target.exists()):
         raise UserError(f"status {status} of: {shlex.join(command)}")
+    done.touch()
 
 
 def sizes_of(asked: Asked) -> list[str]:
