@@ -55,6 +55,11 @@ def a_batch(kind):
     return torch.randn(sum(SHARES), 4, *[3] * (kind - 2)).double() * 2 + 5
 
 
+def before(x):
+    """Return another batch, of other means and variances."""
+    return 0.3 * x.flip(1) - 1
+
+
 OPTIONS = {
     "usual": {},
     "plain": {"affine": False},
@@ -73,8 +78,8 @@ def test_two_ranks_give_what_the_whole_batch_gives(kind, options):
         return ((out - target).square() * out.sigmoid()).flatten(1).sum(1).mean()
 
     expected = x.clone().requires_grad_()
-    whole(expected)
-    twice = whole(expected)  # twice, for the running statistics' momentum
+    whole(before(x))  # for the running statistics' momentum
+    twice = whole(expected)
     loss(twice, target).backward()
 
     meeting, found = Meeting(), {}
@@ -83,8 +88,8 @@ def test_two_ranks_give_what_the_whole_batch_gives(kind, options):
     def rank(number, own):
         layer, mine = layers[number], x[own].clone().requires_grad_()
         normalise_jointly(Holder(layer), meeting)
-        for _ in range(2):
-            out = layer(mine)
+        layer(before(x)[own])
+        out = layer(mine)
         loss(out, target[own]).backward()
         found[number] = (layer, mine.grad, out.detach())
 
