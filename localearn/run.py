@@ -19,7 +19,7 @@ Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a
 metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
 
   out=DIR            the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given
-  resume=DIR         go on with an interrupted run
+  resume=DIR         go on with an interrupted run; with epochs=N, or another patience=, train a completed one longer
   config=FILE        the overrides that stand in a file, as localearn.tune writes its best; what follows wins
   algo._target_=my_rules.MyRule     your own rule, from a module in this folder
   --config-dir DIR   your own yaml files: DIR/algo/my_rule.yaml becomes algo=my_rule

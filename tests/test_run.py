@@ -163,7 +163,7 @@ WRONG_WORDS = {
     "~dataset.name": ["dataset.name is missing"],
     "resume=": ["resume= has no value"],
     "resume=nope": ["resume=nope: there is no such folder"],
-    "resume=. epochs=5": ["leave out epochs=5"],
+    "resume=. optim.lr=0.1": ["leave out optim.lr=0.1"],
     "resume=. -m": ["leave out -m"],
     "--seed=3": ["no flag '--seed'", "seed=VALUE"],
     "-x": ["no flag '-x'"],

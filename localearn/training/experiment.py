@@ -30,6 +30,7 @@ from localearn.training.building import (
 )
 from localearn.training.fit import Watch, train
 from localearn.training.folder import RunFolder
+from localearn.training.identity import EXTENDING, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
 from localearn.training.record import Record, versions
@@ -73,18 +74,18 @@ def _execute(
     from omegaconf import OmegaConf
 
     data, trainer, settings = ranks.together(lambda: _build(plain, choices))
+    choices = dict(choices)
+    extend = choices.pop("extend", {})
     plain |= {"out": str(settings.out), "choices": choices}
     labels = {
-        "algo": choices["algo"],
-        "dataset": choices["dataset"],
-        "net": choices["net"],
+        **_names(plain, choices),
         "protocol": plain["protocol"],
         "config": plain,
         "setup_s": time.perf_counter() - started_s,
     }
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
     resume = plain["resume"] is not None
-    return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test)
+    return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test, extend=extend)
 
 
 @contextlib.contextmanager
@@ -126,24 +127,31 @@ BEFORE = {
 
 
 def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
-    """Return the configuration and the choices of the run in a folder, to go on with it."""
+    """Return the configuration and the choices of the run in a folder, to go on with it.
+
+    epochs= and patience= among the overrides extend it, a completed run too; the choices then say so, as `extend`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     given = [o for o in overrides if o.partition("=")[0] != "resume"]
-    others = [o for o in given if o.partition("=")[0] not in _WITH_RESUME]
+    others = [o for o in given if o.partition("=")[0] not in (*_WITH_RESUME, *EXTENDING)]
     if others:
         raise UserError(f"resume= goes on with the run's own configuration; leave out {' '.join(others)}")
+    extending = [name for o in given if (name := o.partition("=")[0]) in EXTENDING]
     run = RunFolder(Path(folder).expanduser())
-    run.open()
+    run.open(extending=bool(extending))
     try:
         config: Any = OmegaConf.load(run.config)
-        choices = dict(config.pop("choices"))
+        recorded: Any = OmegaConf.to_container(config.pop("choices"))
+        choices = dict(recorded)
         for name, value in BEFORE.items():
             config.setdefault(name, value)
         config.merge_with_dotlist(given)
         config.resume = folder
+        if extending:
+            choices["extend"] = {name: config[name] for name in extending}
     except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"resume={folder}: {run.config} is no configuration of localearn.run; a run that was started from Python "
@@ -237,7 +245,7 @@ def _check_keys(values: dict[str, Any], known: Sequence[str], prefix: str = "") 
 
 
 def _settings(plain: dict[str, Any], choices: Choices) -> Settings:
-    energy = plain["energy"]
+    energy, names = plain["energy"], _names(plain, choices)
     return Settings(
         **{name: plain[name] for name in SHARED},
         optim=optimizer_factory(plain["optim"]),
@@ -245,8 +253,23 @@ def _settings(plain: dict[str, Any], choices: Choices) -> Settings:
         energy=energy["enabled"],
         country=energy["country"],
         idle_s=energy["idle_s"],
-        out=Path(str(plain["resume"] or plain["out"] or default_out(plain["seed"], choices))).expanduser(),
+        out=Path(str(plain["resume"] or plain["out"] or default_out(plain["seed"], choices | names))).expanduser(),
     )
+
+
+def _names(plain: dict[str, Any], choices: Choices) -> dict[str, str]:
+    return names_built(plain, choices, {group: _shipped(group, choices[group]) for group in ("algo", "dataset", "net")})
+
+
+def _shipped(group: str, choice: str) -> dict[str, Any]:
+    """Return the options in the file of that name that localearn ships, nothing where it ships none."""
+    from omegaconf import OmegaConf
+
+    path = CONF / group / f"{choice}.yaml"
+    if not path.is_file():
+        return {}
+    file: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    return file.get(group, file)
 
 
 def default_out(seed: int, choices: Choices, job: int | None = None) -> Path:

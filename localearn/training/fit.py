@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,14 @@ from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
 from localearn.training.device import describe_device, deterministic_algorithms
 from localearn.training.folder import RunFolder
+from localearn.training.identity import (
+    EXTENDING,
+    check_extension,
+    check_resumed,
+    described,
+    first_change,
+    schedule_class,
+)
 from localearn.training.interrupt import Interrupt
 from localearn.training.layout import lay_out
 from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
@@ -41,11 +49,13 @@ def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -
     """Train a rule on data and return the record of the run; the options are the fields of `Settings`.
 
     The trainer and the data end on the settings' device; the trained net is `trainer.net`. resume: go on with the run
-    in `out`, the trainer being built as it was then. Raises UserError for options that are wrong or do not go
+    in `out`, the trainer being built as it was then; larger epochs, or another patience, train it longer, also where it
+    is completed. Raises UserError for options that are wrong or do not go
     together, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
     """
     settings = Settings.of(**options)
-    record = train(trainer, data, settings, resume=resume)
+    extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
+    record = train(trainer, data, settings, resume=resume, extend=extend)
     if record.status == "interrupted" and settings.out is None:
         raise KeyboardInterrupt
     return record
@@ -61,19 +71,21 @@ def train(
     config: str | None = None,
     watch: Watch | None = None,
     test: bool = True,
+    extend: Mapping[str, Any] | None = None,
 ) -> Record:
     """Train, as `fit` does.
 
     labels: fields of the record that the caller knows (algo, net, config, ...). config: what stands in config.yaml.
     watch: is called with each epoch's line of metrics, once it is saved, and ends the run by raising `Stopped`.
     test: whether the test split is looked at when the run is completed; a search for options must not.
+    extend: epochs or patience where they were given for this resume and may differ from the checkpoint's.
     """
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
     with contextlib.ExitStack() as cleanup:
         ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
         resume = ranks.from_first(lambda: resume or _restarted(settings))
-        folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume))
+        folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
         sources = "auto" if settings.energy else "none"
         meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
@@ -81,7 +93,7 @@ def train(
         check_optimization(settings.optim, settings.schedule, device)
         progress = _progress(settings, ranks)
         cleanup.callback(progress.close)
-        ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup))
+        ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
         record = _new_record(trainer, data, settings, device, labels)
         record.ranks = ranks.size
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
@@ -95,10 +107,15 @@ def train(
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
         loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch, ranks)
+        plain = json.loads(json.dumps(record.config, default=str))  # a checkpoint holds nothing but plain values
+        own = {"config": plain, "described": described(trainer)}
         if resume:
-            _resume(loop, folder, record)
+            _resume(loop, folder, record, own, extend or {})
+            if folder and extend:
+                folder.write_text(folder.config, config or _described(settings))
+                folder.unfinish()
         record.setup_s += labels.get("setup_s", 0.0) + time.perf_counter() - started_s
-        loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")}
+        loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")} | own
         try:
             _run(loop, interrupt, record, test)
         finally:
@@ -130,20 +147,28 @@ def _restarted(settings: Settings) -> bool:
     return bool(settings.parallel != "none" and again and settings.out and RunFolder(settings.out).checkpoint.exists())
 
 
-def _checked(trainer: Trainer, data: Data, settings: Settings, ranks: Ranks, resume: bool) -> RunFolder | None:
+def _checked(
+    trainer: Trainer, data: Data, settings: Settings, ranks: Ranks, resume: bool, extend: Mapping[str, Any]
+) -> RunFolder | None:
     """Raise UserError for what cannot be trained; return the folder, to the first rank."""
     check(trainer, data, settings, ranks.size)
-    return _folder(settings, resume) if ranks.first else None
+    return _folder(settings, resume, extend) if ranks.first else None
 
 
-def _begin(folder: RunFolder | None, resume: bool, config: str, cleanup: contextlib.ExitStack) -> None:
+def _begin(
+    folder: RunFolder | None, resume: bool, config: str, cleanup: contextlib.ExitStack, extend: Mapping[str, Any]
+) -> None:
     """Make a run's folder, and hold it until the end."""
     if folder is None:
         return
     if not resume:
         folder.create()
     cleanup.enter_context(folder.held())
-    if not resume:
+    # Looked at again under the lock: another process may have begun, or completed, a run there since.
+    if resume:
+        folder.open(extending=bool(extend))
+    else:
+        folder.create()
         folder.write_text(folder.config, config)
 
 
@@ -198,14 +223,14 @@ def _check_parameters(trainer: Trainer) -> None:
             raise UserError(f"{what} has nothing to train: all its parameters are frozen; set requires_grad of some")
 
 
-def _folder(settings: Settings, resume: bool) -> RunFolder | None:
+def _folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunFolder | None:
     if settings.out is None:
         if resume:
             raise UserError("resume=True needs out=, the folder of the run to go on with")
         return None
     folder = RunFolder(settings.out)
     if resume:
-        folder.open()
+        folder.open(extending=bool(extend))
     return folder
 
 
@@ -284,11 +309,17 @@ def _new_record(
     return record
 
 
-def _resume(loop: Loop, folder: RunFolder | None, record: Record) -> None:
+def _resume(
+    loop: Loop, folder: RunFolder | None, record: Record, own: dict[str, Any], extend: Mapping[str, Any]
+) -> None:
     """Put the loop and the record where the last checkpoint left them; where there is none the run begins again."""
     held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")  # from where every rank takes it to its own
     state = loop.ranks.from_first(lambda: folder.load_checkpoint(held_by) if folder else None)
+    where = f"resume={folder.path}" if folder else "the checkpoint"
+    completed = loop.ranks.from_first(lambda: folder is not None and folder.status() == "completed")
     if state is None:
+        if completed:
+            raise UserError(f"{where}: that run is completed and has no checkpoint to be trained on from")
         if folder:
             folder.write_metrics([])
         return
@@ -296,15 +327,35 @@ def _resume(loop: Loop, folder: RunFolder | None, record: Record) -> None:
         session = state["session"]
         changed = [name for name in _IDENTITY if session[name] != getattr(record, name)]
         if changed:
-            where = f"resume={folder.path}" if folder else "the checkpoint"
             raise UserError(f"{where}: that run had another {', '.join(changed)}; give them as they were")
+        saved = session.get("config", {})  # which older checkpoints lack
+        check_resumed(where, saved, own["config"], extend)
+        if session.get("described", own["described"]) != own["described"]:
+            change = first_change(session["described"], own["described"])
+            raise UserError(f"{where}: that run's rule or net was built with other options: {change}")
+        given = {name: value for name, value in extend.items() if name not in saved or saved[name] != value}
+        if given or completed:
+            stopping = state["parts"]["stopping"]
+            patience = loop.settings.patience
+            check_extension(
+                where,
+                trained=state["position"]["epoch"],
+                epochs=loop.settings.epochs,
+                stages=len(loop.stages),
+                schedule=schedule_class(loop.settings.schedule),
+                one_pass=all(stage.one_pass for stage in loop.stages),
+                longer="epochs" in given,
+                stopped=patience is not None and stopping["stale"] >= patience,
+            )
         loop.load(state)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        where = folder.checkpoint if folder else "the checkpoint"
-        raise UserError(f"{where} is not of this rule on this net: {str(error).splitlines()[0]}") from error
+        broken = folder.checkpoint if folder else "the checkpoint"
+        raise UserError(f"{broken} is not of this rule on this net: {str(error).splitlines()[0]}") from error
     record.started, record.setup_s = session["started"], session["setup_s"]
     position = loop.position
     seam = {"resumed": _now(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch}
+    if given:
+        seam["with"] = given
     record.seams = [*session["seams"], seam]
 
 

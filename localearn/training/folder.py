@@ -38,12 +38,15 @@ class RunFolder:
             probe.write_bytes(b"")
             probe.unlink()
 
-    def open(self) -> None:
-        """Check that the folder holds a run to go on with; raise UserError if not."""
+    def open(self, *, extending: bool = False) -> None:
+        """Check that the folder holds a run to go on with, or one to extend; raise UserError if not."""
         if not self._exists(self.path) or not self.path.is_dir():
             raise UserError(f"resume={self.path}: there is no such folder")
-        if self.status() == "completed":
-            raise UserError(f"resume={self.path}: that run is completed; start a new one with another out=")
+        if self.status() == "completed" and not extending:
+            raise UserError(
+                f"resume={self.path}: that run is completed; give epochs=N to train it longer, or start a new one with "
+                "another out="
+            )
         if not self.config.exists():
             raise UserError(f"resume={self.path}: there is no config.yaml, so that is no run's folder")
 
@@ -66,6 +69,12 @@ class RunFolder:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             return str(json.loads(self.record.read_text()).get("status"))
         return "unfinished"
+
+    def unfinish(self) -> None:
+        """Mark a completed run, which is about to be trained longer, as one that can be gone on with."""
+        if self.status() == "completed":
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            self.write_text(self.record, json.dumps(record | {"status": "unfinished"}, indent=2) + "\n")
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a text file atomically."""

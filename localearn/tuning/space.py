@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FIELDS = ("low", "high", "log", "step", "choices")
+# Options of a run's place and of its chance: a search over them would choose a lucky seed, or another machine.
+FIXED = (
+    "seed", "out", "resume", "device", "log", "progress", "debug", "protocol", "parallel", "rank_timeout_s",
+    "dataset.path", "dataset.data_dir", "dataset.split_seed", "dataset.name",
+)  # fmt: skip
 _EXAMPLE = "say {low: 0.0001, high: 0.1, log: true} or {choices: [relu, tanh]}"
 
 
@@ -42,6 +47,8 @@ def _ranges(space: Any, options: Any, prefix: str = "") -> Iterator[tuple[str, M
         raise UserError(f"tune.space.{prefix.removesuffix('.')} must be a range, {_EXAMPLE}, not {space!r}")
     for name, given in space.items():
         path = f"{prefix}{name}"
+        if path in FIXED or path.startswith("energy") or str(name) == "_target_":
+            raise UserError(f"tune.space.{path}: a search varies what a rule is trained with, not {path}")
         if not isinstance(options, Mapping) or name not in options:
             known = list(options) if isinstance(options, Mapping) else []
             raise UserError(f"tune.space.{path}: there is no option {path}{suggestion(str(name), known)}")

@@ -183,7 +183,7 @@ def test_a_completed_run_is_not_gone_on_with(tiny, door):
     [
         (lambda run: run.joinpath("checkpoint.pt").write_bytes(b"not a checkpoint"), "cannot be read as a checkpoint"),
         (lambda run: torch.save({"a": torch.zeros(1)}, run / "checkpoint.pt"), "is not of this rule on this net"),
-        (lambda run: _edit(run, "widths:\n  - 12", "widths:\n  - 13"), "is not of this rule on this net"),
+        (lambda run: _edit(run, "widths:\n  - 12", "widths:\n  - 13"), "net.widths was [12, 10] and is [13, 10]"),
         (lambda run: _edit(run, "train_size: 60", "train_size: 61"), "data_fingerprint"),
         (lambda run: _edit(run, "batch_size: 16", "batch_size: 32"), "batch_size"),
         (lambda run: run.joinpath("config.yaml").write_text("epochs: ["), "no configuration of localearn.run"),

@@ -1,0 +1,155 @@
+"""Names of what a run has built, and the comparison of a resumed run's options with its checkpoint's."""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from localearn.errors import UserError
+
+# Options that may change at a resume, for they change no number but by rounding; a data set that was moved is held
+# against its fingerprint.
+FREE = ("out", "resume", "progress", "debug", "log", "parallel", "rank_timeout_s", "dataset.path", "dataset.data_dir")
+# Options that may be given anew at a resume, on the command line or in Python: they say how far to train.
+EXTENDING = ("epochs", "patience")
+
+# Schedules whose learning rates do not depend on how many epochs there are.
+_ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "ExponentialLR", "ReduceLROnPlateau")
+
+_PLAIN = bool | int | float | str | None
+
+
+def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the rule, the data set and the net that a configuration builds.
+
+    A chosen file's name stands for what it describes only while its `_target_`, and a data set's `name`, are those of
+    the file; otherwise the class, or the data set, has its own name.
+
+    Args:
+        config: the resolved configuration.
+        choices: the names chosen for algo, dataset and net, and the overrides that were given.
+        shipped: for each of the three the options in the file of the chosen name that localearn ships; empty for a
+            file of the user's own.
+
+    """
+    names = {}
+    typed = {str(override).partition("=")[0].lstrip("+") for override in choices.get("overrides", ())}
+    for group in ("algo", "dataset", "net"):
+        built, file = config[group], shipped[group]
+        target = str(built.get("_target_"))
+        replaced = target != file.get("_target_") if file else f"{group}._target_" in typed
+        name = built.get("name") if group == "dataset" else None
+        if replaced and group != "dataset":
+            names[group] = target.rpartition(".")[2]
+        elif group == "dataset" and (replaced or (file and name != file.get("name"))):
+            names[group] = str(name or target.rpartition(".")[2]).replace("/", "-")
+        else:
+            names[group] = choices[group]
+    return names
+
+
+def described(trainer: nn.Module) -> str:
+    """Return the modules of a trainer with their options, dropout and activations included, and its plain options."""
+    options = {k: v for k, v in vars(trainer).items() if isinstance(v, _PLAIN) and k != "training" and k[0] != "_"}
+    lines = f"{options}\n{trainer!r}".splitlines()
+    return "\n".join(line for line in lines if " at 0x" not in line)  # an address differs from process to process
+
+
+def first_change(before: str, after: str) -> str:
+    """Return the first line in which two results of `described` differ, as it was and as it is."""
+    old, new = before.splitlines(), after.splitlines()
+    for was, now in itertools.zip_longest(old, new, fillvalue="nothing"):
+        if was != now:
+            return f"{was.strip()!r} is now {now.strip()!r}"
+    return "nothing"
+
+
+def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], extend: Mapping[str, Any]) -> None:
+    """Raise UserError, naming each difference, where a resumed run's options are not those of its checkpoint.
+
+    Args:
+        where: the file or the option that is to blame.
+        saved: the configuration in the checkpoint.
+        now: the present configuration.
+        extend: options, of `EXTENDING`, that were given for this resume and may differ.
+
+    """
+    told = []
+    for name, before, after in _differences(saved, now):
+        if name not in extend:
+            told.append(f"{name} was {before!r} and is {after!r}")
+    if told:
+        hint = " (or say epochs=N on the command line)" if any(t.startswith(EXTENDING) for t in told) else ""
+        raise UserError(f"{where}: that run was trained with other options: {'; '.join(told)}; put them back{hint}")
+
+
+def check_extension(
+    where: str,
+    trained: int,
+    epochs: int,
+    stages: int,
+    schedule: object,
+    *,
+    one_pass: bool,
+    longer: bool,
+    stopped: bool,
+) -> None:
+    """Raise UserError where a run cannot be trained for another number of epochs, or has nothing left to do.
+
+    Args:
+        where: the option that names the run.
+        trained: epochs that the checkpoint has made.
+        epochs: epochs that are asked for.
+        stages: parts that are trained one after another.
+        schedule: the schedule's class, or None.
+        one_pass: whether the rule is solved in a single pass.
+        longer: whether another number of epochs was given.
+        stopped: whether patience has run out already, under the patience that is asked for.
+
+    """
+    if one_pass or stages > 1:
+        how = "is solved in one pass" if one_pass else f"trains {stages} stages one after another"
+        raise UserError(f"{where}: that rule {how}, so it cannot be trained for more epochs; start a new run")
+    name = getattr(schedule, "__name__", type(schedule).__name__)
+    if longer and schedule is not None and name not in _ENDLESS:
+        raise UserError(
+            f"{where}: the learning rates of {name} are those of the epochs that the run began with, so more epochs "
+            "would be another run; start a new one, or use schedule=constant in it"
+        )
+    if epochs <= trained:
+        raise UserError(f"{where}: that run has made {trained} epochs already; give a larger epochs=")
+    if stopped:
+        raise UserError(
+            f"{where}: that run was stopped early, its patience having run out; give a larger patience=, or null"
+        )
+
+
+def _differences(saved: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted names with both values. An option that the checkpoint is older than is not one."""
+    for name, before in saved.items():
+        path = f"{prefix}{name}"
+        after = now.get(name) if isinstance(now, Mapping) else None
+        if path in FREE or " at 0x" in f"{before}{after}":
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{path}.")
+            for added in after.keys() - before.keys():
+                if prefix or name in ("algo", "net", "dataset", "optim", "schedule"):
+                    yield f"{path}.{added}", None, after[added]
+        elif _plain(before) != _plain(after):
+            yield path, before, after
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for tuples, and texts for paths, as a file gives them back."""
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def schedule_class(factory: Any) -> Any:
+    """Return the class whose options a factory binds."""
+    return factory.func if isinstance(factory, functools.partial) else factory
