@@ -121,8 +121,13 @@ def _verbatim(override: str) -> str:
     key, equals, value = override.partition("=")
     if key not in PATHS or not value or value[0] in "'\"" or "${" in value or value == "null":
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}{equals}'{escaped}'"
+    return f"{key}{equals}{quoted(value)}"
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as Hydra's grammar takes it, whatever characters it has."""
+    # In a quoted value Hydra reads a backslash as an escape only before a quote, and at the end, which is one.
+    return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + ("\\'" if end[2] else ""), str(path)) + "'"
 
 
 def chosen_names(choices: Any, overrides: Sequence[str]) -> Choices:

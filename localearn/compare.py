@@ -11,7 +11,7 @@ from localearn import cli
 from localearn.arguments import listed, overrides_of, refuse_other_rules, truth, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
-from localearn.jobs import Job, quoted, run_job
+from localearn.jobs import Job, run_job
 from localearn.trainers.base import Stage
 from localearn.training.experiment import Choices
 
@@ -237,7 +237,7 @@ def warm_up(plan: Plan) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         for algo in plan.algos:
-            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={quoted(Path(scratch, algo))}"]
+            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={cli.quoted(Path(scratch, algo))}"]
             config, choices = cli.compose([*plan.for_algo(algo), *quiet], plan.config_dir)
             if execute(config, choices).status == "interrupted":
                 raise KeyboardInterrupt

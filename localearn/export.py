@@ -86,8 +86,8 @@ def export(folder: Path, kind: str, out: Path) -> float:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
-    folders = [argument for argument in arguments if "=" not in argument]
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    folders = [argument for argument in arguments if _is_folder(argument)]
+    options = dict(argument.split("=", 1) for argument in arguments if argument not in folders)
     unknown = [name for name in options if name not in OPTIONS]
     if unknown or len(folders) != 1 or folders[0].startswith("-"):
         near = suggestion(unknown[0], OPTIONS) if unknown else ""
@@ -97,6 +97,11 @@ def _parse(arguments: Sequence[str]) -> tuple[Path, dict[str, str]]:
     if kind not in SUFFIXES:
         raise UserError(f"no format {kind!r}{suggestion(kind, SUFFIXES)}; there are {', '.join(SUFFIXES)}")
     return Path(folders[0]).expanduser(), options
+
+
+def _is_folder(argument: str) -> bool:
+    """Whether an argument is a path; one with a "=" is, if it exists."""
+    return "=" not in argument or (argument.partition("=")[0] not in OPTIONS and Path(argument).expanduser().exists())
 
 
 def _named(net: "Net") -> "nn.Module":

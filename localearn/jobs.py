@@ -45,7 +45,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     """
     from omegaconf import OmegaConf
 
-    config, choices = cli.compose([*job.overrides, f"out={quoted(job.folder)}"], config_dir)
+    config, choices = cli.compose([*job.overrides, f"out={cli.quoted(job.folder)}"], config_dir)
     if config.parallel != "none":
         raise UserError(
             f"parallel={config.parallel} is for one run, which torchrun starts as localearn.run; leave it out"
@@ -60,11 +60,6 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     if differing:
         raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
     return None if folder.status() in DONE else resumed(str(job.folder), [])
-
-
-def quoted(path: Path) -> str:
-    """Return a path as Hydra's grammar takes it, whatever characters it has."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _differing(wanted: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:

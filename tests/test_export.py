@@ -127,3 +127,10 @@ def test_a_run_that_was_moved_and_whose_record_is_gone_is_exported_all_the_same(
     (folder / "run.json").write_text(json.dumps({"algo": "gone"}))
     assert export.main([str(folder)]) == 0
     assert (folder / "net.pt2").exists()
+
+
+def test_a_folder_with_an_equals_sign_is_a_folder(trained, tmp_path, capsys):
+    folder = tmp_path / "epoch=9" / "run"
+    shutil.copytree(trained("mlp"), folder)
+    assert export.main([str(folder), f"out={tmp_path / 'net.pt2'}"]) == 0
+    assert "outputs agree" in capsys.readouterr().out

@@ -180,6 +180,8 @@ MISFITS = {
     "dataset=npz dataset.path=vectors.npz net=cnn": ["a CNN takes images", "(5,)", "net=mlp"],
     "dataset=npz": ["npz needs a path"],
     "dataset=npz dataset.path=nope.npz": ["nope.npz does not exist"],
+    "dataset=npz dataset.path=C:\\data\\x.npz": ["error: C:\\data\\x.npz does not exist"],
+    "out=a\0b": ["null byte"],
     "dataset=npz dataset.path=my_rules.py": ["my_rules.py cannot be read as an npz archive"],
     "dataset=mnist dataset.data_dir=nowhere": ["mnist", "nowhere/mnist.npz"],
     "dataset=imagefolder dataset.path=nope": ["nope does not exist"],

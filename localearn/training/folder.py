@@ -139,6 +139,10 @@ class RunFolder:
     def _writing(self, path: Path) -> Iterator[None]:
         try:
             yield
+        except ValueError as error:
+            if "null byte" not in str(error):
+                raise
+            raise UserError(f"cannot write {str(path)!r}: a path holds no null byte") from error
         except OSError as error:
             kept = ""
             with contextlib.suppress(OSError):

@@ -1,9 +1,11 @@
 """What a search is told to do, read from its command line."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from localearn import cli
 from localearn.arguments import whole
@@ -72,7 +74,7 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
     plan = Plan(
         out=out,
         study=study,
-        storage=own.get("storage") or f"sqlite:///{out / 'study.db'}",
+        storage=own.get("storage") or _database(out / "study.db"),
         overrides=tuple(cli.expanded(overrides)),
         ranges=tuple(ranges),
         trials=whole("trials", own.get("trials", "20")),
@@ -84,7 +86,20 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
     return plan
 
 
+def _database(path: Path) -> str:
+    """Return the URL of a file; as a URI where a character of its path means something else in a URL."""
+    if not re.search(r"[?#%{}]", str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=f"file:{quote(str(path))}", query={"uri": "true"}).render_as_string()
+
+
 def _check(plan: Plan, pruner_named: bool) -> None:
+    if re.fullmatch(r"sqlite(\+\w+)?:(//)?/?(:memory:)?(\?.*)?", plan.storage) or "mode=memory" in plan.storage:
+        raise UserError(f"storage={plan.storage} ends with the process, trials and all; give sqlite:///FILE")
+    if not plan.storage.startswith("journal:") and re.search(r"[{}]", plan.storage):
+        raise UserError(f"storage={plan.storage}: write %7B and %7D for braces")
     if plan.names_energy and plan.sampler == "cmaes":
         raise UserError("cmaes searches for one objective alone; use objective=accuracy, or sampler=tpe")
     if plan.names_energy and pruner_named and plan.pruner != "none":

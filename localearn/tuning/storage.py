@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from localearn.errors import UserError
 
@@ -37,7 +38,12 @@ def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "Froze
             path.parent.mkdir(parents=True, exist_ok=True)
             return JournalStorage(JournalFileBackend(str(path)))
         if url.startswith("sqlite:///") and ":memory:" not in url:
-            Path(url.removeprefix("sqlite:///")).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            from sqlalchemy import make_url
+
+            path = make_url(url).database or ""
+            if path.startswith("file:"):
+                path = unquote(path.removeprefix("file:"))
+            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
         return _database(url, heartbeat_s, on_stale)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from localearn.errors import UserError
 from localearn.tuning.plan import altered, parse
+from localearn.tuning.storage import close_storage, open_storage
 
 CONFIG = {
     "epochs": 3,
@@ -81,3 +82,18 @@ def test_the_space_can_be_altered(override, expected):
 def test_a_range_of_nothing_is_refused(override, message):
     with pytest.raises(UserError, match=message):
         altered(SPACE, [override], CONFIG)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite://", "sqlite:///", "sqlite:///x?mode=memory"])
+def test_a_storage_that_ends_with_the_process_is_refused(url):
+    with pytest.raises(UserError, match="ends with the process"):
+        parse(["algo=mono_forward", f"storage={url}"])
+
+
+@pytest.mark.parametrize("out", ["a#b?c", "a${seed}", "50%", "{x}"])
+def test_the_database_lies_in_the_searchs_folder_whatever_it_is_called(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = parse(["algo=mono_forward", f"out={out}"])
+    close_storage(open_storage(plan.storage, 15, lambda study, trial: None))
+    assert [path.name for path in tmp_path.iterdir()] == [out]
+    assert (tmp_path / out / "study.db").is_file()
