@@ -83,6 +83,9 @@ def train(
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
     with contextlib.ExitStack() as cleanup:
+        # A caller's no_grad or inference_mode would leave nothing to train by.
+        cleanup.enter_context(torch.inference_mode(False))
+        cleanup.enter_context(torch.enable_grad())
         ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
         resume = ranks.from_first(lambda: resume or _restarted(settings))
         folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
@@ -214,6 +217,8 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
 
 def _check_parameters(trainer: Trainer) -> None:
     """Raise UserError unless there is something to train, in the net and in every stage."""
+    if any(t.is_inference() for t in (*trainer.parameters(), *trainer.buffers())):
+        raise UserError("the net was built in inference_mode, where no tensor can be trained; build it outside")
     if any(p.is_meta for p in trainer.parameters()):
         raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
     trained = {"the net": trainer.net.parameters()}

@@ -13,6 +13,7 @@ from localearn.energy import Meter
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
 from localearn.training.capture import captured, captured_measure, on_any_device
+from localearn.training.checkpoint import check_optimizer_state, check_position, check_weights
 from localearn.training.device import autocast, derived_seed, random_state, set_random_state
 from localearn.training.early_stopping import EarlyStopping
 from localearn.training.evaluate import Measure, evaluate, measure_of
@@ -322,6 +323,7 @@ class Loop:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
+        check_position(self.folder.checkpoint if self.folder else "the checkpoint", state, len(self.stages))
         self.position = Position(**state["position"])
         self.trainer.load_state_dict(state["trainer"])
         self.history, self.best_epochs = state["history"], state["best_epochs"]
@@ -336,8 +338,14 @@ class Loop:
     def _load_parts(self, parts: dict[str, Any]) -> None:
         if self._resumed is None:
             return
+        where = self.folder.checkpoint if self.folder else "the checkpoint"
         for name, part in parts.items():
-            part.load_state_dict(self._resumed["parts"][name])
+            state = self._resumed["parts"][name]
+            if isinstance(part, torch.optim.Optimizer):
+                check_optimizer_state(where, state, part)
+            elif name == "stopping" and state["best_weights"] is not None:
+                check_weights(where, state["best_weights"], self.trainer.state_dict())
+            part.load_state_dict(state)
         if not self.position.batch:
             self._resumed = None
 

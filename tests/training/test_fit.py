@@ -1,5 +1,6 @@
 """Training from Python: what it writes, what it does not, and what it does when it is stopped or full."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -164,3 +165,26 @@ def test_peak_memory_is_that_of_the_run_alone():
     if high == low:
         pytest.skip("this system does not let a process set its peak back")
     assert high - low > 200 * 2**20
+
+
+@pytest.mark.parametrize("rule", [localearn.MonoForward, localearn.ForwardForward, localearn.Backprop])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_callers_grad_mode_changes_nothing(rule, mode):
+    data = localearn.load("digits", train_size=60)
+
+    def weights(inside):
+        torch.manual_seed(0)
+        trainer = rule(localearn.MLP(data.input_shape, data.classes, widths=(8, 8)))
+        with inside():
+            fit(trainer, data, epochs=1)
+        return trainer.state_dict()
+
+    alone = weights(contextlib.nullcontext)
+    assert all(torch.equal(value, alone[name]) for name, value in weights(mode).items())
+
+
+def test_a_net_built_in_inference_mode_is_refused(digits):
+    with torch.inference_mode():
+        trainer = trainer_for(digits)
+    with pytest.raises(UserError, match="built in inference_mode"):
+        fit(trainer, digits)

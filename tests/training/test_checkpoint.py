@@ -1,0 +1,63 @@
+"""Checkpoints that were changed are refused in a line, and leave the process alive."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def first(state):
+    return next(iter(state["parts"]["optimizer"]["state"].values()))
+
+
+def of(entry, value):
+    return lambda state: first(state).__setitem__(entry, value(first(state)[entry]))
+
+
+CHANGES = {
+    "a shorter moment": (of("exp_avg_sq", lambda v: v[:1].clone()), "exp_avg_sq of parameter 0"),
+    "an empty moment": (of("exp_avg", lambda v: torch.zeros(0)), "exp_avg of parameter 0"),
+    "an expanded moment": (of("exp_avg", lambda v: torch.zeros(1).expand(v.shape)), "does not lie in memory"),
+    "a moment of integers": (of("exp_avg", lambda v: v.long()), "torch.int64"),
+    "a moment that is text": (of("exp_avg", lambda v: "x"), "is str"),
+    "another parameter": (lambda s: s["parts"]["optimizer"]["state"].update({99: {}}), "parameter 99"),
+    "no groups": (lambda s: s["parts"]["optimizer"].update(param_groups=[]), "not of these parameters"),
+    "no state": (lambda s: s["parts"].update(optimizer={}), "state is none"),
+    "maximize": (lambda s: s["parts"]["optimizer"]["param_groups"][0].update(maximize=True), "maximize is True"),
+    "a rate of NaN": (lambda s: s["parts"]["optimizer"]["param_groups"][0].update(lr=float("nan")), "lr is nan"),
+    "an epoch far ahead": (lambda s: s["position"].update(epoch=10**9), "1000000000 epochs"),
+    "an epoch before": (lambda s: s["position"].update(epoch=0), "0 epochs"),
+    "an epoch below": (lambda s: s["position"].update(epoch=-1), "epoch=-1"),
+    "a stage too many": (lambda s: s["position"].update(stage=7), "stage 8 of 1"),
+    "no history": (lambda s: s.update(history=[]), "its history has 0"),
+    "negative seconds": (lambda s: s["history"][0].update(train_s=-4.9), "train_s=-4.9"),
+    "best weights of another net": (lambda s: s["parts"]["stopping"]["best_weights"].popitem(), "lacks the tensor"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_changed_checkpoint_is_refused_in_a_line(kind, tiny, door, strike):
+    change, told = CHANGES[kind]
+    strike(6, signal.SIGINT)
+    assert tiny("out=run").status == 130
+    path = Path("run/checkpoint.pt")
+    good = path.read_bytes()
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    ended = door("resume=run")
+    assert ended.status == 2 and told in ended.err, ended.err
+    assert ended.err.count("\n") == 1
+    path.write_bytes(good)
+    assert door("resume=run").status == 0
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw"])
+def test_a_state_that_fits_is_loaded(optim, tiny, door, strike, read):
+    options = [f"optim={optim}"]
+    assert tiny(*options, "out=whole").status == 0
+    strike(6, signal.SIGINT)
+    assert tiny(*options, "out=part").status == 130
+    assert door("resume=part").status == 0
+    assert read.net("part") == read.net("whole")
