@@ -1,7 +1,8 @@
 """What the doors of a run share: composing a configuration, the help page, what was wrong with either."""
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from localearn.errors import UserError, suggestion
 from localearn.options import parameters_of
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
+from localearn.trust import check_overrides, is_known, targets_of, words
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
 
@@ -81,10 +83,21 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
     chosen = chosen_names(config.hydra.runtime.choices, overrides)
+    if config_dir is not None:
+        _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config, chosen
+
+
+def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> None:
+    """Print which classes of somebody's own the files of --config-dir have imported."""
+    _, typed = words(overrides)
+    for group in GROUPS:
+        for key, target in targets_of({group: config[group]}):
+            if not is_known(target) and target not in typed:
+                print(f"--config-dir {config_dir}: {key} imports {target}", file=sys.stderr)
 
 
 def expanded(overrides: Sequence[str]) -> list[str]:
@@ -94,14 +107,15 @@ def expanded(overrides: Sequence[str]) -> list[str]:
     Raises UserError where it cannot be read.
     """
     given: list[str] = []
+    overrides, trusted = words(overrides)
     for override in overrides:
         key, equals, value = override.partition("=")
-        given += _read_overrides(value) if key == "config" and equals else [override]
+        given += _read_overrides(value, trusted) if key == "config" and equals else [override]
     last = {override.partition("=")[0].lstrip("+"): index for index, override in enumerate(given)}
     return [override for index, override in enumerate(given) if last[override.partition("=")[0].lstrip("+")] == index]
 
 
-def _read_overrides(path: str) -> list[str]:
+def _read_overrides(path: str, trust: Collection[str]) -> list[str]:
     from yaml import YAMLError, safe_load
 
     try:
@@ -113,6 +127,7 @@ def _read_overrides(path: str) -> list[str]:
     overrides = read.get("overrides") if isinstance(read, dict) else None
     if not isinstance(overrides, list) or not all(isinstance(o, str) and "=" in o for o in overrides):
         raise UserError(f"config={path} must hold a list, overrides: [algo=backprop, optim.lr=0.01]")
+    check_overrides(f"config={path}", overrides, trust)
     return overrides
 
 

@@ -5,12 +5,13 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.trust import check_tree, words
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,12 +27,13 @@ at a time, that the file gives the net's own outputs; a file that does not is no
   format=torch_export   a torch.export program, for torch.export.load and whatever compiles one
   format=onnx           an ONNX graph, for ONNX Runtime and others; pip install "localearn[onnx]"
   out=FILE              where to write; DIR/net.pt2 or DIR/net.onnx where none is given
+  trust=my_nets.MyNet   import this class of your own, if the folder names it
 
 The input is x, (rows, ...), as the run's dataset gives it (dataset.normalize= in DIR/config.yaml), for a graph with
 edge_index, (2, edges); the output is logits, (rows, classes). Any number of rows and edges is taken.
 """
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
-OPTIONS = ("format", "out", "debug")
+OPTIONS = ("format", "out", "trust", "debug")
 ROWS = (1, 7)  # of the check: one, and a number that the export did not see
 TOLERANCE = 1e-4  # of the logits, relative to the largest: other programs add in another order
 
@@ -46,7 +48,8 @@ def main(arguments: list[str]) -> int:
     folder, options = _parse(arguments)
     kind = options.get("format", "torch_export")
     out = Path(options.get("out") or folder / f"net{SUFFIXES[kind]}").expanduser()
-    difference = export(folder, kind, out)
+    _, trust = words(arguments)
+    difference = export(folder, kind, out, trust)
     if not difference <= TOLERANCE:
         print(
             f"error: {kind}'s outputs differ from the net's by {difference:.1e} of the largest logit; no file is left",
@@ -54,13 +57,13 @@ def main(arguments: list[str]) -> int:
         )
         return 1
     print(f"{out}: outputs agree with the net's to {difference:.1e} of the largest logit")
-    warning = _told_of_prediction(folder)
+    warning = _told_of_prediction(folder, trust)
     if warning:
         print(warning)
     return 0
 
 
-def export(folder: Path, kind: str, out: Path) -> float:
+def export(folder: Path, kind: str, out: Path, trust: Collection[str] = ()) -> float:
     """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest logit.
 
     kind: "torch_export" or "onnx". A file whose outputs differ by more than TOLERANCE is removed. Raises UserError
@@ -68,7 +71,7 @@ def export(folder: Path, kind: str, out: Path) -> float:
     """
     from localearn.training.experiment import load_net
 
-    net = load_net(folder)
+    net = load_net(folder, trust=trust)
     try:
         out.touch(exist_ok=False)
     except FileExistsError as error:
@@ -190,19 +193,23 @@ def _difference(net: "Net", program: Program, rows: int) -> float:
     return ((given - expected).abs().max() / expected.abs().max()).item()
 
 
-def _told_of_prediction(folder: Path) -> str | None:
+def _told_of_prediction(folder: Path, trust: Collection[str]) -> str | None:
     """Return a line where the run's rule predicts by more than the net, or where that cannot be told; else None."""
     import torch
 
     from localearn.training.building import build_rule
     from localearn.training.experiment import load_net
 
-    net = load_net(folder)
+    net = load_net(folder, trust=trust)
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        check_tree(folder / "run.json", {"config": {"algo": record["config"]["algo"]}}, trust)
         rule = build_rule(record["config"]["algo"], net, record["algo"]).eval()
-    except (OSError, ValueError, KeyError, TypeError, UserError):  # an old record, a rule that is not installed here
-        return "the run's rule could not be built here, so it was not checked whether it predicts by its net alone"
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:  # an old record, a rule not installed here
+        why = f" ({error})" if isinstance(error, UserError) else ""
+        return (
+            f"the run's rule could not be built here, so it was not checked whether it predicts by its net alone{why}"
+        )
     inputs = _inputs(net, ROWS[-1])
     with torch.no_grad():
         alone = rule.net_predicts and torch.allclose(rule.scores(*inputs), net(*inputs), atol=TOLERANCE)

@@ -9,6 +9,7 @@ from localearn import cli
 from localearn.errors import UserError
 from localearn.training.experiment import Choices, resumed
 from localearn.training.folder import RunFolder
+from localearn.trust import targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
 
@@ -59,7 +60,11 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     differing = _differing(wanted, earlier, named)
     if differing:
         raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
-    return None if folder.status() in DONE else resumed(str(job.folder), [])
+    return (
+        None
+        if folder.status() in DONE
+        else resumed(str(job.folder), [], trust={str(target) for _, target in targets_of(wanted)})
+    )
 
 
 def _differing(wanted: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:

@@ -22,6 +22,7 @@ metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
   resume=DIR         go on with an interrupted run; with epochs=N, or another patience=, train a completed one longer
   config=FILE        the overrides that stand in a file, as localearn.tune writes its best; what follows wins
   algo._target_=my_rules.MyRule     your own rule, from a module in this folder
+  trust=my_rules.MyRule             let a file that is read (config=, resume=) name a class of your own
   --config-dir DIR   your own yaml files: DIR/algo/my_rule.yaml becomes algo=my_rule
   -m                 a sweep: -m seed=0,1,2 algo=backprop,mono_forward
   --cfg job          show the configuration, do not train

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
 from localearn.options import annotations, check_types
 from localearn.training.folder import RunFolder
+from localearn.trust import check_interpolations, check_overrides, words
 
 HELP = """\
 python -m localearn.study DIR [only=ROW,ROW] [seeds=[0,1,2]] [out=DIR] [key=value ...]
@@ -61,7 +63,7 @@ def main(arguments: list[str]) -> int:
         print(HELP, end="")
         return 0 if arguments else 2
     folder, own, overrides = _parse(arguments)
-    rows = read_rows(folder)
+    rows = read_rows(folder, words(overrides)[1])
     chosen = _chosen(rows, own.get("only"))
     seeds = None if "seeds" not in own else [whole("seeds", seed, least=0) for seed in listed(own["seeds"])]
     out = Path(own.get("out", Path("results") / folder.resolve().name))
@@ -81,8 +83,11 @@ def main(arguments: list[str]) -> int:
     return worst
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Return a study's rows in the order of their files; raise UserError for a file that is none."""
+def read_rows(folder: Path, trust: Collection[str] = ()) -> list[Row]:
+    """Return a study's rows in the order of their files; raise UserError for a file that is none.
+
+    trust: classes of the user's own that the rows may name.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -103,6 +108,8 @@ def read_rows(folder: Path) -> list[Row]:
             raise UserError(f"{path}: a row needs {', '.join(missing)}; --help shows one")
         values.setdefault("seeds", [0, 1, 2])
         check_types(values, annotations(Row), prefix=f"{path}: ")
+        check_interpolations(path, values)
+        check_overrides(path, values["run"], trust)
         rows.append(Row(path.stem, **values))
     if not rows:
         raise UserError(f"{folder} holds no rows; a row is a file DIR/<row>.yaml, and --help shows one")

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
+from localearn.trust import check_interpolations, check_tree, words
 
 # The fields of Settings that stand under the same name at the top of the configuration: all but these.
 _ELSEWHERE = ("optim", "schedule", "energy", "country", "idle_s", "out")
@@ -126,16 +127,18 @@ BEFORE = {
 }
 
 
-def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
+def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) -> tuple[Any, Choices]:
     """Return the configuration and the choices of the run in a folder, to go on with it.
 
     epochs= and patience= among the overrides extend it, a completed run too; the choices then say so, as `extend`.
+    trust: classes, beside those that the overrides trust, which the folder's configuration may name.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    given = [o for o in overrides if o.partition("=")[0] != "resume"]
+    overrides, trusted = words(overrides)
+    given = [o for o in overrides if o.partition("=")[0] not in ("resume", "algo._target_")]
     others = [o for o in given if o.partition("=")[0] not in (*_WITH_RESUME, *EXTENDING)]
     if others:
         raise UserError(f"resume= goes on with the run's own configuration; leave out {' '.join(others)}")
@@ -146,6 +149,7 @@ def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
         config: Any = OmegaConf.load(run.config)
         recorded: Any = OmegaConf.to_container(config.pop("choices"))
         choices = dict(recorded)
+        _check_read(run.config, config, trusted | set(trust))
         for name, value in BEFORE.items():
             config.setdefault(name, value)
         config.merge_with_dotlist(given)
@@ -160,10 +164,20 @@ def resumed(folder: str, overrides: Sequence[str]) -> tuple[Any, Choices]:
     return config, choices
 
 
-def load_net(folder: str | Path) -> Net:
+def _check_read(path: Path, config: Any, trust: Collection[str]) -> None:
+    """Raise UserError unless a configuration that was read from a file names only classes that are known or trusted."""
+    from omegaconf import OmegaConf
+
+    check_interpolations(path, OmegaConf.to_container(config, resolve=False))
+    check_tree(path, OmegaConf.to_container(config, resolve=True), trust)
+
+
+def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     """Return the trained net of a run's folder, in evaluation mode, without its trainer or its data.
 
-    Raises UserError where there is none, or none that says how it was built; no class but a Net is ever called.
+    trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
+
+    Raises UserError where there is no net, or none that says how it was built; no class but a Net is ever called.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -181,6 +195,9 @@ def load_net(folder: str | Path) -> Net:
         raise UserError(
             f"{path} was trained from Python and does not say how its net was built; load its tensors there"
         )
+    if not isinstance(options, dict):
+        raise UserError(f"{path}: its net is described by {type(options).__name__}, not by options")
+    check_tree(path, {"net": options}, trust)
     target = locate("net._target_", options.get("_target_"))
     if not (isinstance(target, type) and issubclass(target, Net)) or "_target_" in json.dumps(list(options.values())):
         raise UserError(f"{path}: its net is built by more than a localearn.Net; build it and load the tensors into it")

@@ -1,7 +1,7 @@
 """One trial of a search: a run on the validation split, its test split never looked at."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from localearn.jobs import DONE, Job, prepare
 from localearn.training.experiment import resumed
 from localearn.training.folder import RunFolder
 from localearn.training.loop import Stopped
+from localearn.trust import words
 from localearn.tuning.plan import Plan
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
             raise Stopped(f"pruned after {step} epochs")
 
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
-    set_broken_aside(folder)
+    set_broken_aside(folder, words(overrides)[1])
     prepared = prepare(Job(folder, overrides), plan.config_dir)
     step = len(_lines(folder)) if prepared and prepared[0].resume else 0
     record = _finished(folder) if prepared is None else vars(execute(*prepared, watch=watch, test=False))
@@ -82,7 +83,7 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     return [record["val_accuracy"], joules]
 
 
-def set_broken_aside(folder: Path) -> None:
+def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
     """Rename what was left of a trial where it cannot be gone on with, as after a full disk: the trial begins anew."""
     from torch import device
 
@@ -91,7 +92,7 @@ def set_broken_aside(folder: Path) -> None:
     if not begun or run.status() in DONE:
         return
     try:
-        resumed(str(folder), [])
+        resumed(str(folder), [], trust)
         run.load_checkpoint(device("cpu"))
     except UserError as error:
         number = sum(1 for _ in folder.parent.glob(f"{folder.name}.broken-*"))

@@ -1,0 +1,156 @@
+"""Files that name code of their own run none of it, whoever reads them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from localearn import compare, export, run, study, trust
+from localearn.cli import compose
+from localearn.errors import UserError
+from localearn.training.experiment import load_net, resumed
+
+TARGETS = [
+    "evil.Rule", "os.system", "subprocess.check_call", "localearn.fit", "localearn.cli.compose", "builtins.exec",
+    "torch.optim.lr_scheduler.warnings.warn", "torch.load", "torch.hub.load", 7, None, ["os", "system"],
+]  # fmt: skip
+TINY = ["dataset.train_size=60", "epochs=2", "progress=false", "energy.enabled=false", "net.widths=[8]"]
+
+
+@pytest.fixture
+def evil(monkeypatch, tmp_path):
+    """Put a module that leaves a mark when it is imported where every command would find it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evil.py").write_text(
+        "import pathlib\npathlib.Path('canary').write_text('')\nfrom localearn import MonoForward as Rule, MLP as Net\n"
+    )
+    yield tmp_path
+    import sys
+
+    sys.modules.pop("evil", None)
+
+
+def in_config(text):
+    """Replace something in a run's config.yaml by what a stranger might write there."""
+    return lambda config: config.write_text(config.read_text().replace(*text, 1))
+
+
+CONFIGS = {
+    "top": ("_target_: localearn.MonoForward", "_target_: evil.Rule"),
+    "nested": ("activation: relu", "activation: {_target_: evil.Rule}"),
+    "in a list": ("- 8", "- {_target_: evil.Rule}"),
+    "in a data set": ("_target_: localearn.load", "_target_: evil.Rule"),
+    "by interpolation": ("_target_: localearn.MonoForward", "_target_: ${protocol}"),
+    "by a resolver": ("protocol: null", "protocol: ${oc.env:HOME}"),
+    "by an import of Hydra's": ("activation: relu", "activation: {_target_: hydra.utils.get_method, path: evil.Rule}"),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_run_that_is_resumed_runs_no_code_of_its_configuration(kind, evil, capsys):
+    assert run.main([*TINY, "out=run"]) == 0
+    config = Path("run/config.yaml")
+    text = config.read_text()
+    before, after = CONFIGS[kind]
+    assert before in text
+    text = text.replace(before, after, 1)
+    config.write_text(text.replace("protocol: null", "protocol: evil.Rule") if kind == "by interpolation" else text)
+    Path("run/run.json").unlink()
+    with pytest.raises(UserError, match=r"config\.yaml: .*(trust=|calls nothing)"):
+        run.main(["resume=run"])
+    assert not Path("canary").exists()
+
+
+def test_a_users_own_word_lets_a_folder_name_a_class(evil):
+    assert run.main([*TINY, "algo._target_=evil.Rule", "out=run"]) == 0
+    Path("run/run.json").unlink()
+    with pytest.raises(UserError, match=r"trust=evil\.Rule"):
+        run.main(["resume=run"])
+    for word in ("trust=evil.Rule", "trust=[evil.Rule]", "algo._target_=evil.Rule"):
+        resumed("run", [word])
+    assert run.main(["resume=run", "trust=evil.Rule"]) == 0
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_net_is_never_built_by_a_strangers_class(target, evil):
+    assert run.main([*TINY, "out=run"]) == 0
+    path = Path("run/net.safetensors")
+    for options in ({"_target_": target}, {"_target_": "localearn.MLP", "widths": [{"_target_": target}]}):
+        described = {"input_shape": [1, 8, 8], "classes": 10, "net": options}
+        save_file(load_file(path), path, metadata={"localearn": json.dumps(described)})
+        for reader in (load_net, lambda folder: export.main([str(folder)])):
+            with pytest.raises(UserError, match="_target_"):
+                reader(Path("run"))
+    assert not Path("canary").exists()
+
+
+def test_export_builds_no_rule_of_a_strangers_record(evil, capsys):
+    assert run.main([*TINY, "out=run"]) == 0
+    record = json.loads(Path("run/run.json").read_text())
+    record["config"]["algo"]["_target_"] = "evil.Rule"
+    Path("run/run.json").write_text(json.dumps(record))
+    assert export.main(["run"]) == 0
+    assert "trust=evil.Rule" in capsys.readouterr().out
+    assert not Path("canary").exists()
+
+
+OVERRIDES = [
+    "algo._target_=evil.Rule", "+algo.x={_target_: evil.Rule}", "net.widths=[{_target_: evil.Rule}]",
+    "algo._target_='evil.Rule'", "algo._target_=${net.activation}", "out=${oc.env:HOME}", "hydra/launcher=joblib",
+    "+hydra.callbacks.a._target_=evil.Rule", "hydra.run.dir=x", "trust=evil.Rule", "config=other.yaml", "resume=run",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_a_file_of_overrides_runs_no_code(override, evil):
+    body = "overrides:\n  - " + json.dumps(override) + "\n"
+    Path("best.yaml").write_text(body)
+    Path("tuned/mono_forward").mkdir(parents=True)
+    Path("tuned/mono_forward/best.yaml").write_text(body)
+    Path("rows").mkdir()
+    row = {"title": "t", "source": "s", "run": ["algo=mono_forward", override]}
+    Path("rows/a.yaml").write_text(json.dumps(row))
+    readers = (
+        lambda: run.main(["config=best.yaml", *TINY]),
+        lambda: compose(["config=best.yaml"]),
+        lambda: compare.main(["algos=[mono_forward]", "tuned=tuned", "out=compared"]),
+        lambda: study.main(["rows"]),
+    )
+    for reader in readers:
+        with pytest.raises(UserError, match=r"\.yaml: "):
+            reader()
+    assert not Path("canary").exists()
+
+
+def test_overrides_that_name_nothing_foreign_are_taken(evil):
+    Path("best.yaml").write_text("overrides: [algo=backprop, optim.lr=0.01, 'net.widths=[8]']\n")
+    config, _ = compose(["config=best.yaml"])
+    assert config.optim.lr == 0.01
+    Path("own.yaml").write_text("overrides: [algo._target_=evil.Rule]\n")
+    config, _ = compose(["config=own.yaml", "trust=evil.Rule"])
+    assert config.algo._target_ == "evil.Rule"
+
+
+def test_what_a_config_dir_imports_is_told(evil, capsys):
+    Path("mine/algo").mkdir(parents=True)
+    Path("mine/algo/own.yaml").write_text("# @package _global_\nalgo:\n  _target_: evil.Rule\n")
+    compose(["algo=own"], "mine")
+    assert "algo._target_ imports evil.Rule" in capsys.readouterr().err
+
+
+def test_every_shipped_configuration_names_known_classes():
+    from omegaconf import OmegaConf
+
+    from localearn.training.building import CONF
+
+    for path in sorted(CONF.rglob("*.yaml")):
+        trust.check_tree(path, OmegaConf.to_container(OmegaConf.load(path)))
+
+
+@pytest.mark.parametrize("name", sorted(trust.OWN))
+def test_every_known_class_is_there(name):
+    from localearn.training.building import locate
+
+    assert callable(locate("x", name))
