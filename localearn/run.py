@@ -11,6 +11,7 @@ from localearn import cli  # noqa: E402 - the clock starts before the imports do
 from localearn.doorway import leave, run_door, told, value_of  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
 from localearn.training.record import Record  # noqa: E402
+from localearn.trust import is_known, targets_of  # noqa: E402
 
 HELP = """\
 python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]
@@ -73,7 +74,9 @@ def report(record: Record) -> int:
         return 0
     print(f"{record.status}: {record.error}", file=sys.stderr)
     if record.status == "interrupted":
-        print(f"go on with: python -m localearn.run resume={out}", file=sys.stderr)
+        foreign = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
+        word = f" trust=[{','.join(sorted(foreign))}]" if foreign else ""
+        print(f"go on with: python -m localearn.run resume={out}{word}", file=sys.stderr)
         return 128 + int(record.diagnostics["signal"])
     kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
     print(f"{kept} in {out}", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value
+from localearn.reporting.plain_text import cell
 from localearn.reporting.statistics import Estimate
 from localearn.reporting.tunings import Tuning
 from localearn.reporting.verdict import verdict
@@ -24,7 +25,7 @@ def as_csv(comparison: Comparison) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(comparison))
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in _rows(comparison))
     return stream.getvalue()
 
 

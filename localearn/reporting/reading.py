@@ -82,8 +82,10 @@ def named_below(folder: Path, top: Path) -> str:
 
 def decoded(file: Path) -> dict[str, Any]:
     """Return the object that a JSON file holds; raise BadRecordError where it holds none."""
+    if not file.is_file():  # a pipe would be waited for
+        raise BadRecordError("it is no regular file")
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadRecordError(f"it cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -100,6 +102,8 @@ def decoded(file: Path) -> dict[str, Any]:
 def _epochs(file: Path, folder: str) -> tuple[tuple[Epoch, ...], str | None]:
     """Return the epochs before the first bad line, and a note where there is one or the file is missing."""
     try:
+        if not file.is_file():
+            raise OSError
         lines = file.read_bytes().splitlines()
     except OSError:
         return (), f"{folder} has no metrics.jsonl that can be read: its learning curves are absent."

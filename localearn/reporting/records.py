@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from localearn.reporting import fields
 from localearn.reporting.fields import BadRecordError
+from localearn.reporting.plain_text import visible_tree
 
 SCHEMA = 1
 Label = Literal["measured", "estimated", "absent"]
@@ -122,6 +124,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
 
     Raises BadRecordError for a schema other than ours, or a field of the wrong kind.
     """
+    record = visible_tree(record)
     if record.get("schema") != SCHEMA:
         raise BadRecordError(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
     memory, device = fields.mapping(record, "memory"), fields.mapping(record, "device")
@@ -134,8 +137,8 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         folder=folder,
         status=fields.text(record, "status"),
         error=fields.optional_text(record, "error"),
-        algo=fields.text(record, "algo"),
-        dataset=fields.text(record, "dataset"),
+        algo=_rule_name(record),
+        dataset=_data_name(record),
         net=fields.text(record, "net"),
         seed=fields.integer(record, "seed"),
         protocol=fields.optional_text(record, "protocol"),
@@ -166,6 +169,32 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         config=fields.mapping(record, "config"),
         epochs=epochs if energy.train_j is not None else tuple(replace(epoch, train_j=None) for epoch in epochs),
     )
+
+
+def _rule_name(record: Mapping[str, Any]) -> str:
+    """Return a run's rule: the class where an older record has it under the name of a file that describes another."""
+    algo = fields.text(record, "algo")
+    name = (fields.optional_text(record, "rule") or "").rpartition(".")[2]
+    other = name and _normal(name) != _normal(algo)
+    return name if other and _ships("algo", algo) else algo
+
+
+def _data_name(record: Mapping[str, Any]) -> str:
+    """Return a run's data set: what was loaded where an older record has the name of the file that was chosen."""
+    dataset = fields.text(record, "dataset")
+    options = fields.mapping(record, "config").get("dataset")
+    loaded = options.get("name") if isinstance(options, Mapping) else None
+    other = isinstance(loaded, str) and loaded != dataset
+    return str(loaded) if other and _ships("dataset", dataset) else dataset
+
+
+def _ships(group: str, name: str) -> bool:
+    """Whether localearn has a configuration of that name."""
+    return name in {path.stem for path in (Path(__file__).parents[1] / "conf" / group).glob("*.yaml")}
+
+
+def _normal(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def parse_epoch(line: Mapping[str, Any]) -> Epoch:

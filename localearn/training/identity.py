@@ -12,14 +12,17 @@ from localearn.errors import UserError
 
 # Options that may change at a resume, for they change no number but by rounding; a data set that was moved is held
 # against its fingerprint.
-FREE = ("out", "resume", "progress", "debug", "log", "parallel", "rank_timeout_s", "dataset.path", "dataset.data_dir")
+FREE = (
+    "out", "resume", "progress", "debug", "log", "parallel", "rank_timeout_s", "device", "memory_format", "capture",
+    "dataset.path", "dataset.data_dir",
+)  # fmt: skip
 # Options that may be given anew at a resume, on the command line or in Python: they say how far to train.
 EXTENDING = ("epochs", "patience")
 
 # Schedules whose learning rates do not depend on how many epochs there are.
 _ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "ExponentialLR", "ReduceLROnPlateau")
 
-_PLAIN = bool | int | float | str | None
+_PLAIN = bool | int | float | str
 
 
 def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[str, str]:
@@ -53,7 +56,9 @@ def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: 
 
 def described(trainer: nn.Module) -> str:
     """Return the modules of a trainer with their options, dropout and activations included, and its plain options."""
-    options = {k: v for k, v in vars(trainer).items() if isinstance(v, _PLAIN) and k != "training" and k[0] != "_"}
+    # What is None is left out: it may be set while the rule trains, or on some ranks alone.
+    own = {k: v for k, v in vars(trainer).items() if k != "training" and k[0] != "_"}
+    options = {name: value for name, value in own.items() if isinstance(value, _PLAIN)}
     lines = f"{options}\n{trainer!r}".splitlines()
     return "\n".join(line for line in lines if " at 0x" not in line)  # an address differs from process to process
 

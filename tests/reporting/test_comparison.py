@@ -106,7 +106,7 @@ def test_one_seed_has_no_interval(compared, factory):
         ({"data_fingerprint": "sha256:other"}, "data digits with another fingerprint"),
         ({"deterministic": True}, "deterministic True against False"),
         ({"net": "mlp_3x256"}, "net mlp_3x256 against mlp_2x256"),
-        ({"dataset": "mnist"}, "data mnist against digits"),
+        ({"dataset": "mnist", "config": {"dataset": {"name": "mnist"}}}, "data mnist against digits"),
         ({"config": {"net": {"widths": [9]}}}, "net mlp_2x256 under two configurations"),
         ({"config": {"dataset": {"augment": "crop_flip"}}}, "augmentation crop_flip against not recorded"),
     ],
