@@ -1,6 +1,7 @@
 """Names of what a run has built, and the comparison of a resumed run's options with its checkpoint's."""
 
 import functools
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,9 +57,9 @@ def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: 
 
 def described(trainer: nn.Module) -> str:
     """Return the modules of a trainer with their options, dropout and activations included, and its plain options."""
-    # What is None is left out: it may be set while the rule trains, or on some ranks alone.
-    own = {k: v for k, v in vars(trainer).items() if k != "training" and k[0] != "_"}
-    options = {name: value for name, value in own.items() if isinstance(value, _PLAIN)}
+    # Other attributes may be counters; what is None may be set while the rule trains, or on some ranks alone.
+    known = inspect.signature(type(trainer)).parameters
+    options = {name: value for name, value in vars(trainer).items() if name in known and isinstance(value, _PLAIN)}
     lines = f"{options}\n{trainer!r}".splitlines()
     return "\n".join(line for line in lines if " at 0x" not in line)  # an address differs from process to process
 

@@ -157,8 +157,10 @@ def test_a_net_that_cannot_be_loaded_is_told(tiny, tmp_path):
     weights = load_file(net)
     for metadata, told in (
         (None, "does not say how its net was built"),
-        ({"_target_": "os.getcwd"}, "built by more than a localearn.Net"),
-        ({"_target_": "localearn.MLP", "widths": {"_target_": "os.getcwd"}}, "built by more than a localearn.Net"),
+        ({"_target_": "os.getcwd"}, "trust=os.getcwd"),
+        ({"_target_": "localearn.MLP", "widths": {"_target_": "os.getcwd"}}, r"net\.widths\._target_ is 'os.getcwd'"),
+        ({"_target_": "localearn.load"}, "built by more than a localearn.Net"),
+        ({"_target_": "localearn.MLP", "widths": {"_target_": "localearn.CNN"}}, "built by more than a localearn.Net"),
     ):
         described = {"localearn": json.dumps({"input_shape": [1, 8, 8], "classes": 10, "net": metadata})}
         save_file(weights, net, metadata=described)

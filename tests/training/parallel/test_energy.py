@@ -69,7 +69,9 @@ def test_joules_of_a_run_that_lost_a_rank_are_null(uneven, launch, tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "failed" and record["energy"]["train_j"] is None
     assert "rank_lost" in record["energy"]["flags"]
-    again = launch(2, "-m", "localearn.run", "resume=run", cwd=tmp_path)  # from the checkpoint, whose joules are known
+    again = launch(
+        2, "-m", "localearn.run", "resume=run", "trust=uneven.Uneven", cwd=tmp_path
+    )  # whose joules are known
     assert again.returncode == 0, again.stderr[-2000:]
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "completed"
