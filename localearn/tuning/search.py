@@ -39,6 +39,9 @@ class Listener(Protocol):
         """Show a trial."""
 
 
+FAILURES = 3  # in a row, after which a search that takes nothing in ends
+
+
 class Surplus(Exception):
     """A trial too many: two workers asked for the last one at once."""
 
@@ -56,6 +59,8 @@ class Search:
     study: "Study"
     storage: "BaseStorage"
     number: int = 0  # of the trial that this worker has, or had last
+    ran: bool = False  # whether that trial's run came to an end
+    failed: int = 0  # trials in a row that Optuna could not take in
 
     @classmethod
     def join(cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int) -> "Search":
@@ -117,10 +122,18 @@ class Search:
                 raise error
         trial = self.study.get_trials(deepcopy=False)[self.number]
         if trial.state != TrialState.FAIL:
+            self.failed = 0
             listener.ended(self.study, trial)
+        elif self.ran:
+            self.failed += 1
+            if self.failed == FAILURES:
+                raise UserError(
+                    f"study {self.plan.study!r} in {hidden(self.plan.storage)} took in none of {FAILURES} trials "
+                    "in a row, though each was run; it is damaged, or of another version of Optuna: give another study= or out="
+                )
 
     def _objective(self, trial: "Trial") -> Sequence[float]:
-        self.number = trial.number
+        self.number, self.ran = trial.number, False
         if self._is_surplus(trial.number):
             raise Surplus
         values = suggested(trial, self.space)
@@ -136,6 +149,7 @@ class Search:
                 raise
             finally:
                 _lighten(folder)
+        self.ran = True
         return outcome
 
     def _is_surplus(self, number: int) -> bool:
@@ -188,6 +202,9 @@ def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Stu
     where = f"study {plan.study!r} in {hidden(plan.storage)}"
     if there is None:
         raise UserError(f"{where} was not begun by localearn; give another study=")
+    objectives = len(study.directions)
+    if objectives != 1 + plan.names_energy and there.get("objective") == here["objective"]:
+        raise UserError(f"{where} is damaged: it has {objectives} objectives; give another study= or out=")
     for part, word in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
         if there[part] != here[part]:
             raise UserError(f"{where} {word}: {_difference(there[part], here[part])}; give another study= or out=")

@@ -285,3 +285,18 @@ def test_a_sweep_takes_a_file_of_overrides(tiny, tmp_path, monkeypatch, capsys):
     Path("best.yaml").write_text(json.dumps({"overrides": tiny}))
     assert run.main(["-m", "config=best.yaml", "seed=0,1", "epochs=1", "progress=false"]) == 0
     assert capsys.readouterr().out.count("1 passes") == 2
+
+
+def test_a_study_without_its_objective_is_told(tiny, tmp_path):
+    assert tune.main([*tiny, "trials=1", f"out={tmp_path}"]) == 0
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.execute("delete from study_directions")
+    database.close()
+    with pytest.raises(UserError, match="is damaged: it has 0 objectives"):
+        tune.main([*tiny, "trials=3", f"out={tmp_path}"])
+
+
+def test_a_search_whose_trials_are_never_taken_in_ends(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "run_trial", lambda *arguments: [0.5, 0.5, 0.5])
+    with pytest.raises(UserError, match="none of 3 trials in a row"):
+        tune.main([*tiny, "trials=4", f"out={tmp_path}"])
