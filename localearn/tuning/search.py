@@ -129,7 +129,7 @@ class Search:
             if self.failed == FAILURES:
                 raise UserError(
                     f"study {self.plan.study!r} in {hidden(self.plan.storage)} took in none of {FAILURES} trials "
-                    "in a row, though each was run; it is damaged, or another Optuna wrote it: give another study= or out="
+                    "in a row, though each was run; it is damaged, or another Optuna wrote it; give another study="
                 )
 
     def _objective(self, trial: "Trial") -> Sequence[float]:
