@@ -36,7 +36,7 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
 """
 OWN = ("only", "seeds", "out", "debug")
 FIELDS = ("title", "source", "published", "run", "seeds", "reason")
-HEAVY = ("checkpoint.pt", "net.safetensors")
+HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
 @dataclass(frozen=True)

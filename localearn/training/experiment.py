@@ -28,8 +28,10 @@ from localearn.training.building import (
     rule_class,
     schedule_factory,
 )
+from localearn.training.checkpoint import check_weights
+from localearn.training.checksums import digest_of
 from localearn.training.fit import Watch, train
-from localearn.training.folder import RunFolder
+from localearn.training.folder import RunFolder, check_regular
 from localearn.training.identity import EXTENDING, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
@@ -149,6 +151,12 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
         config: Any = OmegaConf.load(run.config)
         recorded: Any = OmegaConf.to_container(config.pop("choices"))
         choices = dict(recorded)
+        if not all(
+            isinstance(choices[group], str) and "/" not in choices[group] for group in ("algo", "dataset", "net")
+        ):
+            raise ValueError("a choice is no name")
+        if not isinstance(choices.setdefault("overrides", []), list):
+            raise ValueError("the overrides are no list")
         _check_read(run.config, config, trusted | set(trust))
         for name, value in BEFORE.items():
             config.setdefault(name, value)
@@ -182,6 +190,7 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     from safetensors import SafetensorError, safe_open
 
     path = RunFolder(Path(folder)).net
+    check_regular(path)
     if not path.exists():
         raise UserError(f"{path} is not there; a run writes it when it is completed")
     try:
@@ -190,6 +199,11 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from error
+    if not isinstance(described, dict):
+        raise UserError(f"{path}: what it says of its net is {type(described).__name__}, not an object")
+    checksum = described.pop("sha256", None)  # which older files lack
+    if checksum is not None and checksum != digest_of(weights, described):
+        raise UserError(f"{path} is damaged: its checksum is not that of its content")
     options = described.get("net")
     if not options:
         raise UserError(
@@ -201,9 +215,17 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     target = locate("net._target_", options.get("_target_"))
     if not (isinstance(target, type) and issubclass(target, Net)) or "_target_" in json.dumps(list(options.values())):
         raise UserError(f"{path}: its net is built by more than a localearn.Net; build it and load the tensors into it")
-    net = build_net(options, tuple(described["input_shape"]), described["classes"])
+    shape, classes = described.get("input_shape"), described.get("classes")
+    if not _are_sizes(shape) or not _are_sizes([classes]):
+        raise UserError(f"{path}: its net is of rows of shape {shape!r} in {classes!r} classes, which is none")
+    net = build_net(options, tuple(shape), classes)
+    check_weights(path, weights, net.state_dict())
     net.load_state_dict(weights)
     return net.eval()
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 < value < 2**31 for value in values)
 
 
 def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Settings]:

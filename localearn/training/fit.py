@@ -170,6 +170,7 @@ def _begin(
     # Looked at again under the lock: another process may have begun, or completed, a run there since.
     if resume:
         folder.open(extending=bool(extend))
+        folder.clear_temporary()
     else:
         folder.create()
         folder.write_text(folder.config, config)

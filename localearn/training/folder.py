@@ -1,8 +1,10 @@
-"""A run's folder: config.yaml, run.json, metrics.jsonl, checkpoint.pt, net.safetensors."""
+"""A run's folder: config.yaml, run.json, metrics.jsonl, checkpoint.pt and the one before it, net.safetensors."""
 
 import contextlib
+import glob
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from torch import nn
 
 from localearn.errors import UserError
 from localearn.locks import Held, locked
+from localearn.training.checksums import append_checksum, digest_of, is_intact
 
 
 class RunFolder:
@@ -22,12 +25,13 @@ class RunFolder:
         self.record = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint.pt"
+        self.previous = self.path / "checkpoint.previous.pt"
         self.config = self.path / "config.yaml"
         self.net = self.path / "net.safetensors"
 
     def create(self) -> None:
         """Make the folder for a new run; raise UserError if it holds one already or cannot be written."""
-        if self._exists(self.record) or self._exists(self.checkpoint):
+        if any(self._exists(path) for path in (self.record, self.checkpoint, self.previous)):
             raise UserError(
                 f"{self.path} already holds a run ({self.status()}), and none is ever overwritten; give another out=, "
                 f"or go on with one that is not completed by resume={self.path}"
@@ -47,6 +51,7 @@ class RunFolder:
                 f"resume={self.path}: that run is completed; give epochs=N to train it longer, or start a new one with "
                 "another out="
             )
+        check_regular(self.config)
         if not self.config.exists():
             raise UserError(f"resume={self.path}: there is no config.yaml, so that is no run's folder")
 
@@ -66,7 +71,9 @@ class RunFolder:
 
     def status(self) -> str:
         """Return the status in run.json; "unfinished" where none was written, as after a SIGKILL."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+            if self.record.exists() and not self.record.is_file():  # a pipe would be waited for
+                return "unfinished"
             return str(json.loads(self.record.read_text()).get("status"))
         return "unfinished"
 
@@ -91,30 +98,58 @@ class RunFolder:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write checkpoint.pt atomically: tensors and plain values only."""
-        with self._replacing(self.checkpoint) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:  # what torch's archive writer makes of a full disk
-                cause = error.__context__
-                raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+        """Write checkpoint.pt atomically: tensors and plain values only. The one before it is kept, as `previous`."""
+        with self._replacing(self.checkpoint) as temporary:
+            with temporary.open("wb") as file:
+                try:
+                    torch.save(state, file)
+                except RuntimeError as error:  # what torch's archive writer makes of a full disk
+                    cause = error.__context__
+                    raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+            append_checksum(temporary)
+            if self.checkpoint.exists():
+                self._keep(self.checkpoint, self.previous)
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """Return what `save_checkpoint` wrote, or None where there is none; without unpickling code."""
-        if not self.checkpoint.exists():
-            return None
-        try:
-            return torch.load(self.checkpoint, map_location=device, weights_only=True)
-        except Exception as error:  # torch.load has no one type for a file that is not a checkpoint
-            raise UserError(
-                f"{self.checkpoint} cannot be read as a checkpoint: {str(error).splitlines()[0]}"
-            ) from error
+        """Return what `save_checkpoint` wrote last, or None where there is nothing; without unpickling code.
+
+        Where the last one is damaged, the one before it is returned, and a line on stderr says so. Raises UserError
+        where both are.
+        """
+        damage = None
+        for path in (self.checkpoint, self.previous):
+            if not self._exists(path):
+                continue
+            try:
+                state = _read_checkpoint(path, device)
+            except UserError as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                print(f"{damage}; the run goes on from the checkpoint before it, {path.name}", file=sys.stderr)
+            return state
+        if damage is not None:
+            raise damage
+        return None
+
+    def clear_temporary(self) -> None:
+        """Remove what killed runs left half written; only under the folder's lock."""
+        for path in (self.record, self.metrics, self.checkpoint, self.previous, self.config, self.net):
+            for left in self.path.glob(f".{glob.escape(path.name)}.*.tmp"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
 
     def save_net(self, net: nn.Module, metadata: dict[str, str]) -> None:
-        """Write the trained net's weights as net.safetensors."""
+        """Write the trained net's weights as net.safetensors.
+
+        metadata: texts; what `localearn` holds, a JSON object, gets the checksum of itself and of the weights.
+        """
         from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+        described = json.loads(metadata["localearn"])
+        described["sha256"] = digest_of(tensors, described)
+        metadata = metadata | {"localearn": json.dumps(described)}
         with self._replacing(self.net) as temporary:
             temporary.write_bytes(save(tensors, metadata=metadata))
 
@@ -130,6 +165,16 @@ class RunFolder:
             finally:
                 with contextlib.suppress(OSError):  # it is not there, or its folder has gone
                     temporary.unlink()
+
+    def _keep(self, path: Path, name: Path) -> None:
+        """Give a file a second name, so that it is there under one of them at every moment."""
+        link = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without hard links
+            path.replace(name)
+        else:
+            link.replace(name)
 
     def _exists(self, path: Path) -> bool:
         with self._writing(path):  # a name too long, or a folder that may not be looked into
@@ -149,3 +194,25 @@ class RunFolder:
                 if self.checkpoint.exists():
                     kept = f"; the last checkpoint is kept, go on with resume={self.path}"
             raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Return what a checkpoint holds; raise UserError where it is damaged, or something else."""
+    check_regular(path)
+    try:
+        intact = is_intact(path)
+        state = torch.load(path, map_location=device, weights_only=True) if intact else None
+    except Exception as error:  # torch.load has no one type for a file that is not a checkpoint
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not intact:
+        raise UserError(f"{path} is damaged: its checksum is not that of its content")
+    if not isinstance(state, dict):
+        raise UserError(f"{path} cannot be read as a checkpoint: it holds {type(state).__name__}")
+    return state
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError where a path is a folder, a pipe or a device: to read one could wait for ever."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file")

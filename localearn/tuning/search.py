@@ -29,7 +29,7 @@ MOST_RETRIES = 3
 STARTING_S = 10.0  # within which a worker that was given a trial holds its lock
 POLL_S = 1.0
 JOIN_S = 30.0
-LIGHT = ("checkpoint.pt", "net.safetensors")
+LIGHT = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
 class Listener(Protocol):
