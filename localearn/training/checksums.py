@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _MARK = b"\nlocalearn-sha256 "  # after a checkpoint's archive, whose readers look for its end from behind
@@ -39,14 +40,9 @@ def digest_of(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes_of(tensor))
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    import torch
-
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()).cast("B") if tensor.numel() else memoryview(b"")
 
 
 def _file_digest(path: Path, size: int) -> str:

@@ -215,7 +215,8 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     target = locate("net._target_", options.get("_target_"))
     if not (isinstance(target, type) and issubclass(target, Net)) or "_target_" in json.dumps(list(options.values())):
         raise UserError(f"{path}: its net is built by more than a localearn.Net; build it and load the tensors into it")
-    shape, classes = described.get("input_shape"), described.get("classes")
+    shape: Any = described.get("input_shape")
+    classes: Any = described.get("classes")
     if not _are_sizes(shape) or not _are_sizes([classes]):
         raise UserError(f"{path}: its net is of rows of shape {shape!r} in {classes!r} classes, which is none")
     net = build_net(options, tuple(shape), classes)

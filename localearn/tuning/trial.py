@@ -53,8 +53,7 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     from localearn.training.experiment import execute
 
     def watch(line: dict[str, Any]) -> None:
-        nonlocal step
-        step += 1
+        step = round(line["passes"])  # not counted here: a run may go on from the checkpoint before the last
         if plan.names_energy or plan.pruner == "none":
             return
         trial.report(line["val_accuracy"], step)
@@ -64,7 +63,6 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
     set_broken_aside(folder, words(overrides)[1])
     prepared = prepare(Job(folder, overrides), plan.config_dir)
-    step = len(_lines(folder)) if prepared and prepared[0].resume else 0
     record = _finished(folder) if prepared is None else vars(execute(*prepared, watch=watch, test=False))
     for name, value in _told(record).items():
         trial.set_user_attr(name, value)
@@ -105,11 +103,6 @@ def _finished(folder: Path) -> dict[str, Any]:
     import json
 
     return json.loads(RunFolder(folder).record.read_text())
-
-
-def _lines(folder: Path) -> list[str]:
-    path = RunFolder(folder).metrics
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def test_a_completed_run_is_not_gone_on_with(tiny, door):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda run: run.joinpath("checkpoint.pt").write_bytes(b"not a checkpoint"), "cannot be read as a checkpoint"),
+        (lambda run: _no_checkpoints(run), "cannot be read as a checkpoint"),
         (lambda run: torch.save({"a": torch.zeros(1)}, run / "checkpoint.pt"), "is not of this rule on this net"),
         (lambda run: _edit(run, "widths:\n  - 12", "widths:\n  - 13"), "net.widths was [12, 10] and is [13, 10]"),
         (lambda run: _edit(run, "train_size: 60", "train_size: 61"), "data_fingerprint"),
@@ -202,6 +202,11 @@ def test_what_does_not_belong_to_the_run_is_told(change, told, tiny, door, strik
     assert told in ended.err
     assert len(ended.err.splitlines()) <= 2
     assert Path("run/run.json").read_bytes() == record
+
+
+def _no_checkpoints(run):
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        (run / name).write_bytes(b"not a checkpoint")
 
 
 def _edit(run: Path, old: str, new: str) -> None:

@@ -161,7 +161,7 @@ def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, ho
 @pytest.mark.parametrize(
     ("file", "left", "said"),
     [
-        ("checkpoint.pt", b"PK\x03\x04 half", "checkpoint.pt cannot be read as a checkpoint"),
+        ("checkpoint.pt", b"PK\x03\x04 half", None),  # the one before it is there
         ("config.yaml", b"seed: 0\nopt", "config.yaml is no configuration of localearn.run"),
         ("config.yaml", None, "there is no config.yaml"),
         ("run.json", b'{"schema": 1, "stat', None),
