@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError, suggestion
+from localearn.files import read_yaml
 from localearn.options import parameters_of
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
@@ -116,14 +117,10 @@ def expanded(overrides: Sequence[str]) -> list[str]:
 
 
 def _read_overrides(path: str, trust: Collection[str]) -> list[str]:
-    from yaml import YAMLError, safe_load
-
     try:
-        read = safe_load(Path(path.strip("'\"")).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config={path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except YAMLError as error:
-        raise UserError(f"config={path} is no yaml: {explain(error, [])}") from error
+        read = read_yaml(Path(path.strip("'\"")).expanduser())
+    except UserError as error:
+        raise UserError(f"config={path}: {error}") from error
     overrides = read.get("overrides") if isinstance(read, dict) else None
     if not isinstance(overrides, list) or not all(isinstance(o, str) and "=" in o for o in overrides):
         raise UserError(f"config={path} must hold a list, overrides: [algo=backprop, optim.lr=0.01]")

@@ -1,6 +1,5 @@
 """The way out: `python -m localearn.export DIR format=onnx` writes a trained net as other programs read it."""
 
-import json
 import logging
 import math
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.files import read_json
 from localearn.trust import check_tree, words
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _told_of_prediction(folder: Path, trust: Collection[str]) -> str | None:
 
     net = load_net(folder, trust=trust)
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "run.json")
         check_tree(folder / "run.json", {"config": {"algo": record["config"]["algo"]}}, trust)
         rule = build_rule(record["config"]["algo"], net, record["algo"]).eval()
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:  # an old record, a rule not installed here

@@ -7,6 +7,7 @@ from typing import Any
 
 from localearn import cli
 from localearn.errors import UserError
+from localearn.files import read_yaml
 from localearn.training.experiment import Choices, resumed
 from localearn.training.folder import RunFolder
 from localearn.trust import targets_of
@@ -54,7 +55,9 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     folder = RunFolder(job.folder)
     if not folder.config.exists():
         return config, choices
-    earlier: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+    earlier = read_yaml(folder.config)
+    if not isinstance(earlier, dict):
+        raise UserError(f"{folder.config} is no configuration of localearn.run; give another out=")
     wanted: Any = OmegaConf.to_container(config, resolve=True)
     named = {override.lstrip("+~").partition("=")[0] for override in job.overrides}
     differing = _differing(wanted, earlier, named)

@@ -1,6 +1,5 @@
 """`python -m localearn.study DIR`: run a study's rows and table ours beside the published numbers."""
 
-import json
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from localearn import cli
 from localearn.arguments import listed, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.files import read_json, read_yaml
 from localearn.jobs import Job, run_job
 from localearn.options import annotations, check_types
 from localearn.training.folder import RunFolder
@@ -36,6 +36,7 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
 """
 OWN = ("only", "seeds", "out", "debug")
 FIELDS = ("title", "source", "published", "run", "seeds", "reason")
+_RECORD = {"status": str, "seed": int, "test_accuracy": float | None}  # what the table takes from a run's record
 HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
@@ -88,16 +89,9 @@ def read_rows(folder: Path, trust: Collection[str] = ()) -> list[Row]:
 
     trust: classes of the user's own that the rows may name.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     rows = []
     for path in sorted(folder.glob("*.yaml")):
-        try:
-            values: Any = OmegaConf.to_container(OmegaConf.load(path))
-        except (YAMLError, OmegaConfBaseException, OSError) as error:
-            raise UserError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+        values = read_yaml(path)
         if not isinstance(values, dict):
             raise UserError(f"{path}: a row is keys with values, {', '.join(FIELDS)}; --help shows one")
         unknown = [name for name in values if name not in FIELDS]
@@ -123,12 +117,25 @@ def write_table(rows: list[Row], out: Path) -> None:
     studied = []
     for row in rows:
         paths = sorted((out / "runs").glob(f"{row.name}-[0-9]*/run.json"))
-        records = [json.loads(path.read_text()) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
-        records = [record for record in records if record["status"] in ("completed", "diverged")]
+        records = [_read_record(path) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
+        records = [record for record in records if record.get("status") in ("completed", "diverged")]
         studied.append(
             StudyRow(row.name, row.title, row.source, row.published, row.reason, row.command(), row.seeds, records)
         )
     write_study(studied, out)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return what a table takes from a run's record; nothing, and a line on stderr, where it cannot be read."""
+    try:
+        record = read_json(path)
+        check_types({name: record.get(name) for name in _RECORD}, _RECORD, prefix=f"{path}: ")
+        if record["status"] == "completed" and record.get("test_accuracy") is None:
+            raise UserError(f"{path}: a completed run has no test_accuracy")
+    except UserError as error:
+        print(f"{error}; left out of the table", file=sys.stderr)
+        return {}
+    return record
 
 
 def _parse(arguments: list[str]) -> tuple[Path, dict[str, str], list[str]]:

@@ -1,10 +1,10 @@
 """Write a report's files: all of them, over those of an earlier report, and over nothing else."""
 
-import json
 import os
 from pathlib import Path
 
 from localearn.errors import UserError
+from localearn.files import read_json
 from localearn.reporting import drawing
 from localearn.reporting.assemble import assemble
 from localearn.reporting.comparison import Comparison, compare
@@ -78,10 +78,10 @@ def _contents(comparison: Comparison, title: str, command: str | None) -> dict[s
 def _earlier_files(out: Path) -> set[str]:
     """Return the files of the report that stands in `out`, by its own report.json; none where there is no report."""
     try:
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        report = read_json(out / "report.json")
+    except UserError:
         return set()
-    if not isinstance(report, dict) or report.get("kind") != KIND:
+    if report.get("kind") != KIND:
         return set()
     named = {name for name in report.get("files", ()) if isinstance(name, str)}
     plots = {path.relative_to(out).as_posix() for path in (out / PLOTS).glob("*.png")}

@@ -15,6 +15,7 @@ import torch
 
 from localearn.data import Data
 from localearn.errors import UserError, suggestion
+from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.options import check_types
 from localearn.trainers.base import Trainer
@@ -148,7 +149,10 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
     run = RunFolder(Path(folder).expanduser())
     run.open(extending=bool(extending))
     try:
-        config: Any = OmegaConf.load(run.config)
+        config: Any = OmegaConf.create(read_yaml(run.config))
+    except UserError as error:
+        raise UserError(f"resume={folder}: {run.config} is no configuration of localearn.run: {error}") from error
+    try:
         recorded: Any = OmegaConf.to_container(config.pop("choices"))
         choices = dict(recorded)
         if not all(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.files import read_json
 from localearn.locks import Held, locked
 from localearn.training.checksums import append_checksum, digest_of, is_intact
 
@@ -71,16 +72,14 @@ class RunFolder:
 
     def status(self) -> str:
         """Return the status in run.json; "unfinished" where none was written, as after a SIGKILL."""
-        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-            if self.record.exists() and not self.record.is_file():  # a pipe would be waited for
-                return "unfinished"
-            return str(json.loads(self.record.read_text()).get("status"))
+        with contextlib.suppress(UserError):
+            return str(read_json(self.record).get("status"))
         return "unfinished"
 
     def unfinish(self) -> None:
         """Mark a completed run, which is about to be trained longer, as one that can be gone on with."""
         if self.status() == "completed":
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = read_json(self.record)
             self.write_text(self.record, json.dumps(record | {"status": "unfinished"}, indent=2) + "\n")
 
     def write_text(self, path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
+from localearn.files import read_json
 from localearn.jobs import DONE, Job, prepare
 from localearn.training.experiment import resumed
 from localearn.training.folder import RunFolder
@@ -100,9 +101,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
 
 
 def _finished(folder: Path) -> dict[str, Any]:
-    import json
-
-    return json.loads(RunFolder(folder).record.read_text())
+    return read_json(RunFolder(folder).record)
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, Any]:

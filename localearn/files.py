@@ -1,0 +1,74 @@
+"""Readers of YAML and JSON that may come from anybody; what is wrong is told in a line that names the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from localearn.errors import UserError
+
+# Far more than any that localearn writes. YAML is read by Python, a hundred times more slowly than JSON.
+MOST_BYTES = {"JSON": 64 * 2**20, "YAML": 2**20}
+DEEPEST = 64  # levels of YAML
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Return the content of a file of a `kind` of MOST_BYTES; a byte-order mark before it is left out.
+
+    Raises UserError where it is no regular file (a pipe would be waited for), too large, or no UTF-8.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is a folder or a device, and no file" if path.is_dir() else f"{path} is no file")
+        if path.stat().st_size > MOST_BYTES[kind]:
+            raise UserError(f"{path} has more than {MOST_BYTES[kind] // 2**20} MiB, so it is no {kind} of localearn's")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text (byte {error.start})") from error
+    except (OSError, ValueError) as error:  # a ValueError is a null byte in the path
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds, as plain values, its interpolations unresolved.
+
+    Raises UserError as `read_text`, for what is no YAML or nested too deeply, and for aliases, of which a short file
+    makes a tree without end.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    text = read_text(path, "YAML")
+    if not text.strip():
+        return {}
+    try:
+        depth = 0
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):
+                raise UserError(f"{path} has YAML aliases (*name), which are not read; write the values out")
+            name = type(token).__name__
+            depth += name.endswith("StartToken") - name.endswith("EndToken")
+            if depth > DEEPEST:
+                raise UserError(f"{path} is no YAML of localearn's: it is nested more than {DEEPEST} levels deep")
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path} is no YAML (line {line}: {error.problem})") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is no YAML: {reason}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is no YAML: it is nested too deeply") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; raise UserError as `read_text`, and where it holds none."""
+    try:
+        value = json.loads(read_text(path, "JSON"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise UserError(f"{path} is no JSON that localearn writes") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}, where an object belongs")
+    return value

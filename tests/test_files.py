@@ -1,0 +1,129 @@
+"""YAML and JSON from anybody: a value, or one line that names the file; never a traceback, nor a wait."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from localearn import compare, report, run, study, tune
+from localearn.doorway import run_door
+from localearn.errors import UserError
+from localearn.files import read_json, read_yaml
+
+TINY = ["dataset=digits", "dataset.train_size=60", "net.widths=[8]", "progress=false", "energy.enabled=false"]
+BAD = {
+    "a byte-order mark": lambda content: b"\xef\xbb\xbf" + content,
+    "UTF-16": lambda content: content.decode().encode("utf-16"),
+    "bytes that are no UTF-8": lambda content: content[: len(content) // 2] + b"\xff\xfe\x80",
+    "nothing": lambda content: b"",
+    "null": lambda content: b"null\n",
+    "a list": lambda content: b"[1]\n",
+    "half of it": lambda content: content[: len(content) // 2],
+    "brackets without end": lambda content: b"[" * 100_000,
+    "aliases": lambda content: b"a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n",
+    "a null byte": lambda content: content + b"\0",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a folder with a search, a comparison and a study."""
+    top = tmp_path_factory.mktemp("made")
+    here = os.getcwd()
+    os.chdir(top)
+    try:
+        assert run_door(tune.main, ["algo=mono_forward", *TINY, "epochs=1", "trials=1", "out=search"]) == 0
+        assert run_door(compare.main, COMPARE) == 0
+        Path("rows").mkdir()
+        row = {"title": "t", "source": "s", "run": ["algo=mono_forward", *TINY, "epochs=1"], "seeds": [0]}
+        Path("rows/a.yaml").write_text(json.dumps(row))
+        assert run_door(study.main, ["rows", "out=studied"]) == 0
+    finally:
+        os.chdir(here)
+    return top
+
+
+COMPARE = [
+    "algos=[mono_forward]",
+    "seeds=[0]",
+    "protocols=[matched]",
+    "warm_up=false",
+    *TINY,
+    "epochs=1",
+    "out=compared",
+]
+COMMANDS = {
+    "search/best.yaml": (run.main, ["config=search/best.yaml", "out=again"]),
+    "search/tune.json": (report.main, ["search"]),
+    "search/trials/0000/run.json": (tune.main, ["algo=mono_forward", *TINY, "epochs=1", "trials=1", "out=search"]),
+    "compared/report.json": (report.main, ["compared"]),
+    "compared/runs/matched-mono_forward-0/run.json": (report.main, ["compared", "out=other"]),
+    "compared/runs/matched-mono_forward-0/metrics.jsonl": (report.main, ["compared", "out=other"]),
+    "compared/runs/matched-mono_forward-0/config.yaml": (compare.main, COMPARE),
+    "rows/a.yaml": (study.main, ["rows", "out=studied"]),
+    "studied/runs/a-0/run.json": (study.main, ["rows", "out=studied"]),
+    "studied/runs/a-0/config.yaml": (study.main, ["rows", "out=studied"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tells_what_is_wrong_with_a_file_in_a_line(name, made, tmp_path, monkeypatch, capsys):
+    command, arguments = COMMANDS[name]
+    for kind, change in {**BAD, "a pipe": None, "a folder": None}.items():
+        shutil.rmtree(tmp_path)
+        shutil.copytree(made, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        path = Path(name)
+        good = path.read_bytes()
+        path.unlink()
+        if change is None:
+            os.mkfifo(path) if kind == "a pipe" else path.mkdir()
+        else:
+            path.write_bytes(change(good))
+        began = time.monotonic()
+        status = run_door(command, arguments)  # which lets a traceback through
+        assert status in (0, 2), kind
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == (status == 2), kind
+        assert time.monotonic() - began < 20, kind
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in BAD if kind not in ("a byte-order mark", "nothing", "null", "a list")]
+)
+def test_the_readers_name_the_file(kind, tmp_path):
+    for name, reader, good in (("a.yaml", read_yaml, b"a: 1\nb: {c: 2}\n"), ("a.json", read_json, b'{"a": 1}')):
+        path = tmp_path / name
+        path.write_bytes(BAD[kind](good))
+        if kind == "half of it" and name == "a.yaml":
+            continue
+        with pytest.raises(UserError, match=name):
+            reader(path)
+
+
+def test_what_is_right_is_read(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1e-5\nb: ['${a}', x]\nc: null\n")
+    assert read_yaml(path) == {"a": 1e-5, "b": ["${a}", "x"], "c": None}
+    path.write_bytes(b"")
+    assert read_yaml(path) == {}
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    path.write_bytes(b"a: " + b"x" * 2**20)
+    with pytest.raises(UserError, match="more than 1 MiB"):
+        read_yaml(path)
+
+
+def test_a_study_leaves_out_a_record_that_is_none(made, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(tmp_path)
+    shutil.copytree(made, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    path = Path("studied/runs/a-0/run.json")
+    record = json.loads(path.read_text())
+    for change in ({"test_accuracy": "x"}, {"test_accuracy": None}, {"seed": "a"}):
+        path.write_text(json.dumps(record | change))
+        assert run_door(study.main, ["rows", "out=studied"]) == 0
+        assert "left out of the table" in capsys.readouterr().err
