@@ -18,8 +18,10 @@ from localearn.energy.carbon import grid
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
+from localearn.training.claims import claimed
 from localearn.training.device import describe_device, deterministic_algorithms
 from localearn.training.folder import RunFolder
+from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
     EXTENDING,
     check_extension,
@@ -48,10 +50,13 @@ _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -> Record:
     """Train a rule on data and return the record of the run; the options are the fields of `Settings`.
 
-    The trainer and the data end on the settings' device; the trained net is `trainer.net`. resume: go on with the run
+    The trainer and the data end on the settings' device; the trained net is `trainer.net`. torch's global generators
+    are left as they were. Fits in several threads take turns by the batch, and each gives what it gives alone; build
+    their trainers before the threads begin, for their weights are drawn from a generator that all threads share.
+    resume: go on with the run
     in `out`, the trainer being built as it was then; larger epochs, or another patience, train it longer, also where it
-    is completed. Raises UserError for options that are wrong or do not go
-    together, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
+    is completed. Raises UserError for options that are wrong or do not go together, and for a trainer or a net that
+    another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
     """
     settings = Settings.of(**options)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
@@ -86,7 +91,9 @@ def train(
         # A caller's no_grad or inference_mode would leave nothing to train by.
         cleanup.enter_context(torch.inference_mode(False))
         cleanup.enter_context(torch.enable_grad())
+        cleanup.enter_context(claimed(trainer))
         ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
+        cleanup.enter_context(own_random_numbers(device))
         resume = ranks.from_first(lambda: resume or _restarted(settings))
         folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
         sources = "auto" if settings.energy else "none"
