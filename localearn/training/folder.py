@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.locks import Held, locked
@@ -111,10 +111,16 @@ class RunFolder:
             ) from error
 
     def save_net(self, net: nn.Module, metadata: dict[str, str]) -> None:
-        """Write the trained net's weights as net.safetensors."""
+        """Write the trained net's weights as net.safetensors; a weight that layers share stands there for each."""
         from safetensors.torch import save
 
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+        tensors: dict[str, Tensor] = {}
+        written: set[int] = set()
+        for name, tensor in net.state_dict().items():
+            own = tensor.detach().cpu().contiguous()
+            memory = own.untyped_storage().data_ptr()
+            tensors[name] = own.clone() if memory in written else own  # the format refuses tensors that share memory
+            written.add(memory)
         with self._replacing(self.net) as temporary:
             temporary.write_bytes(save(tensors, metadata=metadata))
 
