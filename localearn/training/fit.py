@@ -100,7 +100,8 @@ def train(
         meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
         meter.open()  # first, for a slow source starts on a thread, beside what follows
-        check_optimization(settings.optim, settings.schedule, device)
+        several = any(not stage.one_pass for stage in trainer.stages())
+        check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
         progress = _progress(settings, ranks)
         cleanup.callback(progress.close)
         ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
@@ -213,10 +214,14 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     for split, size in data.sizes.items():
         if not size:
             raise UserError(f"{data.name} has no labelled rows in its {split} split; every split needs one or more")
-    given, own = next(data.batches("val", 1)).x.dtype, next(trainer.net.parameters()).dtype
-    cast = (torch.float32, torch.bfloat16, torch.float16) if settings.precision == "bf16" else (given,)
-    if own not in cast:
-        raise UserError(f"{data.name} gives {given} and the net's parameters are {own}; use net.to({given})")
+    given = next(data.batches("val", 1)).x.dtype
+    cast = settings.precision == "bf16" and trainer.autocasts
+    taken = (torch.float32, torch.bfloat16) if cast else (given,)
+    wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
+    if wrong is not None:
+        alone = settings.precision == "bf16" and not trainer.autocasts
+        aside = f", and {type(trainer).__name__} computes in the net's" if alone else ""
+        raise UserError(f"{data.name} gives {given} and the net's parameters are {wrong}{aside}; use net.to({given})")
     rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
         raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 from pathlib import Path
@@ -208,3 +209,14 @@ def test_a_net_with_tied_weights_is_trained_and_saved(digits, rule, tmp_path):
     again.load_state_dict(load_file(tmp_path / "run" / "net.safetensors"))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(net.parameters(), tied_net(digits).parameters(), strict=True))
+
+
+def test_a_schedule_that_is_shorter_than_the_run_is_told_before_it(digits, tmp_path):
+    short = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=2)
+    trainer, out = trainer_for(digits), tmp_path / "run"
+    before = {name: value.clone() for name, value in trainer.state_dict().items()}
+    with pytest.raises(UserError, match="in epoch 3 of 4"):
+        fit(trainer, digits, epochs=4, schedule=short, out=out)
+    assert not out.exists()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.state_dict().items())
+    assert fit(trainer, digits, epochs=2, schedule=short, out=out).status == "completed"
