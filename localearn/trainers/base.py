@@ -60,11 +60,14 @@ class Trainer(nn.Module, ABC):
         gradient of theirs for the rule's to be compared with.
     needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
         spikes is refused, whose blocks would stay as they were drawn.
+    autocasts: whether it computes under autocast as told. A rule that leaves autocast aside needs a net of the data's
+        own precision.
     """
 
     crosses_blocks: ClassVar[bool] = False
     net_predicts: ClassVar[bool] = True
     needs_derivatives: ClassVar[bool] = True
+    autocasts: ClassVar[bool] = True
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""

@@ -83,6 +83,16 @@ def derived_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def seed_random(device: torch.device, seed: int) -> None:
+    """Seed the global generators that a run on this device draws from, and no other device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """Return the state of the global generators that the rules and dropout draw from."""
     state = {"cpu": torch.get_rng_state()}

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from localearn.data import Batch, Data, Split
+from localearn.training.generator import give_way
 
 Measure = Callable[[Batch], Tensor]
 
@@ -35,6 +36,7 @@ def evaluate(
             totals = torch.zeros(2, device=batch.y.device, dtype=torch.float32)
         if len(batch.y):
             totals = totals + measure(batch)
+        give_way()
     assert totals is not None
     add([totals])
     loss, correct = (totals / data.sizes[split]).tolist()

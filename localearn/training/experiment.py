@@ -33,6 +33,7 @@ from localearn.training.checkpoint import check_weights
 from localearn.training.checksums import digest_of
 from localearn.training.fit import Watch, train
 from localearn.training.folder import RunFolder, check_regular
+from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
@@ -68,7 +69,7 @@ def execute(
     """
     started_s = time.perf_counter() if started_s is None else started_s
     plain = _resolved(config)
-    with _joined(plain) as ranks:
+    with _joined(plain) as ranks, own_random_numbers():
         return _execute(plain, choices, ranks, started_s, watch, test)
 
 
@@ -117,7 +118,8 @@ def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:
 
     Raises UserError for a key that is missing, unknown, of the wrong type or out of its range.
     """
-    return _build(_resolved(config), choices)
+    with own_random_numbers():
+        return _build(_resolved(config), choices)
 
 
 # What a run did whose configuration is older than an option.

@@ -18,8 +18,10 @@ from localearn.energy.carbon import grid
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
+from localearn.training.claims import claimed
 from localearn.training.device import describe_device, deterministic_algorithms
 from localearn.training.folder import RunFolder
+from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
     EXTENDING,
     check_extension,
@@ -48,10 +50,12 @@ _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -> Record:
     """Train a rule on data and return the record of the run; the options are the fields of `Settings`.
 
-    The trainer and the data end on the settings' device; the trained net is `trainer.net`. resume: go on with the run
-    in `out`, the trainer being built as it was then; larger epochs, or another patience, train it longer, also where it
-    is completed. Raises UserError for options that are wrong or do not go
-    together, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
+    The trainer and the data end on the settings' device; the trained net is `trainer.net`. torch's global generators
+    are left as they were. Fits in several threads take turns by the batch, and each gives what it gives alone; build
+    their trainers before the threads begin, for their weights are drawn from a generator that all threads share.
+    resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another patience,
+    train it longer, also where it is completed. Raises UserError for options that are wrong or do not go together, and for a trainer or a net that
+    another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
     """
     settings = Settings.of(**options)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
@@ -86,14 +90,17 @@ def train(
         # A caller's no_grad or inference_mode would leave nothing to train by.
         cleanup.enter_context(torch.inference_mode(False))
         cleanup.enter_context(torch.enable_grad())
+        cleanup.enter_context(claimed(trainer))
         ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
+        cleanup.enter_context(own_random_numbers(device))
         resume = ranks.from_first(lambda: resume or _restarted(settings))
         folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
         sources = "auto" if settings.energy else "none"
         meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
         meter.open()  # first, for a slow source starts on a thread, beside what follows
-        check_optimization(settings.optim, settings.schedule, device)
+        several = any(not stage.one_pass for stage in trainer.stages())
+        check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
         progress = _progress(settings, ranks)
         cleanup.callback(progress.close)
         ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
@@ -207,10 +214,14 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     for split, size in data.sizes.items():
         if not size:
             raise UserError(f"{data.name} has no labelled rows in its {split} split; every split needs one or more")
-    given, own = next(data.batches("val", 1)).x.dtype, next(trainer.net.parameters()).dtype
-    cast = (torch.float32, torch.bfloat16, torch.float16) if settings.precision == "bf16" else (given,)
-    if own not in cast:
-        raise UserError(f"{data.name} gives {given} and the net's parameters are {own}; use net.to({given})")
+    given = next(data.batches("val", 1)).x.dtype
+    cast = settings.precision == "bf16" and trainer.autocasts
+    taken = (torch.float32, torch.bfloat16) if cast else (given,)
+    wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
+    if wrong is not None:
+        alone = settings.precision == "bf16" and not trainer.autocasts
+        aside = f", and {type(trainer).__name__} computes in the net's" if alone else ""
+        raise UserError(f"{data.name} gives {given} and the net's parameters are {wrong}{aside}; use net.to({given})")
     rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
         raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")

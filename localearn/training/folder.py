@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.files import read_json
@@ -139,14 +139,20 @@ class RunFolder:
                     left.unlink()
 
     def save_net(self, net: nn.Module, metadata: dict[str, str]) -> None:
-        """Write the trained net's weights as net.safetensors.
+        """Write the trained net's weights as net.safetensors; a weight that layers share stands there for each.
 
         metadata: texts; what `localearn` holds, a JSON object, gets the checksum of itself and of the weights.
         """
         from safetensors.torch import save
 
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-        described = json.loads(metadata["localearn"])
+        tensors: dict[str, Tensor] = {}
+        written: set[int] = set()
+        for name, tensor in net.state_dict().items():
+            own = tensor.detach().cpu().contiguous()
+            memory = own.untyped_storage().data_ptr()
+            tensors[name] = own.clone() if memory in written else own  # the format refuses tensors that share memory
+            written.add(memory)
+        described = json.loads(metadata.get("localearn", "{}"))
         described["sha256"] = digest_of(tensors, described)
         metadata = metadata | {"localearn": json.dumps(described)}
         with self._replacing(self.net) as temporary:

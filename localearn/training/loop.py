@@ -14,10 +14,11 @@ from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
 from localearn.training.capture import captured, captured_measure, on_any_device
 from localearn.training.checkpoint import check_optimizer_state, check_position, check_weights
-from localearn.training.device import autocast, derived_seed, random_state, set_random_state
+from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.early_stopping import EarlyStopping
 from localearn.training.evaluate import Measure, evaluate, measure_of
 from localearn.training.folder import RunFolder
+from localearn.training.generator import give_way
 from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
@@ -208,7 +209,7 @@ class Loop:
         trainer.train()
         seed = derived_seed(self.settings.seed, position.stage, position.epoch)
         order = torch.Generator(self.device).manual_seed(seed)
-        torch.manual_seed(self.ranks.seed(derived_seed(seed, 1)))
+        seed_random(self.device, self.ranks.seed(derived_seed(seed, 1)))
         batches = course.data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
         if position.batch and self._resumed:
             order.set_state(self._resumed["order"].cpu())
@@ -225,6 +226,7 @@ class Loop:
                 self._accumulate(batch)
             position.batch += 1
             self.progress.batch()
+            give_way()
             if alone and interrupt.signum is not None:
                 self._order_state = order.get_state()
                 if next(batches, None) is not None:  # else the epoch is over, and is closed as ever

@@ -10,9 +10,21 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from localearn.errors import UserError
 
+TRIED_EPOCHS = 10_000  # of a schedule; what is longer than that takes seconds to try
 
-def check_optimization(optim: Callable[..., Any], schedule: Callable[..., Any] | None, device: torch.device) -> None:
-    """Raise UserError unless an optimizer and a schedule can be built and stepped, on a parameter of one value."""
+
+def check_optimization(
+    optim: Callable[..., Any], schedule: Callable[..., Any] | None, device: torch.device, epochs: int = 1
+) -> None:
+    """Raise UserError unless an optimizer and a schedule can be built and stepped, on a parameter of one value.
+
+    Args:
+        optim: a torch.optim class with its options bound.
+        schedule: a torch.optim.lr_scheduler class with its options bound, or None.
+        device: where the parameter is.
+        epochs: how often the schedule will be stepped.
+
+    """
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     with _told("optim"):
@@ -25,8 +37,10 @@ def check_optimization(optim: Callable[..., Any], schedule: Callable[..., Any] |
             raise UserError(f"schedule gives a {type(stepped).__name__}, not a torch.optim.lr_scheduler.LRScheduler")
     with _told("optim"):
         optimizer.step()
-    with _told("schedule"):
-        if stepped is not None:
+    if stepped is None:
+        return
+    for epoch in range(min(epochs, TRIED_EPOCHS)):
+        with _told("schedule", f" in epoch {epoch + 1} of {epochs}" if epoch else ""):
             step_schedule(stepped, {"val_loss": 1.0})
 
 
@@ -39,8 +53,8 @@ def step_schedule(schedule: LRScheduler, metrics: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str, when: str = "") -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # torch's ways to refuse an option
-        raise UserError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise UserError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}{when}") from error

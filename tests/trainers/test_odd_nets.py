@@ -123,6 +123,28 @@ def test_a_net_of_bfloat16_is_trained_where_autocast_casts():
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_a_net_of_bfloat16_is_trained_by_a_rule_that_autocasts_and_refused_by_another(rule):
+    trainer = rule(MLP(6, 3, widths=(5,)).bfloat16())
+    if trainer.autocasts:
+        assert trainer.fit(rows(), epochs=1, precision="bf16").status == "completed"
+    else:
+        with pytest.raises(UserError, match=f"torch.bfloat16, and {rule.__name__} computes in the net's; use net.to"):
+            trainer.fit(rows(), epochs=1, precision="bf16")
+
+
+def test_a_net_whose_readout_alone_is_of_another_precision_is_refused():
+    net = MLP(6, 3, widths=(5,))
+    net.readout.double()
+    with pytest.raises(UserError, match=r"the net's parameters are torch.float64"):
+        Backprop(net).fit(rows())
+
+
+def test_a_net_of_float16_is_refused_under_bfloat16():
+    with pytest.raises(UserError, match=r"the net's parameters are torch.float16"):
+        Backprop(MLP(6, 3, widths=(5,)).half()).fit(rows(), precision="bf16")
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_a_graph_without_labelled_nodes_is_refused(rule):
     nodes: dict[Split, torch.Tensor] = {"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1, 2)}
     edges, labels = torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 1])

@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 import localearn
 from localearn.errors import UserError
@@ -188,3 +191,32 @@ def test_a_net_built_in_inference_mode_is_refused(digits):
         trainer = trainer_for(digits)
     with pytest.raises(UserError, match="built in inference_mode"):
         fit(trainer, digits)
+
+
+def tied_net(data: localearn.Data) -> localearn.Net:
+    torch.manual_seed(0)
+    first, second, third = nn.Linear(64, 12), nn.Linear(12, 12), nn.Linear(12, 12)
+    third.weight = second.weight
+    layers = [nn.Flatten(), first, nn.Tanh(), second, nn.Tanh(), third, nn.Tanh(), nn.Linear(12, data.classes)]
+    return localearn.Net.from_sequential(nn.Sequential(*layers), data.input_shape)
+
+
+@pytest.mark.parametrize("rule", [localearn.Backprop, localearn.MonoForward, localearn.Pepita])
+def test_a_net_with_tied_weights_is_trained_and_saved(digits, rule, tmp_path):
+    net = tied_net(digits)
+    assert fit(rule(net), digits, epochs=1, out=tmp_path / "run").status == "completed"
+    again = tied_net(digits)
+    again.load_state_dict(load_file(tmp_path / "run" / "net.safetensors"))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(net.parameters(), tied_net(digits).parameters(), strict=True))
+
+
+def test_a_schedule_that_is_shorter_than_the_run_is_told_before_it(digits, tmp_path):
+    short = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=2)
+    trainer, out = trainer_for(digits), tmp_path / "run"
+    before = {name: value.clone() for name, value in trainer.state_dict().items()}
+    with pytest.raises(UserError, match="in epoch 3 of 4"):
+        fit(trainer, digits, epochs=4, schedule=short, out=out)
+    assert not out.exists()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.state_dict().items())
+    assert fit(trainer, digits, epochs=2, schedule=short, out=out).status == "completed"

@@ -4,6 +4,9 @@ import sys
 
 import filelock
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from localearn.errors import UserError
 from localearn.training.folder import RunFolder
@@ -60,3 +63,17 @@ def test_an_error_inside_is_passed_on(folder):
         raise ValueError("mine")
     with folder.held():
         pass
+
+
+@pytest.mark.parametrize("tied", ["weight", "layer", "view"])
+def test_a_weight_that_layers_share_is_written_for_each_and_read_back(folder, tied):
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    if tied == "weight":
+        second.weight = first.weight
+    elif tied == "view":
+        second.bias = nn.Parameter(first.weight.data[0])
+    net = nn.Sequential(first, first if tied == "layer" else second)
+    folder.save_net(net, {})
+    saved = load_file(folder.net)
+    assert saved.keys() == net.state_dict().keys()
+    assert all(torch.equal(saved[name], value) for name, value in net.state_dict().items())

@@ -32,3 +32,11 @@ def test_an_optimizer_or_a_schedule_that_cannot_work_is_told(optim, schedule, to
 def test_those_that_work_pass_without_a_warning(name, schedule):
     optim = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
     check_optimization(functools.partial(optim, lr=0.1, fused=True), schedule, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_schedule_that_ends_before_the_epochs_do_is_told(steps):
+    schedule = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=steps)
+    check_optimization(ADAM, schedule, torch.device("cpu"), steps)
+    with pytest.raises(UserError, match=rf"^schedule: Tried to step .* in epoch {steps + 1} of {steps + 3}$"):
+        check_optimization(ADAM, schedule, torch.device("cpu"), steps + 3)

@@ -35,6 +35,7 @@ class Pepita(Trainer):
     """
 
     needs_derivatives = False
+    autocasts = False
     feedback: Tensor
 
     def __init__(self, net: Net, scale: float = 0.05, form: Form = "difference", mirror: bool = False):

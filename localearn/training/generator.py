@@ -1,0 +1,148 @@
+"""Whose turn it is to draw from torch's global generators, of which a process has one a device."""
+
+import collections
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+import torch
+
+_States = dict[torch.device, torch.Tensor]
+
+
+class _Queue:
+    """A lock that threads get in the order in which they asked for it, so that none of them waits in vain.
+
+    callers: what the generators' states were when the turn was taken, for whoever draws beside the runs.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: collections.deque[threading.Lock] = collections.deque()
+        self._holder: int | None = None
+        self.callers: _States = {}
+
+    @property
+    def mine(self) -> bool:
+        """Whether this thread has the turn."""
+        return self._holder == threading.get_ident()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another thread waits for the turn."""
+        return bool(self._waiting)
+
+    def enter(self) -> BaseException | None:
+        """Wait for the turn; return what Ctrl-C raised meanwhile, for the caller to raise once it has the turn."""
+        interrupted = None
+        with self._guard:
+            ready = threading.Lock()
+            if self._holder is not None:
+                ready.acquire()
+                self._waiting.append(ready)
+            self._holder = self._holder or threading.get_ident()
+        while not self.mine:
+            try:
+                ready.acquire()
+                self._holder = threading.get_ident()
+            except BaseException as error:
+                interrupted = error
+        return interrupted
+
+    def leave(self) -> None:
+        """Give the turn to the thread that has waited longest."""
+        with self._guard:
+            if self._waiting:
+                self._holder = -1  # nobody's, until the next one has woken up
+                self._waiting.popleft().release()
+            else:
+                self._holder = None
+
+
+_queue = _Queue()
+
+
+def _renew() -> None:
+    # A forked child has none of its parent's threads, which could never give the turn back.
+    global _queue
+    _queue = _Queue()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+@contextlib.contextmanager
+def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
+    """Draw from torch's global generators as if nobody else did, and leave them as they were.
+
+    Other threads that ask for the same wait until the end, or until `give_way`. Whoever draws, or seeds, without
+    asking is not kept from it: what a thread builds beside runs in other threads is built best before they begin.
+
+    Args:
+        device: one whose generator is used, beside the CPU's and those of every CUDA device that is in use.
+
+    """
+    if _queue.mine:  # a run inside another's callback, or inside what seeds the generators for it
+        before = _states(device)
+        _queue.callers = before | _queue.callers
+        try:
+            yield
+        finally:
+            _set_states(before)
+        return
+    interrupted = _queue.enter()
+    try:
+        if interrupted is not None:
+            raise interrupted
+        _queue.callers = _states(device)
+        try:
+            yield
+        finally:
+            _set_states(_queue.callers)
+    finally:
+        _queue.leave()
+
+
+def give_way() -> None:
+    """Let another thread that waits for the generators have them, if one does; go on with one's own states."""
+    if not _queue.wanted or not _queue.mine:
+        return
+    devices = list(_queue.callers)
+    own = _states(*devices)
+    _set_states(_queue.callers)
+    _queue.leave()
+    interrupted = _queue.enter()
+    _queue.callers = _states(*devices)
+    _set_states(own)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _states(*devices: torch.device | None) -> _States:
+    """Return the generators' states: the CPU's, those of the devices, and of every CUDA device in use."""
+    of_cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    every = [torch.device("cpu"), *(torch.device("cuda", n) for n in of_cuda)]
+    for device in devices:
+        if device is not None and device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        if device is not None and device.type in ("cuda", "mps"):
+            every.append(device)
+    return {device: _state(device) for device in dict.fromkeys(every)}
+
+
+def _state(device: torch.device) -> torch.Tensor:
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
+
+
+def _set_states(states: _States) -> None:
+    for device, state in states.items():
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
+        elif device.type == "mps":
+            torch.mps.set_rng_state(state)
+        else:
+            torch.set_rng_state(state)
