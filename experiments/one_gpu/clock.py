@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRACE_S = 10.0  # for a process that is ended, in which training saves its checkpoint
 RESERVE_S = GRACE_S + 10.0  # and the packing
 FILES, FILE_BYTES = 4, 16 * 2**20  # 64 MiB in all
+FAILURES = 2  # of a part, after which its other pieces are left: where no data are, say, each would fail
 WEIGHTS = (".pt", ".safetensors")
 
 
@@ -63,6 +65,7 @@ class Clock:
         self.deadline_s = started_s + self.budget_s
         self.left: list[str] = []
         self.failed: list[str] = []
+        self._failures: Counter[str] = Counter()  # by the pieces' part, the first word of their names
         path = work / "state.json"
         try:
             self.state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -92,7 +95,9 @@ class Clock:
             if self.done(piece):
                 continue
             expected_s, rest_s = self.expected(piece), self.deadline_s - time.monotonic()
-            if expected_s > self.budget_s:
+            if self._failures[_part(piece)] >= FAILURES:
+                self.left.append(f"{piece.name}: {FAILURES} pieces of {_part(piece)} failed")
+            elif expected_s > self.budget_s:
                 needed = f"needs budget_s={expected_s + RESERVE_S:.0f}"
                 self.left.append(f"{piece.name}: expected {expected_s:.0f} s, {needed}")
             elif expected_s > rest_s:
@@ -130,13 +135,17 @@ class Clock:
             then = "goes on" if piece.goes_on else "is measured anew"
             self.left.append(f"{piece.name}: ended by the clock, {then} by the same command")
         elif ended == "failed":
+            self._failures[_part(piece)] += 1
             said = self.log(piece).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            self.failed.append(
-                f"{piece.name}: status {status}, {said[-1] if said else 'no output'} ({self.log(piece)})"
-            )
+            last = next((line for line in said if line.startswith("error:")), said[-1] if said else "no output")
+            self.failed.append(f"{piece.name}: status {status}, {last} ({self.log(piece)})")
 
     def _status(self, piece: Piece) -> str | None:
         return self.state.get(piece.name, {}).get("status")
+
+
+def _part(piece: Piece) -> str:
+    return piece.name.partition("-")[0]
 
 
 def run(command: Sequence[str], log: Any, deadline_s: float) -> int | None:

@@ -365,7 +365,7 @@ def main(arguments: list[str]) -> int:
         finally:
             files, left_out = pack(asked.work, asked.out, PACKED_FIRST)
     print((asked.work / "asked.md").read_text(encoding="utf-8"))
-    for head, sentences in (("left", clock.left), ("failed", clock.failed), ("not packed", left_out)):
+    for head, sentences in (("left", by_reason(clock.left)), ("failed", clock.failed), ("not packed", left_out)):
         print("".join(f"{head}: {sentence}\n" for sentence in sentences), end="")
     print("the same command goes on with what is left" if clock.left else "nothing is left")
     print(f"{len(files)} files in {asked.out}; {time.monotonic() - started_s:.0f} s of {asked.budget_s}")
@@ -393,6 +393,15 @@ def parse(arguments: list[str]) -> tuple[Asked, list[str]]:
         raise UserError(f"out={out} lies in work={work}, whose files are packed there; give another")
     budget_s = whole("budget_s", given.get("budget_s", "520"), least=30)
     return Asked(work, out, given.get("device", "cuda"), small, budget_s), only
+
+
+def by_reason(sentences: list[str]) -> list[str]:
+    """Return a sentence for each reason, with the names of all that it holds for."""
+    names: dict[str, list[str]] = {}
+    for sentence in sentences:
+        name, _, reason = sentence.partition(": ")
+        names.setdefault(reason, []).append(name)
+    return [f"{', '.join(those)}: {reason}" for reason, those in names.items()]
 
 
 def check_writable(key: str, folder: Path) -> None:
