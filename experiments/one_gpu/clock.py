@@ -137,7 +137,9 @@ class Clock:
         elif ended == "failed":
             self._failures[_part(piece)] += 1
             said = self.log(piece).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = next((line for line in said if line.startswith("error:")), said[-1] if said else "no output")
+            last = next(
+                (line for line in reversed(said) if line.startswith("error:")), said[-1] if said else "no output"
+            )
             self.failed.append(f"{piece.name}: status {status}, {last} ({self.log(piece)})")
 
     def _status(self, piece: Piece) -> str | None:
