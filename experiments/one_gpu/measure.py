@@ -1,31 +1,72 @@
-"""What localearn must show on one GPU: a command that measures it all, and says of each line what was asked.
+"""What localearn must show on one GPU, in two commands of at most 9 minutes: the same one, twice.
 
-    LOCALEARN_DATA=<folder with the data> python experiments/one_gpu/measure.py [only=steps,bf16,...] [out=DIR]
-    python experiments/one_gpu/measure.py small=true device=cpu out=DIR     # tries the command where there is no GPU
+    LOCALEARN_DATA=<folder with the data> python experiments/one_gpu/measure.py [out=DIR] [budget_s=520]
+    python experiments/one_gpu/measure.py small=true device=cpu    # tries all of it where there is no GPU, in a minute
 
-Each part is commands of localearn's own, which are shown and run as they stand; what a part has written already is not
-measured again. OUT/asked.md and asked.json hold every line: what was asked, what was measured, or `not run`.
+  only=steps,cnn     these parts alone: tests, steps, energy, cnn; and by name alone bf16, memory, study, meter
+  budget_s=520       the command's own clock: what would not fit is left and named, what still runs is ended
+  work=runs/one_gpu  where the records go, and where the next call finds what is done
+  out=DIR            where they are packed, flat: at most 4 files records-N.tar of 16 MiB; WORK-packed if not given
+  device=cuda
+
+Each piece is a command of localearn's own, which is shown and run as it stands. What is done is not done again, and
+training that was interrupted goes on. WORK/asked.md and asked.json hold every line: what was asked, what was measured,
+or `not run`.
 """
 
-import itertools
+import importlib.util
 import json
-import shlex
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from localearn.arguments import listed, truth
+from clock import ROOT, Clock, Piece, pack
+
+from localearn.arguments import listed, truth, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 
-OWN = ("only", "out", "device", "small")
-LOCAL = "rules=[backprop,mono_forward]"
+OWN = ("only", "out", "work", "device", "small", "budget_s")
+PACKED_FIRST = ("asked.md", "asked.json", "state.json", "logs", "steps", "energy", "fidelity")
+ENERGY_ROWS = ("mnist-mono_forward", "fashion_mnist-mono_forward")
+
+# Rows of the fidelity table, each seed with the seconds that it is expected to take on an H100. The first two are one
+# comparison, so they take turns seed by seed; a row of more than a command's seconds waits for a longer budget.
+CNN_FIRST = {"cifar10_cnn-mono_forward": 75, "cifar10_cnn-backprop": 65}
+CNN_REST = {
+    "cifar10_cnn-pepita": 120,
+    "cifar10_cnn-cafo_dfa": 100,
+    **dict.fromkeys(
+        (
+            "cifar10_lenet-backprop",
+            "cifar10_lenet-direct_feedback_alignment",
+            "cifar10_lenet-feedback_alignment",
+            "cifar10_lenet-sign_symmetry_usf",
+            "cifar10_lenet-sign_symmetry_frsf",
+            "cifar10_lenet-sign_symmetry_brsf",
+        ),
+        150,
+    ),
+    "cifar10_cnn-cafo_ce": 400,
+    **dict.fromkeys(
+        (
+            "cifar10_resnet20-backprop",
+            "cifar10_resnet20-direct_feedback_alignment",
+            "cifar10_resnet20-feedback_alignment",
+            "cifar10_resnet20-product_feedback_alignment",
+            "cifar10_resnet20-sign_symmetry_usf",
+            "cifar10_resnet20-sign_symmetry_frsf",
+            "cifar10_resnet20-sign_symmetry_brsf",
+        ),
+        600,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -40,348 +81,379 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What is measured at: as asked for, or small, to try the command."""
-
-    width: int
-    batch: int
-    widths: tuple[int, ...]
-    batches: tuple[int, ...]
-    wide: tuple[int, int]  # width and batch of the bfloat16 part
-    deep: tuple[int, int]
-    depths: tuple[int, ...]
-    dataset: str
-    passes: int  # of each stage
-    loop_rows: int
-    turns: int
-    turn_s: float
-
-
-ASKED = Sizes(2000, 512, (4096, 8192), (128, 4096), (8192, 4096), (1024, 4096), (4, 64), "cifar10", 15, 50_000, 5, 0.5)
-SMALL = Sizes(32, 16, (48,), (32,), (64, 32), (32, 64), (2, 8), "digits", 1, 512, 2, 0.01)
-
-
-@dataclass(frozen=True)
 class Asked:
     """The command line."""
 
+    work: Path
     out: Path
     device: str
-    sizes: Sizes
+    small: bool = False
+    budget_s: int = 520
 
-    def bench(self, part: str, *options: str, seconds: float | None = None) -> list[str]:
-        """Return a bench's command. seconds: of a turn."""
-        turns = [f"turns={self.sizes.turns}", f"turn_s={seconds or self.sizes.turn_s}"]
-        where = [f"device={self.device}", f"out={self.out / part}"]
-        return ["python", "-m", "localearn.bench", *where, *turns, *options]
+    def bench(self, folder: str, expected_s: float, *options: str) -> Piece:
+        """Return a bench, which is measured anew where it was interrupted."""
+        if self.small:
+            options = (*options, "turns=1", "turn_s=0.001")
+        where = [f"device={self.device}", f"out={self.work / folder}"]
+        command = ["python", "-m", "localearn.bench", *options, *where]
+        return Piece(folder, self.seconds(expected_s), command, self.work / folder)
+
+    def seconds(self, expected_s: float) -> float:
+        """Return what a piece is expected to take at the sizes that were asked for."""
+        return 8 if self.small else expected_s
 
 
-def steps(asked: Asked) -> list[Line]:
-    """Measure every rule's captured step beside captured backprop's."""
-    run(asked, [*asked.bench("steps", *sizes_of(asked)), "forward_forward:algo.prediction=goodness"])
+@dataclass(frozen=True)
+class Part:
+    """Pieces of one purpose, and the lines that their records give, none as long as there are no records."""
+
+    pieces: Callable[[Asked], list[Piece]]
+    lines: Callable[[Asked], list[Line]]
+    what: str
+    by_name_alone: bool = False
+
+
+# tests
+
+
+def tests(asked: Asked) -> list[Piece]:
+    """Return the tests that need a card; the files without one are not even collected."""
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
+    command = ["python", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
+    return [Piece("tests", asked.seconds(60), command, asked.work / "logs" / "tests.txt", done_with=(0, 1))]
+
+
+def tests_lines(asked: Asked) -> list[Line]:
+    """Return the verdict of the tests."""
+    said = (asked.work / "logs" / "tests.txt").read_text(encoding="utf-8").strip().splitlines()
+    last = said[-1].strip("= ") if said else "no output"
+    met = "passed" in last and not any(word in last for word in ("failed", "error", "skipped"))
+    return [Line("tests", "pytest -m gpu", "passes", last, met)]
+
+
+# steps
+
+
+def steps(asked: Asked) -> list[Piece]:
+    """Return every rule's captured step beside backprop's, in turns that last long enough for the counter of joules."""
+    size = ["width=24", "batch=16"] if asked.small else ["width=2000", "batch=512", "turns=3", "turn_s=5.5"]
+    options = ["depth=3", "input=[784]", "capture=graph", "forward_forward:algo.prediction=goodness"]
+    return [asked.bench("steps", 300, *size, *options)]
+
+
+def steps_lines(asked: Asked) -> list[Line]:
+    """Return each rule's step and joules beside backprop's; Mono-Forward's alone were asked for."""
+    (bench,) = benches(asked, "steps")
+    rules = {rule["algo"]: rule for rule in bench["rules"]}
+    base = rules.pop("backprop")
     lines = []
-    for size, ours, theirs in pairs(asked, "steps"):
-        ratio, captured = ours["ratio"]["median"], ours["captured"] == theirs["captured"] == "graph"
+    for algo, rule in sorted(rules.items(), key=lambda item: (item[0] != "mono_forward", item[0])):
+        of_it = algo == "mono_forward"
+        asked_for = "0.70 of backprop's" if of_it else "beside backprop's"
+        ratio, captured = rule["ratio"]["median"], rule["captured"] == base["captured"] == "graph"
         told = f"{ratio:.3f}{'' if captured else ', not captured'}"
-        met = captured and ratio <= 0.70
-        lines.append(Line("steps", f"Mono-Forward's captured step, {size}", "0.70 of backprop's", told, met))
-    return lines
-
-
-def joules(asked: Asked) -> list[Line]:
-    """Measure Mono-Forward's joules beside backprop's, in turns that last long enough for a card's counter."""
-    run(asked, [*asked.bench("joules", *sizes_of(asked), LOCAL, seconds=12 * asked.sizes.turn_s)])
-    lines = []
-    for size, ours, theirs in pairs(asked, "joules"):
-        each = [rule["joules_per_sample"] and rule["joules_per_sample"]["median"] for rule in (ours, theirs)]
+        met = captured and ratio <= 0.70 if of_it else None
+        lines.append(Line("steps", f"{algo}, captured step", asked_for, told, met))
+        each = [one["joules_per_sample"] and one["joules_per_sample"]["median"] for one in (rule, base)]
         share = each[0] / each[1] if all(each) else None
-        told, met = ("absent", None) if share is None else (f"{share:.3f}", share <= 0.70)
-        lines.append(Line("joules", f"Mono-Forward's joules a sample, {size}", "0.70 of backprop's", told, met))
+        told = "absent" if share is None else f"{share:.3f}"
+        told += ", turns too short for its counter" if bench["energy"] and bench["energy"]["too_short"] else ""
+        met = share <= 0.70 if of_it and share is not None else None
+        lines.append(Line("steps", f"{algo}, joules a sample", asked_for, told, met))
     return lines
 
 
-def bf16(asked: Asked) -> list[Line]:
-    """Measure the share of the device's matrix rate that wide layers reach."""
-    width, batch = asked.sizes.wide
-    run(asked, asked.bench("bf16", "capture=graph", "precision=bf16", f"width={width}", f"batch={batch}", LOCAL))
-    rules = benches(asked, "bf16")[0]["rules"]
+# energy
+
+
+def energy(asked: Asked) -> list[Piece]:
+    """Return rows of the energy study, both protocols, 3 seeds, each rule as its committed search tuned it."""
+    study, pieces = energy_study(), []
+    more = [f"device={asked.device}", "capture=graph", "progress=false"]
+    if asked.small:
+        more += ["dataset=digits", "net.widths=[24,24]", "epochs=3", "max_epochs=2", "patience=1", "warm_up=false"]
+    for row in study.ROWS:
+        if row.name in ENERGY_ROWS:
+            out = asked.work / "energy"
+            tuned = f"tuned={ROOT / 'results' / 'energy_study' / row.name / 'tuned'}"
+            compare = row.commands(out, 20, [0] if asked.small else [0, 1, 2], more)[-1]
+            command = [tuned if word.startswith("tuned=") else word for word in compare]
+            pieces.append(Piece(f"energy-{row.name}", asked.seconds(135), command, out / row.name, True, "energy"))
+    return pieces
+
+
+def energy_lines(asked: Asked) -> list[Line]:
+    """Return each row's accuracy, time and joules beside backprop's, by protocol."""
+    lines = []
+    for name in ENERGY_ROWS:
+        report, algo = asked.work / "energy" / name / "report.json", name.rpartition("-")[-1]
+        for group in json.loads(report.read_text())["groups"] if report.exists() else []:
+            measures = next(rule["measures"] for rule in group["rules"] if rule["algo"] == algo)
+            told = [compared(measures.get(key), said) for key, said in SHOWN.items()]
+            lines.append(Line("energy", f"{name}, {group['protocol']}", "measured joules", ", ".join(told), None))
+    return lines
+
+
+SHOWN = {"test_accuracy": "points of accuracy", "train_s": "time", "train_j": "joules"}
+
+
+def compared(measure: dict[str, Any] | None, said: str) -> str:
+    """Return a measure of a rule beside the baseline's, with its label where it has one."""
+    if measure is None or measure["to_baseline"] is None:
+        return f"{said} not compared"
+    mean = measure["to_baseline"]["mean"]
+    label = "".join(f" ({word})" for word in sorted({v["label"] for v in measure["values"] if "label" in v}))
+    return f"{100 * mean:+.2f} {said}" if measure["compared_as"] == "difference" else f"{said} ×{mean:.2f}{label}"
+
+
+def energy_study() -> ModuleType:
+    """Return the energy study's own script, which knows its rows."""
+    path = ROOT / "experiments" / "energy_study" / "study.py"
+    spec = importlib.util.spec_from_file_location("energy_study", path)
+    assert spec and spec.loader
+    module = sys.modules["energy_study"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+# cnn
+
+
+def cnn(asked: Asked) -> list[Piece]:
+    """Return the convolutional rows of the fidelity table on CIFAR-10 that a CPU cannot run, a piece for each seed."""
+    in_turns = [(row, seed, seconds) for seed in range(3) for row, seconds in CNN_FIRST.items()]
+    in_turns += [(row, seed, seconds) for seed in range(3) for row, seconds in CNN_REST.items()]
+    more = [f"device={asked.device}", "capture=graph", "progress=false", f"out={asked.work / 'fidelity'}"]
+    if asked.small:
+        in_turns = in_turns[:2]
+        more += ["dataset=digits", "net.channels=[4,6]", "epochs=1"]
     return [
-        Line("bf16", f"{rule['algo']}, width {width}, batch {batch}, bf16", "55 % of the matrix rate",
-             f"{100 * rule['share_of_limit']:.0f} %", rule["share_of_limit"] >= 0.55)
-        for rule in rules
-    ]  # fmt: skip
-
-
-def loop(asked: Asked) -> list[Line]:
-    """Measure an epoch through the loop, captured and not, beside a plain one with a DataLoader, in turns."""
-    target = asked.out / "loop.json"
-    if not target.exists():
-        target.write_text(json.dumps(loops(asked), indent=1) + "\n")
-    found = json.loads(target.read_text())
-    factor = found["by hand"]["median_s"] / found["captured"]["median_s"]
-    return [
-        Line("loop", "captured, batch 128, MLP 2x1000", "5 times as fast as an eager loop with a DataLoader",
-             f"{factor:.1f} times ({found['capture']})", factor >= 5)
-    ]  # fmt: skip
-
-
-def memory(asked: Asked) -> list[Line]:
-    """Measure Mono-Forward's tensors of a step against depth."""
-    (width, batch), depths = asked.sizes.deep, asked.sizes.depths
-    run(asked, asked.bench(
-        "depth", "step=block", f"width={width}", f"batch={batch}", f"input=[{width}]", f"depth={depths[0]}",
-        f"depths=[{join(depths)}]", LOCAL,
-    ))  # fmt: skip
-    held = {b["depth"]: {r["algo"]: r["live_bytes"] for r in b["rules"]} for b in benches(asked, "depth")}
-    shallow, deep = held[depths[0]], held[depths[-1]]
-    of_backprop = deep["mono_forward"] / deep["backprop"]
-    grown = deep["mono_forward"] / shallow["mono_forward"]
-    at = f"depth {depths[-1]}, width {width}, batch {batch}"
-    return [
-        Line(
-            "memory",
-            f"Mono-Forward's peak, {at}",
-            "1/8 of backprop's",
-            f"1/{1 / of_backprop:.0f}",
-            of_backprop <= 1 / 8,
-        ),
-        Line("memory", f"the same against depth {depths[0]}", "within 10 %", f"×{grown:.3f}", abs(grown - 1) <= 0.1),
+        Piece(
+            f"cnn-{row}-{seed}",
+            asked.seconds(seconds),
+            ["python", "-m", "localearn.study", "experiments/fidelity", f"only={row}", f"seeds=[{seed}]", *more],
+            asked.work / "fidelity" / "runs" / f"{row}-{seed}",
+            goes_on=True,
+            like=row,
+        )
+        for row, seed, seconds in in_turns
     ]
 
 
-def maps(asked: Asked) -> list[Line]:
-    """Measure a convolutional net's step in either layout; nothing was asked for, but that the layout be there."""
-    net = ["net=cnn", "net.channels=[4,6]", "input=[1,8,8]"] if asked.sizes == SMALL else ["net=cnn", "input=[3,32,32]"]
-    found: dict[str, dict[str, float]] = {}
-    for layout, precision in itertools.product(("contiguous", "channels_last"), ("fp32", "bf16")):
-        part = f"maps_{layout}_{precision}"
-        more = [
-            f"memory_format={layout}",
-            f"precision={precision}",
-            "capture=graph",
-            f"batch={asked.sizes.batch}",
-            LOCAL,
-        ]
-        run(asked, asked.bench(part, *net, *more))
-        found[f"{layout} {precision}"] = {
-            rule["algo"]: rule["step_s"]["median"] for rule in benches(asked, part)[0]["rules"]
-        }
+def cnn_lines(asked: Asked) -> list[Line]:
+    """Return the accuracies of the rows that were run beside the published ones."""
+    table = asked.work / "fidelity" / "table.json"
+    if not table.exists():
+        return []
+    from localearn.study import read_rows
+
+    lines = []
+    for row in read_rows(ROOT / "experiments" / "fidelity"):
+        paths = sorted((asked.work / "fidelity" / "runs").glob(f"{row.name}-[0-9]/run.json"))
+        ended = [r for r in (json.loads(path.read_text()) for path in paths) if r["status"] == "completed"]
+        if ended:
+            mean = sum(record["test_accuracy"] for record in ended) / len(ended)
+            told = f"{100 * mean:.2f} %, {len(ended)} of {len(row.seeds)} seeds ({ended[0]['capture']})"
+            published = "nothing published" if row.published is None else f"published {row.published:.2f} %"
+            lines.append(Line("cnn", row.title, published, told, None))
+    return lines
+
+
+# what is run by name alone
+
+LOCAL = "rules=[backprop,mono_forward]"
+
+
+def bf16(asked: Asked) -> list[Piece]:
+    """Return the bench of wide layers in bfloat16."""
+    size = ["width=64", "batch=32"] if asked.small else ["width=8192", "batch=4096", "turns=3", "turn_s=0.5"]
+    return [asked.bench("bf16", 60, "capture=graph", "precision=bf16", *size, LOCAL)]
+
+
+def bf16_lines(asked: Asked) -> list[Line]:
+    """Return the share of the device's matrix rate that wide layers reach."""
+    (bench,) = benches(asked, "bf16")
     return [
-        Line("maps", f"{rule}'s step, {precision}", "channels last beside contiguous",
-             f"×{found[f'channels_last {precision}'][rule] / found[f'contiguous {precision}'][rule]:.3f}", None)
-        for precision in ("fp32", "bf16") for rule in ("backprop", "mono_forward")
+        Line("bf16", f"{rule['algo']}, width {bench['width']}, bf16", "55 % of the matrix rate",
+             f"{100 * rule['share_of_limit']:.0f} %", rule["share_of_limit"] >= 0.55)
+        for rule in bench["rules"]
     ]  # fmt: skip
 
 
-def run_of_study(asked: Asked) -> list[Line]:
-    """Repeat the published study's greedy Mono-Forward run."""
-    s, folder = asked.sizes, asked.out / "cifar10"
-    augment = ["dataset.augment=crop_flip"] if s == ASKED else []
-    run(asked, [
-        "python", "-m", "localearn.run", "algo=mono_forward", "algo.schedule=greedy", f"dataset={s.dataset}", *augment,
-        f"epochs={s.passes}", "batch_size=128", "capture=graph", f"device={asked.device}", "progress=false",
-        f"net.widths=[{join([s.width] * 3)}]", f"out={folder}",
-    ], folder / "run.json")  # fmt: skip
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
-    (folder / "net.safetensors").unlink(missing_ok=True)
-    passes = f"{record['passes']:.0f} passes over {record['train_samples']:,}"
-    what = f"{s.dataset}, MLP 3x{s.width}, greedy Mono-Forward, {passes}"
+def memory(asked: Asked) -> list[Piece]:
+    """Return the bench of a step's memory against depth."""
+    width, batch, depths = (32, 64, (2, 8)) if asked.small else (1024, 4096, (4, 64))
+    sizes = [f"width={width}", f"input=[{width}]", f"batch={batch}", f"depth={depths[0]}", f"depths=[{depths[1]}]"]
+    return [asked.bench("depth", 60, "step=block", *sizes, LOCAL, "turns=1", "turn_s=0.5")]
+
+
+def memory_lines(asked: Asked) -> list[Line]:
+    """Return Mono-Forward's memory beside backprop's, and against depth."""
+    shallow, deep = ({r["algo"]: r["live_bytes"] for r in bench["rules"]} for bench in benches(asked, "depth"))
+    share, grown = deep["mono_forward"] / deep["backprop"], deep["mono_forward"] / shallow["mono_forward"]
+    return [
+        Line("memory", "Mono-Forward's peak, deep", "1/8 of backprop's", f"1/{1 / share:.0f}", share <= 1 / 8),
+        Line("memory", "the same against a shallow net", "within 10 %", f"×{grown:.3f}", abs(grown - 1) <= 0.1),
+    ]
+
+
+def run_of_study(asked: Asked) -> list[Piece]:
+    """Return the published study's greedy Mono-Forward run on CIFAR-10."""
+    folder = asked.work / "cifar10"
+    data = ["dataset=cifar10", "dataset.augment=crop_flip", "net=mlp_3x2000", "epochs=15"]
+    small = ["dataset=digits", "net.widths=[24]", "epochs=1"]
+    command = [
+        "python", "-m", "localearn.run", "algo=mono_forward", "algo.schedule=greedy", *(small if asked.small else data),
+        "batch_size=128", "capture=graph", f"device={asked.device}", "progress=false", f"out={folder}",
+    ]  # fmt: skip
+    return [Piece("study", asked.seconds(60), command, folder)]
+
+
+def run_of_study_lines(asked: Asked) -> list[Line]:
+    """Return the run's seconds and accuracy."""
+    record = json.loads((asked.work / "cifar10" / "run.json").read_text())
     told = f"{record['train_s']:.1f} s, {100 * record['test_accuracy']:.2f} % ({record['capture']})"
+    what = f"greedy Mono-Forward on {record['dataset']}, {record['passes']:.0f} passes"
     return [Line("study", what, "under 15 s (published: 178 s)", told, record["train_s"] < 15)]
 
 
-def tests(asked: Asked) -> list[Line]:
-    """Run the tests that need a card."""
-    target = asked.out / "tests.txt"
-    if not target.exists():
-        root = Path(__file__).parents[2]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        target.write_text(done.stdout[-20_000:])
-    last = target.read_text().strip().splitlines()[-1]
-    met = "passed" in last and "failed" not in last and "error" not in last
-    return [Line("tests", "pytest -m gpu", "passes", last.strip("= "), met)]
+def meter(asked: Asked) -> list[Piece]:
+    """Return the meter's own checks."""
+    folder = asked.work / "meter"
+    command = ["python", "-m", "localearn.energy.check", f"device={asked.device}", f"out={folder}"]
+    return [Piece("meter", 90, command, folder, done_with=(0, 1))]
 
 
-def meter(asked: Asked) -> list[Line]:
-    """Run the meter's own checks."""
-    run(asked, ["python", "-m", "localearn.energy.check", f"device={asked.device}", f"out={asked.out / 'meter'}"],
-        asked.out / "meter" / "meter.json", may_fail=True)  # fmt: skip
-    found = json.loads((asked.out / "meter" / "meter.json").read_text())
+def meter_lines(asked: Asked) -> list[Line]:
+    """Return the verdicts of the checks."""
+    found = json.loads((asked.work / "meter" / "meter.json").read_text())
     counts = {s: sum(check["verdict"] == s for check in found["checks"]) for s in ("passed", "failed", "not run")}
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     return [Line("meter", "python -m localearn.energy.check", "none fails", told, counts["failed"] == 0)]
 
 
-PARTS: dict[str, Callable[[Asked], list[Line]]] = {
-    "tests": tests, "steps": steps,
-    "joules": joules, "bf16": bf16, "loop": loop, "memory": memory, "study": run_of_study, "maps": maps,
-    "meter": meter,
-}  # fmt: skip
+PARTS = {
+    "tests": Part(tests, tests_lines, "the tests that need a card"),
+    "steps": Part(steps, steps_lines, "every rule's captured step and joules, MLP 3x2000"),
+    "energy": Part(energy, energy_lines, "MNIST and Fashion-MNIST rows of the energy study"),
+    "cnn": Part(cnn, cnn_lines, "convolutional rows of the fidelity table"),
+    "bf16": Part(bf16, bf16_lines, "share of the matrix rate in bfloat16", by_name_alone=True),
+    "memory": Part(memory, memory_lines, "memory of a step against depth", by_name_alone=True),
+    "study": Part(run_of_study, run_of_study_lines, "the published study's run", by_name_alone=True),
+    "meter": Part(meter, meter_lines, "the meter's checks", by_name_alone=True),
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and write; return the exit status."""
-    from localearn.benching.page import writable
+    """Measure what fits, write and pack; return the exit status: 1 where a piece failed."""
+    started_s = time.monotonic()
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
     from localearn.training.device import select_device
 
     asked, only = parse(arguments)
     select_device(asked.device)  # tells a device that is not there
-    writable(asked.out)
-    table: dict[str, list[Line]] = {}
-    for name, part in PARTS.items():
-        table[name] = part(asked) if name in only else [Line(name, (part.__doc__ or "").strip(), "", None, None)]
-        write(asked, [line for lines in table.values() for line in lines])
-    print((asked.out / "asked.md").read_text())
-    return 0
+    for key, folder in (("work", asked.work), ("out", asked.out)):
+        check_writable(key, folder)
+    clock = Clock(asked.work, asked.budget_s, started_s)
+    try:
+        clock.work_through([piece for name in PARTS if name in only for piece in PARTS[name].pieces(asked)])
+    finally:  # also where this process is ended
+        try:
+            write(asked, clock)
+        finally:
+            files, left_out = pack(asked.work, asked.out, PACKED_FIRST)
+    print((asked.work / "asked.md").read_text(encoding="utf-8"))
+    for head, sentences in (("left", by_reason(clock.left)), ("failed", clock.failed), ("not packed", left_out)):
+        print("".join(f"{head}: {sentence}\n" for sentence in sentences), end="")
+    print("the same command goes on with what is left" if clock.left else "nothing is left")
+    print(f"{len(files)} files in {asked.out}; {time.monotonic() - started_s:.0f} s of {asked.budget_s}")
+    return 1 if clock.failed else 0
 
 
 def parse(arguments: list[str]) -> tuple[Asked, list[str]]:
-    """Read the command line."""
+    """Read the command line; return it and the names of the parts."""
     given = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name not in OWN:
             raise UserError(f"no option {argument!r}{suggestion(name, OWN)}; there are {', '.join(OWN)}, as key=value")
         given[name] = value
-    only = listed(given["only"]) if "only" in given else list(PARTS)
+    usual = [name for name, part in PARTS.items() if not part.by_name_alone]
+    only = listed(given["only"]) if "only" in given else usual
     for name in only:
         if name not in PARTS:
             raise UserError(f"only={name}: no such part{suggestion(name, PARTS)}; there are {', '.join(PARTS)}")
-    sizes = SMALL if truth("small", given.get("small", "false")) else ASKED
-    out = Path(given.get("out", Path(__file__).parents[2] / "results" / "bench" / "cuda"))
-    return Asked(out, given.get("device", "cuda"), sizes), only
+    small = truth("small", given.get("small", "false"))
+    default = ROOT / "runs" / ("one_gpu_small" if small else "one_gpu")
+    work = Path(given.get("work", default)).expanduser().absolute()
+    out = Path(given.get("out", f"{work}-packed")).expanduser().absolute()
+    if out == work or work in out.parents:
+        raise UserError(f"out={out} lies in work={work}, whose files are packed there; give another")
+    budget_s = whole("budget_s", given.get("budget_s", "520"), least=30)
+    return Asked(work, out, given.get("device", "cuda"), small, budget_s), only
 
 
-def run(asked: Asked, command: list[str], target: Path | None = None, may_fail: bool = False) -> None:
-    """Run a command unless it has been run to its end; raise UserError where it fails.
-
-    What an interrupted one has left, of a bench the first sizes, is measured anew.
-    """
-    target = target or Path(next(word for word in command if word.startswith("out="))[4:]) / "bench.json"
-    done = target.parent / "done"
-    if done.exists():
-        return
-    shutil.rmtree(target.parent, ignore_errors=True)
-    print(f"$ {shlex.join(command)}", flush=True)
-    status = subprocess.run([sys.executable, *command[1:]], check=False).returncode
-    if status and not (may_fail and target.exists()):
-        raise UserError(f"status {status} of: {shlex.join(command)}")
-    done.touch()
+def by_reason(sentences: list[str]) -> list[str]:
+    """Return a sentence for each reason, with the names of all that it holds for."""
+    names: dict[str, list[str]] = {}
+    for sentence in sentences:
+        name, _, reason = sentence.partition(": ")
+        names.setdefault(reason, []).append(name)
+    return [f"{', '.join(those)}: {reason}" for reason, those in names.items()]
 
 
-def sizes_of(asked: Asked) -> list[str]:
-    """Return the options of the sizes that steps are measured at."""
-    s = asked.sizes
-    base = [f"width={s.width}", f"batch={s.batch}", "input=[784]", "capture=graph"]
-    return [*base, f"widths=[{join(s.widths)}]", f"batches=[{join(s.batches)}]"]
+def check_writable(key: str, folder: Path) -> None:
+    """Make a folder; raise UserError where nothing can be written there, before anything is measured."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}={folder} cannot be written to: {error.strerror or error}") from error
 
 
-def pairs(asked: Asked, part: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Yield what each size is called, and what was measured of Mono-Forward and of backprop there."""
-    for bench in benches(asked, part):
-        rules = {rule["algo"]: rule for rule in bench["rules"]}
-        yield f"width {bench['width']}, batch {bench['batch']}", rules["mono_forward"], rules["backprop"]
-
-
-def benches(asked: Asked, part: str) -> list[dict[str, Any]]:
+def benches(asked: Asked, folder: str) -> list[dict[str, Any]]:
     """Return what a bench has found, size by size."""
-    return json.loads((asked.out / part / "bench.json").read_text())["benches"]
+    return json.loads((asked.work / folder / "bench.json").read_text())["benches"]
 
 
-def loops(asked: Asked) -> dict[str, Any]:
-    """Time epochs of backprop, captured, eager through the loop, and by hand with a DataLoader; in turns."""
-    import torch
-
-    import localearn
-    from localearn.data import ArrayData
-
-    device = torch.device(asked.device)
-    images = torch.randint(0, 256, (asked.sizes.loop_rows, 1, 28, 28), dtype=torch.uint8)
-    labels = torch.randint(0, 10, (asked.sizes.loop_rows,))
-    x = images.float().div_(255)
-    splits: dict[Any, Any] = {"train": x, "val": x[:128], "test": x[:128]}
-    truths: dict[Any, Any] = {"train": labels, "val": labels[:128], "test": labels[:128]}
-    data = ArrayData("made up", splits, truths, 10)
-    capture, seconds = "", {"captured": [], "eager": [], "by hand": []}
-    for turn in range(asked.sizes.turns + 1):
-        for name in seconds:
-            torch.manual_seed(0)
-            net = localearn.MLP(data.input_shape, 10, widths=(1000, 1000))
-            if name == "by hand":
-                spent = by_hand(net.to(device), x, labels, device)
-            else:
-                how = "graph" if name == "captured" else "off"
-                record = localearn.Backprop(net).fit(data, epochs=3, capture=how, device=asked.device)
-                capture = record.capture if name == "captured" else capture
-                ends = [line["train_s"] for line in record.history]
-                spent = ends[-1] - ends[-2]
-            if turn:
-                seconds[name].append(spent)
-    found = {name: {"median_s": statistics.median(values), "all_s": values} for name, values in seconds.items()}
-    return found | {"capture": f"capture={capture}"}
-
-
-def by_hand(net: Any, x: Any, labels: Any, device: Any) -> float:
-    """Train an epoch as most code does; return its seconds: a DataLoader, a copy to the device, and the loss read."""
-    import torch
-    from torch.nn.functional import cross_entropy
-    from torch.utils.data import DataLoader, TensorDataset
-
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    rows = DataLoader(TensorDataset(x, labels), batch_size=128, shuffle=True, pin_memory=device.type == "cuda")
-    spent = 0.0
-    for _ in range(2):  # the first warms up
-        started_s, total = time.perf_counter(), 0.0
-        for inputs, targets in rows:
-            inputs, targets = inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-            optimizer.zero_grad()
-            loss = cross_entropy(net(inputs), targets)
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(targets)
-        spent = time.perf_counter() - started_s
-    return spent
-
-
-def write(asked: Asked, lines: list[Line]) -> None:
-    """Write asked.md and asked.json."""
+def write(asked: Asked, clock: Clock) -> None:
+    """Write asked.md and asked.json from the records of this call and of earlier ones."""
     import torch
 
     from localearn.training.device import describe_device
 
+    lines = []
+    for name, part in PARTS.items():
+        # Where the pieces of a part are each gone on with, so each has lines as soon as it has its own record.
+        done = all(piece.goes_on or clock.done(piece) for piece in part.pieces(asked))
+        lines += (part.lines(asked) if done else []) or [Line(name, part.what, "–", None, None)]
     machine = describe_device(torch.device(asked.device))
-    marks = (
-        {True: "met", False: "short", None: "–"} if asked.sizes == ASKED else dict.fromkeys((True, False, None), "–")
-    )
-    table = [
-        f"| {line.what} | {line.asked} | {line.measured or 'not run'} | {marks[line.met]} |" for line in lines
-    ]  # fmt: skip
-    size = "" if asked.sizes == ASKED else " Small sizes, which try the command and say nothing of a device."
+    marks = dict.fromkeys((True, False, None), "–") if asked.small else {True: "met", False: "short", None: "–"}
+    table = [f"| {line.what} | {line.asked} | {line.measured or 'not run'} | {marks[line.met]} |" for line in lines]
+    size = " Small sizes, which try the command and say nothing of a device." if asked.small else ""
     page = [
         "# Asked of one GPU, and measured", "", f"{machine['name']}, torch {torch.__version__}.{size}", "",
         "| what | asked | measured | |", "|---|---|---|---|", *table,
     ]  # fmt: skip
-    (asked.out / "asked.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    (asked.work / "asked.md").write_text("\n".join(page) + "\n", encoding="utf-8")
     record = {
         "machine": machine,
         "torch": torch.__version__,
-        "small": asked.sizes != ASKED,
+        "small": asked.small,
+        "pieces": clock.state,
         "lines": [asdict(line) for line in lines],
     }
-    (asked.out / "asked.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (asked.work / "asked.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def join(values: Any) -> str:
-    """Return numbers as a list's inside."""
-    return ",".join(map(str, values))
+def interrupted(signum: int, _: Any) -> None:
+    """End as on Ctrl-C: what runs is ended, what is there is packed."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupted)
     sys.exit(run_door(main))
