@@ -72,9 +72,10 @@ class Meter:
         self._durations_s: dict[str, float] = {}
         self._seams: list[dict[str, Any]] = []
 
-    def open(self) -> None:
+    def open(self, *, tell: bool = True) -> None:
         """Start the sources, time their updates and measure idle power with the device's context alive.
 
+        tell: whether to warn of what is absent; who opens meters in several processes tells it once, see `absence`.
         Estimates fetch their model on a thread, last, so that it disturbs no idle power; the first window other than
         "setup" waits for it. Raises RuntimeError on a meter that was opened before.
         """
@@ -87,8 +88,15 @@ class Meter:
         self._measure_idle("before")
         for part in self._parts.values():
             part.prefetch()
+        if tell and self.absence is not None:
+            _log.warning(self.absence)
+
+    @property
+    def absence(self) -> str | None:
+        """Say in a line why a training card's energy is not measured; None where it is, or where no card trains."""
         if self._headline.label == "absent" and self._headline.name == "gpu":
-            _log.warning("GPU energy is absent: %s", self._headline.note)
+            return f"GPU energy is absent: {self._headline.note}"
+        return None
 
     @contextmanager
     def window(self, name: str) -> Iterator[None]:

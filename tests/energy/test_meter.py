@@ -256,3 +256,8 @@ def test_a_card_without_a_driver_is_said_once(monkeypatch: pytest.MonkeyPatch, c
     assert [record.message for record in caplog.records] == [
         "GPU energy is absent: NVML: NVML Shared Library Not Found"
     ]
+    assert meter.absence == "GPU energy is absent: NVML: NVML Shared Library Not Found"
+    caplog.clear()
+    quiet = Meter("cuda:0")
+    quiet.open(tell=False)
+    assert quiet.absence == meter.absence and not caplog.records

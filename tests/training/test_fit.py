@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import localearn
+from localearn.energy import Meter
 from localearn.errors import UserError
 from localearn.training import fit
 from localearn.training.folder import RunFolder
 from localearn.training.memory import PeakMemory, full_memory_told
+from localearn.training.parallel import Ranks
 from localearn.training.update import Update
 
 
@@ -220,3 +222,13 @@ def test_a_schedule_that_is_shorter_than_the_run_is_told_before_it(digits, tmp_p
     assert not out.exists()
     assert all(torch.equal(value, before[name]) for name, value in trainer.state_dict().items())
     assert fit(trainer, digits, epochs=2, schedule=short, out=out).status == "completed"
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0, ["GPU energy is absent: a", "GPU energy is absent: b"]), (1, [])])
+def test_absent_energy_is_told_once_and_by_the_first_rank(digits, monkeypatch, caplog, rank, told):
+    monkeypatch.setattr(Meter, "absence", "GPU energy is absent: a")
+    others = ["GPU energy is absent: a", "GPU energy is absent: b", None]
+    monkeypatch.setattr(Ranks, "gathered", lambda self, value: [value, *others])
+    monkeypatch.setattr(Ranks, "rank", rank)
+    fit(trainer_for(digits), digits, epochs=1, energy=True, idle_s=0)
+    assert [record.message for record in caplog.records] == told

@@ -194,6 +194,9 @@ def _each(module: nn.Module, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Te
     def apply(h: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return functional_call(module, buffers, (h, *context)), buffers
 
+    if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in module.modules()):
+        # Where a map lies channels last torch restrides its mean, stream by stream, and warns that this is slow.
+        h = h.contiguous()
     buffers = {name: buffer.expand(len(h), *buffer.shape).clone() for name, buffer in module.named_buffers()}
     out, buffers = vmap(apply, randomness="different")(h, buffers)
     return out, {name: b.mean(0) if b.is_floating_point() else b[0] for name, b in buffers.items()}

@@ -75,6 +75,10 @@ class Ranks:
         """Return the largest that any of them has, by name."""
         return values
 
+    def gathered(self, value: T) -> list[T]:
+        """Return every process's plain value, in their order."""
+        return [value]
+
     def add_joules(self, meter: Meter) -> None:
         """Add what all of them have spent so far to the first one's meter."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from localearn import CNN, GNN, MLP, Batch, LikelihoodRatio, UserError
+from localearn.nets.lenet import LeNet
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import likelihood_ratio
 
@@ -286,3 +287,18 @@ def test_refuses_contradictions(options, message):
 def test_refuses_sobol_noise_for_too_many_values():
     with pytest.raises(UserError, match="a row 30000 values; use noise=gaussian"):
         LikelihoodRatio(MLP((2,), 2, widths=(30_000,)), antithetic=False, noise="sobol")
+
+
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_an_averaged_map_may_lie_channels_last(layerwise):
+    """torch warns of a slow way, which is an error here, where it averages many copies of such a map to one pixel."""
+
+    def gradients(memory_format):
+        torch.manual_seed(0)
+        net = LeNet((3, 8, 8), 3, channels=[4, 6], kernel_size=3, hidden=5).double()
+        trainer = LikelihoodRatio(net, layerwise=layerwise).to(memory_format=memory_format)
+        trainer.gradients(Batch(torch.randn(4, 3, 8, 8, dtype=torch.double), torch.tensor([0, 1, 2, 0])))
+        return [p.grad for p in trainer.parameters()]
+
+    for found, expected in zip(gradients(torch.channels_last), gradients(torch.contiguous_format), strict=True):
+        torch.testing.assert_close(found, expected)
