@@ -57,8 +57,9 @@ def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -
     are left as they were. Fits in several threads take turns by the batch, and each gives what it gives alone; build
     their trainers before the threads begin, for their weights are drawn from a generator that all threads share.
     resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another patience,
-    train it longer, also where it is completed. Raises UserError for options that are wrong or do not go together, and for a trainer or a net that
-    another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
+    train it longer, also where it is completed. Raises UserError for options that are wrong or do not go together, and
+    for a trainer or a net that another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to
+    keep what was learned.
     """
     settings = Settings.of(**options)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
