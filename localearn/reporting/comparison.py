@@ -5,7 +5,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from localearn.reporting.likeness import Settings, setting_differences, settings, stopping
+from localearn.reporting.likeness import (
+    Settings,
+    data_of,
+    option_differences,
+    options,
+    setting_differences,
+    settings,
+    stopping,
+)
 from localearn.reporting.quantities import Quantity, common_accuracy, quantities
 from localearn.reporting.reading import Runs
 from localearn.reporting.records import Reading, Run
@@ -120,7 +128,9 @@ class _Row:
     protocol: str | None
     settings: Settings
     algo: str
+    options: tuple[tuple[str, str], ...]
     by_seed: dict[int, Run]
+    splits: dict[object, str | None]  # the data's fingerprint for each seed of their split
 
 
 def compare(
@@ -154,25 +164,36 @@ def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
 
 
 def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
-    """Put runs into rows; of two that differ in nothing but their time the later is taken, and noted."""
-    rows: dict[tuple[str | None, Settings, str], dict[int, Run]] = defaultdict(dict)
+    """Put runs into rows, by their rule with its options, their settings and their data.
+
+    Of two that differ in nothing but their time the later is taken, and noted. Data are the same where they were
+    prepared alike and no split of one seed has two fingerprints.
+    """
+    rows: dict[tuple[object, ...], list[_Row]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.finished, run.folder)):
-        by_seed = rows[run.protocol, settings(run), run.algo]
+        shared, chosen = settings(run), options(run)
+        prepared, split = data_of(run)
+        alike = rows[run.protocol, shared, run.algo, chosen, prepared]
+        same = (row for row in alike if row.splits.get(split, run.fingerprint) == run.fingerprint)
+        row = next(same, None)
+        if row is None:
+            row = _Row(run.protocol, shared, run.algo, chosen, {}, {})
+            alike.append(row)
+        row.splits[split] = run.fingerprint
+        by_seed = row.by_seed
         if run.seed in by_seed:
             notes.append(
                 f"{run.algo}, seed {run.seed}, was run more than once: {run.folder} finished last and is used, "
                 f"{by_seed[run.seed].folder} is left out."
             )
         by_seed[run.seed] = run
-    return [
-        _Row(protocol, shared, algo, dict(sorted(by_seed.items())))
-        for (protocol, shared, algo), by_seed in rows.items()
-    ]
+    found = [row for alike in rows.values() for row in alike]
+    return [replace(row, by_seed=dict(sorted(row.by_seed.items()))) for row in found]
 
 
 def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool) -> Group:
     first = rows[0]
-    ordered = sorted(rows, key=lambda row: (row.algo != baseline, row.algo, repr(row.settings)))
+    ordered = sorted(rows, key=lambda row: (row.algo != baseline, *_order(row)))
     accuracy = common_accuracy([run for row in rows for run in row.by_seed.values()])
     rules = [_rule(row, rows, everywhere, baseline, allow_unlike, quantities(accuracy)) for row in ordered]
     return Group(first.protocol, first.settings.dataset, first.settings.net, tuple(rules), accuracy)
@@ -216,6 +237,10 @@ def _differences(row: _Row, other: _Row) -> list[str]:
     return found
 
 
+def _order(row: _Row) -> tuple[str, ...]:
+    return row.algo, repr(row.settings), repr(row.options), str(list(row.splits.values()))
+
+
 def _label(row: _Row, group: list[_Row]) -> str:
     """Return the rule's name, with what sets it apart where a group holds it under several settings."""
     others = [other for other in group if other.algo == row.algo and other is not row]
@@ -223,7 +248,10 @@ def _label(row: _Row, group: list[_Row]) -> str:
         return row.algo
     apart = {difference for other in others for difference in setting_differences(row.settings, other.settings)}
     own = sorted({difference.split(" against ")[0] for difference in apart if " against " in difference})
-    twins = sorted((other for other in group if other.algo == row.algo), key=lambda other: repr(other.settings))
+    own += sorted({told for other in others for told in option_differences(row.options, other.options)})
+    twins = sorted((other for other in group if other.algo == row.algo), key=_order)
+    if not own and any(other.splits != row.splits for other in others):
+        own = [f"data {str(next(iter(row.splits.values()))).removeprefix('sha256:')[:8]}"]
     return f"{row.algo} ({', '.join(own) or f'variant {twins.index(row) + 1}'})"
 
 

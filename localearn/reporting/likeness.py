@@ -42,6 +42,43 @@ def settings(run: Run) -> Settings:
     )
 
 
+# Parts of a configuration that say how a rule was trained, beside what `Settings` has.
+_OPTIONS = ("algo", "optim", "schedule", "epochs", "patience", "min_delta", "monitor", "restore_best", "clip_norm")
+
+
+def options(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return the rule's class and its options, those of its optimizer and schedule and its length, by dotted name.
+
+    Runs are averaged where they agree in all of them. What is null is left out, as in a record that is older than an
+    option, and so is what differs from process to process.
+    """
+    found = {"rule": run.rule or ""}
+    for part in _OPTIONS:
+        found |= _flat(part, run.config.get(part))
+    return tuple(sorted((name, value) for name, value in found.items() if value and " at 0x" not in value))
+
+
+def option_differences(ours: tuple[tuple[str, str], ...], theirs: tuple[tuple[str, str], ...]) -> list[str]:
+    """Return `optim.lr=0.01` for each option that the others lack or have otherwise, a rule's class first."""
+    return [f"{name}={value}" for name, value in sorted(set(ours) - set(theirs), key=lambda pair: pair[0] != "rule")]
+
+
+def data_of(run: Run) -> tuple[str, object]:
+    """Return what a run's data were prepared by, in one text, and the seed of the split, by which they may differ."""
+    chosen = run.config.get("dataset")
+    known = dict(chosen) if isinstance(chosen, dict) else {}
+    split = known.pop("split_seed", None)
+    for place in ("data_dir", "path"):
+        known.pop(place, None)  # a data set that was moved is the same one by its fingerprint
+    return json.dumps(known, sort_keys=True, default=str), run.seed if split is None else split
+
+
+def _flat(name: str, value: object) -> dict[str, str]:
+    if isinstance(value, dict):
+        return {path: text for key, part in value.items() for path, text in _flat(f"{name}.{key}", part).items()}
+    return {} if value is None else {name: value if isinstance(value, str) else json.dumps(value, default=str)}
+
+
 def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
     """Return, in words, each setting that differs and how: `batch size 128 against 64`."""
     pairs = [

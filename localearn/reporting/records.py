@@ -77,6 +77,7 @@ class Run:
     status: str
     error: str | None
     algo: str
+    rule: str | None  # the class, with its module
     dataset: str
     net: str
     seed: int
@@ -138,6 +139,7 @@ def parse_run(record: Mapping[str, Any], epochs: tuple[Epoch, ...], folder: str)
         status=fields.text(record, "status"),
         error=fields.optional_text(record, "error"),
         algo=_rule_name(record),
+        rule=fields.optional_text(record, "rule"),
         dataset=_data_name(record),
         net=fields.text(record, "net"),
         seed=fields.integer(record, "seed"),

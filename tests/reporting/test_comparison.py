@@ -283,3 +283,51 @@ def test_verdict_without_a_baseline(compared, factory):
 def test_what_a_pass_of_a_rule_in_stages_is_stands_in_the_method(compared, factory, stages):
     told = " ".join(method(compared(*two_rules(factory, stages=stages))))
     assert ("one after another: mono_forward (3)" in told) == (stages == 3)
+
+
+def changed(made, **parts):
+    """Return a record with options of its configuration's groups changed."""
+    config = {**made["config"]}
+    for part, values in parts.items():
+        config[part] = {**config.get(part, {}), **values} if isinstance(values, dict) else values
+    return made | {"config": config}
+
+
+@pytest.mark.parametrize(
+    ("parts", "label"),
+    [
+        ({"optim": {"lr": 0.5}}, "optim.lr=0.5"),
+        ({"algo": {"lr": 0.5}}, "algo.lr=0.5"),
+        ({"epochs": 40}, "epochs=40"),
+        ({"patience": 3}, "patience=3"),
+    ],
+)
+def test_a_rule_with_other_options_is_a_row_of_its_own(compared, factory, parts, label):
+    usual = [factory.record("mono_forward", seed) for seed in (0, 1)]
+    others = [changed(factory.record("mono_forward", seed), **parts) for seed in (0, 1)]
+    comparison = compared(*usual, *others)
+    rules = [rule for group in comparison.groups for rule in group.rules]
+    assert sorted(len(rule.runs) for rule in rules) == [2, 2]
+    assert any(label in rule.label for rule in rules)
+    assert not any("more than once" in note for note in comparison.notes)
+
+
+def test_runs_of_other_data_under_one_name_are_not_averaged(compared, factory):
+    usual = [factory.record(seed=seed) | {"data_fingerprint": "sha256:a"} for seed in (0, 1)]
+    others = [factory.record(seed=seed) | {"data_fingerprint": "sha256:b"} for seed in (1, 2)]
+    made = [changed(run, dataset={"split_seed": 0}) for run in (*usual, *others)]
+    rules = [rule for group in compared(*made).groups for rule in group.rules]
+    assert sorted([run.seed for run in rule.runs] for rule in rules) == [[0, 1], [1, 2]]
+    assert {rule.label for rule in rules} == {"backprop (data a)", "backprop (data b)"}
+
+
+def test_splits_that_follow_the_seed_are_one_row(compared, factory):
+    made = [changed(factory.record(seed=seed), dataset={"split_seed": seed}) for seed in (0, 1, 2)]
+    (rule,) = [rule for group in compared(*made).groups for rule in group.rules]
+    assert len(rule.runs) == 3
+
+
+def test_rules_of_one_name_in_two_modules_are_two(compared, factory):
+    made = [factory.record("Mine") | {"rule": f"{module}.Mine"} for module in ("one", "two")]
+    labels = {rule.label for group in compared(*made).groups for rule in group.rules}
+    assert labels == {"Mine (rule=one.Mine)", "Mine (rule=two.Mine)"}
