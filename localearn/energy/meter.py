@@ -93,7 +93,7 @@ class Meter:
 
     @property
     def absence(self) -> str | None:
-        """Say in a line why a training card's energy is not measured; None where it is, or where no card trains."""
+        """Say in a line why a training GPU's energy is not measured; None where it is, or where no GPU trains."""
         if self._headline.label == "absent" and self._headline.name == "gpu":
             return f"GPU energy is absent: {self._headline.note}"
         return None

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 Joules = dict[tuple[str, str | None, str | None], float | None]
 
 
+WORKER_S = "worker_s "  # begins the name under which a study keeps a worker's seconds
+
+
 def best_trials(study: "Study") -> list["FrozenTrial"]:
     """Return the best trial, or the Pareto front, the most accurate first; nothing where none is completed."""
     from optuna.trial import TrialState
@@ -30,7 +35,16 @@ def best_trials(study: "Study") -> list["FrozenTrial"]:
 
 
 def write_outcome(plan: Plan, study: "Study", seconds: float) -> None:
-    """Write best.yaml (and front/<trial>.yaml of each on a Pareto front), tune.json and the plots into `plan.out`."""
+    """Write best.yaml (and front/<trial>.yaml of each on a Pareto front), tune.json and the plots into `plan.out`.
+
+    Args:
+        plan: the search's.
+        study: what all workers share.
+        seconds: how long this worker has searched; the study keeps it beside the others' and this one's earlier ones.
+
+    """
+    of_worker = WORKER_S + worker()
+    study.set_user_attr(of_worker, study.user_attrs.get(of_worker, 0.0) + seconds)
     folder = RunFolder(plan.out)
     trials = study.get_trials(deepcopy=False)
     best = best_trials(study)
@@ -41,7 +55,7 @@ def write_outcome(plan: Plan, study: "Study", seconds: float) -> None:
         "trials": [_plain(trial) for trial in trials],
         "best": [trial.number for trial in best],
         "importance": importance,
-        "tuning": {"energy": [_named(key, joules) for key, joules in spent(trials).items()], "this_worker_s": seconds},
+        "tuning": {"energy": [_named(*spending) for spending in spent(trials).items()], "workers_s": workers_s(study)},
         "overrides": list(plan.overrides),
         "objective": plan.objective,
         "sampler": plan.sampler,
@@ -57,6 +71,17 @@ def write_outcome(plan: Plan, study: "Study", seconds: float) -> None:
         (plan.out / "history.png").write_bytes(history_plot(study))
     if importance:
         (plan.out / "importance.png").write_bytes(importance_plot(importance))
+
+
+def worker() -> str:
+    """Return this process's name among the workers that share a study."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def workers_s(study: "Study") -> dict[str, float]:
+    """Return how many seconds each worker that has ended has searched, by its name."""
+    kept = sorted(study.user_attrs.items())
+    return {name.removeprefix(WORKER_S): value for name, value in kept if name.startswith(WORKER_S)}
 
 
 def as_yaml(plan: Plan, trial: "FrozenTrial") -> str:

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import socket
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from localearn.errors import UserError
 from localearn.locks import Held, locked
 from localearn.training.device import derived_seed
+from localearn.tuning.outcome import worker
 from localearn.tuning.plan import Plan
 from localearn.tuning.storage import hidden, open_storage, reported
 from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
@@ -140,7 +139,7 @@ class Search:
         origin = trial.user_attrs.get("origin", trial.number)
         folder = self.plan.out / "trials" / f"{origin:04d}"
         trial.set_user_attr("origin", origin)
-        trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+        trial.set_user_attr("worker", worker())
         with _claimed(folder):
             try:
                 outcome = run_trial(trial, self.plan, values, folder)

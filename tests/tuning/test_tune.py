@@ -14,7 +14,7 @@ from localearn import cli, run, tune
 from localearn.errors import UserError
 from localearn.training.folder import RunFolder
 from localearn.training.loop import Loop
-from localearn.tuning import search
+from localearn.tuning import outcome, search
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,18 @@ def test_a_study_that_searches_something_else_is_refused(tiny, tmp_path, change,
     tune.main([*tiny, "trials=1", f"out={tmp_path}", "study=one"])
     with pytest.raises(UserError, match=message):
         tune.main([*tiny, "trials=1", f"out={tmp_path}", "study=one", *change])
+
+
+def test_each_workers_seconds_are_kept(tiny, tmp_path, monkeypatch):
+    """Where one wrote over the other's, a search by many would seem as cheap as its last worker."""
+    told = []
+    for name in ("a", "b", "a"):
+        monkeypatch.setattr(outcome, "worker", lambda name=name: f"host:{name}")
+        tune.main([*tiny, f"trials={len(told) + 1}", f"out={tmp_path}"])
+        told.append(json.loads((tmp_path / "tune.json").read_text())["tuning"]["workers_s"])
+    assert [list(workers) for workers in told] == [["host:a"], ["host:a", "host:b"], ["host:a", "host:b"]]
+    assert told[2]["host:b"] == told[1]["host:b"] > 0
+    assert told[2]["host:a"] > told[1]["host:a"] == told[0]["host:a"] > 0
 
 
 def test_a_seeded_search_repeats(tiny, tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
+from localearn.nets.net import modes_kept
 from localearn.trainers.base import Stage, cross_entropy, follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
@@ -96,6 +97,9 @@ class ForwardForward(LocalTrainer):
         others = self.predicting[:-1] if self.has_readout else ()
         self.projections = nn.ModuleList(nn.Linear(net.widths[k], net.classes, bias=False, **placed) for k in others)
         widths = net.widths if peer_normalization else ()
+        with modes_kept(net), torch.no_grad():
+            net.eval()  # so that a stem's dropout draws nothing
+            self._taken = tuple(net.stem(net.trial()[0]).shape[1:])  # of a row as the first block takes it
         self.peers = nn.ModuleList(PeerNormalization(like, n, peer_normalization) for n in widths)
 
     @classmethod
@@ -225,7 +229,7 @@ class ForwardForward(LocalTrainer):
         return min(1, stop - 1) if self.collaboration == "none" else 0
 
     def _embed(self, h: Tensor, rows: Tensor) -> Tensor:
-        return labels.embed(h, rows, self.net.input_shape)
+        return labels.embed(h, rows, self._taken)
 
     def _outputs(
         self, h: Tensor, context: tuple[Tensor, ...], start: int, stop: int

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import localearn
 from localearn import CNN, GNN, MLP, Batch, ForwardForward, Net, Unsupported, UserError
 from localearn.data import ArrayData, GraphData
+from localearn.nets.lenet import LeNet
 from localearn.trainers.local import labels
 from localearn.trainers.local.normalization import length_normalized
 
@@ -393,3 +394,11 @@ def test_the_net_alone_is_an_ordinary_module():
     x = torch.randn(2, 8 + CLASSES, dtype=torch.float64)
     assert torch.equal(copy(x), trainer.net(x))
     assert math.isfinite(copy(x).sum().item())
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_a_stem_that_pads_takes_a_label_written_over_its_rows_or_beside_them(more):
+    trainer = ForwardForward(LeNet((2 + more, 8, 8), 3, channels=[4, 6], kernel_size=3, hidden=5))
+    batch = Batch(torch.randn(4, 2, 8, 8), torch.tensor([0, 1, 2, 0]))
+    assert trainer.gradients(batch)["loss"].isfinite()
+    assert trainer.eval().scores(batch.x).shape == (4, 3)
