@@ -1,5 +1,6 @@
 """Files that name code of their own run none of it, whoever reads them."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -154,3 +155,58 @@ def test_every_known_class_is_there(name):
     from localearn.training.building import locate
 
     assert callable(locate("x", name))
+
+
+READS = {
+    "load", "loads", "safe_load", "unsafe_load", "read_yaml", "read_json", "safe_open", "load_file", "import_module",
+    "__import__", "locate", "instantiate", "loadtxt", "fromfile", "memmap", "Unpickler", "_Unpickler", "read_pickle",
+    "extractall", "unpack_archive", "exec",
+}  # fmt: skip
+# Where localearn reads what may be somebody else's, or imports by name, and what keeps that from running code.
+READERS = {
+    "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
+    "benching/rank.py": {"json.loads"},
+    "cli.py": {
+        "read_yaml",  # config=FILE: check_overrides
+        "OmegaConf.load",  # shipped files, for a suggestion
+        "locate",  # of a configuration that was composed, and so checked
+    },
+    "data/archive.py": {"np.load"},  # allow_pickle=False
+    "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
+    "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
+    "energy/fake.py": {"json.loads"},
+    "energy/nvml.py": {"importlib.import_module"},  # pynvml
+    "export.py": {"read_json", "torch.export.load"},  # check_tree; the file that it has just written
+    "files.py": {"json.loads"},
+    "jobs.py": {"read_yaml"},  # compared, and then read by resumed
+    "quiet.py": {"importlib.import_module"},  # torch_geometric
+    "reporting/reading.py": {"json.loads"},
+    "reporting/writing.py": {"read_json"},
+    "study.py": {"read_json", "read_yaml"},  # check_overrides
+    "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
+    "training/experiment.py": {"OmegaConf.load", "json.loads", "locate", "read_yaml", "safe_open"},  # check_tree
+    "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
+    "training/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
+    "training/parallel/joining.py": {"json.loads"},  # of other ranks
+    "tuning/search.py": {"json.loads"},  # of Optuna's own text
+    "tuning/trial.py": {"read_json"},
+}
+
+
+def test_every_reader_is_listed_with_what_keeps_it_safe():
+    root = Path(trust.__file__).parent
+    found: dict[str, set[str]] = {}
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+            if name in READS:
+                found.setdefault(path.relative_to(root).as_posix(), set()).add(ast.unparse(node.func))
+                options = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+                if ast.unparse(node.func) == "torch.load":
+                    assert options.get("weights_only") is True, path
+                if ast.unparse(node.func) == "np.load":
+                    assert options.get("allow_pickle") is False, path
+    assert found == READERS, "a reader came or went: say here what keeps it from running a stranger's code, and try it"

@@ -145,7 +145,8 @@ def _shipped_options(choice: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     path = CONF / "algo" / f"{choice}.yaml"
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    own = path.parent == CONF / "algo" and path.is_file()  # a record's name may be any text, a path among them
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if own else {}
     return plain.get("algo", {})
 
 
