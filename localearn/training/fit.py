@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import logging
 import os
 import signal
 import time
@@ -43,8 +42,6 @@ from localearn.training.settings import Settings
 
 Watch = Callable[[dict[str, Any]], None]
 
-_log = logging.getLogger(__name__)
-
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
@@ -56,10 +53,10 @@ def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -
     The trainer and the data end on the settings' device; the trained net is `trainer.net`. torch's global generators
     are left as they were. Fits in several threads take turns by the batch, and each gives what it gives alone; build
     their trainers before the threads begin, for their weights are drawn from a generator that all threads share.
-    resume: go on with the run
-    in `out`, the trainer being built as it was then; larger epochs, or another patience, train it longer, also where it
-    is completed. Raises UserError for options that are wrong or do not go together, and for a trainer or a net that
-    another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to keep what was learned.
+    resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another patience,
+    train it longer, also where it is completed. Raises UserError for options that are wrong or do not go together, and
+    for a trainer or a net that another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to
+    keep what was learned.
     """
     settings = Settings.of(**options)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
@@ -103,7 +100,9 @@ def train(
         meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
         meter.open(tell=False)  # first, for a slow source starts on a thread, beside what follows
-        _tell_absence(meter, ranks)
+        absences = ranks.gathered(meter.absence)
+        if ranks.first:
+            meter.warn(absences)
         several = any(not stage.one_pass for stage in trainer.stages())
         check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
         progress = _progress(settings, ranks)
@@ -160,13 +159,6 @@ def _restarted(settings: Settings) -> bool:
     """Whether torchrun has started the ranks anew after one was lost, so that the run goes on from its checkpoint."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return bool(settings.parallel != "none" and again and settings.out and RunFolder(settings.out).checkpoint.exists())
-
-
-def _tell_absence(meter: Meter, ranks: Ranks) -> None:
-    """Warn of energy that is not measured: what several ranks lack alike once, and not from each of them."""
-    for absence in dict.fromkeys(ranks.gathered(meter.absence)):
-        if absence is not None and ranks.first:
-            _log.warning(absence)
 
 
 def _checked(
