@@ -1,7 +1,7 @@
 """The meter: named windows, and what each part of the machine used in them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal, final
@@ -75,7 +75,7 @@ class Meter:
     def open(self, *, tell: bool = True) -> None:
         """Start the sources, time their updates and measure idle power with the device's context alive.
 
-        tell: whether to warn of what is absent; who opens meters in several processes tells it once, see `absence`.
+        tell: whether to warn of what is absent; who opens meters in several processes says it once, see `warn`.
         Estimates fetch their model on a thread, last, so that it disturbs no idle power; the first window other than
         "setup" waits for it. Raises RuntimeError on a meter that was opened before.
         """
@@ -88,8 +88,15 @@ class Meter:
         self._measure_idle("before")
         for part in self._parts.values():
             part.prefetch()
-        if tell and self.absence is not None:
-            _log.warning(self.absence)
+        if tell:
+            self.warn([self.absence])
+
+    @staticmethod
+    def warn(absences: Iterable[str | None]) -> None:
+        """Warn of what the meters of one or more processes lack; what they lack alike is said once."""
+        for absence in dict.fromkeys(absences):
+            if absence is not None:
+                _log.warning(absence)
 
     @property
     def absence(self) -> str | None:

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import logging
 import os
 import signal
 import time
@@ -42,8 +41,6 @@ from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
 Watch = Callable[[dict[str, Any]], None]
-
-_log = logging.getLogger(__name__)
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
@@ -103,7 +100,9 @@ def train(
         meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
         cleanup.callback(meter.close)
         meter.open(tell=False)  # first, for a slow source starts on a thread, beside what follows
-        _tell_absence(meter, ranks)
+        absences = ranks.gathered(meter.absence)
+        if ranks.first:
+            meter.warn(absences)
         several = any(not stage.one_pass for stage in trainer.stages())
         check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
         progress = _progress(settings, ranks)
@@ -160,13 +159,6 @@ def _restarted(settings: Settings) -> bool:
     """Whether torchrun has started the ranks anew after one was lost, so that the run goes on from its checkpoint."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return bool(settings.parallel != "none" and again and settings.out and RunFolder(settings.out).checkpoint.exists())
-
-
-def _tell_absence(meter: Meter, ranks: Ranks) -> None:
-    """Warn of energy that is not measured: what several ranks lack alike once, and not from each of them."""
-    for absence in dict.fromkeys(ranks.gathered(meter.absence)):
-        if absence is not None and ranks.first:
-            _log.warning(absence)
 
 
 def _checked(

@@ -216,7 +216,7 @@ def test_a_record_reads_in_a_line():
 
 
 def test_a_meter_that_breaks_leaves_no_folder(tiny, monkeypatch):
-    def fails(self):
+    def fails(self, **options):
         raise OSError("the source broke")
 
     monkeypatch.setattr(Meter, "open", fails)
