@@ -93,6 +93,63 @@ def check_weights(where: object, weights: Any, own: Mapping[str, Any]) -> None:
             raise UserError(f"{where}: {name} has the shape {shape} where the net's has {tuple(own[name].shape)}")
 
 
+def check_part(where: object, name: str, state: Any, part: Any) -> None:
+    """Raise UserError unless the saved state of a schedule or of early stopping has the entries and types of its own.
+
+    Both take whatever they are given as their attributes, methods' names among them. Private entries may differ, since
+    they do from one version of torch to the next.
+
+    Args:
+        where: the checkpoint, for the message.
+        name: what the part is called in messages.
+        state: what its `state_dict()` gave when the checkpoint was written.
+        part: the schedule, or the early stopping.
+
+    """
+    own = part.state_dict()
+    if not isinstance(state, Mapping):
+        raise UserError(f"{where}: the state of its {name} is none; {_SENSE}")
+    lacking = [entry for entry in own if entry not in state and not entry.startswith("_")]
+    foreign = [entry for entry in state if entry not in own and (entry[:1] != "_" or hasattr(type(part), entry))]
+    if lacking or foreign:
+        raise UserError(f"{where}: the state of its {name} has other entries ({(lacking + foreign)[0]}); {_SENSE}")
+    for entry, value in own.items():
+        if entry not in state:
+            continue
+        saved = state[entry]
+        alike = isinstance(saved, type(value)) or value is None or saved is None or (_number(saved) and _number(value))
+        if not alike or (isinstance(value, list) and (not isinstance(saved, list) or len(saved) != len(value))):
+            raise UserError(f"{where}: {entry} of its {name} is {saved!r:.60}; {_SENSE}")
+        if saved is not None and value is None and not isinstance(saved, bool | int | float | str | Mapping | list):
+            raise UserError(f"{where}: {entry} of its {name} is {type(saved).__name__}; {_SENSE}")
+
+
+def check_middle(where: object, state: Mapping[str, Any], batches: int) -> None:
+    """Raise UserError unless what a checkpoint in the middle of an epoch has of it can be gone on with.
+
+    Args:
+        where: the checkpoint, for the message.
+        state: what the checkpoint holds.
+        batches: the batches in an epoch.
+
+    """
+    sums, rows, batch, middle = state["sums"], state["rows_seen"], state["position"]["batch"], state["middle"]
+    if not isinstance(sums, Mapping) or not all(isinstance(v, Tensor) and v.dim() == 0 for v in sums.values()):
+        raise UserError(f"{where}: its sums of metrics are none; {_SENSE}")
+    if not _whole(rows) or batch >= max(batches, 1) or (batch and ("loss" not in sums or not rows)):
+        raise UserError(f"{where}: it is after batch {batch} of {batches} with {rows!r} rows seen; {_SENSE}")
+    if not batch:
+        return
+    try:
+        cpu = torch.Generator()
+        cpu.set_state(middle["random"]["cpu"].cpu())
+        order = middle["order"].cpu()
+        if order.shape == cpu.get_state().shape:
+            cpu.set_state(order)
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{where}: the states of its random generators are none; {_SENSE}") from error
+
+
 def check_position(where: object, state: Mapping[str, Any], stages: int) -> None:
     """Raise UserError unless a checkpoint's position, durations and history make sense together.
 
@@ -102,6 +159,9 @@ def check_position(where: object, state: Mapping[str, Any], stages: int) -> None
         stages: the stages that the rule trains.
 
     """
+    for name, seconds in {**state["meter"]["durations_s"], "setup": state["session"]["setup_s"]}.items():
+        if not _number(seconds) or not math.isfinite(seconds) or seconds < 0:
+            raise UserError(f"{where}: its seconds of {name} are {seconds!r}; {_SENSE}")
     position, history = state["position"], state["history"]
     if not isinstance(position, Mapping) or not isinstance(history, Sequence):
         raise UserError(f"{where}: its position or its history is none; {_SENSE}")
@@ -125,6 +185,10 @@ def check_position(where: object, state: Mapping[str, Any], stages: int) -> None
         if not isinstance(seconds, float | int) or not math.isfinite(seconds) or seconds < before:
             raise UserError(f"{where}: its history has train_s={seconds!r} after {before!r} seconds; {_SENSE}")
         before = float(seconds)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _whole(value: Any) -> bool:

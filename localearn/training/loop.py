@@ -13,7 +13,13 @@ from localearn.energy import Meter
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
 from localearn.training.capture import captured, captured_measure, on_any_device
-from localearn.training.checkpoint import check_optimizer_state, check_position, check_weights
+from localearn.training.checkpoint import (
+    check_middle,
+    check_optimizer_state,
+    check_part,
+    check_position,
+    check_weights,
+)
 from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.early_stopping import EarlyStopping
 from localearn.training.evaluate import Measure, evaluate, measure_of
@@ -325,7 +331,10 @@ class Loop:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        check_position(self.folder.checkpoint if self.folder else "the checkpoint", state, len(self.stages))
+        where = self.folder.checkpoint if self.folder else "the checkpoint"
+        check_position(where, state, len(self.stages))
+        rows = self.data.sizes["train"] if self.data.kind != "graph" else 1
+        check_middle(where, state, -(-rows // self.settings.batch_size))
         self.position = Position(**state["position"])
         self.trainer.load_state_dict(state["trainer"])
         self.history, self.best_epochs = state["history"], state["best_epochs"]
@@ -342,11 +351,13 @@ class Loop:
             return
         where = self.folder.checkpoint if self.folder else "the checkpoint"
         for name, part in parts.items():
-            state = self._resumed["parts"][name]
+            state = self._resumed["parts"].get(name)
             if isinstance(part, torch.optim.Optimizer):
                 check_optimizer_state(where, state, part)
-            elif name == "stopping" and state["best_weights"] is not None:
-                check_weights(where, state["best_weights"], self.trainer.state_dict())
+            else:
+                check_part(where, name, state, part)
+                if name == "stopping" and state["best_weights"] is not None:
+                    check_weights(where, state["best_weights"], self.trainer.state_dict())
             part.load_state_dict(state)
         if not self.position.batch:
             self._resumed = None

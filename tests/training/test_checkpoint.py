@@ -32,6 +32,18 @@ CHANGES = {
     "a stage too many": (lambda s: s["position"].update(stage=7), "stage 8 of 1"),
     "no history": (lambda s: s.update(history=[]), "its history has 0"),
     "negative seconds": (lambda s: s["history"][0].update(train_s=-4.9), "train_s=-4.9"),
+    "negative seconds of the meter": (
+        lambda s: s["meter"]["durations_s"].update(train=-1.0),
+        "seconds of train are -1.0",
+    ),
+    "no sums": (lambda s: s.update(sums={}), "rows seen"),
+    "a batch too many": (lambda s: s["position"].update(batch=99), "batch 99 of"),
+    "a generator of another kind": (lambda s: s["middle"].update(order=torch.zeros(5056).byte()), "random generators"),
+    "no generators": (lambda s: s.update(middle={}), "random generators"),
+    "another entry": (lambda s: s["parts"]["stopping"].update(update=1), "stopping has other entries (update)"),
+    "a score that is text": (lambda s: s["parts"]["stopping"].update(stale="x"), "stale of its stopping"),
+    "no parts": (lambda s: s.update(parts={}), "state of its stopping is none"),
+    "a schedule's own": (lambda s: s["parts"]["schedule"].update(base_lrs=[]), "base_lrs of its schedule"),
     "best weights of another net": (lambda s: s["parts"]["stopping"]["best_weights"].popitem(), "lacks the tensor"),
 }
 
