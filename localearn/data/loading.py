@@ -17,7 +17,7 @@ from localearn.data.embedded import DIGITS_TOP, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, with_test
+from localearn.data.partition import array_data, duplicates, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
@@ -124,10 +124,11 @@ def _parts(
     else:
         arrays, folders, found = image_folder(path, image_size)
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
-        for note in found:
-            _log.warning("%s: %s", path, note)
     parts, drawn = with_test(str(path), parts, test_fraction, class_names)
-    return parts, class_names, (*found, *drawn)
+    told = (*found, *duplicates(parts))
+    for note in told:
+        _log.warning("%s: %s", path, note)
+    return parts, class_names, (*drawn, *told)
 
 
 def _own_archive(path: Path) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """From sound parts to a data set: parts that are missing are drawn, then every part is normalised."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,6 +32,15 @@ def with_test(
     drawn = {"x_test": parts["x_train"][held], "y_test": labels[held]}
     note = f"no test part was given: {len(held)} of {len(labels)} rows were drawn (test_fraction={fraction})"
     return {**parts, "x_train": parts["x_train"][rest], "y_train": labels[rest], **drawn}, (note,)
+
+
+def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Return a note of how many test rows are also among those that are trained on or chosen by; none without any."""
+    tested = Counter(row.tobytes() for row in parts["x_test"])
+    others = [parts[f"x_{part}"] for part in ("train", "val") if f"x_{part}" in parts]
+    known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
+    found = sum(tested[row] for row in known)
+    return (f"{found} of {len(parts['x_test'])} test rows are also among the other rows",) if found else ()
 
 
 def array_data(
