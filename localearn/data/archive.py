@@ -1,13 +1,14 @@
 """Archives of arrays: read without pickle, written in one piece or not at all."""
 
 import errno
+import math
 import os
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,31 +29,94 @@ _UNREADABLE = (
 )
 
 
-def read(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+def names(path: Path) -> set[str]:
+    """Return the names of the arrays in an npz archive; raises UserError as `read` does."""
+    _check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def read(path: Path, wanted: Iterable[str]) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz archive.
 
     Raises UserError, which names the file: where it is not there or no file, is cut short or no npz archive, lacks
-    some of the names, or holds Python objects, which are never unpickled.
+    some of the names, holds Python objects, which are never unpickled, or more than the memory holds. What an array
+    takes is known from its header, before anything of that size is made.
     """
+    wanted = list(wanted)
+    present = names(path)
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
+    try:
+        _check_sizes(path, wanted)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in wanted}
+    except _UNREADABLE as error:
+        if "Object arrays" in str(error):
+            raise UserError(f"{path} holds arrays of Python objects; only plain numbers are read") from error
+        raise _unreadable(path, error) from error
+
+
+def _check_file(path: Path) -> None:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if not path.is_file():
         raise UserError(f"{path} is not a file; an npz archive is expected there")
-    names = list(names)
+
+
+def _unreadable(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"{path} cannot be read as an npz archive; it is cut short, damaged or another kind of file ({error})"
+    )
+
+
+def _check_sizes(path: Path, wanted: Iterable[str]) -> None:
+    """Raise UserError where the arrays are larger than the memory, and ValueError where a member is not its header's.
+
+    A small file can unpack to any size, and a header can ask for any memory, whatever follows it.
+    """
+    limit = _memory_bytes()
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        present = set(archive.namelist())
+        for name in wanted:
+            # numpy gives the plain name precedence too.
+            member = archive.getinfo(name if name in present else f"{name}.npy")
+            with archive.open(member) as file:
+                size, dtype = _promised(file)
+                if dtype.hasobject:
+                    raise ValueError("Object arrays are not read")
+                if file.tell() + size != member.file_size:
+                    held = member.file_size - file.tell()
+                    raise ValueError(f"{name} holds {held} bytes of values where its header tells of {size}")
+            total += size
+            if total > limit:
+                raise UserError(
+                    f"{path}: {name} unpacks to {size / 2**30:,.1f} GiB, with what is before it "
+                    f"{total / 2**30:,.1f} GiB; this machine has {limit / 2**30:,.1f} GiB of memory"
+                )
+
+
+def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
+    """Return the bytes of values, and their type, that the header of an npy file tells of."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"a header tells of shape {shape}")
+    return math.prod(shape) * dtype.itemsize, dtype
+
+
+def _memory_bytes() -> float:
+    """Return the machine's memory; infinity where it does not tell."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            present = {name.removesuffix(".npy") for name in archive.namelist()}
-        missing = [name for name in names if name not in present]
-        if not missing:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in names}
-    except _UNREADABLE as error:
-        if "Object arrays" in str(error):
-            raise UserError(f"{path} holds arrays of Python objects; only plain numbers are read") from error
-        raise UserError(
-            f"{path} cannot be read as an npz archive; it is cut short, damaged or another kind of file ({error})"
-        ) from error
-    raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

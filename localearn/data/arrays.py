@@ -1,5 +1,6 @@
 """Images and vectors: rows of one array, held whole on one device."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -28,51 +29,50 @@ class ArrayData(Data):
         *,
         scaling: Scaling | None = None,
         augment: Augment = "none",
-        fingerprint: str | None = None,
-        part: tuple[int, int, int] = (0, 1, 2),
+        class_names: tuple[str, ...] | None = None,
     ) -> None:
-        """Take, for each split, x (N, C, H, W) or (N, ...) and y (N,) int64, all on one device and known to be sound.
+        """Check and hold the rows of each split; `localearn.data.from_arrays` takes them in other forms too.
 
-        scaling: what turns raw rows into a net's input; None leaves their values. fingerprint: where it is known.
-        part: the rank, the number of ranks that a batch's rows are shared out over, and the fewest that one gets.
+        Args:
+            name: what records call the data set.
+            x: for each split (N, C, H, W) images or (N, ...) rows, uint8 or floating-point, all on one device.
+            y: for each split (N,) int64 labels, 0..classes - 1.
+            classes: their number.
+            scaling: what turns raw rows into a net's input; None leaves their values.
+            augment: how the training split's images are augmented.
+            class_names: the names of the classes, where they have any.
+
+        Raises:
+            UserError: for a wrong type, shape, length or label, and for values that are not finite.
+
         """
+        _check(name, x, y, classes)
         self.name = name
-        self.kind = "image" if x["train"].ndim == 4 else "vector"
         self.classes = classes
-        self.input_shape = tuple(x["train"].shape[1:])
-        self.sizes = {split: len(labels) for split, labels in y.items()}
+        self.class_names = class_names
         self.augmented = augment != "none"
-        self._x, self._y = dict(x), dict(y)
         self._scaling = scaling
         self._augment: Augment = augment
-        self._fingerprint = fingerprint
-        self._part = part
+        self._fingerprint: str | None = None
+        # A part's rank, the number of ranks that a batch's rows are shared out over, and the fewest that one gets.
+        self._part = (0, 1, 2)
+        self._hold(x, y)
 
     def to(self, device: torch.device | str) -> "ArrayData":
         """Return the same data on `device`; what is there already is shared, not copied."""
-        return ArrayData(
-            self.name,
+        moved = copy.copy(self)
+        moved._hold(
             {split: rows.to(device) for split, rows in self._x.items()},
             {split: labels.to(device) for split, labels in self._y.items()},
-            self.classes,
-            scaling=self._scaling and self._scaling.to(device),
-            augment=self._augment,
-            fingerprint=self._fingerprint,
-            part=self._part,
         )
+        moved._scaling = self._scaling and self._scaling.to(device)
+        return moved
 
     def part(self, rank: int, ranks: int, least: int = 2) -> "ArrayData":
         """Return the same arrays, of whose every batch this rank has its rows; see `Data.part`."""
-        return ArrayData(
-            self.name,
-            self._x,
-            self._y,
-            self.classes,
-            scaling=self._scaling,
-            augment=self._augment,
-            fingerprint=self._fingerprint,
-            part=(rank, ranks, least),
-        )
+        own = copy.copy(self)
+        own._part = (rank, ranks, least)
+        return own
 
     def batches(
         self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
@@ -98,7 +98,10 @@ class ArrayData(Data):
         with torch.no_grad():
             whole = self.part(0, 1)
             x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
-        return ArrayData(name, x, y, self.classes, part=self._part)
+        mapped = copy.copy(self)  # not checked: what a net that diverges gives is for the loop to tell
+        mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
+        mapped._hold(x, y)
+        return mapped
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then kept."""
@@ -108,6 +111,12 @@ class ArrayData(Data):
                 tensors += [(f"x {split}", self._x[split]), (f"y {split}", self._y[split])]
             self._fingerprint = sha256(tensors, self._scaling.note if self._scaling else "none")
         return self._fingerprint
+
+    def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
+        self._x, self._y = dict(x), dict(y)
+        self.kind = "image" if x["train"].ndim == 4 else "vector"
+        self.input_shape = tuple(x["train"].shape[1:])
+        self.sizes = {split: len(labels) for split, labels in y.items()}
 
     def _in_order(self, split: Split, batch_size: int, skip: int) -> Iterator[Batch]:
         x, y = self._x[split], self._y[split]
@@ -149,3 +158,38 @@ class ArrayData(Data):
             start += len(part)
         assert result is not None  # no split is empty
         return result
+
+
+def _check(name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], classes: int) -> None:
+    """Raise UserError for what would end training, or an accuracy, in something wrong; in `checks`'s words."""
+    if "train" not in x or x.keys() != y.keys():
+        raise UserError(f"{name}: x has {', '.join(x) or 'no split'} and y {', '.join(y) or 'none'}; both need train")
+    of = "localearn.data.from_arrays takes others"
+    train = x["train"]
+    for split in x:
+        rows, labels = x[split], y[split]
+        if rows.dtype != torch.uint8 and not rows.is_floating_point():
+            raise UserError(f"{name}: x_{split} is {rows.dtype}; uint8 or floating-point rows are expected; {of}")
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            what = f"{labels.dtype} with shape {tuple(labels.shape)}"
+            raise UserError(f"{name}: y_{split} is {what}; int64 labels, (N,), are expected; {of}")
+        if rows.ndim < 2 or len(rows) != len(labels):
+            raise UserError(
+                f"{name}: x_{split} has {len(rows) if rows.ndim else 'no'} rows and y_{split} has {len(labels)} labels"
+                if rows.ndim != 1
+                else f"{name}: x_{split} has shape {tuple(rows.shape)}; rows of features, (N, ...), are expected"
+            )
+        if rows.shape[1:] != train.shape[1:] or rows.dtype != train.dtype:
+            raise UserError(
+                f"{name}: rows of x_train have shape {tuple(train.shape[1:])} and are {train.dtype}, those of "
+                f"x_{split} {tuple(rows.shape[1:])} and {rows.dtype}"
+            )
+        if rows.device != labels.device or rows.device != train.device:
+            raise UserError(f"{name}: x_train is on {train.device}, y_{split} on {labels.device}; one is expected")
+        if rows.is_floating_point() and rows.numel():
+            bad = rows.numel() - int(torch.isfinite(rows).sum())
+            if bad:
+                raise UserError(f"{name}: x_{split} holds {bad} of {rows.numel()} values that are NaN or infinite")
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+            wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+            raise UserError(f"{name}: y_{split} holds {wrong}; labels run from 0 to {classes - 1}")

@@ -44,6 +44,8 @@ class Data(ABC):
     input_shape: tuple[int, ...]  # of one row, without the batch dimension
     sizes: dict[Split, int]  # labelled rows in each split
     augmented: bool  # whether two passes over the training split may differ
+    class_names: tuple[str, ...] | None = None  # in the order of the labels; None where classes are their numbers
+    notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Data":

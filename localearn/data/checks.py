@@ -1,10 +1,14 @@
 """Whether arrays that came from outside can be learned from; whatever cannot is named in a line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
+from localearn.data.labels import numbered
 from localearn.errors import UserError
+
+Layout = Literal["nhwc", "nchw"]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 GRAPH_ARRAYS = ("x", "edge_index", "y", "train", "val", "test")
@@ -18,20 +22,50 @@ def checked_arrays(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np
     x: (N, H, W) or (N, H, W, C) images or (N, D) vectors. `where` names the source in messages. Raises UserError for
     a wrong type, shape, length or label, for an empty array and for values that are not finite.
     """
+    return checked_parts(where, arrays)[0]
+
+
+def checked_parts(
+    where: str,
+    arrays: Mapping[str, np.ndarray],
+    layout: Layout = "nhwc",
+    class_names: Sequence[str] | None = None,
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    """Return x and y of every part that there is, as `checked_arrays` does, and the names of the classes.
+
+    Args:
+        where: the source, for messages.
+        arrays: x_train and y_train and, where there are, x_val and y_val, x_test and y_test. Labels may be of every
+            kind that `labels.numbered` takes.
+        layout: where images of 4 dimensions have their channels: last, or first. What is returned has them last.
+        class_names: the names of the classes, where the source knows them.
+
+    Returns:
+        The arrays, and the classes' names; None where labels were numbers from 0.
+
+    Raises:
+        UserError: as `checked_arrays`.
+
+    """
     checked = {}
-    for part in ("train", "test"):
-        x, y = f"x_{part}", f"y_{part}"
-        checked[x] = _values(f"{where}: {x}", arrays[x])
-        checked[y] = _labels(f"{where}: {y}", arrays[y])
-        if len(checked[x]) != len(checked[y]):
-            raise UserError(f"{where}: {x} has {len(checked[x])} rows and {y} has {len(checked[y])} labels")
-    train, test = checked["x_train"], checked["x_test"]
-    if train.shape[1:] != test.shape[1:]:
-        raise UserError(f"{where}: rows of x_train have shape {train.shape[1:]}, those of x_test {test.shape[1:]}")
-    if train.dtype != test.dtype:
-        raise UserError(f"{where}: x_train is {arrays['x_train'].dtype} and x_test {arrays['x_test'].dtype}")
-    _same_classes(where, checked["y_train"], checked["y_test"])
-    return checked
+    parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
+    for part in parts:
+        checked[f"x_{part}"] = _values(f"{where}: x_{part}", arrays[f"x_{part}"], layout)
+    names = [f"y_{part}" for part in parts]
+    labels, class_names = numbered(where, {name: arrays[name] for name in names}, class_names)
+    for part in parts:
+        x, y = checked[f"x_{part}"], labels[f"y_{part}"]
+        if len(x) != len(y):
+            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} labels")
+        train = checked["x_train"]
+        if train.shape[1:] != x.shape[1:]:
+            raise UserError(f"{where}: rows of x_train have shape {train.shape[1:]}, those of x_{part} {x.shape[1:]}")
+        if train.dtype != x.dtype:
+            raise UserError(f"{where}: x_train is {arrays['x_train'].dtype} and x_{part} {arrays[f'x_{part}'].dtype}")
+        if part != "train":
+            same_classes(where, labels["y_train"], y, class_names)
+    same_classes(where, labels["y_train"], labels["y_train"], class_names)
+    return checked | labels, class_names
 
 
 def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -42,7 +76,7 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
     x = _values(f"{where}: x", arrays["x"])
     if x.ndim != 2:
         raise UserError(f"{where}: x has shape {x.shape}; a row of features for each node, (N, D), is expected")
-    labels = _labels(f"{where}: y", arrays["y"])
+    labels = numbered(where, {"y": arrays["y"]})[0]["y"]
     if len(x) != len(labels):
         raise UserError(f"{where}: x has {len(x)} rows and y has {len(labels)} labels")
     checked = {"x": x.astype(np.float32), "y": labels}
@@ -58,19 +92,27 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
     members = np.concatenate([checked[split] for split in ("train", "val", "test")])
     if len(np.unique(members)) < len(members):
         raise UserError(f"{where}: a node stands twice in train, val and test, which must not overlap")
-    _same_classes(where, labels[checked["train"]], labels[np.concatenate([checked["val"], checked["test"]])])
+    same_classes(where, labels[checked["train"]], labels[np.concatenate([checked["val"], checked["test"]])])
     return checked
 
 
-def _values(what: str, x: np.ndarray) -> np.ndarray:
+def _values(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarray:
     if x.dtype.kind not in "uifb":
         raise UserError(f"{what} is {x.dtype}; integers or real numbers are expected")
     if x.ndim not in (2, 3, 4):
         raise UserError(f"{what} has shape {x.shape}; (N, H, W) or (N, H, W, C) images or (N, D) vectors are expected")
     if not x.size:
         raise UserError(f"{what} is empty, with shape {x.shape}")
-    if x.ndim == 4 and x.shape[3] not in _CHANNELS and x.shape[1] in _CHANNELS:
-        raise UserError(f"{what} has shape {x.shape}, which looks like (N, C, H, W); (N, H, W, C) is expected")
+    if x.ndim == 4:
+        own, other = (3, 1) if layout == "nhwc" else (1, 3)
+        shapes = ("(N, C, H, W)", "(N, H, W, C)")
+        if x.shape[own] not in _CHANNELS and x.shape[other] in _CHANNELS:
+            looks, expected = shapes if layout == "nhwc" else reversed(shapes)
+            right = "nchw" if layout == "nhwc" else "nhwc"
+            raise UserError(
+                f"{what} has shape {x.shape}, which looks like {looks}; {expected} is expected, or give layout={right}"
+            )
+        x = x if layout == "nhwc" else x.transpose(0, 2, 3, 1)
     if x.dtype == np.uint8:
         return x
     with np.errstate(over="ignore"):
@@ -81,18 +123,6 @@ def _values(what: str, x: np.ndarray) -> np.ndarray:
     return values
 
 
-def _labels(what: str, y: np.ndarray) -> np.ndarray:
-    if y.ndim != 1:
-        raise UserError(f"{what} has shape {y.shape}; one label for each row, (N,), is expected")
-    if y.dtype.kind not in "ui":
-        raise UserError(f"{what} is {y.dtype}; labels must be integers, 0 to classes - 1")
-    if len(y) and y.min() < 0:
-        raise UserError(f"{what} holds {y.min()}; labels run from 0 to classes - 1")
-    if len(y) and y.max() > np.iinfo(np.int64).max:
-        raise UserError(f"{what} holds {y.max()}; labels run from 0 to classes - 1")
-    return y.astype(np.int64)
-
-
 def _nodes(what: str, index: np.ndarray, nodes: int) -> np.ndarray:
     if index.dtype.kind not in "ui":
         raise UserError(f"{what} is {index.dtype}; indices of nodes must be integers")
@@ -101,14 +131,25 @@ def _nodes(what: str, index: np.ndarray, nodes: int) -> np.ndarray:
     return index.astype(np.int64)
 
 
-def _same_classes(where: str, train: np.ndarray, held: np.ndarray) -> None:
+def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: Sequence[str] | None = None) -> None:
+    """Raise UserError unless the training labels, (N,), are all of 0..C-1, C > 1, and the held-out ones among them.
+
+    class_names: what messages call the labels; their numbers by default.
+    """
+
+    def name(label: int) -> str:
+        return str(label) if class_names is None else class_names[label]
+
     present = np.unique(train)
     if len(present) < 2:
-        raise UserError(f"{where}: the training labels are all {present[0]}; at least 2 classes are needed")
+        raise UserError(f"{where}: the training labels are all {name(present[0])}; at least 2 classes are needed")
     if present[-1] != len(present) - 1:
         gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
         raise UserError(
-            f"{where}: the training labels reach {present[-1]} but none is {gap}; they must be 0 to classes - 1"
+            f"{where}: the training labels reach {name(present[-1])} but none is {name(gap)}; they must be "
+            f"{'0 to classes - 1' if class_names is None else 'of every class'}"
         )
     if held.max() > present[-1]:
-        raise UserError(f"{where}: a held-out label is {held.max()}; the training labels end at {present[-1]}")
+        raise UserError(
+            f"{where}: a held-out label is {name(held.max())}; the training labels end at {name(present[-1])}"
+        )

@@ -1,5 +1,6 @@
 """One graph whose nodes are classified: every batch is the whole graph."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -26,32 +27,39 @@ class GraphData(Data):
         classes: int,
         *,
         note: str = "none",
-        fingerprint: str | None = None,
+        class_names: tuple[str, ...] | None = None,
     ) -> None:
-        """Take x (N, D) float32, edge_index (2, E), y (N,) and each split's nodes (M,), int64, all on one device.
+        """Check and hold a graph; `localearn.data.from_graph` takes torch_geometric's.
 
-        note: how x was normalised, for the fingerprint. fingerprint: where it is known.
+        Args:
+            name: what records call the data set.
+            x: (N, D) floating-point features of the nodes; all tensors on one device.
+            edge_index: (2, E) int64 nodes, from where and to where each edge leads.
+            y: (N,) int64 labels, 0..classes - 1.
+            nodes: for each split (M,) int64 nodes.
+            classes: their number.
+            note: how x was normalised, for the fingerprint.
+            class_names: the names of the classes, where they have any.
+
+        Raises:
+            UserError: for a wrong type, shape, label or node, and for values that are not finite.
+
         """
+        _check(name, x, edge_index, y, nodes, classes)
         self.name = name
         self.classes = classes
-        self.input_shape = tuple(x.shape[1:])
+        self.class_names = class_names
         self.sizes = {split: len(index) for split, index in nodes.items()}
-        self._x, self._edge_index, self._y, self._nodes = x, edge_index, y, dict(nodes)
-        self._labels = {split: y.index_select(0, index) for split, index in nodes.items()}
-        self._note, self._fingerprint = note, fingerprint
+        self._note = note
+        self._fingerprint: str | None = None
+        self._hold(x, edge_index, y, nodes)
 
     def to(self, device: torch.device | str) -> "GraphData":
         """Return the same graph on `device`; what is there already is shared, not copied."""
-        return GraphData(
-            self.name,
-            self._x.to(device),
-            self._edge_index.to(device),
-            self._y.to(device),
-            {split: index.to(device) for split, index in self._nodes.items()},
-            self.classes,
-            note=self._note,
-            fingerprint=self._fingerprint,
-        )
+        moved = copy.copy(self)
+        nodes: dict[Split, Tensor] = {split: index.to(device) for split, index in self._nodes.items()}
+        moved._hold(self._x.to(device), self._edge_index.to(device), self._y.to(device), nodes)
+        return moved
 
     def batches(
         self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
@@ -69,7 +77,11 @@ class GraphData(Data):
         with torch.no_grad():
             x = fn(self._x, self._edge_index)
         nodes: dict[Split, Tensor] = {"train": self._nodes["train"], "val": self._nodes["val"]}
-        return GraphData(name, x, self._edge_index, self._y, nodes, self.classes)
+        mapped = copy.copy(self)  # not checked: what a net that diverges gives is for the loop to tell
+        mapped.name, mapped._note, mapped._fingerprint = name, "none", None
+        mapped.sizes = {split: len(index) for split, index in nodes.items()}
+        mapped._hold(x, self._edge_index, self._y, nodes)
+        return mapped
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of nodes, edges, labels, splits and normalisation; computed once, then kept."""
@@ -77,3 +89,36 @@ class GraphData(Data):
             graph = [("x", self._x), ("edge_index", self._edge_index), ("y", self._y)]
             self._fingerprint = sha256([*graph, *self._nodes.items()], self._note)
         return self._fingerprint
+
+    def _hold(self, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[Split, Tensor]) -> None:
+        self._x, self._edge_index, self._y, self._nodes = x, edge_index, y, dict(nodes)
+        self._labels = {split: y.index_select(0, index) for split, index in nodes.items()}
+        self.input_shape = tuple(x.shape[1:])
+
+
+def _check(name: str, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[Split, Tensor], classes: int) -> None:
+    """Raise UserError for what would end training, or an accuracy, in something wrong; in `checks`'s words."""
+    of = "localearn.data.from_graph takes others"
+    if not x.is_floating_point() or x.ndim != 2:
+        raise UserError(f"{name}: x is {x.dtype} with shape {tuple(x.shape)}; floating-point (N, D) is expected; {of}")
+    if y.dtype != torch.int64 or y.ndim != 1:
+        raise UserError(f"{name}: y is {y.dtype} with shape {tuple(y.shape)}; int64 (N,) is expected; {of}")
+    if len(x) != len(y):
+        raise UserError(f"{name}: x has {len(x)} rows and y has {len(y)} labels")
+    bad = x.numel() - int(torch.isfinite(x).sum())
+    if bad:
+        raise UserError(f"{name}: x holds {bad} of {x.numel()} values that are NaN or infinite")
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise UserError(f"{name}: edge_index has shape {tuple(edge_index.shape)}; (2, E) is expected")
+    for what, index in {"edge_index": edge_index, **nodes}.items():
+        if index.dtype != torch.int64:
+            raise UserError(f"{name}: {what} is {index.dtype}; int64 nodes are expected; {of}")
+        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= len(x)):
+            raise UserError(
+                f"{name}: {what} holds {int(index.min())} to {int(index.max())}; nodes run from 0 to {len(x) - 1}"
+            )
+    for split, index in nodes.items():
+        labels = y.index_select(0, index)
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+            wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+            raise UserError(f"{name}: y holds {wrong} in {split}; labels run from 0 to {classes - 1}")

@@ -1,57 +1,161 @@
 """A user's own pictures: a folder for each class."""
 
+import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from localearn.data.splits import held_size, hold_out
 from localearn.errors import UserError
 
-_SEED = 0  # of the test split where the folder has none: the same for everyone, whatever split_seed is
+# torchvision's own list, which people's folders follow.
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir")
+_VAL_FOLDERS = ("val", "valid", "validation")
+_HIDDEN, _OTHER = "hidden files or folders", "other files that are no images of a class"  # what is counted
+_LINKS = "links to what is taken elsewhere"
 _GREY = ("1", "L")
 _DEEP = ("I", "F")  # Pillow's modes, or their beginnings, of more than 8 bits a channel
 
 
-def image_folder(path: Path, image_size: int | None, test_fraction: float) -> dict[str, np.ndarray]:
-    """Return the four arrays of <path>/train/<class>/* and <path>/test/<class>/*, images as uint8.
+def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+    """Return the arrays of each part that there is, images as uint8, the classes' names, and what was left out.
 
-    (N, H, W) where every image is grey, else (N, H, W, 3). Classes are numbered by their folders' names in order.
-    Without a test folder a stratified `test_fraction` of the images is held out, always the same. With `image_size`
-    each image is scaled and centrally cropped to a square of that many pixels; without it all must be of one size.
+    The parts are the folders train, val (or valid, validation) and test of `path`; without them, `path` itself holds
+    the classes' folders, which are the training part. In a class's folder images may lie at any depth.
+    Images are (N, H, W) where every one is grey, else (N, H, W, 3). Classes are numbered by their folders' names in
+    order. With `image_size` each image is scaled and centrally cropped to a square of that many pixels; without it all
+    must be of one size. Hidden files are left out; links are followed, and each real file is taken once.
     Raises UserError, naming the folder or the file, for what is missing, empty, broken or of another size.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder" if path.exists() else f"{path} does not exist")
-    if not (path / "train").is_dir():
-        raise UserError(f"{path} has no folder train; images are expected in {path / 'train'}/<class>/")
-    files, labels, classes = _find(path / "train")
-    train = len(files)
-    if (path / "test").is_dir():
-        more, more_labels, more_classes = _find(path / "test")
-        unknown = [name for name in more_classes if name not in classes]
-        if unknown:
-            raise UserError(f"{path / 'test'} has the class {unknown[0]!r}, which {path / 'train'} has not")
-        files += more
-        labels += [classes.index(more_classes[label]) for label in more_labels]
-    images, y = _pictures(files, image_size), np.array(labels)
-    if len(files) > train:
-        rest, held = np.arange(train), np.arange(train, len(files))
-    else:
-        rest, held = hold_out(y, held_size("test", train, test_fraction), _SEED)
-    return {"x_train": images[rest], "y_train": y[rest], "x_test": images[held], "y_test": y[held]}
+    search = _Search()
+    folders = _part_folders(path, search)
+    found = {part: search.folders(folder) for part, folder in folders.items()}
+    search.own |= {os.path.realpath(folders[part] / name) for part in folders for name in found[part]}
+    classes = found["train"]
+    if not classes:
+        raise UserError(
+            f"{folders['train']} holds no images: any class folder, {folders['train']}/<class>/, is lacking"
+        )
+    files, labels, parts = [], [], []
+    for part, folder in folders.items():
+        before = len(files)
+        for name in found[part]:
+            if name not in classes:
+                raise UserError(f"{folder} has the class {name!r}, which {folders['train']} has not")
+            images = search.images(folder / name)
+            if not images and part == "train":
+                raise UserError(f"{folder / name} holds no image ({', '.join(_SUFFIXES)}) that is not elsewhere too")
+            files += images
+            labels += [classes.index(name)] * len(images)
+            parts += [part] * len(images)
+        if len(files) == before:
+            raise UserError(f"{folder} holds no image; images are expected in {folder}/<class>/")
+    pictures, y, part_of = _pictures(files, image_size), np.array(labels), np.array(parts)
+    arrays = {}
+    for part in folders:
+        own = part_of == part
+        arrays |= {f"x_{part}": pictures[own], f"y_{part}": y[own]}
+    return arrays, tuple(classes), search.notes()
 
 
-def _find(folder: Path) -> tuple[list[Path], list[int], list[str]]:
-    """Return the files, their labels and the classes' names, as torchvision finds them."""
-    from torchvision.datasets import ImageFolder
+def _part_folders(path: Path, search: "_Search") -> dict[str, Path]:
+    """Return the folder of each part that there is, the training part's first."""
+    inside = search.folders(path)
+    vals = [name for name in _VAL_FOLDERS if name in inside]
+    if "train" not in inside:
+        if not inside or "test" in inside or vals:
+            raise UserError(
+                f"{path} has no folder train; images are expected in {path / 'train'}/<class>/, or in {path}/<class>/"
+            )
+        return {"train": path}
+    if len(vals) > 1:
+        raise UserError(f"{path} has the folders {' and '.join(vals)}; only one can be the validation part")
+    folders = {"train": path / "train"}
+    if vals:
+        folders["val"] = path / vals[0]
+    if "test" in inside:
+        folders["test"] = path / "test"
+    search.count["folders beside train"] += len(inside) - len(folders)
+    return folders
 
-    try:
-        found = ImageFolder(str(folder))
-    except FileNotFoundError as error:  # no class at all, or a class without an image
-        raise UserError(f"{folder}: {' '.join(str(error).split())}") from error
-    return [Path(file) for file, _ in found.samples], list(found.targets), list(found.classes)
+
+@dataclass
+class _Search:
+    """A walk over folders that takes each real file once, and counts what it leaves out.
+
+    own: the real paths of all class folders. What lies in one of them is found there, and by no link from elsewhere,
+    for then it would have another class, or stand in two parts.
+    """
+
+    count: Counter[str] = field(default_factory=Counter)
+    own: set[str] = field(default_factory=set)
+    _seen: set[str] = field(default_factory=set)  # real paths of files and of folders
+    _looked_into: set[Path] = field(default_factory=set)
+
+    def folders(self, folder: Path) -> list[str]:
+        """Return the names of the folders in a folder, in order."""
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if folder not in self._looked_into:
+            self._looked_into.add(folder)
+            self.count[_HIDDEN] += sum(_hidden(entry.name) for entry in entries)
+            self.count[_OTHER] += sum(not entry.is_dir() and not _hidden(entry.name) for entry in entries)
+        return [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
+
+    def images(self, folder: Path) -> list[Path]:
+        """Return the images in a folder and below it, in order."""
+        found = []
+        for inside, files in self._walk(folder):
+            for name in sorted(files):
+                file = Path(inside, name)
+                if file.suffix.lower() not in _SUFFIXES:
+                    self.count[_OTHER] += 1
+                elif not file.is_file():
+                    raise UserError(f"{file} is no image that can be read; it is a link to nothing, or no regular file")
+                elif self._first(file):
+                    found.append(file)
+        return found
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a line of what was left out, unless that is nothing."""
+        left = ", ".join(f"{number} {what}" for what, number in self.count.items() if number)
+        return (f"left out: {left}",) if left else ()
+
+    def _walk(self, folder: Path) -> list[tuple[str, list[str]]]:
+        """Return the folders at and below one, in their paths' order, each with the names of its files."""
+        if os.path.realpath(folder) in self._seen:
+            return []
+        self._seen.add(os.path.realpath(folder))
+        walked = []
+        for inside, folders, files in os.walk(folder, followlinks=True):
+            self.count[_HIDDEN] += sum(_hidden(name) for name in (*folders, *files))
+            folders[:] = [name for name in sorted(folders) if not _hidden(name) and self._first(Path(inside, name))]
+            walked.append((inside, [name for name in files if not _hidden(name)]))
+        return sorted(walked)
+
+    def _first(self, path: Path) -> bool:
+        """Whether this is where a file or a folder is taken."""
+        real = os.path.realpath(path)
+        if real in self._seen or (path.is_symlink() and self._leads_to_a_class(real)):
+            self.count[_LINKS] += 1
+            return False
+        self._seen.add(real)
+        return True
+
+    def _leads_to_a_class(self, real: str) -> bool:
+        """Whether a real path lies in a class's folder or holds one."""
+        inside = any(str(parent) in self.own for parent in (Path(real), *Path(real).parents))
+        return inside or any(own.startswith(real.rstrip(os.sep) + os.sep) for own in self.own)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def _pictures(files: Sequence[Path], image_size: int | None) -> np.ndarray:
@@ -78,7 +182,13 @@ def _picture(file: Path, image_size: int | None) -> np.ndarray:
             if image.mode.startswith(_DEEP):
                 raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
             picture = image.convert("L" if image.mode in _GREY else "RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        raise UserError(
+            f"{file} has {int(pixels[0]) if pixels else 0:,} pixels, and images of more than "
+            f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} are not read: so few bytes could fill the memory. Make it smaller"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{file} is no image that can be read; it is cut short, damaged or another file") from error
     if image_size is not None:
         picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)

@@ -1,5 +1,6 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +10,16 @@ import numpy as np
 import torch
 
 from localearn.data import archive
-from localearn.data.arrays import ArrayData
 from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
-from localearn.data.checks import ARRAYS, checked_arrays, checked_graph
+from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.embedded import DIGITS_TOP, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
-from localearn.data.normalization import Normalize, Scaling, row_shares, standard, unit
+from localearn.data.normalization import Normalize, row_shares
+from localearn.data.partition import array_data, duplicates, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.splits import check_fraction, held_size, hold_out
+from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
 
@@ -26,7 +27,7 @@ GRAPHS = ("karate", *PLANETOID)
 FILES = ("npz", "imagefolder")
 NAMES = ("digits", *VISION, *GRAPHS, *FILES)
 
-_SEEDS = 2**32  # numpy's seeds end there
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -42,18 +43,22 @@ def load(
     image_size: int | None = None,
     test_fraction: float = 0.2,
     train_size: int | None = None,
+    layout: Layout = "nhwc",
 ) -> Data:
     """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
 
     data_dir: where prepared sets lie and downloads go; default LOCALEARN_DATA, else ~/.cache/localearn.
-    path: the file of "npz" (x_train, y_train, x_test, y_test) or the folder of "imagefolder".
+    path: the file of "npz" (x_train, y_train and, where there are, x_val, y_val, x_test, y_test; or x, y) or the folder
+        of "imagefolder". Labels of "npz" may be numbers from 0 or from 1, words, booleans or one-hot rows.
     val_fraction, val_size, split_seed: what is held out of the training part for validation, every class in
         proportion; a size goes before the fraction. The test part never depends on them. Graphs have fixed splits.
     normalize: "standard" (mean 0, deviation 1, per channel of images and per feature of vectors, statistics of the
         training split alone), "unit" (0 to 1) or "none"; graphs: "rows", which is their "standard", or "none".
     augment: "none", "crop" (random crops after 4 pixels of zero padding) or "crop_flip" (and mirror images).
-    image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it holds out without a test folder.
+    image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
+        no test part, the same rows for every split_seed.
     train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
+    layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw".
 
     Raises UserError, in one or two lines, for an unknown name or option, a value out of its range, and data that are
     missing, damaged or cannot be learned from.
@@ -62,6 +67,7 @@ def load(
         ("data set", name, NAMES),
         ("normalize", normalize, get_args(Normalize)),
         ("augment", augment, get_args(Augment)),
+        ("layout", layout, get_args(Layout)),
     ):
         if value not in known:
             raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)} (known: {', '.join(known)})")
@@ -71,8 +77,9 @@ def load(
         raise UserError(f"image_size belongs to imagefolder; {name} has its own size")
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size is {image_size}; it must be at least 1")
-    if not 0 <= split_seed < _SEEDS:
-        raise UserError(f"split_seed is {split_seed}; it must lie between 0 and {_SEEDS - 1}")
+    if layout != "nhwc" and name != "npz":
+        raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
+    check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     folder = _data_dir(data_dir)
@@ -81,77 +88,59 @@ def load(
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
         graph = planetoid(name, folder) if name in PLANETOID else checked_graph(name, karate())
         return _graph_data(name, graph, normalize)
-    arrays, levels = _arrays(name, folder, Path(path or "").expanduser(), image_size, test_fraction)
-    held = held_size("val", len(arrays["y_train"]), val_fraction, val_size)
-    return _array_data(name, arrays, levels, held, split_seed, normalize, augment, train_size)
+    place = Path(path or "").expanduser()
+    parts, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
+    levels = (0, DIGITS_TOP) if name == "digits" else (0, 255) if parts["x_train"].dtype == np.uint8 else None
+    return array_data(
+        name,
+        parts,
+        levels=levels,
+        val_fraction=val_fraction,
+        val_size=val_size,
+        seed=split_seed,
+        normalize=normalize,
+        augment=augment,
+        train_size=train_size,
+        class_names=class_names,
+        notes=notes,
+    )
 
 
 def _data_dir(data_dir: str | Path | None) -> Path:
     return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
-def _arrays(
-    name: str, data_dir: Path, path: Path, image_size: int | None, test_fraction: float
-) -> tuple[dict[str, np.ndarray], tuple[int, int] | None]:
-    """Return the four checked arrays of a set and the lowest and highest level that its values can take, if known."""
+def _parts(
+    name: str, data_dir: Path, path: Path, image_size: int | None, test_fraction: float, layout: Layout
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None, tuple[str, ...]]:
+    """Return a set's checked parts, a test part among them, the names of its classes, and notes of what was decided."""
     if name == "digits":
-        return checked_arrays(name, digits()), (0, DIGITS_TOP)
+        return checked_arrays(name, digits()), None, ()
+    if name in VISION:
+        return vision(name, data_dir), None, ()
+    found: tuple[str, ...] = ()
     if name == "npz":
-        arrays = checked_arrays(str(path), archive.read(path, ARRAYS))
-    elif name == "imagefolder":
-        arrays = checked_arrays(str(path), image_folder(path, image_size, test_fraction))
+        parts, class_names = checked_parts(str(path), _own_archive(path), layout)
     else:
-        arrays = vision(name, data_dir)
-    return arrays, (0, 255) if arrays["x_train"].dtype == np.uint8 else None
+        arrays, folders, found = image_folder(path, image_size)
+        parts, class_names = checked_parts(str(path), arrays, class_names=folders)
+    parts, drawn = with_test(str(path), parts, test_fraction, class_names)
+    told = (*found, *duplicates(parts))
+    for note in told:
+        _log.warning("%s: %s", path, note)
+    return parts, class_names, (*drawn, *told)
 
 
-def _array_data(
-    name: str,
-    arrays: Mapping[str, np.ndarray],
-    levels: tuple[int, int] | None,
-    held: int,
-    split_seed: int,
-    normalize: Normalize,
-    augment: Augment,
-    train_size: int | None,
-) -> ArrayData:
-    labels = arrays["y_train"]
-    train, val = hold_out(labels, held, split_seed)
-    if train_size is not None:
-        if not 1 <= train_size <= len(train):
-            raise UserError(f"train_size is {train_size}; it must lie between 1 and {len(train)}, the training split")
-        train = train[hold_out(labels[train], train_size, split_seed)[1]]
-    rows, test_rows = _channels_first(arrays["x_train"]), _channels_first(arrays["x_test"])
-    if augment != "none" and rows.ndim != 4:
-        raise UserError(f"{name} holds vectors: augment={augment} needs images")
-    x: dict[Split, torch.Tensor] = {
-        "train": rows.index_select(0, torch.from_numpy(train)),
-        "val": rows.index_select(0, torch.from_numpy(val)),
-        "test": test_rows,
-    }
-    y: dict[Split, torch.Tensor] = {
-        "train": torch.from_numpy(labels[train]),
-        "val": torch.from_numpy(labels[val]),
-        "test": torch.from_numpy(arrays["y_test"]),
-    }
-    scaling = _scaling(name, x["train"], levels, normalize)
-    return ArrayData(name, x, y, int(labels.max()) + 1, scaling=scaling, augment=augment)
-
-
-def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, normalize: Normalize) -> Scaling | None:
-    if normalize == "rows":
-        raise UserError(f"normalize=rows belongs to graphs; for {name} there are standard, unit and none")
-    if normalize == "standard":
-        return standard(train)
-    return unit(train, levels) if normalize == "unit" else None
-
-
-def _channels_first(x: np.ndarray) -> torch.Tensor:
-    """Return (N, C, H, W) images in one piece of memory, or (N, D) vectors as they are."""
-    tensor = torch.from_numpy(np.ascontiguousarray(x))
-    if x.ndim == 3:
-        return tensor.unsqueeze(1)
-    return tensor.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else tensor
+def _own_archive(path: Path) -> dict[str, np.ndarray]:
+    """Return what a user's archive holds of x_train, y_train and the held-out parts; x and y are a training part."""
+    present = archive.names(path)
+    if "edge_index" in present:
+        raise UserError(f"{path} holds edge_index, a graph; build one with localearn.data.from_graph")
+    if "x_train" not in present and "y_train" not in present and {"x", "y"} <= present:
+        arrays = archive.read(path, ("x", "y"))
+        return {"x_train": arrays["x"], "y_train": arrays["y"]}
+    held = [part for part in ("val", "test") if {f"x_{part}", f"y_{part}"} & present]
+    return archive.read(path, [f"{letter}_{part}" for part in ("train", *held) for letter in "xy"])
 
 
 def _graph_data(name: str, arrays: Mapping[str, np.ndarray], normalize: Normalize) -> GraphData:

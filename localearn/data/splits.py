@@ -21,6 +21,15 @@ def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.n
     return np.sort(ranked[size:]), np.sort(ranked[:size])
 
 
+_SEEDS = 2**32  # numpy's seeds end there
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Raise UserError, which names the option, unless the seed is one of numpy's."""
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")
+
+
 def check_fraction(name: str, fraction: float) -> None:
     """Raise UserError, which names the option `<name>_fraction`, unless the fraction lies between 0 and 1."""
     if not 0 < fraction < 1:

@@ -170,8 +170,8 @@ class Trainer(nn.Module, ABC):
         """Begin a stage: `gradients`, `stage_input` and `stage_scores` are about it from now on."""
         self.stage = stage
 
-    def fit(self, data: Data, epochs: int = 10, **options: Any) -> "Record":
-        """Train on `data` and return the record of the run; the options are those of `localearn.training.fit`."""
+    def fit(self, data: Any, epochs: int = 10, **options: Any) -> "Record":
+        """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`."""
         # The one import against the grain, for the sake of `MonoForward(net).fit(data)`.
         from localearn.training import fit
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from localearn.data import Data
+from localearn.data import Data, as_data
 from localearn.energy import Meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
@@ -47,20 +47,33 @@ AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
-def fit(trainer: Trainer, data: Data, *, resume: bool = False, **options: Any) -> Record:
-    """Train a rule on data and return the record of the run; the options are the fields of `Settings`.
+def fit(trainer: Trainer, data: Any, *, resume: bool = False, **options: Any) -> Record:
+    """Train a rule on data and return the record of the run.
 
-    The trainer and the data end on the settings' device; the trained net is `trainer.net`. torch's global generators
-    are left as they were. Fits in several threads take turns by the batch, and each gives what it gives alone; build
-    their trainers before the threads begin, for their weights are drawn from a generator that all threads share.
-    resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another patience,
-    train it longer, also where it is completed. Raises UserError for options that are wrong or do not go together, and
-    for a trainer or a net that another fit is training, and KeyboardInterrupt after Ctrl-C where there is no `out` to
-    keep what was learned.
+    torch's global generators are left as they were. Fits in several threads take turns by the batch, and each gives
+    what it gives alone; build their trainers before the threads begin, for their weights are drawn from a generator
+    that all threads share.
+
+    Args:
+        trainer: the rule on its net; both end on the settings' device, and the trained net is `trainer.net`.
+        data: a Data, or what `localearn.data.as_data` makes one of: (x, y) or (x, y, x_test, y_test) of NumPy or torch,
+            a torch Dataset or DataLoader, a torch_geometric Data.
+        resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another
+            patience, train it longer, also where it is completed.
+        options: the fields of `Settings`.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        UserError: for options that are wrong or do not go together, and for a trainer or a net that another fit is
+            training.
+        KeyboardInterrupt: after Ctrl-C where there is no `out` to keep what was learned.
+
     """
     settings = Settings.of(**options)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
-    record = train(trainer, data, settings, resume=resume, extend=extend)
+    record = train(trainer, as_data(data), settings, resume=resume, extend=extend)
     if record.status == "interrupted" and settings.out is None:
         raise KeyboardInterrupt
     return record
@@ -324,6 +337,10 @@ def _new_record(
         data_fingerprint=data.fingerprint(),
         started=_now(),
     )
+    if data.class_names is not None:
+        record.diagnostics["class_names"] = list(data.class_names)
+    if data.notes:
+        record.diagnostics["data"] = list(data.notes)
     for name, value in labels.items():
         if name != "setup_s":
             setattr(record, name, value)
@@ -411,6 +428,8 @@ def _leave(folder: RunFolder, record: Record) -> None:
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
+    if "class_names" in record.diagnostics:
+        values["class_names"] = record.diagnostics["class_names"]
     return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
 
 

@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,28 @@ def test_other_kinds_of_file_are_refused(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match="another kind of file"):
             archive.read(path, ["a"])
+
+
+def test_an_array_larger_than_the_memory_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, a=np.zeros(1000), b=np.zeros(1000))
+    monkeypatch.setattr(os, "sysconf", lambda name: 120 if name == "SC_PAGE_SIZE" else 100)
+    assert len(archive.read(path, ["a"])["a"]) == 1000
+    with pytest.raises(UserError, match=r"set\.npz: b unpacks to .* GiB, .* this machine has .* of memory"):
+        archive.read(path, ["a", "b"])
+
+
+@pytest.mark.parametrize("shape", [(10**15,), (5,), (0, 3)])
+def test_a_header_that_tells_of_another_size_is_refused(tmp_path, shape):
+    path = tmp_path / "set.npz"
+    member = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    member.write(bytes(4))
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.npy", member.getvalue())
+    with pytest.raises(UserError, match=r"a holds 4 bytes of values where its header tells of"):
+        archive.read(path, ["a"])
 
 
 class Trap:

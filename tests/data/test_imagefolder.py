@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +137,93 @@ def test_a_single_class_is_not_enough(tmp_path):
         picture(i).save(tmp_path / "train" / "apple" / f"{i}.png")
     with pytest.raises(UserError, match="at least 2 classes"):
         load("imagefolder", path=tmp_path)
+
+
+def test_a_flat_folder_of_classes_is_taken_and_its_test_part_drawn(tmp_path):
+    path = folder(tmp_path, test=0) / "train"
+    flat = load("imagefolder", path=path, normalize="none", test_fraction=0.3)
+    assert flat.sizes["test"] == 6
+    assert flat.class_names == ("apple", "pear")
+    assert flat.notes == ("no test part was given: 6 of 20 rows were drawn (test_fraction=0.3)",)
+    assert values(flat, "test") == values(
+        load("imagefolder", path=tmp_path, normalize="none", test_fraction=0.3), "test"
+    )
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_is_the_validation_split(tmp_path, name):
+    path = folder(tmp_path, test=2)
+    (path / "test").rename(path / name)
+    data = load("imagefolder", path=path, normalize="none", test_fraction=0.2)
+    assert data.sizes == {"train": 16, "val": 4, "test": 4}
+    assert values(data, "val") == ([200, 202, 201, 203], [0, 0, 1, 1])
+    with pytest.raises(UserError, match="validation part of its own: val_size does not apply"):
+        load("imagefolder", path=path, val_size=3)
+    (path / ("valid" if name == "val" else "val")).mkdir()
+    with pytest.raises(UserError, match="only one can be the validation part"):
+        load("imagefolder", path=path)
+
+
+def test_what_systems_leave_behind_is_left_out_and_counted_in_a_line(tmp_path, caplog):
+    clean = load("imagefolder", path=folder(tmp_path / "clean")).fingerprint()
+    path = folder(tmp_path / "found")
+    for place in (path, path / "train", path / "train" / "pear", path / "test"):
+        for name in (".ipynb_checkpoints", "__MACOSX"):
+            (place / name).mkdir()
+            picture(9, size=(3, 3)).save(place / name / "x.png")
+        for name in (".DS_Store", "Thumbs.db", "._x.png"):
+            (place / name).write_bytes(b"no image")
+    (path / "train" / "pear" / "labels.csv").touch()
+    (path / "raw").mkdir()
+    data = load("imagefolder", path=path)
+    assert data.fingerprint() == clean
+    (note,) = data.notes
+    assert "20 hidden files or folders" in note and "1 other files" in note and "1 folders beside train" in note
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: {note}"]
+
+
+def test_each_real_file_is_taken_once_and_in_its_own_class(tmp_path, monkeypatch):
+    clean = load("imagefolder", path=folder(tmp_path / "clean")).fingerprint()
+    path = folder(tmp_path / "linked")
+    apple = path / "train" / "apple"
+    (apple / "itself").symlink_to(apple)
+    (apple / "parent").symlink_to(path / "train")
+    (apple / "all").symlink_to(tmp_path)
+    (apple / "pears").symlink_to(path / "train" / "pear")
+    (apple / "again.png").symlink_to(path / "train" / "pear" / "00.png")
+    (path / "test" / "apple" / "00a.png").symlink_to(apple / "00.png")
+    data = load("imagefolder", path=path)
+    assert data.fingerprint() == clean
+    assert data.notes == ("left out: 6 links to what is taken elsewhere",)
+    monkeypatch.chdir(path.parent)
+    assert load("imagefolder", path="linked").fingerprint() == clean
+
+
+def test_links_to_a_store_beside_the_folder_are_followed(tmp_path):
+    clean = load("imagefolder", path=folder(tmp_path / "store")).fingerprint()
+    for part in ("train", "test"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+        (tmp_path / "set" / part / "apple").symlink_to(tmp_path / "store" / part / "apple")
+        (tmp_path / "set" / part / "pear").mkdir()
+        for file in (tmp_path / "store" / part / "pear").iterdir():
+            (tmp_path / "set" / part / "pear" / file.name).symlink_to(file)
+    assert load("imagefolder", path=tmp_path / "set").fingerprint() == clean
+
+
+def test_what_is_no_regular_file_is_named(tmp_path):
+    path = folder(tmp_path)
+    os.mkfifo(path / "train" / "pear" / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is no image that can be read; .*no regular file"):
+        load("imagefolder", path=path)
+    (path / "train" / "pear" / "pipe.png").unlink()
+    (path / "train" / "pear" / "gone.png").symlink_to(path / "nothing.png")
+    with pytest.raises(UserError, match=r"gone\.png .* a link to nothing"):
+        load("imagefolder", path=path)
+
+
+def test_an_image_too_large_to_unpack_is_told_as_one(tmp_path, monkeypatch):
+    path = folder(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    picture(7, size=(20, 30)).save(path / "train" / "pear" / "bomb.png")
+    with pytest.raises(UserError, match=r"bomb\.png has 600 pixels, and images of more than 400 are not read"):
+        load("imagefolder", path=path)

@@ -180,6 +180,8 @@ def test_data_dir_is_the_argument_else_the_environment_else_the_cache(tmp_path, 
         ({"train_size": 1295}, r"train_size is 1295; it must lie between 1 and 1294"),
         ({"split_seed": -1}, r"split_seed is -1; it must lie between 0 and 4294967295"),
         ({"split_seed": 2**32}, r"split_seed is 4294967296"),
+        ({"layout": "nchw"}, r"layout belongs to npz, whose images may come either way, not to digits"),
+        ({"layout": "chw"}, r"unknown layout 'chw'; did you mean 'nchw'"),
         ({"path": "x.npz"}, r"path belongs to npz and imagefolder, not digits"),
         ({"image_size": 8}, r"image_size belongs to imagefolder; digits has its own size"),
         ({"name": "imagefolder", "path": ".", "image_size": 0}, r"image_size is 0; it must be at least 1"),
@@ -210,15 +212,62 @@ def test_a_users_own_archive_is_checked_and_named(tmp_path, changes, message):
         load("npz", path=path)
 
 
-def test_an_archive_that_lacks_its_test_part_is_named(tmp_path):
+@pytest.mark.parametrize("names", [("x_train", "y_train"), ("x", "y")])
+def test_an_archive_without_a_test_part_has_one_drawn(tmp_path, names):
     path, arrays = archive(tmp_path)
-    np.savez(path, x_train=arrays["x_train"], y_train=arrays["y_train"])
-    with pytest.raises(UserError, match=r"own\.npz lacks x_test, y_test; it holds x_train, y_train"):
+    np.savez(path, **{names[0]: arrays["x_train"], names[1]: arrays["y_train"]})
+    data = load("npz", path=path, normalize="none", test_fraction=0.25)
+    assert data.sizes == {"train": 41, "val": 4, "test": 15}
+    assert data.notes == ("no test part was given: 15 of 60 rows were drawn (test_fraction=0.25)",)
+    assert sorted(row for split in data.sizes for row in rows_of(data, split)) == list(range(60))
+    assert whole(data, "test").y.bincount().tolist() == [5, 5, 5]
+    other = load("npz", path=path, normalize="none", test_fraction=0.25, split_seed=3)
+    assert rows_of(other, "test") == rows_of(data, "test") and rows_of(other, "val") != rows_of(data, "val")
+
+
+def test_an_archive_with_a_validation_part_has_none_drawn(tmp_path):
+    _, arrays = archive(tmp_path)
+    path, _ = archive(tmp_path, x_val=arrays["x_test"][:6], y_val=arrays["y_test"][:6])
+    data = load("npz", path=path, normalize="none")
+    assert data.sizes == {"train": 60, "val": 6, "test": 20}
+    assert rows_of(data, "val") == list(range(6))
+
+
+def test_an_archive_that_lacks_arrays_is_named(tmp_path):
+    path, arrays = archive(tmp_path)
+    np.savez(path, x_train=arrays["x_train"], y_train=arrays["y_train"], x_test=arrays["x_test"])
+    with pytest.raises(UserError, match=r"own\.npz lacks y_test; it holds x_test, x_train, y_train"):
+        load("npz", path=path)
+    np.savez(path, images=arrays["x_train"])
+    with pytest.raises(UserError, match=r"own\.npz lacks x_train, y_train; it holds images"):
+        load("npz", path=path)
+    np.savez(path, x=arrays["x_train"], y=arrays["y_train"], edge_index=np.zeros((2, 0)))
+    with pytest.raises(UserError, match="holds edge_index, a graph"):
         load("npz", path=path)
     with pytest.raises(UserError, match="is not a file"):
         load("npz", path=tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         load("npz", path=tmp_path / "no.npz")
+
+
+def test_an_archives_labels_may_be_words_whose_names_are_kept(tmp_path):
+    _, arrays = archive(tmp_path)
+    words = {part: np.array(["ash", "oak", "yew"])[arrays[part]] for part in ("y_train", "y_test")}
+    path, _ = archive(tmp_path, **words)
+    data = load("npz", path=path)
+    assert data.class_names == data.to("cpu").class_names == data.part(0, 1).class_names == ("ash", "oak", "yew")
+    numbers = load("npz", path=archive(tmp_path)[0])
+    assert numbers.class_names is None and data.fingerprint() == numbers.fingerprint()
+
+
+def test_channels_may_come_first(tmp_path):
+    x = np.random.RandomState(0).randint(256, size=(60, 7, 5, 3)).astype(np.uint8)
+    last = load("npz", path=archive(tmp_path, x_train=x, x_test=x[:20])[0])
+    x = x.transpose(0, 3, 1, 2)
+    path, _ = archive(tmp_path, x_train=x, x_test=x[:20])
+    assert load("npz", path=path, layout="nchw").fingerprint() == last.fingerprint()
+    with pytest.raises(UserError, match="or give layout=nchw"):
+        load("npz", path=path)
 
 
 def test_importing_it_and_loading_the_default_import_nothing_heavy():

@@ -1,0 +1,332 @@
+"""From what people hold in Python, arrays, torch datasets and loaders, torch_geometric graphs, to a `Data`."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from localearn.data.arrays import ArrayData
+from localearn.data.augmentation import Augment
+from localearn.data.base import Data, Split
+from localearn.data.checks import Layout, checked_graph, checked_parts
+from localearn.data.graphs import GraphData
+from localearn.data.labels import numbered
+from localearn.data.normalization import Normalize, row_shares
+from localearn.data.partition import array_data, duplicates, with_test
+from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
+from localearn.errors import UserError, suggestion
+
+_log = logging.getLogger(__name__)
+
+_TEST_SEED = 0  # of a graph's test nodes where it names none
+_TAKEN = "a localearn Data, (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a torch_geometric Data"
+
+
+def as_data(data: Any) -> Data:
+    """Return a `Data` as it is, and what else `fit` takes as one, with the default options of the function that does.
+
+    Args:
+        data: a Data; arrays (x, y) or (x, y, x_test, y_test), see `from_arrays`; a torch Dataset, see `from_dataset`,
+            or DataLoader, see `from_loader`; or a torch_geometric Data, see `from_graph`.
+
+    Raises:
+        UserError: for anything else, and as those functions do.
+
+    """
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, DataLoader):
+        return from_loader(data)
+    if isinstance(data, Dataset):
+        return from_dataset(data)
+    if isinstance(data, tuple | list) and len(data) in (2, 4):
+        return from_arrays(*data)
+    if not isinstance(data, np.ndarray | torch.Tensor) and hasattr(data, "edge_index"):
+        return from_graph(data)
+    raise UserError(f"data is {type(data).__name__}; {_TAKEN} is expected")
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    x_test: Any = None,
+    y_test: Any = None,
+    *,
+    x_val: Any = None,
+    y_val: Any = None,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    normalize: Normalize = "standard",
+    augment: Augment = "none",
+    layout: Layout | None = None,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+) -> ArrayData:
+    """Return arrays as a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
+
+    Equal arrays give equal data, whether they come from here or as an archive's through `localearn.load`.
+
+    Args:
+        x: (N, H, W) or (N, H, W, C) images or (N, D) vectors, NumPy or torch, integers or real numbers.
+        y: labels of N rows: (N,) or (N, 1) numbers from 0 or from 1, booleans or words, or (N, C) one-hot rows.
+        x_test: the test part; without it `test_fraction` of the rows is drawn, always the same ones.
+        y_test: its labels.
+        x_val: the validation part; without it `val_fraction` of the training rows is drawn by `seed`.
+        y_val: its labels.
+        test_fraction: see x_test.
+        val_fraction: see x_val.
+        seed: see x_val.
+        normalize: "standard", "unit" or "none", as of `localearn.load`.
+        augment: "none", "crop" or "crop_flip", as of `localearn.load`.
+        layout: "nhwc" or "nchw", where 4 dimensions have their channels; by default torch tensors have them first.
+        class_names: the classes' names in the order of their labels.
+        name: what records call the data set.
+
+    Raises:
+        UserError: for a wrong type, shape, length, label or option, for values that are not finite, and for parts
+            that are too small to be split.
+
+    """
+    for option, value, known in (
+        ("normalize", normalize, get_args(Normalize)),
+        ("augment", augment, get_args(Augment)),
+        ("layout", layout, (*get_args(Layout), None)),
+    ):
+        if value not in known:
+            raise UserError(f"unknown {option} {value!r}{suggestion(str(value), map(str, known))}")
+    check_fraction("test", test_fraction)
+    check_fraction("val", val_fraction)
+    check_seed("seed", seed)
+    given = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
+    for part in ("train", "val", "test"):
+        if (given[f"x_{part}"] is None) != (given[f"y_{part}"] is None):
+            has, lacks = ("x", "y") if given[f"y_{part}"] is None else ("y", "x")
+            raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}")
+    arrays = {key: _array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
+    if layout is None:
+        layout = "nchw" if isinstance(x, torch.Tensor) else "nhwc"
+    parts, names = checked_parts(name, arrays, layout, class_names)
+    for part in ("val", "test"):  # the training part is copied as it is split
+        if f"x_{part}" in parts:
+            parts[f"x_{part}"], parts[f"y_{part}"] = parts[f"x_{part}"].copy(), parts[f"y_{part}"].copy()
+    parts, drawn = with_test(name, parts, test_fraction, names)
+    twice = duplicates(parts)
+    for note in twice:
+        _log.warning("%s: %s", name, note)
+    return array_data(
+        name,
+        parts,
+        levels=(0, 255) if parts["x_train"].dtype == np.uint8 else None,
+        val_fraction=val_fraction,
+        seed=seed,
+        normalize=normalize,
+        augment=augment,
+        class_names=names,
+        notes=(*drawn, *twice),
+    )
+
+
+def from_dataset(
+    dataset: Dataset,
+    test: Dataset | None = None,
+    *,
+    val: Dataset | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> ArrayData:
+    """Return torch datasets of (x, y) items as a data set, read once and held whole; see `from_arrays`.
+
+    A random transform is applied once to each item, not anew in each epoch; use `augment` for that.
+
+    Args:
+        dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names.
+        test: the test part; without it one is drawn.
+        val: the validation part; without it one is drawn.
+        name: what records call the data set; the dataset's class in lower case by default.
+        options: those of `from_arrays`.
+
+    Raises:
+        UserError: as `from_arrays`, and for items that are not (x, y) or have different shapes.
+
+    """
+    name = name or type(dataset).__name__.lower()
+    arrays = {}
+    for part, source in (("", dataset), ("_test", test), ("_val", val)):
+        if source is not None:
+            arrays[f"x{part}"], arrays[f"y{part}"] = _items(f"{name}{part}", source)
+    classes = getattr(dataset, "classes", None)
+    if isinstance(classes, list | tuple) and all(isinstance(word, str) for word in classes):
+        options = {"class_names": classes} | options
+    return from_arrays(**arrays, name=name, **options)
+
+
+def from_loader(
+    loader: DataLoader, test: DataLoader | None = None, *, val: DataLoader | None = None, **options: Any
+) -> ArrayData:
+    """Return what one pass of each loader gives, batches (x, y), as a data set held whole; see `from_arrays`.
+
+    The batch size of the training is `fit`'s, and so is the order. A loader's `drop_last` loses rows for good.
+
+    Args:
+        loader: the training part.
+        test: the test part; without it one is drawn.
+        val: the validation part; without it one is drawn.
+        options: those of `from_arrays`.
+
+    Raises:
+        UserError: as `from_arrays`, and for batches that are not (x, y) or whose rows have different shapes.
+
+    """
+    name = options.setdefault("name", "loader")
+    arrays = {}
+    for part, source in (("", loader), ("_test", test), ("_val", val)):
+        if source is not None:
+            pairs = [_pair(f"{name}{part}: batch {i}", batch) for i, batch in enumerate(source)]
+            joined = [
+                _joined(f"{name}{part}", column, torch.cat, np.concatenate) for column in zip(*pairs, strict=True)
+            ]
+            if not joined:
+                raise UserError(f"{name}{part} gives no batch")
+            arrays[f"x{part}"], arrays[f"y{part}"] = joined
+    return from_arrays(**arrays, **options)
+
+
+def from_graph(
+    graph: Any,
+    *,
+    test_fraction: float = 0.2,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    normalize: Normalize = "none",
+    class_names: Sequence[str] | None = None,
+    name: str = "graph",
+) -> GraphData:
+    """Return a torch_geometric Data, or anything with its attributes, as a data set whose nodes are classified.
+
+    Args:
+        graph: x (N, D), edge_index (2, E), y (N,) labels as of `from_arrays` and, where there are, train_mask, val_mask
+            and test_mask, (N,) booleans. Edge weights and features are not used, which `notes` tells.
+        test_fraction: how much of the nodes is drawn where there is no test_mask, always the same ones.
+        val_fraction: how much of the training nodes is drawn, by `seed`, where there is no val_mask.
+        seed: see val_fraction.
+        normalize: "rows", which makes the features of each node sum to 1, or "none".
+        class_names: the classes' names in the order of their labels.
+        name: what records call the data set.
+
+    Raises:
+        UserError: for what is missing, has a wrong type or shape, lies out of range or cannot be split.
+
+    """
+    if normalize not in ("rows", "none"):
+        raise UserError(f"{name} is a graph: normalize is rows or none, not {normalize!r}")
+    check_fraction("test", test_fraction)
+    check_fraction("val", val_fraction)
+    check_seed("seed", seed)
+    lacking = [key for key in ("x", "edge_index", "y") if getattr(graph, key, None) is None]
+    if lacking:
+        raise UserError(f"{name} lacks {', '.join(lacking)}; a graph needs x, edge_index and y")
+    arrays = {key: _array(f"{name}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
+    labels, names = numbered(name, {"y": arrays["y"]}, class_names)
+    arrays["y"] = labels["y"]
+    nodes, notes = _nodes(name, graph, labels["y"], test_fraction, val_fraction, seed)
+    checked = checked_graph(name, arrays | nodes)
+    unused = [key for key in ("edge_weight", "edge_attr") if getattr(graph, key, None) is not None]
+    notes += [f"{' and '.join(unused)} not used: all edges count alike"] if unused else []
+    tensors = {key: torch.from_numpy(array) for key, array in checked.items()}
+    splits: dict[Split, torch.Tensor] = {"train": tensors["train"], "val": tensors["val"], "test": tensors["test"]}
+    x = row_shares(tensors["x"]) if normalize == "rows" else tensors["x"]
+    data = GraphData(
+        name, x, tensors["edge_index"], tensors["y"], splits, int(checked["y"].max()) + 1, note=normalize,
+        class_names=names,
+    )  # fmt: skip
+    data.notes = tuple(notes)
+    return data
+
+
+def _nodes(
+    name: str, graph: Any, labels: np.ndarray, test_fraction: float, val_fraction: float, seed: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the nodes of each split, by their masks or drawn, and notes of what was drawn."""
+    splits: dict[str, np.ndarray] = {}
+    for split in ("train", "val", "test"):
+        mask = getattr(graph, f"{split}_mask", None)
+        if mask is None:
+            continue
+        mask = _array(f"{name}: {split}_mask", mask)
+        if mask.dtype != bool or mask.shape != labels.shape:
+            raise UserError(
+                f"{name}: {split}_mask is {mask.dtype} with shape {mask.shape}; booleans of shape {labels.shape} are "
+                f"expected; of several splits choose one, say mask[:, 0]"
+            )
+        splits[split] = np.flatnonzero(mask)
+    notes = []
+    taken = np.concatenate([np.zeros(0, np.int64), *(nodes for split, nodes in splits.items() if split != "train")])
+    rest = splits.get("train", np.setdiff1d(np.arange(len(labels)), taken))
+    for split, fraction, drawn_by in (("test", test_fraction, _TEST_SEED), ("val", val_fraction, seed)):
+        if split not in splits:
+            kept, held = hold_out(labels[rest], held_size(split, len(rest), fraction), drawn_by)
+            notes.append(f"no {split}_mask was given: {len(held)} of {len(rest)} nodes were drawn")
+            rest, splits[split] = rest[kept], rest[held]
+    return {**splits, "train": rest}, notes
+
+
+def _array(what: str, value: Any) -> np.ndarray:
+    """Return a tensor, an array, or what NumPy makes one of, as an array."""
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
+        value = value.detach().cpu()
+        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
+            value = value.float() if not value.is_quantized else value.dequantize()
+        return value.resolve_conj().resolve_neg().numpy()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
+    return array
+
+
+def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
+    """Return x and y of all items of a dataset."""
+    if isinstance(dataset, TensorDataset):
+        return _pair(what, dataset.tensors)
+    items: Any = dataset
+    if isinstance(dataset, IterableDataset):
+        source: Iterable[Any] = items
+    elif hasattr(dataset, "__len__"):
+        source = (items[i] for i in range(len(items)))
+    else:
+        raise UserError(f"{what} is {type(dataset).__name__}, which has no length; give a DataLoader over it")
+    pairs = [_pair(f"{what}: item {i}", item) for i, item in enumerate(source)]
+    if not pairs:
+        raise UserError(f"{what} is empty")
+    x, y = zip(*pairs, strict=True)
+    return _joined(what, x, torch.stack, np.stack), _joined(what, y, torch.stack, np.stack)
+
+
+def _pair(what: str, item: Any) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
+    return item[0], item[1]
+
+
+def _joined(what: str, values: Sequence[Any], join_tensors: Any, join_arrays: Any) -> Any:
+    """Return tensors joined as a tensor, and anything else as an array."""
+    try:
+        if all(isinstance(value, torch.Tensor) for value in values):
+            return join_tensors([value.detach() for value in values])
+        return join_arrays([np.asarray(value) for value in values])
+    except (ValueError, TypeError, RuntimeError) as error:
+        shapes = sorted({str(tuple(np.shape(value))) for value in values})
+        raise UserError(
+            f"{what} has items of different shapes, {', '.join(shapes[:3])}"
+            if len(shapes) > 1
+            else f"{what} has items that cannot be put into one array ({str(error).splitlines()[0]})"
+        ) from error

@@ -1,0 +1,112 @@
+"""From sound parts to a data set: parts that are missing are drawn, then every part is normalised."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from localearn.data.arrays import ArrayData
+from localearn.data.augmentation import Augment
+from localearn.data.base import Split
+from localearn.data.checks import same_classes
+from localearn.data.normalization import Normalize, Scaling, standard, unit
+from localearn.data.splits import held_size, hold_out
+from localearn.errors import UserError
+
+_TEST_SEED = 0  # of a test part where none was given: it is the same for everyone, whatever the seed of the validation
+
+
+def with_test(
+    where: str, parts: Mapping[str, np.ndarray], fraction: float, class_names: Sequence[str] | None = None
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the parts with a test part, always the same rows, every class in proportion, and notes of what was drawn.
+
+    Raises UserError where the fraction leaves one side, or a class of the training part, without a row.
+    """
+    if "x_test" in parts:
+        return dict(parts), ()
+    labels = parts["y_train"]
+    rest, held = hold_out(labels, held_size("test", len(labels), fraction), _TEST_SEED)
+    same_classes(where, labels[rest], labels[held], class_names)
+    drawn = {"x_test": parts["x_train"][held], "y_test": labels[held]}
+    note = f"no test part was given: {len(held)} of {len(labels)} rows were drawn (test_fraction={fraction})"
+    return {**parts, "x_train": parts["x_train"][rest], "y_train": labels[rest], **drawn}, (note,)
+
+
+def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Return a note of how many test rows are also among those that are trained on or chosen by; none without any."""
+    tested = Counter(row.tobytes() for row in parts["x_test"])
+    others = [parts[f"x_{part}"] for part in ("train", "val") if f"x_{part}" in parts]
+    known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
+    found = sum(tested[row] for row in known)
+    return (f"{found} of {len(parts['x_test'])} test rows are also among the other rows",) if found else ()
+
+
+def array_data(
+    name: str,
+    parts: Mapping[str, np.ndarray],
+    *,
+    levels: tuple[int, int] | None = None,
+    val_fraction: float = 0.1,
+    val_size: int | None = None,
+    seed: int = 0,
+    normalize: Normalize = "standard",
+    augment: Augment = "none",
+    train_size: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+    notes: tuple[str, ...] = (),
+) -> ArrayData:
+    """Return the data set of checked parts: x_train, y_train, x_test, y_test and, where there are, x_val and y_val.
+
+    levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's. The
+    other options are those of `load`. Raises UserError for an option that these parts cannot meet.
+    """
+    labels = parts["y_train"]
+    if "x_val" in parts:
+        if val_size is not None:
+            raise UserError(f"{name} has a validation part of its own: val_size does not apply")
+        train, val = np.arange(len(labels)), np.arange(len(parts["y_val"]))
+    else:
+        train, val = hold_out(labels, held_size("val", len(labels), val_fraction, val_size), seed)
+    if train_size is not None:
+        if not 1 <= train_size <= len(train):
+            raise UserError(f"train_size is {train_size}; it must lie between 1 and {len(train)}, the training split")
+        train = train[hold_out(labels[train], train_size, seed)[1]]
+    rows, test_rows = _channels_first(parts["x_train"]), _channels_first(parts["x_test"])
+    held = _channels_first(parts["x_val"]) if "x_val" in parts else rows
+    if augment != "none" and rows.ndim != 4:
+        raise UserError(f"{name} holds vectors: augment={augment} needs images")
+    x: dict[Split, torch.Tensor] = {
+        "train": rows.index_select(0, torch.from_numpy(train)),
+        "val": held.index_select(0, torch.from_numpy(val)),
+        "test": test_rows,
+    }
+    y: dict[Split, torch.Tensor] = {
+        "train": torch.from_numpy(labels[train]),
+        "val": torch.from_numpy(parts.get("y_val", labels)[val]),
+        "test": torch.from_numpy(parts["y_test"]),
+    }
+    scaling = _scaling(name, x["train"], levels, normalize)
+    classes = int(labels.max()) + 1
+    data = ArrayData(name, x, y, classes, scaling=scaling, augment=augment, class_names=class_names)
+    data.notes = notes
+    return data
+
+
+def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, normalize: Normalize) -> Scaling | None:
+    if normalize == "rows":
+        raise UserError(f"normalize=rows belongs to graphs; for {name} there are standard, unit and none")
+    if normalize == "standard":
+        return standard(train)
+    return unit(train, levels) if normalize == "unit" else None
+
+
+def _channels_first(x: np.ndarray) -> torch.Tensor:
+    """Return (N, C, H, W) images in one piece of memory, or (N, D) vectors as they are."""
+    if x.ndim == 4:
+        x = x.transpose(0, 3, 1, 2)
+    if not x.flags.writeable or min(x.strides, default=0) < 0:  # neither of which torch takes
+        x = x.copy()
+    tensor = torch.from_numpy(x).contiguous()
+    return tensor.unsqueeze(1) if x.ndim == 3 else tensor
