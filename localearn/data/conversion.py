@@ -15,14 +15,17 @@ from localearn.data.checks import Layout, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
 from localearn.data.labels import numbered
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, with_test
+from localearn.data.partition import array_data, duplicates, levels_of, with_test
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.errors import UserError, suggestion
 
 _log = logging.getLogger(__name__)
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
-_TAKEN = "a localearn Data, (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a torch_geometric Data"
+_TAKEN = (
+    "a localearn.Data, say load('digits'), (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a "
+    "torch_geometric Data"
+)
 
 
 def as_data(data: Any) -> Data:
@@ -46,7 +49,7 @@ def as_data(data: Any) -> Data:
         return from_arrays(*data)
     if not isinstance(data, np.ndarray | torch.Tensor) and hasattr(data, "edge_index"):
         return from_graph(data)
-    raise UserError(f"data is {type(data).__name__}; {_TAKEN} is expected")
+    raise UserError(f"a rule learns from {_TAKEN}, not from {type(data).__name__}")
 
 
 def from_arrays(
@@ -120,7 +123,7 @@ def from_arrays(
     return array_data(
         name,
         parts,
-        levels=(0, 255) if parts["x_train"].dtype == np.uint8 else None,
+        levels=levels_of(parts),
         val_fraction=val_fraction,
         seed=seed,
         normalize=normalize,

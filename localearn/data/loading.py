@@ -17,7 +17,7 @@ from localearn.data.embedded import DIGITS_TOP, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, with_test
+from localearn.data.partition import array_data, duplicates, levels_of, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
@@ -89,8 +89,7 @@ def load(
         graph = planetoid(name, folder) if name in PLANETOID else checked_graph(name, karate())
         return _graph_data(name, graph, normalize)
     place = Path(path or "").expanduser()
-    parts, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
-    levels = (0, DIGITS_TOP) if name == "digits" else (0, 255) if parts["x_train"].dtype == np.uint8 else None
+    parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
     return array_data(
         name,
         parts,
@@ -112,23 +111,30 @@ def _data_dir(data_dir: str | Path | None) -> Path:
 
 def _parts(
     name: str, data_dir: Path, path: Path, image_size: int | None, test_fraction: float, layout: Layout
-) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None, tuple[str, ...]]:
-    """Return a set's checked parts, a test part among them, the names of its classes, and notes of what was decided."""
+) -> tuple[dict[str, np.ndarray], tuple[int, int] | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """Return a set's checked parts, a test part among them, and what is known of it.
+
+    That is the lowest and highest level that its values can take, the names of its classes, and notes of what was
+    decided.
+    """
     if name == "digits":
-        return checked_arrays(name, digits()), None, ()
+        return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
     if name in VISION:
-        return vision(name, data_dir), None, ()
+        parts = vision(name, data_dir)
+        return parts, levels_of(parts), None, ()
     found: tuple[str, ...] = ()
     if name == "npz":
         parts, class_names = checked_parts(str(path), _own_archive(path), layout)
+        levels = levels_of(parts)
     else:
         arrays, folders, found = image_folder(path, image_size)
+        levels = levels_of(arrays)
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
     parts, drawn = with_test(str(path), parts, test_fraction, class_names)
     told = (*found, *duplicates(parts))
     for note in told:
         _log.warning("%s: %s", path, note)
-    return parts, class_names, (*drawn, *told)
+    return parts, levels, class_names, (*drawn, *told)
 
 
 def _own_archive(path: Path) -> dict[str, np.ndarray]:
