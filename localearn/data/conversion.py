@@ -207,6 +207,7 @@ def from_graph(
     normalize: Normalize = "none",
     class_names: Sequence[str] | None = None,
     name: str = "graph",
+    where: str | None = None,
 ) -> GraphData:
     """Return a torch_geometric Data, or anything with its attributes, as a data set whose nodes are classified.
 
@@ -219,24 +220,26 @@ def from_graph(
         normalize: "rows", which makes the features of each node sum to 1, or "none".
         class_names: the classes' names in the order of their labels.
         name: what records call the data set.
+        where: what messages call it; its name by default.
 
     Raises:
         UserError: for what is missing, has a wrong type or shape, lies out of range or cannot be split.
 
     """
+    where = where or name
     if normalize not in ("rows", "none"):
-        raise UserError(f"{name} is a graph: normalize is rows or none, not {normalize!r}")
+        raise UserError(f"{where} is a graph: normalize is rows or none, not {normalize!r}")
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     check_seed("seed", seed)
     lacking = [key for key in ("x", "edge_index", "y") if getattr(graph, key, None) is None]
     if lacking:
-        raise UserError(f"{name} lacks {', '.join(lacking)}; a graph needs x, edge_index and y")
-    arrays = {key: _array(f"{name}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
-    labels, names = numbered(name, {"y": arrays["y"]}, class_names)
+        raise UserError(f"{where} lacks {', '.join(lacking)}; a graph needs x, edge_index and y")
+    arrays = {key: _array(f"{where}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
+    labels, names = numbered(where, {"y": arrays["y"]}, class_names)
     arrays["y"] = labels["y"]
-    nodes, notes = _nodes(name, graph, labels["y"], test_fraction, val_fraction, seed)
-    checked = checked_graph(name, arrays | nodes)
+    nodes, notes = _nodes(where, graph, labels["y"], test_fraction, val_fraction, seed)
+    checked = checked_graph(where, arrays | nodes)
     unused = [key for key in ("edge_weight", "edge_attr") if getattr(graph, key, None) is not None]
     notes += [f"{' and '.join(unused)} not used: all edges count alike"] if unused else []
     tensors = {key: torch.from_numpy(array) for key, array in checked.items()}

@@ -29,8 +29,9 @@ def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarr
     The parts are the folders train, val (or valid, validation) and test of `path`; without them, `path` itself holds
     the classes' folders, which are the training part. In a class's folder images may lie at any depth.
     Images are uint8, (N, H, W) where every one is grey, else (N, H, W, 3), or, all grey of 16 bits, uint16. Classes
-    are numbered by their folders' names in order. With `image_size` each image is scaled and centrally cropped to a square of that many pixels; without it all
-    must be of one size. Hidden files are left out; links are followed, and each real file is taken once.
+    are numbered by their folders' names in order. With `image_size` each image is scaled and centrally cropped to a
+    square of that many pixels; without it all must be of one size. Hidden files are left out; links are followed, and
+    each real file is taken once.
     Raises UserError, naming the folder or the file, for what is missing, empty, broken or of another size.
     """
     if not path.is_dir():
