@@ -175,12 +175,9 @@ def _own_graph(
     named = {split: [key for key in (split, f"{split}_mask") if key in present][:1] for split in get_args(Split)}
     given = [key for keys in named.values() for key in keys]
     arrays = archive.read(path, ("x", "edge_index", "y", *given))
+    nodes = len(np.atleast_1d(arrays["y"]))
     masks = {
-        f"{split}_mask": _mask(
-            f"{path}: {keys[0]}", arrays[keys[0]], np.size(arrays["y"], 0) if arrays["y"].ndim else 0
-        )
-        for split, keys in named.items()
-        if keys
+        f"{split}_mask": _mask(f"{path}: {keys[0]}", arrays[keys[0]], nodes) for split, keys in named.items() if keys
     }
     graph = SimpleNamespace(x=arrays["x"], edge_index=arrays["edge_index"], y=arrays["y"], **masks)
     _checked_normalize("graph", normalize)

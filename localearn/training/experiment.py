@@ -203,6 +203,9 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
         raise UserError(f"{path}: its net is built by more than a localearn.Net; build it and load the tensors into it")
     net = build_net(options, tuple(described["input_shape"]), described["classes"])
     net.load_state_dict(weights)
+    names = described.get("class_names")
+    if isinstance(names, list) and len(names) == net.classes and all(isinstance(name, str) for name in names):
+        net.class_names = tuple(names)
     return net.eval()
 
 
