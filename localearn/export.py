@@ -31,6 +31,8 @@ at a time, that the file gives the net's own outputs; a file that does not is no
 
 The input is x, (rows, ...), as the run's dataset gives it (dataset.normalize= in DIR/config.yaml), for a graph with
 edge_index, (2, edges); the output is logits, (rows, classes). Any number of rows and edges is taken.
+Where the classes have names they stand in the file in the order of the logits, as JSON under class_names: among ONNX's
+metadata, and among the extra_files of a torch.export program.
 """
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
 OPTIONS = ("format", "out", "trust", "debug")
@@ -150,7 +152,8 @@ def _torch_export(net: "Net", out: Path) -> Program:
 
     module, example, free = _exported(net)
     with torch.no_grad():
-        torch.export.save(torch.export.export(module, example, dynamic_shapes=free, strict=False), out)
+        program = torch.export.export(module, example, dynamic_shapes=free, strict=False)
+        torch.export.save(program, out, extra_files=_class_names(net))
     return torch.export.load(out).module()
 
 
@@ -170,6 +173,7 @@ def _onnx(net: "Net", out: Path) -> Program:
             module, example, dynamo=True, dynamic_shapes=free, output_names=["logits"], verbose=False
         )
     assert program is not None
+    program.model.metadata_props.update(_class_names(net))
     program.save(out)
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
@@ -180,6 +184,11 @@ def _onnx(net: "Net", out: Path) -> Program:
         return torch.from_numpy(logits)
 
     return run
+
+
+def _class_names(net: "Net") -> dict[str, str]:
+    """Return the entry that stands beside a program where the classes have names: them in order, as JSON."""
+    return {} if net.class_names is None else {"class_names": json.dumps(net.class_names)}
 
 
 def _difference(net: "Net", program: Program, rows: int) -> float:

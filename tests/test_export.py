@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,33 @@ def test_an_onnx_graph_gives_the_nets_outputs(trained, tmp_path, capsys, name):
             x["edge_index"] = torch.randint(rows, (2, 5))
         (logits,) = session.run(["logits"], {name: value.numpy() for name, value in x.items()})
         torch.testing.assert_close(torch.from_numpy(logits), net(*x.values()).detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """Return the folder of a run on an archive whose labels are words."""
+    folder = tmp_path_factory.mktemp("named")
+    np.savez(folder / "own.npz", x=np.arange(120.0).reshape(40, 3), y=np.array(["yew", "ash"] * 20))
+    data = [f"dataset.path={folder / 'own.npz'}", "dataset=npz", "net.widths=[4]"]
+    small = [option for option in SMALL if "train_size" not in option]
+    assert run.main(["algo=backprop", *data, *small, f"out={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_the_names_of_the_classes_are_in_the_program(named, tmp_path):
+    assert json.loads((named / "run.json").read_text())["diagnostics"]["class_names"] == ["ash", "yew"]
+    assert load_net(named).class_names == ("ash", "yew")
+    assert export.main([str(named), f"out={tmp_path / 'net.pt2'}"]) == 0
+    beside = {"class_names": ""}
+    torch.export.load(tmp_path / "net.pt2", extra_files=beside)
+    assert json.loads(beside["class_names"]) == ["ash", "yew"]
+
+
+def test_the_names_of_the_classes_are_in_the_onnx_graph(named, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    assert export.main([str(named), "format=onnx", f"out={tmp_path / 'net.onnx'}"]) == 0
+    meta = onnxruntime.InferenceSession(tmp_path / "net.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(meta["class_names"]) == ["ash", "yew"]
 
 
 def test_a_rule_that_predicts_by_more_than_its_net_is_told(trained, tmp_path, capsys):

@@ -15,14 +15,17 @@ from localearn.data.checks import Layout, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
 from localearn.data.labels import numbered
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, with_test
+from localearn.data.partition import array_data, duplicates, levels_of, with_test
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.errors import UserError, suggestion
 
 _log = logging.getLogger(__name__)
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
-_TAKEN = "a localearn Data, (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a torch_geometric Data"
+_TAKEN = (
+    "a localearn.Data, say load('digits'), (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a "
+    "torch_geometric Data"
+)
 
 
 def as_data(data: Any) -> Data:
@@ -46,7 +49,7 @@ def as_data(data: Any) -> Data:
         return from_arrays(*data)
     if not isinstance(data, np.ndarray | torch.Tensor) and hasattr(data, "edge_index"):
         return from_graph(data)
-    raise UserError(f"data is {type(data).__name__}; {_TAKEN} is expected")
+    raise UserError(f"a rule learns from {_TAKEN}, not from {type(data).__name__}")
 
 
 def from_arrays(
@@ -120,7 +123,7 @@ def from_arrays(
     return array_data(
         name,
         parts,
-        levels=(0, 255) if parts["x_train"].dtype == np.uint8 else None,
+        levels=levels_of(parts),
         val_fraction=val_fraction,
         seed=seed,
         normalize=normalize,
@@ -204,6 +207,7 @@ def from_graph(
     normalize: Normalize = "none",
     class_names: Sequence[str] | None = None,
     name: str = "graph",
+    where: str | None = None,
 ) -> GraphData:
     """Return a torch_geometric Data, or anything with its attributes, as a data set whose nodes are classified.
 
@@ -216,24 +220,26 @@ def from_graph(
         normalize: "rows", which makes the features of each node sum to 1, or "none".
         class_names: the classes' names in the order of their labels.
         name: what records call the data set.
+        where: what messages call it; its name by default.
 
     Raises:
         UserError: for what is missing, has a wrong type or shape, lies out of range or cannot be split.
 
     """
+    where = where or name
     if normalize not in ("rows", "none"):
-        raise UserError(f"{name} is a graph: normalize is rows or none, not {normalize!r}")
+        raise UserError(f"{where} is a graph: normalize is rows or none, not {normalize!r}")
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     check_seed("seed", seed)
     lacking = [key for key in ("x", "edge_index", "y") if getattr(graph, key, None) is None]
     if lacking:
-        raise UserError(f"{name} lacks {', '.join(lacking)}; a graph needs x, edge_index and y")
-    arrays = {key: _array(f"{name}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
-    labels, names = numbered(name, {"y": arrays["y"]}, class_names)
+        raise UserError(f"{where} lacks {', '.join(lacking)}; a graph needs x, edge_index and y")
+    arrays = {key: _array(f"{where}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
+    labels, names = numbered(where, {"y": arrays["y"]}, class_names)
     arrays["y"] = labels["y"]
-    nodes, notes = _nodes(name, graph, labels["y"], test_fraction, val_fraction, seed)
-    checked = checked_graph(name, arrays | nodes)
+    nodes, notes = _nodes(where, graph, labels["y"], test_fraction, val_fraction, seed)
+    checked = checked_graph(where, arrays | nodes)
     unused = [key for key in ("edge_weight", "edge_attr") if getattr(graph, key, None) is not None]
     notes += [f"{' and '.join(unused)} not used: all edges count alike"] if unused else []
     tensors = {key: torch.from_numpy(array) for key, array in checked.items()}

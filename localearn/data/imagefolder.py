@@ -20,16 +20,18 @@ _HIDDEN, _OTHER = "hidden files or folders", "other files that are no images of 
 _LINKS = "links to what is taken elsewhere"
 _GREY = ("1", "L")
 _DEEP = ("I", "F")  # Pillow's modes, or their beginnings, of more than 8 bits a channel
+_TOP_16 = 2**16 - 1
 
 
 def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
-    """Return the arrays of each part that there is, images as uint8, the classes' names, and what was left out.
+    """Return the arrays of each part that there is, the classes' names, and what was left out.
 
     The parts are the folders train, val (or valid, validation) and test of `path`; without them, `path` itself holds
     the classes' folders, which are the training part. In a class's folder images may lie at any depth.
-    Images are (N, H, W) where every one is grey, else (N, H, W, 3). Classes are numbered by their folders' names in
-    order. With `image_size` each image is scaled and centrally cropped to a square of that many pixels; without it all
-    must be of one size. Hidden files are left out; links are followed, and each real file is taken once.
+    Images are uint8, (N, H, W) where every one is grey, else (N, H, W, 3), or, all grey of 16 bits, uint16. Classes
+    are numbered by their folders' names in order. With `image_size` each image is scaled and centrally cropped to a
+    square of that many pixels; without it all must be of one size. Hidden files are left out; links are followed, and
+    each real file is taken once.
     Raises UserError, naming the folder or the file, for what is missing, empty, broken or of another size.
     """
     if not path.is_dir():
@@ -168,20 +170,27 @@ def _pictures(files: Sequence[Path], image_size: int | None) -> np.ndarray:
                 f"{file} is {width}x{height} and {files[0]} is {first_width}x{first_height}; "
                 f"give image_size to bring all images to one size"
             )
+        if picture.dtype != pictures[0].dtype:
+            bits, first_bits = 8 * picture.itemsize, 8 * pictures[0].itemsize
+            raise UserError(
+                f"{file} has {bits} bits a channel and {files[0]} has {first_bits}; convert all to one depth"
+            )
     if any(picture.ndim == 3 for picture in pictures):
         pictures = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in pictures]
     return np.stack(pictures)
 
 
 def _picture(file: Path, image_size: int | None) -> np.ndarray:
-    """Return one image, uint8, (H, W) where it is grey and (H, W, 3) otherwise."""
+    """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as image:
-            if image.mode.startswith(_DEEP):
-                raise UserError(f"{file} has more than 8 bits a channel; convert it to 8 bits")
-            picture = image.convert("L" if image.mode in _GREY else "RGB")
+            deep = image.mode.startswith(_DEEP)
+            if deep:
+                _check_depth(file, np.asarray(image))
+            # Of deep modes Pillow scales floats alone everywhere; they hold 16 bits exactly.
+            picture = image.convert("F" if deep else "L" if image.mode in _GREY else "RGB")
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise UserError(
@@ -192,4 +201,10 @@ def _picture(file: Path, image_size: int | None) -> np.ndarray:
         raise UserError(f"{file} is no image that can be read; it is cut short, damaged or another file") from error
     if image_size is not None:
         picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+    return np.asarray(picture).round().astype(np.uint16) if deep else np.asarray(picture)
+
+
+def _check_depth(file: Path, values: np.ndarray) -> None:
+    """Raise UserError unless the values of a deep image are those of 16 bits."""
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > _TOP_16:
+        raise UserError(f"{file} has more than 16 bits a channel; convert it to 8 or 16 bits")

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -13,18 +14,19 @@ from localearn.data import archive
 from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
+from localearn.data.conversion import from_graph
 from localearn.data.embedded import DIGITS_TOP, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, with_test
+from localearn.data.partition import array_data, duplicates, levels_of, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
 
 GRAPHS = ("karate", *PLANETOID)
-FILES = ("npz", "imagefolder")
+FILES = ("npz", "imagefolder", "graph")
 NAMES = ("digits", *VISION, *GRAPHS, *FILES)
 
 _log = logging.getLogger(__name__)
@@ -48,7 +50,8 @@ def load(
     """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
 
     data_dir: where prepared sets lie and downloads go; default LOCALEARN_DATA, else ~/.cache/localearn.
-    path: the file of "npz" (x_train, y_train and, where there are, x_val, y_val, x_test, y_test; or x, y) or the folder
+    path: the file of "graph" (x, edge_index, y and, where there are, the nodes or masks train, val, test), the file of
+        "npz" (x_train, y_train and, where there are, x_val, y_val, x_test, y_test; or x, y) or the folder
         of "imagefolder". Labels of "npz" may be numbers from 0 or from 1, words, booleans or one-hot rows.
     val_fraction, val_size, split_seed: what is held out of the training part for validation, every class in
         proportion; a size goes before the fraction. The test part never depends on them. Graphs have fixed splits.
@@ -72,7 +75,9 @@ def load(
         if value not in known:
             raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)} (known: {', '.join(known)})")
     if (path is not None) != (name in FILES):
-        raise UserError(f"{name} needs a path" if path is None else f"path belongs to npz and imagefolder, not {name}")
+        raise UserError(
+            f"{name} needs a path" if path is None else f"path belongs to npz, imagefolder and graph, not {name}"
+        )
     if image_size is not None and name != "imagefolder":
         raise UserError(f"image_size belongs to imagefolder; {name} has its own size")
     if image_size is not None and image_size < 1:
@@ -83,14 +88,16 @@ def load(
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     folder = _data_dir(data_dir)
-    if name in GRAPHS:
+    if name in GRAPHS or name == "graph":
         if augment != "none" or val_size is not None or train_size is not None:
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
+        if name == "graph":
+            own = Path(path or "").expanduser()
+            return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
         graph = planetoid(name, folder) if name in PLANETOID else checked_graph(name, karate())
         return _graph_data(name, graph, normalize)
     place = Path(path or "").expanduser()
-    parts, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
-    levels = (0, DIGITS_TOP) if name == "digits" else (0, 255) if parts["x_train"].dtype == np.uint8 else None
+    parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
     return array_data(
         name,
         parts,
@@ -112,30 +119,37 @@ def _data_dir(data_dir: str | Path | None) -> Path:
 
 def _parts(
     name: str, data_dir: Path, path: Path, image_size: int | None, test_fraction: float, layout: Layout
-) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None, tuple[str, ...]]:
-    """Return a set's checked parts, a test part among them, the names of its classes, and notes of what was decided."""
+) -> tuple[dict[str, np.ndarray], tuple[int, int] | None, tuple[str, ...] | None, tuple[str, ...]]:
+    """Return a set's checked parts, a test part among them, and what is known of it.
+
+    That is the lowest and highest level that its values can take, the names of its classes, and notes of what was
+    decided.
+    """
     if name == "digits":
-        return checked_arrays(name, digits()), None, ()
+        return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
     if name in VISION:
-        return vision(name, data_dir), None, ()
+        parts = vision(name, data_dir)
+        return parts, levels_of(parts), None, ()
     found: tuple[str, ...] = ()
     if name == "npz":
         parts, class_names = checked_parts(str(path), _own_archive(path), layout)
+        levels = levels_of(parts)
     else:
         arrays, folders, found = image_folder(path, image_size)
+        levels = levels_of(arrays)
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
     parts, drawn = with_test(str(path), parts, test_fraction, class_names)
     told = (*found, *duplicates(parts))
     for note in told:
         _log.warning("%s: %s", path, note)
-    return parts, class_names, (*drawn, *told)
+    return parts, levels, class_names, (*drawn, *told)
 
 
 def _own_archive(path: Path) -> dict[str, np.ndarray]:
     """Return what a user's archive holds of x_train, y_train and the held-out parts; x and y are a training part."""
     present = archive.names(path)
     if "edge_index" in present:
-        raise UserError(f"{path} holds edge_index, a graph; build one with localearn.data.from_graph")
+        raise UserError(f"{path} holds edge_index, a graph; use dataset=graph, localearn.load('graph', path=...)")
     if "x_train" not in present and "y_train" not in present and {"x", "y"} <= present:
         arrays = archive.read(path, ("x", "y"))
         return {"x_train": arrays["x"], "y_train": arrays["y"]}
@@ -144,11 +158,49 @@ def _own_archive(path: Path) -> dict[str, np.ndarray]:
 
 
 def _graph_data(name: str, arrays: Mapping[str, np.ndarray], normalize: Normalize) -> GraphData:
-    if normalize == "unit":
-        raise UserError(f"normalize=unit belongs to images and vectors; for {name} there are standard, rows and none")
+    _checked_normalize(name, normalize)
     graph = {key: torch.from_numpy(array) for key, array in arrays.items()}
     x = graph["x"] if normalize == "none" else row_shares(graph["x"])
     nodes: dict[Split, torch.Tensor] = {"train": graph["train"], "val": graph["val"], "test": graph["test"]}
     classes = int(graph["y"].max()) + 1
     note = "none" if normalize == "none" else "rows"
     return GraphData(name, x, graph["edge_index"], graph["y"], nodes, classes, note=note)
+
+
+def _own_graph(
+    path: Path, normalize: Normalize, test_fraction: float, val_fraction: float, split_seed: int
+) -> GraphData:
+    """Return the graph of a user's archive, whose splits may be lists of nodes, masks, or lacking."""
+    present = archive.names(path)
+    named = {split: [key for key in (split, f"{split}_mask") if key in present][:1] for split in get_args(Split)}
+    given = [key for keys in named.values() for key in keys]
+    arrays = archive.read(path, ("x", "edge_index", "y", *given))
+    nodes = len(np.atleast_1d(arrays["y"]))
+    masks = {
+        f"{split}_mask": _mask(f"{path}: {keys[0]}", arrays[keys[0]], nodes) for split, keys in named.items() if keys
+    }
+    graph = SimpleNamespace(x=arrays["x"], edge_index=arrays["edge_index"], y=arrays["y"], **masks)
+    _checked_normalize("graph", normalize)
+    return from_graph(
+        graph,
+        test_fraction=test_fraction,
+        val_fraction=val_fraction,
+        seed=split_seed,
+        normalize="none" if normalize == "none" else "rows",
+        name="graph",
+        where=str(path),
+    )
+
+
+def _mask(what: str, nodes: np.ndarray, count: int) -> np.ndarray:
+    """Return a mask of nodes, (count,) booleans, as it is, or of a list of them, (M,) integers."""
+    if nodes.dtype == bool or nodes.dtype.kind not in "ui":
+        return nodes
+    if nodes.size and (nodes.min() < 0 or nodes.max() >= count):
+        raise UserError(f"{what} holds {nodes.min()} to {nodes.max()}; nodes run from 0 to {count - 1}")
+    return np.isin(np.arange(count), nodes)
+
+
+def _checked_normalize(name: str, normalize: Normalize) -> None:
+    if normalize == "unit":
+        raise UserError(f"normalize=unit belongs to images and vectors; for {name} there are standard, rows and none")

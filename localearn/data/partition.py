@@ -34,6 +34,12 @@ def with_test(
     return {**parts, "x_train": parts["x_train"][rest], "y_train": labels[rest], **drawn}, (note,)
 
 
+def levels_of(parts: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
+    """Return the lowest and highest level that x's type can take where it is a picture's, 8 or 16 bits; else None."""
+    dtype = parts["x_train"].dtype
+    return (0, int(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
+
+
 def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """Return a note of how many test rows are also among those that are trained on or chosen by; none without any."""
     tested = Counter(row.tobytes() for row in parts["x_test"])

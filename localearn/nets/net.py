@@ -50,8 +50,10 @@ class Net(nn.Module):
     graph: whether the blocks take `edge_index` beside h; the rows are then a graph's nodes.
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
-    `classes`, C.
+    `classes`, C. `class_names`, (C,) words, is set by `load_net` where the data had them.
     """
+
+    class_names: tuple[str, ...] | None = None
 
     def __init__(
         self,

@@ -228,6 +228,9 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     net = build_net(options, tuple(shape), classes)
     check_weights(path, weights, net.state_dict())
     net.load_state_dict(weights)
+    names = described.get("class_names")
+    if isinstance(names, list) and len(names) == net.classes and all(isinstance(name, str) for name in names):
+        net.class_names = tuple(names)
     return net.eval()
 
 

@@ -131,10 +131,10 @@ def test_arrays_that_cannot_be_learned_from_are_named_in_the_archives_words(argu
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (X, r"data is ndarray; a localearn Data, \(x, y\)"),
-        ("mnist", r"data is str; "),
-        (None, r"data is NoneType"),
-        ((X, Y, HELD), r"data is tuple"),
+        (X, r"learns from a localearn.Data, say load\('digits'\), \(x, y\), .*, not from ndarray"),
+        ("mnist", r"not from str"),
+        (None, r"not from NoneType"),
+        ((X, Y, HELD), r"not from tuple"),
         (Pairs([]), r"pairs is empty"),
         (Pairs([X[0]]), r"pairs: item 0 is ndarray; a pair \(x, y\) is expected"),
         (Pairs([(X[0], 0, 1)]), r"item 0 is 3 values; a pair"),

@@ -103,10 +103,36 @@ def test_a_broken_file_is_named(tmp_path, part, content):
     assert "\n" not in str(caught.value)
 
 
-def test_deep_images_are_named_rather_than_clipped(tmp_path):
-    path = folder(tmp_path, mode="L")
-    picture(40000, mode="I;16").save(path / "train" / "pear" / "01.png")
-    with pytest.raises(UserError, match=r"01\.png has more than 8 bits a channel"):
+def deep(root, suffix="png"):
+    """Four grey images of 16 bits, of levels that 8 bits cannot tell apart."""
+    for i, name in enumerate(("apple", "pear", "apple", "pear")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        picture(40000 + i, mode="I;16").save(root / name / f"{i}.{suffix}")
+    return root
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_of_16_bits_are_taken_at_full_depth(tmp_path, suffix):
+    path = deep(tmp_path, suffix)
+    data = load("imagefolder", path=path, normalize="none", test_fraction=0.3, val_size=1)
+    assert sorted(level for split in data.sizes for level in values(data, split)[0]) == [40000, 40001, 40002, 40003]
+    unit = load("imagefolder", path=path, normalize="unit", test_fraction=0.3, val_size=1)
+    assert values(unit, "test")[0] == pytest.approx([level / 65535 for level in values(data, "test")[0]])
+    small = load("imagefolder", path=path, normalize="none", test_fraction=0.3, val_size=1, image_size=3)
+    assert small.input_shape == (1, 3, 3) and values(small, "train") == values(data, "train")
+
+
+def test_mixed_depths_and_deeper_images_are_named_rather_than_clipped(tmp_path):
+    path = deep(tmp_path / "mixed")
+    picture(7, mode="L").save(path / "pear" / "9.png")
+    with pytest.raises(UserError, match=r"9\.png has 8 bits a channel and .*0\.png has 16; convert all to one depth"):
+        load("imagefolder", path=path)
+    path = deep(tmp_path / "deeper")
+    Image.new("F", (6, 5), 0.5).save(path / "pear" / "9.tif")
+    with pytest.raises(UserError, match=r"9\.tif has more than 16 bits a channel"):
+        load("imagefolder", path=path)
+    Image.new("I", (6, 5), 70000).save(path / "pear" / "9.tif")
+    with pytest.raises(UserError, match=r"9\.tif has more than 16 bits a channel"):
         load("imagefolder", path=path)
 
 

@@ -182,11 +182,12 @@ def test_data_dir_is_the_argument_else_the_environment_else_the_cache(tmp_path, 
         ({"split_seed": 2**32}, r"split_seed is 4294967296"),
         ({"layout": "nchw"}, r"layout belongs to npz, whose images may come either way, not to digits"),
         ({"layout": "chw"}, r"unknown layout 'chw'; did you mean 'nchw'"),
-        ({"path": "x.npz"}, r"path belongs to npz and imagefolder, not digits"),
+        ({"path": "x.npz"}, r"path belongs to npz, imagefolder and graph, not digits"),
         ({"image_size": 8}, r"image_size belongs to imagefolder; digits has its own size"),
         ({"name": "imagefolder", "path": ".", "image_size": 0}, r"image_size is 0; it must be at least 1"),
         ({"name": "npz"}, r"npz needs a path"),
         ({"name": "imagefolder"}, r"imagefolder needs a path"),
+        ({"name": "graph"}, r"graph needs a path"),
         ({"name": "karate", "augment": "crop"}, r"karate is one graph with a fixed split: augment, val_size"),
         ({"name": "karate", "val_size": 3}, r"karate is one graph with a fixed split"),
         ({"name": "karate", "train_size": 3}, r"karate is one graph with a fixed split"),
@@ -210,6 +211,28 @@ def test_a_users_own_archive_is_checked_and_named(tmp_path, changes, message):
     path, _ = archive(tmp_path, **changes)
     with pytest.raises(UserError, match=message):
         load("npz", path=path)
+
+
+def test_a_users_own_graph_is_taken_with_lists_masks_or_no_splits(tmp_path):
+    path, ring = tmp_path / "ring.npz", np.arange(20)
+    graph = {"x": np.eye(20), "edge_index": np.stack([ring, np.roll(ring, 1)]), "y": np.array(["a", "b"] * 10)}
+    np.savez(path, **graph, train=ring[:8], val=ring[8:12], test=ring[12:])
+    listed = load("graph", path=path, normalize="none")
+    assert (listed.kind, listed.class_names) == ("graph", ("a", "b"))
+    assert listed.sizes == {"train": 8, "val": 4, "test": 8}
+    np.savez(path, **graph, train_mask=ring < 8, val_mask=(ring >= 8) & (ring < 12), test_mask=ring >= 12)
+    assert load("graph", path=path, normalize="none").fingerprint() == listed.fingerprint()
+    np.savez(path, **graph)
+    drawn = load("graph", path=path, test_fraction=0.3, val_fraction=0.5)
+    assert drawn.sizes == {"train": 7, "val": 7, "test": 6} and len(drawn.notes) == 2
+    np.savez(path, **graph, test=np.array([20]))
+    with pytest.raises(UserError, match=r"ring\.npz: test holds 20 to 20; nodes run from 0 to 19"):
+        load("graph", path=path)
+    np.savez(path, **{**graph, "x": np.full((20, 2), np.nan)})
+    with pytest.raises(UserError, match=r"ring\.npz: x holds 40 of 40 values that are NaN"):
+        load("graph", path=path)
+    with pytest.raises(UserError, match="normalize=unit belongs to images and vectors; for graph"):
+        load("graph", path=path, normalize="unit")
 
 
 @pytest.mark.parametrize("names", [("x_train", "y_train"), ("x", "y")])
@@ -282,4 +305,4 @@ def test_importing_it_and_loading_the_default_import_nothing_heavy():
 
 def test_every_name_of_the_house_is_known():
     images = {"digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100"}
-    assert set(NAMES) == images | {"karate", "cora", "citeseer", "pubmed", "npz", "imagefolder"}
+    assert set(NAMES) == images | {"karate", "cora", "citeseer", "pubmed", "npz", "imagefolder", "graph"}
