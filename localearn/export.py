@@ -1,5 +1,6 @@
 """The way out: `python -m localearn.export DIR format=onnx` writes a trained net as other programs read it."""
 
+import json
 import logging
 import math
 import sys
