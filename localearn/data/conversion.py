@@ -213,7 +213,8 @@ def from_graph(
 
     Args:
         graph: x (N, D), edge_index (2, E), y (N,) labels as of `from_arrays` and, where there are, train_mask, val_mask
-            and test_mask, (N,) booleans. Edge weights and features are not used, which `notes` tells.
+            and test_mask, (N,) booleans; with a train_mask alone all other nodes are held out. Edge weights and
+            features are not used, which `notes` tells.
         test_fraction: how much of the nodes is drawn where there is no test_mask, always the same ones.
         val_fraction: how much of the training nodes is drawn, by `seed`, where there is no val_mask.
         seed: see val_fraction.
@@ -270,8 +271,15 @@ def _nodes(
             )
         splits[split] = np.flatnonzero(mask)
     notes = []
-    taken = np.concatenate([np.zeros(0, np.int64), *(nodes for split, nodes in splits.items() if split != "train")])
-    rest = splits.get("train", np.setdiff1d(np.arange(len(labels)), taken))
+    unnamed = np.setdiff1d(np.arange(len(labels)), np.concatenate([np.zeros(0, np.int64), *splits.values()]))
+    if "train" in splits and "test" not in splits:  # what is trained on is settled: the others are held out
+        if "val" not in splits:
+            rest, held = hold_out(labels[unnamed], held_size("val", len(unnamed), val_fraction), seed)
+            notes.append(f"no val_mask was given: {len(held)} of {len(unnamed)} nodes in no mask were drawn")
+            unnamed, splits["val"] = unnamed[rest], unnamed[held]
+        notes.append(f"no test_mask was given: it is the other {len(unnamed)} nodes")
+        return {**splits, "test": unnamed}, notes
+    rest = splits.get("train", unnamed)
     for split, fraction, drawn_by in (("test", test_fraction, _TEST_SEED), ("val", val_fraction, seed)):
         if split not in splits:
             kept, held = hold_out(labels[rest], held_size(split, len(rest), fraction), drawn_by)

@@ -195,6 +195,11 @@ def test_a_graph_without_masks_is_split_and_a_named_mask_kept():
         "no test_mask was given: 6 of 20 nodes were drawn",
         "no val_mask was given: 7 of 14 nodes were drawn",
     )
+    alone = from_graph(graph(train_mask=mask(0, 1, 2)), val_fraction=0.2)
+    assert alone.sizes == {"train": 3, "val": 3, "test": 14}
+    assert alone.notes[1] == "no test_mask was given: it is the other 14 nodes"
+    assert from_graph(graph(train_mask=mask(0, 1), val_mask=mask(2, 3))).sizes == {"train": 2, "val": 2, "test": 16}
+    assert from_graph(graph(train_mask=mask(0, 1, 2, 3), test_mask=mask(4)), val_fraction=0.5).sizes["train"] == 2
     kept = from_graph(graph(test_mask=mask(0, 1, 2, 3)))
     (batch,) = kept.batches("test", 1)
     assert kept.sizes == {"train": 14, "val": 2, "test": 4}
