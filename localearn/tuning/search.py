@@ -73,6 +73,12 @@ class Search:
         with reported(plan.storage):
             try:
                 study = optuna.create_study(storage=storage, study_name=plan.study, directions=directions)
+                if any((plan.out / "trials").glob("*/run.json")):
+                    optuna.delete_study(study_name=plan.study, storage=storage)
+                    raise UserError(
+                        f"{plan.out / 'trials'} holds trials that {hidden(plan.storage)} knows nothing of: it was "
+                        "emptied, or is another one; bring it back, or give another out="
+                    )
                 study.set_user_attr("search", _identity(plan, space))
                 first = True
             except optuna.exceptions.DuplicatedStudyError:

@@ -312,3 +312,14 @@ def test_a_search_whose_trials_are_never_taken_in_ends(tiny, tmp_path, monkeypat
     monkeypatch.setattr(search, "run_trial", lambda *arguments: [0.5, 0.5, 0.5])
     with pytest.raises(UserError, match="none of 3 trials in a row"):
         tune.main([*tiny, "trials=4", f"out={tmp_path}"])
+
+
+def test_an_emptied_study_is_not_begun_anew_over_its_trials(tiny, tmp_path):
+    assert tune.main([*tiny, "trials=1", f"out={tmp_path}"]) == 0
+    for left in (b"", None):
+        (tmp_path / "study.db").unlink()
+        if left is not None:
+            (tmp_path / "study.db").write_bytes(left)
+        for _ in range(2):
+            with pytest.raises(UserError, match="knows nothing of"):
+                tune.main([*tiny, "trials=3", f"out={tmp_path}"])
