@@ -1,6 +1,5 @@
 """From what people hold in Python, arrays, torch datasets and loaders, torch_geometric graphs, to a `Data`."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
@@ -15,11 +14,9 @@ from localearn.data.checks import Layout, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
 from localearn.data.labels import numbered
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, levels_of, with_test
+from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.errors import UserError, suggestion
-
-_log = logging.getLogger(__name__)
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
 _TAKEN = (
@@ -118,8 +115,7 @@ def from_arrays(
             parts[f"x_{part}"], parts[f"y_{part}"] = parts[f"x_{part}"].copy(), parts[f"y_{part}"].copy()
     parts, drawn = with_test(name, parts, test_fraction, names)
     twice = duplicates(parts)
-    for note in twice:
-        _log.warning("%s: %s", name, note)
+    tell(name, twice)
     return array_data(
         name,
         parts,

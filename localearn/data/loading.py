@@ -1,6 +1,5 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from localearn.data.embedded import DIGITS_TOP, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, levels_of, with_test
+from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
@@ -28,8 +27,6 @@ from localearn.errors import UserError, suggestion
 GRAPHS = ("karate", *PLANETOID)
 FILES = ("npz", "imagefolder", "graph")
 NAMES = ("digits", *VISION, *GRAPHS, *FILES)
-
-_log = logging.getLogger(__name__)
 
 
 def load(
@@ -140,8 +137,7 @@ def _parts(
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
     parts, drawn = with_test(str(path), parts, test_fraction, class_names)
     told = (*found, *duplicates(parts))
-    for note in told:
-        _log.warning("%s: %s", path, note)
+    tell(str(path), told)
     return parts, levels, class_names, (*drawn, *told)
 
 

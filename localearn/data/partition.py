@@ -1,7 +1,9 @@
 """From sound parts to a data set: parts that are missing are drawn, then every part is normalised."""
 
+import logging
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from localearn.data.checks import same_classes
 from localearn.data.normalization import Normalize, Scaling, standard, unit
 from localearn.data.splits import held_size, hold_out
 from localearn.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 _TEST_SEED = 0  # of a test part where none was given: it is the same for everyone, whatever the seed of the validation
 
@@ -47,6 +51,13 @@ def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
     found = sum(tested[row] for row in known)
     return (f"{found} of {len(parts['x_test'])} test rows are also among the other rows",) if found else ()
+
+
+def tell(where: str, notes: Iterable[str]) -> None:
+    """Log what is to be known of data that were read, a line a note, on the first of several ranks alone."""
+    if os.environ.get("RANK", "0") == "0":
+        for note in notes:
+            _log.warning("%s: %s", where, note)
 
 
 def array_data(

@@ -306,3 +306,13 @@ def test_importing_it_and_loading_the_default_import_nothing_heavy():
 def test_every_name_of_the_house_is_known():
     images = {"digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100"}
     assert set(NAMES) == images | {"karate", "cora", "citeseer", "pubmed", "npz", "imagefolder", "graph"}
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_rows_in_two_parts_are_told_by_the_first_rank_alone(rank, lines, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("RANK", rank)
+    x = np.random.default_rng(0).random((40, 6))
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=np.arange(40) % 2, x_test=x[:10], y_test=np.arange(10) % 2)
+    data = load("npz", path=tmp_path / "a.npz")
+    assert any("10 of 10 test rows" in note for note in data.notes)
+    assert len([record for record in caplog.records if "test rows" in record.getMessage()]) == lines
