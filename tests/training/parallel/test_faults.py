@@ -117,9 +117,8 @@ def test_a_rule_that_hands_nothing_on_is_told_and_nobody_waits(ranks_by_hand, tm
 def test_what_one_rank_lacks_is_told_once_and_nobody_waits(ranks_by_hand, tmp_path):
     """A file that is on the first rank's machine alone."""
     draw = np.random.default_rng(0)
-    parts = {f"x_{part}": draw.random((40, 6), np.float32) for part in ("train", "test")}
-    parts |= {f"y_{part}": np.arange(40) % 2 for part in ("train", "test")}
-    np.savez(tmp_path / "here.npz", **parts)
+    x_train, x_test, y = draw.random((40, 6), np.float32), draw.random((40, 6), np.float32), np.arange(40) % 2
+    np.savez(tmp_path / "here.npz", x_train=x_train, y_train=y, x_test=x_test, y_test=y)
     asked = ["dataset=npz", "epochs=1", "energy.enabled=false", "progress=false", "out=run", "parallel=data"]
     first, second = ranks_by_hand(*asked, rank_0=["dataset.path=here.npz"], rank_1=["dataset.path=gone.npz"])
     told = [process.communicate(timeout=120)[1] for process in (first, second)]
