@@ -3,6 +3,7 @@ from localearn.data.base import Batch, Data, Kind, Split
 from localearn.data.conversion import as_data, from_arrays, from_dataset, from_graph, from_loader
 from localearn.data.graphs import GraphData
 from localearn.data.loading import NAMES, load
+from localearn.data.streams import LoaderData
 
 __all__ = [
     "NAMES",
@@ -11,6 +12,7 @@ __all__ = [
     "Data",
     "GraphData",
     "Kind",
+    "LoaderData",
     "Split",
     "as_data",
     "from_arrays",

@@ -36,7 +36,7 @@ class Batch:
 
 
 class Data(ABC):
-    """A data set, split in three, held whole on one device."""
+    """A data set, split in three, whose batches are on one device."""
 
     name: str
     kind: Kind
@@ -87,7 +87,10 @@ class Data(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the arrays, the split and the normalisation: equal for equal data alone."""
+        """Return a SHA-256 of the arrays, the split and the normalisation: equal for equal data alone.
+
+        Data that are not held may leave the arrays out, which their notes tell.
+        """
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {size}" for split, size in self.sizes.items())

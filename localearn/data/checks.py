@@ -50,7 +50,7 @@ def checked_parts(
     checked = {}
     parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
     for part in parts:
-        checked[f"x_{part}"] = _values(f"{where}: x_{part}", arrays[f"x_{part}"], layout)
+        checked[f"x_{part}"] = checked_rows(f"{where}: x_{part}", arrays[f"x_{part}"], layout)
     names = [f"y_{part}" for part in parts]
     labels, class_names = numbered(where, {name: arrays[name] for name in names}, class_names)
     for part in parts:
@@ -73,7 +73,7 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
 
     edge_index: (2, E) node indices. y: (N,) labels. train, val, test: node indices, no node in two. Raises UserError.
     """
-    x = _values(f"{where}: x", arrays["x"])
+    x = checked_rows(f"{where}: x", arrays["x"])
     if x.ndim != 2:
         raise UserError(f"{where}: x has shape {x.shape}; a row of features for each node, (N, D), is expected")
     labels = numbered(where, {"y": arrays["y"]})[0]["y"]
@@ -96,7 +96,12 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
     return checked
 
 
-def _values(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarray:
+def checked_rows(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarray:
+    """Return rows, of which there is one or more, as uint8 or float32 with their channels, if they have any, last.
+
+    x: as of `checked_parts`. `what` names it in messages. Raises UserError for another type or shape, for no rows and
+    for values that are not finite.
+    """
     if x.dtype.kind not in "uifb":
         raise UserError(f"{what} is {x.dtype}; integers or real numbers are expected")
     if x.ndim not in (2, 3, 4):

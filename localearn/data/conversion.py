@@ -12,10 +12,12 @@ from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
+from localearn.data.items import as_array, as_pair
 from localearn.data.labels import numbered
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
+from localearn.data.streams import LoaderData
 from localearn.errors import UserError, suggestion
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
@@ -106,7 +108,7 @@ def from_arrays(
         if (given[f"x_{part}"] is None) != (given[f"y_{part}"] is None):
             has, lacks = ("x", "y") if given[f"y_{part}"] is None else ("y", "x")
             raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}")
-    arrays = {key: _array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
+    arrays = {key: as_array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
     if layout is None:
         layout = "nchw" if isinstance(x, torch.Tensor) else "nhwc"
     parts, names = checked_parts(name, arrays, layout, class_names)
@@ -164,27 +166,46 @@ def from_dataset(
 
 
 def from_loader(
-    loader: DataLoader, test: DataLoader | None = None, *, val: DataLoader | None = None, **options: Any
-) -> ArrayData:
-    """Return what one pass of each loader gives, batches (x, y), as a data set held whole; see `from_arrays`.
+    loader: DataLoader,
+    test: DataLoader | None = None,
+    *,
+    val: DataLoader | None = None,
+    stream: bool | None = None,
+    **options: Any,
+) -> ArrayData | LoaderData:
+    """Return what loaders give, batches (x, y), as a data set: streamed where that is possible, or held whole.
 
-    The batch size of the training is `fit`'s, and so is the order. A loader's `drop_last` loses rows for good.
+    Streamed data may be larger than memory: every pass reads its loader anew, in the loader's own order, and rows are
+    as it gives them, uint8 divided by 255; see `LoaderData`. Data held whole are one pass of each loader, normalised,
+    split and shuffled as of `from_arrays`. The batch size of the training is `fit`'s in both. A loader's `drop_last`
+    loses rows, of data held whole for good.
 
     Args:
         loader: the training part.
-        test: the test part; without it one is drawn.
-        val: the validation part; without it one is drawn.
-        options: those of `from_arrays`.
+        test: the test part; without it one is drawn, from data held whole.
+        val: the validation part; without it one is drawn, from data held whole.
+        stream: whether to stream; by default where test and val are given, and no option but name.
+        options: those of `from_arrays`; of a stream, name.
 
     Raises:
-        UserError: as `from_arrays`, and for batches that are not (x, y) or whose rows have different shapes.
+        UserError: as `from_arrays` and `LoaderData`, for batches that are not (x, y) or whose rows have different
+            shapes, and for a stream without test or val, or with other options.
 
     """
+    others = [option for option in options if option != "name"]
+    if stream is None:
+        stream = test is not None and val is not None and not others
+    if stream:
+        if test is None or val is None:
+            raise UserError("stream=True needs test= and val=: nothing can be drawn from data that are not held")
+        if others:
+            raise UserError(f"streamed data take no {', '.join(others)}; leave it out, or give stream=False")
+        return LoaderData(loader, val, test, **options)
     name = options.setdefault("name", "loader")
     arrays = {}
     for part, source in (("", loader), ("_test", test), ("_val", val)):
         if source is not None:
-            pairs = [_pair(f"{name}{part}: batch {i}", batch) for i, batch in enumerate(source)]
+            pairs = [as_pair(f"{name}{part}: batch {i}", batch) for i, batch in enumerate(source)]
             joined = [
                 _joined(f"{name}{part}", column, torch.cat, np.concatenate) for column in zip(*pairs, strict=True)
             ]
@@ -232,7 +253,7 @@ def from_graph(
     lacking = [key for key in ("x", "edge_index", "y") if getattr(graph, key, None) is None]
     if lacking:
         raise UserError(f"{where} lacks {', '.join(lacking)}; a graph needs x, edge_index and y")
-    arrays = {key: _array(f"{where}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
+    arrays = {key: as_array(f"{where}: {key}", getattr(graph, key)) for key in ("x", "edge_index", "y")}
     labels, names = numbered(where, {"y": arrays["y"]}, class_names)
     arrays["y"] = labels["y"]
     nodes, notes = _nodes(where, graph, labels["y"], test_fraction, val_fraction, seed)
@@ -259,7 +280,7 @@ def _nodes(
         mask = getattr(graph, f"{split}_mask", None)
         if mask is None:
             continue
-        mask = _array(f"{name}: {split}_mask", mask)
+        mask = as_array(f"{name}: {split}_mask", mask)
         if mask.dtype != bool or mask.shape != labels.shape:
             raise UserError(
                 f"{name}: {split}_mask is {mask.dtype} with shape {mask.shape}; booleans of shape {labels.shape} are "
@@ -284,28 +305,10 @@ def _nodes(
     return {**splits, "train": rest}, notes
 
 
-def _array(what: str, value: Any) -> np.ndarray:
-    """Return a tensor, an array, or what NumPy makes one of, as an array."""
-    if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided:
-            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
-        value = value.detach().cpu()
-        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
-            value = value.float() if not value.is_quantized else value.dequantize()
-        return value.resolve_conj().resolve_neg().numpy()
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
-    return array
-
-
 def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
     """Return x and y of all items of a dataset."""
     if isinstance(dataset, TensorDataset):
-        return _pair(what, dataset.tensors)
+        return as_pair(what, dataset.tensors)
     items: Any = dataset
     if isinstance(dataset, IterableDataset):
         source: Iterable[Any] = items
@@ -313,18 +316,11 @@ def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
         source = (items[i] for i in range(len(items)))
     else:
         raise UserError(f"{what} is {type(dataset).__name__}, which has no length; give a DataLoader over it")
-    pairs = [_pair(f"{what}: item {i}", item) for i, item in enumerate(source)]
+    pairs = [as_pair(f"{what}: item {i}", item) for i, item in enumerate(source)]
     if not pairs:
         raise UserError(f"{what} is empty")
     x, y = zip(*pairs, strict=True)
     return _joined(what, x, torch.stack, np.stack), _joined(what, y, torch.stack, np.stack)
-
-
-def _pair(what: str, item: Any) -> tuple[Any, Any]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
-        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
-    return item[0], item[1]
 
 
 def _joined(what: str, values: Sequence[Any], join_tensors: Any, join_arrays: Any) -> Any:

@@ -30,7 +30,7 @@ def numbered(
         UserError: for labels that are NaN, negative or no whole number, and rows that are not one-hot.
 
     """
-    parts = {name: _flat(f"{where}: {name}", y) for name, y in labels.items()}
+    parts = {name: flat_labels(f"{where}: {name}", y) for name, y in labels.items()}
     worded = [y.dtype.kind == "U" for y in parts.values()]
     if any(worded) and not all(worded):
         told = ", ".join(f"{name} {y.dtype}" for name, y in parts.items())
@@ -58,7 +58,7 @@ def numbered(
     return parts, names
 
 
-def _flat(what: str, y: np.ndarray) -> np.ndarray:
+def flat_labels(what: str, y: np.ndarray) -> np.ndarray:
     """Return the labels of one part, (N,): booleans, integers from 0 or words."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

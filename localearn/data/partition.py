@@ -90,8 +90,8 @@ def array_data(
         if not 1 <= train_size <= len(train):
             raise UserError(f"train_size is {train_size}; it must lie between 1 and {len(train)}, the training split")
         train = train[hold_out(labels[train], train_size, seed)[1]]
-    rows, test_rows = _channels_first(parts["x_train"]), _channels_first(parts["x_test"])
-    held = _channels_first(parts["x_val"]) if "x_val" in parts else rows
+    rows, test_rows = channels_first(parts["x_train"]), channels_first(parts["x_test"])
+    held = channels_first(parts["x_val"]) if "x_val" in parts else rows
     if augment != "none" and rows.ndim != 4:
         raise UserError(f"{name} holds vectors: augment={augment} needs images")
     x: dict[Split, torch.Tensor] = {
@@ -119,7 +119,7 @@ def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, nor
     return unit(train, levels) if normalize == "unit" else None
 
 
-def _channels_first(x: np.ndarray) -> torch.Tensor:
+def channels_first(x: np.ndarray) -> torch.Tensor:
     """Return (N, C, H, W) images in one piece of memory, or (N, D) vectors as they are."""
     if x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)

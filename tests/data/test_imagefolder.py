@@ -1,10 +1,13 @@
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from localearn.data.imagefolder import image_folder
 from localearn.data.loading import load
 from localearn.errors import UserError
 
@@ -134,6 +137,34 @@ def test_mixed_depths_and_deeper_images_are_named_rather_than_clipped(tmp_path):
     Image.new("I", (6, 5), 70000).save(path / "pear" / "9.tif")
     with pytest.raises(UserError, match=r"9\.tif has more than 16 bits a channel"):
         load("imagefolder", path=path)
+
+
+def png_of_16_bits(values):
+    """Return a PNG, which Pillow reads and cannot write, of (H, W, C) uint16: 2 channels are grey and alpha."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = values.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)  # 0: no filter
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_images_of_16_bits_that_are_not_grey_alone_are_read_as_8_within_a_level(tmp_path, channels):
+    levels = np.random.RandomState(0).randint(2**16, size=(4, 5, 6, channels)).astype(np.uint16)
+    levels[0, 0, 0], levels[0, 0, 1], levels[0, 0, 2] = 0, 2**16 - 1, 255
+    for i, name in enumerate(("apple", "pear", "apple", "pear")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f"{i}.png").write_bytes(png_of_16_bits(levels[i]))
+    arrays, _, _ = image_folder(tmp_path, None)
+    found = arrays["x_train"]
+    assert (found.dtype, found.shape) == (np.uint8, (4, 5, 6, 3))
+    expected = levels[[0, 2, 1, 3], ..., : 1 if channels == 2 else 3]  # the classes in order; alpha is dropped
+    assert np.abs(found - expected / 257).max() < 1  # 65535 = 257 * 255
+    assert (found == expected >> 8).all()
 
 
 def test_folders_that_cannot_serve_are_named(tmp_path):

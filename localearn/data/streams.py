@@ -1,0 +1,295 @@
+"""Data larger than memory: what loaders give, read anew in every pass and never held."""
+
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from localearn.data.base import Batch, Data, Split
+from localearn.data.checks import checked_rows, same_classes
+from localearn.data.items import as_array, as_pair
+from localearn.data.labels import flat_labels, numbered
+from localearn.data.partition import channels_first, tell
+from localearn.errors import UserError
+
+_END = object()
+_NUMPY_SEEDS, _EPOCHS = 2**32, 2**31  # what NumPy's seeds and samplers' epochs stay below
+
+
+class LoaderData(Data):
+    """Three loaders of (x, y) batches, cut anew to the batch size that is asked for.
+
+    Memory holds the batches at hand and no more. The price: rows are not normalised (uint8 is divided by 255), no
+    features are kept between stages, the fingerprint does not know the rows, and a resumed epoch reads again what it
+    had read.
+
+    A pass has random numbers of its own, seeded from the generator it is asked for with: those that torch's CPU
+    generator, NumPy's and Python's global ones give while the loader works, and those of the `generator` of the loader,
+    its sampler and its dataset. So an order or an augmentation that is drawn from them, in worker processes too,
+    depends on nothing else, disturbs nothing else and can be repeated. A dataset that keeps a generator elsewhere, or
+    draws on a GPU, goes on from wherever that stands, and its run is not resumed to the same bits.
+    """
+
+    _row: tuple[tuple[int, ...], torch.dtype] | None = None  # the shape and the type of the first one
+
+    def __init__(self, train: Iterable[Any], val: Iterable[Any], test: Iterable[Any], *, name: str = "loader") -> None:
+        """Read one pass of each loader, which is checked and learned from but not kept.
+
+        Args:
+            train: a DataLoader, or anything that gives (x, y) batches anew whenever it is iterated over: x (N, C, H, W)
+                torch tensors or (N, H, W, C) NumPy arrays, (N, H, W), or (N, D); labels y of every kind that
+                `from_arrays` takes. Each epoch has the loader's order: let it shuffle.
+            val: the validation part.
+            test: the test part.
+            name: what records call the data set.
+
+        Raises:
+            UserError: as `from_arrays` for values and labels, and for what is no loader, gives no batch, or gives
+                batches that are not (x, y) or whose rows have different shapes or types.
+
+        """
+        self.name = name
+        self.augmented = True  # nobody can tell from outside
+        self.sizes = {}
+        self._device = torch.device("cpu")
+        self._loaders: dict[Split, Iterable[Any]] = {
+            "train": _loader(f"{name}: train", train),
+            "val": _loader(f"{name}: val", val),
+            "test": _loader(f"{name}: test", test),
+        }
+        labels: dict[Split, np.ndarray] = {}
+        digests: dict[Split, str] = {}
+        for split in self._loaders:
+            labels[split], digests[split] = self._inspect(split)
+        # The distinct labels as they were given, ascending, and the number of each.
+        parts, self.class_names = numbered(name, {f"y_{split}": found for split, found in labels.items()})
+        for part in parts.values():
+            same_classes(name, parts["y_train"], part, self.class_names)
+        self._labels, places = np.unique(np.concatenate(list(labels.values())), return_index=True)
+        self._numbers = np.concatenate(list(parts.values()))[places]
+        self.classes = int(self._numbers.max()) + 1
+        assert self._row is not None
+        self.input_shape, dtype = self._row
+        self.kind = "image" if len(self.input_shape) == 3 else "vector"
+        seen = [name, str(self.class_names), f"{self.input_shape} {dtype}"]
+        seen += [f"{split} {size} {digests[split]}" for split, size in self.sizes.items()]
+        self._fingerprint = hashlib.sha256("\n".join(seen).encode()).hexdigest()
+        scaled = "divided by 255" if dtype == torch.uint8 else "as the loaders give it"
+        unshuffled = ("the training loader does not shuffle: every epoch has the same order",)
+        self.notes = (
+            f"streamed, not held: every pass reads the loaders anew; x is {scaled}",
+            "the fingerprint is that of names, shapes and labels; rows are not hashed",
+            *(unshuffled if _in_order(train) else ()),
+        )
+        tell(name, self.notes[2:])
+
+    def to(self, device: torch.device | str) -> "LoaderData":
+        """Return the same data, whose batches are moved to `device` as they are made."""
+        moved = copy.copy(self)
+        moved._device = torch.device(device)
+        return moved
+
+    def batches(
+        self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
+    ) -> Iterator[Batch]:
+        """Return the batches of one pass over `split`; see `Data.batches`. What `skip` leaves out is read all the same.
+
+        The order is the loader's; the generator, on any device, gives one number, which seeds what the pass draws.
+        Without a generator the seed is 0. Raises UserError, when it comes to it, where a pass gives other rows, labels
+        or numbers of rows than the first did.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        if split not in self._loaders:
+            raise ValueError(f"{self.name} has no {split} split, only {', '.join(self._loaders)}")
+        seed, rows = 0, self.sizes[split]
+        if generator is not None:
+            seed = int(torch.randint(2**63 - 1, (1,), generator=generator, device=generator.device))
+            if split == "train" and batch_size > 1 and rows > 1 and rows % batch_size == 1:
+                rows -= 1
+        return self._cut(split, batch_size, seed, skip * batch_size, rows)
+
+    def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> Data:
+        """Raise ValueError: two passes may differ, and what a pass gives is too large to be kept."""
+        raise ValueError(f"{self.name} is streamed: its features cannot be kept")
+
+    def part(self, rank: int, ranks: int, least: int = 2) -> "LoaderData":
+        """Return the same data where there is one rank. Raises UserError where there are several."""
+        if ranks > 1:
+            raise UserError(
+                f"{self.name} is streamed from loaders, which cannot be divided over ranks; use parallel=none, or hold "
+                f"the data whole (from_loader with stream=False)"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the names, the shapes and the labels in the order of the first pass, not of the rows."""
+        return self._fingerprint
+
+    def _inspect(self, split: Split) -> tuple[np.ndarray, str]:
+        """Note a split's size; return its distinct labels as they are given, and a SHA-256 of all of them in order."""
+        found: np.ndarray | None = None
+        digest, rows = hashlib.sha256(), 0
+        for _, y in self._read(split, 0):
+            if found is not None and _worded(found) != _worded(y):
+                raise UserError(f"{self.name}: y_{split} has words in one batch and numbers in another")
+            found = np.unique(y) if found is None else np.union1d(found, y)
+            digest.update("\n".join([*y.tolist(), ""]).encode() if _worded(y) else y.astype(np.int64).tobytes())
+            rows += len(y)
+        if found is None:
+            raise UserError(f"{self.name}: {split} gives no batch")
+        self.sizes[split] = rows
+        return found, digest.hexdigest()
+
+    def _read(self, split: Split, seed: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Return the loader's batches: x (N, ...), uint8 or float32 with channels first, and y (N,) as it is given."""
+        for number, batch in enumerate(_drawn(self._loaders[split], seed)):
+            x, y = as_pair(f"{self.name}: {split} batch {number}", batch)
+            where_x, where_y = (f"{self.name}: {part}_{split} of batch {number}" for part in "xy")
+            labels = flat_labels(where_y, as_array(where_y, y))
+            layout = "nchw" if isinstance(x, Tensor) else "nhwc"
+            rows = channels_first(checked_rows(where_x, as_array(where_x, x), layout))
+            if len(rows) != len(labels):
+                raise UserError(f"{where_x} has {len(rows)} rows and y {len(labels)} labels")
+            row = (tuple(rows.shape[1:]), rows.dtype)
+            self._row = self._row or row
+            if row != self._row:
+                (shape, dtype), (first, first_dtype) = row, self._row
+                raise UserError(
+                    f"{where_x} has {dtype} rows of shape {shape}, the first training batch {first_dtype} ones of "
+                    f"shape {first}; all must be alike"
+                )
+            yield rows, labels
+
+    def _numbered(self, split: Split, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the loader's batches with labels 0..classes - 1, as many rows as in the first pass."""
+        size, rows = self.sizes[split], 0
+        for x, y in self._read(split, seed):
+            rows += len(y)
+            if rows > size:
+                raise UserError(f"{self.name}: {split} gives more than the {size} rows that its first pass gave")
+            yield x, torch.from_numpy(self._number(split, y))
+        if rows < size:
+            raise UserError(f"{self.name}: {split} gives {rows} rows in a pass, and its first pass gave {size}")
+
+    def _number(self, split: Split, y: np.ndarray) -> np.ndarray:
+        unknown = y
+        if _worded(y) == _worded(self._labels):
+            places = np.searchsorted(self._labels, y).clip(max=len(self._labels) - 1)
+            unknown = y[self._labels[places] != y]
+            if not len(unknown):
+                return self._numbers[places]
+        raise UserError(f"{self.name}: y_{split} holds {unknown[0]}, which no loader gave in its first pass")
+
+    def _cut(self, split: Split, batch_size: int, seed: int, first: int, rows: int) -> Iterator[Batch]:
+        """Return the rows from `first` to `rows` of a pass, in batches of `batch_size` and what is left."""
+        held: list[tuple[Tensor, Tensor]] = []
+        missing, end = batch_size, 0
+        for x, y in self._numbered(split, seed):
+            start, end = end, end + len(y)
+            x, y = (part[max(first - start, 0) : max(rows - start, 0)] for part in (x, y))
+            while len(y) >= missing:
+                yield self._batch([*held, (x[:missing], y[:missing])])
+                x, y = x[missing:], y[missing:]
+                held, missing = [], batch_size
+            if len(y):
+                held.append((x.clone(), y))  # for a loader may write its next batch into the same memory
+                missing -= len(y)
+        if held:
+            yield self._batch(held)
+
+    def _batch(self, pieces: list[tuple[Tensor, Tensor]]) -> Batch:
+        x, y = pieces[0] if len(pieces) == 1 else (torch.cat([piece[i] for piece in pieces]) for i in (0, 1))
+        x = x.to(self._device)  # where bytes are bytes yet
+        return Batch(x.float().div_(255) if x.dtype == torch.uint8 else x, y.to(self._device))
+
+
+class _OwnDraws:
+    """While it is entered, random numbers that go on from where they were left by the last time, the first from a seed.
+
+    What others draw goes on as if there had been none of it.
+
+    Args:
+        seed: of torch's CPU generator, of NumPy's and Python's global ones, and of `generators`.
+        generators: others whose states are its own.
+
+    """
+
+    def __init__(self, seed: int, generators: list[torch.Generator]) -> None:
+        self._seed = seed
+        self._generators = [torch.default_generator, *generators]
+        self._own: Any = None
+        self._others: Any = None
+
+    def __enter__(self) -> None:
+        self._others = self._states()
+        if self._own is not None:
+            self._set(self._own)
+            return
+        random.seed(self._seed)
+        np.random.seed(self._seed % _NUMPY_SEEDS)
+        for generator in self._generators:
+            generator.manual_seed(self._seed)
+
+    def __exit__(self, *exc: object) -> None:
+        self._own = self._states()
+        self._set(self._others)
+
+    def _states(self) -> tuple[Any, Any, list[Tensor]]:
+        return random.getstate(), np.random.get_state(), [generator.get_state() for generator in self._generators]
+
+    def _set(self, states: tuple[Any, Any, list[Tensor]]) -> None:
+        of_python, of_numpy, of_torch = states
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        for generator, state in zip(self._generators, of_torch, strict=True):
+            generator.set_state(state)
+
+
+def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
+    """Return a pass of a loader that draws from random numbers of its own."""
+    drawers = [loader, *(getattr(loader, name, None) for name in ("dataset", "sampler", "batch_sampler"))]
+    drawers.append(getattr(drawers[-1], "sampler", None))
+    found = (getattr(drawer, "generator", None) for drawer in drawers)
+    generators = {id(one): one for one in found if isinstance(one, torch.Generator)}
+    draws = _OwnDraws(seed, [one for one in generators.values() if one is not torch.default_generator])
+    for drawer in {id(one): one for one in drawers}.values():
+        if callable(set_epoch := getattr(drawer, "set_epoch", None)):  # say, of a DistributedSampler
+            set_epoch(seed % _EPOCHS)
+    if isinstance(loader, DataLoader) and loader.persistent_workers:
+        # Workers that stay go on with the random numbers of the pass before.
+        loader = copy.copy(loader)
+        vars(loader)["persistent_workers"] = False
+    with draws:
+        batches = iter(loader)
+    while True:
+        with draws:
+            batch = next(batches, _END)
+        if batch is _END:
+            return
+        yield batch
+
+
+def _loader(what: str, loader: Any) -> Iterable[Any]:
+    if isinstance(loader, Iterator) or not isinstance(loader, Iterable):
+        once = ", which gives its batches once" if isinstance(loader, Iterator) else ""
+        raise UserError(f"{what} is {type(loader).__name__}{once}; a DataLoader is expected")
+    return loader
+
+
+def _in_order(loader: Iterable[Any]) -> bool:
+    """Whether a loader is one that gives its items in order."""
+    sampler = getattr(loader, "batch_sampler", None)
+    if sampler is None:
+        sampler = getattr(loader, "sampler", None)
+    return isinstance(sampler.sampler if type(sampler) is BatchSampler else sampler, SequentialSampler)
+
+
+def _worded(labels: np.ndarray) -> bool:
+    return labels.dtype.kind == "U"
