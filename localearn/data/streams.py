@@ -1,8 +1,10 @@
 """Data larger than memory: what loaders give, read anew in every pass and never held."""
 
 import copy
+import functools
 import hashlib
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -26,8 +28,8 @@ class LoaderData(Data):
     """Three loaders of (x, y) batches, cut anew to the batch size that is asked for.
 
     Memory holds the batches at hand and no more. The price: rows are not normalised (uint8 is divided by 255), no
-    features are kept between stages, the fingerprint does not know the rows, and a resumed epoch reads again what it
-    had read.
+    features are kept between stages, the fingerprint does not know the rows, workers begin anew in every pass, and a
+    resumed epoch reads again what it had read.
 
     A pass has random numbers of its own, seeded from the generator it is asked for with: those that torch's CPU
     generator, NumPy's and Python's global ones give while the loader works, and those of the `generator` of the loader,
@@ -262,9 +264,10 @@ def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
     for drawer in {id(one): one for one in drawers}.values():
         if callable(set_epoch := getattr(drawer, "set_epoch", None)):  # say, of a DistributedSampler
             set_epoch(seed % _EPOCHS)
-    if isinstance(loader, DataLoader) and loader.persistent_workers:
-        # Workers that stay go on with the random numbers of the pass before.
+    if isinstance(loader, DataLoader) and loader.num_workers:
         loader = copy.copy(loader)
+        loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
+        # Workers that stay would go on with the random numbers of the pass before; torch lets nobody change it.
         vars(loader)["persistent_workers"] = False
     with draws:
         batches = iter(loader)
@@ -274,6 +277,13 @@ def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
         if batch is _END:
             return
         yield batch
+
+
+def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
+    # Ctrl-C, which every process of a terminal gets, is the run's to answer: it ends with a batch, and is saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if init is not None:
+        init(number)
 
 
 def _loader(what: str, loader: Any) -> Iterable[Any]:

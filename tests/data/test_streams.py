@@ -1,5 +1,6 @@
 """Data that are streamed from loaders train as data held whole do, and are never held."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -84,12 +85,14 @@ def in_order() -> InOrder:
 class Augmented(Dataset):
     """Rows with noise of all three global generators."""
 
+    shift = 0
+
     def __len__(self) -> int:
         return SIZES["train"]
 
     def __getitem__(self, i: int) -> Any:
         noise = torch.rand(1, 6, 5) + random.random() + np.random.rand()
-        return torch.from_numpy(X["train"][i]) + noise, int(Y["train"][i])
+        return torch.from_numpy(X["train"][i]) + noise + self.shift, int(Y["train"][i])
 
 
 class Endless(IterableDataset):
@@ -161,18 +164,23 @@ def test_a_shuffled_stream_is_learned_from_as_well_as_data_held_whole_and_with_a
     assert accuracies[1] == accuracies[2] == pytest.approx(accuracies[0], abs=0.05)
 
 
+def staying() -> LoaderData:
+    """Return data of a loader whose worker stays, and has drawn for the user already."""
+    loader = DataLoader(Augmented(), 7, shuffle=True, num_workers=1, persistent_workers=True)
+    assert len(list(loader)) == 8
+    return LoaderData(loader, *loaders()[1:])
+
+
 SHUFFLED: dict[str, Any] = {
     "shuffle": lambda: stream(shuffle=True),
     "augmented": lambda: of_train(Augmented(), shuffle=True),
     "augmented in a worker": lambda: of_train(Augmented(), shuffle=True, num_workers=1),
-    "augmented in a worker that would stay": lambda: of_train(
-        Augmented(), shuffle=True, num_workers=1, persistent_workers=True
-    ),
+    "augmented in a worker that stays": staying,
     "a generator of the loader's": lambda: of_train(Augmented(), shuffle=True, generator=torch.Generator()),
     "a generator of the sampler's": lambda: of_train(
         Augmented(), sampler=RandomSampler(Augmented(), generator=torch.Generator())
     ),
-    "a sampler that is told the epoch": lambda: of_train(Augmented(), sampler=DistributedSampler(Augmented(), 1, 0)),
+    "a sampler that is told the epoch": lambda: stream(sampler=DistributedSampler(Augmented(), 1, 0)),
     "iterable": lambda: of_train(Endless()),
     "iterable, one row a batch": lambda: of_train(Endless(), batch_size=1),
 }
@@ -240,6 +248,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(kind, step, tmp_path, monke
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
 
 
+def test_ctrl_c_reaches_workers_too_and_does_not_end_them():
+    data = of_train(Augmented(), shuffle=True, num_workers=1, worker_init_fn=seen_by)
+    batches = data.batches("train", 7, generator=torch.Generator().manual_seed(0))
+    found = [next(batches)]
+    workers = multiprocessing.active_children()
+    assert workers and all(worker.pid for worker in workers)
+    for worker in workers:
+        os.kill(worker.pid or 0, signal.SIGINT)
+    found += batches
+    assert same([(batch.x, batch.y) for batch in found], passed(data, batch_size=7))
+    assert max(float(batch.x.max()) for batch in found) > 1000  # the user's own worker_init_fn ran
+
+
+def seen_by(worker: int) -> None:
+    Augmented.shift = 1000  # in the worker alone
+
+
 class Made(Dataset):
     """256 MiB of rows that are made when they are asked for, and how much memory the process has then."""
 
@@ -266,9 +291,9 @@ def test_memory_holds_a_few_batches_and_not_the_data():
     small = Made()
     few = DataLoader(torch.utils.data.Subset(small, range(40)), 20)
     before = resident()
-    data = from_loader(DataLoader(made, 32, shuffle=True), few, val=few)
+    data = from_loader(DataLoader(made, 8, shuffle=True), few, val=few)
     assert isinstance(data, LoaderData) and data.sizes == {"train": 4096, "val": 40, "test": 40}
-    rows = sum(len(batch.y) for batch in data.batches("train", 50, generator=torch.Generator()))
+    rows = sum(len(batch.y) for batch in data.batches("train", 12, generator=torch.Generator()))
     assert (rows, made.made) == (4096, 2 * 4096)
     assert made.most - before < 64 * 2**20
 
