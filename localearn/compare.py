@@ -12,6 +12,7 @@ from localearn.arguments import listed, overrides_of, refuse_other_rules, truth,
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
+from localearn.printing import say
 from localearn.trainers.base import Stage
 from localearn.training.experiment import Choices
 
@@ -88,13 +89,13 @@ def main(arguments: list[str]) -> int:
         warm_up(plan)
     worst = 0
     for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
+        say(f"[{number}/{len(jobs)}] {job.folder.name}")
         status = run_job(job, plan.config_dir)
         if status > 128:
             print("the same command goes on where it stopped", file=sys.stderr)
             return status
         worst = max(worst, status)
-    print(write(plan, command))
+    say(write(plan, command))
     return worst
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from localearn import cli
 from localearn.doorway import run_door
 from localearn.errors import UserError
+from localearn.printing import one_line, say
 from localearn.tuning.outcome import best_trials, spent, write_outcome
 from localearn.tuning.plan import Plan, altered, parse
 from localearn.tuning.search import Search
@@ -61,7 +62,7 @@ class Lines:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         count = len(study.get_trials(deepcopy=False, states=states))
-        print(f"[{count}/{self.plan.trials}] trial {trial.number}: {_told(trial)}; {_best(study)}", flush=True)
+        say(f"[{count}/{self.plan.trials}] trial {trial.number}: {_told(trial)}; {_best(study)}")
 
 
 class Bar:
@@ -80,7 +81,7 @@ class Bar:
         from optuna.trial import TrialState
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
-        self.progress.console.print(f"trial {trial.number}: {_told(trial)}", highlight=False, markup=False)
+        self.progress.console.print(one_line(f"trial {trial.number}: {_told(trial)}"), highlight=False, markup=False)
         count = len(study.get_trials(deepcopy=False, states=states))
         self.progress.update(self.task, completed=count, description=_best(study))
 
@@ -183,12 +184,12 @@ def _conclude(plan: Plan, study: "Study") -> None:
     trials = study.get_trials(deepcopy=False)
     states = [trial.state.name.lower() for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned") if state in states)
-    print(f"{counts or 'no trial has ended'}; {_best(study)}")
+    say(f"{counts or 'no trial has ended'}; {_best(study)}")
     for (label, source, part), joules in spent(trials).items():
         took = "joules that are not known in full," if joules is None else f"{joules:,.1f} J"
-        print(f"tuning took {took} {label} ({source}, {part})")
+        say(f"tuning took {took} {label} ({source}, {part})")
     if best_trials(study):
-        print(f"python -m localearn.run config={plan.out / 'best.yaml'}")
+        say(f"python -m localearn.run config={plan.out / 'best.yaml'}")
 
 
 if __name__ == "__main__":

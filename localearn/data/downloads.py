@@ -43,7 +43,7 @@ def absent(name: str, looked_for: Iterable[Path], error: BaseException) -> UserE
     reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
     files = " and ".join(str(path) for path in looked_for)
     return UserError(
-        f"{name} is not here and could not be downloaded ({reason[:120]}); looked for {files}.\n"
+        f"{name} is not here and could not be downloaded ({reason[:120]}); looked for {files}.",
         f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
-        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is."
+        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is.",
     )
