@@ -9,6 +9,7 @@ from localearn import cli
 from localearn.arguments import listed, overrides_of, refuse_other_rules, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.printing import say
 
 if TYPE_CHECKING:
     from localearn.benching.measure import Bench
@@ -94,17 +95,17 @@ def main(arguments: list[str]) -> int:
     benches, left_out = [], {}
     writable(plan.out)
     for axis, size in plan.sizes:
-        print(f"{axis}: {_said(size)}", flush=True)
+        say(f"{axis}: {_said(size)}")
         found, refused = _bench(plan, size)
         left_out |= refused
         benches.append((axis, size, found))
         for measured in found.rules:
-            print(f"  {measured.algo:<28}{1e3 * measured.step_s.median:10.2f} ms  ×{measured.ratio.median:.3f}")
+            say(f"  {measured.algo:<28}{1e3 * measured.step_s.median:10.2f} ms  ×{measured.ratio.median:.3f}")
         # After every size: a later one may be more than memory holds, and what was measured stays.
         page = write(plan.out, benches, left_out, command)
     for rule, reason in left_out.items():
-        print(f"left out: {rule} ({reason})")
-    print(page)
+        say(f"left out: {rule} ({reason})")
+    say(page)
     return 0
 
 

@@ -1,7 +1,6 @@
 """What the doors of a run share: composing a configuration, the help page, what was wrong with either."""
 
 import re
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.options import parameters_of
+from localearn.printing import one_line, say
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
 from localearn.trust import check_overrides, is_known, targets_of, words
@@ -98,7 +98,7 @@ def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> Non
     for group in GROUPS:
         for key, target in targets_of({group: config[group]}):
             if not is_known(target) and target not in typed:
-                print(f"--config-dir {config_dir}: {key} imports {target}", file=sys.stderr)
+                say(f"--config-dir {config_dir}: {key} imports {target}", error=True)
 
 
 def expanded(overrides: Sequence[str]) -> list[str]:
@@ -235,7 +235,7 @@ def choices_page(config_dir: str | None = None) -> str:
         for path in sorted(p for folder in folders for p in folder.glob("*.yaml")):
             comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
             about = next((c for c in comments if not c.startswith("@package")), "")
-            lines.append(f"  {path.stem:<28}{about}")
+            lines.append(one_line(f"  {path.stem:<28}{about}"))
     return "\n".join(lines)
 
 

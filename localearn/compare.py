@@ -12,6 +12,7 @@ from localearn.arguments import listed, overrides_of, refuse_other_rules, truth,
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
+from localearn.printing import say
 from localearn.trainers.base import Stage
 from localearn.training.experiment import Choices
 
@@ -88,13 +89,13 @@ def main(arguments: list[str]) -> int:
         warm_up(plan)
     worst = 0
     for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {job.folder.name}", flush=True)
+        say(f"[{number}/{len(jobs)}] {job.folder.name}")
         status = run_job(job, plan.config_dir)
         if status > 128:
             print("the same command goes on where it stopped", file=sys.stderr)
             return status
         worst = max(worst, status)
-    print(write(plan, command))
+    say(write(plan, command))
     return worst
 
 
@@ -200,15 +201,18 @@ def _differing(key: str, mine: Any, other: Any) -> str:
 
 
 def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) -> list[str]:
-    from localearn.training.experiment import build
+    from localearn.training.experiment import build, settings_of
     from localearn.training.fit import check
 
-    data, trainer, settings = build(config, choices)
-    check(trainer, data, settings)
+    data, trainer, _ = build(config, choices)
     epochs = plan.epochs or config.epochs
     if protocol == "matched":
-        return [f"epochs={_shared_out(choices['algo'], epochs, trainer.stages())}", "patience=null"]
-    return [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
+        options = [f"epochs={_shared_out(choices['algo'], epochs, trainer.stages())}", "patience=null"]
+    else:
+        options = [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
+    # As it will be run: a schedule must last as long as the protocol's epochs, not as the configuration's.
+    check(trainer, data, settings_of(*cli.compose([*plan.for_algo(choices["algo"]), *options], plan.config_dir)))
+    return options
 
 
 def _shared_out(algo: str, passes: int, stages: list[Stage]) -> int:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from localearn.allocator import keep_freed_memory
 from localearn.errors import UserError
+from localearn.printing import say
 
 Door = Callable[[list[str]], int]
 
@@ -53,7 +54,10 @@ def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
             traceback.print_exc()
         rank = os.environ.get("RANK", "0")  # of the processes that torchrun starts
         if error.tell:
-            print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr)
+            first, *rest = error.args or ("",)
+            say(f"error: {first}" if rank == "0" else f"error on rank {rank}: {first}", error=True)
+            for line in rest:
+                say(line, error=True)
         return 2
 
 

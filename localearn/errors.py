@@ -11,10 +11,15 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something that the user can mend: a wrong name, a missing file, options that contradict each other.
 
+    Each argument is a line; a line break inside one is of somebody's file name, say, and no door prints it as such.
     tell: whether a door prints it; False in those of several processes that share an error which another one tells.
     """
 
     tell = True
+
+    def __str__(self) -> str:
+        """Return the lines."""
+        return "\n".join(map(str, self.args))
 
 
 class Unsupported(UserError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.files import read_json
+from localearn.printing import say
 from localearn.trust import check_tree, words
 
 if TYPE_CHECKING:
@@ -54,15 +55,15 @@ def main(arguments: list[str]) -> int:
     _, trust = words(arguments)
     difference = export(folder, kind, out, trust)
     if not difference <= TOLERANCE:
-        print(
+        say(
             f"error: {kind}'s outputs differ from the net's by {difference:.1e} of the largest logit; no file is left",
-            file=sys.stderr,
+            error=True,
         )
         return 1
-    print(f"{out}: outputs agree with the net's to {difference:.1e} of the largest logit")
+    say(f"{out}: outputs agree with the net's to {difference:.1e} of the largest logit")
     warning = _told_of_prediction(folder, trust)
     if warning:
-        print(warning)
+        say(warning)
     return 0
 
 

@@ -11,21 +11,30 @@ MOST_BYTES = {"JSON": 64 * 2**20, "YAML": 2**20}
 DEEPEST = 64  # levels of YAML
 
 
+class UnreadableError(UserError):
+    """A file that cannot be read, or holds something else than asked for; `reason` is the message without its name."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} {reason}")
+        self.reason = reason
+
+
 def read_text(path: Path, kind: str) -> str:
     """Return the content of a file of a `kind` of MOST_BYTES; a byte-order mark before it is left out.
 
-    Raises UserError where it is no regular file (a pipe would be waited for), too large, or no UTF-8.
+    Raises UnreadableError where it is no regular file (a pipe would be waited for), too large, or no UTF-8.
     """
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is a folder or a device, and no file" if path.is_dir() else f"{path} is no file")
+            raise UnreadableError(path, f"is {'a folder, and ' if path.is_dir() else ''}no regular file")
         if path.stat().st_size > MOST_BYTES[kind]:
-            raise UserError(f"{path} has more than {MOST_BYTES[kind] // 2**20} MiB, so it is no {kind} of localearn's")
+            most = MOST_BYTES[kind] // 2**20
+            raise UnreadableError(path, f"has more than {most} MiB, so it is no {kind} of localearn's")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text (byte {error.start})") from error
+        raise UnreadableError(path, f"is no UTF-8 text (byte {error.start})") from error
     except (OSError, ValueError) as error:  # a ValueError is a null byte in the path
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise UnreadableError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -62,13 +71,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raise UserError as `read_text`, and where it holds none."""
+    """Return the object that a JSON file holds; raise UnreadableError as `read_text`, and where it holds none."""
     try:
         value = json.loads(read_text(path, "JSON"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg})") from error
+        raise UnreadableError(path, f"is truncated or no JSON (line {error.lineno}: {error.msg})") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-        raise UserError(f"{path} is no JSON that localearn writes") from error
+        raise UnreadableError(path, "holds what no record holds") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds {type(value).__name__}, where an object belongs")
+        raise UnreadableError(path, f"holds no JSON object but {type(value).__name__}")
     return value

@@ -8,6 +8,7 @@ from typing import Any
 from localearn import cli
 from localearn.errors import UserError
 from localearn.files import read_yaml
+from localearn.printing import say
 from localearn.training.experiment import Choices, resumed
 from localearn.training.folder import RunFolder
 from localearn.trust import targets_of
@@ -35,7 +36,7 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
 
     prepared = prepare(job, config_dir)
     if prepared is None:
-        print(f"{RunFolder(job.folder).status()} before; kept")
+        say(f"{RunFolder(job.folder).status()} before; kept")
         return 0
     return report(execute(*prepared))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from localearn.arguments import truth
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.printing import say
 from localearn.reporting import read_runs, read_tunings, write_report
 
 HELP = """\
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or {"--help", "-h"} & set(arguments):
         print(HELP, end="")
         return 0 if arguments else 2
-    print(_report(arguments))
+    say(_report(arguments))
     return 0
 
 
@@ -40,7 +41,7 @@ def _report(arguments: Sequence[str]) -> Path:
         raise UserError("no folder is named; python -m localearn.report DIR... reads the records below each DIR")
     runs, tunings = read_runs(folders), read_tunings(folders)
     for note in (*runs.notes, *tunings.notes):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", error=True)
     texts = {name: options[name] for name in ("title", "baseline") if name in options}
     out, unlike = options.get("out", folders[0]), truth("allow_unlike", options.get("allow_unlike", "false"))
     return write_report(runs, out, allow_unlike=unlike, tunings=tunings, **texts)

@@ -10,6 +10,7 @@ STARTED_S = time.perf_counter()
 from localearn import cli  # noqa: E402 - the clock starts before the imports do
 from localearn.doorway import leave, run_door, told, value_of  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
+from localearn.printing import say  # noqa: E402
 from localearn.training.record import Record  # noqa: E402
 from localearn.trust import is_known, targets_of  # noqa: E402
 
@@ -67,19 +68,19 @@ def report(record: Record) -> int:
         assert record.test_accuracy is not None
         joules = record.energy.get("train_j")
         energy = "energy absent" if joules is None else f"{joules:,.1f} J {record.energy['label']}"
-        print(
+        say(
             f"{record.algo} on {record.dataset}: test accuracy {100 * record.test_accuracy:.2f} %, "
             f"{record.passes:g} passes, training {record.train_s:.1f} s, {energy}; {out}"
         )
         return 0
-    print(f"{record.status}: {record.error}", file=sys.stderr)
+    say(f"{record.status}: {record.error}", error=True)
     if record.status == "interrupted":
         foreign = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
         word = f" trust=[{','.join(sorted(foreign))}]" if foreign else ""
-        print(f"go on with: python -m localearn.run resume={out}{word}", file=sys.stderr)
+        say(f"go on with: python -m localearn.run resume={out}{word}", error=True)
         return 128 + int(record.diagnostics["signal"])
     kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
-    print(f"{kept} in {out}", file=sys.stderr)
+    say(f"{kept} in {out}", error=True)
     return 3
 
 
@@ -101,7 +102,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
             cli.chosen_names(hydra_config.runtime.choices, hydra_config.overrides.task),
             hydra_config.job.num,
         )
-        print(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}", flush=True)
+        say(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}")
         elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
         if elsewhere and config.out is None:
             config.out = str(default_out(config.seed, choices, number))

@@ -13,6 +13,7 @@ from localearn.errors import UserError, suggestion
 from localearn.files import read_json, read_yaml
 from localearn.jobs import Job, run_job
 from localearn.options import annotations, check_types
+from localearn.printing import say
 from localearn.training.folder import RunFolder
 from localearn.trust import check_interpolations, check_overrides, words
 
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> int:
     worst = 0
     for row in chosen:
         for seed in seeds or row.seeds:
-            print(f"[{row.name}] seed {seed}", flush=True)
+            say(f"[{row.name}] seed {seed}")
             job = Job(out / "runs" / f"{row.name}-{seed}", [*row.run, *overrides, f"seed={seed}"])
             status = run_job(job, config_dir)
             if status > 128:
@@ -80,7 +81,7 @@ def main(arguments: list[str]) -> int:
             _lighten(job.folder)
             write_table(rows, out)
     write_table(rows, out)
-    print(out / "table.md")
+    say(out / "table.md")
     return worst
 
 
@@ -133,7 +134,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         if record["status"] == "completed" and record.get("test_accuracy") is None:
             raise UserError(f"{path}: a completed run has no test_accuracy")
     except UserError as error:
-        print(f"{error}; left out of the table", file=sys.stderr)
+        say(f"{error}; left out of the table", error=True)
         return {}
     return record
 

@@ -2,21 +2,26 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from localearn import cli
 from localearn.doorway import run_door
 from localearn.errors import UserError
+from localearn.printing import one_line, say
 from localearn.tuning.outcome import best_trials, spent, write_outcome
 from localearn.tuning.plan import Plan, altered, parse
 from localearn.tuning.search import Search
-from localearn.tuning.space import read_space
+from localearn.tuning.space import ends, read_space
 from localearn.tuning.storage import close_storage, reported
 from localearn.tuning.trial import InterruptedTrial
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
+
+    from localearn.trainers.base import Trainer
 
 HELP = """\
 python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]
@@ -57,7 +62,7 @@ class Lines:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         count = len(study.get_trials(deepcopy=False, states=states))
-        print(f"[{count}/{self.plan.trials}] trial {trial.number}: {_told(trial)}; {_best(study)}", flush=True)
+        say(f"[{count}/{self.plan.trials}] trial {trial.number}: {_told(trial)}; {_best(study)}")
 
 
 class Bar:
@@ -76,7 +81,7 @@ class Bar:
         from optuna.trial import TrialState
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
-        self.progress.console.print(f"trial {trial.number}: {_told(trial)}", highlight=False, markup=False)
+        self.progress.console.print(one_line(f"trial {trial.number}: {_told(trial)}"), highlight=False, markup=False)
         count = len(study.get_trials(deepcopy=False, states=states))
         self.progress.update(self.task, completed=count, description=_best(study))
 
@@ -92,8 +97,7 @@ def main(arguments: list[str]) -> int:
         print(HELP.format(choices=cli.choices_page(config_dir)), end="")
         return 0 if arguments else 2
     plan = parse(arguments, config_dir)
-    config = _checked(plan)
-    space = read_space(config)
+    config, space = _checked(plan)
     started_s = time.monotonic()
     search = Search.join(plan, space, config["seed"])
     try:
@@ -119,8 +123,8 @@ def _run(search: Search) -> int:
     return 0
 
 
-def _checked(plan: Plan) -> dict[str, Any]:
-    """Return the configuration that all trials share, its space altered; raise UserError if it cannot be run."""
+def _checked(plan: Plan) -> tuple[dict[str, Any], dict[str, "BaseDistribution"]]:
+    """Return the configuration that all trials share and the space; raise UserError if they cannot be run."""
     from omegaconf import OmegaConf
 
     from localearn.training.experiment import build
@@ -135,7 +139,28 @@ def _checked(plan: Plan) -> dict[str, Any]:
     if plan.names_energy and not plain["energy"]["enabled"]:
         raise UserError("objective=accuracy_energy needs energy.enabled=true")
     plain["tune"]["space"] = altered(plain["tune"]["space"], plan.ranges, plain)
-    return plain
+    space = read_space(plain)
+    _check_ends(plan, trainer, space)
+    return plain, space
+
+
+def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistribution"]) -> None:
+    """Raise UserError where an end of a range makes an optimizer or a schedule that does not last the longest run."""
+    from localearn.training.device import select_device
+    from localearn.training.experiment import settings_of
+    from localearn.training.fit import check_steps
+
+    longest = [f"epochs={max(ends(space['epochs']))}"] if "epochs" in space else []
+    options = {path: given for path, given in space.items() if path.startswith(("optim.", "schedule."))}
+    composed, choices = cli.compose(plan.overrides, plan.config_dir)
+    for tried in [[], *([f"{path}={value}"] for path, given in options.items() for value in ends(given))]:
+        config = composed.copy()
+        config.merge_with_dotlist([*longest, *tried])
+        try:
+            settings = settings_of(config, choices)
+            check_steps(trainer, settings, select_device(settings.device))
+        except UserError as error:
+            raise UserError(f"with {' '.join([*longest, *tried]) or 'these options'}, {error}") from error
 
 
 def _told(trial: "FrozenTrial") -> str:
@@ -159,12 +184,12 @@ def _conclude(plan: Plan, study: "Study") -> None:
     trials = study.get_trials(deepcopy=False)
     states = [trial.state.name.lower() for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned") if state in states)
-    print(f"{counts or 'no trial has ended'}; {_best(study)}")
+    say(f"{counts or 'no trial has ended'}; {_best(study)}")
     for (label, source, part), joules in spent(trials).items():
         took = "joules that are not known in full," if joules is None else f"{joules:,.1f} J"
-        print(f"tuning took {took} {label} ({source}, {part})")
+        say(f"tuning took {took} {label} ({source}, {part})")
     if best_trials(study):
-        print(f"python -m localearn.run config={plan.out / 'best.yaml'}")
+        say(f"python -m localearn.run config={plan.out / 'best.yaml'}")
 
 
 if __name__ == "__main__":

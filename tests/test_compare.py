@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shlex
 from typing import Any
@@ -92,6 +93,28 @@ def test_what_cannot_be_trained_is_told_before_anything_runs(tmp_path):
     with pytest.raises(UserError, match="ForwardForward predicts by more than the net; use diagnose=none"):
         compare.schedule(plan)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "protocol", "refused"),
+    [(3, "matched", False), (4, "matched", True), (1, "converged", True), (3, "matched,converged", True)],
+)
+def test_a_schedule_that_a_protocol_outlasts_is_told_before_anything_runs(tmp_path, epochs, protocol, refused):
+    (tmp_path / "schedule").mkdir()
+    one_cycle = "_target_: torch.optim.lr_scheduler.OneCycleLR\n_partial_: true\nmax_lr: 0.1\ntotal_steps: 3\n"
+    (tmp_path / "schedule" / "one_cycle.yaml").write_text(one_cycle)
+    arguments = ["schedule=one_cycle", f"epochs={epochs}", f"protocols=[{protocol}]"]
+    plan = dataclasses.replace(plan_of(tmp_path, *arguments), config_dir=str(tmp_path))
+    if not refused:
+        assert compare.schedule(plan)
+        return
+    with pytest.raises(UserError, match=r"^schedule: Tried to step .* in epoch 4 of"):
+        compare.schedule(plan)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_schedule_is_as_long_as_the_protocols_epochs_where_it_follows_them(tmp_path):
+    assert compare.schedule(plan_of(tmp_path, "schedule=cool_down", "epochs=2"))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from localearn import cli, run
 from localearn.doorway import run_door
+from localearn.errors import UserError
 from localearn.training.update import Update
 
 RULES = """\
@@ -403,3 +405,55 @@ def test_leaving_early_loses_nothing(thread):
     assert done.returncode == 42
     assert done.stderr == ""
     assert set(done.stdout.split()) == {"printed", "at", "exit"} | ({"thread"} if thread else set())
+
+
+HOSTILE = "a\x1b[31m\n[bold]b\u202e" + "c" * 100
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """Give the folder of the test arrays whose classes, and whose names, would move the cursor; return overrides."""
+    monkeypatch.chdir(tmp_path)
+    x, y = np.random.RandomState(0).rand(60, 4), np.array([HOSTILE, "\x07[red]", "d" * 10_000])[np.arange(60) % 3]
+    np.savez(f"{HOSTILE}.npz", x=x, y=y)
+    foreign: dict[str, Any] = {f"x{HOSTILE}": x}
+    np.savez("foreign.npz", **foreign)
+    return ["algo=backprop", "dataset=npz", "energy.enabled=false", "epochs=1", "net=mlp", "net.widths=[4]"]
+
+
+def test_a_run_of_hostile_names_prints_lines_that_show_them(hostile, capfd, tmp_path):
+    arguments = [*hostile, f"dataset.path={HOSTILE}.npz", f"out=runs/{HOSTILE}"]
+    assert run_door(run.main, arguments) == 0
+    epoch, last = capfd.readouterr().out.splitlines()
+    assert epoch.startswith("all  epoch 1/1")
+    shown = r"a\x1b[31m\n[bold]b\u202e" + "c" * 100
+    assert last.endswith(f"; runs/{shown}")
+    assert (tmp_path / "runs" / HOSTILE / "run.json").is_file(), "the folder itself is called as it was asked for"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([f"dataset.path={HOSTILE}"], r"error: a\x1b[31m\n[bold]b\u202eccc"),
+        (["dataset.path=foreign.npz"], r"error: foreign.npz lacks"),
+        ([f"dataset.path={HOSTILE}.npz", f"dataset.name={HOSTILE}"], r"[31m\n[bold]b\u202eccc"),
+        ([f"dataset.path={HOSTILE}.npz", f"out={'c' * 10_000}"], "error: "),
+        ([f"dataset.path={HOSTILE}.npz", f"net={HOSTILE}"], "error: "),
+        ([f"resume={HOSTILE}"], r"error: resume=a\x1b[31m\n[bold]"),
+        ([f"--config-dir={HOSTILE}"], r"error: --config-dir a\x1b[31m\n[bold]"),
+    ],
+)
+def test_an_error_about_a_hostile_name_is_a_line_that_shows_it(hostile, capfd, wrong, said):
+    hostile = [] if wrong[0].startswith("resume") else hostile
+    assert run_door(run.main, [*hostile, *wrong]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
+    assert line.isprintable()
+
+
+def test_the_lines_of_an_error_are_those_that_it_was_given(capsys):
+    def door(arguments):
+        raise UserError("of\ntwo", "lines\x1b[0m")
+
+    assert run_door(door, []) == 2
+    assert capsys.readouterr().err == "error: of\\ntwo\nlines\\x1b[0m\n"

@@ -16,6 +16,7 @@ from localearn.arguments import whole
 from localearn.benching.measure import Spread
 from localearn.benching.simulation import Costs, data_s, layers_s
 from localearn.errors import UserError, suggestion
+from localearn.printing import say
 
 HELP = """\
 python -m localearn.bench parallel [rule=mono_forward] [width=2000 depth=4 batch=1024] [out=results/bench/parallel]
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
     (out / "parallel.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (out / "parallel.md").write_text(page, encoding="utf-8")
     print(page)
-    print(out / "parallel.md")
+    say(out / "parallel.md")
     return 0
 
 

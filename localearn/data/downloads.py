@@ -1,14 +1,15 @@
-"""What all downloads share: they end soon without a network, keep standard output clean, and fail in two lines."""
+"""What all downloads share: a line before them, an end soon without a network, and two lines where they fail."""
 
 import contextlib
 import http.client
+import io
 import socket
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from localearn.data.partition import tell
 from localearn.errors import UserError
 
 TIMEOUT_S = 15.0
@@ -26,24 +27,28 @@ FAILURES = (
 
 
 @contextlib.contextmanager
-def downloading() -> Iterator[None]:
-    """Give connections opened inside a time limit, and send to standard error what is printed about them."""
+def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
+    """Tell in a line what is downloaded from whom, and give connections opened inside a time limit.
+
+    What other people's code prints inside, progress bars among it, is dropped: why it failed stands in its error.
+    """
+    tell(name, [f"it is not in {data_dir}, and is downloaded from {source}"])
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_S)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-def absent(name: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
+def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
     """Return the error of a data set that is neither here nor to be had: what was looked for, and how to bring it."""
     # torchvision tells of each mirror that it tried, a line for its address and a line for its answer.
     reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
     files = " and ".join(str(path) for path in looked_for)
     return UserError(
-        f"{name} is not here and could not be downloaded ({reason[:120]}); looked for {files}.\n"
+        f"{name} is not here and could not be downloaded from {source} ({reason[:120]}); looked for {files}.",
         f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
-        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is."
+        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is.",
     )

@@ -15,6 +15,7 @@ from localearn.data.checks import same_classes
 from localearn.data.normalization import Normalize, Scaling, standard, unit
 from localearn.data.splits import held_size, hold_out
 from localearn.errors import UserError
+from localearn.printing import one_line
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def tell(where: str, notes: Iterable[str]) -> None:
     """Log what is to be known of data that were read, a line a note, on the first of several ranks alone."""
     if os.environ.get("RANK", "0") == "0":
         for note in notes:
-            _log.warning("%s: %s", where, note)
+            _log.warning("%s", one_line(f"{where}: {note}"))
 
 
 def array_data(

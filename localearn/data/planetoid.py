@@ -19,6 +19,7 @@ from localearn.quiet import torch_geometric
 PLANETOID = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}  # our name: torch_geometric's
 
 _URL = "https://github.com/kimiyoung/planetoid/raw/master/data"
+_SOURCE = "github.com/kimiyoung/planetoid"
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
 # The published files are pickles. These are all the types in them; a file that asks for another is not read.
@@ -49,7 +50,7 @@ def planetoid(name: str, data_dir: Path) -> dict[str, np.ndarray]:
         try:
             arrays = _downloaded(name, data_dir)
         except FAILURES as error:
-            raise absent(name, (prepared, raw / f"ind.{name}.*"), error) from error
+            raise absent(name, _SOURCE, (prepared, raw / f"ind.{name}.*"), error) from error
     checked = checked_graph(name, arrays)
     archive.keep(prepared, arrays)
     return checked
@@ -62,7 +63,7 @@ def _files(name: str) -> list[str]:
 def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
     # Not by torch_geometric's own download, which neither checks certificates nor ends where nobody answers.
     data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder, downloading():
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder, downloading(name, _SOURCE, data_dir):
         for file in _files(name):
             with (
                 urllib.request.urlopen(f"{_URL}/{file}", timeout=TIMEOUT_S) as answer,

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -34,18 +35,34 @@ def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
         arrays = _read(class_name, data_dir, download=False)
     except FAILURES:
         try:
-            arrays = _downloaded(class_name, data_dir)
+            arrays = _downloaded(name, data_dir)
         except FAILURES as error:
-            raise absent(name, (prepared, data_dir / layout), error) from error
+            raise absent(name, _source(class_name), (prepared, data_dir / layout), error) from error
     checked = checked_arrays(name, arrays)
     archive.keep(prepared, arrays)
     return checked
 
 
-def _downloaded(class_name: str, data_dir: Path) -> dict[str, np.ndarray]:
+def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
+    class_name, _ = VISION[name]
     data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder, downloading():
+    with (
+        tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder,
+        downloading(name, _source(class_name), data_dir),
+    ):
         return _read(class_name, Path(folder), download=True)
+
+
+def _source(class_name: str) -> str:
+    """Return the hosts that torchvision asks for a set, in their order."""
+    import torchvision.datasets
+
+    published = getattr(torchvision.datasets, class_name)
+    urls = getattr(published, "mirrors", None) or [getattr(published, "url", None)]
+    if class_name == "SVHN":
+        urls = [url for url, *_ in published.split_list.values()]
+    hosts = dict.fromkeys(urlsplit(url).hostname for url in urls)
+    return f"{' or '.join(str(host) for host in hosts)}, by torchvision"
 
 
 def _read(class_name: str, root: Path, *, download: bool) -> dict[str, np.ndarray]:

@@ -1,21 +1,12 @@
 """Text from records made harmless: nothing in it moves a cursor, turns a line round or is a spreadsheet's formula."""
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# Cc: control characters, ANSI escapes begin with one. Cf: formats, bidirectional overrides among them. Cs: lone
-# surrogates, which no file can be written with. Zl, Zp: separators that end a line in a browser.
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+from localearn.printing import visible
+
 _FORMULA = re.compile(r"\s*[=+\-@\t\r]")
-
-
-def visible(text: str) -> str:
-    r"""Return a text in which each character that is not seen is written out, as \x1b or \u202e; a line break stays."""
-    return "".join(
-        character.encode("unicode_escape").decode() if _is_hidden(character) else character for character in text
-    )
 
 
 def visible_tree(value: Any) -> Any:
@@ -32,7 +23,3 @@ def cell(value: Any) -> Any:
     if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return value
-
-
-def _is_hidden(character: str) -> bool:
-    return character != "\n" and unicodedata.category(character) in _HIDDEN

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.files import UnreadableError, read_json
 from localearn.reporting.fields import BadRecordError
 from localearn.reporting.records import Epoch, Run, parse_epoch, parse_run
 
@@ -52,8 +53,8 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
                 notes += [note] if note else []
     if not seen:
         raise UserError(
-            f"no run.json below {', '.join(map(str, tops)) or 'no folder'}\n"
-            "(python -m localearn.run out=DIR trains one rule and writes one)"
+            f"no run.json below {', '.join(map(str, tops)) or 'no folder'}",
+            "(python -m localearn.run out=DIR trains one rule and writes one)",
         )
     if not runs:
         more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
@@ -82,21 +83,10 @@ def named_below(folder: Path, top: Path) -> str:
 
 def decoded(file: Path) -> dict[str, Any]:
     """Return the object that a JSON file holds; raise BadRecordError where it holds none."""
-    if not file.is_file():  # a pipe would be waited for
-        raise BadRecordError("it is no regular file")
     try:
-        record = json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise BadRecordError(f"it cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise BadRecordError("it is no UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        raise BadRecordError(f"it is truncated or no JSON (line {error.lineno}: {error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-        raise BadRecordError("it holds what no record holds") from error
-    if not isinstance(record, dict):
-        raise BadRecordError("it holds no JSON object")
-    return record
+        return read_json(file)
+    except UnreadableError as error:
+        raise BadRecordError(f"it {error.reason}") from error
 
 
 def _epochs(file: Path, folder: str) -> tuple[tuple[Epoch, ...], str | None]:

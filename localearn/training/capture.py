@@ -1,7 +1,7 @@
 """The whole update as one thing, and validation: a CUDA graph that is replayed, or blocks and optimizer compiled."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ graph_of: Callable[[torch.device], Graph] = CudaGraph
 class GraphUpdate:
     """Replays the update of a batch of the first one's size from a graph; any other batch is done as ever.
 
-    It is recorded again whenever a schedule has changed the rates. The weights are those without a graph, to the
-    device's rounding.
+    It is recorded again whenever a schedule has changed a number that the optimizer holds: a rate, a weight decay, a
+    momentum. The weights are those without a graph, to the device's rounding.
     """
 
     def __init__(self, update: Update, device: torch.device):
@@ -39,14 +39,24 @@ class GraphUpdate:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics, which the next step overwrites."""
-        rates = (group["lr"] for group in self.update.optimizer.param_groups)
-        # A rate that is a tensor is read by the graph itself, and by the host it would have to be waited for.
-        return self._recorded(batch, tuple(rate for rate in rates if not isinstance(rate, Tensor)))
+        return self._recorded(batch, tuple(_numbers(self.update.optimizer)))
 
     def close(self) -> None:
         """Drop the graph and its memory."""
         self._recorded.close()
         self.update.close()
+
+
+def _numbers(optimizer: torch.optim.Optimizer) -> Iterator[float]:
+    """Yield the numbers of an optimizer's groups, which a graph of its step holds as they were.
+
+    Not those in tensors, say a rate: the graph reads them itself, and the host would have to wait for them.
+    """
+    for group in optimizer.param_groups:
+        for value in group.values():
+            for number in value if isinstance(value, tuple) else (value,):  # Adam's betas are two
+                if isinstance(number, int | float):
+                    yield number
 
 
 class CompiledUpdate:

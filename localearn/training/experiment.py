@@ -122,6 +122,11 @@ def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:
         return _build(_resolved(config), choices)
 
 
+def settings_of(config: Any, choices: Choices) -> Settings:
+    """Return the settings alone that a configuration describes; raise UserError as `build`."""
+    return _settings(_resolved(config), choices)
+
+
 # What a run did whose configuration is older than an option.
 BEFORE = {
     "step": "all",

@@ -19,7 +19,7 @@ from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
 from localearn.training.claims import claimed
-from localearn.training.device import describe_device, deterministic_algorithms
+from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.folder import RunFolder
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
@@ -116,8 +116,7 @@ def train(
         absences = ranks.gathered(meter.absence)
         if ranks.first:
             meter.warn(absences)
-        several = any(not stage.one_pass for stage in trainer.stages())
-        check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
+        check_steps(trainer, settings, device)
         progress = _progress(settings, ranks)
         cleanup.callback(progress.close)
         ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
@@ -178,7 +177,7 @@ def _checked(
     trainer: Trainer, data: Data, settings: Settings, ranks: Ranks, resume: bool, extend: Mapping[str, Any]
 ) -> RunFolder | None:
     """Raise UserError for what cannot be trained; return the folder, to the first rank."""
-    check(trainer, data, settings, ranks.size)
+    _check_together(trainer, data, settings, ranks.size)
     return _folder(settings, resume, extend) if ranks.first else None
 
 
@@ -205,6 +204,18 @@ def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> N
 
     ranks: the processes that would train them.
     """
+    _check_together(trainer, data, settings, ranks)
+    check_steps(trainer, settings, select_device(settings.device))
+
+
+def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> None:
+    """Raise UserError unless the optimizer and the schedule can be built, and stepped to the end of each stage."""
+    several = any(not stage.one_pass for stage in trainer.stages())
+    check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
+
+
+def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int) -> None:
+    """Raise UserError where rule, net and data cannot be trained together under these settings, steps left aside."""
     type(trainer).supports(trainer.net, data)
     if settings.country is not None:
         grid(settings.country)

@@ -4,7 +4,6 @@ import contextlib
 import glob
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from localearn.errors import UserError
 from localearn.files import read_json
 from localearn.locks import Held, locked
+from localearn.printing import say
 from localearn.training.checksums import append_checksum, digest_of, is_intact
 
 
@@ -125,7 +125,7 @@ class RunFolder:
                 damage = damage or error
                 continue
             if damage is not None:
-                print(f"{damage}; the run goes on from the checkpoint before it, {path.name}", file=sys.stderr)
+                say(f"{damage}; the run goes on from the checkpoint before it, {path.name}", error=True)
             return state
         if damage is not None:
             raise damage

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any, Protocol
 
+from localearn.printing import one_line, say
+
 
 class Progress(Protocol):
     """Is told of every batch and epoch; it must not wait for the device."""
@@ -63,7 +65,7 @@ class Lines:
         self._shown_s = now
         pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
         left = f"{_clock(pace * (self._epochs - line['epoch']))} left" if not last else "done"
-        print(f"{self._stage}  epoch {line['epoch']}/{self._epochs}  {describe(line)}  {left}", flush=True)
+        say(f"{self._stage}  epoch {line['epoch']}/{self._epochs}  {describe(line)}  {left}")
 
     def close(self) -> None:
         """Nothing to put back."""
@@ -77,7 +79,7 @@ class Bar:
 
         # Four redraws a second: each costs about a millisecond of a core that may be training.
         self._bar = Progress(
-            TextColumn("[bold]{task.fields[stage]}"),
+            TextColumn("{task.fields[stage]}", style="bold", markup=False),  # which a rule may call [red]
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -91,7 +93,7 @@ class Bar:
     def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
         """Begin a new bar."""
         self._batches, self._epochs = batches, epochs
-        fields: dict[str, Any] = {"stage": stage, "epoch": f"{done}/{epochs}", "figures": ""}
+        fields: dict[str, Any] = {"stage": one_line(stage), "epoch": f"{done}/{epochs}", "figures": ""}
         self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
         self._bar.start()
 

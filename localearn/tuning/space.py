@@ -41,6 +41,16 @@ def read_space(config: Mapping[str, Any]) -> dict[str, "BaseDistribution"]:
     return space
 
 
+def ends(given: "BaseDistribution") -> list[Any]:
+    """Return the least and the greatest value of a range, or all its choices."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(given, CategoricalDistribution):
+        return list(given.choices)
+    assert isinstance(given, FloatDistribution | IntDistribution)
+    return [given.low, given.high]
+
+
 def _ranges(space: Any, options: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any], Any]]:
     """Yield dotted paths with ranges and present values; `options` is the part of the configuration that is meant."""
     if not isinstance(space, Mapping):

@@ -1,6 +1,5 @@
 """One trial of a search: a run on the validation split, its test split never looked at."""
 
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from localearn.errors import UserError
 from localearn.files import read_json
 from localearn.jobs import DONE, Job, prepare
+from localearn.printing import say
 from localearn.training.experiment import resumed
 from localearn.training.folder import RunFolder
 from localearn.training.loop import Stopped
@@ -97,7 +97,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
         number = sum(1 for _ in folder.parent.glob(f"{folder.name}.broken-*"))
         spare = folder.with_name(f"{folder.name}.broken-{number}")
         folder.rename(spare)
-        print(f"trial {folder.name} begins anew, what was left of it is {spare}: {error}", file=sys.stderr)
+        say(f"trial {folder.name} begins anew, what was left of it is {spare}: {error}", error=True)
 
 
 def _finished(folder: Path) -> dict[str, Any]:

@@ -127,12 +127,15 @@ def test_it_downloads_what_is_not_there_and_keeps_the_archive_alone(tmp_path, mo
 
 
 @pytest.mark.usefixtures("no_network")
-def test_without_files_and_network_it_says_what_was_looked_for(tmp_path):
-    with pytest.raises(UserError, match="cora is not here and could not be downloaded") as caught:
+def test_without_files_and_network_it_says_what_was_looked_for(tmp_path, caplog, capfd):
+    with pytest.raises(UserError, match=r"cora is not here and could not be downloaded from github\.com/") as caught:
         load("cora", data_dir=tmp_path)
     assert f"{tmp_path}/cora.npz and {tmp_path}/Cora/raw/ind.cora.*" in str(caught.value)
     assert "no route to host" in str(caught.value) and str(caught.value).count("\n") == 1
     assert os.listdir(tmp_path) == []
+    told = f"cora: it is not in {tmp_path}, and is downloaded from github.com/kimiyoung/planetoid"
+    assert [record.getMessage() for record in caplog.records] == [told]
+    assert capfd.readouterr() == ("", "")
 
 
 class Trap:

@@ -1,7 +1,11 @@
+import email.message
+import io
 import os
 import socket
 import sys
 import urllib.error
+import urllib.request
+import urllib.response
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,8 @@ class Torchvision:
 
     name = "mnist"
     failure: Exception | None = None
+    url = "https://published.example/set.gz"
+    split_list = {"train": [url], "test": [url]}  # noqa: RUF012
     timeouts: list = []  # noqa: RUF012
     calls: list = []  # noqa: RUF012
 
@@ -38,6 +44,7 @@ class Torchvision:
         marker = Path(root, f"raw-{part}")
         if download:
             print("Downloading")
+            print(" 99%|####", file=sys.stderr)
             self.timeouts.append(socket.getdefaulttimeout())
             Path(root, "half").write_bytes(b"half")
             if self.failure:
@@ -64,12 +71,14 @@ def fake(monkeypatch):
 
 
 @pytest.mark.parametrize("name", VISION)
-def test_a_set_is_downloaded_once_and_then_read_from_its_archive(name, fake, tmp_path, capsys):
+def test_a_set_is_downloaded_once_and_then_read_from_its_archive(name, fake, tmp_path, capsys, caplog):
     stand_in = fake(name)
     data = load(name, data_dir=tmp_path / "new", normalize="none")
     assert stand_in.calls == [("train", False), ("train", True), ("test", True)]
     assert os.listdir(tmp_path / "new") == [f"{name}.npz"]
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
+    told = f"{name}: it is not in {tmp_path / 'new'}, and is downloaded from published.example, by torchvision"
+    assert [record.getMessage() for record in caplog.records if "downloaded" in record.getMessage()] == [told]
 
     images, labels = published(name, "test")
     images = images if name == "svhn" else images.transpose(0, 3, 1, 2) if name in COLOUR else images[:, None]
@@ -122,6 +131,41 @@ def test_a_failed_download_says_what_was_looked_for_and_leaves_nothing(failure, 
     assert os.listdir(tmp_path) == []
     stand_in.failure = None
     assert load("mnist", data_dir=tmp_path).sizes["test"] == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("mnist", "ossci-datasets.s3.amazonaws.com or "),
+        ("fashion_mnist", "fashion-mnist"),
+        ("kmnist", "codh.rois.ac.jp"),
+        ("svhn", "ufldl.stanford.edu, by torchvision"),
+        ("cifar10", "www.cs.toronto.edu, by torchvision"),
+        ("cifar100", "www.cs.toronto.edu, by torchvision"),
+    ],
+)
+@pytest.mark.parametrize("answer", [urllib.error.URLError("no route to host"), b"<html>moved</html>"])
+def test_where_torchvision_itself_fails_one_line_says_what_is_downloaded_from_whom(
+    name, source, answer, tmp_path, monkeypatch, caplog, capfd
+):
+    def opened(*_, **__):
+        if isinstance(answer, Exception):
+            raise answer
+        found = urllib.response.addinfourl(io.BytesIO(answer), email.message.Message(), "http://published.example", 200)
+        found.__dict__["length"] = len(answer)
+        return found
+
+    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    with pytest.raises(UserError) as caught:
+        load(name, data_dir=tmp_path)
+    first, second = caught.value.args
+    assert f"{name} is not here and could not be downloaded from {source}" in first
+    assert ("no route to host" if isinstance(answer, Exception) else "File not found or corrupted") in first
+    assert f"{name}.npz" in second and "LOCALEARN_DATA" in second
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{name}: it is not in {tmp_path}, and is downloaded from {source}")
+    assert capfd.readouterr() == ("", "")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_connection_has_a_time_limit_during_a_download_alone(fake, tmp_path):

@@ -5,8 +5,9 @@ import os
 
 import pytest
 
+from localearn.printing import visible
 from localearn.reporting import read_runs, write_report
-from localearn.reporting.plain_text import cell, visible, visible_tree
+from localearn.reporting.plain_text import cell, visible_tree
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,14 @@ def test_a_folder_that_may_not_be_read(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o000)
     with pytest.raises(UserError, match="cannot be read"):
         read_runs(tmp_path / "closed")
+
+
+def test_a_record_of_impossible_size_is_not_read(tmp_path, factory):
+    factory.write_run(tmp_path, factory.record(), name="good")
+    factory.write_run(tmp_path, factory.record(), name="large")
+    with (tmp_path / "large" / "run.json").open("ab") as file:
+        file.truncate(2**26 + 1)
+    runs = read_runs(tmp_path)
+    assert len(runs) == 1
+    assert runs.notes == (f"{tmp_path.name}/large/run.json was skipped: it has more than 64 MiB, so it is no JSON of "
+                          "localearn's.",)  # fmt: skip

@@ -262,3 +262,32 @@ def test_a_cards_graph_ends_in_the_same_weights_to_rounding(name, digits):
     replayed, record = fitted(digits, "graph", name, device="cuda")
     assert name == "cafo" or record.capture == "graph"
     assert all(torch.allclose(plain[key], replayed[key], atol=1e-3) for key in plain)
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw"])
+@pytest.mark.parametrize("what", ["weight_decay", "momentum", "nothing"])
+def test_what_a_schedule_changes_is_in_the_graph(what, optim, digits, stand_in):
+    """Weight decay or momentum, with no rate changed beside: a graph that holds the old one would go on with it."""
+    made = {
+        "sgd": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.5),
+        "adamw": functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.5, fused=True),
+    }[optim]
+
+    class Changing(torch.optim.lr_scheduler.LRScheduler):
+        def get_lr(self):
+            for group in self.optimizer.param_groups:
+                if what == "weight_decay":
+                    group["weight_decay"] /= 8
+                elif what == "momentum" and optim == "sgd":
+                    group["momentum"] /= 2
+                elif what == "momentum":
+                    group["betas"] = (group["betas"][0] / 2, group["betas"][1])
+            return self.base_lrs
+
+    plain, record = fitted(digits, "off", dropout=0.0, optim=made, schedule=Changing, epochs=4)
+    before = stand_in.made
+    replayed, captured = fitted(digits, "graph", dropout=0.0, optim=made, schedule=Changing, epochs=4)
+    assert not differing(plain, replayed)
+    assert (losses(captured), captured.capture) == (losses(record), "graph")
+    # A context for each first update and validation and a graph of validation; of the update a graph an epoch.
+    assert stand_in.made - before == WARM_UP + WARM_UP + 1 + (1 if what == "nothing" else 4)

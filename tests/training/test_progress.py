@@ -88,6 +88,19 @@ def test_a_terminal_gets_a_bar(monkeypatch):
         assert words in text
 
 
+def test_a_stage_is_called_what_its_rule_calls_it(monkeypatch, capsys):
+    name = "[red]a\x1b[31m\nb"
+    with terminal(monkeypatch) as shown:
+        bar = make_progress(True)
+        bar.start(name, epochs=1, batches=1, done=0)
+        bar.close()
+    assert rb"[red]a\x1b[31m\nb" in b"".join(shown)
+    lines = Lines()
+    lines.start(name, epochs=1, batches=1, done=0)
+    lines.epoch(LINE)
+    assert capsys.readouterr().out.startswith(r"[red]a\x1b[31m\nb  epoch 1/1")
+
+
 def test_a_bar_that_never_started_can_be_closed(monkeypatch):
     with terminal(monkeypatch):
         make_progress(True).close()

@@ -139,6 +139,39 @@ def test_energy_without_a_meter_is_refused_before_anything_runs(tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def one_cycle(tmp_path):
+    """Arguments of a schedule of four epochs."""
+    (tmp_path / "conf" / "schedule").mkdir(parents=True)
+    options = "_target_: torch.optim.lr_scheduler.OneCycleLR\n_partial_: true\nmax_lr: 0.1\ntotal_steps: 4\n"
+    (tmp_path / "conf" / "schedule" / "one_cycle.yaml").write_text(options)
+    return ["--config-dir", str(tmp_path / "conf"), "schedule=one_cycle"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["epochs=5"], "^schedule: Tried to step .* in epoch 5 of 5$"),
+        (["tune.space.epochs={choices:[6,2]}"], "^with epochs=6, schedule: .* in epoch 5 of 6$"),
+        (["tune.space.epochs={low:2,high:9}"], "^with epochs=9, schedule: .* in epoch 5 of 9$"),
+        (["tune.space.schedule.total_steps={low:2,high:9}"], "^with schedule.total_steps=2, schedule: .* 3 of 3$"),
+        (["tune.space.optim.lr={low:-1.0,high:1.0}"], "^with optim.lr=-1.0, optim: Invalid learning rate: -1.0$"),
+    ],
+)
+def test_a_schedule_that_the_trials_would_outlast_is_refused_before_anything_runs(
+    tiny, one_cycle, tmp_path, more, said
+):
+    with pytest.raises(UserError, match=said):
+        tune.main([*tiny, *one_cycle, *more, f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_schedule_that_lasts_is_searched_with(tiny, one_cycle, tmp_path):
+    arguments = [*tiny, *one_cycle, "tune.space.epochs={choices:[2,4]}", "trials=1", f"out={tmp_path / 'out'}"]
+    assert tune.main(arguments) == 0
+    assert states(study_of(tmp_path / "out")) == ["COMPLETE"]
+
+
 def started(arguments, folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "localearn.tune", *arguments]

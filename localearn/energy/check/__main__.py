@@ -27,6 +27,7 @@ from localearn.energy.counter import AbsentError, Counter
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
 from localearn.errors import UserError, suggestion
+from localearn.printing import say
 
 HELP = """\
 python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         for outcome in found:
             print(f"  {outcome.check}: {outcome.verdict}{outcome.reason and f' ({outcome.reason})'}")
     write(out, summary, outcomes, benches)
-    print(out / "meter.md")
+    say(out / "meter.md")
     return int(any(outcome.verdict == "failed" for outcome in outcomes))
 
 

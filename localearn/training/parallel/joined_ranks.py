@@ -12,6 +12,7 @@ from torch import Tensor
 
 from localearn.energy import Meter
 from localearn.errors import UserError
+from localearn.printing import one_line
 from localearn.training.device import derived_seed
 from localearn.training.parallel.ranks import Ranks
 
@@ -127,8 +128,8 @@ class JoinedRanks(Ranks, ABC):
 
 
 def shared(text: str, rank: int) -> UserError:
-    """Return an error that all ranks raise and the first one tells."""
-    error = UserError(text)
+    """Return an error that all ranks raise and the first one tells. text: its lines."""
+    error = UserError(*text.split("\n"))
     error.tell = rank == 0
     return error
 
@@ -137,4 +138,4 @@ def _tried(work: Callable[[], T]) -> tuple[Any, str | None]:
     try:
         return work(), None
     except UserError as error:
-        return None, str(error)
+        return None, "\n".join(map(one_line, error.args))
