@@ -41,6 +41,8 @@ and on another machine, with a storage= that both reach, it joins in.
   out=DIR            tuning/<study> where none is given; on a disk that the machines share, another worker goes on with
                      a killed one's trial from its checkpoint
   heartbeat_s=15     seconds between a worker's signs of life on a database; after three without, its trial is retried
+  aside=true         where the study's database is damaged or was emptied: it is renamed, study.damaged-1.db, and a new
+                     one made of the trials' records; a trial that was not done goes on from its checkpoint
   tune.space.OPTION={{low:1e-4,high:0.1,log:true}}
                      another range than the algorithm's own, or {{choices:[a,b]}}; null leaves the option out;
                      tune.space.lr is short for tune.space.optim.lr

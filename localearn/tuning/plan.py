@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import quote
 
 from localearn import cli
-from localearn.arguments import whole
+from localearn.arguments import truth, whole
 from localearn.errors import UserError, suggestion
 
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
 PRUNERS = ("median", "hyperband", "none")
 OBJECTIVES = ("accuracy", "accuracy_energy")
-OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "debug")
+OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "aside", "debug")
 FIXED = ("resume", "protocol")
 
 
@@ -25,7 +25,8 @@ class Plan:
     trials: how many are to end, pruned or completed, on all machines together. objective: "accuracy" on the validation
     split, or "accuracy_energy", which also asks for few joules of training and ends in a Pareto front. storage: a
     SQLAlchemy URL, or a journal file's path after "journal:". heartbeat_s: seconds between the signs of life of a
-    worker on a database; after three without one its trial is another's to go on with.
+    worker on a database; after three without one its trial is another's to go on with. aside: whether a damaged
+    database is set aside, and a new one made of the trials' records.
     overrides: what all trials have in common. ranges: overrides of the algorithm's own space, see `altered`.
     """
 
@@ -39,7 +40,13 @@ class Plan:
     pruner: str = "median"
     objective: str = "accuracy"
     heartbeat_s: int = 15
+    aside: bool = False
     config_dir: str | None = None
+
+    @property
+    def reports_nothing(self) -> bool:
+        """Whether no trial's curve is shown to a pruner."""
+        return self.names_energy or self.pruner == "none"
 
     @property
     def names_energy(self) -> bool:
@@ -79,6 +86,7 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
         ranges=tuple(ranges),
         trials=whole("trials", own.get("trials", "20")),
         heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
+        aside=truth("aside", own.get("aside", "false")),
         config_dir=config_dir,
         **{name: own[name] for name in ("sampler", "pruner", "objective") if name in own},
     )

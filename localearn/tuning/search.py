@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from localearn.errors import UserError
 from localearn.locks import Held, locked
 from localearn.training.device import derived_seed
+from localearn.tuning.aside import recover, set_aside
 from localearn.tuning.outcome import worker
 from localearn.tuning.plan import Plan
-from localearn.tuning.storage import hidden, open_storage, reported
+from localearn.tuning.storage import ASIDE, hidden, open_storage, reported
 from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
 
 if TYPE_CHECKING:
@@ -65,22 +66,39 @@ class Search:
     def join(cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int) -> "Search":
         """Begin a study, or join one that is there; raise UserError for one that searches something else."""
         import optuna
-        from optuna.study import StudyDirection
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        if plan.aside:
+            plan.out.mkdir(parents=True, exist_ok=True)
+            with locked(plan.out / "aside.lock", wait=True):  # the others join what the first has made
+                set_aside(plan)
+                return cls._joined(plan, space, seed)
+        return cls._joined(plan, space, seed)
+
+    @classmethod
+    def _joined(cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int) -> "Search":
+        import optuna
+        from optuna.study import StudyDirection
+
         storage = open_storage(plan.storage, plan.heartbeat_s, retry)
         directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + plan.names_energy]
         with reported(plan.storage):
             try:
                 study = optuna.create_study(storage=storage, study_name=plan.study, directions=directions)
-                if any((plan.out / "trials").glob("*/run.json")):
+                first = not any((plan.out / "trials").glob("*/run.json"))
+                if not first and not plan.aside:
                     optuna.delete_study(study_name=plan.study, storage=storage)
                     raise UserError(
                         f"{plan.out / 'trials'} holds trials that {hidden(plan.storage)} knows nothing of: it was "
-                        "emptied, or is another one; bring it back, or give another out="
+                        f"emptied, or is another one; bring it back, give another out=, or {ASIDE}"
                     )
+                if not first:
+                    try:
+                        recover(plan, space, study)
+                    except BaseException:  # half of the trials would pass for all
+                        optuna.delete_study(study_name=plan.study, storage=storage)
+                        raise
                 study.set_user_attr("search", _identity(plan, space))
-                first = True
             except optuna.exceptions.DuplicatedStudyError:
                 study = optuna.load_study(storage=storage, study_name=plan.study)
                 first = False
@@ -209,7 +227,7 @@ def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Stu
         raise UserError(f"{where} was not begun by localearn; give another study=")
     objectives = len(study.directions)
     if objectives != 1 + plan.names_energy and there.get("objective") == here["objective"]:
-        raise UserError(f"{where} is damaged: it has {objectives} objectives; give another study= or out=")
+        raise UserError(f"{where} is damaged: it has {objectives} objectives; {ASIDE}, or give another study= or out=")
     for part, word in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
         if there[part] != here[part]:
             raise UserError(f"{where} {word}: {_difference(there[part], here[part])}; give another study= or out=")

@@ -80,7 +80,7 @@ def _distribution(path: str, given: Mapping[str, Any], value: Any) -> "BaseDistr
         choices = given["choices"]
         if len(given) > 1 or not isinstance(choices, list) or not choices:
             raise UserError(f"tune.space.{path}.choices must be a list of values, alone, not {dict(given)}")
-        return CategoricalDistribution([_shown(choice) if isinstance(choice, list) else choice for choice in choices])
+        return CategoricalDistribution([shown(choice) if isinstance(choice, list) else choice for choice in choices])
     low, high, step, log = (given.get(field) for field in ("low", "high", "step", "log"))
     if not _is_number(low) or not _is_number(high) or low >= high:
         raise UserError(f"tune.space.{path} needs numbers low < high, not {low!r} and {high!r}")
@@ -95,7 +95,8 @@ def _distribution(path: str, given: Mapping[str, Any], value: Any) -> "BaseDistr
     return FloatDistribution(low, high, log=bool(log), step=step)
 
 
-def _shown(values: list[Any]) -> str:
+def shown(values: list[Any]) -> str:
+    """Return a list as the text that stands for it in a study, and in an override."""
     return json.dumps(values, separators=(",", ":"))
 
 

@@ -3,7 +3,9 @@
 import contextlib
 import inspect
 import itertools
+import json
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 JOURNAL = "journal:"
 GRACE_BEATS = 3
 ATTEMPTS = 8
+ASIDE = "aside=true sets it aside and goes on in a new one with the trials' records"
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTrial"], None]) -> "BaseStorage":
@@ -30,21 +34,27 @@ def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "Froze
     trial whose worker has given none for three times as long. Raises UserError where it cannot be had.
     """
     with reported(url):
+        path = file_of(url)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         if url.startswith(JOURNAL):
             from optuna.storages import JournalStorage
             from optuna.storages.journal import JournalFileBackend
 
-            path = Path(url.removeprefix(JOURNAL)).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
             return JournalStorage(JournalFileBackend(str(path)))
-        if url.startswith("sqlite:///") and ":memory:" not in url:
-            from sqlalchemy import make_url
-
-            path = make_url(url).database or ""
-            if path.startswith("file:"):
-                path = unquote(path.removeprefix("file:"))
-            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
         return _database(url, heartbeat_s, on_stale)
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a storage is kept in, None where a server keeps it."""
+    if url.startswith(JOURNAL):
+        return Path(url.removeprefix(JOURNAL)).expanduser()
+    if not url.startswith("sqlite:///") or ":memory:" in url:
+        return None
+    from sqlalchemy import make_url
+
+    path = make_url(url).database or ""
+    return Path(unquote(path.removeprefix("file:")) if path.startswith("file:") else path).expanduser()
 
 
 def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTrial"], None]) -> "BaseStorage":
@@ -125,6 +135,9 @@ def _advice(error: BaseException, first: str) -> str:
         )
     if isinstance(error, ImportError):
         return f"{first}; pip install 'localearn[postgres]' brings PostgreSQL's driver"
+    damaged = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    if damaged or isinstance(error, json.JSONDecodeError):
+        return f"is damaged ({first}); {ASIDE}, or give another storage="
     if "schema" in first or "version" in first:
         return f"was made by another version of Optuna ({first}); `optuna storage upgrade` brings it up to date"
     return f"cannot be used: {first}"

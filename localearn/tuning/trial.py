@@ -49,13 +49,11 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
 
     Raises TrialPruned where the pruner ended it or its loss was not finite, and InterruptedTrial after a signal.
     """
-    from optuna import TrialPruned
-
     from localearn.training.experiment import execute
 
     def watch(line: dict[str, Any]) -> None:
         step = round(line["passes"])  # not counted here: a run may go on from the checkpoint before the last
-        if plan.names_energy or plan.pruner == "none":
+        if plan.reports_nothing:
             return
         trial.report(line["val_accuracy"], step)
         if trial.should_prune():
@@ -65,10 +63,17 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     set_broken_aside(folder, words(overrides)[1])
     prepared = prepare(Job(folder, overrides), plan.config_dir)
     record = _finished(folder) if prepared is None else vars(execute(*prepared, watch=watch, test=False))
-    for name, value in _told(record).items():
+    for name, value in remembered(record).items():
         trial.set_user_attr(name, value)
     if record["status"] == "interrupted":
         raise InterruptedTrial(record["diagnostics"]["signal"])
+    return values_of(plan, record)
+
+
+def values_of(plan: Plan, record: Mapping[str, Any]) -> list[float]:
+    """Return what is optimised of a run that is done; raise TrialPruned where it has none of that."""
+    from optuna import TrialPruned
+
     if record["status"] != "completed":
         raise TrialPruned(record["error"])
     if not plan.names_energy:
@@ -104,7 +109,7 @@ def _finished(folder: Path) -> dict[str, Any]:
     return read_json(RunFolder(folder).record)
 
 
-def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+def remembered(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a study remembers of a run: how it ended, and what it cost in all its windows."""
     energy = record["energy"]
     part = energy.get("part")

@@ -40,6 +40,7 @@ def test_own_options_and_ranges_are_kept_apart_from_overrides():
         (["trials=0"], "trials takes whole numbers"),
         (["trials=2.5"], "trials takes whole numbers"),
         (["heartbeat_s=0"], "heartbeat_s takes"),
+        (["aside=maybe"], "aside is true or false"),
         (["sampler=tpa"], "no sampler 'tpa'.*tpe"),
         (["pruner=medium"], "no pruner 'medium'.*median"),
         (["objective=energy"], "no objective"),

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,9 +13,10 @@ import pytest
 
 from localearn import cli, run, tune
 from localearn.errors import UserError
+from localearn.locks import locked
 from localearn.training.folder import RunFolder
 from localearn.training.loop import Loop
-from localearn.tuning import outcome, search
+from localearn.tuning import aside, outcome, search
 
 ROOT = Path(__file__).parents[2]
 
@@ -356,3 +358,138 @@ def test_an_emptied_study_is_not_begun_anew_over_its_trials(tiny, tmp_path):
         for _ in range(2):
             with pytest.raises(UserError, match="knows nothing of"):
                 tune.main([*tiny, "trials=3", f"out={tmp_path}"])
+
+
+def overwritten(path):
+    path.write_bytes(b"no database" * 1000)
+
+
+def torn(path):
+    """Overwrite pages in the middle, as a disk does: the file opens, and breaks where it is read."""
+    content = bytearray(path.read_bytes())
+    content[4096:-4096] = b"\xa5" * (len(content) - 8192)
+    path.write_bytes(content)
+
+
+def without_objective(path):
+    with sqlite3.connect(path) as database:
+        database.execute("delete from study_directions")
+    database.close()
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [overwritten, torn, without_objective, emptied, Path.unlink])
+def test_a_damaged_database_is_set_aside_and_its_trials_go_on(tiny, tmp_path, capsys, damage):
+    out = tmp_path / "out"
+    arguments = [*tiny, f"out={out}"]
+    assert tune.main([*arguments, "trials=3"]) == 0
+    before, told = study_of(out).trials, json.loads((out / "tune.json").read_text())
+    for earlier in range(2):
+        assert not (out / f"study.damaged-{earlier + 1}.db").exists()
+        damage(out / "study.db")
+        left = (out / "study.db").read_bytes() if (out / "study.db").exists() else None
+        with pytest.raises(UserError, match="aside=true sets it aside") as refusal:
+            tune.main([*arguments, "trials=4"])
+        assert "\n" not in str(refusal.value)
+        assert tune.main([*arguments, f"trials={4 + earlier}", "aside=true"]) == 0
+        if left is not None and damage is not emptied:
+            assert (out / f"study.damaged-{earlier + 1}.db").read_bytes() == left
+        if damage is Path.unlink and not earlier:
+            # The refusal made a database of its own, without a study.
+            assert [path.name for path in out.glob("study.damaged-*")] == ["study.damaged-1.db"]
+    after = study_of(out).trials
+    assert [trial.state.name for trial in after] == ["COMPLETE"] * 3 + [trial.state.name for trial in after[3:]]
+    assert len(after) == len(records(out)) == 5
+    for one, other in zip(before, after, strict=False):
+        assert (one.params, one.values, one.distributions) == (other.params, other.values, other.distributions)
+        assert one.intermediate_values == other.intermediate_values
+        assert {k: v for k, v in one.user_attrs.items() if k != "worker"} == other.user_attrs
+    assert len({trial.params["optim.lr"] for trial in after}) == 5, "nothing is suggested a second time"
+    now = json.loads((out / "tune.json").read_text())
+    assert sum(now["tuning"]["workers_s"].values()) > sum(told["tuning"]["workers_s"].values())
+    assert (
+        "in the new study by their records 3, to go on from where they stopped 0, left out 0" in capsys.readouterr().err
+    )
+
+
+def test_a_good_database_is_left_where_it_is(tiny, tmp_path, capsys):
+    for trials in (1, 2):
+        assert tune.main([*tiny, f"trials={trials}", "aside=true", f"out={tmp_path}"]) == 0
+    assert not list(tmp_path.glob("*damaged*"))
+    assert states(study_of(tmp_path)) == ["COMPLETE"] * 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_database_of_other_studies_too_stays_and_is_given_the_trials(tiny, tmp_path):
+    for study in ("one", "two"):
+        tune.main(
+            [*tiny, "trials=1", f"study={study}", f"storage=sqlite:///{tmp_path}/s.db", f"out={tmp_path / study}"]
+        )
+    optuna.delete_study(study_name="one", storage=f"sqlite:///{tmp_path}/s.db")
+    shared = [*tiny, "trials=2", "study=one", f"storage=sqlite:///{tmp_path}/s.db", f"out={tmp_path / 'one'}"]
+    assert tune.main([*shared, "aside=true"]) == 0
+    assert [path.name for path in tmp_path.glob("*.db")] == ["s.db"]
+    assert sorted(optuna.get_all_study_names(f"sqlite:///{tmp_path}/s.db")) == ["one", "two"]
+    assert len(records(tmp_path / "one")) == 2
+
+
+def test_trials_that_were_pruned_unfinished_or_anothers_are_told_apart(tiny, tmp_path, monkeypatch, capsys):
+    arguments = [*tiny, f"out={tmp_path}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "_pruner", lambda plan: optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=2))
+        tune.main([*arguments, "trials=1"])
+    append = RunFolder.append_metrics
+
+    def interrupted(self, line):
+        append(self, line)
+        if line["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_metrics", interrupted)
+        assert tune.main([*arguments, "trials=2"]) == 130
+    shutil.copytree(tmp_path / "trials" / "0000", tmp_path / "trials" / "0003")
+    config = tmp_path / "trials" / "0003" / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 40", "batch_size: 41"))
+    (tmp_path / "trials" / "9999999").mkdir()  # somebody's own
+    overwritten(tmp_path / "study.db")
+    assert tune.main([*arguments, "trials=3", "pruner=none", "aside=true"]) == 0
+    trials = study_of(tmp_path).trials
+    assert states(study_of(tmp_path)) == ["PRUNED", "FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial.user_attrs.get("origin") for trial in trials] == [0, None, None, None, 1, 5]
+    assert len(json.loads((tmp_path / "trials" / "0001" / "run.json").read_text())["seams"]) == 1, "it went on"
+    assert "records 1, to go on from where they stopped 1, left out 1" in capsys.readouterr().err
+
+
+def test_a_database_that_a_worker_is_at_is_not_set_aside(tiny, tmp_path):
+    tune.main([*tiny, "trials=1", f"out={tmp_path}"])
+    overwritten(tmp_path / "study.db")
+    with locked(tmp_path / "trials" / "0001.lock", wait=False), pytest.raises(UserError, match="is at trial 0001"):
+        tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"])
+    assert (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"{no\n" + path.read_bytes()), emptied])
+def test_a_damaged_journal_is_set_aside_and_an_emptied_one_written_on(tiny, tmp_path, damage):
+    arguments = [*tiny, f"storage=journal:{tmp_path}/study.log", f"out={tmp_path}"]
+    tune.main([*arguments, "trials=1"])
+    damage(tmp_path / "study.log")
+    with pytest.raises(UserError, match="aside=true"):
+        tune.main([*arguments, "trials=2"])
+    assert tune.main([*arguments, "trials=2", "aside=true"]) == 0
+    assert (tmp_path / "study.damaged-1.log").exists() == (damage is not emptied)
+    assert len(records(tmp_path)) == 2
+
+
+def test_a_study_that_was_half_made_of_records_is_none(tiny, tmp_path, monkeypatch):
+    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
+    emptied(tmp_path / "study.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(aside, "_keep_seconds", lambda plan, study: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"])
+    assert tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"]) == 0
+    assert states(study_of(tmp_path)) == ["COMPLETE"] * 2
