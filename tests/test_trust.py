@@ -181,7 +181,7 @@ READERS = {
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
-    "reporting/reading.py": {"json.loads"},
+    "reporting/reading.py": {"json.loads", "read_json"},
     "reporting/writing.py": {"read_json"},
     "study.py": {"read_json", "read_yaml"},  # check_overrides
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
@@ -189,6 +189,7 @@ READERS = {
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
     "training/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "training/parallel/joining.py": {"json.loads"},  # of other ranks
+    "tuning/aside.py": {"json.loads", "read_json", "read_yaml"},  # values that the space has; prepare compares the rest
     "tuning/search.py": {"json.loads"},  # of Optuna's own text
     "tuning/trial.py": {"read_json"},
 }

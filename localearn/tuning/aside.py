@@ -12,7 +12,7 @@ from localearn.files import read_json, read_yaml
 from localearn.jobs import Job, prepare
 from localearn.locks import Held, locked
 from localearn.printing import say
-from localearn.training.folder import RunFolder
+from localearn.training.folder import RunFolder, check_regular
 from localearn.tuning.outcome import WORKER_S
 from localearn.tuning.plan import Plan
 from localearn.tuning.space import shown
@@ -130,7 +130,12 @@ def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study")
 
 
 def _values(folder: Path, space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
-    """Return what a trial had for each option of a space, by the configuration in its folder."""
+    """Return what a trial had for each option of a space, by the configuration in its folder.
+
+    Raises ValueError for a value that the space does not have: it becomes part of a command line.
+    """
+    from optuna.trial import TrialState, create_trial
+
     config = read_yaml(RunFolder(folder).config)
     values: dict[str, Any] = {}
     for path in space:
@@ -138,6 +143,7 @@ def _values(folder: Path, space: Mapping[str, "BaseDistribution"]) -> dict[str, 
         for part in path.split("."):
             value = value[part]
         values[path] = shown(value) if isinstance(value, list) else value
+    create_trial(state=TrialState.FAIL, params=values, distributions=dict(space))
     return values
 
 
@@ -165,7 +171,8 @@ def _as_it_was(
 def _curve(path: Path) -> dict[int, float]:
     """Return the validation accuracy after each pass, as far as it can be read: a pruner compares trials by it."""
     curve: dict[int, float] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):
+        check_regular(path)
         for line in path.read_text(encoding="utf-8").splitlines():
             epoch = json.loads(line)
             curve[round(epoch["passes"])] = float(epoch["val_accuracy"])
