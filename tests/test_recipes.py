@@ -1,10 +1,10 @@
 """A rule's options where the user names none: by the kind of net, and by the name of the published recipe."""
 
 import pytest
-from omegaconf import OmegaConf
 
 from localearn import cli, run
 from localearn.errors import UserError
+from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.training.building import CONF, locate
 
@@ -27,7 +27,7 @@ def test_the_kind_of_net_decides():
 
 def test_every_shipped_net_says_its_kind():
     for path in (CONF / "net").glob("*.yaml"):
-        net = locate("net", OmegaConf.load(path)["_target_"])
+        net = locate("net", read_yaml(path)["_target_"])
         assert "kind" in vars(net) or net.kind == Net.kind == "dense"
         assert (net.kind == "dense") == (net.__name__ == "MLP")
 

@@ -162,7 +162,10 @@ def test_pairs_need_a_baseline_after_the_first_block(baseline, norm):
     def gradients(rule):
         rule.zero_grad()
         rule.gradients(data)
-        return [torch.cat([p.grad.flatten() for p in net.block(k).parameters()]) for k in range(net.depth)]
+        return [
+            torch.cat([p.grad.flatten() for p in net.block(k).parameters() if p.grad is not None])
+            for k in range(net.depth)
+        ]
 
     def errors(baseline):
         torch.manual_seed(1)

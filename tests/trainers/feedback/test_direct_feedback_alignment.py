@@ -61,8 +61,10 @@ def test_a_kernel_is_spread_over_the_map_as_the_next_convolution_would_spread_th
     torch.manual_seed(0)
     net = CNN((2, 8, 8), 3, channels=(4, 5), norm="none", pool=2).double()
     trainer = DirectFeedbackAlignment(net, feedback="kernel")
+    convolution = net.block(1).op
+    assert isinstance(convolution, torch.nn.Conv2d)
     torch.manual_seed(1)
-    trainer.get_buffer("spread_0").copy_(_spread(net.block(1).op, 3, net.shapes[0]))
+    trainer.get_buffer("spread_0").copy_(_spread(convolution, 3, net.shapes[0]))
     torch.manual_seed(1)
     bound = math.sqrt(6 / ((3 + 4) * 9))
     kernel = torch.empty(3, 4, 3, 3).uniform_(-bound, bound).numpy()

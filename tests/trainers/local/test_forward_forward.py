@@ -417,7 +417,7 @@ def test_peers_pull_as_the_goodness_does_summed_or_averaged(wrong_labels):
                 mlp(), goodness=goodness, threshold=1.0, peer_normalization=strength, prediction="goodness"
             )
             trainer.gradients(rows())
-            grads[goodness, strength] = trainer.net.block(0).op.weight.grad
+            grads[goodness, strength] = trainer.net.block(0).op.get_parameter("weight").grad
     pulls = {goodness: grads[goodness, 0.5] - grads[goodness, 0.0] for goodness in ("sum", "mean")}
     width = mlp().widths[0]
     torch.testing.assert_close(pulls["mean"] * width, pulls["sum"])
@@ -427,8 +427,9 @@ def test_peers_pull_as_the_goodness_does_summed_or_averaged(wrong_labels):
 def test_the_share_of_units_that_are_off_is_told(wrong_labels):
     trainer = ForwardForward(mlp())
     with torch.no_grad():
-        trainer.net.block(1).op.bias[:3] = -1e3
-        trainer.net.block(1).op.bias[3:] = 1e3
+        bias = trainer.net.block(1).op.get_parameter("bias")
+        bias[:3] = -1e3
+        bias[3:] = 1e3
     metrics = trainer.gradients(rows())
     width = trainer.net.widths[1]
     assert metrics["off_2"].item() == pytest.approx(3 / width)
@@ -447,7 +448,7 @@ def test_a_run_whose_units_are_off_is_warned_once(caplog):
     data = from_arrays(x, (x[:, 0] > 0).long(), x, (x[:, 0] > 0).long(), normalize="none")
     net = MLP((8,), 2, widths=(8, 8))
     with torch.no_grad():
-        net.block(1).op.bias.fill_(-1e3)
+        net.block(1).op.get_parameter("bias").fill_(-1e3)
     ForwardForward(net).fit(data, epochs=3, energy=False, progress=False)
     told = [record.getMessage() for record in caplog.records if "no row of a batch turns on" in record.getMessage()]
     assert len(told) == 1
