@@ -36,7 +36,7 @@ def batch():
 def grads(rule):
     rule.zero_grad()
     rule.gradients(batch())
-    return {name: p.grad for name, p in rule.net.named_parameters()}
+    return {name: p.grad for name, p in rule.net.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("conv", ["gcn", "sage", "gat"])
@@ -58,7 +58,7 @@ def test_the_readout_follows_its_true_gradient(rule):
     for name in true:
         if name.startswith("readout."):
             torch.testing.assert_close(found[name], true[name])
-        assert found[name] is not None
+    assert found.keys() == true.keys()
 
 
 @pytest.mark.parametrize(
