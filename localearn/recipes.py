@@ -7,7 +7,8 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
       maps: [algo.goodness=mean, optim=adam]
       paper: [net=mlp_3x1000, dataset.normalize=unit]
 
-`recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe. What the user sets wins.
+`recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe, and `recipe=alike`, which a
+comparison takes, the kind's without what is said of the net, the data and the batch. What the user sets wins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from localearn.nets import Net
 from localearn.training.building import locate
 
 KINDS = ("dense", "maps", "graph")
+SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
 
 
 def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[str]]:
@@ -38,10 +40,10 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     """
     recipes: Any = config.recipes or {}
     named = str(config.recipe)
-    known = ["default", "paper", *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
+    known = ["default", "alike", "paper", *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
-    name = net_kind(config.net) if named == "default" else named
+    name = net_kind(config.net) if named in ("default", "alike") else named
     lines = recipes.get(name) or []
     if not all(isinstance(line, str) and "=" in line for line in lines):
         raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
@@ -49,6 +51,7 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     keys = [line.partition("=")[0] for line in lines]
     # The optimizer, the schedule or the net that the user chose has none of what was meant for another.
     chosen = {group for group in ("optim", "schedule", "net") if group in typed and (group != "net" or "net" in keys)}
+    chosen |= set(SHARED) if named == "alike" else set()
     chosen |= {"algo"} if "algo._target_" in typed else set()
     return name, [
         line

@@ -2,7 +2,7 @@
 
 import pytest
 
-from localearn import cli, run
+from localearn import cli, compare, run
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.nets import Net
@@ -78,6 +78,22 @@ def test_the_published_recipe_of_forward_forward_is_the_ports():
     assert (config.net.init, config.dataset.normalize) == ("fan_out_normal", "unit")
     assert (config.algo.peer_scale, config.algo.readout_lr, config.algo.readout_weight_decay) == ("port", 0.01, 0.003)
     assert (config.optim.lr, config.optim.momentum, config.epochs, config.batch_size) == (0.001, 0.9, 100, 100)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("net", ["mlp", "cnn", "gcn"])
+def test_rules_that_are_compared_have_net_and_data_alike(rule, net):
+    data = "karate" if net == "gcn" else "digits"
+    base = composed("algo=backprop", f"net={net}", f"dataset={data}")[0]
+    config = composed(f"algo={rule}", f"net={net}", f"dataset={data}", "recipe=alike")[0]
+    assert (config.net, config.dataset) == (base.net, base.dataset)
+
+
+def test_a_comparison_takes_what_is_alike():
+    plan = compare.parse(["algos=[backprop,forward_forward]", "out=out", "batch_size=100"], None)
+    config = cli.compose(plan.for_algo("forward_forward"))[0]
+    assert config.net.init == "default"
+    assert config.algo.goodness == "sum"
 
 
 def test_an_unknown_recipe_is_told():

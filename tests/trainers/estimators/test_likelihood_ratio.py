@@ -19,10 +19,10 @@ from localearn.trainers.estimators import likelihood_ratio
 
 ROWS = 20_000
 FALSE_ALARM = 1e-4
-PLAIN = {"copies": 8, "antithetic": False}
+PLAIN = {"copies": 8, "antithetic": False, "baseline": "none"}
 OPTIONS = {
     "plain": PLAIN,
-    "one copy": {"copies": 1, "antithetic": False},
+    "one copy": {**PLAIN, "copies": 1},
     "antithetic": {**PLAIN, "antithetic": True},
     "mean": {**PLAIN, "baseline": "mean"},
     "clean": {**PLAIN, "baseline": "clean"},
