@@ -11,7 +11,7 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something that the user can mend: a wrong name, a missing file, options that contradict each other.
 
-    Each argument is a line; a line break inside one is of somebody's file name, say, and no door prints it as such.
+    Each argument is a line; a line break inside one is of somebody's file name, say, and no command prints it as such.
     tell: whether a door prints it; False in those of several processes that share an error which another one tells.
     """
 

@@ -1,4 +1,4 @@
-"""What the doors print: lines in which no name moves the cursor, changes a colour or begins a line of its own."""
+"""Print lines in which no name moves the cursor, changes a colour or begins a line of its own."""
 
 import sys
 import unicodedata

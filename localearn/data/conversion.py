@@ -175,7 +175,7 @@ def from_loader(
 ) -> ArrayData | LoaderData:
     """Return what loaders give, batches (x, y), as a data set: streamed where that is possible, or held whole.
 
-    Streamed data may be larger than memory: every pass reads its loader anew, in the loader's own order, and rows are
+    Streamed data may be larger than memory: every pass reads its loader again, in the loader's own order, and rows are
     as it gives them, uint8 divided by 255; see `LoaderData`. Data held whole are one pass of each loader, normalised,
     split and shuffled as of `from_arrays`. The batch size of the training is `fit`'s in both. A loader's `drop_last`
     loses rows, of data held whole for good.

@@ -1,4 +1,4 @@
-"""Data larger than memory: what loaders give, read anew in every pass and never held."""
+"""Data larger than memory: what loaders give, read in every pass and never held."""
 
 import copy
 import functools
@@ -25,10 +25,10 @@ _NUMPY_SEEDS, _EPOCHS = 2**32, 2**31  # what NumPy's seeds and samplers' epochs 
 
 
 class LoaderData(Data):
-    """Three loaders of (x, y) batches, cut anew to the batch size that is asked for.
+    """Three loaders of (x, y) batches, re-batched to the batch size that is asked for.
 
     Memory holds the batches at hand and no more. The price: rows are not normalised (uint8 is divided by 255), no
-    features are kept between stages, the fingerprint does not know the rows, workers begin anew in every pass, and a
+    features are kept between stages, the fingerprint does not know the rows, workers start again in every pass, and a
     resumed epoch reads again what it had read.
 
     A pass has random numbers of its own, seeded from the generator it is asked for with: those that torch's CPU
@@ -44,7 +44,7 @@ class LoaderData(Data):
         """Read one pass of each loader, which is checked and learned from but not kept.
 
         Args:
-            train: a DataLoader, or anything that gives (x, y) batches anew whenever it is iterated over: x (N, C, H, W)
+            train: a DataLoader, or anything that gives (x, y) batches each time it is iterated over: x (N, C, H, W)
                 torch tensors or (N, H, W, C) NumPy arrays, (N, H, W), or (N, D); labels y of every kind that
                 `from_arrays` takes. Each epoch has the loader's order: let it shuffle.
             val: the validation part.
@@ -85,7 +85,7 @@ class LoaderData(Data):
         scaled = "divided by 255" if dtype == torch.uint8 else "as the loaders give it"
         unshuffled = ("the training loader does not shuffle: every epoch has the same order",)
         self.notes = (
-            f"streamed, not held: every pass reads the loaders anew; x is {scaled}",
+            f"streamed, not held: every pass reads the loaders again; x is {scaled}",
             "the fingerprint is that of names, shapes and labels; rows are not hashed",
             *(unshuffled if _in_order(train) else ()),
         )

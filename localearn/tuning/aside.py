@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
-from localearn.files import read_json, read_yaml
+from localearn.files import read_json, read_text, read_yaml
 from localearn.jobs import Job, prepare
 from localearn.locks import Held, locked
 from localearn.printing import say
-from localearn.training.folder import RunFolder, check_regular
+from localearn.training.folder import RunFolder
 from localearn.tuning.outcome import WORKER_S
 from localearn.tuning.plan import Plan
 from localearn.tuning.space import shown
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
+
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)  # what a record that is none may raise
+_MOST_TRIALS = 100_000  # a folder of a larger number is nobody's trial: each number below it becomes a trial
 
 # SQLite's own files beside a database, which belong to the one that they were written for.
 _BESIDE = ("", "-journal", "-wal", "-shm")
@@ -101,7 +104,8 @@ def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study")
     from optuna.trial import TrialState, create_trial
 
     began = {path.parent for name in ("config.yaml", "run.json") for path in (plan.out / "trials").glob(f"*/{name}")}
-    folders = {int(folder.name): folder for folder in began if folder.name.isdecimal()}
+    names = {folder: folder.name for folder in began if folder.name.isdecimal() and len(folder.name) <= 20}
+    folders = {int(name): folder for folder, name in names.items() if int(name) < _MOST_TRIALS}
     done, waiting = 0, []
     for number in range(max(folders, default=-1) + 1):
         trial = create_trial(state=TrialState.FAIL)
@@ -114,7 +118,7 @@ def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study")
                     done += 1
                 else:
                     waiting.append((values, number))
-            except (UserError, KeyError, TypeError, ValueError) as error:
+            except (UserError, *_WRONG) as error:
                 why = error if isinstance(error, UserError) else f"{type(error).__name__} {error}"
                 say(f"{folders[number]} is left out of the new study: {why}", error=True)
         study.add_trial(trial)
@@ -171,9 +175,8 @@ def _as_it_was(
 def _curve(path: Path) -> dict[int, float]:
     """Return the validation accuracy after each pass, as far as it can be read: a pruner compares trials by it."""
     curve: dict[int, float] = {}
-    with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):
-        check_regular(path)
-        for line in path.read_text(encoding="utf-8").splitlines():
+    with contextlib.suppress(UserError, *_WRONG):
+        for line in read_text(path, "JSON").splitlines():
             epoch = json.loads(line)
             curve[round(epoch["passes"])] = float(epoch["val_accuracy"])
     return curve
@@ -181,7 +184,7 @@ def _curve(path: Path) -> dict[int, float]:
 
 def _keep_seconds(plan: Plan, study: "Study") -> None:
     """Take over how long the workers had searched, where an earlier tune.json tells."""
-    with contextlib.suppress(UserError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(UserError, *_WRONG):
         before = read_json(plan.out / "tune.json")
         if before["study"] == plan.study:
             for name, seconds in before["tuning"]["workers_s"].items():

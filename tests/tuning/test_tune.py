@@ -505,3 +505,21 @@ def test_a_value_that_the_space_does_not_have_is_not_put_on_a_command_line(tiny,
     told = capsys.readouterr().err
     assert f"{config.parent} is left out of the new study" in told
     assert "left out 1" in told
+
+
+def test_records_that_are_none_are_left_out_and_no_folder_makes_a_study_of_endless_trials(tiny, tmp_path, capsys):
+    tune.main([*tiny, "trials=4", f"out={tmp_path}"])
+    emptied(tmp_path / "study.db")
+    folders = sorted(path.parent for path in (tmp_path / "trials").glob("*/run.json"))
+    for folder, damage in zip(
+        folders, ({"val_accuracy": "x"}, {"energy": []}, {"val_accuracy": 10**400}), strict=False
+    ):
+        (folder / "run.json").write_text(json.dumps(json.loads((folder / "run.json").read_text()) | damage))
+    curve = folders[3] / "metrics.jsonl"
+    curve.write_text(re.sub(r'"passes": [^,]*', '"passes": Infinity', curve.read_text()))
+    shutil.copytree(folders[0], tmp_path / "trials" / "99999999999")
+    shutil.copytree(folders[0], tmp_path / "trials" / ("9" * 200))
+    assert tune.main([*tiny, "trials=4", "aside=true", f"out={tmp_path}"]) == 0
+    told = capsys.readouterr().err
+    assert "by their records 1, to go on from where they stopped 0, left out 3" in told
+    assert len(study_of(tmp_path).trials) < 20
