@@ -9,6 +9,7 @@ from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.options import parameters_of
 from localearn.printing import one_line, say
+from localearn.recipes import recipe_overrides
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
 from localearn.trust import check_overrides, is_known, targets_of, words
@@ -77,17 +78,22 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
 
     overrides = expanded(overrides)
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
+    given = [*search, *map(_verbatim, overrides)]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            config = hydra.compose("config", [*search, *map(_verbatim, overrides)], return_hydra_config=True)
+            config = hydra.compose("config", given, return_hydra_config=True)
+            recipe, more = recipe_overrides(config, overrides)
+            if more:
+                config = hydra.compose("config", [*more, *given], return_hydra_config=True)
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
-    chosen = chosen_names(config.hydra.runtime.choices, overrides)
+    chosen = chosen_names(config.hydra.runtime.choices, overrides) | {"recipe": recipe}
     if config_dir is not None:
         _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
-    del config["hydra"]
+    for key in ("hydra", "recipe", "recipes"):  # of which the record says what they came to
+        del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen
 

@@ -73,7 +73,7 @@ class Plan:
     def for_algo(self, algo: str) -> list[str]:
         """Return the overrides of one rule: those that its search found, those for all, then its own."""
         found = [f"config={self.tuned / algo / 'best.yaml'}"] if self.tuned else []
-        return [*found, f"algo={algo}", *overrides_of(algo, self.algos, self.overrides)]
+        return [*found, f"algo={algo}", "recipe=alike", *overrides_of(algo, self.algos, self.overrides)]
 
 
 def main(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ from localearn import cli
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.printing import say
-from localearn.training.experiment import Choices, resumed
+from localearn.training.experiment import Choices, complete_rule, resumed
 from localearn.training.folder import RunFolder
 from localearn.trust import targets_of
 
@@ -59,6 +59,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     earlier = read_yaml(folder.config)
     if not isinstance(earlier, dict):
         raise UserError(f"{folder.config} is no configuration of localearn.run; give another out=")
+    complete_rule(earlier)
     wanted: Any = OmegaConf.to_container(config, resolve=True)
     named = {override.lstrip("+~").partition("=")[0] for override in job.overrides}
     differing = _differing(wanted, earlier, named)

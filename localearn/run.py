@@ -22,6 +22,7 @@ metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
 
   out=DIR            the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given
   resume=DIR         go on with an interrupted run; with epochs=N, or another patience=, train a completed one longer
+  recipe=paper       the published recipe of the rule; by default the one for this kind of net
   config=FILE        the overrides that stand in a file, as localearn.tune writes its best; what follows wins
   algo._target_=my_rules.MyRule     your own rule, from a module in this folder
   trust=my_rules.MyRule             let a file that is read (config=, resume=) name a class of your own
@@ -95,18 +96,20 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     worst = 0
     here = (socket.gethostname(), os.getpid())
 
-    def task(config: DictConfig) -> None:
+    def task(_: DictConfig) -> None:
         nonlocal worst
         hydra_config = HydraConfig.get()
-        choices, number = (
-            cli.chosen_names(hydra_config.runtime.choices, hydra_config.overrides.task),
-            hydra_config.job.num,
-        )
+        number = hydra_config.job.num
         say(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}")
         elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
-        if elsewhere and config.out is None:
-            config.out = str(default_out(config.seed, choices, number))
-        status = told(lambda: report(execute(config, choices)), arguments)
+
+        def job() -> int:
+            config, choices = cli.compose(hydra_config.overrides.task, config_dir)  # anew, with the rule's recipe
+            if elsewhere and config.out is None:
+                config.out = str(default_out(config.seed, choices, number))
+            return report(execute(config, choices))
+
+        status = told(job, arguments)
         if status and elsewhere:  # which only an error tells the first process
             raise cli.JobFailed(status)
         if status > 128:
@@ -114,6 +117,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         worst = max(worst, status)
 
     arguments = cli.flags_first(cli.expanded(arguments))
+    if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
+        return _show(arguments, config_dir)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", cli.existing_folder(config_dir)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
@@ -125,6 +130,16 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     except cli.config_errors() as error:
         raise UserError(cli.explain(error, overrides, config_dir)) from error
     return worst
+
+
+def _show(arguments: list[str], config_dir: str | None) -> int:
+    """Print the configuration that a run with these arguments has, its recipe applied."""
+    from omegaconf import OmegaConf
+
+    config, choices = cli.compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
+    print(f"recipe: {choices['recipe']}")
+    print(OmegaConf.to_yaml(config, resolve="--resolve" in arguments), end="")
+    return 0
 
 
 if __name__ == "__main__":

@@ -181,6 +181,7 @@ READERS = {
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
+    "recipes.py": {"locate"},  # the net's class, of a configuration that is composed, and so checked
     "reporting/reading.py": {"json.loads", "read_json"},
     "reporting/writing.py": {"read_json"},
     "study.py": {"read_json", "read_yaml"},  # check_overrides

@@ -81,7 +81,7 @@ GREEDY = "algo.schedule=greedy algo.input_projection=true optim=adam"
 CIFAR = "batch_size=128 dataset.augment=crop_flip"
 CIFAR_COMPARED = "epochs=60 patience=5 max_epochs=100"
 # bfloat16 for both: Forward-Forward's products take it as well, and the row is the longest.
-FORWARD = "dataset.normalize=unit batch_size=100 precision=bf16"
+FORWARD = "recipe=alike dataset.normalize=unit batch_size=100 precision=bf16"
 FORWARD_COMPARED = "epochs=20 patience=5 max_epochs=60"
 # In closed form CaFo makes four passes and no more; the study's predictors learnt by cross-entropy.
 CLOSED = "epochs=4 patience=5 max_epochs=30"

@@ -34,6 +34,8 @@ class CNN(Net):
     bias: of the readout, and of the convolutions where no batch normalisation takes it away. init: as in `MLP`.
     """
 
+    kind = "maps"
+
     def __init__(
         self,
         input_shape: tuple[int, int, int] = (3, 32, 32),

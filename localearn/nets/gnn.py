@@ -14,12 +14,16 @@ from localearn.quiet import torch_geometric
 
 
 class GNN(Net):
-    """Graph blocks: a convolution of torch_geometric's, then activation and dropout; the Linear readout is per node.
+    """Graph blocks: a convolution of torch_geometric's, then activation and dropout; a readout.
 
     input_shape: (features,). classes: C. widths: the hidden widths n_1..n_L.
     conv: gcn (Kipf, Welling 2017), sage (Hamilton et al. 2017) or gat (Velickovic et al. 2018, `heads` of them,
-    concatenated). dropout: also applied to the input features, as those papers do.
+    concatenated). readout: linear, per node, or conv, a convolution to the classes (Kipf's last layer), which reads the
+    neighbours' h_L too; rules whose readout must be Linear refuse it. dropout: also applied to the input features, as
+    those papers do.
     """
+
+    kind = "graph"
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class GNN(Net):
         activation: str = "relu",
         dropout: float = 0.5,
         heads: int = 8,
+        readout: str = "linear",
     ):
         shape = check_row("input_shape", input_shape)
         if len(shape) != 1:
@@ -40,8 +45,11 @@ class GNN(Net):
         for n_in, n_out in itertools.pairwise(sizes):
             post = chain(activation_layer(activation), dropout_layer(dropout))
             blocks.append(Block(_conv(conv, n_in, n_out, heads), post))
-        readout = nn.Linear(sizes[-1], check_classes(classes))
-        super().__init__(blocks, readout, input_shape=shape, stem=dropout_layer(dropout), graph=True)
+        check_classes(classes)
+        convolves = choose("readout", readout, {"linear": False, "conv": True})
+        last = _conv(conv, sizes[-1], classes, 1) if convolves else nn.Linear(sizes[-1], classes)
+        stem = dropout_layer(dropout)
+        super().__init__(blocks, last, input_shape=shape, stem=stem, graph=True, readout_takes_context=convolves)
 
 
 def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:

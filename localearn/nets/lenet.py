@@ -24,6 +24,8 @@ class LeNet(Net):
     2108.13446).
     """
 
+    kind = "maps"
+
     def __init__(
         self,
         input_shape: tuple[int, int, int] = (3, 32, 32),

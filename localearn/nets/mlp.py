@@ -25,7 +25,8 @@ class MLP(Net):
     widths: the hidden widths n_1..n_L.
     activation: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, identity, or sign and heaviside, which have no
         derivative to learn by. norm: none, batch or layer.
-    init: how weights are drawn: default, he_uniform, he_normal, glorot_uniform, glorot_normal; see `draw_weights`.
+    init: how weights are drawn: default, he_uniform, he_normal, fan_out_normal, glorot_uniform, glorot_normal; see
+        `draw_weights`.
     """
 
     def __init__(

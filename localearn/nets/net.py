@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +49,16 @@ class Net(nn.Module):
     input_shape: the shape of one row of x, without the batch dimension.
     stem: what happens to x before the first block; it has no parameters (flattening, dropout of the input).
     graph: whether the blocks take `edge_index` beside h; the rows are then a graph's nodes.
+    readout_takes_context: whether the readout takes what the blocks take beside h, as a graph convolution does.
+
+    kind: which of a rule's recipes such a net takes; a class of your own says it, "maps" where it convolves.
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `classes`, C. `class_names`, (C,) words, is set by `load_net` where the data had them.
     """
 
     class_names: tuple[str, ...] | None = None
+    kind: ClassVar[Literal["dense", "maps", "graph"]] = "dense"
 
     def __init__(
         self,
@@ -63,6 +68,7 @@ class Net(nn.Module):
         input_shape: tuple[int, ...],
         stem: nn.Module | None = None,
         graph: bool = False,
+        readout_takes_context: bool = False,
     ):
         super().__init__()
         self.stem = nn.Identity() if stem is None else stem
@@ -70,6 +76,7 @@ class Net(nn.Module):
         self.readout = readout
         self.input_shape = tuple(input_shape)
         self.graph = graph
+        self.readout_takes_context = readout_takes_context
         if not self.blocks:
             raise UserError("a net needs at least one block beside its readout; add a hidden layer")
         if any(True for _ in self.stem.parameters()):
@@ -90,7 +97,11 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Map x, (N, *input_shape), to logits, (N, C)."""
-        return self.readout(self.hidden(x, *context).flatten(1))
+        return self.logits(self.hidden(x, *context), *context)
+
+    def logits(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Map h_L, (N, *shapes[-1]), to logits, (N, C), by the readout."""
+        return self.readout(h.flatten(1), *(context if self.readout_takes_context else ()))
 
     def hidden(self, x: Tensor, *context: Tensor, depth: int | None = None) -> Tensor:
         """Return h_depth, (N, *shapes[depth - 1]); h_L where depth is None, h_0 where it is 0."""
@@ -146,8 +157,9 @@ class Net(nn.Module):
             self.eval()  # so that no running statistic moves and no dropout draws
             try:
                 with torch.no_grad():
-                    outputs = list(self.outputs(*self.trial()))
-                    logits = self.readout(outputs[-1].flatten(1))
+                    rows, *context = self.trial()
+                    outputs = list(self.outputs(rows, *context))
+                    logits = self.logits(outputs[-1], *context)
             except WRONG_INPUT as error:
                 raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
         return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[1]

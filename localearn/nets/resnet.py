@@ -23,6 +23,8 @@ class ResNet(Net):
     distribution.
     """
 
+    kind = "maps"
+
     def __init__(
         self,
         input_shape: tuple[int, int, int] = (3, 32, 32),

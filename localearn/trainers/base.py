@@ -178,6 +178,11 @@ class Trainer(nn.Module, ABC):
         return fit(self, data, epochs=epochs, **options)
 
 
+def linear_readout(net: Net) -> str:
+    """Return what a message that a readout is no Linear adds, where an option of the net makes it one."""
+    return "; use net.readout=linear" if net.readout_takes_context else ""
+
+
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean cross-entropy, a scalar, of (N, C) logits over the labelled rows of a batch."""
     return F.cross_entropy(batch.rows(logits), batch.y)

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +127,8 @@ def settings_of(config: Any, choices: Choices) -> Settings:
     return _settings(_resolved(config), choices)
 
 
+_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes")  # keys that composing a configuration uses up
+
 # What a run did whose configuration is older than an option.
 BEFORE = {
     "step": "all",
@@ -135,6 +137,18 @@ BEFORE = {
     "rank_timeout_s": 600.0,
     "memory_format": "contiguous",
 }
+BEFORE_OF_RULES = {
+    "localearn.DirectFeedbackAlignment": {"scale": "width"},
+    "localearn.ForwardForward": {"peer_scale": "port"},
+}
+
+
+def complete_rule(config: MutableMapping[str, Any]) -> None:
+    """Add to a configuration that was read from a run's folder what its rule did by options that came since."""
+    rule = config.get("algo")
+    if isinstance(rule, MutableMapping):
+        for name, value in BEFORE_OF_RULES.get(str(rule.get("_target_")), {}).items():
+            rule.setdefault(name, value)
 
 
 def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) -> tuple[Any, Choices]:
@@ -171,6 +185,7 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
         _check_read(run.config, config, trusted | set(trust))
         for name, value in BEFORE.items():
             config.setdefault(name, value)
+        complete_rule(config)
         config.merge_with_dotlist(given)
         config.resume = folder
         if extending:
@@ -285,7 +300,7 @@ def _shipped_keys() -> tuple[list[str], list[str]]:
     from omegaconf import OmegaConf
 
     shipped: Any = OmegaConf.load(CONF / "config.yaml")
-    known = [str(key) for key in shipped if key not in ("defaults", "hydra", "tune")]
+    known = [str(key) for key in shipped if key not in _COMPOSING]
     return [*known, *GROUPS], [str(key) for key in shipped.energy]
 
 

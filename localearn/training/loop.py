@@ -1,5 +1,6 @@
 """The loop that trains any rule: stages, epochs, validation, early stopping, checkpoints."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,6 +33,11 @@ from localearn.training.parallel.ranks import Ranks
 from localearn.training.progress import Progress
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES, Step
+
+_log = logging.getLogger(__name__)
+
+
+OFF_SHARE = 0.5  # of a block's units, past which a warning is logged
 
 
 class Diverged(Exception):
@@ -119,6 +125,7 @@ class Loop:
         self._sums: dict[str, Tensor] = {}
         self._rows_seen = 0
         self._resumed: dict[str, Any] | None = None
+        self._told_off = False
 
     def run(self, interrupt: Interrupt) -> None:
         """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, `Diverged` and `Stopped`."""
@@ -272,6 +279,7 @@ class Loop:
         self.ranks.add_joules(self.meter)
         if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
             raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
+        self._tell_off_units(means)
         self.position.epoch += 1
         self.position.passes += 1
         train_s = self.meter.duration_s("train")
@@ -295,6 +303,16 @@ class Loop:
         self._sums, self._rows_seen = {}, 0
         self.history.append(line)
         return line
+
+    def _tell_off_units(self, means: dict[str, float]) -> None:
+        """Log a warning, once a run, where `off_k`, the share of block k's units that no row turns on, is high."""
+        off = {name: mean for name, mean in means.items() if name.startswith("off_") and mean > OFF_SHARE}
+        if off and not self._told_off:
+            self._told_off = True
+            blocks = ", ".join(f"block {name[4:]} {100 * share:.0f} %" for name, share in off.items())
+            _log.warning(
+                "units that no row of a batch turns on, and that hardly learn: %s; try a smaller optim.lr", blocks
+            )
 
     def _scores_from_x(self, x: Tensor, *context: Tensor) -> Tensor:
         return self.trainer.stage_scores(self.trainer.stage_input(x, *context), *context)

@@ -16,6 +16,7 @@ LARGEST = {
 DEVIATION = {
     **{name: largest / math.sqrt(3) for name, largest in LARGEST.items()},
     "he_normal": math.sqrt(2 / FAN_IN),
+    "fan_out_normal": math.sqrt(1 / FAN_OUT),
     "glorot_normal": math.sqrt(2 / (FAN_IN + FAN_OUT)),
 }
 

@@ -35,7 +35,7 @@ def test_steps_agree_with_numpy_straight_from_the_equations(vectors):
     net = MLP(5, 3, widths=(6, 4)).double()
     trainer = DirectFeedbackAlignment(net)
     assert trainer.feedback.shape == (3, 6)
-    feedback = [trainer.feedback[:, :n].numpy() / np.sqrt(n) for n in (6, 4)]
+    feedback = [trainer.feedback[:, :n].numpy() / np.sqrt(6) for n in (6, 4)]
     layers = [net.block(0).op, net.block(1).op, net.readout]
     w = [layer.get_parameter("weight").detach().numpy().copy() for layer in layers]
     b = [layer.get_parameter("bias").detach().numpy().copy() for layer in layers]

@@ -16,7 +16,7 @@ RULES = {
     "backprop": Backprop,
     "mono_forward": MonoForward,
     "mono_forward greedy": lambda net: MonoForward(net, schedule="greedy"),
-    "direct_feedback_alignment": DirectFeedbackAlignment,
+    "direct_feedback_alignment": lambda net: DirectFeedbackAlignment(net, scale="width"),
     "forward_gradient weight": lambda net: ForwardGradient(net, space="weight", tangents=2),
     "forward_gradient activity": lambda net: ForwardGradient(net, space="activity", tangents=2),
 }

@@ -99,7 +99,8 @@ class ForwardGradient(EstimatorTrainer):
                     sites.append((h, u))
                     tangent = u if tangent is None else torch.cat([tangent, u]) if self.guess else tangent + u
         tangent = None if tangent is None else tangent.flatten(2)
-        logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent)
+        context = batch.context if self.net.readout_takes_context else ()
+        logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent, context)
         loss, error = output_error(logits, batch)
         follow(logits, error)
         if tangent is None:  # every block is frozen

@@ -29,7 +29,7 @@ class Streams:
 class Site(NamedTuple):
     """A perturbed value, (N, ...) or (K, N, ...), with the graph of what gave it; its noise, (K, N, ...), and sigma.
 
-    hops: the blocks still to come, each of which carries the noise along one more edge of a graph.
+    hops: the convolutions still to come, each of which carries the noise along one more edge of a graph.
     """
 
     value: Tensor
@@ -53,8 +53,10 @@ class LikelihoodRatio(EstimatorTrainer):
     sigma: the noise's deviation, in units of z_k: one for all blocks, or a list. copies: K of each row in one batch,
     vectorised by `torch.func.vmap`, which refuses layers that look at values; what comes before the first noise is
     computed once. What lowers the variance:
-    antithetic: copies are pairs of eps and -eps, which leaves a baseline nothing to do.
-    baseline: b_i is the mean loss of the row's other copies ("mean"), or the row's loss without noise ("clean").
+    antithetic: copies are pairs of eps and -eps. In block 1 that cancels a baseline; in block k > 1 the two have
+        different inputs, and b_i eps (h+ - h-)^T / 2 stays, so a baseline is what removes most of the noise there.
+    baseline: b_i is the mean loss of the row's other copies, of pairs the other pairs' ("mean"), or the row's loss
+        without noise ("clean"), a pass more.
     layerwise: every block has K copies of its own, in which it alone is noisy, and the readout learns without noise.
     noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has
         few noisy values; "gaussian" draws them independently.
@@ -71,7 +73,7 @@ class LikelihoodRatio(EstimatorTrainer):
         sigma: float | Sequence[float] = 0.1,
         copies: int = 2,
         antithetic: bool = True,
-        baseline: Baseline = "none",
+        baseline: Baseline = "clean",
         layerwise: bool = False,
         noise: Kind = "gaussian",
     ):
@@ -114,7 +116,9 @@ class LikelihoodRatio(EstimatorTrainer):
                 if any(p.requires_grad for p in module.parameters()):
                     first = sum(site.noise[0, 0].numel() for site in sites)
                     sites.append(self._perturb(streams, k, first))
-        self._push(streams, nn.Sequential(nn.Flatten(), self.net.readout))
+        convolves = self.net.readout_takes_context  # over a graph, whose rows are flat
+        readout = self.net.readout if convolves else nn.Sequential(nn.Flatten(), self.net.readout)
+        self._push(streams, readout, batch.context if convolves else ())
         losses = self._learn_readout(streams, batch)
         if streams.noisy is not None:
             shares = self._shares(streams, batch)
@@ -147,7 +151,7 @@ class LikelihoodRatio(EstimatorTrainer):
         streams.noisy = copies if not self.layerwise or streams.noisy is None else torch.cat([streams.noisy, copies])
         if not (self.layerwise or self.baseline == "clean"):
             streams.clean = None
-        return Site(value, noise, sigma, hops=self.net.depth - 1 - k)
+        return Site(value, noise, sigma, hops=self.net.depth - 1 - k + self.net.readout_takes_context)
 
     def _learn_readout(self, streams: Streams, batch: Batch) -> Tensor:
         """Fill the readout's `.grad` and return the losses that it learns from."""
@@ -165,7 +169,10 @@ class LikelihoodRatio(EstimatorTrainer):
         assert streams.noisy is not None
         losses = _row_losses(streams.noisy, batch).unflatten(0, (-1, self.copies))
         if self.baseline == "mean":
-            losses = (losses - losses.mean(1, keepdim=True)) * (self.copies / (self.copies - 1))
+            # A copy's own pair shares its noise, so only the others' losses are independent of it.
+            own = losses.unflatten(1, (2, -1)).mean(1).repeat(1, 2, 1) if self.antithetic else losses
+            count = losses.shape[1] // 2 if self.antithetic else losses.shape[1]
+            losses = losses - (losses.mean(1, keepdim=True) * count - own) / (count - 1)
         elif streams.clean is not None and self.baseline == "clean":
             losses = losses - _row_losses(streams.clean, batch)
         return losses / (self.copies * len(batch.y))
@@ -215,9 +222,8 @@ def _check(copies: int, antithetic: bool, baseline: str, noise: str) -> None:
         raise UserError(f"copies must be 1 or more, not {copies}")
     if antithetic and copies % 2:
         raise UserError(f"antithetic copies come in pairs, and {copies} is odd; use copies={copies + 1}")
-    if antithetic and baseline != "none":
-        raise UserError("a pair of eps and -eps cancels every baseline; use antithetic=false or baseline=none")
-    if baseline == "mean" and copies < 2:
-        raise UserError("the mean loss of a row's other copies needs some; use copies=2 or more, or baseline=clean")
+    if baseline == "mean" and copies < (4 if antithetic else 2):
+        others, least = ("other pairs", 4) if antithetic else ("other copies", 2)
+        raise UserError(f"the mean loss of a row's {others} needs some; use copies={least} or more, or baseline=clean")
     if baseline == "mean" and noise == "sobol":
         raise UserError("a Sobol net's points are not independent, so their mean is no baseline; use baseline=clean")

@@ -61,9 +61,10 @@ class LocalGuess(nn.Module):
 
     def _gradients(self, net: Net, k: int, h: Tensor, of: Sequence[Tensor], batch: Batch) -> list[Tensor]:
         """Return the gradients of a_{k+1} with regard to `of`, and fill those of the block's own head."""
-        head = self.heads[k] if k < net.depth - 1 else net.readout
-        own = list(head.parameters()) if head is not net.readout else []
-        loss = cross_entropy(head(h.flatten(1)), batch)
+        last = k == net.depth - 1
+        own = [] if last else list(self.heads[k].parameters())
+        logits = net.logits(h, *batch.context) if last else self.heads[k](h.flatten(1))
+        loss = cross_entropy(logits, batch)
         found = torch.autograd.grad(loss, [*of, *own])
         for p, gradient in zip(own, found[len(of) :], strict=True):
             p.grad = gradient

@@ -29,7 +29,7 @@ class FeedbackTrainer(Trainer):
         for k in range(self.net.depth):
             h = self.net.block(k)(h.detach(), *batch.context)
             outputs.append(h)
-        logits = self.net.readout(h.detach().flatten(1))
+        logits = self.net.logits(h.detach(), *batch.context)
         loss, error = output_error(logits, batch)
         follow(logits, error)
         while outputs:

@@ -45,7 +45,7 @@ class Passes:
                 if any(p.requires_grad for p in layer.parameters()):
                     outputs.append(output)
             sites += [Site(output, last[output.shape]) for output in outputs]
-        return sites, self.net.readout(h.flatten(1))
+        return sites, self.net.logits(h, *context)
 
     def _through(self, layer: nn.Module, h: Tensor, place: tuple[int, int], *context: Tensor) -> Tensor:
         if not (isinstance(layer, DROPOUTS) and layer.training):

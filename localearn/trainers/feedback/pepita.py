@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Block, Net
-from localearn.trainers.base import Trainer, follow, output_error
+from localearn.trainers.base import Trainer, follow, linear_readout, output_error
 from localearn.trainers.feedback.passes import DROPOUTS, Passes, layers, no_autocast, still_buffers
 from localearn.trainers.feedback.weight_mirror import WeightMirror
 
@@ -58,7 +58,7 @@ class Pepita(Trainer):
             if not isinstance(wrong, _linear_maps(net)):
                 _refuse(net, f"block {k + 1} is a {type(wrong).__name__}, not one linear map and what follows it")
         if not isinstance(net.readout, nn.Linear):
-            _refuse(net, f"the readout is a {type(net.readout).__name__}, not a Linear")
+            _refuse(net, f"the readout is a {type(net.readout).__name__}, not a Linear{linear_readout(net)}")
         reached = {layer for part in (net.stem, *net.blocks) for layer in layers(part)}
         if any(isinstance(layer, DROPOUTS) and layer not in reached for layer in net.modules()):
             _refuse(net, "a layer has dropout inside, whose mask a second pass cannot repeat")

@@ -72,7 +72,7 @@ class LocalTrainer(Trainer):
             raise UserError(f"{type(self).__name__} has no scores before its last block; use schedule=joint")
         for k in range(start, stop):
             h = self.net.block(k)(h, *context)
-        return self.net.readout(h.flatten(1))
+        return self.net.logits(h, *context)
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the blocks' losses and each one's."""

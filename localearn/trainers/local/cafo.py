@@ -10,7 +10,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.statistics import RunningStatistics, tracking
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Stage, Trainer, linear_readout
 from localearn.trainers.feedback import DirectFeedbackAlignment
 from localearn.trainers.local.ridge import NormalEquations, squared_error
 from localearn.trainers.local.sparsemax import sparsemax_loss
@@ -83,7 +83,7 @@ class CaFo(Trainer):
         )
         for p in (*self.predictors.parameters(), *net.readout.parameters()):
             nn.init.zeros_(p)
-        self.dfa = DirectFeedbackAlignment(net) if blocks == "dfa" else None
+        self.dfa = DirectFeedbackAlignment(net, scale="width") if blocks == "dfa" else None
         self.before = int(blocks == "dfa" or bool(tracking(net)))  # stages before the predictors'
         self._sums: NormalEquations | RunningStatistics | None = None
 
@@ -93,7 +93,10 @@ class CaFo(Trainer):
         super().supports(net, data)
         if not isinstance(net.readout, nn.Linear):
             kind = type(net.readout).__name__
-            raise Unsupported(f"cafo's last predictor is the readout, a Linear; {type(net).__name__} has a {kind}")
+            raise Unsupported(
+                f"cafo's last predictor is the readout, a Linear; {type(net).__name__} has a {kind}"
+                f"{linear_readout(net)}"
+            )
         if not all(p.requires_grad for p in net.readout.parameters()):
             raise Unsupported("cafo's last predictor is the readout, which is frozen; set its requires_grad")
 

@@ -13,12 +13,13 @@ from localearn.nets.net import modes_kept
 from localearn.trainers.base import Stage, cross_entropy, follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
-from localearn.trainers.local.normalization import PeerNormalization, length_normalized
+from localearn.trainers.local.normalization import MOMENTUM, PeerNormalization, length_normalized, share_off
 
 Goodness = Literal["sum", "mean"]
 Negatives = Literal["uniform", "hard"]
 Collaboration = Literal["none", "all", "previous"]
 Prediction = Literal["softmax", "goodness"]
+PeerScale = Literal["hinton", "port"]
 
 
 class ForwardForward(LocalTrainer):
@@ -37,7 +38,11 @@ class ForwardForward(LocalTrainer):
 
     threshold: t_k, the same for every block; None: n_k for the sum, 2 for the mean.
     negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
-    peer_normalization: how strongly a unit's mean activity over x+ is drawn to its block's; see `PeerNormalization`.
+    peer_normalization: how strongly a unit's mean activity m_i over x+ is drawn to its block's, whether the unit is on
+        or off, so that one that is always off is revived; see `PeerNormalization`. 0: none.
+    peer_scale: the unit of that strength. "hinton": it is added to each row's gradient, strength (m_i - mean_j m_j),
+        as in Hinton's own code, and divided by n_k where the goodness is a mean; "port": strength times the mean over
+        the units of (m_i - mean_j m_j)^2 is the loss, as in the PyTorch port, which pulls 5 n_k times as weakly.
     collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached;
         of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
@@ -50,8 +55,11 @@ class ForwardForward(LocalTrainer):
     readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
         predicts or draws hard negatives, and elsewhere they say nothing.
 
-    Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N, the peers and the readout are those of the PyTorch
-    port whose recipe is the default. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
+    Each step tells `off_k`, the share of block k's units (of maps, channels) that no row turns on. Such units learn by
+    their peers alone: the gradient of a square is proportional to the activity. What turns them off is a step that
+    throws a unit below zero for every row, the likelier the larger lr times width times the rows' mean cosine.
+    Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N and the readout are those of the PyTorch port, whose
+    recipe is recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
     2403.11004, who give the training nodes their true labels at prediction too; `scores` does not know these. The net
     alone normalises no lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more
     where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
@@ -67,6 +75,7 @@ class ForwardForward(LocalTrainer):
         threshold: float | None = None,
         negatives: Negatives = "uniform",
         peer_normalization: float = 0.03,
+        peer_scale: PeerScale = "hinton",
         collaboration: Collaboration = "none",
         prediction: Prediction = "softmax",
         readout_lr: float | None = None,
@@ -96,11 +105,13 @@ class ForwardForward(LocalTrainer):
         placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         others = self.predicting[:-1] if self.has_readout else ()
         self.projections = nn.ModuleList(nn.Linear(net.widths[k], net.classes, bias=False, **placed) for k in others)
-        widths = net.widths if peer_normalization else ()
         with modes_kept(net), torch.no_grad():
             net.eval()  # so that a stem's dropout draws nothing
             self._taken = tuple(net.stem(net.trial()[0]).shape[1:])  # of a row as the first block takes it
-        self.peers = nn.ModuleList(PeerNormalization(like, n, peer_normalization) for n in widths)
+        peers = [peer_normalization * self._peer_scale(n, peer_scale) for n in net.widths if peer_normalization]
+        self.peers = nn.ModuleList(
+            PeerNormalization(like, n, strength) for n, strength in zip(net.widths, peers, strict=bool(peers))
+        )
 
     @classmethod
     def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
@@ -113,6 +124,8 @@ class ForwardForward(LocalTrainer):
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Serve every net whose input has room for a label."""
         super().supports(net, data)
+        if net.readout_takes_context:
+            raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
         name, size = type(net).__name__, math.prod(net.input_shape)
         if size <= net.classes:
             raise Unsupported(
@@ -147,6 +160,7 @@ class ForwardForward(LocalTrainer):
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the losses, each block's, and the readout's."""
         blocks, losses = self._trained_here(), {}
+        self._off = {}
         if blocks.start == self.net.depth:
             return {"loss": self._learn_readout(batch.x, batch)[0]}
         if self.span is not None and blocks.start:
@@ -156,7 +170,7 @@ class ForwardForward(LocalTrainer):
         for k, loss in self._losses(h, context, batch, blocks):
             follow(loss)
             losses[f"loss_{k + 1}"] = loss.detach()
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses, **self._off}
 
     def check_pipeline(self) -> None:
         """Raise UserError unless every block's loss is of its own output alone."""
@@ -224,6 +238,12 @@ class ForwardForward(LocalTrainer):
         start, stop = super()._span()
         return start, min(stop, self.net.depth)
 
+    def _peer_scale(self, n: int, scale: PeerScale) -> float:
+        """Return by what a block's strength is multiplied: Hinton's pull is on each unit, as its goodness is."""
+        if scale == "port":
+            return 1.0
+        return (1.0 if self.mean_goodness else n) / (2 * (1 - MOMENTUM))
+
     def _first(self, stop: int) -> int:
         """Return the first of the blocks 0..stop-1 that predicts."""
         return min(1, stop - 1) if self.collaboration == "none" else 0
@@ -267,6 +287,7 @@ class ForwardForward(LocalTrainer):
             known = [self.goodness(h.detach()) for _, h in outputs]
         for k, (z, h) in enumerate(outputs, blocks.start):
             self._pass_on(k, h)
+            self._off[f"off_{k + 1}"] = share_off(h.detach())
             others = sum(g for j, g in enumerate(known) if j != k) if self.collaboration != "none" else 0.0
             loss = self.block_loss(k, h, batch, others)
             if self.peers:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.trainers.base import Stage, cross_entropy
+from localearn.trainers.base import Stage, cross_entropy, linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
 
 Prediction = Literal["bp", "ff"]
@@ -53,6 +53,7 @@ class MonoForward(LocalTrainer):
             kind = type(net.readout).__name__
             raise Unsupported(
                 f"mono_forward's last projection is the readout, a Linear; {type(net).__name__} has a {kind}"
+                f"{linear_readout(net)}"
             )
 
     def goodness(self, k: int, h: Tensor) -> Tensor:

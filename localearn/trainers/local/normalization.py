@@ -15,6 +15,11 @@ def length_normalized(h: Tensor) -> Tensor:
     return h / (rms + EPS).to(h.dtype).view(-1, *(1,) * (h.dim() - 1))
 
 
+def share_off(h: Tensor) -> Tensor:
+    """Return the share, a scalar, of the units or, of maps, channels of h, (N, n, ...), that no row turns on."""
+    return (h.flatten(2).amax(2) if h.dim() > 2 else h).amax(0).le(0).to(torch.float32).mean()
+
+
 class PeerNormalization(nn.Module):
     """Draws each unit's mean activity m_i to the mean of its block: strength * mean_i (mean_j m_j - m_i)^2.
 

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from localearn import MLP, Backprop, Batch, DirectFeedbackAlignment, LeNet, ResNet
+from localearn import CNN, MLP, Backprop, Batch, DirectFeedbackAlignment, LeNet, ResNet
+from localearn.trainers.feedback.direct_feedback_alignment import _spread
 
 
 def test_with_the_product_of_the_later_weights_it_is_backprop_in_a_linear_net():
     """B_1 = W_o W_2 and B_2 = W_o are slices of one matrix where W_2 is a scaled identity on top of zeros."""
     torch.manual_seed(0)
     net = MLP((5,), 3, widths=(6, 8), activation="identity").double()
-    trainer = DirectFeedbackAlignment(net)
+    trainer = DirectFeedbackAlignment(net, scale="width")
     readout = net.readout.get_parameter("weight").detach()
     with torch.no_grad():
         net.block(1).op.get_parameter("weight").copy_(math.sqrt(8 / 6) * torch.eye(8, 6, dtype=torch.float64))
@@ -26,10 +27,11 @@ def test_with_the_product_of_the_later_weights_it_is_backprop_in_a_linear_net():
         torch.testing.assert_close(p.grad, true.grad, rtol=1e-12, atol=1e-15)
 
 
-def test_steps_are_those_of_the_papers_equations():
+@pytest.mark.parametrize(("scale", "lengths"), [("widest", (6, 6)), ("width", (6, 5))])
+def test_steps_are_those_of_the_papers_equations(scale, lengths):
     torch.manual_seed(0)
     net = MLP((4,), 3, widths=(6, 5), activation="tanh").double()
-    trainer = DirectFeedbackAlignment(net)
+    trainer = DirectFeedbackAlignment(net, scale=scale)
     x, y = torch.randn(7, 4).double(), torch.arange(7) % 3
     optimizer = torch.optim.SGD(trainer.parameters(), lr=0.5)
     layers = [net.block(0).op, net.block(1).op, net.readout]
@@ -45,13 +47,47 @@ def test_steps_are_those_of_the_papers_equations():
         h2 = np.tanh(h1 @ weights[1].T + biases[1])
         o = h2 @ weights[2].T + biases[2]
         e = (np.exp(o) / np.exp(o).sum(1, keepdims=True) - np.eye(3)[y.numpy()]) / 7
-        d1 = e @ feedback[:, :6] / np.sqrt(6) * (1 - h1**2)
-        d2 = e @ feedback[:, :5] / np.sqrt(5) * (1 - h2**2)
+        d1 = e @ feedback[:, :6] / np.sqrt(lengths[0]) * (1 - h1**2)
+        d2 = e @ feedback[:, :5] / np.sqrt(lengths[1]) * (1 - h2**2)
         for k, (delta, h) in enumerate(((d1, x.numpy()), (d2, h1), (e, h2))):
             weights[k] -= 0.5 * delta.T @ h
             biases[k] -= 0.5 * delta.sum(0)
         for layer, weight in zip(layers, weights, strict=True):
             np.testing.assert_allclose(layer.get_parameter("weight").detach().numpy(), weight, rtol=1e-11, atol=1e-13)
+
+
+def test_a_kernel_is_spread_over_the_map_as_the_next_convolution_would_spread_the_error():
+    """By hand: every place of the output adds the kernel's entry that leads from it to a place of the map."""
+    torch.manual_seed(0)
+    net = CNN((2, 8, 8), 3, channels=(4, 5), norm="none", pool=2).double()
+    trainer = DirectFeedbackAlignment(net, feedback="kernel")
+    convolution = net.block(1).op
+    assert isinstance(convolution, torch.nn.Conv2d)
+    torch.manual_seed(1)
+    trainer.get_buffer("spread_0").copy_(_spread(convolution, 3, net.shapes[0]))
+    torch.manual_seed(1)
+    bound = math.sqrt(6 / ((3 + 4) * 9))
+    kernel = torch.empty(3, 4, 3, 3).uniform_(-bound, bound).numpy()
+    expected = np.zeros((3, 4, 4, 4))
+    for out_row, out_column, row, column in np.ndindex(4, 4, 3, 3):
+        place = (out_row + row - 1, out_column + column - 1)  # padding 1
+        if min(place) >= 0 and max(place) < 4:
+            expected[:, :, place[0], place[1]] += kernel[:, :, row, column]
+    error = torch.randn(6, 3).double()
+    sent = trainer.signal(0, error, torch.empty(6, 4, 4, 4).double())
+    np.testing.assert_allclose(sent.numpy(), np.einsum("nc,cijk->nijk", error.numpy(), expected), rtol=1e-5, atol=1e-6)
+    last = trainer.signal(1, error, torch.empty(6, 5, 2, 2).double())
+    position = error @ trainer.feedback[:, :20] / math.sqrt(max(net.widths))
+    torch.testing.assert_close(last.flatten(1), position)
+
+
+def test_kernels_are_saved_and_serve_residual_blocks():
+    torch.manual_seed(0)
+    net = ResNet((3, 8, 8), 3, widths=(4, 8), blocks=1)
+    trainer = DirectFeedbackAlignment(net, feedback="kernel")
+    assert {f"spread_{k}" for k in range(net.depth - 1)} <= trainer.state_dict().keys()
+    trainer.gradients(Batch(torch.randn(4, *net.input_shape), torch.arange(4) % 3))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
 @pytest.mark.parametrize("net", [ResNet((3, 8, 8), 3, widths=(4, 8), blocks=1), LeNet((1, 28, 28), 3)])

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 import localearn
 from localearn import CNN, GNN, MLP, Batch, ForwardForward, Net, Unsupported, UserError
-from localearn.data import ArrayData, GraphData
+from localearn.data import ArrayData, GraphData, from_arrays
 from localearn.nets.lenet import LeNet
 from localearn.trainers.local import labels
-from localearn.trainers.local.normalization import length_normalized
+from localearn.trainers.local.normalization import length_normalized, share_off
 
 CLASSES = 3
 
@@ -120,7 +120,7 @@ class SecondSource:
     def normalised(h):
         return h / (np.sqrt((h**2).mean(1, keepdims=True)) + 1e-8)
 
-    def step(self, x, y, wrong, strength):
+    def step(self, x, y, wrong, strength, scale):
         n, eye = len(x), np.eye(CLASSES)
         grads = {}
         # The readout, from the neutral label.
@@ -145,7 +145,8 @@ class SecondSource:
             share = sign / (1 + np.exp(-sign * logit)) / (2 * n)  # of d loss / d goodness
             delta = 2 * share[:, None] * h
             m = self.m[k] = 0.9 * self.m[k] + 0.1 * h[:n].mean(0)
-            delta[:n] += strength * 2 / len(b) * (m - m.mean()) * 0.1 / n  # whether the unit is on or off
+            pull = strength if scale == "hinton" else strength * 2 / len(b) * 0.1  # of each row's unit, on or off
+            delta[:n] += pull * (m - m.mean()) / n
             grads[id(w)], grads[id(b)] = delta.T @ before, delta.sum(0)
         for parameters, lr, decay in self.groups:
             for p in parameters:
@@ -155,8 +156,11 @@ class SecondSource:
                 p -= lr * v
 
 
-def test_several_steps_agree_with_numpy(wrong_labels):
-    trainer = ForwardForward(mlp(), peer_normalization=3.0, readout_lr=0.1, readout_weight_decay=0.03)
+@pytest.mark.parametrize(("scale", "strength"), [("hinton", 0.5), ("port", 3.0)])
+def test_several_steps_agree_with_numpy(wrong_labels, scale, strength):
+    trainer = ForwardForward(
+        mlp(), peer_normalization=strength, peer_scale=scale, readout_lr=0.1, readout_weight_decay=0.03
+    )
     (stage,) = trainer.stages()
     optimizer = torch.optim.SGD(stage.optimizer_groups(), lr=0.02, momentum=0.9, weight_decay=0.01)
     second = SecondSource(trainer, 0.02, 0.9, 0.01, 0.1, 0.03)
@@ -166,7 +170,7 @@ def test_several_steps_agree_with_numpy(wrong_labels):
         trainer.gradients(batch)
         optimizer.step()
         y = batch.y.numpy()
-        second.step(batch.x.numpy(), y, (y + 1) % CLASSES, 3.0)
+        second.step(batch.x.numpy(), y, (y + 1) % CLASSES, strength, scale)
     state = trainer.state_dict()
     for k in range(3):
         np.testing.assert_allclose(state[f"net.blocks.{k}.op.weight"], second.w[k], rtol=1e-9)
@@ -402,3 +406,50 @@ def test_a_stem_that_pads_takes_a_label_written_over_its_rows_or_beside_them(mor
     batch = Batch(torch.randn(4, 2, 8, 8), torch.tensor([0, 1, 2, 0]))
     assert trainer.gradients(batch)["loss"].isfinite()
     assert trainer.eval().scores(batch.x).shape == (4, 3)
+
+
+def test_peers_pull_as_the_goodness_does_summed_or_averaged(wrong_labels):
+    """With the mean of squares a unit's own gradient is n times as small, and so is its peers'."""
+    grads = {}
+    for goodness in ("sum", "mean"):
+        for strength in (0.0, 0.5):
+            trainer = ForwardForward(
+                mlp(), goodness=goodness, threshold=1.0, peer_normalization=strength, prediction="goodness"
+            )
+            trainer.gradients(rows())
+            grads[goodness, strength] = trainer.net.block(0).op.get_parameter("weight").grad
+    pulls = {goodness: grads[goodness, 0.5] - grads[goodness, 0.0] for goodness in ("sum", "mean")}
+    width = mlp().widths[0]
+    torch.testing.assert_close(pulls["mean"] * width, pulls["sum"])
+    assert pulls["sum"].abs().max() > 1e-4
+
+
+def test_the_share_of_units_that_are_off_is_told(wrong_labels):
+    trainer = ForwardForward(mlp())
+    with torch.no_grad():
+        bias = trainer.net.block(1).op.get_parameter("bias")
+        bias[:3] = -1e3
+        bias[3:] = 1e3
+    metrics = trainer.gradients(rows())
+    width = trainer.net.widths[1]
+    assert metrics["off_2"].item() == pytest.approx(3 / width)
+    assert {f"off_{k}" for k in (1, 2, 3)} <= metrics.keys()
+
+
+def test_a_channel_is_off_where_no_place_of_no_row_turns_it_on():
+    h = torch.zeros(2, 3, 2, 2)
+    h[1, 2, 0, 1] = 0.1
+    assert share_off(h).item() == pytest.approx(2 / 3)
+    assert share_off(torch.tensor([[0.0, 1.0], [0.0, 0.0]])).item() == 0.5
+
+
+def test_a_run_whose_units_are_off_is_warned_once(caplog):
+    x = torch.randn(64, 6)
+    data = from_arrays(x, (x[:, 0] > 0).long(), x, (x[:, 0] > 0).long(), normalize="none")
+    net = MLP((8,), 2, widths=(8, 8))
+    with torch.no_grad():
+        net.block(1).op.get_parameter("bias").fill_(-1e3)
+    ForwardForward(net).fit(data, epochs=3, energy=False, progress=False)
+    told = [record.getMessage() for record in caplog.records if "no row of a batch turns on" in record.getMessage()]
+    assert len(told) == 1
+    assert "block 2 100 %" in told[0]

@@ -1,0 +1,75 @@
+"""Recipes: the options that a rule trains a kind of net with where the user names none.
+
+A rule's configuration file, conf/algo/<rule>.yaml, holds its options, an optimizer and a schedule. Beside them it may
+hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, graph) and by name (paper):
+
+    recipes:
+      maps: [algo.goodness=mean, optim=adam]
+      paper: [net=mlp_3x1000, dataset.normalize=unit]
+
+`recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe, and `recipe=alike`, which a
+comparison takes, the kind's without what is said of the net, the data and the batch. What the user sets wins.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from localearn.errors import UserError, suggestion
+from localearn.nets import Net
+from localearn.training.building import locate
+
+KINDS = ("dense", "maps", "graph")
+SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
+
+
+def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the name of the recipe for a composed configuration, and the overrides that it adds to the user's.
+
+    Args:
+        config: what was composed without a recipe: an omegaconf DictConfig with `recipe` and `recipes`.
+        overrides: what the user typed. A key among them keeps the user's value, and a group its choice: with
+            optim=adam none of the recipe's optim.* is taken.
+
+    Returns:
+        The name, a kind of net or that of `recipe`, and overrides as a command line takes them, none where the rule
+        has no such recipe.
+
+    Raises:
+        UserError: for a `recipe` that the rule does not have, or one that is no list of overrides.
+
+    """
+    recipes: Any = config.recipes or {}
+    named = str(config.recipe)
+    known = ["default", "alike", "paper", *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
+    if named not in known:
+        raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
+    name = net_kind(config.net) if named in ("default", "alike") else named
+    lines = recipes.get(name) or []
+    if not all(isinstance(line, str) and "=" in line for line in lines):
+        raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
+    typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    keys = [line.partition("=")[0] for line in lines]
+    # The optimizer, the schedule or the net that the user chose has none of what was meant for another.
+    chosen = {group for group in ("optim", "schedule", "net") if group in typed and (group != "net" or "net" in keys)}
+    chosen |= set(SHARED) if named == "alike" else set()
+    chosen |= {"algo"} if "algo._target_" in typed else set()
+    return name, [
+        line
+        for key, line in zip(keys, lines, strict=True)
+        if key not in typed and key.partition(".")[0] not in chosen and _exists(key, config)
+    ]
+
+
+def net_kind(options: Mapping[str, Any]) -> str:
+    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be had."""
+    try:
+        target = locate("net._target_", options.get("_target_"))
+    except UserError:  # which is told when the net is built
+        return Net.kind
+    return getattr(target, "kind", Net.kind)
+
+
+def _exists(key: str, config: Any) -> bool:
+    """Whether there is such an option: not every net draws its weights by a name, not every data set is normalised."""
+    group, dot, option = key.partition(".")
+    return group not in ("net", "dataset") or not dot or option in config[group]
