@@ -42,7 +42,14 @@ def test_a_run_gives_the_readout_its_rate_and_cools_down(tiny, read, monkeypatch
         groups.append([(len(g["params"]), g["lr"], g["weight_decay"]) for g in self.param_groups])
 
     monkeypatch.setattr(torch.optim.SGD, "__init__", init)
-    ended = tiny("algo=forward_forward", f"algo.schedule={schedule}", "batch_size=20", "out=run")
+    rates = (
+        "optim=sgd",
+        "optim.lr=0.001",
+        "optim.weight_decay=0.0003",
+        "algo.readout_lr=0.01",
+        "algo.readout_weight_decay=0.003",
+    )
+    ended = tiny("algo=forward_forward", f"algo.schedule={schedule}", *rates, "batch_size=20", "out=run")
     assert ended.status == 0, ended.err
     blocks, readout = (0.001, 0.0003), (0.01, 0.003)
     if schedule == "joint":

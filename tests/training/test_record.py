@@ -111,7 +111,7 @@ def test_the_record_has_all_that_others_read(tiny, read, wall_energy):
     assert record["config"]["out"] == "run"
     choices = record["config"]["choices"]
     assert "epochs=3" in choices.pop("overrides"), "what was typed"
-    assert choices == {"algo": "mono_forward", "dataset": "digits", "net": "mlp_2x256"}
+    assert choices == {"algo": "mono_forward", "dataset": "digits", "net": "mlp_2x256", "recipe": "dense"}
     assert record["started"] <= record["finished"]
     assert {"localearn", "torch", "numpy", "python"} - set(record["versions"]) <= {"localearn"}  # if it is installed
 

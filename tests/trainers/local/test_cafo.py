@@ -156,7 +156,7 @@ def test_dfa_trains_the_blocks_by_its_own_gradient():
     net = net_of("cnn").double()
     trainer, batch = CaFo(net, blocks="dfa", loss="ce"), train_batch("cnn", torch.float64)
     alone = copy.deepcopy(net)
-    reference = DirectFeedbackAlignment(alone)
+    reference = DirectFeedbackAlignment(alone, scale="width")
     reference.feedback.copy_(trainer.get_buffer("dfa.feedback"))
     trainer.enter(0)
     trainer.train()

@@ -34,4 +34,4 @@ class TestGreedySoftmax(RuleConformance):
     steps = 150
 
     def make(self, net):
-        return ForwardForward(net, schedule="greedy")
+        return ForwardForward(net, schedule="greedy", peer_scale="port")
