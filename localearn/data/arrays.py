@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from localearn.data.augmentation import Augment, augment
-from localearn.data.base import Batch, Data, Split
+from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.fingerprint import sha256
 from localearn.data.normalization import Scaling
 from localearn.errors import UserError
@@ -86,7 +86,7 @@ class ArrayData(Data):
             return self._in_order(split, batch_size, skip)
         rows = len(self._y[split])
         order = torch.randperm(rows, generator=generator, device=generator.device).to(self._y[split].device)
-        if split == "train" and batch_size > 1 and rows > 1 and rows % batch_size == 1:
+        if split == "train" and leaves_out_last(rows, batch_size):
             order = order[:-1]
         return self._shuffled(split, order, batch_size, skip, generator)
 

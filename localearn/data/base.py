@@ -9,30 +9,72 @@ import torch
 from torch import Tensor
 
 from localearn.errors import UserError
+from localearn.tasks import Classification, Task
 
 Split = Literal["train", "val", "test"]
 Kind = Literal["image", "vector", "graph"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Batch:
     """One step's input.
 
     x: (N, *input_shape) float. For a graph the rows are all its nodes. It may be a view of the data set itself, so
         nobody changes it in place.
-    y: (M,) int64 labels, 0..C-1, of the rows that count.
+    target: (M, ...) what the task is to make of the rows that count: int64 labels, 0..C-1, (M,), or values, (M, D).
     context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
-    nodes: (M,) int64 indices of the rows that y labels; None where y labels all N rows in order.
+    index: (M,) int64, the rows that the targets are of; None where they are of all N rows in order.
+
+    `y`, `nodes` and `rows` are the former names of `target`, `index` and `select`, deprecated: the next release has
+    them no more. As keywords they go before the new names, so that `dataclasses.replace` takes them.
     """
 
     x: Tensor
-    y: Tensor
+    target: Tensor
     context: tuple[Tensor, ...] = ()
-    nodes: Tensor | None = None
+    index: Tensor | None = None
+
+    def __init__(
+        self,
+        x: Tensor,
+        target: Tensor | None = None,
+        context: tuple[Tensor, ...] = (),
+        index: Tensor | None = None,
+        *,
+        y: Tensor | None = None,
+        nodes: Tensor | None = None,
+    ):
+        target = target if y is None else y
+        if target is None:
+            raise TypeError("a Batch needs its target")
+        values = {"x": x, "target": target, "context": context, "index": index if nodes is None else nodes}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # as dataclasses do where they are frozen
+
+    def select(self, per_row: Tensor) -> Tensor:
+        """Return the rows of an (N, ...) tensor that have a target, (M, ...)."""
+        return per_row if self.index is None else per_row.index_select(0, self.index)
+
+    def scatter(self, per_target: Tensor) -> Tensor:
+        """Return an (N, ...) tensor with the given (M, ...) in the rows that have a target, zeros elsewhere."""
+        if self.index is None:
+            return per_target
+        rows = per_target.new_zeros(len(self.x), *per_target.shape[1:])
+        return rows.index_copy(0, self.index, per_target)
+
+    @property
+    def y(self) -> Tensor:
+        """The former name of `target`."""
+        return self.target
+
+    @property
+    def nodes(self) -> Tensor | None:
+        """The former name of `index`."""
+        return self.index
 
     def rows(self, per_row: Tensor) -> Tensor:
-        """Return the rows of an (N, ...) tensor that `y` labels, (M, ...)."""
-        return per_row if self.nodes is None else per_row.index_select(0, self.nodes)
+        """Return `select(per_row)`, of which this is the former name."""
+        return self.select(per_row)
 
 
 class Data(ABC):
@@ -40,12 +82,25 @@ class Data(ABC):
 
     name: str
     kind: Kind
-    classes: int
+    classes: int  # 0 where the task has none
     input_shape: tuple[int, ...]  # of one row, without the batch dimension
     sizes: dict[Split, int]  # labelled rows in each split
     augmented: bool  # whether two passes over the training split may differ
     class_names: tuple[str, ...] | None = None  # in the order of the labels; None where classes are their numbers
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
+    _task: Task | None = None
+
+    @property
+    def task(self) -> Task:
+        """What a net is to make of the rows: to tell `classes` apart, unless the data say otherwise."""
+        return self._task or Classification(self.classes)
+
+    def num_batches(self, split: Split, batch_size: int) -> int:
+        """Return the number of batches of a pass over `split`, shuffled where it is the training split."""
+        if self.kind == "graph":
+            return 1
+        rows = self.sizes[split]
+        return -(-rows // batch_size) - (split == "train" and leaves_out_last(rows, batch_size))
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Data":
@@ -94,4 +149,10 @@ class Data(ABC):
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {size}" for split, size in self.sizes.items())
-        return f"<{self.name}: {self.kind} {self.input_shape}, {self.classes} classes, {sizes}>"
+        means = f"{self.classes} classes" if self.task.has_classes else str(self.task)
+        return f"<{self.name}: {self.kind} {self.input_shape}, {means}, {sizes}>"
+
+
+def leaves_out_last(rows: int, batch_size: int) -> bool:
+    """Whether a shuffled training pass over so many rows leaves out its last batch, which has a single row."""
+    return batch_size > 1 and rows > 1 and rows % batch_size == 1

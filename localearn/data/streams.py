@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from localearn.data.base import Batch, Data, Split
+from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.checks import checked_rows, same_classes
 from localearn.data.items import as_array, as_pair
 from localearn.data.labels import flat_labels, numbered
@@ -113,7 +113,7 @@ class LoaderData(Data):
         seed, rows = 0, self.sizes[split]
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (1,), generator=generator, device=generator.device))
-            if split == "train" and batch_size > 1 and rows > 1 and rows % batch_size == 1:
+            if split == "train" and leaves_out_last(rows, batch_size):
                 rows -= 1
         return self._cut(split, batch_size, seed, skip * batch_size, rows)
 

@@ -181,7 +181,7 @@ class Loop:
     def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt) -> None:
         """Train a stage to its end, saved after every epoch."""
         data, stopping, batch_size = course.data, course.stopping, self.settings.batch_size
-        batches = -(-data.sizes["train"] // batch_size) if data.kind != "graph" else 1
+        batches = data.num_batches("train", batch_size)
         self.progress.start(course.stage.name, epochs, batches, self.position.epoch)
         while self.position.epoch < epochs and not stopping.done:
             rate = course.optimizer.param_groups[0]["lr"] if course.optimizer else None
@@ -351,8 +351,7 @@ class Loop:
         """Go on from a checkpoint."""
         where = self.folder.checkpoint if self.folder else "the checkpoint"
         check_position(where, state, len(self.stages))
-        rows = self.data.sizes["train"] if self.data.kind != "graph" else 1
-        check_middle(where, state, -(-rows // self.settings.batch_size))
+        check_middle(where, state, self.data.num_batches("train", self.settings.batch_size))
         self.position = Position(**state["position"])
         self.trainer.load_state_dict(state["trainer"])
         self.history, self.best_epochs = state["history"], state["best_epochs"]
