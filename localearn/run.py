@@ -66,11 +66,10 @@ def report(record: Record) -> int:
         return _STATUS[record.status] if record.status in _STATUS else 128 + int(record.diagnostics["signal"])
     out = record.config.get("out")
     if record.status == "completed":
-        assert record.test_accuracy is not None
         joules = record.energy.get("train_j")
         energy = "energy absent" if joules is None else f"{joules:,.1f} J {record.energy['label']}"
         say(
-            f"{record.algo} on {record.dataset}: test accuracy {100 * record.test_accuracy:.2f} %, "
+            f"{record.algo} on {record.dataset}: {_tested(record)}, "
             f"{record.passes:g} passes, training {record.train_s:.1f} s, {energy}; {out}"
         )
         return 0
@@ -83,6 +82,12 @@ def report(record: Record) -> int:
     kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
     say(f"{kept} in {out}", error=True)
     return 3
+
+
+def _tested(record: Record) -> str:
+    """Return the test split's metrics in words."""
+    shown = {"fraction": lambda figure: f"{100 * figure:.2f} %", "value": lambda figure: f"{figure:.4g}"}
+    return ", ".join(f"test {name} {shown[m['unit']](m['test'])}" for name, m in record.metrics.items())
 
 
 def _through_hydra(arguments: list[str], config_dir: str | None) -> int:

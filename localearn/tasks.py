@@ -20,7 +20,7 @@ A rule, the loop, a record and a search ask the task; none of them names a class
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -133,6 +133,11 @@ class Task(ABC):
     def finish(self, means: Means) -> dict[str, Tensor]:
         """Return the loss and each metric, scalars by name, from the means over all elements."""
         return {"loss": means["loss"], **{metric.name: metric.of(means) for metric in self.metrics}}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the task's kind and its options, as plain values, from which `read_task` makes it again."""
+        options: Any = self  # which a task has as a dataclass
+        return {"kind": type(self).__name__, **{field.name: getattr(self, field.name) for field in fields(options)}}
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric of that name; None where there is no such metric."""
@@ -278,6 +283,30 @@ def _r2(means: Means) -> Tensor:
     varies = variance > 4 * torch.finfo(square.dtype).eps * square  # else it is rounding
     constant = (error == 0).to(error.dtype)
     return torch.where(varies, 1 - error / torch.where(varies, variance, 1), constant).mean()
+
+
+KINDS: Mapping[str, type[Task]] = {"Classification": Classification, "Regression": Regression}
+
+
+def read_task(where: object, described: Any) -> Task:
+    """Return the task that `Task.describe` described, of one of localearn's own kinds.
+
+    Args:
+        where: the file that it stands in, for messages.
+        described: its kind and options, as a file gives them back.
+
+    Raises:
+        UserError: for another kind, or options that it does not have.
+
+    """
+    kind = described.get("kind") if isinstance(described, Mapping) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: its task is {kind!r}; there are {', '.join(KINDS)}")
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in described.items() if name != "kind"}
+    try:
+        return KINDS[kind](**options)
+    except TypeError as error:
+        raise UserError(f"{where}: its task is no {kind}: {error}") from error
 
 
 def better(direction: Direction, one: Any, other: Any) -> bool:

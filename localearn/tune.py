@@ -135,6 +135,11 @@ def _checked(plan: Plan) -> tuple[dict[str, Any], dict[str, "BaseDistribution"]]
     config, choices = cli.compose(plan.overrides, plan.config_dir)
     data, trainer, settings = build(config, choices)
     check(trainer, data, settings)
+    if data.task.metric("accuracy") is None:
+        raise UserError(
+            f"a search goes by the validation accuracy, and {data.name} is for {type(data.task).__name__}, without "
+            "one; sweep over options instead, python -m localearn.run -m"
+        )
     if all(stage.one_pass for stage in trainer.stages()) and plan.pruner == "hyperband":
         raise UserError(f"{choices['algo']} is solved in one pass, so there is no curve to prune by; use pruner=none")
     plain: Any = OmegaConf.to_container(config, resolve=True)

@@ -11,6 +11,7 @@ from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.fingerprint import sha256
 from localearn.data.normalization import Scaling
 from localearn.errors import UserError
+from localearn.tasks import Task
 
 
 class ArrayData(Data):
@@ -30,24 +31,27 @@ class ArrayData(Data):
         scaling: Scaling | None = None,
         augment: Augment = "none",
         class_names: tuple[str, ...] | None = None,
+        task: Task | None = None,
     ) -> None:
         """Check and hold the rows of each split; `localearn.data.from_arrays` takes them in other forms too.
 
         Args:
             name: what records call the data set.
             x: for each split (N, C, H, W) images or (N, ...) rows, uint8 or floating-point, all on one device.
-            y: for each split (N,) int64 labels, 0..classes - 1.
-            classes: their number.
+            y: for each split (N,) int64 labels, 0..classes - 1, or what the task takes, (N, outputs) floating-point.
+            classes: their number; 0 where the task has none.
             scaling: what turns raw rows into a net's input; None leaves their values.
             augment: how the training split's images are augmented.
             class_names: the names of the classes, where they have any.
+            task: what a net is to make of the rows; to tell the classes apart by default.
 
         Raises:
             UserError: for a wrong type, shape, length or label, and for values that are not finite.
 
         """
-        _check(name, x, y, classes)
+        _check(name, x, y, classes, task)
         self.name = name
+        self._task = task
         self.classes = classes
         self.class_names = class_names
         self.augmented = augment != "none"
@@ -109,7 +113,8 @@ class ArrayData(Data):
             tensors = []
             for split in self._y:
                 tensors += [(f"x {split}", self._x[split]), (f"y {split}", self._y[split])]
-            self._fingerprint = sha256(tensors, self._scaling.note if self._scaling else "none")
+            note = self._scaling.note if self._scaling else "none"
+            self._fingerprint = sha256(tensors, note if self._task is None else f"{note} {self._task}")
         return self._fingerprint
 
     def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
@@ -160,7 +165,9 @@ class ArrayData(Data):
         return result
 
 
-def _check(name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], classes: int) -> None:
+def _check(
+    name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], classes: int, task: Task | None = None
+) -> None:
     """Raise UserError for what would end training, or an accuracy, in something wrong; in `checks`'s words."""
     if "train" not in x or x.keys() != y.keys():
         raise UserError(f"{name}: x has {', '.join(x) or 'no split'} and y {', '.join(y) or 'none'}; both need train")
@@ -170,7 +177,9 @@ def _check(name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], clas
         rows, labels = x[split], y[split]
         if rows.dtype != torch.uint8 and not rows.is_floating_point():
             raise UserError(f"{name}: x_{split} is {rows.dtype}; uint8 or floating-point rows are expected; {of}")
-        if labels.dtype != torch.int64 or labels.ndim != 1:
+        if task is not None and not task.has_classes:
+            _check_values(f"{name}: y_{split}", labels, task)
+        elif labels.dtype != torch.int64 or labels.ndim != 1:
             what = f"{labels.dtype} with shape {tuple(labels.shape)}"
             raise UserError(f"{name}: y_{split} is {what}; int64 labels, (N,), are expected; {of}")
         if rows.ndim < 2 or len(rows) != len(labels):
@@ -190,6 +199,16 @@ def _check(name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], clas
             bad = rows.numel() - int(torch.isfinite(rows).sum())
             if bad:
                 raise UserError(f"{name}: x_{split} holds {bad} of {rows.numel()} values that are NaN or infinite")
-        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        if labels.dtype == torch.int64 and len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UserError(f"{name}: y_{split} holds {wrong}; labels run from 0 to {classes - 1}")
+
+
+def _check_values(what: str, values: Tensor, task: Task) -> None:
+    """Raise UserError unless the targets are finite values, one for each output."""
+    if not values.is_floating_point() or values.ndim != 2 or values.shape[1] != task.outputs:
+        has = f"{values.dtype} with shape {tuple(values.shape)}"
+        raise UserError(f"{what} is {has}; floating-point (N, {task.outputs}) is expected for {task}")
+    bad = values.numel() - int(torch.isfinite(values).sum())
+    if bad:
+        raise UserError(f"{what} holds {bad} of {values.numel()} values that are NaN or infinite")

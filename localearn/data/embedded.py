@@ -1,4 +1,4 @@
-"""The two sets that other packages carry inside them: nothing is downloaded, and their splits are fixed here."""
+"""The sets that other packages carry inside them: nothing is downloaded, and their splits are fixed here."""
 
 import importlib.util
 from pathlib import Path
@@ -41,13 +41,38 @@ def karate() -> dict[str, np.ndarray]:
     }
 
 
-def _digits_table() -> np.ndarray:
-    """(1797, 65) uint8: 64 pixels and the label. Read from scikit-learn's file, for importing it takes a second."""
+def diabetes() -> dict[str, np.ndarray]:
+    """Return scikit-learn's 442 patients with diabetes, a fifth (88) drawn at random as the test.
+
+    x is (N, 10) float64, of their age, sex, body mass index, blood pressure and six blood values, as measured; y
+    (N, 1), how far the disease had gone a year later, 25 to 346 (Efron et al., 2004).
+    """
+    table: Any
+    values: Any
+    folder = _sklearn_folder()
+    files = folder and (folder / "diabetes_data_raw.csv.gz", folder / "diabetes_target.csv.gz")
+    if files and all(file.is_file() for file in files):
+        table, values = (np.loadtxt(file) for file in files)
+    else:
+        from sklearn.datasets import load_diabetes
+
+        table, values = load_diabetes(return_X_y=True, scaled=False)
+    x, y = np.asarray(table), np.asarray(values)[:, None]
+    train, test = hold_out(np.zeros(len(y), dtype=np.int64), round(0.2 * len(y)), _SEED)
+    return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+
+
+def _sklearn_folder() -> Path | None:
+    """Return where scikit-learn's own data lie, whose files are read because importing it takes a second."""
     spec = importlib.util.find_spec("sklearn")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        file = Path(folder, "datasets", "data", "digits.csv.gz")
-        if file.is_file():
-            return np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    return next((Path(folder, "datasets", "data") for folder in (spec and spec.submodule_search_locations) or ()), None)
+
+
+def _digits_table() -> np.ndarray:
+    """(1797, 65) uint8: 64 pixels and the label."""
+    folder = _sklearn_folder()
+    if folder and (folder / "digits.csv.gz").is_file():
+        return np.loadtxt(folder / "digits.csv.gz", delimiter=",", dtype=np.uint8)
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)

@@ -14,19 +14,22 @@ from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
-from localearn.data.embedded import DIGITS_TOP, digits, karate
+from localearn.data.embedded import DIGITS_TOP, diabetes, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
+from localearn.data.regression import regression_data
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
+from localearn.tasks import Criterion
 
 GRAPHS = ("karate", *PLANETOID)
 FILES = ("npz", "imagefolder", "graph")
-NAMES = ("digits", *VISION, *GRAPHS, *FILES)
+REGRESSIONS = ("diabetes",)
+NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES)
 
 
 def load(
@@ -43,6 +46,7 @@ def load(
     test_fraction: float = 0.2,
     train_size: int | None = None,
     layout: Layout = "nhwc",
+    criterion: Criterion = "squared",
 ) -> Data:
     """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
 
@@ -58,6 +62,8 @@ def load(
     image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
         no test part, the same rows for every split_seed.
     train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
+    criterion: the loss that a regression ("diabetes") is trained for, "squared", "absolute" or "huber". Its targets are
+        standardised as x is by "standard", and its metrics are in the unit that they had.
     layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw".
 
     Raises UserError, in one or two lines, for an unknown name or option, a value out of its range, and data that are
@@ -68,6 +74,7 @@ def load(
         ("normalize", normalize, get_args(Normalize)),
         ("augment", augment, get_args(Augment)),
         ("layout", layout, get_args(Layout)),
+        ("criterion", criterion, get_args(Criterion)),
     ):
         if value not in known:
             raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)} (known: {', '.join(known)})")
@@ -81,6 +88,8 @@ def load(
         raise UserError(f"image_size is {image_size}; it must be at least 1")
     if layout != "nhwc" and name != "npz":
         raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
+    if criterion != "squared" and name not in REGRESSIONS:
+        raise UserError(f"criterion belongs to {', '.join(REGRESSIONS)}, whose targets are values, not to {name}")
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
@@ -93,6 +102,19 @@ def load(
             return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
         graph = planetoid(name, folder) if name in PLANETOID else checked_graph(name, karate())
         return _graph_data(name, graph, normalize)
+    if name in REGRESSIONS:
+        if augment != "none":
+            raise UserError(f"{name} holds vectors: augment={augment} needs images")
+        return regression_data(
+            name,
+            diabetes(),
+            val_fraction=val_fraction,
+            val_size=val_size,
+            seed=split_seed,
+            normalize=normalize,
+            train_size=train_size,
+            criterion=criterion,
+        )
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
     return array_data(

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.tasks import Classification, Task
 
 WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # what layers raise at one
 
@@ -54,10 +55,13 @@ class Net(nn.Module):
     kind: which of a rule's recipes such a net takes; a class of your own says it, "maps" where it convolves.
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
-    `classes`, C. `class_names`, (C,) words, is set by `load_net` where the data had them.
+    `classes`, C, the number of outputs, whatever they mean. `class_names`, (C,) words, is set by `load_net` where the
+    data had them. `task` says what the output means: to tell C classes apart unless it is set, by `for_task` before a
+    rule is built on the net, or by `fit`, which takes that of the data.
     """
 
     class_names: tuple[str, ...] | None = None
+    _task: Task | None = None
     kind: ClassVar[Literal["dense", "maps", "graph"]] = "dense"
 
     def __init__(
@@ -83,6 +87,22 @@ class Net(nn.Module):
             raise UserError("a net's stem has no parameters; make what has them a block")
         self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def task(self) -> Task:
+        """What the output means."""
+        return self._task or Classification(self.classes)
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        if task.outputs != self.classes:
+            raise UserError(f"{type(self).__name__} has {self.classes} outputs, and {task} needs {task.outputs}")
+        self._task = task
+
+    def for_task(self, task: Task) -> Self:
+        """Set what the output means, and return the net: `MLP(10, 1).for_task(Regression())`."""
+        self.task = task
+        return self
 
     @property
     def depth(self) -> int:

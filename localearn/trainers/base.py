@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.data import Batch, Data
@@ -13,6 +12,7 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
+from localearn.tasks import Classification, Task
 
 if TYPE_CHECKING:
     from localearn.training import Record
@@ -81,6 +81,22 @@ class Trainer(nn.Module, ABC):
         self.net = net
         self.stage = 0
 
+    @property
+    def task(self) -> Task:
+        """What the rule is trained for: the net's task, which is the data's from when `fit` begins."""
+        return self.net.task
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        self.check_task(task)
+        self.net.task = task
+
+    def check_task(self, task: Task) -> None:
+        """Raise `Unsupported` unless the rule, with the options that it has, can be trained for a task.
+
+        What depends on the rule alone is for `supports` to say, which knows the data's task.
+        """
+
     @classmethod
     def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
         """Return the shape of the rows that such a net is to take: the data's own, unless the rule adds to them.
@@ -98,9 +114,10 @@ class Trainer(nn.Module, ABC):
         if not isinstance(net, Net):
             makes = "; Net.from_sequential makes one of it" if isinstance(net, nn.Sequential) else ""
             raise Unsupported(f"{cls.__name__} trains a localearn.Net, not a {type(net).__name__}{makes}")
-        if net.classes < 2:
+        if net.classes < 2 and net.task.has_classes and (data is None or data.task.has_classes):
             raise Unsupported(
-                f"{type(net).__name__} has one class, so there is nothing to tell apart; give it 2 or more"
+                f"{type(net).__name__} has one class, so there is nothing to tell apart; give it 2 or more, or say "
+                "that its output is a value: net.for_task(Regression())"
             )
         flat = next((type(m).__name__ for m in net.modules() if isinstance(m, FLAT)), None)
         if flat and cls.needs_derivatives:
@@ -121,7 +138,10 @@ class Trainer(nn.Module, ABC):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
             has = f"{data.name} has {tuple(data.input_shape)}"
             raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(net, data)}")
-        if net.classes != data.classes:
+        if net.classes != data.task.outputs and not data.task.has_classes:
+            has = f"{type(net).__name__} has {net.classes} outputs"
+            raise Unsupported(f"{has}, and {data.name} needs {data.task.outputs}; build the net for as many")
+        if net.classes != data.task.outputs:
             tells = f"{type(net).__name__} tells {net.classes} classes apart"
             raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")
 
@@ -151,7 +171,7 @@ class Trainer(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it is solved")
 
     def scores(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return (N, C) scores whose largest names the class; they are logits, for their cross-entropy is reported."""
+        """Return (N, C) scores, the output that the task is measured by: logits where it is to tell classes apart."""
         return self.net(x, *context)
 
     def stages(self) -> list[Stage]:
@@ -184,8 +204,11 @@ def linear_readout(net: Net) -> str:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy, a scalar, of (N, C) logits over the labelled rows of a batch."""
-    return F.cross_entropy(batch.rows(logits), batch.y)
+    """Return the mean cross-entropy, a scalar, of (N, C) logits over the labelled rows of a batch.
+
+    It is `Classification.loss`, for rules that tell classes apart whatever their net is trained for.
+    """
+    return Classification(logits.shape[-1]).loss(logits, batch)
 
 
 def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -193,10 +216,7 @@ def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
     e = (softmax(logits) - Y) / M in the M labelled rows, and zero in the others.
     """
-    output = logits.detach().requires_grad_()
-    loss = cross_entropy(output, batch)
-    (error,) = torch.autograd.grad(loss, output)
-    return loss.detach(), error
+    return Classification(logits.shape[-1]).error(logits, batch)
 
 
 def follow(output: Tensor, delta: Tensor | None = None) -> None:

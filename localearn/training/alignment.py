@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets.net import modes_kept
-from localearn.trainers.base import Trainer, cross_entropy
+from localearn.trainers.base import Trainer
 from localearn.trainers.feedback import BackwardPathTrainer
 
 
@@ -30,7 +30,7 @@ def check_alignment(trainer: Trainer) -> None:
 
 
 def alignment_angles(trainer: Trainer, batch: Batch) -> dict[str, float | None]:
-    """Return the angles, in degrees, between a rule's update and the gradient of the net's mean cross-entropy.
+    """Return the angles, in degrees, between a rule's update and the gradient of the net's mean loss.
 
     `angle_k` is block k's, 1..L, and `angle_readout` the readout's, over all of its parameters that the current stage
     trains: 0 is backprop's direction, 90 says nothing about the loss, more than 90 climbs it. None where either is
@@ -51,7 +51,7 @@ def alignment_angles(trainer: Trainer, batch: Batch) -> dict[str, float | None]:
                 module.eval()
         trainer.gradients(replace(batch, x=h))
         update = _gradients(trainer)
-        cross_entropy(trainer.net(batch.x, *batch.context), batch).backward()
+        trainer.task.loss(trainer.net(batch.x, *batch.context), batch).backward()
         truth = _gradients(trainer)
         for name, module in _parts(trainer):
             parameters = [p for p in module.parameters() if p in update and p in truth]

@@ -4,18 +4,55 @@ from typing import Any
 import torch
 from torch import nn
 
+from localearn.errors import UserError, suggestion
+from localearn.tasks import Direction, Task
+
+DEFAULT = "val_accuracy"
+
+
+def monitored(monitor: str, task: Task) -> tuple[str, Direction]:
+    """Return the figure of a metrics line that a run is watched by, and which way it is better.
+
+    Args:
+        monitor: "val_" and `loss` or a metric of the task. The default of `Settings`, the validation accuracy, is the
+            first metric of a task that has no accuracy.
+        task: what the run is trained for.
+
+    Raises:
+        UserError: for another figure, with those that there are.
+
+    """
+    name = monitor.removeprefix("val_")
+    if monitor == DEFAULT and task.metric("accuracy") is None:
+        name = task.metrics[0].name
+    elif not monitor.startswith("val_") or (name != "loss" and task.metric(name) is None):
+        known = [*(f"val_{metric.name}" for metric in task.metrics), "val_loss"]
+        told = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"monitor must be {told}, not {monitor!r}{suggestion(monitor, known)}")
+    return f"val_{name}", task.direction(name)
+
 
 class EarlyStopping:
     """Keeps a stage's best weights by a validation figure, and says when it has stopped improving.
 
-    monitor: the figure's name in a metrics line; a loss is best where least, an accuracy where greatest.
+    monitor: the figure's name in a metrics line. direction: whether it is best where greatest ("max") or where least
+    ("min"); by default a loss is best where least, all else where greatest.
     patience: epochs in a row without an improvement of more than min_delta, after which `done`; None: never.
     keep: whether to keep the best weights, in host memory, where they do not count as the rule's.
     """
 
-    def __init__(self, monitor: str, patience: int | None, min_delta: float, *, keep: bool):
+    def __init__(
+        self,
+        monitor: str,
+        patience: int | None,
+        min_delta: float,
+        *,
+        keep: bool,
+        direction: Direction | None = None,
+    ):
         self.monitor, self.patience, self.min_delta, self.keep = monitor, patience, min_delta, keep
-        self.sign = -1 if monitor.endswith("loss") else 1
+        direction = direction or ("min" if monitor.endswith("loss") else "max")
+        self.sign = -1 if direction == "min" else 1
         self.best_score = -math.inf
         self.best_epoch = 0
         self.best_weights: dict[str, torch.Tensor] | None = None

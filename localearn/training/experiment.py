@@ -18,6 +18,7 @@ from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.options import check_types
+from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
     CONF,
@@ -248,6 +249,8 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     net = build_net(options, tuple(shape), classes)
     check_weights(path, weights, net.state_dict())
     net.load_state_dict(weights)
+    if "task" in described:
+        net.task = read_task(path, described["task"])
     names = described.get("class_names")
     if isinstance(names, list) and len(names) == net.classes and all(isinstance(name, str) for name in names):
         net.class_names = tuple(names)
@@ -263,10 +266,11 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
     with full_memory_told(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
-        net = build_net(plain["net"], tuple(data.input_shape), data.classes)
+        net = build_net(plain["net"], tuple(data.input_shape), data.task.outputs)
         shape = rule_class(plain["algo"]).input_shape(net, data)
         if shape != net.input_shape:
-            net = build_net(plain["net"], shape, data.classes)
+            net = build_net(plain["net"], shape, data.task.outputs)
+        net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
     return data, trainer, settings
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,10 +16,12 @@ from localearn.data import Data, as_data
 from localearn.energy import Meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
+from localearn.tasks import Task
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
 from localearn.training.claims import claimed
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
+from localearn.training.early_stopping import monitored
 from localearn.training.folder import RunFolder
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
@@ -129,6 +131,7 @@ def train(
                 f"batch_size={settings.batch_size}", "a smaller one, a smaller net, or fewer copies or tangents"
             )
         )
+        trainer.task = data.task
         trainer.to(device)
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
@@ -217,6 +220,8 @@ def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> N
 def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int) -> None:
     """Raise UserError where rule, net and data cannot be trained together under these settings, steps left aside."""
     type(trainer).supports(trainer.net, data)
+    trainer.check_task(data.task)
+    monitored(settings.monitor, data.task)
     if settings.country is not None:
         grid(settings.country)
     _check_parameters(trainer)
@@ -299,10 +304,9 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
     """Train and evaluate; say in the record how it ended."""
     try:
         loop.run(interrupt)
-        record.val_accuracy = loop.evaluate("val")["accuracy"]
+        _take(record, loop.trainer.task, "val", loop.evaluate("val"))
         if test:
-            measured = loop.evaluate("test")
-            record.test_accuracy, record.test_loss = measured["accuracy"], measured["loss"]
+            _take(record, loop.trainer.task, "test", loop.evaluate("test"))
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
@@ -323,6 +327,19 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         record.status = "failed"
         record.error = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise
+
+
+def _take(record: Record, task: Task, split: Literal["val", "test"], figures: Mapping[str, float]) -> None:
+    """Put a split's loss and metrics into the record."""
+    for metric in task.metrics:
+        entry = record.metrics.setdefault(
+            metric.name, {"direction": metric.direction, "unit": metric.unit, "val": None, "test": None}
+        )
+        entry[split] = figures[metric.name]
+    if split == "test":
+        record.test_accuracy, record.test_loss = figures.get("accuracy"), figures["loss"]
+    else:
+        record.val_accuracy = figures.get("accuracy")
 
 
 def _new_record(
@@ -426,8 +443,9 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
     record.memory = loop.peak_memory
     peak = record.memory.get("allocator_bytes") or record.memory.get("process_bytes")
     record.peak_memory_bytes = peak
-    if record.val_accuracy is None and loop.history:
-        record.val_accuracy = loop.history[-1]["val_accuracy"]
+    if not record.metrics and loop.history:
+        last = loop.history[-1]
+        _take(record, loop.trainer.task, "val", {n[4:]: v for n, v in last.items() if n.startswith("val_")})
 
 
 def _leave(folder: RunFolder, record: Record) -> None:
@@ -441,6 +459,8 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
+    if not net.task.has_classes:
+        values["task"] = net.task.describe()
     return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
 
 

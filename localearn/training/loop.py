@@ -22,7 +22,7 @@ from localearn.training.checkpoint import (
     check_weights,
 )
 from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
-from localearn.training.early_stopping import EarlyStopping
+from localearn.training.early_stopping import EarlyStopping, monitored
 from localearn.training.evaluate import Measure, evaluate, measure_of
 from localearn.training.folder import RunFolder
 from localearn.training.generator import give_way
@@ -136,14 +136,14 @@ class Loop:
             self._note_memory()
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """Return loss and accuracy of the whole trained net over a split."""
+        """Return the loss and the task's metrics of the whole trained net over a split."""
         self.trainer.eval()
         with self.meter.window("eval"):
-            return self._evaluated(measure_of(self.trainer.scores, self.autocast), self.data, split)
+            return self._evaluated(measure_of(self.trainer.scores, self.autocast, self.trainer.task), self.data, split)
 
     def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
         share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
-        return evaluate(measure, share, split, self.settings.eval_batch_size, self.ranks.add)
+        return evaluate(measure, self.trainer.task, share, split, self.settings.eval_batch_size, self.ranks.add)
 
     def _note_memory(self) -> None:
         now = self._memory.read()
@@ -158,10 +158,13 @@ class Loop:
             data, cached = self._stage_data(index, stage)
         optimizer = None if stage.one_pass else settings.optim(stage.optimizer_groups())
         schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
-        stopping = EarlyStopping(settings.monitor, settings.patience, settings.min_delta, keep=settings.restore_best)
+        monitor, direction = monitored(settings.monitor, self.trainer.task)
+        stopping = EarlyStopping(
+            monitor, settings.patience, settings.min_delta, keep=settings.restore_best, direction=direction
+        )
         capture = settings.capture if self.ranks.size == 1 else "off"
         scores = self.trainer.stage_scores if cached else self._scores_from_x
-        measure = captured_measure(measure_of(scores, self.autocast), capture, self.device)
+        measure = captured_measure(measure_of(scores, self.autocast, self.trainer.task), capture, self.device)
         course = _Course(index, stage, data, cached, stopping, optimizer, schedule, measure)
         self._load_parts(course.parts)
         if optimizer:
@@ -289,8 +292,7 @@ class Loop:
             "epoch": self.position.epoch,
             "passes": self.position.passes,
             "train_loss": means.pop("loss"),
-            "val_loss": validation["loss"],
-            "val_accuracy": validation["accuracy"],
+            **{f"val_{name}": figure for name, figure in validation.items()},
             "lr": None if rate is None else float(rate),
             "train_s": train_s,
             "train_j": self.meter.energy_j("train"),

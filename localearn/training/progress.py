@@ -144,11 +144,19 @@ class Several:
 
 def describe(line: dict[str, Any]) -> str:
     """Return an epoch's figures in a few words."""
-    parts = [f"loss {line['train_loss']:.4f}", f"val {100 * line['val_accuracy']:.2f} %"]
+    parts = [f"loss {line['train_loss']:.4f}", _validation(line)]
     parts.append(f"{line['samples_per_s']:,.0f} samples/s")
     if line["train_j"] is not None:
         parts.append(f"{line['train_j']:,.1f} J")
     return "  ".join(parts)
+
+
+def _validation(line: dict[str, Any]) -> str:
+    """Return the accuracy, or the first metric of a task that has none."""
+    if "val_accuracy" in line:
+        return f"val {100 * line['val_accuracy']:.2f} %"
+    name = next((name for name in line if name.startswith("val_") and name != "val_loss"), "val_loss")
+    return f"{name.replace('_', ' ')} {line[name]:.4g}"
 
 
 def _clock(seconds: float) -> str:

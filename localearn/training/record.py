@@ -17,6 +17,10 @@ class Record:
     Accuracies lie in 0..1, durations are in seconds, memory in bytes, energy in joules. `passes` counts the passes over
     the training split, over all stages; `energy` and `co2e` say of each figure whether it is measured, estimated or
     absent, and an absent figure is None. ranks: the processes that trained together, see `Settings.parallel`.
+
+    `metrics` has each metric of the task by name: its `direction` ("max" or "min" is better), its `unit` ("fraction",
+    0 to 1, or "value") and its figures on the splits, `val` and `test`. The accuracies beside it are those of a
+    classification, and None for other tasks.
     """
 
     status: str = "running"
@@ -36,6 +40,7 @@ class Record:
     test_accuracy: float | None = None
     test_loss: float | None = None
     val_accuracy: float | None = None
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     best_epoch: int | None = None
     train_s: float = 0.0
     eval_s: float = 0.0
@@ -82,6 +87,10 @@ class Record:
             "samples_per_s",
         )
         parts = [f"{name}={_short(getattr(self, name))}" for name in shown if getattr(self, name) not in (None, "")]
+        for name, metric in self.metrics.items() if "accuracy" not in self.metrics else ():
+            parts += [
+                f"{split}_{name}={_short(metric[split])}" for split in ("test", "val") if metric[split] is not None
+            ]
         if self.energy.get("train_j") is not None:
             parts.append(f"train_j={_short(self.energy['train_j'])} ({self.energy['label']})")
         return f"Record({', '.join(parts)})"

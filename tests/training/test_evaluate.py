@@ -5,11 +5,13 @@ import torch
 
 from localearn import load
 from localearn.data import ArrayData
+from localearn.tasks import Classification
 from localearn.training.device import autocast
 from localearn.training.evaluate import evaluate, measure_of
 
 EXACT = autocast(torch.device("cpu"), "fp32")
 ROWS = 23
+TASK = Classification(4)
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def data():
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
 def test_they_are_those_of_every_row(data, batch_size):
     whole, scores, labels = data
-    found = evaluate(measure_of(lambda x: x, EXACT), whole, "test", batch_size, lambda tensors: None)
+    found = evaluate(measure_of(lambda x: x, EXACT, TASK), TASK, whole, "test", batch_size, lambda tensors: None)
     hits = sum(row.tolist().index(max(row.tolist())) == label for row, label in zip(scores, labels, strict=True))
     losses = [row.exp().sum().log() - row[label] for row, label in zip(scores, labels, strict=True)]
     assert found["accuracy"] == pytest.approx(hits / ROWS)
@@ -35,17 +37,22 @@ def test_they_are_those_of_every_row(data, batch_size):
 
 def test_ranks_add_their_shares(data):
     whole, *_ = data
-    expected = evaluate(measure_of(lambda x: x, EXACT), whole, "test", 6, lambda tensors: None)
+    expected = evaluate(measure_of(lambda x: x, EXACT, TASK), TASK, whole, "test", 6, lambda tensors: None)
     shares = []
     for rank in range(3):
         evaluate(
-            measure_of(lambda x: x, EXACT), whole.part(rank, 3), "test", 6, lambda own: shares.append(own[0].clone())
+            measure_of(lambda x: x, EXACT, TASK),
+            TASK,
+            whole.part(rank, 3),
+            "test",
+            6,
+            lambda own: shares.append(own[0].clone()),
         )
 
     def add(tensors):
         tensors[0].copy_(sum(shares))
 
-    found = evaluate(measure_of(lambda x: x, EXACT), whole.part(0, 3), "test", 6, add)
+    found = evaluate(measure_of(lambda x: x, EXACT, TASK), TASK, whole.part(0, 3), "test", 6, add)
     assert found == pytest.approx(expected)
 
 
@@ -57,5 +64,7 @@ def test_of_a_graph_only_the_splits_nodes_count():
     scores[batch.nodes] = 0.0
     scores[batch.nodes, batch.y] = 9.0
     scores[batch.nodes[0]] *= -1
-    found = evaluate(measure_of(lambda x, edges: scores, EXACT), karate, "test", 1, lambda tensors: None)
+    found = evaluate(
+        measure_of(lambda x, edges: scores, EXACT, karate.task), karate.task, karate, "test", 1, lambda tensors: None
+    )
     assert found["accuracy"] == pytest.approx(1 - 1 / len(batch.y))

@@ -33,6 +33,7 @@ SCHEMA = {
     "test_accuracy": MAYBE,
     "test_loss": MAYBE,
     "val_accuracy": MAYBE,
+    "metrics": dict,
     "best_epoch": (int, type(None)),
     "train_s": NUMBER,
     "eval_s": NUMBER,

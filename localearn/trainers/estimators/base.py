@@ -9,20 +9,20 @@ from torch.func import functional_call
 
 from localearn.data import Batch
 from localearn.nets.layers import NORMALISATIONS
-from localearn.trainers.base import Trainer, cross_entropy
+from localearn.trainers.base import Trainer
 
 
 class EstimatorTrainer(Trainer):
     """What the estimators share: a net's loss and a module's output as pure functions, fit for `torch.func`."""
 
     def loss_at(self, parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean cross-entropy of the net with these parameters, and its buffers as the pass leaves them.
+        """Return the task's mean loss of the net with these parameters, and its buffers as the pass leaves them.
 
         The buffers are copies, because a transformed function may not change what it has captured.
         """
         buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
         logits = functional_call(self.net, (parameters, buffers), (batch.x, *batch.context))
-        return cross_entropy(logits, batch), buffers
+        return self.task.loss(logits, batch), buffers
 
     @staticmethod
     @torch.no_grad()

@@ -11,7 +11,7 @@ from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.quiet import load_forward_mode
-from localearn.trainers.base import follow, output_error
+from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.local_guess import LocalGuess
 
@@ -101,7 +101,7 @@ class ForwardGradient(EstimatorTrainer):
         tangent = None if tangent is None else tangent.flatten(2)
         context = batch.context if self.net.readout_takes_context else ()
         logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent, context)
-        loss, error = output_error(logits, batch)
+        loss, error = self.task.error(logits, batch)
         follow(logits, error)
         if tangent is None:  # every block is frozen
             return loss

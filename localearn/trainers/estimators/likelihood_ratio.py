@@ -3,7 +3,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -158,7 +157,7 @@ class LikelihoodRatio(EstimatorTrainer):
         logits = streams.clean if self.layerwise or streams.noisy is None else streams.noisy
         assert logits is not None
         output = logits.detach().requires_grad_()
-        losses = _row_losses(output, batch)
+        losses = self._row_losses(output, batch)
         (error,) = torch.autograd.grad(losses.mean(), output)
         follow(logits, error)
         return losses.detach()
@@ -167,15 +166,20 @@ class LikelihoodRatio(EstimatorTrainer):
     def _shares(self, streams: Streams, batch: Batch) -> Tensor:
         """Return the losses, less their baseline, as shares of the mean: (sites, K, M), one for all sites if joint."""
         assert streams.noisy is not None
-        losses = _row_losses(streams.noisy, batch).unflatten(0, (-1, self.copies))
+        losses = self._row_losses(streams.noisy, batch).unflatten(0, (-1, self.copies))
         if self.baseline == "mean":
             # A copy's own pair shares its noise, so only the others' losses are independent of it.
             own = losses.unflatten(1, (2, -1)).mean(1).repeat(1, 2, 1) if self.antithetic else losses
             count = losses.shape[1] // 2 if self.antithetic else losses.shape[1]
             losses = losses - (losses.mean(1, keepdim=True) * count - own) / (count - 1)
         elif streams.clean is not None and self.baseline == "clean":
-            losses = losses - _row_losses(streams.clean, batch)
-        return losses / (self.copies * len(batch.y))
+            losses = losses - self._row_losses(streams.clean, batch)
+        return losses / (self.copies * len(batch.target))
+
+    def _row_losses(self, output: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of each row with a target, (..., M), from outputs, (..., N, C)."""
+        rows = output if batch.index is None else output.index_select(-2, batch.index)
+        return self.task.losses(rows, batch.target)
 
     def _reached(self, shares: Tensor, batch: Batch, hops: int) -> Tensor:
         """Return the sum of the shares, (K, M), that each row's noise reaches: (K, N), or (K, 1) if all."""
@@ -207,13 +211,6 @@ def _each(module: nn.Module, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Te
     buffers = {name: buffer.expand(len(h), *buffer.shape).clone() for name, buffer in module.named_buffers()}
     out, buffers = vmap(apply, randomness="different")(h, buffers)
     return out, {name: b.mean(0) if b.is_floating_point() else b[0] for name, b in buffers.items()}
-
-
-def _row_losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the cross-entropy of each labelled row, (..., M), from logits, (..., N, C)."""
-    rows = logits if batch.nodes is None else logits.index_select(-2, batch.nodes)
-    y = batch.y.expand(rows.shape[:-1])
-    return F.cross_entropy(rows.flatten(0, -2), y.flatten(), reduction="none").view_as(y)
 
 
 def _check(copies: int, antithetic: bool, baseline: str, noise: str) -> None:

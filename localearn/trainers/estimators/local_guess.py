@@ -6,13 +6,12 @@ from torch.func import functional_call
 
 from localearn.data import Batch
 from localearn.nets import Net
-from localearn.trainers.base import cross_entropy
 
 
 class LocalGuess(nn.Module):
     """Guesses where the loss falls: the gradient of a local auxiliary loss of each block, as a unit direction.
 
-        a_k = CE(h_k A_k^T + c_k, y), A_k: (C, n_k), k < L;   a_L is the net's own loss, its head being the readout
+        a_k = L(h_k A_k^T + c_k, y), A_k: (C, n_k), k < L;    a_L is the net's own loss L, its head being the readout
         v_k = d a_k / d z_k (each row), or d a_k / d theta_k (all of a block)
 
     The heads A_k, c_k learn by the gradient of a_k. Fournier et al., arXiv 2306.06968; of its auxiliary nets this is
@@ -64,7 +63,7 @@ class LocalGuess(nn.Module):
         last = k == net.depth - 1
         own = [] if last else list(self.heads[k].parameters())
         logits = net.logits(h, *batch.context) if last else self.heads[k](h.flatten(1))
-        loss = cross_entropy(logits, batch)
+        loss = net.task.loss(logits, batch)
         found = torch.autograd.grad(loss, [*of, *own])
         for p, gradient in zip(own, found[len(of) :], strict=True):
             p.grad = gradient

@@ -11,7 +11,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.linear_maps import Replaced, linear_maps, unmapped_matrices
-from localearn.trainers.base import Trainer, cross_entropy
+from localearn.trainers.base import Trainer
 from localearn.trainers.feedback.paths import Path, around
 
 
@@ -67,7 +67,7 @@ class BackwardPathTrainer(Trainer):
 
         with Replaced(by_path):
             logits = self.net(batch.x, *batch.context)
-        loss = cross_entropy(logits, batch)
+        loss = self.task.loss(logits, batch)
         loss.backward()
         return {"loss": loss.detach()}
 

@@ -5,13 +5,13 @@ from abc import abstractmethod
 from torch import Tensor
 
 from localearn.data import Batch
-from localearn.trainers.base import Trainer, follow, output_error
+from localearn.trainers.base import Trainer, follow
 
 
 class FeedbackTrainer(Trainer):
     """The readout follows the true gradient; block k follows a teaching signal at its output h_k.
 
-        e = d loss / d logits = (softmax(o) - Y) / N      (N, C); zero in rows without a label
+        e = d loss / d o                                  (N, C); (softmax(o) - Y) / N of classes; zero without a target
         delta_k = signal(k, e, ...)                        in place of d loss / d h_k
         d theta_k = (d h_k / d theta_k)^T delta_k          exact within the block, its input being a constant
 
@@ -30,7 +30,7 @@ class FeedbackTrainer(Trainer):
             h = self.net.block(k)(h.detach(), *batch.context)
             outputs.append(h)
         logits = self.net.logits(h.detach(), *batch.context)
-        loss, error = output_error(logits, batch)
+        loss, error = self.task.error(logits, batch)
         follow(logits, error)
         while outputs:
             h = outputs.pop()  # popped, so that a block's graph is freed once it has been used

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Block, Net
-from localearn.trainers.base import Trainer, follow, linear_readout, output_error
+from localearn.trainers.base import Trainer, follow, linear_readout
 from localearn.trainers.feedback.passes import DROPOUTS, Passes, layers, no_autocast, still_buffers
 from localearn.trainers.feedback.weight_mirror import WeightMirror
 
@@ -17,7 +17,7 @@ Form = Literal["difference", "time_local"]
 class Pepita(Trainer):
     """PEPITA: the error, added to the input, makes a second pass whose activities differ; the difference teaches.
 
-        first pass     h_k, p = softmax(o); e = p - Y, per row, (N, C)
+        first pass     h_k, p = softmax(o); e = p - Y, per row, (N, C); of values e = d loss / d o, and p = e + Y
         second pass    from x' = x + e F^T, with the same dropout masks: h'_k, p', e' = p' - Y
         dW_k = (h_k - h'_k)^T h'_{k-1},   h'_0 = x';        dW_o = e'^T h'_L
 
@@ -69,11 +69,11 @@ class Pepita(Trainer):
             return {"loss": self._two_passes(batch)}
 
     def _two_passes(self, batch: Batch) -> Tensor:
-        passes, rows, local = Passes(self.net), len(batch.y), self.form == "time_local"
+        passes, rows, local = Passes(self.net), len(batch.target), self.form == "time_local"
         with torch.set_grad_enabled(local):
             first, logits = passes.run(batch.x, *batch.context)
-        loss, error = output_error(logits, batch)  # e / N
-        target = _target(error, batch)
+        loss, error = self.task.error(logits, batch)  # e / N
+        target = self._target(error, batch)
         if local:
             _follow([(site.output, site.activity) for site in first], rows)
             follow(logits, error + target)
@@ -86,10 +86,14 @@ class Pepita(Trainer):
             else:
                 pairs = zip(first, second, strict=True)
                 _follow([(later.output, site.activity - later.activity) for site, later in pairs], rows)
-                follow(logits, output_error(logits, batch)[1] if self._has_linear_block() else error)
+                follow(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
         if self.mirror is not None:
             self.mirror.gradients(self.net, rows)
         return loss
+
+    def _target(self, error: Tensor, batch: Batch) -> Tensor:
+        """Return Y / N, (N, C), zero in rows without a target."""
+        return batch.scatter(self.task.encode(batch.target).to(error.dtype) * (1 / len(batch.target)))
 
     def _has_linear_block(self) -> bool:
         return any(isinstance(self.net.block(k).op, nn.Linear) for k in range(self.net.depth))
@@ -99,13 +103,6 @@ def _follow(products: list[tuple[Tensor, Tensor]], rows: int) -> None:
     """Add each activity's product with the layer's input to `.grad`: the mean over rows and a map's positions."""
     for output, activity in products:
         follow(output, activity / (rows * math.prod(output.shape[2:])))
-
-
-def _target(error: Tensor, batch: Batch) -> Tensor:
-    """Return Y / N, (N, C), zero in rows without a label."""
-    labelled = torch.arange(len(error), device=error.device) if batch.nodes is None else batch.nodes
-    share = torch.full_like(batch.y, 1 / len(batch.y), dtype=error.dtype)
-    return torch.zeros_like(error).index_put((labelled, batch.y), share)
 
 
 def _linear_maps(net: Net) -> tuple[type, ...]:

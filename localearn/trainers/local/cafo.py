@@ -10,6 +10,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.statistics import RunningStatistics, tracking
+from localearn.tasks import Task
 from localearn.trainers.base import Stage, Trainer, linear_readout
 from localearn.trainers.feedback import DirectFeedbackAlignment
 from localearn.trainers.local.ridge import NormalEquations, squared_error
@@ -34,6 +35,7 @@ class CaFo(Trainer):
         o_k = flatten(h_k) W_k^T + b_k                       (N, C); W_k is (C, n_k), n_k the flattened width of h_k
         loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
         prediction = argmax sum_k softmax(o_k)               combine="average" divides by L: the same classes
+                   = mean_k o_k                              of values, which have no other loss than mse
 
     blocks: "random" leaves them as they were drawn; "dfa" first trains them, in a stage of its own, by direct feedback
     alignment from the readout's error. Then the predictors are trained one after another: block k being fixed, h_k is
@@ -65,7 +67,7 @@ class CaFo(Trainer):
         combine: Combine = "sum",
     ):
         super().__init__(net)
-        self.criterion = LOSSES[loss]
+        self._on, self.criterion = loss, LOSSES[loss]
         if solver == "closed_form" and loss != "mse":
             raise UserError(f"loss={loss} has no closed form; use solver=gradient, or loss=mse")
         if ridge <= 0:
@@ -86,6 +88,7 @@ class CaFo(Trainer):
         self.dfa = DirectFeedbackAlignment(net, scale="width") if blocks == "dfa" else None
         self.before = int(blocks == "dfa" or bool(tracking(net)))  # stages before the predictors'
         self._sums: NormalEquations | RunningStatistics | None = None
+        self._unlearned: Tensor | None = None
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -99,6 +102,12 @@ class CaFo(Trainer):
             )
         if not all(p.requires_grad for p in net.readout.parameters()):
             raise Unsupported("cafo's last predictor is the readout, which is frozen; set its requires_grad")
+
+    def check_task(self, task: Task) -> None:
+        """Refuse losses of labels where there are none."""
+        super().check_task(task)
+        if self._on != "mse" and not task.has_classes:
+            raise Unsupported(f"cafo's loss={self._on} is one of labels, and {task} has none; use loss=mse")
 
     def predictor(self, k: int) -> nn.Linear:
         """Return the predictor that reads block k, 0..L-1."""
@@ -120,7 +129,8 @@ class CaFo(Trainer):
         """Fill `.grad` by DFA in the blocks' stage, else by the predictor's own loss; return the loss."""
         if self.dfa is not None and self._k < 0:
             return self.dfa.gradients(batch)
-        loss = self.criterion(batch.rows(self.predictor(self._k)(batch.x.detach().flatten(1))), batch.y)
+        target = self.task.encode(batch.target) if self._on == "mse" else batch.target
+        loss = self.criterion(batch.select(self.predictor(self._k)(batch.x.detach().flatten(1))), target)
         loss.backward()
         return {"loss": loss.detach()}
 
@@ -128,29 +138,40 @@ class CaFo(Trainer):
         """Take a batch into the running statistics, or its h_k into the normal equations."""
         if self._sums is None:
             k = self._k
-            self._sums = RunningStatistics(self.net) if k < 0 else NormalEquations(self.predictor(k), self.ridge)
+            self._sums = RunningStatistics(self.net) if k < 0 else self._equations(k)
         if isinstance(self._sums, NormalEquations):
-            self._sums.add(batch.rows(batch.x.flatten(1)), batch.y)
+            target = batch.target if self.task.has_classes else self.task.encode(batch.target)
+            self._sums.add(batch.select(batch.x.flatten(1)), target)
         else:
             self._sums.add(batch.x, *batch.context)
+            if not self.task.has_classes:
+                self._unlearned = self.task.loss(batch.x.new_zeros(len(batch.x), self.net.classes), batch)
 
     def sums(self) -> list[Tensor]:
         """Return the sums of the normal equations; running statistics are buffers, and none of a sum."""
         return self._sums.sums() if isinstance(self._sums, NormalEquations) else []
 
     def solve(self) -> dict[str, Tensor]:
-        """Set the predictor and return its squared error; after the statistics, the cross-entropy of no knowledge."""
+        """Set the predictor and return its squared error; after the statistics, the loss without knowledge.
+
+        That is the task's at an output of zero, for which no predictor is needed; of values, in the last batch.
+        """
         sums, self._sums = self._sums, None
         if isinstance(sums, NormalEquations):
             return {"loss": sums.solve()}
+        unlearned, self._unlearned = self._unlearned, None
+        if unlearned is not None:
+            return {"loss": unlearned}
         return {"loss": torch.tensor(float(self.net.classes), device=next(self.net.parameters()).device).log()}
 
     def scores(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the log of the sum, or the mean, of the predictors' class probabilities, (N, C)."""
+        """Return the log of the sum, or the mean, of the predictors' class probabilities, (N, C), or of values.
+
+        Values have the mean, whatever `combine` is.
+        """
         outputs = enumerate(self.net.outputs(x, *context))
-        logs = torch.stack([self.predictor(k)(h.flatten(1)).log_softmax(1) for k, h in outputs])
-        total = logs.logsumexp(0)
-        return total - math.log(len(logs)) if self.combine == "average" else total
+        total = self.task.pool([self.predictor(k)(h.flatten(1)) for k, h in outputs])
+        return total - math.log(self.net.depth) if self.combine == "average" and self.task.adds_up else total
 
     def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return h_k of the predictor in training; x itself in the blocks' stage."""
@@ -171,6 +192,9 @@ class CaFo(Trainer):
         if self.blocks == "random" or self._k >= 0:
             self.net.eval()
         return self
+
+    def _equations(self, k: int) -> NormalEquations:
+        return NormalEquations(self.predictor(k), self.ridge, labels=self.task.has_classes)
 
     @property
     def _k(self) -> int:

@@ -10,6 +10,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.net import modes_kept
+from localearn.tasks import Task
 from localearn.trainers.base import Stage, cross_entropy, follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
@@ -116,6 +117,7 @@ class ForwardForward(LocalTrainer):
     @classmethod
     def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
         """Return the data's shape, with C features or channels more but for images that the first block flattens."""
+        _refuse_without_classes(data.task, data.name)
         channels, *places = data.input_shape
         flattened = len(places) > 0 and len(net.shapes[0]) == 1
         return (channels if flattened else channels + data.classes, *places)
@@ -124,6 +126,7 @@ class ForwardForward(LocalTrainer):
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Serve every net whose input has room for a label."""
         super().supports(net, data)
+        _refuse_without_classes(net.task if data is None else data.task, type(net).__name__)
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
         name, size = type(net).__name__, math.prod(net.input_shape)
@@ -320,3 +323,12 @@ class ForwardForward(LocalTrainer):
         loss = cross_entropy(logits, batch)
         follow(loss)
         return loss.detach(), logits.detach()
+
+
+def _refuse_without_classes(task: Task, name: str) -> None:
+    """Raise `Unsupported` where there are no wrong labels that the right one could be told from."""
+    if not task.has_classes:
+        raise Unsupported(
+            f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}, without any; "
+            "use algo=mono_forward, or another rule"
+        )

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.trainers.base import Stage, cross_entropy, linear_readout
+from localearn.trainers.base import Stage, linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
 
 Prediction = Literal["bp", "ff"]
@@ -16,10 +16,10 @@ class MonoForward(LocalTrainer):
     """Mono-Forward: each block learns to tell the classes apart through a projection of its own.
 
         G_k = flatten(h_k) M_k^T           goodness, (N, C); M_k is (C, n_k), n_k the flattened width of h_k
-        loss_k = CE(G_k, y)                trains block k and M_k, and nothing else
+        loss_k = L(G_k, y)                 trains block k and M_k, and nothing else; L is CE, of values their own
 
     The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
-    argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k.
+    argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k (of values, their mean).
     input_projection: h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the schedule is greedy,
     and G_0 counts in the sum of "ff". A greedy stage is validated by what it knows, the goodness of its own block.
     The mean over the batch, M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
@@ -61,8 +61,8 @@ class MonoForward(LocalTrainer):
         return self._projection(k)(h.flatten(1))
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
-        """Return CE(G_{k+1}, y)."""
-        return cross_entropy(self.goodness(k, h), batch)
+        """Return L(G_{k+1}, y), the task's mean loss."""
+        return self.task.loss(self.goodness(k, h), batch)
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
         """Return W, b of block k and its projection."""
@@ -82,7 +82,8 @@ class MonoForward(LocalTrainer):
             h = self.net.block(k)(h, *context)
             if self.prediction == "ff" or k == stop - 1:
                 terms.append(self.goodness(k, h))
-        return sum(terms[1:], terms[0])
+        total = sum(terms[1:], terms[0])
+        return total if self.task.adds_up else total / len(terms)
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Fill `.grad` block by block; return the sum of the losses and each one's, loss_0 being that of M_0."""
@@ -90,7 +91,7 @@ class MonoForward(LocalTrainer):
         elsewhere = self._trained_here().start > 0  # the projection of h_0 is for who has the first block
         if self.input_projection is None or elsewhere or (self.schedule == "greedy" and not alone):
             return super().gradients(batch)
-        loss = cross_entropy(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
+        loss = self.task.loss(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
         loss.backward()
         loss = loss.detach()
         if alone:

@@ -1,4 +1,4 @@
-"""Ridge regression of class labels from sums over batches."""
+"""Ridge regression of targets, labels or values, from sums over batches."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from localearn.trainers.local.labels import one_hot
 class NormalEquations:
     """The linear map that minimises the mean squared error with a ridge, solved from one pass over the rows.
 
-        mean_i |Y_i - W h_i - b|^2 + ridge s |W|^2      Y_i the one-hot label, (C,); h_i (n,); W (C, n); s the mean
+        mean_i |Y_i - W h_i - b|^2 + ridge s |W|^2      Y_i (C,), one-hot of a label; h_i (n,); W (C, n); s the mean
                                                         square of all features, so that ridge has no unit
         (A + ridge s N diag(1, ..., 1, 0)) [W b]^T = B  A = sum_i h_i h_i^T, (n+1, n+1); B = sum_i h_i Y_i^T, (n+1, C);
                                                         h_i with a 1 appended where there is a bias
@@ -21,7 +21,8 @@ class NormalEquations:
 
     STRIP = 1024  # columns of A at a time, each from its diagonal down
 
-    def __init__(self, predictor: nn.Linear, ridge: float):
+    def __init__(self, predictor: nn.Linear, ridge: float, *, labels: bool = True):
+        """Begin with no rows. labels: whether targets are labels, each row of Y having a square of 1; else values."""
         self.predictor, self.ridge = predictor, ridge
         device = predictor.weight.device
         self._device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -29,21 +30,25 @@ class NormalEquations:
         self._a = torch.zeros(size, size, dtype=torch.float64, device=self._device)
         self._b = torch.zeros(size, predictor.out_features, dtype=torch.float64, device=self._device)
         self._rows = torch.zeros((), dtype=torch.float64, device=self._device)
+        self._squares = None if labels else torch.zeros((), dtype=torch.float64, device=self._device)  # sum_i |Y_i|^2
 
     def add(self, h: Tensor, y: Tensor) -> None:
-        """Take in rows h, (M, n), and their labels y, (M,)."""
+        """Take in rows h, (M, n), and their labels, (M,), or values, (M, C)."""
         h = h.to(self._device).double()
         if self.predictor.bias is not None:
             h = torch.cat([h, h.new_ones(len(h), 1)], dim=1)
         for start in range(0, h.shape[1], self.STRIP):
             stop = start + self.STRIP
             self._a[start:, start:stop].addmm_(h[:, start:].T, h[:, start:stop])
-        self._b.addmm_(h.T, one_hot(y.to(self._device), self.predictor.out_features).double())
+        target = _encoded(y.to(self._device), self.predictor.out_features).double()
+        self._b.addmm_(h.T, target)
+        if self._squares is not None:
+            self._squares += target.square().sum()
         self._rows += len(h)
 
     def sums(self) -> list[Tensor]:
-        """Return A, B and N, which other rows' may be added to."""
-        return [self._a, self._b, self._rows]
+        """Return A, B and N, and the squares of values, which other rows' may be added to."""
+        return [self._a, self._b, self._rows, *([] if self._squares is None else [self._squares])]
 
     def solve(self) -> Tensor:
         """Set the predictor to the solution and return its mean squared error over the rows, a scalar.
@@ -64,11 +69,16 @@ class NormalEquations:
         self.predictor.weight.copy_(solution[:n].T)
         if bias is not None:
             bias.copy_(solution[n])
-        # From A solution = B - penalty solution, every row of Y having a square of 1.
-        return 1 - ((solution * self._b).sum() + penalty * solution[:n].square().sum()) / self._rows
+        # From A solution = B - penalty solution.
+        square = 1 if self._squares is None else self._squares / self._rows
+        return square - ((solution * self._b).sum() + penalty * solution[:n].square().sum()) / self._rows
 
 
 def squared_error(z: Tensor, y: Tensor) -> Tensor:
-    """Return mean_i |Y_i - z_i|^2, a scalar, of outputs z, (N, C), at labels y, (N,)."""
+    """Return mean_i |Y_i - z_i|^2, a scalar, of outputs z, (N, C), at labels, (N,), or values, (N, C)."""
     z = z.to(torch.promote_types(z.dtype, torch.float32))
-    return (z - one_hot(y, z.shape[1]).to(z.dtype)).square().sum(1).mean()
+    return (z - _encoded(y, z.shape[1]).to(z.dtype)).square().sum(1).mean()
+
+
+def _encoded(y: Tensor, outputs: int) -> Tensor:
+    return y if y.dim() == 2 else one_hot(y, outputs)

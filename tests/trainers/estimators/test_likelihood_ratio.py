@@ -14,6 +14,7 @@ from torch import nn
 
 from localearn import CNN, GNN, MLP, Batch, LikelihoodRatio, UserError
 from localearn.nets.lenet import LeNet
+from localearn.tasks import Classification
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import likelihood_ratio
 
@@ -178,20 +179,27 @@ def test_pairs_need_a_baseline_after_the_first_block(baseline, norm):
     assert max(ratios[1:]) < (0.1 if norm == "none" else 0.5)
 
 
-def test_closed_form_of_a_quadratic_loss(estimates, monkeypatch):
+class Quadratic(Classification):
+    """The loss |o - t|^2 / 2, whatever the label."""
+
+    target = torch.tensor([0.3, -0.7], dtype=torch.float64)
+
+    def losses(self, output, target):
+        return (output - self.target).square().sum(-1) / 2
+
+
+def test_closed_form_of_a_quadratic_loss(estimates):
     """In a linear net with the loss |o - t|^2 / 2, pairs have mean a and, to first order, variance |a|^2 + a_i^2.
 
     a = W_o^T (W_o z - t) is the gradient at z; a pair's estimate is (a . eps) eps_i / sigma^2 without remainder, as the
     quadratic term cancels in it.
     """
     torch.manual_seed(0)
-    net = MLP((3,), 2, widths=(4,), activation="identity").double()
-    target = torch.tensor([0.3, -0.7], dtype=torch.float64)
-    monkeypatch.setattr(likelihood_ratio, "_row_losses", lambda logits, batch: (logits - target).square().sum(-1) / 2)
+    net = MLP((3,), 2, widths=(4,), activation="identity").double().for_task(Quadratic(2))
     data = equal_rows()
     (found,) = estimates(LikelihoodRatio(net, sigma=0.7), data)
     with torch.no_grad():
-        gradient = (net(data.x[:1]) - target) @ net.readout.weight
+        gradient = (net(data.x[:1]) - Quadratic.target) @ net.readout.weight
     size = gradient.square().sum()
     error = ((size + gradient**2) / ROWS).sqrt()
     assert ((found.mean(0) - gradient) / error).abs().max() < NormalDist().inv_cdf(1 - FALSE_ALARM / 8)
