@@ -3,6 +3,7 @@
 from localearn.data import Batch, Data, load
 from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
+from localearn.tasks import Classification, Metric, Regression, Task
 from localearn.trainers import (
     Backprop,
     BackwardPathTrainer,
@@ -34,6 +35,7 @@ __all__ = [
     "Batch",
     "Block",
     "CaFo",
+    "Classification",
     "Data",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
@@ -44,13 +46,16 @@ __all__ = [
     "LeNet",
     "LikelihoodRatio",
     "LocalTrainer",
+    "Metric",
     "MonoForward",
     "Net",
     "Pepita",
     "ProductFeedbackAlignment",
     "Record",
+    "Regression",
     "ResNet",
     "SignSymmetry",
+    "Task",
     "Trainer",
     "Unsupported",
     "UserError",

@@ -30,7 +30,7 @@ from localearn import (
     load,
     load_net,
 )
-from localearn.data import ArrayData, Batch
+from localearn.data import ArrayData, Batch, from_arrays
 from localearn.data.embedded import diabetes
 from localearn.tasks import Classification, Regression
 from localearn.testing.probes import gradients_of
@@ -185,6 +185,36 @@ def test_another_criterion_is_other_data_and_not_of_labels():
     assert squared != huber == replace(squared, criterion="huber")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="criterion belongs to diabetes"):
         load("digits", criterion="huber")
+
+
+def test_own_arrays_are_data_as_the_shipped_ones_are(data):
+    parts = diabetes()
+    own = from_arrays(*(parts[key] for key in ("x_train", "y_train", "x_test", "y_test")), task=Regression())
+    for split in ("train", "val", "test"):
+        (one,), (other,) = data.batches(split, 1000), own.batches(split, 1000)
+        torch.testing.assert_close(one.x, other.x)
+        assert torch.equal(one.target, other.target)
+    drawn = from_arrays(parts["x_train"], parts["y_train"][:, 0], task=Regression(criterion="huber", delta=2.0))
+    assert drawn.sizes == {"train": 255, "val": 28, "test": 71}
+    assert isinstance(drawn.task, Regression) and (drawn.task.criterion, drawn.task.delta) == ("huber", 2.0)
+    given = from_arrays(
+        parts["x_train"], parts["y_train"], x_val=parts["x_test"], y_val=parts["y_test"], task=Regression()
+    )
+    assert given.sizes["val"] == 88
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((8, 2)), np.array(["a"] * 8), "y_train is <U1"),
+        (np.zeros((8, 2, 2)), np.zeros(8), r"x_train is float64 with shape \(8, 2, 2\); real numbers, \(N, n\)"),
+        (np.zeros((8, 2)), np.zeros(7), "x_train has 8 rows and y_train has 7 targets"),
+        (np.zeros((8, 2)), np.full(8, np.nan), "y_train holds values that are NaN"),
+    ],
+)
+def test_values_that_cannot_be_learned_are_told(x, y, message):
+    with pytest.raises(UserError, match=message):
+        from_arrays(x, y, task=Regression())
 
 
 ENDED = ("dataset=diabetes", "net.widths=[12,8]", "epochs=4", "progress=false", "energy.enabled=false")

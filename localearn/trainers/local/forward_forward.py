@@ -329,6 +329,6 @@ def _refuse_without_classes(task: Task, name: str) -> None:
     """Raise `Unsupported` where there are no wrong labels that the right one could be told from."""
     if not task.has_classes:
         raise Unsupported(
-            f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}, without any; "
-            "use algo=mono_forward, or another rule"
+            f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}; use "
+            "algo=mono_forward, or another rule"
         )
