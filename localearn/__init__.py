@@ -21,7 +21,7 @@ from localearn.trainers import (
     SignSymmetry,
     Trainer,
 )
-from localearn.training import Record, fit, load_net
+from localearn.training import Callback, Record, fit, load_net
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "Batch",
     "Block",
     "CaFo",
+    "Callback",
     "Data",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
