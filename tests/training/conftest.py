@@ -29,7 +29,7 @@ class Striker(Callback):
 
     def run_started(self, context: Context) -> None:
         path = context.folder and context.folder / "run.json"
-        self.record = path.read_bytes() if path and path.exists() else None
+        self.record = path.read_bytes() if path and path.is_file() else None
 
     def step_ended(self, context: Context) -> None:
         self.left -= 1
