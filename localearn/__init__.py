@@ -22,7 +22,7 @@ from localearn.trainers import (
     SignSymmetry,
     Trainer,
 )
-from localearn.training import Record, fit, load_net
+from localearn.training import Callback, Record, fit, load_net
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ __all__ = [
     "Batch",
     "Block",
     "CaFo",
+    "Callback",
     "Classification",
     "Data",
     "DirectFeedbackAlignment",

@@ -37,6 +37,27 @@ def test_the_new_rule_is_short_whole_and_learns(tmp_path):
     assert float(accuracy[1]) > 85, done.stdout
 
 
+def test_the_callback_is_called_and_stops(tmp_path):
+    code = next(block for block in PYTHON if "# my_callbacks.py" in block)
+    (tmp_path / "my_callbacks.py").write_text(code, encoding="utf-8")
+    shown = re.search(r'python -m localearn\.run "(callbacks=.*least:1e-6.*)"\n', README)
+    assert shown
+    few = ("dataset.train_size=100", "epochs=2", "progress=false", "energy.enabled=false")
+
+    def run(entry: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "localearn.run", entry, *few]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = run(shown[1])
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"gradients in epoch (\d):((?: [\d.e+-]+)+)\n", done.stdout)
+    assert [epoch for epoch, _ in told] == ["1", "2"]
+    assert all(float(norm) > 1e-6 for _, norms in told for norm in norms.split()), done.stdout
+    stopped = run(shown[1].replace("1e-6", "1e6"))
+    assert stopped.returncode == 3
+    assert "stopped: a block's gradient is below 1e+06" in stopped.stderr
+
+
 @pytest.mark.parametrize("name", ["main-job", "tests"])
 def test_the_first_screen_has_the_commands_that_ci_runs(name):
     found = re.search(rf"<!-- command: {name} -->\n```\n(.+)\n```\n<!-- end -->", README)

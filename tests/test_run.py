@@ -14,7 +14,7 @@ import pytest
 from localearn import cli, run
 from localearn.doorway import run_door
 from localearn.errors import UserError
-from localearn.training.update import Update
+from localearn.training.callbacks import Callback, attached
 
 RULES = """\
 import localearn
@@ -319,16 +319,15 @@ def test_a_sweep_with_a_wrong_name_runs_nothing(door):
     assert not list(Path("runs").glob("*/run.json"))
 
 
-def test_a_sweep_ends_where_it_is_interrupted(tiny, monkeypatch):
-    step = Update.__call__
+class Interrupts(Callback):
+    """Has Ctrl-C come at the first step."""
 
-    def stop(self, batch):
-        metrics = step(self, batch)
+    def step_ended(self, context):
         signal.raise_signal(signal.SIGINT)
-        return metrics
 
-    monkeypatch.setattr(Update, "__call__", stop)
-    with pytest.raises(SystemExit) as ended:
+
+def test_a_sweep_ends_where_it_is_interrupted(tiny):
+    with pytest.raises(SystemExit) as ended, attached(Interrupts()):
         tiny("-m", "seed=1,2,3")
     assert ended.value.code == 130
     assert len(list(Path("runs").glob("*/run.json"))) == 1

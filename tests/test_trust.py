@@ -41,6 +41,7 @@ def in_config(text):
 CONFIGS = {
     "top": ("_target_: localearn.MonoForward", "_target_: evil.Rule"),
     "nested": ("activation: relu", "activation: {_target_: evil.Rule}"),
+    "in a callback": ("callbacks: []", "callbacks: [{_target_: evil.Rule}]"),
     "in a list": ("- 8", "- {_target_: evil.Rule}"),
     "in a data set": ("_target_: localearn.load", "_target_: evil.Rule"),
     "by interpolation": ("_target_: localearn.MonoForward", "_target_: ${protocol}"),
@@ -99,6 +100,7 @@ def test_export_builds_no_rule_of_a_strangers_record(evil, capsys):
 
 OVERRIDES = [
     "algo._target_=evil.Rule", "+algo.x={_target_: evil.Rule}", "net.widths=[{_target_: evil.Rule}]",
+    "callbacks=[{_target_: evil.Rule}]", "callbacks.0._target_=evil.Rule",
     "algo._target_='evil.Rule'", "algo._target_=${net.activation}", "out=${oc.env:HOME}", "hydra/launcher=joblib",
     "+hydra.callbacks.a._target_=evil.Rule", "hydra.run.dir=x", "trust=evil.Rule", "config=other.yaml", "resume=run",
 ]  # fmt: skip

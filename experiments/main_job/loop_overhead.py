@@ -27,7 +27,6 @@ from localearn.energy import Counter, Mark, Meter
 from localearn.training import Settings
 from localearn.training.interrupt import Interrupt
 from localearn.training.loop import Loop
-from localearn.training.progress import Silent
 
 Epoch = Callable[[], tuple[float, float]]  # trains an epoch and returns its wall and its CPU seconds
 
@@ -100,7 +99,7 @@ def through_the_loop(data: localearn.Data) -> Epoch:
         meter = Meter("cpu", sources=[CpuSeconds()])
         settings = Settings(epochs=1, batch_size=BATCH, optim=ADAM)
         meter.open()
-        Loop(trainer, data, settings, torch.device("cpu"), meter, Silent()).run(Interrupt())
+        Loop(trainer, data, settings, torch.device("cpu"), meter).run(Interrupt())
         cpu_s = meter.energy_j("train")
         meter.close()
         assert cpu_s is not None

@@ -15,6 +15,7 @@ from localearn.errors import UserError, suggestion
 from localearn.nets import Net
 from localearn.options import check_call
 from localearn.trainers.base import Trainer
+from localearn.training.callbacks import Callback
 
 CONF = Path(__file__).parent.parent / "conf"
 
@@ -82,6 +83,20 @@ def schedule_factory(options: Options) -> Callable[[torch.optim.Optimizer], Any]
     target, values = _parts("schedule", options)
     check_call("schedule", target, values, ("optimizer",))
     return functools.partial(target, **values)
+
+
+def build_callbacks(entries: object) -> list[Callback]:
+    """Return the callbacks of the list `callbacks`, each entry being a `_target_` and what it takes."""
+    example = "callbacks=[{_target_: my_module.MyCallback}]"
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "_target_" in entry for entry in entries):
+        raise UserError(f"callbacks must be a list of classes with their options, say {example}, not {entries!r}")
+    built = [_built(f"callbacks[{index}]", entry) for index, entry in enumerate(entries)]
+    for entry, callback in zip(entries, built, strict=True):
+        if not isinstance(callback, Callback):
+            raise UserError(
+                f"callbacks has {entry['_target_']}, which gives {type(callback).__name__}, not a localearn.Callback"
+            )
+    return built
 
 
 def locate(what: str, path: object) -> Any:

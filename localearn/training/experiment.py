@@ -22,6 +22,7 @@ from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
     CONF,
+    build_callbacks,
     build_data,
     build_net,
     build_rule,
@@ -30,9 +31,10 @@ from localearn.training.building import (
     rule_class,
     schedule_factory,
 )
+from localearn.training.callbacks import Callback
 from localearn.training.checkpoint import check_weights
 from localearn.training.checksums import digest_of
-from localearn.training.fit import Watch, train
+from localearn.training.fit import train
 from localearn.training.folder import RunFolder, check_regular
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, names_built
@@ -59,26 +61,32 @@ def execute(
     choices: Choices,
     *,
     started_s: float | None = None,
-    watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
     test: bool = True,
 ) -> Record:
     """Run what a composed configuration (an omegaconf DictConfig) says, and return its record.
 
     choices: as they shall stand in the record. With `resume` set, `config`
-    and `choices` are those of the run's own folder (see `resumed`). watch, test: as of `train`. Raises UserError for
-    whatever the user can mend.
+    and `choices` are those of the run's own folder (see `resumed`). callbacks: beside those of the configuration.
+    test: as of `train`. Raises UserError for whatever the user can mend.
     """
     started_s = time.perf_counter() if started_s is None else started_s
     plain = _resolved(config)
     with _joined(plain) as ranks, own_random_numbers():
-        return _execute(plain, choices, ranks, started_s, watch, test)
+        return _execute(plain, choices, ranks, started_s, callbacks, test)
 
 
 def _execute(
-    plain: dict[str, Any], choices: Choices, ranks: Ranks, started_s: float, watch: Watch | None, test: bool
+    plain: dict[str, Any],
+    choices: Choices,
+    ranks: Ranks,
+    started_s: float,
+    callbacks: Sequence[Callback],
+    test: bool,
 ) -> Record:
     from omegaconf import OmegaConf
 
+    own = ranks.together(lambda: build_callbacks(plain["callbacks"]))
     data, trainer, settings = ranks.together(lambda: _build(plain, choices))
     choices = dict(choices)
     extend = choices.pop("extend", {})
@@ -91,7 +99,10 @@ def _execute(
     }
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
     resume = plain["resume"] is not None
-    return train(trainer, data, settings, labels, resume=resume, config=saved, watch=watch, test=test, extend=extend)
+    callbacks = [*own, *callbacks]
+    return train(
+        trainer, data, settings, labels, resume=resume, config=saved, callbacks=callbacks, test=test, extend=extend
+    )
 
 
 @contextlib.contextmanager
@@ -137,6 +148,7 @@ BEFORE = {
     "parallel": "none",
     "rank_timeout_s": 600.0,
     "memory_format": "contiguous",
+    "callbacks": [],
 }
 BEFORE_OF_RULES = {
     "localearn.DirectFeedbackAlignment": {"scale": "width"},

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from localearn.errors import UserError
 from localearn.tasks import Task
 from localearn.trainers.base import Trainer
 from localearn.training.alignment import check_alignment
+from localearn.training.callbacks import Callback, checked_callbacks
 from localearn.training.claims import claimed
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.early_stopping import monitored
@@ -38,18 +39,18 @@ from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
 from localearn.training.parallel import Ranks, joined, normalises_jointly
-from localearn.training.progress import Progress, Several, Silent, make_progress
+from localearn.training.progress import make_progress
 from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
-
-Watch = Callable[[dict[str, Any]], None]
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
-def fit(trainer: Trainer, data: Any, *, resume: bool = False, **options: Any) -> Record:
+def fit(
+    trainer: Trainer, data: Any, *, resume: bool = False, callbacks: Sequence[Callback] = (), **options: Any
+) -> Record:
     """Train a rule on data and return the record of the run.
 
     torch's global generators are left as they were. Fits in several threads take turns by the batch, and each gives
@@ -62,6 +63,7 @@ def fit(trainer: Trainer, data: Any, *, resume: bool = False, **options: Any) ->
             a torch Dataset or DataLoader, a torch_geometric Data.
         resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another
             patience, train it longer, also where it is completed.
+        callbacks: what is called while it trains, see `localearn.Callback`; a resumed run is given them anew.
         options: the fields of `Settings`.
 
     Returns:
@@ -74,8 +76,9 @@ def fit(trainer: Trainer, data: Any, *, resume: bool = False, **options: Any) ->
 
     """
     settings = Settings.of(**options)
+    callbacks = checked_callbacks(callbacks)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
-    record = train(trainer, as_data(data), settings, resume=resume, extend=extend)
+    record = train(trainer, as_data(data), settings, resume=resume, callbacks=callbacks, extend=extend)
     if record.status == "interrupted" and settings.out is None:
         raise KeyboardInterrupt
     return record
@@ -89,14 +92,13 @@ def train(
     *,
     resume: bool = False,
     config: str | None = None,
-    watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
     test: bool = True,
     extend: Mapping[str, Any] | None = None,
 ) -> Record:
     """Train, as `fit` does.
 
     labels: fields of the record that the caller knows (algo, net, config, ...). config: what stands in config.yaml.
-    watch: is called with each epoch's line of metrics, once it is saved, and ends the run by raising `Stopped`.
     test: whether the test split is looked at when the run is completed; a search for options must not.
     extend: epochs or patience where they were given for this resume and may differ from the checkpoint's.
     """
@@ -119,8 +121,7 @@ def train(
         if ranks.first:
             meter.warn(absences)
         check_steps(trainer, settings, device)
-        progress = _progress(settings, ranks)
-        cleanup.callback(progress.close)
+        callbacks = [*_shown(settings, ranks), *callbacks]
         ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
         record = _new_record(trainer, data, settings, device, labels)
         record.ranks = ranks.size
@@ -135,7 +136,7 @@ def train(
         trainer.to(device)
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
-        loop = Loop(trainer, data.to(device), settings, device, meter, progress, folder, watch, ranks)
+        loop = Loop(trainer, data.to(device), settings, device, meter, folder, callbacks, ranks)
         plain = json.loads(json.dumps(record.config, default=str))  # a checkpoint holds nothing but plain values
         own = {"config": plain, "described": described(trainer)}
         if resume:
@@ -148,7 +149,7 @@ def train(
         try:
             _run(loop, interrupt, record, test)
         finally:
-            progress.close()
+            cleanup.callback(loop.end, record)
             meter.close()
             _finish(record, loop, meter)
             if folder:
@@ -289,15 +290,16 @@ def _described(settings: Settings) -> str:
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.plain().items())
 
 
-def _progress(settings: Settings, ranks: Ranks) -> Progress:
-    if not ranks.first:
-        return Silent()
-    shown = make_progress(settings.progress)
-    if settings.log == "none":
-        return shown
-    from localearn.training.tensorboard import TensorBoard
+def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
+    """Return what shows the run to people: progress and TensorBoard, on the first rank."""
+    shown: list[Callback] = []
+    if ranks.first and settings.progress:
+        shown.append(make_progress())
+    if ranks.first and settings.log == "tensorboard":
+        from localearn.training.tensorboard import TensorBoard
 
-    return Several(shown, TensorBoard(settings.out))
+        shown.append(TensorBoard(settings.out))
+    return shown
 
 
 def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
+from localearn.training.callbacks import Callback, Callbacks, Context, Position
 from localearn.training.capture import captured, captured_measure, on_any_device
 from localearn.training.checkpoint import (
     check_middle,
@@ -30,7 +31,7 @@ from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
 from localearn.training.parallel.ranks import Ranks
-from localearn.training.progress import Progress
+from localearn.training.record import Record
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES, Step
 
@@ -45,7 +46,7 @@ class Diverged(Exception):
 
 
 class Stopped(Exception):
-    """Whoever watched the run ended it; the message says why."""
+    """A callback stopped the run; the message says why."""
 
 
 class Interrupted(Exception):
@@ -54,16 +55,6 @@ class Interrupted(Exception):
     def __init__(self, signum: int):
         super().__init__(f"interrupted by signal {signum}")
         self.signum = signum
-
-
-@dataclass
-class Position:
-    """How far a run has come: epochs done in the stage, batches done in the epoch after them."""
-
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
-    passes: float = 0.0
 
 
 @dataclass
@@ -92,7 +83,7 @@ class Loop:
 
     Every epoch draws from generators seeded by (seed, stage, epoch), so a run resumed at any point goes on with the
     numbers of the run that was never stopped. Nothing inside an epoch waits for the device: sums of the metrics stay
-    there and are read once, at its end.
+    there and are read once, at its end. Whatever else wants to know how far it has come is a callback.
     """
 
     def __init__(
@@ -102,9 +93,8 @@ class Loop:
         settings: Settings,
         device: torch.device,
         meter: Meter,
-        progress: Progress,
         folder: RunFolder | None = None,
-        watch: Callable[[dict[str, Any]], None] | None = None,
+        callbacks: Iterable[Callback] = (),
         ranks: Ranks | None = None,
     ):
         self.ranks = ranks or Ranks()
@@ -112,7 +102,7 @@ class Loop:
         self.data = self.ranks.divide(trainer, data)
         # A run of several ranks is kept by the first of them, and all of them give it what they have.
         self.kept = self.ranks.from_first(lambda: folder is not None)
-        self.meter, self.progress, self.folder, self.watch = meter, progress, folder, watch
+        self.meter, self.folder, self.callbacks = meter, folder, Callbacks(callbacks)
         self.autocast = autocast(device, settings.precision)
         self.stages = trainer.stages()
         self.position = Position()
@@ -126,14 +116,40 @@ class Loop:
         self._rows_seen = 0
         self._resumed: dict[str, Any] | None = None
         self._told_off = False
+        self._context: Context | None = None  # from the start of the run on
 
     def run(self, interrupt: Interrupt) -> None:
         """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, `Diverged` and `Stopped`."""
+        self._context = Context(
+            self.trainer,
+            self.settings,
+            self.data,
+            self.stages,
+            self.position,
+            self.history,
+            self.folder.path if self.folder else None,
+            self.ranks.rank,
+            self.ranks.size,
+        )
         try:
+            self._tell("run_started", self._context)
             for index in range(self.position.stage, len(self.stages)):
-                self._stage(index, interrupt)
+                self._stage(index, interrupt, self._context)
         finally:
             self._note_memory()
+
+    def end(self, record: Record) -> None:
+        """Call the callbacks' `run_ended`, if the run was started."""
+        if self._context:
+            self._context.record = record
+            self.callbacks.run_ended(self._context)
+
+    def _tell(self, event: str, context: Context) -> None:
+        """Call the callbacks, at a point that all ranks come to; raise `Stopped` where one of them says so."""
+        self.callbacks.tell(event, context)
+        reason = next((found for found in self.ranks.gathered(context.stop_reason) if found is not None), None)
+        if reason is not None:
+            raise Stopped(reason)
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """Return the loss and the task's metrics of the whole trained net over a split."""
@@ -149,10 +165,10 @@ class Loop:
         now = self._memory.read()
         self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
 
-    def _stage(self, index: int, interrupt: Interrupt) -> None:
+    def _stage(self, index: int, interrupt: Interrupt, context: Context) -> None:
         stage, settings = self.stages[index], self.settings
         if index != self.position.stage:
-            self.position = Position(stage=index, passes=self.position.passes)
+            self.position = context.position = Position(stage=index, passes=self.position.passes)
         self.trainer.enter(index)
         with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
             data, cached = self._stage_data(index, stage)
@@ -173,35 +189,37 @@ class Loop:
             update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
             course.update = captured(update, capture, self.device)
         try:
-            self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt)
+            self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt, context)
         finally:
             if course.update:
                 self.captures.add(course.update.kind)
                 course.update.close()
         stopping.restore(self.trainer)
         self.best_epochs.append(stopping.best_epoch)
+        self._tell("phase_ended", context)
 
-    def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt) -> None:
+    def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt, context: Context) -> None:
         """Train a stage to its end, saved after every epoch."""
         data, stopping, batch_size = course.data, course.stopping, self.settings.batch_size
-        batches = data.num_batches("train", batch_size)
-        self.progress.start(course.stage.name, epochs, batches, self.position.epoch)
+        context.epochs, context.optimizer = epochs, course.optimizer
+        context.batches = data.num_batches("train", batch_size)
+        self._tell("phase_started", context)
         while self.position.epoch < epochs and not stopping.done:
             rate = course.optimizer.param_groups[0]["lr"] if course.optimizer else None
             with self.meter.window("train"):
-                self._epoch(course, interrupt)
-            if interrupt.signum is not None and self.position.batch:
+                self._epoch(course, interrupt, context)
+            if self.position.batch:  # it was left in its midst
                 if course.optimizer:  # half a pass of sums solves nothing, so a one-pass stage begins it again
                     self._save(course.parts)
+                if interrupt.signum is None:
+                    raise Stopped(context.stop_reason)
                 raise Interrupted(interrupt.signum)
             line = self._close_epoch(course, rate)
             if course.schedule:
                 step_schedule(course.schedule, line)
             stopping.update(line, self.position.epoch, self.trainer)
             self._save(course.parts)
-            self.progress.epoch(line)
-            if self.watch:
-                self.watch(line)
+            self._tell("epoch_ended", context)
             signum = self.ranks.signalled(interrupt.signum)
             if signum is not None:
                 raise Interrupted(signum)
@@ -220,8 +238,8 @@ class Loop:
         self.trainer.eval()
         return self.data.features(f"stage-{index}", self._frozen_blocks, self.settings.eval_batch_size), True
 
-    def _epoch(self, course: "_Course", interrupt: Interrupt) -> None:
-        position, trainer = self.position, self.trainer
+    def _epoch(self, course: "_Course", interrupt: Interrupt, context: Context) -> None:
+        position, trainer, told = self.position, self.trainer, self.callbacks.of_steps
         trainer.train()
         seed = derived_seed(self.settings.seed, position.stage, position.epoch)
         order = torch.Generator(self.device).manual_seed(seed)
@@ -236,14 +254,18 @@ class Loop:
             if course.stage.start and not course.cached:
                 batch = replace(batch, x=self._frozen_blocks(batch.x, *batch.context))
             self._rows_seen += len(batch.y)
+            metrics: dict[str, Tensor] = {}
             if course.update:
-                self._count(course.update(batch), len(batch.y))
+                metrics = course.update(batch)
+                self._count(metrics, len(batch.y))
             elif len(batch.y):
                 self._accumulate(batch)
             position.batch += 1
-            self.progress.batch()
+            if told:
+                context.batch, context.metrics = batch, metrics
+                self.callbacks.tell("step_ended", context)
             give_way()
-            if alone and interrupt.signum is not None:
+            if alone and (interrupt.signum is not None or context.stop_reason is not None):
                 self._order_state = order.get_state()
                 if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
                     return

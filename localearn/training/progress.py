@@ -1,77 +1,40 @@
-"""What a person sees while a run goes on."""
+"""Progress of a run in the terminal: a bar, or a line an epoch."""
 
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from localearn.printing import one_line, say
+from localearn.training.callbacks import Callback, Context
 
 
-class Progress(Protocol):
-    """Is told of every batch and epoch; it must not wait for the device."""
-
-    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
-        """Begin a stage of at most that many epochs, so many of which are done."""
-
-    def batch(self) -> None:
-        """Count a batch."""
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Show an epoch's metrics."""
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
-        """Show nothing."""
-
-    def batch(self) -> None:
-        """Show nothing."""
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Show nothing."""
-
-
-class Lines:
+class Lines(Callback):
     """A line an epoch, for logs and pipes; at most one every `every_s` seconds but for a stage's first and last."""
 
     def __init__(self, every_s: float = 1.0):
         self.every_s = every_s
         self._shown_s = 0.0
         self._started_s = 0.0
-        self._stage, self._epochs, self._done = "", 0, 0
+        self._done = 0
 
-    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
-        """Remember the stage's name and length."""
-        self._stage, self._epochs, self._done = stage, epochs, done
+    def phase_started(self, context: Context) -> None:
+        """Begin to reckon the time left."""
+        self._done = context.position.epoch
         self._shown_s, self._started_s = 0.0, time.monotonic()
 
-    def batch(self) -> None:
-        """Show nothing: a log has no use for it."""
-
-    def epoch(self, line: dict[str, Any]) -> None:
+    def epoch_ended(self, context: Context) -> None:
         """Print the epoch's line."""
-        now = time.monotonic()
-        last = line["epoch"] == self._epochs
+        line, epochs, now = context.line, context.epochs, time.monotonic()
+        last = line["epoch"] == epochs
         if not last and now - self._shown_s < self.every_s:
             return
         self._shown_s = now
         pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
-        left = f"{_clock(pace * (self._epochs - line['epoch']))} left" if not last else "done"
-        say(f"{self._stage}  epoch {line['epoch']}/{self._epochs}  {describe(line)}  {left}")
-
-    def close(self) -> None:
-        """Nothing to put back."""
+        left = f"{_clock(pace * (epochs - line['epoch']))} left" if not last else "done"
+        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line)}  {left}")
 
 
-class Bar:
+class Bar(Callback):
     """A rich progress bar over the stage's batches, with the latest epoch's figures and the time left."""
 
     def __init__(self) -> None:
@@ -88,58 +51,31 @@ class Bar:
             refresh_per_second=4,
         )
         self._task: Any = None
-        self._batches, self._epochs = 0, 0
 
-    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
+    def phase_started(self, context: Context) -> None:
         """Begin a new bar."""
-        self._batches, self._epochs = batches, epochs
-        fields: dict[str, Any] = {"stage": one_line(stage), "epoch": f"{done}/{epochs}", "figures": ""}
+        done, epochs, batches = context.position.epoch, context.epochs, context.batches
+        fields: dict[str, Any] = {"stage": one_line(context.phase.name), "epoch": f"{done}/{epochs}", "figures": ""}
         self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
         self._bar.start()
 
-    def batch(self) -> None:
+    def step_ended(self, context: Context) -> None:
         """Move the bar by a batch."""
         self._bar.advance(self._task)
 
-    def epoch(self, line: dict[str, Any]) -> None:
+    def epoch_ended(self, context: Context) -> None:
         """Show the epoch's figures beside the bar."""
+        line = context.line
         self._bar.update(
             self._task,
-            completed=line["epoch"] * self._batches,
-            epoch=f"{line['epoch']}/{self._epochs}",
+            completed=line["epoch"] * context.batches,
+            epoch=f"{line['epoch']}/{context.epochs}",
             figures=describe(line),
         )
 
-    def close(self) -> None:
+    def run_ended(self, context: Context) -> None:
         """Stop redrawing."""
         self._bar.stop()
-
-
-class Several:
-    """Tells several of every batch and epoch."""
-
-    def __init__(self, *parts: Progress):
-        self.parts = parts
-
-    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
-        """Tell each of the stage."""
-        for part in self.parts:
-            part.start(stage, epochs, batches, done)
-
-    def batch(self) -> None:
-        """Tell each of the batch."""
-        for part in self.parts:
-            part.batch()
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        """Tell each of the epoch."""
-        for part in self.parts:
-            part.epoch(line)
-
-    def close(self) -> None:
-        """Close each."""
-        for part in self.parts:
-            part.close()
 
 
 def describe(line: dict[str, Any]) -> str:
@@ -164,8 +100,6 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}"
 
 
-def make_progress(show: bool) -> Progress:
-    """Return a bar where standard output is a terminal, lines where it is not, silence where none is wanted."""
-    if not show:
-        return Silent()
+def make_progress() -> Callback:
+    """Return a bar where standard output is a terminal, lines where it is not."""
     return Bar() if sys.stdout.isatty() else Lines()

@@ -2,10 +2,11 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.training.callbacks import Callback, Context
 
 
-class TensorBoard:
-    """Writes each epoch's figures as TensorBoard events into the run's folder, over passes (a `progress.Progress`)."""
+class TensorBoard(Callback):
+    """Writes each epoch's figures as TensorBoard events into the run's folder, over passes."""
 
     def __init__(self, folder: Path | None):
         if folder is None:
@@ -17,21 +18,15 @@ class TensorBoard:
         self._folder, self._writer_class = folder / "tensorboard", SummaryWriter
         self._writer: Any = None
 
-    def start(self, stage: str, epochs: int, batches: int, done: int) -> None:
-        """Write nothing."""
-
-    def batch(self) -> None:
-        """Write nothing."""
-
-    def epoch(self, line: dict[str, Any]) -> None:
+    def epoch_ended(self, context: Context) -> None:
         """Write the epoch's figures at its number of passes."""
         if self._writer is None:
             self._writer = self._writer_class(str(self._folder))
-        for name, value in line.items():
+        for name, value in context.line.items():
             if isinstance(value, float) and name != "passes":
-                self._writer.add_scalar(name, value, int(line["passes"]))
+                self._writer.add_scalar(name, value, int(context.line["passes"]))
 
-    def close(self) -> None:
+    def run_ended(self, context: Context) -> None:
         """Flush and close the events file."""
         if self._writer is not None:
             self._writer.close()

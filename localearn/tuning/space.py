@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 FIELDS = ("low", "high", "log", "step", "choices")
 # Options of a run's place and of its chance: a search over them would choose a lucky seed, or another machine.
 FIXED = (
-    "seed", "out", "resume", "device", "log", "progress", "debug", "protocol", "parallel", "rank_timeout_s",
-    "dataset.path", "dataset.data_dir", "dataset.split_seed", "dataset.name",
+    "seed", "out", "resume", "device", "log", "progress", "debug", "callbacks", "protocol", "parallel",
+    "rank_timeout_s", "dataset.path", "dataset.data_dir", "dataset.split_seed", "dataset.name",
 )  # fmt: skip
 _EXAMPLE = "say {low: 0.0001, high: 0.1, log: true} or {choices: [relu, tanh]}"
 

@@ -8,9 +8,9 @@ from localearn.errors import UserError
 from localearn.files import read_json
 from localearn.jobs import DONE, Job, prepare
 from localearn.printing import say
+from localearn.training.callbacks import Callback, Context
 from localearn.training.experiment import resumed
 from localearn.training.folder import RunFolder
-from localearn.training.loop import Stopped
 from localearn.trust import words
 from localearn.tuning.plan import Plan
 
@@ -27,6 +27,20 @@ class InterruptedTrial(KeyboardInterrupt):
     def __init__(self, signum: int):
         super().__init__(f"interrupted by signal {signum}")
         self.signum = signum
+
+
+class Pruning(Callback):
+    """Reports each epoch's accuracy to Optuna, and stops the run where the study's pruner says so."""
+
+    def __init__(self, trial: "Trial"):
+        self.trial = trial
+
+    def epoch_ended(self, context: Context) -> None:
+        """Report, and ask the pruner."""
+        step = round(context.line["passes"])  # not counted here: a run may go on from the checkpoint before the last
+        self.trial.report(context.line["val_accuracy"], step)
+        if self.trial.should_prune():
+            context.stop(f"pruned after {step} epochs")
 
 
 def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
@@ -51,18 +65,11 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     """
     from localearn.training.experiment import execute
 
-    def watch(line: dict[str, Any]) -> None:
-        step = round(line["passes"])  # not counted here: a run may go on from the checkpoint before the last
-        if plan.reports_nothing:
-            return
-        trial.report(line["val_accuracy"], step)
-        if trial.should_prune():
-            raise Stopped(f"pruned after {step} epochs")
-
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
     set_broken_aside(folder, words(overrides)[1])
     prepared = prepare(Job(folder, overrides), plan.config_dir)
-    record = _finished(folder) if prepared is None else vars(execute(*prepared, watch=watch, test=False))
+    pruning = [] if plan.reports_nothing else [Pruning(trial)]
+    record = _finished(folder) if prepared is None else vars(execute(*prepared, callbacks=pruning, test=False))
     for name, value in remembered(record).items():
         trial.set_user_attr(name, value)
     if record["status"] == "interrupted":

@@ -7,6 +7,7 @@ from torch import nn
 
 import localearn
 from localearn.trainers import Stage
+from localearn.training.callbacks import Callback, attached
 from localearn.training.experiment import load_net
 
 
@@ -32,16 +33,15 @@ def test_a_stage_may_be_all_groups():
 
 
 @pytest.mark.parametrize("schedule", ["joint", "greedy"])
-def test_a_run_gives_the_readout_its_rate_and_cools_down(tiny, read, monkeypatch, schedule):
+def test_a_run_gives_the_readout_its_rate_and_cools_down(tiny, read, schedule):
     groups = []
-    original = torch.optim.SGD.__init__
 
-    def init(self, params, **options):
-        params = list(params)
-        original(self, params, **options)
-        groups.append([(len(g["params"]), g["lr"], g["weight_decay"]) for g in self.param_groups])
+    class Spy(Callback):
+        def phase_started(self, context):
+            assert context.optimizer
+            of_phase = context.optimizer.param_groups
+            groups.append([(len(g["params"]), g["initial_lr"], g["weight_decay"]) for g in of_phase])
 
-    monkeypatch.setattr(torch.optim.SGD, "__init__", init)
     rates = (
         "optim=sgd",
         "optim.lr=0.001",
@@ -49,7 +49,8 @@ def test_a_run_gives_the_readout_its_rate_and_cools_down(tiny, read, monkeypatch
         "algo.readout_lr=0.01",
         "algo.readout_weight_decay=0.003",
     )
-    ended = tiny("algo=forward_forward", f"algo.schedule={schedule}", *rates, "batch_size=20", "out=run")
+    with attached(Spy()):
+        ended = tiny("algo=forward_forward", f"algo.schedule={schedule}", *rates, "batch_size=20", "out=run")
     assert ended.status == 0, ended.err
     blocks, readout = (0.001, 0.0003), (0.01, 0.003)
     if schedule == "joint":

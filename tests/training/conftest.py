@@ -3,44 +3,69 @@
 import os
 import signal
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import pytest
 
 from localearn.energy import Counter, Mark, Meter
-from localearn.training.folder import RunFolder
-from localearn.training.update import Update
+from localearn.training.callbacks import Callback, Context, attached
 
 
 class Killed(BaseException):
     """Stands in for SIGKILL: nothing that ran after it may count."""
 
 
+class Striker(Callback):
+    """Has a signal come once, after so many steps of the runs since it was armed, or a stand-in for SIGKILL."""
+
+    def __init__(self) -> None:
+        self.left, self.how = 0, None
+        self.dead = False
+        self.record: bytes | None = None
+
+    def arm(self, step: int, how: signal.Signals | type[Killed]) -> None:
+        self.left, self.how = step, how
+
+    def run_started(self, context: Context) -> None:
+        path = context.folder and context.folder / "run.json"
+        self.record = path.read_bytes() if path and path.is_file() else None
+
+    def step_ended(self, context: Context) -> None:
+        self.left -= 1
+        if self.left == 0 and isinstance(self.how, signal.Signals):
+            os.kill(os.getpid(), self.how)
+        elif self.left == 0:
+            self.kill()
+
+    def kill(self) -> NoReturn:
+        self.dead = True
+        raise Killed
+
+    def run_ended(self, context: Context) -> None:
+        """Take back the record: what a killed process would have done on its way out, it does not do."""
+        if self.dead and context.folder:
+            path = context.folder / "run.json"
+            path.unlink() if self.record is None else path.write_bytes(self.record)
+        self.dead = False
+
+
 @pytest.fixture
-def strike(monkeypatch):
+def striker() -> Iterator[Striker]:
+    """Attach a striker to the runs of a test."""
+    striker = Striker()
+    with attached(striker):
+        yield striker
+
+
+@pytest.fixture
+def strike(striker):
     """Make a signal come, or a stand-in for SIGKILL strike, once, after so many steps."""
-
-    def arm(step: int, how: signal.Signals | type[Killed]) -> None:
-        taken = 0
-        original = Update.__call__
-
-        def counted(self: Update, *arguments: Any) -> Any:
-            nonlocal taken
-            metrics = original(self, *arguments)
-            taken += 1
-            if taken == step:
-                monkeypatch.setattr(Update, "__call__", original)
-                _strike(how, monkeypatch)
-            return metrics
-
-        monkeypatch.setattr(Update, "__call__", counted)
-
-    return arm
+    return striker.arm
 
 
 @pytest.fixture
-def killed_at(monkeypatch):
+def killed_at(monkeypatch, striker):
     """Make a stand-in for SIGKILL strike in a method of a class, before or after the call of that number."""
 
     def arm(owner: type, method: str, call: int, *, after: bool) -> None:
@@ -51,31 +76,15 @@ def killed_at(monkeypatch):
             nonlocal calls
             calls += 1
             if calls == call and not after:
-                monkeypatch.setattr(owner, method, original)
-                _strike(Killed, monkeypatch)
+                striker.kill()
             result = original(self, *arguments, **options)
             if calls == call:
-                monkeypatch.setattr(owner, method, original)
-                _strike(Killed, monkeypatch)
+                striker.kill()
             return result
 
         monkeypatch.setattr(owner, method, counted)
 
     return arm
-
-
-def _strike(how: signal.Signals | type[Killed], monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(how, signal.Signals):
-        os.kill(os.getpid(), how)
-        return
-    # What a killed process would have done on its way out, it does not do.
-    original = RunFolder.write_text
-
-    def not_any_more(self: RunFolder, path: Path, text: str) -> None:
-        monkeypatch.setattr(RunFolder, "write_text", original)
-
-    monkeypatch.setattr(RunFolder, "write_text", not_any_more)
-    raise Killed
 
 
 class WallCounter(Counter):

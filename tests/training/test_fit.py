@@ -1,7 +1,6 @@
 """Training from Python: what it writes, what it does not, and what it does when it is stopped or full."""
 
 import contextlib
-import errno
 import functools
 import os
 import signal
@@ -19,7 +18,6 @@ from localearn.training import fit
 from localearn.training.folder import RunFolder
 from localearn.training.memory import PeakMemory, full_memory_told
 from localearn.training.parallel import Ranks
-from localearn.training.update import Update
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +77,14 @@ def test_signal_handlers_are_put_back(signum, digits):
 
 
 class Disk:
-    """Fills from the checkpoint of a number on, as /dev/full is full."""
+    """Fills from the writing of a number of a file on, as /dev/full is full."""
 
     def __init__(self) -> None:
-        self.full_from, self.for_good, self.saves = 10**9, False, 0
+        self.full_from, self.for_good, self.saves, self.file = 10**9, False, 0, "checkpoint.pt"
 
     def replacing(self, folder: RunFolder, path: Path):
-        self.saves += path.name == "checkpoint.pt"
-        if self.saves >= self.full_from and (self.for_good or path.name == "checkpoint.pt"):
+        self.saves += path.name == self.file
+        if self.saves >= self.full_from and (self.for_good or path.name == self.file):
             path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
         return _REPLACING(folder, path)
 
@@ -123,27 +121,22 @@ def test_a_full_disk_costs_an_epoch_at_most(for_good, disk, tiny, door, read):
     assert read.net("run") == read.net("whole")
 
 
-def test_a_full_disk_at_the_very_end_is_no_completed_run(disk, tiny, door, read, monkeypatch):
-    def full(self: RunFolder, net: object, metadata: object) -> None:
-        with self._writing(self.net):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    save_net = RunFolder.save_net
-    monkeypatch.setattr(RunFolder, "save_net", full)
+def test_a_full_disk_at_the_very_end_is_no_completed_run(disk, tiny, door, read):
+    disk.file, disk.full_from = "net.safetensors", 1
     assert tiny("out=run").status == 2
     assert read.record("run")["status"] == "failed"
-    monkeypatch.setattr(RunFolder, "save_net", save_net)
+    disk.full_from = 10**9
     assert door("resume=run").status == 0
     assert read.record("run")["status"] == "completed"
 
 
-def test_a_full_memory_is_told(digits, monkeypatch, tmp_path):
-    def too_much(self: Update, *arguments: object) -> None:
-        torch.empty(2**62, dtype=torch.uint8)
+def test_a_full_memory_is_told(digits, tmp_path):
+    class TooMuch(localearn.MonoForward):
+        def gradients(self, batch):
+            return {"loss": torch.empty(2**62, dtype=torch.uint8)}
 
-    monkeypatch.setattr(Update, "__call__", too_much)
     with pytest.raises(UserError, match=r"the memory is full at batch_size=16; try a smaller one"):
-        trainer_for(digits).fit(digits, batch_size=16, out=tmp_path / "run")
+        TooMuch(trainer_for(digits).net).fit(digits, batch_size=16, out=tmp_path / "run")
     with pytest.raises(UserError), full_memory_told("x=1", "x=0"):
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(RuntimeError, match="another"), full_memory_told("x=1", "x=0"):

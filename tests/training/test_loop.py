@@ -12,9 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import localearn
 from localearn.data import ArrayData, GraphData
-from localearn.training.early_stopping import EarlyStopping
-from localearn.training.loop import Loop
-from localearn.training.update import Update
+from localearn.training import Callback, Context
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -62,18 +60,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(digits):
 
 @pytest.mark.parametrize("restore_best", [True, False])
 @pytest.mark.parametrize("monitor", ["val_accuracy", "val_loss"])
-def test_a_run_ends_with_the_best_epochs_weights_or_the_last_ones(restore_best, monitor, digits, monkeypatch):
+def test_a_run_ends_with_the_best_epochs_weights_or_the_last_ones(restore_best, monitor, digits):
     seen: list[dict[str, torch.Tensor]] = []
-    update = EarlyStopping.update
 
-    def spy(self: EarlyStopping, metrics: dict[str, Any], epoch: int, module: Any) -> None:
-        seen.append(weights_of(module))
-        update(self, metrics, epoch, module)
+    class Spy(Callback):
+        def epoch_ended(self, context: Context) -> None:
+            seen.append(weights_of(context.trainer))
 
-    monkeypatch.setattr(EarlyStopping, "update", spy)
     trainer = backprop(digits)
     options = {"optim": functools.partial(torch.optim.SGD, lr=2.0), "restore_best": restore_best, "monitor": monitor}
-    record = trainer.fit(digits, epochs=8, batch_size=16, **options)
+    record = trainer.fit(digits, epochs=8, batch_size=16, callbacks=[Spy()], **options)
     figures = [line[monitor] for line in record.history]
     best = figures.index(min(figures) if monitor == "val_loss" else max(figures))
     assert record.best_epoch == best + 1 < 8, "else the best and the last are one and the test says nothing"
@@ -125,18 +121,16 @@ def test_clip_norm_bounds_the_norm_of_all_gradients_together(digits):
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_deterministic_algorithms_are_used_for_the_while(before, digits, monkeypatch):
+def test_deterministic_algorithms_are_used_for_the_while(before, digits):
     seen = []
-    epoch = Loop._epoch
 
-    def spy(self: Loop, *arguments: Any) -> None:
-        seen.append(torch.are_deterministic_algorithms_enabled())
-        epoch(self, *arguments)
+    class Spy(Callback):
+        def step_ended(self, context: Context) -> None:
+            seen.append(torch.are_deterministic_algorithms_enabled())
 
-    monkeypatch.setattr(Loop, "_epoch", spy)
     torch.use_deterministic_algorithms(before, warn_only=before)
     try:
-        backprop(digits).fit(digits, epochs=1, deterministic=True)
+        backprop(digits).fit(digits, epochs=1, deterministic=True, callbacks=[Spy()])
         assert torch.get_deterministic_debug_mode() == (1 if before else 0)
     finally:
         torch.use_deterministic_algorithms(False)
@@ -148,17 +142,17 @@ def test_kept_features_and_those_of_each_batch_train_alike(precision, tolerance,
     """Not bit for bit: a matrix product rounds by the shape of its batch, 1,024 rows for the one, 16 for the other."""
     made = _count(monkeypatch, ArrayData, "features")
     inputs: list[torch.Tensor] = []
-    step = Update.__call__
 
-    def spy(self: Update, batch: localearn.Batch) -> dict[str, torch.Tensor]:
-        inputs.append(batch.x)
-        return step(self, batch)
+    class Spy(Callback):
+        def step_ended(self, context: Context) -> None:
+            assert context.batch
+            inputs.append(context.batch.x)
 
-    monkeypatch.setattr(Update, "__call__", spy)
+    options: dict[str, Any] = {"optim": SGD, "precision": precision, "callbacks": [Spy()]}
     nets, histories = [], []
     for room in (2**30, 0):
         trainer = greedy(digits, norm="batch")
-        record = trainer.fit(digits, epochs=2, batch_size=16, optim=SGD, feature_cache_bytes=room, precision=precision)
+        record = trainer.fit(digits, epochs=2, batch_size=16, feature_cache_bytes=room, **options)
         nets.append(weights_of(trainer))
         histories.append([line["val_loss"] for line in record.history])
     assert len(made) == 2, "the second and the third stage keep features where they may"
@@ -229,6 +223,22 @@ class NoHostRead(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Watch(Callback):
+    """Lets nothing read the device from the start of a phase to the last step of its first epoch."""
+
+    def __init__(self) -> None:
+        self.watched = 0
+
+    def phase_started(self, context: Context) -> None:
+        self.mode = NoHostRead()
+        self.mode.__enter__()
+
+    def step_ended(self, context: Context) -> None:
+        if context.position.batch == context.batches:
+            self.mode.__exit__(None, None, None)
+            self.watched += 1
+
+
 def make_rule(name: str, data: localearn.Data) -> localearn.Trainer:
     net = localearn.MLP(data.input_shape, data.classes, widths=[12, 10], norm="batch", dropout=0.2)
     return {
@@ -244,19 +254,26 @@ def make_rule(name: str, data: localearn.Data) -> localearn.Trainer:
 @pytest.mark.parametrize(
     "name", ["backprop", "mono_forward", "greedy", "direct_feedback_alignment", "forward_gradient", "in weights"]
 )
-def test_nothing_inside_an_epoch_waits_for_the_device(name, monkeypatch):
-    data = localearn.load("digits", train_size=40, augment="crop_flip")
-    epoch, entered = Loop._epoch, []
-
-    def watched(self: Loop, *arguments: Any) -> None:
-        with NoHostRead():
-            epoch(self, *arguments)
-        entered.append(None)
-
-    monkeypatch.setattr(Loop, "_epoch", watched)
-    record = make_rule(name, data).fit(data, epochs=1, batch_size=16, clip_norm=1.0)
+def test_nothing_inside_an_epoch_waits_for_the_device(name):
+    data, watch = localearn.load("digits", train_size=40, augment="crop_flip"), Watch()
+    record = make_rule(name, data).fit(data, epochs=1, batch_size=16, clip_norm=1.0, callbacks=[watch])
     assert record.status == "completed"
-    assert entered
+    assert watch.watched == record.stages
+
+
+def test_the_watch_would_see_a_rule_that_reads():
+    class Reads(localearn.Backprop):
+        def gradients(self, batch):
+            metrics = super().gradients(batch)
+            float(metrics["loss"])
+            return metrics
+
+    data, watch = localearn.load("digits", train_size=40), Watch()
+    try:
+        with pytest.raises(AssertionError, match="waits for the device"):
+            Reads(localearn.MLP(data.input_shape, data.classes, widths=[8])).fit(data, epochs=1, callbacks=[watch])
+    finally:
+        watch.mode.__exit__(None, None, None)
 
 
 def test_the_watch_above_would_see_a_read():

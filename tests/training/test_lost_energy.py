@@ -20,8 +20,8 @@ from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Script
 from localearn.energy.nvml import NvmlCounter
 from localearn.reporting import read_runs, write_report
 from localearn.training import loop
+from localearn.training.callbacks import Callback, Context, attached
 from localearn.training.loop import Loop
-from localearn.training.update import Update
 
 # 60 rows in batches of 16 are 4 steps an epoch; each takes 1 s and each evaluation 0.5 s, at 300 W.
 TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
@@ -51,11 +51,23 @@ class Machine:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class TakingTime(Callback):
+    """Has the clock of a machine move by each step, and what shall happen after that step happen."""
+
+    def __init__(self, machine: Machine):
+        self.machine = machine
+
+    def step_ended(self, context: Context) -> None:
+        self.machine.clock.advance(STEP_S)
+        self.machine.steps += 1
+        self.machine.at.get(self.machine.steps, lambda: None)()
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """Have runs metered on a scripted card, whose clock moves as they train and evaluate."""
     made = Machine()
-    init, step, evaluate = Meter.__init__, Update.__call__, loop.evaluate
+    init, evaluate = Meter.__init__, loop.evaluate
 
     def on_the_card(
         self: Meter, device: Any, country: str | None = None, sources: Any = "auto", idle_s: float = 0.0
@@ -64,22 +76,15 @@ def machine(monkeypatch):
         # A device that is no CPU makes the card the headline; here nothing runs on it.
         init(self, "mps", country, counters if sources == "auto" else sources, idle_s, clock=made.clock.clock)
 
-    def taking_time(self: Update, *arguments: Any) -> Any:
-        metrics = step(self, *arguments)
-        made.clock.advance(STEP_S)
-        made.steps += 1
-        made.at.get(made.steps, lambda: None)()
-        return metrics
-
     def evaluate_taking_time(*arguments: Any) -> Any:
         made.clock.advance(EVALUATION_S)
         return evaluate(*arguments)
 
     monkeypatch.setattr(Meter, "__init__", on_the_card)
-    monkeypatch.setattr(Update, "__call__", taking_time)
     monkeypatch.setattr(loop, "evaluate", evaluate_taking_time)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
-    return made
+    with attached(TakingTime(made)):
+        yield made
 
 
 @pytest.fixture
@@ -225,6 +230,13 @@ def test_the_report_shows_the_flag_and_no_ratio_of_such_joules(machine, run):
     assert "energy ×" not in page
 
 
+class NothingTrains(Callback):
+    """Fails a test in which a run is started."""
+
+    def run_started(self, context: Context) -> None:
+        pytest.fail("trained")
+
+
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
@@ -239,9 +251,9 @@ def test_an_unknown_country_is_told_at_every_door_before_anything_is_trained(
     tmp_path, monkeypatch, capsys, module: str, arguments: list[str], country: str, near: str
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Loop, "run", lambda *_: pytest.fail("trained"))
     door = importlib.import_module(f"localearn.{module}")
-    assert run_door(door.main, [*arguments, "dataset.train_size=60", f"energy.country={country}"]) == 2
+    with attached(NothingTrains()):
+        assert run_door(door.main, [*arguments, "dataset.train_size=60", f"energy.country={country}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: energy.country='{country}' is no country code")
     assert near in told
@@ -251,7 +263,7 @@ def test_an_unknown_country_is_told_at_every_door_before_anything_is_trained(
 
 def test_an_unknown_country_of_one_rule_is_told_before_the_others_are_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Loop, "run", lambda *_: pytest.fail("trained"))
     arguments = ["algos=[backprop,mono_forward]", "seeds=[0,1,2]", "out=lost", "mono_forward:energy.country=XXX"]
-    assert run_door(compare.main, arguments) == 2
+    with attached(NothingTrains()):
+        assert run_door(compare.main, arguments) == 2
     assert "energy.country='XXX'" in capsys.readouterr().err

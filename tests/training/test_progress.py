@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import localearn
 from localearn.errors import UserError
-from localearn.training.progress import Bar, Lines, Several, Silent, make_progress
+from localearn.trainers.base import Stage
+from localearn.training import Context, Settings
+from localearn.training.callbacks import Position
+from localearn.training.progress import Bar, Lines, make_progress
 from localearn.training.tensorboard import TensorBoard
 
+TINY = ("dataset.train_size=60", "net.widths=[8]", "epochs=3", "energy.enabled=false")
 LINE = {
     "stage": 0,
     "epoch": 1,
@@ -29,13 +34,25 @@ LINE = {
 }
 
 
+def context(name: str, epochs: int, batches: int, done: int = 0) -> Context:
+    data = localearn.load("karate")
+    trainer = localearn.Backprop(localearn.GNN(data.input_shape, data.classes, widths=[2]))
+    phases, position = [Stage(name, ())], Position(epoch=done)
+    return Context(trainer, Settings(), data, phases, position, epochs=epochs, batches=batches)
+
+
+def tell(shown: Lines | Bar, run: Context, **changed: object) -> None:
+    run.history.append(LINE | changed)
+    shown.epoch_ended(run)
+
+
 def test_lines_tell_loss_accuracy_samples_joules_and_time_left(capsys):
     lines = Lines()
-    lines.start("all", epochs=3, batches=2, done=0)
-    lines.batch()
-    lines.epoch(LINE)
-    lines.epoch({**LINE, "epoch": 2})  # within the second: not shown
-    lines.epoch({**LINE, "epoch": 3, "train_j": None})
+    run = context("all", epochs=3, batches=2)
+    lines.phase_started(run)
+    tell(lines, run)
+    tell(lines, run, epoch=2)  # within the second: not shown
+    tell(lines, run, epoch=3, train_j=None)
     first, last = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"all  epoch 1/3  loss 0.5123  val 87.50 %  10,000 samples/s  1,234.5 J  0:0\d left", first)
     assert last == "all  epoch 3/3  loss 0.5123  val 87.50 %  10,000 samples/s  done"
@@ -45,8 +62,9 @@ def test_lines_reckon_time_left_from_what_was_done_here(capsys, monkeypatch):
     now = iter([100.0, 110.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     lines = Lines()
-    lines.start("all", epochs=10, batches=1, done=8)  # resumed: 8 epochs were done by an earlier part
-    lines.epoch({**LINE, "epoch": 9})
+    run = context("all", epochs=10, batches=1, done=8)  # resumed: 8 epochs were done by an earlier part
+    lines.phase_started(run)
+    tell(lines, run, epoch=9)
     assert "0:10 left" in capsys.readouterr().out
 
 
@@ -74,15 +92,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 def test_a_terminal_gets_a_bar(monkeypatch):
     with terminal(monkeypatch) as shown:
-        bar = make_progress(True)
-        bar.start("block 1", epochs=2, batches=3, done=0)
+        bar = make_progress()
+        assert isinstance(bar, Bar)
+        run = context("block 1", epochs=2, batches=3)
+        bar.phase_started(run)
         for _ in range(3):
-            bar.batch()
-        bar.epoch(LINE)
-        bar.start("block 2", epochs=2, batches=3, done=1)
-        bar.close()
-        bar.close()
-    assert isinstance(bar, Bar)
+            bar.step_ended(run)
+        tell(bar, run)
+        run = context("block 2", epochs=2, batches=3, done=1)
+        bar.phase_started(run)
+        bar.run_ended(run)
+        bar.run_ended(run)
     text = b"".join(shown).decode()
     for words in ("block 1", "block 2", "1/2", "3/6", "loss 0.5123", "87.50 %", "10,000 samples/s", "1,234.5 J"):
         assert words in text
@@ -91,57 +111,26 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 def test_a_stage_is_called_what_its_rule_calls_it(monkeypatch, capsys):
     name = "[red]a\x1b[31m\nb"
     with terminal(monkeypatch) as shown:
-        bar = make_progress(True)
-        bar.start(name, epochs=1, batches=1, done=0)
-        bar.close()
+        bar = make_progress()
+        run = context(name, epochs=1, batches=1)
+        bar.phase_started(run)
+        bar.run_ended(run)
     assert rb"[red]a\x1b[31m\nb" in b"".join(shown)
     lines = Lines()
-    lines.start(name, epochs=1, batches=1, done=0)
-    lines.epoch(LINE)
+    lines.phase_started(run)
+    tell(lines, run)
     assert capsys.readouterr().out.startswith(r"[red]a\x1b[31m\nb  epoch 1/1")
 
 
 def test_a_bar_that_never_started_can_be_closed(monkeypatch):
     with terminal(monkeypatch):
-        make_progress(True).close()
+        make_progress().run_ended(context("all", epochs=1, batches=1))
 
 
-def test_what_is_no_terminal_gets_lines_and_silence_is_silent(capsys):
-    assert isinstance(make_progress(True), Lines)
-    silent = make_progress(False)
-    assert isinstance(silent, Silent)
-    silent.start("all", 1, 1, 0)
-    silent.batch()
-    silent.epoch(LINE)
-    silent.close()
-    assert capsys.readouterr().out == ""
-
-
-def test_several_are_told_alike():
-    calls: list[tuple[str, str]] = []
-
-    class Ear:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def start(self, stage, epochs, batches, done):
-            calls.append((self.name, "start"))
-
-        def batch(self):
-            calls.append((self.name, "batch"))
-
-        def epoch(self, line):
-            calls.append((self.name, "epoch"))
-
-        def close(self):
-            calls.append((self.name, "close"))
-
-    both = Several(Ear("a"), Ear("b"))
-    both.start("all", 1, 1, 0)
-    both.batch()
-    both.epoch(LINE)
-    both.close()
-    assert calls == [(name, what) for what in ("start", "batch", "epoch", "close") for name in ("a", "b")]
+def test_what_is_no_terminal_gets_lines_and_silence_is_silent(door):
+    assert isinstance(make_progress(), Lines)
+    assert "epoch 3/3" in door(*TINY, "progress=true").out
+    assert "epoch" not in door(*TINY, "progress=false").out
 
 
 def events_of(folder: Path) -> dict[str, list[int]]:

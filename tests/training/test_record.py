@@ -10,7 +10,8 @@ import torch
 import localearn
 from localearn.energy import Meter
 from localearn.errors import UserError
-from localearn.training import Record
+from localearn.training import Callback, Context, Record
+from localearn.training.callbacks import attached
 from localearn.training.experiment import load_net
 
 # What others read, name by name; a field that goes, or changes its type, breaks reports of years ago.
@@ -127,19 +128,18 @@ def test_the_history_has_a_line_an_epoch(tiny, read):
     assert all(line["train_j"] is None for line in lines)
 
 
-def test_the_net_predicts_without_its_trainer_as_with_it(tiny, monkeypatch):
-    from localearn.training import experiment
+class Kept(Callback):
+    """Keeps the context of a run."""
 
-    trained = []
-    train = experiment.train
+    def run_ended(self, context: Context) -> None:
+        self.context = context
 
-    def spy(trainer, data, *arguments, **options):
-        trained.append((trainer, data))
-        return train(trainer, data, *arguments, **options)
 
-    monkeypatch.setattr(experiment, "train", spy)
-    assert tiny("net.norm=batch", "net.dropout=0.3", "out=run").status == 0
-    trainer, data = trained[0]
+def test_the_net_predicts_without_its_trainer_as_with_it(tiny):
+    kept = Kept()
+    with attached(kept):
+        assert tiny("net.norm=batch", "net.dropout=0.3", "out=run").status == 0
+    trainer, data = kept.context.trainer, kept.context.data
     net = load_net("run")
     assert not net.training
     batch = next(iter(data.batches("test", 400)))

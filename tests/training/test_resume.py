@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from localearn.training.callbacks import Callback, Context, attached
 from localearn.training.folder import RunFolder
 
 # What may leave state behind between two steps; 60 rows in batches of 16 make 4 steps an epoch, 12 a stage.
@@ -215,22 +216,21 @@ def _edit(run: Path, old: str, new: str) -> None:
     (run / "config.yaml").write_text(text.replace(old, new))
 
 
-def test_a_second_signal_does_not_wait(tiny, door, monkeypatch, strike, read):
-    strike(6, signal.SIGINT)
-    from localearn.training.loop import Loop
+class Impatient(Callback):
+    """Sends two signals at once in the second epoch."""
 
-    save = Loop._save
-
-    def impatient(self, parts):
-        if self.position.batch:
+    def step_ended(self, context: Context) -> None:
+        if context.position.epoch == 1:
             signal.raise_signal(signal.SIGINT)
-        save(self, parts)
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Loop, "_save", impatient)
-    ended = tiny("out=run")
+
+def test_a_second_signal_does_not_wait(tiny, door, read):
+    with attached(Impatient()):
+        ended = tiny("out=run")
     assert ended.status == 130
     assert read.record("run")["status"] == "interrupted"
-    monkeypatch.setattr(Loop, "_save", save)
+    assert "at once" in read.record("run")["error"]
     assert tiny("out=whole").status == 0
     assert door("resume=run").status == 0
     assert read.net("run") == read.net("whole")

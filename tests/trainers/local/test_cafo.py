@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from localearn import CNN, GNN, MLP, Backprop, Block, CaFo, Net, Unsupported, UserError, fit
+from localearn import CNN, GNN, MLP, Backprop, Block, CaFo, Callback, Net, Unsupported, UserError, fit
 from localearn.data import ArrayData, Batch, GraphData
 from localearn.data.base import Split
 from localearn.trainers import DirectFeedbackAlignment
@@ -173,12 +173,15 @@ def test_dfa_trains_the_blocks_by_its_own_gradient():
 
 
 @pytest.mark.parametrize("loss", ["mse", "ce"])
-def test_dfa_blocks_stay_as_their_stage_left_them(loss, monkeypatch):
+def test_dfa_blocks_stay_as_their_stage_left_them(loss):
     seen = []
-    original = CaFo.enter
-    monkeypatch.setattr(CaFo, "enter", lambda self, k: seen.append(copy.deepcopy(self.net.blocks)) or original(self, k))
+
+    class Spy(Callback):
+        def phase_started(self, context):
+            seen.append(copy.deepcopy(context.net.blocks))
+
     trainer = CaFo(net_of("cnn"), blocks="dfa", loss=loss)
-    record = fit(trainer, data_of("cnn"), epochs=3, batch_size=16, **QUIET)
+    record = fit(trainer, data_of("cnn"), epochs=3, batch_size=16, callbacks=[Spy()], **QUIET)
     assert record.passes == (5 if loss == "mse" else 9)
     drawn, trained = seen[0].state_dict(), seen[1].state_dict()
     assert not any(torch.equal(drawn[n], trained[n]) for n in drawn if n.endswith("op.weight"))
@@ -217,19 +220,17 @@ def test_the_net_alone_predicts_as_its_last_predictor():
     assert torch.equal(trainer.net(batch.x), trainer.stage_scores(trainer.stage_input(batch.x)))
 
 
-def stopped_after(monkeypatch, owner, method, call):
-    """Let a signal come after that call."""
-    calls, original = 0, getattr(owner, method)
+class SignalAfter(Callback):
+    """Lets a signal come after a number of batches that one-pass phases, or the others, have taken."""
 
-    def counted(self, *arguments):
-        nonlocal calls
-        result = original(self, *arguments)
-        calls += 1
-        if calls == call:
+    def __init__(self, method, call):
+        self.one_pass, self.left = method == "accumulate", call
+
+    def step_ended(self, context):
+        self.left -= context.phase.one_pass == self.one_pass
+        if self.left == 0:
+            self.left = -1
             os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    monkeypatch.setattr(owner, method, counted)
 
 
 @pytest.mark.parametrize(
@@ -243,13 +244,12 @@ def stopped_after(monkeypatch, owner, method, call):
         ({"blocks": "dfa"}, "accumulate", 5),
     ],
 )
-def test_a_run_stopped_in_a_stage_goes_on_to_the_same_weights(options, method, call, monkeypatch, tmp_path):
+def test_a_run_stopped_in_a_stage_goes_on_to_the_same_weights(options, method, call, tmp_path):
     settings = {"epochs": 3, "batch_size": 16, **QUIET}
     whole = CaFo(net_of("cnn"), **options)
     record = fit(whole, data_of("cnn"), out=tmp_path / "whole", **settings)
-    with monkeypatch.context() as patch:
-        stopped_after(patch, CaFo, method, call)
-        part = fit(CaFo(net_of("cnn"), **options), data_of("cnn"), out=tmp_path / "part", **settings)
+    signals, out = [SignalAfter(method, call)], tmp_path / "part"
+    part = fit(CaFo(net_of("cnn"), **options), data_of("cnn"), out=out, callbacks=signals, **settings)
     assert part.status == "interrupted"
     trainer = CaFo(net_of("cnn"), **options)
     resumed = fit(trainer, data_of("cnn"), out=tmp_path / "part", resume=True, **settings)

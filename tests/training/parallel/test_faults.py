@@ -190,3 +190,23 @@ def test_a_comparison_runs_each_run_on_one_process(tmp_path):
 
     with pytest.raises(UserError, match="parallel=data is for one run"):
         compare.main(["algos=[backprop]", "warm_up=false", "epochs=1", "parallel=data", f"out={tmp_path}"])
+
+
+STOPS = """
+import localearn
+
+class Stops(localearn.Callback):
+    def step_ended(self, context):
+        if context.rank == 1 and context.position.epoch == 1:
+            context.stop("rank 1 has enough")
+"""
+
+
+def test_a_callback_of_one_rank_stops_all_at_the_end_of_the_epoch(ranks_by_hand, tmp_path):
+    (tmp_path / "stops.py").write_text(STOPS)
+    ranks = ranks_by_hand(*SMALL, "callbacks=[{_target_:stops.Stops}]", "parallel=data")
+    told = [process.communicate(timeout=120)[1] for process in ranks]
+    assert "stopped: rank 1 has enough" in told[0]
+    assert [process.returncode for process in ranks] == [3, 3]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["error"], record["epochs"]) == ("stopped", "rank 1 has enough", 2)
