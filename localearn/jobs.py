@@ -9,8 +9,9 @@ from localearn import cli
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.printing import say
-from localearn.training.experiment import Choices, complete_rule, resumed
+from localearn.training.experiment import Choices, resumed
 from localearn.training.folder import RunFolder
+from localearn.training.identity import complete_rule
 from localearn.trust import targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers

@@ -25,7 +25,7 @@ metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
   recipe=paper       the published recipe of the rule; by default the one for this kind of net
   config=FILE        the overrides that stand in a file, as localearn.tune writes its best; what follows wins
   algo._target_=my_rules.MyRule     your own rule, from a module in this folder
-  callbacks=[{_target_:my_module.MyCallback}]   your own code in the loop, a localearn.Callback
+  callbacks=[{{_target_:my_module.MyCallback}}]   your own code in the loop, a localearn.Callback
   trust=my_rules.MyRule             let a file that is read (config=, resume=) name a class of your own
   --config-dir DIR   your own yaml files: DIR/algo/my_rule.yaml becomes algo=my_rule
   -m                 a sweep: -m seed=0,1,2 algo=backprop,mono_forward

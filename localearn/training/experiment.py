@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +37,7 @@ from localearn.training.checksums import digest_of
 from localearn.training.fit import train
 from localearn.training.folder import RunFolder, check_regular
 from localearn.training.generator import own_random_numbers
-from localearn.training.identity import EXTENDING, names_built
+from localearn.training.identity import EXTENDING, complete_rule, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
 from localearn.training.record import Record, versions
@@ -150,18 +150,6 @@ BEFORE = {
     "memory_format": "contiguous",
     "callbacks": [],
 }
-BEFORE_OF_RULES = {
-    "localearn.DirectFeedbackAlignment": {"scale": "width"},
-    "localearn.ForwardForward": {"peer_scale": "port"},
-}
-
-
-def complete_rule(config: MutableMapping[str, Any]) -> None:
-    """Add to a configuration that was read from a run's folder what its rule did by options that came since."""
-    rule = config.get("algo")
-    if isinstance(rule, MutableMapping):
-        for name, value in BEFORE_OF_RULES.get(str(rule.get("_target_")), {}).items():
-            rule.setdefault(name, value)
 
 
 def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) -> tuple[Any, Choices]:

@@ -1,9 +1,10 @@
 """Names of what a run has built, and the comparison of a resumed run's options with its checkpoint's."""
 
+import copy
 import functools
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ EXTENDING = ("epochs", "patience")
 
 # Schedules whose learning rates do not depend on how many epochs there are.
 _ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "ExponentialLR", "ReduceLROnPlateau")
+
+# What a rule did by options that came later than some records of its runs.
+BEFORE_OF_RULES = {
+    "localearn.DirectFeedbackAlignment": {"scale": "width"},
+    "localearn.ForwardForward": {"peer_scale": "port"},
+}
 
 _PLAIN = bool | int | float | str
 
@@ -76,6 +83,14 @@ def first_change(before: str, after: str) -> str:
     return "nothing"
 
 
+def complete_rule(config: MutableMapping[str, Any]) -> None:
+    """Add to a configuration that was read from a run's folder what its rule did by options that came since."""
+    rule = config.get("algo")
+    if isinstance(rule, MutableMapping):
+        for name, value in BEFORE_OF_RULES.get(str(rule.get("_target_")), {}).items():
+            rule.setdefault(name, value)
+
+
 def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], extend: Mapping[str, Any]) -> None:
     """Raise UserError, naming each difference, where a resumed run's options are not those of its checkpoint.
 
@@ -86,6 +101,8 @@ def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], 
         extend: options, of `EXTENDING`, that were given for this resume and may differ.
 
     """
+    saved = copy.deepcopy(dict(saved))
+    complete_rule(saved)
     told = []
     for name, before, after in _differences(saved, now):
         if name not in extend:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from localearn.training.callbacks import Callback, Context, attached
 from localearn.training.folder import RunFolder
@@ -256,3 +257,29 @@ def test_a_real_process_is_struck_and_goes_on(how, tmp_path, door, process, read
     assert door("resume=part").status == 0
     assert read.net("part") == read.net("whole")
     assert read.timeless(read.history("part")) == read.timeless(read.history("whole"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "was"),
+    [
+        ("direct_feedback_alignment", ["scale", "feedback"], {"scale": "width"}),
+        ("forward_forward", ["peer_scale"], {"peer_scale": "port"}),
+    ],
+)
+def test_a_run_that_is_older_than_its_rules_options_goes_on_by_what_it_did(door, rule, options, was):
+    """The run is written as before the options came: neither its config.yaml nor its checkpoint has them."""
+    typed = [f"algo.{name}={value}" for name, value in was.items()]
+    few = ["net.widths=[8,8]", "energy.enabled=false", "progress=false"]
+    for out, epochs in (("old", 1), ("whole", 2)):
+        assert door(f"algo={rule}", *typed, *few, f"epochs={epochs}", "schedule=constant", f"out={out}").status == 0
+    config = yaml.safe_load(Path("old/config.yaml").read_text())
+    state = torch.load("old/checkpoint.pt", weights_only=True)
+    for name in options:
+        del config["algo"][name], state["session"]["config"]["algo"][name]
+    Path("old/config.yaml").write_text(yaml.safe_dump(config))
+    torch.save(state, "old/checkpoint.pt")
+    ended = door("resume=old", "epochs=2")
+    assert ended.status == 0, ended.err
+    weights = [torch.load(f"{out}/checkpoint.pt", weights_only=True)["trainer"] for out in ("old", "whole")]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
