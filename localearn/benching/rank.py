@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from localearn import cli
 from localearn.benching.workload import Point, as_data, made_up
 from localearn.data import Batch
 from localearn.doorway import run_door
-from localearn.trainers.base import Trainer
-from localearn.trainers.local import LocalTrainer
+from localearn.trainers.base import Pipelined, Trainer
+from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.building import build_net, build_rule, optimizer_factory
 from localearn.training.device import autocast, synchronize
 from localearn.training.parallel import Ranks, joined
@@ -68,16 +69,21 @@ def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ra
 
 
 class Way:
-    """A rule on its net with its optimizer, and how ranks share its work."""
+    """A rule on its net with its optimizer, and how ranks share its work.
 
-    def __init__(self, config: Any, point: Point, ranks: Ranks):
+    block: a block's number and its input, where that block alone shall learn.
+    """
+
+    def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
         self.ranks = ranks
         self.trainer = built(config, point)
-        stage = self.trainer.stages()[0]
         ranks.divide(self.trainer, as_data(made_up(point)))
-        optimizer = optimizer_factory(config["optim"])(stage.optimizer_groups())
+        whole = self.trainer.phases()[0]
+        phase = ranks.share(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
+        assert isinstance(phase, Descent)
+        optimizer = optimizer_factory(config["optim"])(phase.optimizer_groups())
         autocasting = autocast(point.device, point.precision)
-        self.update = Update(self.trainer, stage, optimizer, Settings(), autocasting, ranks)
+        self.update = Update(self.trainer, phase, optimizer, Settings(), autocasting, ranks)
 
     def works(self) -> bool:
         """Whether this rank has something to do: alone only the first one has."""
@@ -99,16 +105,13 @@ def built(config: Any, point: Point) -> Trainer:
 def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
     """Return the fields of `simulation.Costs`: what rank 0 takes alone, and what is said between the two."""
     way = Way(config, point, Ranks())
-    assert isinstance(way.trainer, LocalTrainer)
     block_s = []
     with torch.no_grad():
         inputs = [way.trainer.net.stem(batches[0].x), *way.trainer.net.outputs(batches[0].x)]
     for k in range(way.trainer.net.depth):
-        way.trainer.span = range(k, k + 1)
-        batch = Batch(batches[0].x if k == 0 else inputs[k], batches[0].y)
-        given = [batch] * max(2, plan["batches"] // 2)
-        block_s.append(_alone(lambda given=given: way.run(given), point.device) / len(given))
-    way.trainer.span = None
+        given = batches[:1] * max(2, plan["batches"] // 2)
+        of_block = Way(config, point, Ranks(), (k, inputs[k]))
+        block_s.append(_alone(lambda of_block=of_block, given=given: of_block.run(given), point.device) / len(given))
     given = batches[:1] * max(2, plan["batches"] // 4)
     by_itself_s = _alone(lambda: way.run(given), point.device) / len(given)
     parameters, h, one = way.update.parameters, inputs[1], torch.zeros(1, device=point.device)
@@ -126,6 +129,16 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
         "message_bytes": h.nbytes,
         "gradient_bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
+
+
+def _of_block(rule: Pipelined, k: int, h: Tensor, whole: Phase) -> Descent:
+    """Return the phase in which block k alone learns, from the same input h_k each time."""
+
+    def gradients(batch: Batch) -> Metrics:
+        given = rule.first_input(batch)[0] if k == 0 else h
+        return rule.learn_block(k, given, batch)[1]
+
+    return Descent(whole.name, whole.parameters, gradients, predict=whole.predict)
 
 
 def _in_step(way: Way, batch: Batch) -> None:

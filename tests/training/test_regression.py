@@ -47,6 +47,7 @@ RULES = {
     "sign_symmetry": SignSymmetry,
     "pepita": Pepita,
     "pepita time_local": lambda net: Pepita(net, form="time_local"),
+    "pepita hebbian": lambda net: Pepita(net, form="hebbian"),
     "forward_gradient": ForwardGradient,
     "forward_gradient weight": lambda net: ForwardGradient(net, space="weight", tangents=4),
     "forward_gradient local": lambda net: ForwardGradient(net, guess="local"),

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from localearn.nets.net import modes_kept
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.noise import NOISES, Kind
+from localearn.trainers.phases import Metrics, completed
 
 Baseline = Literal["none", "mean", "clean"]
 
@@ -105,8 +106,12 @@ class LikelihoodRatio(EstimatorTrainer):
                         f"{type(net).__name__} does not allow: {str(error).splitlines()[0]}"
                     ) from error
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` with the estimate; return the loss that the readout learns from."""
+        return completed(self.by_block(batch))
+
+    def by_block(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` as `gradients` does, pausing after the readout and after each noisy layer."""
         streams, sites = Streams(self.net.stem(batch.x)), list[Site]()
         for k in range(self.net.depth):
             block = self.net.block(k)
@@ -119,13 +124,14 @@ class LikelihoodRatio(EstimatorTrainer):
         readout = self.net.readout if convolves else nn.Sequential(nn.Flatten(), self.net.readout)
         self._push(streams, readout, batch.context if convolves else ())
         losses = self._learn_readout(streams, batch)
+        yield {"loss": losses.mean()}
         if streams.noisy is not None:
             shares = self._shares(streams, batch)
             for j, (value, noise, sigma, hops) in enumerate(sites):
                 w = self._reached(shares[j if self.layerwise else 0], batch, hops)
                 delta = noise * w.reshape(*w.shape, *(1,) * (noise.dim() - w.dim())) / sigma**2
                 follow(value, (delta if value.dim() == delta.dim() else delta.sum(0)).to(value.dtype))
-        return {"loss": losses.mean()}
+                yield {}
 
     def _push(self, streams: Streams, module: nn.Module, context: tuple[Tensor, ...] = ()) -> None:
         """Bring the streams through a module, with its graph in those that it learns from."""

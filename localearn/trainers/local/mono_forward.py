@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -6,8 +7,9 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.trainers.base import Stage, linear_readout
+from localearn.trainers.base import linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
+from localearn.trainers.phases import Descent, Metrics, Phase
 
 Prediction = Literal["bp", "ff"]
 
@@ -21,7 +23,7 @@ class MonoForward(LocalTrainer):
     The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
     argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k (of values, their mean).
     input_projection: h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the schedule is greedy,
-    and G_0 counts in the sum of "ff". A greedy stage is validated by what it knows, the goodness of its own block.
+    and G_0 counts in the sum of "ff". A greedy phase is validated by what it knows, the goodness of its own block.
     The mean over the batch, M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
     Known cost: the projection of a convolution's map has C weights for each of the map's values.
     Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
@@ -85,34 +87,35 @@ class MonoForward(LocalTrainer):
         total = sum(terms[1:], terms[0])
         return total if self.task.adds_up else total / len(terms)
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` block by block; return the sum of the losses and each one's, loss_0 being that of M_0."""
-        alone = self._span() == (0, 0)
-        elsewhere = self._trained_here().start > 0  # the projection of h_0 is for who has the first block
-        if self.input_projection is None or elsewhere or (self.schedule == "greedy" and not alone):
-            return super().gradients(batch)
-        loss = self.task.loss(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
-        loss.backward()
-        loss = loss.detach()
-        if alone:
-            return {"loss": loss, "loss_0": loss}
-        blocks = super().gradients(batch)
-        return {**blocks, "loss": blocks["loss"] + loss, "loss_0": loss}
+    def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return h_0, and the loss of its projection M_0, where that learns beside the blocks."""
+        h = self.net.stem(batch.x)
+        return h, {} if self.schedule == "greedy" else self._learn_input(h, batch)
 
-    def stages(self) -> list[Stage]:
-        """Return the family's stages, M_0 being in the first one or, in a greedy schedule, a stage before them."""
-        first, *rest = super().stages()
+    def phases(self) -> Sequence[Phase]:
+        """Return the family's phases, M_0 being in the first one or, in a greedy schedule, a phase before them."""
+        first, *rest = super().phases()
         if self.input_projection is None:
             return [first, *rest]
-        own = tuple(self.input_projection.parameters())
+        own = self.input_projection.parameters()
         if self.schedule == "joint":
-            return [Stage(first.name, (*own, *first.parameters))]
-        return [Stage("input", own), first, *rest]
+            return [self.descent(first.name, (*own, *first.parameters))]
+        return [Descent("input", own, self._input_gradients, predict=self._input_goodness), first, *rest]
 
-    def _span(self) -> tuple[int, int]:
-        if self.input_projection is None or self.schedule == "joint":
-            return super()._span()
-        return max(self.stage - 1, 0), self.stage
+    def _input_gradients(self, batch: Batch) -> Metrics:
+        told = self._learn_input(self.net.stem(batch.x), batch)
+        return {"loss": told["loss_0"], **told}
+
+    def _input_goodness(self, x: Tensor, *context: Tensor) -> Tensor:
+        return self.block_scores(self.net.stem(x), *context, start=0, stop=0)
+
+    def _learn_input(self, h: Tensor, batch: Batch) -> Metrics:
+        """Fill `.grad` of M_0, if there is one, and return its loss."""
+        if self.input_projection is None:
+            return {}
+        loss = self.task.loss(self.input_projection(h.flatten(1)), batch)
+        loss.backward()
+        return {"loss_0": loss.detach()}
 
     def _projection(self, k: int) -> nn.Module:
         return self.net.readout if k == self.net.depth - 1 else self.projections[k]
