@@ -1,7 +1,7 @@
 """The contract of a learning rule."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -192,8 +192,14 @@ class Pipelined(Protocol):
         """Return what the first block learns from, and the losses of what learns from the input alone."""
         ...
 
-    def learn_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
+    def learn_block(
+        self, k: int, h: Tensor, batch: Batch, on_output: Callable[[Tensor], None] | None = None
+    ) -> tuple[Tensor, Metrics]:
         """Fill `.grad` of block k, and return what the next block learns from and the block's metrics."""
+        ...
+
+    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of what `first_input` tells and of some blocks' losses."""
         ...
 
     def block_tensors(self, k: int) -> list[Tensor]:

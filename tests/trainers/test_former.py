@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -232,8 +233,7 @@ def test_stages_of_a_family_may_be_changed_as_before(digits):
                 return self.net.readout(h.flatten(1)[:, :9])
 
             def stages(self):
-                slow = [{"params": list(stage.parameters), "lr": 1e-4} for stage in super().stages()]
-                return [Stage(s.name, s.parameters, s.start, groups=(g,)) for s, g in zip(super().stages(), slow)]
+                return [replace(s, groups=({"params": list(s.parameters), "lr": 1e-4},)) for s in super().stages()]
 
     for schedule, names in (("joint", ["all blocks"]), ("greedy", ["block 1", "block 2"])):
         torch.manual_seed(0)

@@ -51,6 +51,12 @@ def test_a_step_for_each_gradient_ends_in_the_same_bits_for_maps_and_in_bf16(rul
     assert not differing(one, other)
 
 
+@pytest.mark.parametrize("form", ["difference", "hebbian", "time_local"])
+def test_a_step_for_each_gradient_leaves_the_mirror_what_it_saw(form):
+    asked = ["algo=pepita", "algo.mirror=true", f"algo.form={form}"]
+    assert not differing(trained("all", *asked), trained("block", *asked))
+
+
 @pytest.mark.parametrize("optim", ["sgd", "adamw"])
 @pytest.mark.parametrize("schedule", ["joint", "greedy"])
 def test_a_step_for_each_gradient_ends_in_the_same_bits_with_every_optimizer(optim, schedule):
@@ -130,7 +136,7 @@ def shared():
     return localearn.Net([localearn.Block(layer), localearn.Block(layer)], torch.nn.Linear(8, 10), input_shape=(8,))
 
 
-@pytest.mark.parametrize("rule", [YieldsParts, lambda net: SharedLoss(shared())], ids=["yields parts", "shares weights"])
+@pytest.mark.parametrize("rule", [YieldsParts, lambda net: SharedLoss(shared())], ids=["yields", "shares weights"])
 def test_a_gradient_that_is_stepped_before_it_is_whole_is_refused(digits, rule):
     rows = localearn.data.from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
     with pytest.raises(UserError, match="adds a gradient up from parts, so step=block cannot be had"):

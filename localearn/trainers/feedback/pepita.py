@@ -97,11 +97,11 @@ class Pepita(Trainer):
         loss, error = self.task.error(logits, batch)  # e / N
         with still_buffers(self.net):  # to the end, for the graph of a normalisation holds them
             second, logits = passes.run(self._second_input(batch, error), *batch.context)
+            self._learn_mirror(rows)  # by the weights of before the step
             for site, later in zip(first, second, strict=True):
                 _follow(later.output, site.activity - later.activity, rows)
                 yield {}
             follow(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
-        self._learn_mirror(rows)
         yield {"loss": loss}
 
     def _pass_by_pass(self, batch: Batch) -> Iterator[Metrics]:

@@ -1,7 +1,7 @@
 """Rules whose every block has a loss of its own."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, final
 
@@ -103,7 +103,9 @@ class LocalTrainer(Trainer):
         return h, self.block_loss(k, h, batch), {}
 
     @final
-    def learn_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
+    def learn_block(
+        self, k: int, h: Tensor, batch: Batch, on_output: Callable[[Tensor], None] | None = None
+    ) -> tuple[Tensor, Metrics]:
         """Fill `.grad` of block k and its own head from a batch, and return what the next block learns from.
 
         The whole net learns by `first_input` and then this for k = 0..L-1, each block from what the one before it
@@ -113,14 +115,18 @@ class LocalTrainer(Trainer):
             k: the block, 0..L-1.
             h: its input h_k, (N, *shapes[k - 1]), or what the rule makes of it, say two rows for each; a constant.
             batch: the step's batch, for its targets and context; x is the net's input.
+            on_output: called with h_{k+1} as soon as it is there, before the block's gradient is taken.
 
         Returns:
             Block k's output h_{k+1} of before the step, detached, and detached scalars, `loss_{k+1}` among them.
 
         """
         h, loss, told = self.run_block(k, h.detach(), batch)
+        h = h.detach()
+        if on_output is not None:
+            on_output(h)
         follow(loss)
-        return h.detach(), {f"loss_{k + 1}": loss.detach(), **told}
+        return h, {f"loss_{k + 1}": loss.detach(), **told}
 
     def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` of all blocks, first to last; return the sum of the losses and each one's."""
@@ -141,14 +147,18 @@ class LocalTrainer(Trainer):
             told: the losses that `first_input` returned, which are added up, too.
 
         """
-        losses = list((told or {}).values())
+        losses: list[Tensor] = []
         if told:
             yield told
         for k in blocks:
             h, found = self.learn_block(k, h, batch)
             losses.append(found[f"loss_{k + 1}"])
             yield found
-        yield {"loss": torch.stack(losses).sum()}
+        yield {"loss": self.total(told or {}, losses)}
+
+    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of what `first_input` tells and of the blocks' losses, a scalar."""
+        return torch.stack([*told.values(), *losses]).sum()
 
     def predict(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the whole net's scores, (N, C)."""

@@ -304,7 +304,7 @@ class ForwardForward(LocalTrainer):
 
         known: the goodness of the blocks before.
         """
-        losses, goodness = list(told.values()), list(known)
+        losses, goodness = list[Tensor](), list(known)
         if told:
             yield told
         run = self._run(blocks, h, _twice(batch))
@@ -320,7 +320,7 @@ class ForwardForward(LocalTrainer):
             yield {f"loss_{k + 1}": loss.detach(), f"off_{k + 1}": off}
             if self.collaboration == "previous":
                 goodness.append(self.goodness(h.detach()))
-        yield {"loss": torch.stack(losses).sum()}
+        yield {"loss": self.total(told, losses)}
 
     def _run(self, blocks: range, h: Tensor, context: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         for k in blocks:

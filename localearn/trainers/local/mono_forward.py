@@ -88,9 +88,13 @@ class MonoForward(LocalTrainer):
         return total if self.task.adds_up else total / len(terms)
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return h_0, and the loss of its projection M_0, where that learns beside the blocks."""
-        h = self.net.stem(batch.x)
-        return h, {} if self.schedule == "greedy" else self._learn_input(h, batch)
+        """Return h_0, and the loss of its projection M_0, which reads another draw of the stem's dropout."""
+        told = {} if self.schedule == "greedy" else self._learn_input(batch)
+        return self.net.stem(batch.x), told
+
+    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the losses, loss_0 added last."""
+        return sum(told.values(), torch.stack(list(losses)).sum())
 
     def phases(self) -> Sequence[Phase]:
         """Return the family's phases, M_0 being in the first one or, in a greedy schedule, a phase before them."""
@@ -103,17 +107,17 @@ class MonoForward(LocalTrainer):
         return [Descent("input", own, self._input_gradients, predict=self._input_goodness), first, *rest]
 
     def _input_gradients(self, batch: Batch) -> Metrics:
-        told = self._learn_input(self.net.stem(batch.x), batch)
+        told = self._learn_input(batch)
         return {"loss": told["loss_0"], **told}
 
     def _input_goodness(self, x: Tensor, *context: Tensor) -> Tensor:
         return self.block_scores(self.net.stem(x), *context, start=0, stop=0)
 
-    def _learn_input(self, h: Tensor, batch: Batch) -> Metrics:
+    def _learn_input(self, batch: Batch) -> Metrics:
         """Fill `.grad` of M_0, if there is one, and return its loss."""
         if self.input_projection is None:
             return {}
-        loss = self.task.loss(self.input_projection(h.flatten(1)), batch)
+        loss = self.task.loss(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
         loss.backward()
         return {"loss_0": loss.detach()}
 

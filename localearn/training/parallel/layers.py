@@ -73,15 +73,14 @@ class LayerRanks(JoinedRanks):
         else:
             assert self._taken is not None
             h = self._taken
-        losses = list(told.values())
         yield told
+        losses: list[Tensor] = []
         for k in span:
-            h, told = rule.learn_block(k, h, batch)
-            losses.append(told[f"loss_{k + 1}"])
-            if k == span[-1] and self.rank < self.size - 1:
-                self._send(h)
-            yield told
-        yield {"loss": torch.stack(losses).sum()}
+            ends = k == span[-1] and self.rank < self.size - 1
+            h, found = rule.learn_block(k, h, batch, self._send if ends else None)
+            losses.append(found[f"loss_{k + 1}"])
+            yield found
+        yield {"loss": rule.total(told, losses)}
 
     def release(self, trainer: Trainer) -> None:
         """Forget the rule."""
