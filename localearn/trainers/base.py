@@ -31,8 +31,6 @@ class Trainer(FormerContract, nn.Module, ABC):
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
         `localearn.testing` proves it.
-    net_predicts: whether the net alone gives the logits that the rule learns by. Where it does not, there is no
-        gradient of theirs for the rule's to be compared with.
     needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
         spikes is refused, whose blocks would stay as they were drawn.
     autocasts: whether it computes under autocast as told. A rule that leaves autocast aside needs a net of the data's
@@ -44,7 +42,6 @@ class Trainer(FormerContract, nn.Module, ABC):
     """
 
     crosses_blocks: ClassVar[bool] = False
-    net_predicts: ClassVar[bool] = True
     needs_derivatives: ClassVar[bool] = True
     autocasts: ClassVar[bool] = True
     is_local: ClassVar[bool] = False
@@ -152,6 +149,14 @@ class Trainer(FormerContract, nn.Module, ABC):
     def phases(self) -> Sequence[Phase]:
         """Return what is trained one after another: by default all parameters at once, by `gradients`."""
         return [self.descent("all", self.parameters())]
+
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone gives the output that the rule learns by: it does unless `predict` is overridden.
+
+        Where it does not, there is no gradient of the net's output for the rule's to be compared with.
+        """
+        return type(self).predict is Trainer.predict
 
     def path_angles(self) -> dict[str, Tensor]:
         """Return angles of the rule's own, in degrees by layer: between a weight and its stand-in on the way back."""

@@ -114,8 +114,8 @@ class Descent(Phase):
         options: `predict`, `features`, `width` and `frozen`, as in `Phase`.
 
     `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
-    each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, and the
-    optimizer steps, and `.grad` is emptied, at each of them whatever `step` is.
+    each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, with
+    a gradient of every parameter, and at each yield the optimizer steps and `.grad` is emptied, whatever `step` is.
 
     Example:
         Descent("readout", self.net.readout.parameters(), self.gradients, predict=self.predict)

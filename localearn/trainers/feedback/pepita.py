@@ -35,7 +35,7 @@ class Pepita(Trainer):
     form "time_local": dW_k = h_k^T h_{k-1}, dW_o = p^T h_L, and a step of the optimizer after the first pass; with the
     stepped weights then dW_k = -h'_k^T h'_{k-1}, dW_o = -Y^T h'_L, and another step: no product needs the other pass's
     activities (PEPITA-TL). "hebbian": the sum of both products, of the same weights, in one step (PEPITA-Hebbian).
-    mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`.
+    mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`; it has each step, too.
     As the authors' code has it: in a convolution h_k is taken before pooling and the product is also averaged over
     positions; where the readout is the only Linear layer, its error is the first pass's. Ours: biases and
     normalisations follow the same differences, running statistics are the first pass's, a graph's products run along
@@ -112,6 +112,8 @@ class Pepita(Trainer):
         for site in sites:
             _follow(site.output, site.activity, rows)
         follow(logits, error + target)
+        if self.form == "time_local":  # whose every step has a gradient of every parameter
+            self._learn_mirror(rows)
         yield {"loss": loss}
         with still_buffers(self.net):
             sites, logits = passes.run(x, *batch.context)

@@ -164,6 +164,12 @@ class LocalTrainer(Trainer):
         """Return the whole net's scores, (N, C)."""
         return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
 
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone predicts: neither `predict` nor `block_scores` is overridden."""
+        own = type(self)
+        return own.predict is LocalTrainer.predict and own.block_scores is LocalTrainer.block_scores
+
     def phases(self) -> Sequence[Phase]:
         """Return one phase for all blocks, or one a block where the schedule is greedy."""
         if self.schedule == "joint":

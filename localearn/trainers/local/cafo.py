@@ -114,6 +114,11 @@ class CaFo(Trainer):
         assert isinstance(predictor, nn.Linear)
         return predictor
 
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone gives what the rule learns by: the last predictor's output, or the blocks' by DFA."""
+        return True
+
     def phases(self) -> Sequence[Phase]:
         """Return the blocks' phase, if there is one, and one a predictor."""
         first: list[Phase] = []

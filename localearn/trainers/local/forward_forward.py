@@ -68,8 +68,6 @@ class ForwardForward(LocalTrainer):
     where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
     """
 
-    net_predicts = False
-
     def __init__(
         self,
         net: Net,

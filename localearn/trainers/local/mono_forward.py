@@ -92,6 +92,11 @@ class MonoForward(LocalTrainer):
         told = {} if self.schedule == "greedy" else self._learn_input(batch)
         return self.net.stem(batch.x), told
 
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone gives what the rule learns by: always, G_L, also where "ff" adds others to it."""
+        return True
+
     def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
         """Return the sum of the losses, loss_0 added last."""
         return sum(told.values(), torch.stack(list(losses)).sum())
