@@ -179,7 +179,7 @@ class Trainer(FormerContract, nn.Module, ABC):
 
         """
         trained = tuple(p for p in parameters if p.requires_grad)
-        parts = self.by_block if _is_of_the_same(type(self), "by_block", "gradients") else None
+        parts = self.by_block if _defined_no_earlier(type(self), "by_block", "gradients") else None
         return Descent(name, trained, self.gradients, by_block=parts, predict=self.predict, **options)
 
     def fit(self, data: Any, epochs: int = 10, **options: Any) -> "Record":
@@ -212,8 +212,8 @@ class Pipelined(Protocol):
         ...
 
 
-def _is_of_the_same(cls: type, name: str, other: str) -> bool:
-    """Whether a class has a method from the base that it has another one from, or from a later one."""
+def _defined_no_earlier(cls: type, name: str, other: str) -> bool:
+    """Whether the class that a method comes from is the one, or derived from the one, that another comes from."""
     return next(name in vars(base) for base in cls.__mro__ if name in vars(base) or other in vars(base))
 
 

@@ -112,14 +112,15 @@ class ForwardGradient(EstimatorTrainer):
                     u = self.guess.direction(self.net, k, h, after, batch)[None] if self.guess else self._draw(h)
                     sites.append((h, u))
                     tangent = u if tangent is None else torch.cat([tangent, u]) if self.guess else tangent + u
-        tangent = None if tangent is None else tangent.flatten(2)
+        if tangent is not None:
+            tangent = self.net.view(tangent.flatten(0, 1)).unflatten(0, tangent.shape[:2])
         context = batch.context if self.net.readout_takes_context else ()
-        logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent, context)
+        logits, tangent = self._push(self.net.readout, self.net.view(h.detach()), tangent, context)
         loss, error = self.task.error(logits, batch)
         follow(logits, error)
         if tangent is None:  # every block is frozen
             return loss, ()
-        along = (error * tangent).sum(-1)  # (K, N): the derivative of each row's share of the loss
+        along = (error * tangent).flatten(2).sum(-1)  # (K, N): the derivative of each row's share of the loss
         if self.net.couples_rows():
             along = along.sum(-1, keepdim=True)
 

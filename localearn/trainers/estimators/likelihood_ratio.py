@@ -10,6 +10,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.net import modes_kept
+from localearn.nets.views import Head
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.noise import NOISES, Kind
@@ -120,9 +121,8 @@ class LikelihoodRatio(EstimatorTrainer):
                 if any(p.requires_grad for p in module.parameters()):
                     first = sum(site.noise[0, 0].numel() for site in sites)
                     sites.append(self._perturb(streams, k, first))
-        convolves = self.net.readout_takes_context  # over a graph, whose rows are flat
-        readout = self.net.readout if convolves else nn.Sequential(nn.Flatten(), self.net.readout)
-        self._push(streams, readout, batch.context if convolves else ())
+        readout = Head(self.net.view, self.net.readout)
+        self._push(streams, readout, batch.context if self.net.readout_takes_context else ())
         losses = self._learn_readout(streams, batch)
         yield {"loss": losses.mean()}
         if streams.noisy is not None:

@@ -34,7 +34,7 @@ LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matr
 class CaFo(Trainer):
     """Cascaded Forward: blocks that no predictor trains, and for each a linear predictor that is trained alone.
 
-        o_k = flatten(h_k) W_k^T + b_k                       (N, C); W_k is (C, n_k), n_k the flattened width of h_k
+        o_k = view(h_k) W_k^T + b_k                          (N, C); W_k is (C, n_k), n_k what the net's view reads
         loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
         prediction = argmax sum_k softmax(o_k)               combine="average" divides by L: the same classes
                    = mean_k o_k                              of values, which have no other loss than mse
@@ -76,14 +76,14 @@ class CaFo(Trainer):
             raise UserError(f"ridge must be positive, for the normal matrix may have no inverse, not {ridge}; try 1e-2")
         self.blocks, self.ridge, self.combine = blocks, ridge, combine
         self.closed_form = loss == "mse" and solver != "gradient"
-        if self.closed_form and max(net.widths) > LARGEST_WIDTH:
+        if self.closed_form and max(net.reads) > LARGEST_WIDTH:
             raise Unsupported(
-                f"a block of {type(net).__name__} has {max(net.widths)} outputs, too many for cafo's closed form "
+                f"a block of {type(net).__name__} has {max(net.reads)} outputs, too many for cafo's closed form "
                 f"({LARGEST_WIDTH} at most); use solver=gradient, pool more, or use fewer channels"
             )
         like, biased = net.readout.weight, net.readout.bias is not None
         self.predictors = nn.ModuleList(
-            nn.Linear(n, net.classes, bias=biased, device=like.device, dtype=like.dtype) for n in net.widths[:-1]
+            nn.Linear(n, net.classes, bias=biased, device=like.device, dtype=like.dtype) for n in net.reads[:-1]
         )
         for p in (*self.predictors.parameters(), *net.readout.parameters()):
             nn.init.zeros_(p)
@@ -133,7 +133,7 @@ class CaFo(Trainer):
         predictor = self.predictor(k)
 
         def predict(h: Tensor, *context: Tensor) -> Tensor:
-            return predictor(h.flatten(1))
+            return predictor(self.net.view(h))
 
         name, features = f"predictor {k + 1}", partial(self.net.hidden, depth=k + 1)
         options = {"predict": predict, "features": features, "width": self.net.widths[k], "frozen": [self.net]}
@@ -153,7 +153,7 @@ class CaFo(Trainer):
     def _learn(self, k: int, h: Tensor, batch: Batch) -> Metrics:
         """Fill `.grad` of predictor k from h_{k+1}, (N, ...); return its loss."""
         target = self.task.encode(batch.target) if self._on == "mse" else batch.target
-        loss = self.criterion(batch.select(self.predictor(k)(h.detach().flatten(1))), target)
+        loss = self.criterion(batch.select(self.predictor(k)(self.net.view(h.detach()))), target)
         loss.backward()
         return {"loss": loss.detach()}
 
@@ -163,7 +163,7 @@ class CaFo(Trainer):
         Values have the mean, whatever `combine` is.
         """
         outputs = enumerate(self.net.outputs(x, *context))
-        total = self.task.pool([self.predictor(k)(h.flatten(1)) for k, h in outputs])
+        total = self.task.pool([self.predictor(k)(self.net.view(h)) for k, h in outputs])
         return total - math.log(self.net.depth) if self.combine == "average" and self.task.adds_up else total
 
 
@@ -213,7 +213,7 @@ class RidgeRegression(Solve):
         if self._equations is None:
             self._equations = NormalEquations(self.predictor, self.ridge, labels=task.has_classes)
         target = batch.target if task.has_classes else task.encode(batch.target)
-        self._equations.add(batch.select(batch.x.flatten(1)), target)
+        self._equations.add(batch.select(self.net.view(batch.x)), target)
 
     def sums(self) -> list[Tensor]:
         """Return the sums of the normal equations."""

@@ -105,7 +105,7 @@ class ForwardForward(LocalTrainer):
         like = next(net.parameters())
         placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         others = self.predicting[:-1] if self.has_readout else ()
-        self.projections = nn.ModuleList(nn.Linear(net.widths[k], net.classes, bias=False, **placed) for k in others)
+        self.projections = nn.ModuleList(nn.Linear(net.reads[k], net.classes, bias=False, **placed) for k in others)
         with modes_kept(net), torch.no_grad():
             net.eval()  # so that a stem's dropout draws nothing
             self._taken = tuple(net.stem(net.trial()[0]).shape[1:])  # of a row as the first block takes it
@@ -237,7 +237,7 @@ class ForwardForward(LocalTrainer):
             groups=groups,
             predict=lambda h, *context: self._read(h),
             features=lambda x, *context: self._features(self.net.stem(x), *context),
-            width=sum(self.net.widths[k] for k in self.predicting),
+            width=sum(self.net.reads[k] for k in self.predicting),
             frozen=(self.net.stem, *self.net.blocks),
         )
         return [first, *rest, last] if readout else [first, *rest]
@@ -330,13 +330,13 @@ class ForwardForward(LocalTrainer):
         """Return the normalised outputs of the blocks that predict, with the neutral label, (N, sum of n_k)."""
         h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes))
         outputs = enumerate(self._outputs(h, context, self.net.depth))
-        features = torch.cat([length_normalized(h).flatten(1) for k, h in outputs if k in self.predicting], dim=1)
+        features = torch.cat([self.net.view(length_normalized(h)) for k, h in outputs if k in self.predicting], dim=-1)
         # Before torch 2.11, autocast keeps the weights that it cast here, without a graph, for the pass that needs one.
         torch.clear_autocast_cache()
         return features
 
     def _read(self, features: Tensor) -> Tensor:
-        parts = features.split([self.net.widths[k] for k in self.predicting], dim=1)
+        parts = features.split([self.net.reads[k] for k in self.predicting], dim=-1)
         logits = self.net.readout(parts[-1])
         for projection, part in zip(self.projections, parts[:-1], strict=True):
             logits = logits + projection(part)

@@ -17,7 +17,7 @@ Prediction = Literal["bp", "ff"]
 class MonoForward(LocalTrainer):
     """Mono-Forward: each block learns to tell the classes apart through a projection of its own.
 
-        G_k = flatten(h_k) M_k^T           goodness, (N, C); M_k is (C, n_k), n_k the flattened width of h_k
+        G_k = view(h_k) M_k^T              goodness, (N, C); M_k is (C, n_k), n_k what the net's view reads: all of h_k
         loss_k = L(G_k, y)                 trains block k and M_k, and nothing else; L is CE, of values their own
 
     The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
@@ -43,7 +43,7 @@ class MonoForward(LocalTrainer):
         def projection(n: int) -> nn.Linear:
             return nn.Linear(n, net.classes, bias=False, device=like.device, dtype=like.dtype)
 
-        self.projections = nn.ModuleList(projection(n) for n in net.widths[:-1])
+        self.projections = nn.ModuleList(projection(n) for n in net.reads[:-1])
         h_0 = net.stem(torch.zeros(1, *net.input_shape, device=like.device, dtype=like.dtype))
         self.input_projection = projection(h_0.numel()) if input_projection else None
 
@@ -59,8 +59,8 @@ class MonoForward(LocalTrainer):
             )
 
     def goodness(self, k: int, h: Tensor) -> Tensor:
-        """Return G_{k+1}, (N, C), of block k's output h, (N, *shapes[k])."""
-        return self._projection(k)(h.flatten(1))
+        """Return G_{k+1}, (N, C), of block k's output h, (N, *shapes[k]), as the net's view has it."""
+        return self._projection(k)(self.net.view(h))
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Return L(G_{k+1}, y), the task's mean loss."""
