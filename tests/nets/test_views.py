@@ -131,7 +131,7 @@ def test_rules_learn_on_pooled_maps(rule):
     torch.manual_seed(0)
     channels = 11 if rule is ForwardForward else 1  # with room for a label
     whole = CNN((channels, 8, 8), 10, channels=(16, 32), norm="batch")
-    net = Net(whole.blocks, nn.Linear(32, 10), input_shape=(channels, 8, 8), view=Pooled())
+    net = Net(map(whole.block, range(2)), nn.Linear(32, 10), input_shape=(channels, 8, 8), view=Pooled())
     assert net.reads == (16, 32)
     optim = functools.partial(torch.optim.Adam, lr=0.01)
     record = rule(net).fit(load("digits"), epochs=6, batch_size=64, optim=optim, device="cpu")

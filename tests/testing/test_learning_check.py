@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from localearn import Backprop, CaFo, DirectFeedbackAlignment, ForwardForward, MonoForward
 from localearn.testing import KINDS, probes, toy
-from localearn.trainers.phases import completed
+from localearn.trainers.phases import Descent, completed
 
 ERRORS = {"judged_by": "errors"}
 LEARNERS = {
@@ -39,7 +39,9 @@ def broken(rule, change):
 
 def changed(trainer, phase, change):
     """Return the phase with that done to every gradient of the rule's blocks, if it has gradients."""
-    original = getattr(phase, "gradients", None)
+    if not isinstance(phase, Descent):
+        return phase
+    original = phase.gradients
 
     def gradients(batch):
         metrics = completed(original(batch))
@@ -48,8 +50,7 @@ def changed(trainer, phase, change):
                 change(p.grad)
         return metrics
 
-    if original:
-        phase.gradients = gradients
+    phase.gradients = gradients
     return phase
 
 

@@ -8,6 +8,7 @@ import torch
 import localearn
 from localearn import cli
 from localearn.bench import known_rules
+from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.nets import MLP
 from localearn.training.experiment import build
@@ -138,14 +139,14 @@ def shared():
 
 @pytest.mark.parametrize("rule", [YieldsParts, lambda net: SharedLoss(shared())], ids=["yields", "shares weights"])
 def test_a_gradient_that_is_stepped_before_it_is_whole_is_refused(digits, rule):
-    rows = localearn.data.from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
+    rows = from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
     with pytest.raises(UserError, match="adds a gradient up from parts, so step=block cannot be had"):
         rule(MLP((8,), 10, widths=[8])).fit(rows, epochs=1, step="block")
 
 
 @pytest.mark.parametrize("rule", [localearn.Backprop, localearn.FeedbackAlignment])
 def test_backward_passes_through_shared_weights_are_stepped_whole(rule):
-    rows = localearn.data.from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
+    rows = from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
     states = []
     for step in ("all", "block"):
         torch.manual_seed(0)

@@ -18,7 +18,7 @@ from localearn.trainers.feedback.passes import (
     without_autocast,
 )
 from localearn.trainers.feedback.weight_mirror import WeightMirror
-from localearn.trainers.phases import Metrics, Parts, Phase, completed
+from localearn.trainers.phases import Descent, Metrics, Parts, completed
 
 Form = Literal["difference", "time_local", "hebbian"]
 
@@ -87,7 +87,7 @@ class Pepita(Trainer):
             return without_autocast(batch.x.device, self._by_difference(batch))
         return self.gradients(batch)
 
-    def phases(self) -> Sequence[Phase]:
+    def phases(self) -> Sequence[Descent]:
         """Return one phase, in which each batch has two steps where the form is time-local."""
         return [self.descent("all", self.parameters(), steps=2 if self.form == "time_local" else 1)]
 

@@ -12,7 +12,7 @@ from localearn.data import Batch
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.trainers.base import Trainer, follow
-from localearn.trainers.phases import Descent, Metrics, Phase, completed
+from localearn.trainers.phases import Descent, Metrics, completed
 
 Schedule = Literal["joint", "greedy"]
 
@@ -170,7 +170,7 @@ class LocalTrainer(Trainer):
         own = type(self)
         return own.predict is LocalTrainer.predict and own.block_scores is LocalTrainer.block_scores
 
-    def phases(self) -> Sequence[Phase]:
+    def phases(self) -> Sequence[Descent]:
         """Return one phase for all blocks, or one a block where the schedule is greedy."""
         if self.schedule == "joint":
             parameters = (p for k in range(self.net.depth) for p in self.block_parameters(k))

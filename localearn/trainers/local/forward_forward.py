@@ -16,7 +16,7 @@ from localearn.trainers.base import cross_entropy, follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import MOMENTUM, PeerNormalization, length_normalized, share_off
-from localearn.trainers.phases import Descent, Metrics, Phase
+from localearn.trainers.phases import Descent, Metrics
 
 Goodness = Literal["sum", "mean"]
 Negatives = Literal["uniform", "hard"]
@@ -223,7 +223,7 @@ class ForwardForward(LocalTrainer):
             totals.append(torch.stack(goodness).sum(0))
         return torch.stack(totals, dim=1)
 
-    def phases(self) -> Sequence[Phase]:
+    def phases(self) -> Sequence[Descent]:
         """Return one phase, or one a block and then the readout's where the schedule is greedy."""
         readout = self.readout_parameters()
         groups = [{"params": readout, **self.readout_options}] if readout and self.readout_options else []

@@ -9,7 +9,7 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.trainers.base import linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
-from localearn.trainers.phases import Descent, Metrics, Phase
+from localearn.trainers.phases import Descent, Metrics
 
 Prediction = Literal["bp", "ff"]
 
@@ -101,7 +101,7 @@ class MonoForward(LocalTrainer):
         """Return the sum of the losses, loss_0 added last."""
         return sum(told.values(), torch.stack(list(losses)).sum())
 
-    def phases(self) -> Sequence[Phase]:
+    def phases(self) -> Sequence[Descent]:
         """Return the family's phases, M_0 being in the first one or, in a greedy schedule, a phase before them."""
         first, *rest = super().phases()
         if self.input_projection is None:

@@ -315,7 +315,7 @@ def test_all_predictors_at_once_follow_what_each_follows_alone():
     metrics = trainer.gradients(batch)
     torch.testing.assert_close(metrics["loss"], sum(losses))
     for p, expected in zip((*trainer.predictors.parameters(), *trainer.net.readout.parameters()), alone, strict=True):
-        assert p.grad is not None and torch.equal(p.grad, expected)
+        assert p.grad is not None and expected is not None and torch.equal(p.grad, expected)
 
 
 def test_settings_of_steps_leave_a_closed_form_alone():
