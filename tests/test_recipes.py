@@ -133,3 +133,25 @@ def test_a_sweep_and_the_shown_configuration_have_the_recipe(tmp_path, monkeypat
     found = {path.read_text() for path in tmp_path.glob("runs/*/config.yaml")}
     assert len(found) == 2
     assert sum("layerwise: true" in text and "recipe: dense" in text for text in found) == 1
+
+
+def test_a_default_that_is_refused_says_what_to_set_and_other_recipes_are_served(tmp_path):
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text(
+        "# @package _global_\nalgo:\n  _target_: localearn.Backprop\n"
+        "recipes:\n  maps: it stays at chance; use net=mlp\n  dense: [optim=sgd]\n"
+    )
+    with pytest.raises(
+        UserError, match="of kind maps: it stays at chance; use net=mlp; recipe=none runs it all the same"
+    ):
+        cli.compose(["algo=mine", "net=cnn"], str(tmp_path))
+    assert cli.compose(["algo=mine", "net=mlp"], str(tmp_path))[0].optim._target_ == "torch.optim.SGD"
+    for named in ("none", "alike"):
+        config, _ = cli.compose(["algo=mine", "net=cnn", f"recipe={named}"], str(tmp_path))
+        assert config.optim._target_ == "torch.optim.Adam"
+
+
+def test_no_recipe_is_a_recipe():
+    config, recipe = composed("algo=forward_gradient", "net=mlp", "recipe=none")
+    assert (config.algo.guess, recipe) == ("noise", "none")
+    assert composed("algo=forward_gradient", "net=mlp")[0].algo.guess == "local"

@@ -63,7 +63,9 @@ class ForwardGradient(EstimatorTrainer):
         if tangents < 1:
             raise UserError(f"tangents must be 1 or more, not {tangents}")
         if guess == "local" and tangents > 1:
-            raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
+            raise UserError(
+                f"a local guess is one direction for each block; use tangents=1, not {tangents}, or guess=noise"
+            )
         self.space, self.tangents, self.noise = space, tangents, NOISES[noise]
         self.guess = LocalGuess(net) if guess == "local" else None
         load_forward_mode()
