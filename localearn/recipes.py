@@ -7,10 +7,15 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
       maps: [algo.goodness=mean, optim=adam]
       paper: [net=mlp_3x1000, dataset.normalize=unit]
 
-`recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe, `recipe=none` no list, and
-`recipe=alike`, which a comparison takes, the kind's without what is said of the net, the data and the batch. What the
-user sets wins. In the place of a kind's list may stand a text, which `recipe=default` is refused with: no options are
-known by which the rule learns on such a net.
+`recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe, and `recipe=alike`, which a
+comparison takes, the kind's without what is said of the net, the data and the batch. What the user sets wins.
+
+Where no options are known by which a rule learns on a net, the file says so under `refused`, by the net's class:
+
+    refused:
+      LeNet: it stays below a linear classifier; use net=cnn
+
+Then `recipe=default` is refused with that text, and who wants the run all the same names a recipe: recipe=maps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,16 +43,21 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
 
     Raises:
         UserError: for a `recipe` that the rule does not have, one that is no list of overrides, or a default that is
-            refused.
+            refused for such a net.
 
     """
     recipes: Any = config.recipes or {}
     named = str(config.recipe)
-    known = ["default", "alike", "paper", "none", *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
+    known = ["default", "alike", "paper", *KINDS, *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
     name = net_kind(config.net) if named in ("default", "alike") else named
-    lines = _lines(recipes, name, named)
+    net = str(config.net.get("_target_")).rpartition(".")[2]
+    if named == "default" and net in config.refused:
+        raise UserError(f"no default recipe for {net}: {config.refused[net]}; recipe={name} runs it all the same")
+    lines = recipes.get(name) or []
+    if not all(isinstance(line, str) and "=" in line for line in lines):
+        raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     keys = [line.partition("=")[0] for line in lines]
     # The optimizer, the schedule or the net that the user chose has none of what was meant for another.
@@ -59,18 +69,6 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
         for key, line in zip(keys, lines, strict=True)
         if key not in typed and key.partition(".")[0] not in chosen and _exists(key, config)
     ]
-
-
-def _lines(recipes: Mapping[str, Any], name: str, named: str) -> list[str]:
-    """Return the overrides of a recipe; raise UserError for a default that is refused, and for what is no list."""
-    lines = recipes.get(name) or []
-    if isinstance(lines, str) and name in KINDS:
-        if named == "default":
-            raise UserError(f"no default recipe for a net of kind {name}: {lines}; recipe=none runs it all the same")
-        return []
-    if isinstance(lines, str | Mapping) or not all(isinstance(line, str) and "=" in line for line in lines):
-        raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
-    return list(lines)
 
 
 def net_kind(options: Mapping[str, Any]) -> str:

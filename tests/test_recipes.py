@@ -139,19 +139,11 @@ def test_a_default_that_is_refused_says_what_to_set_and_other_recipes_are_served
     (tmp_path / "algo").mkdir()
     (tmp_path / "algo" / "mine.yaml").write_text(
         "# @package _global_\nalgo:\n  _target_: localearn.Backprop\n"
-        "recipes:\n  maps: it stays at chance; use net=mlp\n  dense: [optim=sgd]\n"
+        "recipes:\n  maps: [optim=sgd]\nrefused:\n  LeNet: it stays at chance, use net=cnn\n"
     )
-    with pytest.raises(
-        UserError, match="of kind maps: it stays at chance; use net=mlp; recipe=none runs it all the same"
-    ):
-        cli.compose(["algo=mine", "net=cnn"], str(tmp_path))
-    assert cli.compose(["algo=mine", "net=mlp"], str(tmp_path))[0].optim._target_ == "torch.optim.SGD"
-    for named in ("none", "alike"):
-        config, _ = cli.compose(["algo=mine", "net=cnn", f"recipe={named}"], str(tmp_path))
-        assert config.optim._target_ == "torch.optim.Adam"
-
-
-def test_no_recipe_is_a_recipe():
-    config, recipe = composed("algo=forward_gradient", "net=mlp", "recipe=none")
-    assert (config.algo.guess, recipe) == ("noise", "none")
-    assert composed("algo=forward_gradient", "net=mlp")[0].algo.guess == "local"
+    with pytest.raises(UserError, match="for LeNet: it stays at chance, use net=cnn; recipe=maps runs it all the same"):
+        cli.compose(["algo=mine", "net=lenet"], str(tmp_path))
+    for served in (["net=cnn"], ["net=lenet", "recipe=maps"], ["net=lenet", "recipe=alike"]):
+        config, _ = cli.compose(["algo=mine", *served], str(tmp_path))
+        assert config.optim._target_ == "torch.optim.SGD"
+        assert "refused" not in config

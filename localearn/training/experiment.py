@@ -139,7 +139,8 @@ def settings_of(config: Any, choices: Choices) -> Settings:
     return _settings(_resolved(config), choices)
 
 
-_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes")  # keys that composing a configuration uses up
+# Keys that composing a configuration uses up.
+_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
 # What a run did whose configuration is older than an option.
 BEFORE = {
