@@ -60,8 +60,8 @@ class LikelihoodRatio(EstimatorTrainer):
     noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has
         few noisy values; "gaussian" draws them independently.
     Jiang et al., arXiv 2305.08960; there the readout's gradient is estimated as well, and blocks that are noisy alone
-    take turns. Known weakness: the variance, which grows with the number of noisy values (LeNet-5 takes 16 copies of each
-    block's own), and a bias of order sigma^2 as a gradient of the loss without noise.
+    take turns. Known weakness: the variance, which grows with the number of noisy values (LeNet-5 takes 16 copies for
+    each block), and a bias of order sigma^2 as a gradient of the loss without noise.
     """
 
     needs_derivatives = False
