@@ -20,7 +20,17 @@ CONF = Path(__file__).parent / "conf"
 KINDS = ("dense", "maps", "graph")
 
 # The options of `fit` that a recipe may set; the others say where and how a run is executed, not what is learned.
-LEARNING = ("epochs", "batch_size", "optim", "schedule", "monitor", "patience", "min_delta", "restore_best", "clip_norm")
+LEARNING = (
+    "epochs",
+    "batch_size",
+    "optim",
+    "schedule",
+    "monitor",
+    "patience",
+    "min_delta",
+    "restore_best",
+    "clip_norm",
+)
 
 _COMPOSING = ("defaults", "hydra", "recipe", "recipes", "tune")
 _OVERRIDE = re.compile(r"override /?(\w+)")
@@ -152,7 +162,7 @@ def _learning(tree: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
 
 
 def _bound(options: Mapping[str, Any], epochs: int) -> functools.partial[Any] | None:
-    """Return a class with its options bound, but for those that it has by itself; None for a schedule that does nothing.
+    """Return a class with its options bound, those left out that it has by itself; None for a schedule that stays.
 
     So a record says what differs from torch's defaults, and Adam with the general options is in every version of
     localearn the same text, by which a resumed run is compared.
