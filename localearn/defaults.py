@@ -156,9 +156,9 @@ def _composed(rule: str | None, kind: str, name: str, dataset: str | None) -> di
 
 def _learning(tree: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
     """Return the options of `LEARNING` in a configuration, its optimizer and schedule as classes with options bound."""
-    epochs = tree["epochs"] if epochs is None else epochs
-    found = {name: tree[name] for name in LEARNING} | {"epochs": epochs}
-    return found | {"optim": _bound(tree["optim"], epochs), "schedule": _bound(tree["schedule"], epochs)}
+    made: int = tree["epochs"] if epochs is None else epochs
+    found = {name: tree[name] for name in LEARNING} | {"epochs": made}
+    return found | {"optim": _bound(tree["optim"], made), "schedule": _bound(tree["schedule"], made)}
 
 
 def _bound(options: Mapping[str, Any], epochs: int) -> functools.partial[Any] | None:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -33,8 +34,12 @@ def signature(target):
 
 def composed(rule, kind, *overrides):
     data = "karate" if kind == "graph" else "digits"
-    config, _ = cli.compose([f"algo={rule}", f"net={NETS[kind]}", f"dataset={data}", *overrides])
-    return OmegaConf.to_container(config, resolve=True)
+    return plain(f"algo={rule}", f"net={NETS[kind]}", f"dataset={data}", *overrides)
+
+
+def plain(*overrides) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(cli.compose(overrides)[0], resolve=True)
+    return values
 
 
 @pytest.mark.parametrize("rule", rule_names())
@@ -91,12 +96,12 @@ def test_python_reads_what_hydra_composes(rule, name, kind):
     config = composed(rule, kind, f"recipe={name}", "epochs=40")
     told = localearn.recipe(rule, kind, name, epochs=40)
     assert told["algo"] == {key: value for key, value in config["algo"].items() if key != "_target_"}
-    plain = [key for key in LEARNING if key not in ("optim", "schedule")]
-    assert {key: told["fit"][key] for key in plain} == {key: config[key] for key in plain}
+    values = [key for key in LEARNING if key not in ("optim", "schedule")]
+    assert {key: told["fit"][key] for key in values} == {key: config[key] for key in values}
     ours = trajectory(told["fit"]["optim"], told["fit"]["schedule"], 40)
     assert ours == trajectory(optimizer_factory(config["optim"]), schedule_factory(config["schedule"]), 40)
     if name == "paper":  # whose net the user has not chosen
-        config = OmegaConf.to_container(cli.compose([f"algo={rule}", "recipe=paper", "dataset=digits"])[0])
+        config = plain(f"algo={rule}", "recipe=paper", "dataset=digits")
     for group in ("net", "dataset"):
         there = {key: value for key, value in told[group].items() if key in config[group]}
         assert {key: config[group][key] for key in there} == there
