@@ -171,7 +171,9 @@ def _bound(options: Mapping[str, Any], epochs: int) -> functools.partial[Any] | 
     target = getattr(importlib.import_module(path), name)
     if name == "ConstantLR" and options.get("factor") == 1:
         return None
-    values = {key: epochs if value == _EPOCHS else value for key, value in options.items() if key[0] != "_"}
+    values = {
+        key: epochs if value == _EPOCHS else copy.deepcopy(value) for key, value in options.items() if key[0] != "_"
+    }
     by_itself = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
     same = {key for key, value in values.items() if key != "lr" and _listed(by_itself.get(key, ...)) == value}
     return functools.partial(target, **{key: value for key, value in values.items() if key not in same})
@@ -200,11 +202,16 @@ def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
-@functools.cache
 def _read(path: Path) -> dict[str, Any]:
+    """Return what one of the configuration's files holds, as the caller's own."""
+    return copy.deepcopy(_parsed(path))
+
+
+@functools.cache
+def _parsed(path: Path) -> dict[str, Any]:
     import yaml  # as late as this, for `import localearn` is to need torch and numpy alone
 
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _value(text: str) -> Any:
