@@ -176,6 +176,7 @@ READERS = {
     "data/archive.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
     "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
     "energy/fake.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
@@ -183,7 +184,6 @@ READERS = {
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
-    "recipes.py": {"locate"},  # the net's class, of a configuration that is composed, and so checked
     "reporting/reading.py": {"json.loads", "read_json"},
     "reporting/writing.py": {"read_json"},
     "study.py": {"read_json", "read_yaml"},  # check_overrides

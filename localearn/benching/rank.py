@@ -13,12 +13,11 @@ import torch
 import torch.distributed as dist
 
 from localearn import cli
-from localearn.benching.workload import Point, as_data, made_up
+from localearn.benching.workload import Point, as_data, built, made_up
 from localearn.data import Batch
 from localearn.doorway import run_door
-from localearn.trainers.base import Trainer
 from localearn.trainers.local import LocalTrainer
-from localearn.training.building import build_net, build_rule, optimizer_factory
+from localearn.training.building import optimizer_factory
 from localearn.training.device import autocast, synchronize
 from localearn.training.parallel import Ranks, joined
 from localearn.training.settings import Settings
@@ -72,9 +71,10 @@ class Way:
 
     def __init__(self, config: Any, point: Point, ranks: Ranks):
         self.ranks = ranks
-        self.trainer = built(config, point)
+        data = as_data(made_up(point))
+        self.trainer = built("", config, data).to(point.device).train()
         stage = self.trainer.stages()[0]
-        ranks.divide(self.trainer, as_data(made_up(point)))
+        ranks.divide(self.trainer, data)
         optimizer = optimizer_factory(config["optim"])(stage.optimizer_groups())
         autocasting = autocast(point.device, point.precision)
         self.update = Update(self.trainer, stage, optimizer, Settings(), autocasting, ranks)
@@ -89,24 +89,14 @@ class Way:
             self.update(batch)
 
 
-def built(config: Any, point: Point) -> Trainer:
-    """Return the rule of a configuration, the same on every rank, in training mode."""
-    torch.manual_seed(0)
-    net = build_net(config["net"], point.input_shape, as_data(made_up(point)).classes)
-    return build_rule(config["algo"], net, "").to(point.device).train()
-
-
 def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
     """Return the fields of `simulation.Costs`: what rank 0 takes alone, and what is said between the two."""
     way = Way(config, point, Ranks())
     assert isinstance(way.trainer, LocalTrainer)
-    block_s = []
-    with torch.no_grad():
-        inputs = [way.trainer.net.stem(batches[0].x), *way.trainer.net.outputs(batches[0].x)]
-    for k in range(way.trainer.net.depth):
+    block_s, inputs = [], handed_on(way, batches[0])
+    for k, x in enumerate(inputs):
         way.trainer.span = range(k, k + 1)
-        batch = Batch(batches[0].x if k == 0 else inputs[k], batches[0].y)
-        given = [batch] * max(2, plan["batches"] // 2)
+        given = [Batch(x, batches[0].y)] * max(2, plan["batches"] // 2)
         block_s.append(_alone(lambda given=given: way.run(given), point.device) / len(given))
     way.trainer.span = None
     given = batches[:1] * max(2, plan["batches"] // 4)
@@ -126,6 +116,17 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
         "message_bytes": h.nbytes,
         "gradient_bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
+
+
+def handed_on(way: Way, batch: Batch) -> list[torch.Tensor]:
+    """Return what each block takes where blocks learn apart: the batch's rows, then what the block before hands on."""
+    trainer, inputs = way.trainer, [batch.x]
+    assert isinstance(trainer, LocalTrainer)
+    for k in range(trainer.net.depth - 1):
+        trainer.span, trainer.hand_on = range(k, k + 1), inputs.append
+        way.run([Batch(inputs[k], batch.y)])
+    trainer.span = trainer.hand_on = None
+    return inputs
 
 
 def _in_step(way: Way, batch: Batch) -> None:

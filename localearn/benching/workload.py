@@ -12,7 +12,7 @@ from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.trainers.base import Trainer
-from localearn.training.building import build_net, build_rule, optimizer_factory, rule_class
+from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
 from localearn.training.capture import captured
 from localearn.training.device import autocast
 from localearn.training.layout import lay_out
@@ -55,7 +55,7 @@ class Workload:
         self.batches = made_up(point)
         data = as_data(self.batches)
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
-            trainer = _built(algo, config, data).to(point.device)
+            trainer = built(algo, config, data).to(point.device)
             lay_out(trainer, point.memory_format, point.precision)
             stages = range(len(trainer.stages()))
             copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in stages]
@@ -162,13 +162,11 @@ def as_data(batches: Sequence[Batch]) -> ArrayData:
     return ArrayData("made up", x, y, CLASSES)
 
 
-def _built(algo: str, config: Any, data: ArrayData) -> Trainer:
+def built(algo: str, config: Any, data: ArrayData) -> Trainer:
+    """Return the rule of a configuration on its net, as a run on such data builds them; always the same weights."""
     torch.manual_seed(0)
-    net = build_net(config["net"], data.input_shape, data.classes)
     rule = rule_class(config["algo"])
-    shape = rule.input_shape(net, data)
-    if shape != net.input_shape:
-        net = build_net(config["net"], shape, data.classes)
+    net = build_net_for(rule, config["net"], data)
     if net.graph:
         raise UserError("graphs are one batch of nodes, which this bench does not make up; choose net=mlp, cnn, ...")
     rule.supports(net, data)

@@ -1,6 +1,9 @@
 """The contract of a learning rule."""
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch, Data
+from localearn.defaults import kind_of, rule_options
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
@@ -53,6 +57,8 @@ class Trainer(nn.Module, ABC):
     beside the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
     with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
     annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
+    What its caller leaves out, a rule that localearn brings takes from its recipe for the net's kind, see
+    `localearn.recipe`: its signature has the general values.
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
         `localearn.testing` proves it.
@@ -70,10 +76,10 @@ class Trainer(nn.Module, ABC):
     autocasts: ClassVar[bool] = True
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""
+        """Make a rule's `__init__` complete its options by the recipe, and check them by its annotations."""
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__)
+            cls.__init__ = _completed(cls, checked(cls.__init__))
 
     def __init__(self, net: Net):
         super().__init__()
@@ -98,12 +104,17 @@ class Trainer(nn.Module, ABC):
         """
 
     @classmethod
-    def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
-        """Return the shape of the rows that such a net is to take: the data's own, unless the rule adds to them.
+    def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
+        """Return the shape of the rows that a net is to take: the data's own, unless the rule adds to them.
 
-        Who builds a net from a configuration builds it for the data, asks here, and builds it anew if need be.
+        Who builds a net for the rule asks here first. kind: `Net.kind` of the net to be built.
         """
         return tuple(data.input_shape)
+
+    @classmethod
+    def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
+        """Return the shape of the rows that such a net, which is built already, is to take."""
+        return cls.input_shape_for(data, kind_of(net))
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -190,12 +201,31 @@ class Trainer(nn.Module, ABC):
         """Begin a stage: `gradients`, `stage_input` and `stage_scores` are about it from now on."""
         self.stage = stage
 
-    def fit(self, data: Any, epochs: int = 10, **options: Any) -> "Record":
-        """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`."""
+    def fit(self, data: Any, epochs: int | None = None, **options: Any) -> "Record":
+        """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`.
+
+        What is left out, the epochs too, is the rule's recipe for this kind of net, see `localearn.recipe`.
+        """
         # The one import against the grain, for the sake of `MonoForward(net).fit(data)`.
         from localearn.training import fit
 
-        return fit(self, data, epochs=epochs, **options)
+        return fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
+
+
+def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., None]:
+    """Return a rule's constructor that takes what its caller leaves out from the recipe for the net's kind."""
+    parameters = inspect.signature(init).parameters
+    ordered = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+
+    @functools.wraps(init)
+    def completing(self: Trainer, *arguments: Any, **options: Any) -> None:
+        given = {**dict(zip(ordered, arguments, strict=False)), **options}
+        if type(self) is rule:  # and not of a family, whose rule has chosen already
+            recipe = rule_options(rule, kind_of(given.get("net")))
+            options |= {name: value for name, value in recipe.items() if name not in given}
+        init(self, *arguments, **options)
+
+    return completing
 
 
 def linear_readout(net: Net) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from localearn.data import Data
+from localearn.defaults import CONF, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.nets import Net
@@ -21,10 +22,10 @@ from localearn.options import check_types
 from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
-    CONF,
     build_callbacks,
     build_data,
     build_net,
+    build_net_for,
     build_rule,
     locate,
     optimizer_factory,
@@ -267,12 +268,11 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
     with full_memory_told(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
-        net = build_net(plain["net"], tuple(data.input_shape), data.task.outputs)
-        shape = rule_class(plain["algo"]).input_shape(net, data)
-        if shape != net.input_shape:
-            net = build_net(plain["net"], shape, data.task.outputs)
+        net = build_net_for(rule_class(plain["algo"]), plain["net"], data)
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
+        # What a file of the user's own leaves out the rule has by itself, and the record says it.
+        plain["algo"] = rule_options(type(trainer), kind_of(net)) | plain["algo"]
     return data, trainer, settings
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from localearn.data import Data, as_data
+from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
@@ -64,7 +65,10 @@ def fit(
         resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another
             patience, train it longer, also where it is completed.
         callbacks: what is called while it trains, see `localearn.Callback`; a resumed run is given them anew.
-        options: the fields of `Settings`.
+        options: the fields of `Settings`. Where none are given, those of how it learns (epochs, batch_size, optim,
+            schedule, monitor, ...) are the rule's recipe for this kind of net, as on the command line, and the epochs
+            those of a data set that localearn brings. `localearn.recipe` shows it, with what it says of the net and
+            the data, which are built before they come here.
 
     Returns:
         The record of the run.
@@ -75,13 +79,20 @@ def fit(
         KeyboardInterrupt: after Ctrl-C where there is no `out` to keep what was learned.
 
     """
-    settings = Settings.of(**options)
+    Settings.of(**options)  # first, for a wrong option is told sooner than data are taken in
+    data = as_data(data)
+    settings = Settings.of(**_recipe(trainer, data, options) | options)
     callbacks = checked_callbacks(callbacks)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
-    record = train(trainer, as_data(data), settings, resume=resume, callbacks=callbacks, extend=extend)
+    record = train(trainer, data, settings, resume=resume, callbacks=callbacks, extend=extend)
     if record.status == "interrupted" and settings.out is None:
         raise KeyboardInterrupt
     return record
+
+
+def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the rule learns on its kind of net where the user says nothing."""
+    return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"))
 
 
 def train(

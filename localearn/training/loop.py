@@ -21,6 +21,7 @@ from localearn.training.checkpoint import (
     check_part,
     check_position,
     check_weights,
+    saved_once,
 )
 from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.early_stopping import EarlyStopping, monitored
@@ -398,6 +399,7 @@ class Loop:
             else:
                 check_part(where, name, state, part)
                 if name == "stopping" and state["best_weights"] is not None:
+                    state["best_weights"] = saved_once(state["best_weights"], self.trainer)
                     check_weights(where, state["best_weights"], self.trainer.state_dict())
             part.load_state_dict(state)
         if not self.position.batch:

@@ -70,7 +70,7 @@ class LikelihoodRatio(EstimatorTrainer):
         self,
         net: Net,
         sigma: float | Sequence[float] = 0.1,
-        copies: int = 2,
+        copies: int = 16,
         antithetic: bool = True,
         baseline: Baseline = "clean",
         layerwise: bool = False,

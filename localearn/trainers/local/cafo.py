@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +85,10 @@ class CaFo(Trainer):
         )
         for p in (*self.predictors.parameters(), *net.readout.parameters()):
             nn.init.zeros_(p)
-        self.dfa = DirectFeedbackAlignment(net, scale="width") if blocks == "dfa" else None
+        self.dfa = DirectFeedbackAlignment(net, scale="width", feedback="position") if blocks == "dfa" else None
+        if self.dfa is not None:
+            self.register_state_dict_post_hook(_leave_out_shared)
+            self.register_load_state_dict_pre_hook(_put_in_shared)
         self.before = int(blocks == "dfa" or bool(tracking(net)))  # stages before the predictors'
         self._sums: NormalEquations | RunningStatistics | None = None
         self._unlearned: Tensor | None = None
@@ -200,3 +203,15 @@ class CaFo(Trainer):
     def _k(self) -> int:
         """The predictor in training, 0..L-1; negative in the stage before them."""
         return self.stage - self.before
+
+
+def _leave_out_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Save the net once: DFA's is the very same."""
+    for name in [name for name in state if name.startswith(f"{prefix}dfa.net.")]:
+        del state[name]
+
+
+def _put_in_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load DFA's net from the one that was saved; older checkpoints have it twice."""
+    of_net = f"{prefix}net."
+    state |= {f"{prefix}dfa.{name.removeprefix(prefix)}": state[name] for name in state if name.startswith(of_net)}
