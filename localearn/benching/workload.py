@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
@@ -95,11 +96,9 @@ class Workload:
 
     def multiply_adds(self) -> int:
         """Return the multiplications (each with its addition) of matrix products and convolutions in a step."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
+        with _Products() as products:
             self.step()
-        return counter.get_total_flops() // 2
+        return products.flops // 2
 
     def live_bytes(self) -> int:
         """Return the most bytes of tensors made in a step that lived at once: activations, gradients, no weights."""
@@ -110,6 +109,27 @@ class Workload:
         with live_tensor_bytes() as live:
             self.step()
         return live.peak_bytes
+
+
+class _Products(TorchDispatchMode):
+    """Count the floating-point operations of matrix products and convolutions, by torch's own formulas.
+
+    torch.utils.flop_counter.FlopCounterMode also follows modules, by hooks on their inputs, and these refuse
+    `torch.autograd.grad` with regard to such an input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and add what it costs."""
+        from torch.utils.flop_counter import flop_registry
+
+        out = func(*args, **(kwargs or {}))
+        cost = flop_registry.get(func._overloadpacket)
+        self.flops += 0 if cost is None else cost(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 class _Part:

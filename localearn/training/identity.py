@@ -30,6 +30,7 @@ _ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "Exponential
 # constructor, whose default was another. Who changes a default in a rule's signature adds the former one here.
 BEFORE_OF_RULES = {
     "localearn.DirectFeedbackAlignment": {"scale": "width"},
+    "localearn.ForwardGradient": {"guess": "noise"},
     "localearn.ForwardForward": {"peer_scale": "port", "readout_lr": None},
     "localearn.LikelihoodRatio": {"copies": 2},
 }

@@ -28,7 +28,7 @@ KINDS = {
     "bfloat16, cosine, early stopping": ["precision=bf16", "schedule=cosine", "patience=2", "monitor=val_loss"],
     "greedy, features kept": ["algo.schedule=greedy", "net.norm=batch", "net.dropout=0.3"],
     "greedy, augmented": ["algo.schedule=greedy", "dataset.augment=crop", "patience=1", "schedule=step"],
-    "tangents drawn": ["algo=forward_gradient", "algo.guess=noise", "algo.tangents=2", "net.dropout=0.3"],
+    "tangents drawn": ["algo=forward_gradient", "algo.tangents=2", "net.dropout=0.3"],
     "wrong labels drawn, parameter groups": ["algo=forward_forward", "algo.negatives=hard"],
     "fixed feedback": ["algo=direct_feedback_alignment", "restore_best=false"],
     "convolutions": [
