@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,8 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
+from localearn.records import Record
 from localearn.tasks import Classification, Task
-
-if TYPE_CHECKING:
-    from localearn.training import Record
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,17 @@ class Stage:
         return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
 
 
+class Fit(Protocol):
+    """A function that trains a rule, as `localearn.training.fit` does."""
+
+    def __call__(self, trainer: "Trainer", data: Any, **options: Any) -> Record:
+        """Train the rule on data and return the record of the run."""
+        ...
+
+
+F = TypeVar("F", bound=Fit)
+
+
 class Trainer(nn.Module, ABC):
     """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
 
@@ -68,6 +77,7 @@ class Trainer(nn.Module, ABC):
     net_predicts: ClassVar[bool] = True
     needs_derivatives: ClassVar[bool] = True
     autocasts: ClassVar[bool] = True
+    _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""
@@ -190,12 +200,18 @@ class Trainer(nn.Module, ABC):
         """Begin a stage: `gradients`, `stage_input` and `stage_scores` are about it from now on."""
         self.stage = stage
 
-    def fit(self, data: Any, epochs: int = 10, **options: Any) -> "Record":
+    def fit(self, data: Any, epochs: int = 10, **options: Any) -> Record:
         """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`."""
-        # The one import against the grain, for the sake of `MonoForward(net).fit(data)`.
-        from localearn.training import fit
+        return Trainer._fit(self, data, epochs=epochs, **options)
 
-        return fit(self, data, epochs=epochs, **options)
+
+def register_fit(fit: F) -> F:
+    """Make `Trainer.fit` call this function, and return it.
+
+    The training loop knows the rules, and a rule knows nothing of the loop, so the loop registers itself.
+    """
+    Trainer._fit = staticmethod(fit)
+    return fit
 
 
 def linear_readout(net: Net) -> str:

@@ -18,6 +18,7 @@ from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.options import check_types
+from localearn.records import Record, versions
 from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
@@ -40,7 +41,6 @@ from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, complete_rule, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
-from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 from localearn.trust import check_interpolations, check_tree, words
 

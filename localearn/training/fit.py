@@ -16,8 +16,9 @@ from localearn.data import Data, as_data
 from localearn.energy import Meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
+from localearn.records import Record, versions
 from localearn.tasks import Task
-from localearn.trainers.base import Trainer
+from localearn.trainers.base import Trainer, register_fit
 from localearn.training.alignment import check_alignment
 from localearn.training.callbacks import Callback, checked_callbacks
 from localearn.training.claims import claimed
@@ -40,7 +41,6 @@ from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
 from localearn.training.parallel import Ranks, joined, normalises_jointly
 from localearn.training.progress import make_progress
-from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
@@ -48,6 +48,7 @@ AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
+@register_fit
 def fit(
     trainer: Trainer, data: Any, *, resume: bool = False, callbacks: Sequence[Callback] = (), **options: Any
 ) -> Record:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
+from localearn.records import Record
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
 from localearn.training.callbacks import Callback, Callbacks, Context, Position
@@ -31,7 +32,6 @@ from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
 from localearn.training.parallel.ranks import Ranks
-from localearn.training.record import Record
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES, Step
 
