@@ -10,8 +10,8 @@ from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.outcome import report
 from localearn.printing import say
+from localearn.records.folder import RunFolder
 from localearn.training.experiment import Choices, resumed
-from localearn.training.folder import RunFolder
 from localearn.training.identity import complete_rule
 from localearn.trust import targets_of
 

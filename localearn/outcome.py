@@ -3,7 +3,7 @@
 import os
 
 from localearn.printing import say
-from localearn.records import Record
+from localearn.records import LOSS, Record
 from localearn.trust import is_known, targets_of
 
 _STATUS = {"completed": 0, "diverged": 3, "stopped": 3}
@@ -36,4 +36,5 @@ def report(record: Record) -> int:
 def _tested(record: Record) -> str:
     """Return the test split's metrics in words."""
     shown = {"fraction": lambda figure: f"{100 * figure:.2f} %", "value": lambda figure: f"{figure:.4g}"}
-    return ", ".join(f"test {name} {shown[m['unit']](m['test'])}" for name, m in record.metrics.items())
+    judged = {name: figures for name, figures in record.metrics.items() if name != LOSS.name}
+    return ", ".join(f"test {name} {shown[m['unit']](m['test'])}" for name, m in judged.items())

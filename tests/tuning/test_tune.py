@@ -15,7 +15,7 @@ import pytest
 from localearn import cli, run, tune
 from localearn.errors import UserError
 from localearn.locks import locked
-from localearn.training.folder import RunFolder
+from localearn.records.folder import RunFolder
 from localearn.training.loop import Loop
 from localearn.tuning import aside, outcome, search
 

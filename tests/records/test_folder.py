@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from localearn.errors import UserError
-from localearn.training.folder import RunFolder
+from localearn.records.folder import RunFolder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from localearn.training.folder import RunFolder
+from localearn.records.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).held():
     print("held", flush=True)
     time.sleep(60)

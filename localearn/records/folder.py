@@ -15,7 +15,7 @@ from localearn.errors import UserError
 from localearn.files import read_json
 from localearn.locks import Held, locked
 from localearn.printing import say
-from localearn.training.checksums import append_checksum, digest_of, is_intact
+from localearn.records.checksums import append_checksum, digest_of, is_intact
 
 
 class RunFolder:
