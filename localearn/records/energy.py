@@ -58,7 +58,7 @@ class Energy:
 
 def parse_energy(energy: Mapping[str, Any]) -> Energy:
     """Return the energy that a record describes; raise BadRecordError for a field of the wrong kind."""
-    parts = {name: _part(name, fields.mapping(energy, "parts")[name]) for name in fields.mapping(energy, "parts")}
+    parts = {name: _part(name, part) for name, part in fields.mapping(energy, "parts").items()}
     reading = Reading(label_of(energy), fields.optional_text(energy, "source"), fields.optional_text(energy, "part"))
     present = reading.label != "absent"  # a number without a label is no number
     flags = set(fields.texts(energy, "flags"))
@@ -78,25 +78,29 @@ def parse_energy(energy: Mapping[str, Any]) -> Energy:
 
 def _part(name: str, part: Any) -> Part:
     if not isinstance(part, dict):
-        raise BadRecordError(f"energy.parts.{name} is no object")
-    label, idle = label_of(part), fields.mapping(part, "idle_w")
-    windows = fields.mapping(part, "windows")
-    return Part(
-        reading=Reading(label, fields.optional_text(part, "source") if label != "absent" else None, name),
-        note=fields.optional_text(part, "note"),
-        idle_before_w=fields.number(idle, "before"),
-        idle_after_w=fields.number(idle, "after"),
-        windows={window: _window(fields.mapping(windows, window), label) for window in windows},
-    )
+        raise BadRecordError(f"parts.{name} is no object")
+    with fields.within(f"parts.{name}"):
+        label, idle = label_of(part), fields.mapping(part, "idle_w")
+        windows = fields.mapping(part, "windows")
+        return Part(
+            reading=Reading(label, fields.optional_text(part, "source") if label != "absent" else None, name),
+            note=fields.optional_text(part, "note"),
+            idle_before_w=fields.number(idle, "before"),
+            idle_after_w=fields.number(idle, "after"),
+            windows={window: _window(windows, window, label) for window in windows},
+        )
 
 
-def _window(window: Mapping[str, Any], label: Label) -> Window:
+def _window(windows: Mapping[str, Any], name: str, label: Label) -> Window:
     present = label != "absent"
-    return Window(
-        energy_j=fields.number(window, "energy_j") if present else None,
-        uncertainty_j=fields.number(window, "uncertainty_j") if present else None,
-        flags=fields.texts(window, "flags"),
-    )
+    with fields.within("windows"):
+        window = fields.mapping(windows, name)
+    with fields.within(f"windows.{name}"):
+        return Window(
+            energy_j=fields.number(window, "energy_j") if present else None,
+            uncertainty_j=fields.number(window, "uncertainty_j") if present else None,
+            flags=fields.texts(window, "flags"),
+        )
 
 
 def parse_co2e(co2e: Mapping[str, Any]) -> Reading:

@@ -82,9 +82,11 @@ def parse_record(values: Mapping[str, Any]) -> Record:
         parse_energy(record.energy)
     with fields.within("co2e"):
         parse_co2e(record.co2e)
-    for name in record.memory:
-        fields.number(record.memory, name)
-    fields.optional_text(record.device, "type")
+    with fields.within("memory"):
+        for name in record.memory:
+            fields.number(record.memory, name)
+    with fields.within("device"):
+        fields.optional_text(record.device, "type")
     for name in ("started", "finished"):
         _check_moment(name, getattr(record, name))
     return record

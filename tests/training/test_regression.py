@@ -73,7 +73,7 @@ def test_every_rule_learns_better_than_the_best_constant(name, data):
     optim = functools.partial(torch.optim.Adam, lr=3e-3)
     record = fit(RULES[name](net()), data, epochs=25, optim=optim, **QUIET)
     assert record.status == "completed" and record.test_accuracy is record.val_accuracy is None
-    assert set(record.metrics) == {"rmse", "mae", "r2"}
+    assert set(record.metrics) == {"loss", "rmse", "mae", "r2"}
     assert record.metrics["rmse"]["direction"] == "min" and record.metrics["r2"]["direction"] == "max"
     assert record.metrics["r2"]["test"] > 0.15  # a ridge regression has 0.33
     assert 50 < record.metrics["rmse"]["test"] < 68  # in the unit of the target, whose deviation is 71
