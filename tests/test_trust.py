@@ -161,8 +161,8 @@ def test_every_known_class_is_there(name):
 
 READS = {
     "load", "loads", "safe_load", "unsafe_load", "read_yaml", "read_json", "read_record", "safe_open", "load_file",
-    "import_module", "__import__", "locate", "instantiate", "loadtxt", "fromfile", "memmap", "Unpickler", "_Unpickler", "read_pickle",
-    "extractall", "unpack_archive", "exec",
+    "import_module", "__import__", "locate", "instantiate", "loadtxt", "fromfile", "memmap", "Unpickler", "_Unpickler",
+    "read_pickle", "extractall", "unpack_archive", "exec",
 }  # fmt: skip
 # Where localearn reads what may be somebody else's, or imports by name, and what keeps that from running code.
 READERS = {
