@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 LARGEST = 2**64  # no seed, count or size of ours is larger
+LONGEST = 300  # characters of a message, which has names of the file's own
 
 
 class BadRecordError(ValueError):
-    """A record that cannot be read; the message says which field is wrong, without the file's name."""
+    """A record that cannot be read; the message, of a bounded length, names the field and not the file."""
+
+    def __init__(self, message: str):
+        super().__init__(message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}...")
 
 
 @contextlib.contextmanager

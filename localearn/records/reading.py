@@ -14,7 +14,7 @@ from localearn.files import UnreadableError, read_bytes, read_json
 from localearn.records import fields
 from localearn.records.energy import parse_co2e, parse_energy
 from localearn.records.fields import BadRecordError
-from localearn.records.record import _BESIDE, FORMER, LOSS, SCHEMA, Figures, Record
+from localearn.records.record import BESIDE, FORMER, LOSS, SCHEMA, Figures, Record
 from localearn.tasks import Direction, Unit
 
 RUN_JSON, METRICS = "run.json", "metrics.jsonl"
@@ -130,7 +130,7 @@ def _kinds() -> dict[str, Any]:
     hints = typing.get_type_hints(Record)
     kinds = {}
     for found in fields_of(Record):
-        if found.name not in _BESIDE:
+        if found.name not in BESIDE:
             types = [kind for kind in get_args(hints[found.name]) if kind is not NoneType]
             hint = types[0] if NoneType in get_args(hints[found.name]) else hints[found.name]
             kinds[found.name] = typing.get_origin(hint) or hint
@@ -160,7 +160,7 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     for name in fields.mapping(values, "metrics"):
         with fields.within("metrics"):
-            metric = fields.mapping(fields.mapping(values, "metrics"), name)
+            metric = fields.mapping(values["metrics"], name)
         with fields.within(f"metrics.{name}"):
             found[name] = Figures(
                 direction=fields.choice(metric, "direction", get_args(Direction)),

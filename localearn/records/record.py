@@ -10,11 +10,10 @@ from localearn.tasks import Direction, Metric, Unit
 
 SCHEMA = 2
 Split = Literal["val", "test"]
-SPLITS: tuple[Split, ...] = ("val", "test")
 LOSS = Metric("loss", "min", "value")  # every task has it
 
-# Not in run.json: metrics.jsonl has the one, the other is about the file.
-_BESIDE = ("history", "lacking")
+# Not in run.json: metrics.jsonl has the first, and the second is about a file that was read.
+BESIDE = ("history", "lacking")
 # Former fields, each a metric on a split. run.json has them for one release more, and only schema 1 is read by them.
 FORMER: dict[str, tuple[str, Split]] = {
     "test_accuracy": ("accuracy", "test"),
@@ -129,7 +128,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return the text of run.json."""
-        values = {name: value for name, value in asdict(self).items() if name not in _BESIDE}
+        values = {name: value for name, value in asdict(self).items() if name not in BESIDE}
         values |= {name: self.metric(metric, split) for name, (metric, split) in FORMER.items()}
         return json.dumps(_finite(values), indent=2, allow_nan=False, default=str) + "\n"
 
@@ -146,7 +145,7 @@ class Record:
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of run.json's fields, in order."""
-        return [*(f.name for f in fields(cls) if f.name not in _BESIDE), *FORMER]
+        return [*(f.name for f in fields(cls) if f.name not in BESIDE), *FORMER]
 
 
 def _finite(value: Any) -> Any:

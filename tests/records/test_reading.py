@@ -162,6 +162,12 @@ def test_a_field_of_the_wrong_kind_is_named_with_its_file(tmp_path, change, said
         read_record(tmp_path)
 
 
+def test_a_message_is_of_a_bounded_length(tmp_path):
+    with pytest.raises(BadRecordError, match=r"^metrics\.x+\.\.\.$") as told:
+        parse_record(minimal(metrics={"x" * 10**6: {}}))
+    assert len(str(told.value)) == 300
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
