@@ -11,7 +11,7 @@ Label = Literal["measured", "estimated", "absent"]
 LABELS: tuple[Label, ...] = get_args(Label)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reading:
     """Where a number of joules (or of kg CO2e) comes from. Only numbers of equal readings are averaged or compared."""
 
@@ -23,7 +23,7 @@ class Reading:
         return ", ".join(word for word in (self.label, self.source, self.part) if word)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """What one part of the machine used in one named window of a run."""
 
@@ -32,7 +32,7 @@ class Window:
     flags: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Part:
     """One part of the machine: its reading, its idle power and its windows by name."""
 
@@ -43,7 +43,7 @@ class Part:
     windows: Mapping[str, Window]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Energy:
     """The energy of a run: the headline part's training joules, and every part's windows."""
 

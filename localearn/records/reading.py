@@ -1,5 +1,6 @@
 """Reader of records of every schema, which takes a file for data: bounded, of the declared types, never a program."""
 
+import functools
 import json
 import typing
 from collections.abc import Mapping
@@ -69,13 +70,13 @@ def parse_record(values: Mapping[str, Any]) -> Record:
     metrics = _metrics_of_schema_1(values) if schema == 1 else _metrics(values)
     known: dict[str, Any] = {"schema": SCHEMA, "metrics": metrics}
     lacking = set()
-    for name, kind in _KINDS.items():
+    for name, (kind, optional) in _kinds().items():
         if name in known:
             continue
         value = _field(values, name, kind)
         if value is not None:
             known[name] = value
-        elif name not in _OPTIONAL:
+        elif not optional:
             lacking.add(name)
     record = Record(**known, lacking=frozenset(lacking))
     with fields.within("energy"):
@@ -125,20 +126,20 @@ def _epoch(line: Any) -> dict[str, Any]:
     return line | {name: fields.number(line, name) for name in names}
 
 
-def _kinds() -> dict[str, Any]:
-    """Return the kind of each field of run.json: a type, or for one that may be null the type that it has else."""
+@functools.cache
+def _kinds() -> dict[str, tuple[type, bool]]:
+    """Return the type of each field of run.json, and whether it may be null."""
     hints = typing.get_type_hints(Record)
     kinds = {}
     for found in fields_of(Record):
         if found.name not in BESIDE:
-            types = [kind for kind in get_args(hints[found.name]) if kind is not NoneType]
-            hint = types[0] if NoneType in get_args(hints[found.name]) else hints[found.name]
-            kinds[found.name] = typing.get_origin(hint) or hint
+            hint = hints[found.name]
+            optional = NoneType in get_args(hint)
+            hint = next(kind for kind in get_args(hint) if kind is not NoneType) if optional else hint
+            kinds[found.name] = (typing.get_origin(hint) or hint, optional)
     return kinds
 
 
-_KINDS = _kinds()
-_OPTIONAL = {name for name, hint in typing.get_type_hints(Record).items() if NoneType in get_args(hint)}
 _READERS = {
     str: fields.optional_text,
     int: fields.optional_integer,
