@@ -5,7 +5,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
+from localearn.records import Record
 from localearn.tasks import Classification, Task
-
-if TYPE_CHECKING:
-    from localearn.training import Record
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,17 @@ class Stage:
         return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
 
 
+class Fit(Protocol):
+    """A function that trains a rule, as `localearn.training.fit` does."""
+
+    def __call__(self, trainer: "Trainer", data: Any, **options: Any) -> Record:
+        """Train the rule on data and return the record of the run."""
+        ...
+
+
+F = TypeVar("F", bound=Fit)
+
+
 class Trainer(nn.Module, ABC):
     """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
 
@@ -74,6 +83,7 @@ class Trainer(nn.Module, ABC):
     net_predicts: ClassVar[bool] = True
     needs_derivatives: ClassVar[bool] = True
     autocasts: ClassVar[bool] = True
+    _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` complete its options by the recipe, and check them by its annotations."""
@@ -201,15 +211,21 @@ class Trainer(nn.Module, ABC):
         """Begin a stage: `gradients`, `stage_input` and `stage_scores` are about it from now on."""
         self.stage = stage
 
-    def fit(self, data: Any, epochs: int | None = None, **options: Any) -> "Record":
+    def fit(self, data: Any, epochs: int | None = None, **options: Any) -> Record:
         """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`.
 
         What is left out, the epochs too, is the rule's recipe for this kind of net, see `localearn.recipe`.
         """
-        # The one import against the grain, for the sake of `MonoForward(net).fit(data)`.
-        from localearn.training import fit
+        return Trainer._fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
 
-        return fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
+
+def register_fit(fit: F) -> F:
+    """Make `Trainer.fit` call this function, and return it.
+
+    The training loop knows the rules, and a rule knows nothing of the loop, so the loop registers itself.
+    """
+    Trainer._fit = staticmethod(fit)
+    return fit
 
 
 def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., None]:

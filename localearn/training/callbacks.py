@@ -13,8 +13,8 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
+from localearn.records import Record
 from localearn.trainers.base import Stage, Trainer
-from localearn.training.record import Record
 from localearn.training.settings import Settings
 
 

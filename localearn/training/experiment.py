@@ -19,6 +19,9 @@ from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.options import check_types
+from localearn.records import Record, versions
+from localearn.records.checksums import digest_of
+from localearn.records.folder import RunFolder, check_regular
 from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
@@ -34,14 +37,11 @@ from localearn.training.building import (
 )
 from localearn.training.callbacks import Callback
 from localearn.training.checkpoint import check_weights
-from localearn.training.checksums import digest_of
 from localearn.training.fit import train
-from localearn.training.folder import RunFolder, check_regular
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, complete_rule, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
-from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 from localearn.trust import check_interpolations, check_tree, words
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,14 +17,14 @@ from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
-from localearn.tasks import Task
-from localearn.trainers.base import Trainer
+from localearn.records import Record, versions
+from localearn.records.folder import RunFolder
+from localearn.trainers.base import Trainer, register_fit
 from localearn.training.alignment import check_alignment
 from localearn.training.callbacks import Callback, checked_callbacks
 from localearn.training.claims import claimed
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.early_stopping import monitored
-from localearn.training.folder import RunFolder
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
     EXTENDING,
@@ -41,7 +41,6 @@ from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
 from localearn.training.parallel import Ranks, joined, normalises_jointly
 from localearn.training.progress import make_progress
-from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
@@ -49,6 +48,7 @@ AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
+@register_fit
 def fit(
     trainer: Trainer, data: Any, *, resume: bool = False, callbacks: Sequence[Callback] = (), **options: Any
 ) -> Record:
@@ -317,9 +317,9 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
     """Train and evaluate; say in the record how it ended."""
     try:
         loop.run(interrupt)
-        _take(record, loop.trainer.task, "val", loop.evaluate("val"))
+        record.evaluated(loop.trainer.task.metrics, "val", loop.evaluate("val"))
         if test:
-            _take(record, loop.trainer.task, "test", loop.evaluate("test"))
+            record.evaluated(loop.trainer.task.metrics, "test", loop.evaluate("test"))
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
@@ -340,19 +340,6 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         record.status = "failed"
         record.error = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise
-
-
-def _take(record: Record, task: Task, split: Literal["val", "test"], figures: Mapping[str, float]) -> None:
-    """Put a split's loss and metrics into the record."""
-    for metric in task.metrics:
-        entry = record.metrics.setdefault(
-            metric.name, {"direction": metric.direction, "unit": metric.unit, "val": None, "test": None}
-        )
-        entry[split] = figures[metric.name]
-    if split == "test":
-        record.test_accuracy, record.test_loss = figures.get("accuracy"), figures["loss"]
-    else:
-        record.val_accuracy = figures.get("accuracy")
 
 
 def _new_record(
@@ -458,7 +445,8 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
     record.peak_memory_bytes = peak
     if not record.metrics and loop.history:
         last = loop.history[-1]
-        _take(record, loop.trainer.task, "val", {n[4:]: v for n, v in last.items() if n.startswith("val_")})
+        figures = {name[4:]: figure for name, figure in last.items() if name.startswith("val_")}
+        record.evaluated(loop.trainer.task.metrics, "val", figures)
 
 
 def _leave(folder: RunFolder, record: Record) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
+from localearn.records import Record
+from localearn.records.folder import RunFolder
 from localearn.trainers.base import Stage, Trainer
 from localearn.training.alignment import alignment_angles
 from localearn.training.callbacks import Callback, Callbacks, Context, Position
@@ -26,13 +28,11 @@ from localearn.training.checkpoint import (
 from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.early_stopping import EarlyStopping, monitored
 from localearn.training.evaluate import Measure, evaluate, measure_of
-from localearn.training.folder import RunFolder
 from localearn.training.generator import give_way
 from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
 from localearn.training.parallel.ranks import Ranks
-from localearn.training.record import Record
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES, Step
 

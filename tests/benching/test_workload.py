@@ -6,8 +6,8 @@ import torch
 from omegaconf import OmegaConf
 
 from localearn import cli
-from localearn.bench import known_rules
 from localearn.benching.measure import bench
+from localearn.benching.plan import known_rules
 from localearn.benching.workload import CLASSES, Point, Workload
 from localearn.errors import Unsupported, UserError
 
