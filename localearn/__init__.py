@@ -1,6 +1,7 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
 from localearn.data import Batch, Data, load
+from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
 from localearn.tasks import Classification, Metric, Regression, Task
@@ -63,4 +64,5 @@ __all__ = [
     "fit",
     "load",
     "load_net",
+    "recipe",
 ]

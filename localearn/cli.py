@@ -84,7 +84,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
         try:
             config = hydra.compose("config", given, return_hydra_config=True)
             recipe, more = recipe_overrides(config, overrides)
-            if more:
+            if more != ["kind=dense"]:  # which was composed
                 config = hydra.compose("config", [*more, *given], return_hydra_config=True)
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
@@ -92,7 +92,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     if config_dir is not None:
         _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
-    for key in ("hydra", "recipe", "recipes"):  # of which the record says what they came to
+    for key in ("hydra", "recipe", "recipes", "refused"):  # of which the record says what they came to
         del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
-from localearn.files import read_json
 from localearn.printing import say
+from localearn.records import read_record
 from localearn.trust import check_tree, words
 
 if TYPE_CHECKING:
@@ -213,9 +213,9 @@ def _told_of_prediction(folder: Path, trust: Collection[str]) -> str | None:
 
     net = load_net(folder, trust=trust)
     try:
-        record = read_json(folder / "run.json")
-        check_tree(folder / "run.json", {"config": {"algo": record["config"]["algo"]}}, trust)
-        rule = build_rule(record["config"]["algo"], net, record["algo"]).eval()
+        record = read_record(folder)
+        check_tree(folder / "run.json", {"config": {"algo": record.config["algo"]}}, trust)
+        rule = build_rule(record.config["algo"], net, record.algo).eval()
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:  # an old record, a rule not installed here
         why = f" ({error})" if isinstance(error, UserError) else ""
         return (
@@ -226,7 +226,7 @@ def _told_of_prediction(folder: Path, trust: Collection[str]) -> str | None:
         alone = torch.allclose(rule.predict(*inputs), net(*inputs), atol=TOLERANCE)
     if alone:
         return None
-    return f"{record['algo']} predicts by more than its net; what is exported is the net with its readout alone"
+    return f"{record.algo} predicts by more than its net; what is exported is the net with its readout alone"
 
 
 if __name__ == "__main__":

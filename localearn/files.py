@@ -19,10 +19,10 @@ class UnreadableError(UserError):
         self.reason = reason
 
 
-def read_text(path: Path, kind: str) -> str:
-    """Return the content of a file of a `kind` of MOST_BYTES; a byte-order mark before it is left out.
+def read_bytes(path: Path, kind: str) -> bytes:
+    """Return the bytes of a file of a `kind` of MOST_BYTES.
 
-    Raises UnreadableError where it is no regular file (a pipe would be waited for), too large, or no UTF-8.
+    Raises UnreadableError where it is no regular file (a pipe would be waited for), or too large.
     """
     try:
         if path.exists() and not path.is_file():
@@ -30,11 +30,21 @@ def read_text(path: Path, kind: str) -> str:
         if path.stat().st_size > MOST_BYTES[kind]:
             most = MOST_BYTES[kind] // 2**20
             raise UnreadableError(path, f"has more than {most} MiB, so it is no {kind} of localearn's")
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnreadableError(path, f"is no UTF-8 text (byte {error.start})") from error
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError is a null byte in the path
         raise UnreadableError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Return the content of a file of a `kind` of MOST_BYTES; a byte-order mark before it is left out.
+
+    Line breaks become line feeds. Raises UnreadableError as `read_bytes`, and where it is no UTF-8.
+    """
+    try:
+        text = read_bytes(path, kind).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(path, f"is no UTF-8 text (byte {error.start})") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_yaml(path: Path) -> Any:

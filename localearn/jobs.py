@@ -8,9 +8,10 @@ from typing import Any
 from localearn import cli
 from localearn.errors import UserError
 from localearn.files import read_yaml
+from localearn.outcome import report
 from localearn.printing import say
+from localearn.records.folder import RunFolder
 from localearn.training.experiment import Choices, resumed
-from localearn.training.folder import RunFolder
 from localearn.training.identity import complete_rule
 from localearn.trust import targets_of
 
@@ -32,7 +33,6 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
 
     Raises UserError if the folder holds a run of another configuration.
     """
-    from localearn.run import report
     from localearn.training.experiment import execute
 
     prepared = prepare(job, config_dir)

@@ -8,17 +8,25 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
       paper: [net=mlp_3x1000, dataset.normalize=unit]
 
 `recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe, and `recipe=alike`, which a
-comparison takes, the kind's without what is said of the net, the data and the batch. What the user sets wins.
+comparison takes, the kind's without what is said of the net, the data and the batch. What the user sets wins. Below
+all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net. `localearn.defaults` composes the same
+for Python.
+
+Where no options are known by which a rule learns on a net, the file says so under `refused`, by the net's class:
+
+    refused:
+      LeNet: it stays below a linear classifier; use net=cnn
+
+Then `recipe=default` is refused with that text, and who wants the run all the same names a recipe: recipe=maps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from localearn.defaults import KINDS
 from localearn.errors import UserError, suggestion
-from localearn.nets import Net
-from localearn.training.building import locate
+from localearn.training.building import net_kind
 
-KINDS = ("dense", "maps", "graph")
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
 
 
@@ -31,19 +39,24 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
             optim=adam none of the recipe's optim.* is taken.
 
     Returns:
-        The name, a kind of net or that of `recipe`, and overrides as a command line takes them, none where the rule
-        has no such recipe.
+        The name, a kind of net or that of `recipe`, and overrides as a command line takes them: the group `kind`,
+        and what the rule has as such a recipe.
 
     Raises:
-        UserError: for a `recipe` that the rule does not have, or one that is no list of overrides.
+        UserError: for a `recipe` that the rule does not have, one that is no list of overrides, or a default that is
+            refused for such a net.
 
     """
     recipes: Any = config.recipes or {}
     named = str(config.recipe)
-    known = ["default", "alike", "paper", *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
+    known = ["default", "alike", "paper", *KINDS, *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
-    name = net_kind(config.net) if named in ("default", "alike") else named
+    kind = net_kind(config.net)
+    name = kind if named in ("default", "alike") else named
+    net = str(config.net.get("_target_")).rpartition(".")[2]
+    if named == "default" and net in config.refused:
+        raise UserError(f"no default recipe for {net}: {config.refused[net]}; recipe={name} runs it all the same")
     lines = recipes.get(name) or []
     if not all(isinstance(line, str) and "=" in line for line in lines):
         raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
@@ -53,20 +66,11 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     chosen = {group for group in ("optim", "schedule", "net") if group in typed and (group != "net" or "net" in keys)}
     chosen |= set(SHARED) if named == "alike" else set()
     chosen |= {"algo"} if "algo._target_" in typed else set()
-    return name, [
+    return name, [f"kind={kind}"] * ("kind" not in typed) + [
         line
         for key, line in zip(keys, lines, strict=True)
         if key not in typed and key.partition(".")[0] not in chosen and _exists(key, config)
     ]
-
-
-def net_kind(options: Mapping[str, Any]) -> str:
-    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be had."""
-    try:
-        target = locate("net._target_", options.get("_target_"))
-    except UserError:  # which is told when the net is built
-        return Net.kind
-    return getattr(target, "kind", Net.kind)
 
 
 def _exists(key: str, config: Any) -> bool:

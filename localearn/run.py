@@ -10,9 +10,8 @@ STARTED_S = time.perf_counter()
 from localearn import cli  # noqa: E402 - the clock starts before the imports do
 from localearn.doorway import leave, run_door, told, value_of  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
+from localearn.outcome import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
-from localearn.training.record import Record  # noqa: E402
-from localearn.trust import is_known, targets_of  # noqa: E402
 
 HELP = """\
 python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]
@@ -41,9 +40,6 @@ Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by
 """
 
 
-_STATUS = {"completed": 0, "diverged": 3, "stopped": 3}
-
-
 def main(arguments: list[str]) -> int:
     """Train, or show what would be trained; return the exit status."""
     config_dir = cli.take_option(arguments, "--config-dir", "-cd")
@@ -60,36 +56,6 @@ def main(arguments: list[str]) -> int:
 
     config, choices = resumed(resume, arguments) if resume else cli.compose(arguments, config_dir)
     return report(execute(config, choices, started_s=STARTED_S))
-
-
-def report(record: Record) -> int:
-    """Print what came of a run, on the first rank, and return the exit status that says it."""
-    if os.environ.get("RANK", "0") != "0":
-        return _STATUS[record.status] if record.status in _STATUS else 128 + int(record.diagnostics["signal"])
-    out = record.config.get("out")
-    if record.status == "completed":
-        joules = record.energy.get("train_j")
-        energy = "energy absent" if joules is None else f"{joules:,.1f} J {record.energy['label']}"
-        say(
-            f"{record.algo} on {record.dataset}: {_tested(record)}, "
-            f"{record.passes:g} passes, training {record.train_s:.1f} s, {energy}; {out}"
-        )
-        return 0
-    say(f"{record.status}: {record.error}", error=True)
-    if record.status == "interrupted":
-        foreign = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
-        word = f" trust=[{','.join(sorted(foreign))}]" if foreign else ""
-        say(f"go on with: python -m localearn.run resume={out}{word}", error=True)
-        return 128 + int(record.diagnostics["signal"])
-    kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
-    say(f"{kept} in {out}", error=True)
-    return 3
-
-
-def _tested(record: Record) -> str:
-    """Return the test split's metrics in words."""
-    shown = {"fraction": lambda figure: f"{100 * figure:.2f} %", "value": lambda figure: f"{figure:.4g}"}
-    return ", ".join(f"test {name} {shown[m['unit']](m['test'])}" for name, m in record.metrics.items())
 
 
 def _through_hydra(arguments: list[str], config_dir: str | None) -> int:

@@ -4,17 +4,16 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from localearn import cli
 from localearn.arguments import listed, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
-from localearn.files import read_json, read_yaml
+from localearn.files import read_yaml
 from localearn.jobs import Job, run_job
 from localearn.options import annotations, check_types
 from localearn.printing import say
-from localearn.training.folder import RunFolder
+from localearn.records import Record, RunFolder, read_record
 from localearn.trust import check_interpolations, check_overrides, words
 
 HELP = """\
@@ -37,7 +36,6 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
 """
 OWN = ("only", "seeds", "out", "debug")
 FIELDS = ("title", "source", "published", "run", "seeds", "reason")
-_RECORD = {"status": str, "seed": int, "test_accuracy": float | None}  # what the table takes from a run's record
 HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
@@ -118,24 +116,23 @@ def write_table(rows: list[Row], out: Path) -> None:
     studied = []
     for row in rows:
         paths = sorted((out / "runs").glob(f"{row.name}-[0-9]*/run.json"))
-        records = [_read_record(path) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
-        records = [record for record in records if record.get("status") in ("completed", "diverged")]
+        read = [_read_record(path) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
+        records = [record for record in read if record and record.status in ("completed", "diverged")]
         studied.append(
             StudyRow(row.name, row.title, row.source, row.published, row.reason, row.command(), row.seeds, records)
         )
     write_study(studied, out)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    """Return what a table takes from a run's record; nothing, and a line on stderr, where it cannot be read."""
+def _read_record(path: Path) -> Record | None:
+    """Return a run's record; None, and a line on stderr, where it cannot be read or a table has no use for it."""
     try:
-        record = read_json(path)
-        check_types({name: record.get(name) for name in _RECORD}, _RECORD, prefix=f"{path}: ")
-        if record["status"] == "completed" and record.get("test_accuracy") is None:
-            raise UserError(f"{path}: a completed run has no test_accuracy")
+        record = read_record(path)
+        if record.status == "completed" and record.metric("accuracy") is None:
+            raise UserError(f"{path}: a completed run has no accuracy on the test split")
     except UserError as error:
         say(f"{error}; left out of the table", error=True)
-        return {}
+        return None
     return record
 
 

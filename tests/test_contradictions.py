@@ -16,7 +16,7 @@ CONTRADICTIONS = {
     "algo=cafo diagnose=alignment": "solves for its weights; use diagnose=none",
     "algo=forward_gradient algo.tangents=0": "tangents must be 1 or more, not 0",
     "algo=forward_gradient algo.tangents=1.5": "algo.tangents must be a whole number, not 1.5",
-    "algo=forward_gradient algo.guess=local algo.tangents=3": "use tangents=1, not 3",
+    "algo=forward_gradient algo.guess=local algo.tangents=3": "use tangents=1, not 3, or guess=noise",
     "algo=likelihood_ratio algo.sigma=0": "sigma must be positive, not 0",
     "algo=likelihood_ratio algo.sigma=true": "algo.sigma must be a number or a list of numbers, not true",
     "algo=likelihood_ratio algo.sigma=[0.1]": "sigma has 1 values for 2 blocks",

@@ -123,7 +123,8 @@ def test_a_study_leaves_out_a_record_that_is_none(made, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     path = Path("studied/runs/a-0/run.json")
     record = json.loads(path.read_text())
-    for change in ({"test_accuracy": "x"}, {"test_accuracy": None}, {"seed": "a"}):
+    wrong = [record["metrics"] | {"accuracy": record["metrics"]["accuracy"] | {"test": test}} for test in ("x", None)]
+    for change in ({"metrics": wrong[0]}, {"metrics": wrong[1]}, {"metrics": {}}, {"seed": "a"}):
         path.write_text(json.dumps(record | change))
         assert run_door(study.main, ["rows", "out=studied"]) == 0
         assert "left out of the table" in capsys.readouterr().err

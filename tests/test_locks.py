@@ -6,7 +6,7 @@ import pytest
 
 from localearn.errors import UserError
 from localearn.locks import Held, locked
-from localearn.training.folder import RunFolder
+from localearn.records.folder import RunFolder
 from localearn.tuning.search import _abandoned
 
 

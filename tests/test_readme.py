@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import localearn
+from localearn import cli
+from localearn.training.experiment import execute
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -20,6 +25,24 @@ def test_library_use_gives_the_accuracy_it_shows(capsys):
     got = re.search(r"test_accuracy=([\d.]+)", capsys.readouterr().out)
     assert got
     assert abs(float(got[1]) - float(shown[1])) <= 0.02, "another machine's rounding moves a digit or two of 359"
+
+
+def test_the_recipe_in_python_is_the_run_of_the_command(tmp_path):
+    code = next(block for block in PYTHON if "localearn.recipe(" in block)
+    command = re.search(r"the very run of (algo=\w+) (dataset=\w+)", code)
+    assert command
+    found = {}
+    exec(compile(code, "README.md", "exec"), {"torch": torch, "localearn": localearn}, found)
+    config, choices = cli.compose(
+        [*command.groups(), "progress=false", "energy.enabled=false", f"out={tmp_path / 'run'}"]
+    )
+    run = execute(config, choices)
+    called = found["record"]
+    assert (called.passes, called.test_loss, called.history[-1]["train_loss"]) == (
+        run.passes,
+        run.test_loss,
+        run.history[-1]["train_loss"],
+    )
 
 
 def test_the_new_rule_is_short_whole_and_learns(tmp_path):

@@ -133,3 +133,17 @@ def test_a_sweep_and_the_shown_configuration_have_the_recipe(tmp_path, monkeypat
     found = {path.read_text() for path in tmp_path.glob("runs/*/config.yaml")}
     assert len(found) == 2
     assert sum("layerwise: true" in text and "recipe: dense" in text for text in found) == 1
+
+
+def test_a_default_that_is_refused_says_what_to_set_and_other_recipes_are_served(tmp_path):
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text(
+        "# @package _global_\nalgo:\n  _target_: localearn.Backprop\n"
+        "recipes:\n  maps: [optim=sgd]\nrefused:\n  LeNet: it stays at chance, use net=cnn\n"
+    )
+    with pytest.raises(UserError, match="for LeNet: it stays at chance, use net=cnn; recipe=maps runs it all the same"):
+        cli.compose(["algo=mine", "net=lenet"], str(tmp_path))
+    for served in (["net=cnn"], ["net=lenet", "recipe=maps"], ["net=lenet", "recipe=alike"]):
+        config, _ = cli.compose(["algo=mine", *served], str(tmp_path))
+        assert config.optim._target_ == "torch.optim.SGD"
+        assert "refused" not in config

@@ -5,6 +5,7 @@ import pytest
 
 from localearn import cli, study
 from localearn.errors import UserError
+from localearn.records import Figures, Record, read_record
 from localearn.reporting.study import StudyRow, as_table
 
 ROW = """\
@@ -18,11 +19,16 @@ seeds: [0, 1]
 
 def row_of(*accuracies, published=None, status="completed", reason=None, seeds=None):
     records = [
-        {"test_accuracy": accuracy, "status": status, "seed": seed, "train_s": 1.0}
+        Record(
+            status=status,
+            seed=seed,
+            train_s=1.0,
+            metrics={"accuracy": Figures(direction="max", unit="fraction", val=None, test=accuracy)},
+        )
         for seed, accuracy in enumerate(accuracies)
     ]
     return StudyRow(
-        "a", "A", "B", published, reason, "python -m localearn.run", seeds or [r["seed"] for r in records], records
+        "a", "A", "B", published, reason, "python -m localearn.run", seeds or [r.seed for r in records], records
     )
 
 
@@ -70,8 +76,8 @@ def test_a_study_runs_what_is_missing_and_keeps_records_alone(tmp_path, capsys):
         "run.json",
     ]
     one, two = json.loads((out / "table.json").read_text())
-    records = [json.loads((out / "runs" / f"one-{seed}" / "run.json").read_text()) for seed in (0, 1)]
-    assert one["mean"] == pytest.approx(50 * sum(record["test_accuracy"] for record in records))
+    records = [read_record(out / "runs" / f"one-{seed}") for seed in (0, 1)]
+    assert one["mean"] == pytest.approx(50 * sum(record.metrics["accuracy"]["test"] or 0.0 for record in records))
     assert one["verdict"] == "better"
     assert (two["mean"], two["verdict"]) == (None, "not run")
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -160,9 +160,9 @@ def test_every_known_class_is_there(name):
 
 
 READS = {
-    "load", "loads", "safe_load", "unsafe_load", "read_yaml", "read_json", "safe_open", "load_file", "import_module",
-    "__import__", "locate", "instantiate", "loadtxt", "fromfile", "memmap", "Unpickler", "_Unpickler", "read_pickle",
-    "extractall", "unpack_archive", "exec",
+    "load", "loads", "safe_load", "unsafe_load", "read_yaml", "read_json", "read_record", "safe_open", "load_file",
+    "import_module", "__import__", "locate", "instantiate", "loadtxt", "fromfile", "memmap", "Unpickler", "_Unpickler",
+    "read_pickle", "extractall", "unpack_archive", "exec",
 }  # fmt: skip
 # Where localearn reads what may be somebody else's, or imports by name, and what keeps that from running code.
 READERS = {
@@ -176,25 +176,30 @@ READERS = {
     "data/archive.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
     "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
     "energy/fake.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
-    "export.py": {"read_json", "torch.export.load"},  # check_tree; the file that it has just written
+    "export.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
-    "recipes.py": {"locate"},  # the net's class, of a configuration that is composed, and so checked
-    "reporting/reading.py": {"json.loads", "read_json"},
+    "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
+    "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
     "reporting/writing.py": {"read_json"},
-    "study.py": {"read_json", "read_yaml"},  # check_overrides
+    "study.py": {"read_record", "read_yaml"},  # check_overrides
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
     "training/experiment.py": {"OmegaConf.load", "json.loads", "locate", "read_yaml", "safe_open"},  # check_tree
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
-    "training/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "training/parallel/joining.py": {"json.loads"},  # of other ranks
-    "tuning/aside.py": {"json.loads", "read_json", "read_yaml"},  # values that the space has; prepare compares the rest
+    "tuning/aside.py": {
+        "json.loads",
+        "read_json",
+        "read_record",
+        "read_yaml",
+    },  # values that the space has; prepare compares the rest
     "tuning/search.py": {"json.loads"},  # of Optuna's own text
-    "tuning/trial.py": {"read_json"},
+    "tuning/trial.py": {"read_record"},
 }
 
 

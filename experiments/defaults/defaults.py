@@ -25,10 +25,10 @@ from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.files import read_json
 from localearn.jobs import Job, run_job
+from localearn.records import Record, RunFolder, read_record
 from localearn.reporting import formatting
 from localearn.study import HEAVY
 from localearn.training.building import build_data
-from localearn.training.folder import RunFolder
 
 OWN = ("only", "algos", "out")
 RULES = (
@@ -168,29 +168,30 @@ def write_table(out: Path) -> None:
     (out / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _record(out: Path, cell: Cell, rule: str) -> dict[str, Any]:
+def _record(out: Path, cell: Cell, rule: str) -> Record | None:
     path = out / "runs" / f"{cell.name}-{rule}" / "run.json"
-    return read_json(path) if path.exists() else {}
+    return read_record(path) if path.exists() else None
 
 
-def _row(out: Path, cell: Cell, rule: str, floor: float, reference: dict[str, Any]) -> dict[str, Any]:
+def _row(out: Path, cell: Cell, rule: str, floor: float, reference: Record | None) -> dict[str, Any]:
     row = {"cell": cell.name, "rule": rule, **dict.fromkeys(("accuracy", "train_s", "ratio", "energy", "passes"), "–")}
     refusal = out / "runs" / f"{cell.name}-{rule}.refused"
     record = _record(out, cell, rule)
     if refusal.exists():
         return row | {"verdict": f"refused: {refusal.read_text().strip()}"}
-    if record.get("status") == "diverged":
-        return row | {"verdict": f"diverged: {record['error']}"}
-    if record.get("status") != "completed":
+    if record and record.status == "diverged":
+        return row | {"verdict": f"diverged: {record.error}"}
+    accuracy = record and record.metric("accuracy")
+    if record is None or record.status != "completed" or accuracy is None:
         return row | {"verdict": "not run"}
-    joules, label = record["energy"].get("train_j"), record["energy"].get("label")
-    above = record["test_accuracy"] - floor > 1e-6  # both are counts of rows, as many right is no more
+    joules, label = record.energy.get("train_j"), record.energy.get("label")
+    above = accuracy - floor > 1e-6  # both are counts of rows, as many right is no more
     told = {
-        "accuracy": f"{100 * record['test_accuracy']:.2f}",
-        "train_s": f"{record['train_s']:,.1f}",
-        "ratio": f"×{record['train_s'] / reference['train_s']:.1f}" if reference.get("train_s") else "–",
+        "accuracy": f"{100 * accuracy:.2f}",
+        "train_s": f"{record.train_s:,.1f}",
+        "ratio": f"×{record.train_s / reference.train_s:.1f}" if reference and reference.train_s else "–",
         "energy": "absent" if joules is None else f"{formatting.plain(joules, 3)} J {label}",
-        "passes": f"{record['passes']:g}",
+        "passes": f"{record.passes:g}",
         "verdict": "above the linear classifier" if above else "**not above the linear one**",
     }
     return row | told

@@ -19,6 +19,7 @@ from typing import Any
 from localearn.arguments import listed, truth, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.records import RunFolder
 from localearn.reporting import formatting
 from localearn.reporting.statistics import Estimate
 
@@ -166,7 +167,7 @@ def _parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 def lighten(folder: Path) -> None:
     """Remove the weights of the finished runs: a study keeps records."""
     for record in folder.rglob("run.json"):
-        if json.loads(record.read_text())["status"] == "completed":
+        if RunFolder(record.parent).status() == "completed":
             for name in HEAVY:
                 record.with_name(name).unlink(missing_ok=True)
 

@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 
 from localearn import cli
 from localearn.allocator import keep_freed_memory
-from localearn.bench import known_rules
 from localearn.benching.measure import Spread
+from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point, Workload
 
 TURNS, STEPS, KEEP = 9, 2, "keep=true" in sys.argv

@@ -23,7 +23,7 @@ RULES = {
     "backprop": localearn.Backprop,
     "mono_forward": localearn.MonoForward,
     "direct_feedback_alignment": localearn.DirectFeedbackAlignment,
-    "forward_gradient (activity)": lambda net: localearn.ForwardGradient(net, space="activity"),
+    "forward_gradient (activity)": lambda net: localearn.ForwardGradient(net, space="activity", guess="noise"),
     "forward_gradient (weight)": lambda net: localearn.ForwardGradient(net, space="weight"),
 }
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}

@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from localearn.records import read_record
+
 RESULTS = Path("results/main_job")
 
 
@@ -82,10 +84,11 @@ def tabled() -> str:
         if not folders:
             lines.append(f"| {row.name} | `{row.options}` | not run | | | | |")
             continue
-        records = [json.loads((folder / "run.json").read_text()) for folder in folders]
-        accuracies = [100 * record["test_accuracy"] for record in records]
+        records = [read_record(folder) for folder in folders]
+        read = [record.metric("accuracy") for record in records]
+        accuracies = [100 * accuracy for accuracy in read if accuracy is not None]
         walls = [json.loads((folder / "wall.json").read_text())["wall_s"] for folder in folders]
-        seeds = ", ".join(str(record["seed"]) for record in records)
+        seeds = ", ".join(str(record.seed) for record in records)
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         least = f"{100 * row.least_accuracy:.1f}" if row.least_accuracy else ""
         most = f"{row.most_wall_s:.0f}" if row.most_wall_s else ""

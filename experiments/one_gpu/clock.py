@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.records import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 GRACE_S = 10.0  # for a process that is ended, in which training saves its checkpoint
@@ -226,8 +227,5 @@ def pack(work: Path, out: Path, first: Sequence[str]) -> tuple[list[Path], list[
 
 
 def _goes_on(folder: Path) -> bool:
-    """Return whether a run's folder is of one that was interrupted."""
-    try:
-        return json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    except (OSError, ValueError, KeyError, TypeError):
-        return True  # its record is not written yet
+    """Return whether a run's folder is of one that was interrupted, or whose record is not written yet."""
+    return RunFolder(folder).status() in ("interrupted", "unfinished")

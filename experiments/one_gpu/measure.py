@@ -31,6 +31,7 @@ from clock import ROOT, Clock, Piece, pack
 from localearn.arguments import listed, truth, whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.records import read_record
 
 OWN = ("only", "out", "work", "device", "small", "budget_s")
 PACKED_FIRST = ("asked.md", "asked.json", "state.json", "logs", "steps", "energy", "fidelity")
@@ -250,10 +251,11 @@ def cnn_lines(asked: Asked) -> list[Line]:
     lines = []
     for row in read_rows(ROOT / "experiments" / "fidelity"):
         paths = sorted((asked.work / "fidelity" / "runs").glob(f"{row.name}-[0-9]/run.json"))
-        ended = [r for r in (json.loads(path.read_text()) for path in paths) if r["status"] == "completed"]
-        if ended:
-            mean = sum(record["test_accuracy"] for record in ended) / len(ended)
-            told = f"{100 * mean:.2f} %, {len(ended)} of {len(row.seeds)} seeds ({ended[0]['capture']})"
+        ended = [record for record in map(read_record, paths) if record.status == "completed"]
+        accuracies = [accuracy for record in ended if (accuracy := record.metric("accuracy")) is not None]
+        if accuracies:
+            mean = sum(accuracies) / len(accuracies)
+            told = f"{100 * mean:.2f} %, {len(accuracies)} of {len(row.seeds)} seeds ({ended[0].capture})"
             published = "nothing published" if row.published is None else f"published {row.published:.2f} %"
             lines.append(Line("cnn", row.title, published, told, None))
     return lines
@@ -311,10 +313,12 @@ def run_of_study(asked: Asked) -> list[Piece]:
 
 def run_of_study_lines(asked: Asked) -> list[Line]:
     """Return the run's seconds and accuracy."""
-    record = json.loads((asked.work / "cifar10" / "run.json").read_text())
-    told = f"{record['train_s']:.1f} s, {100 * record['test_accuracy']:.2f} % ({record['capture']})"
-    what = f"greedy Mono-Forward on {record['dataset']}, {record['passes']:.0f} passes"
-    return [Line("study", what, "under 15 s (published: 178 s)", told, record["train_s"] < 15)]
+    record = read_record(asked.work / "cifar10")
+    accuracy = record.metric("accuracy")
+    accurate = "no accuracy" if accuracy is None else f"{100 * accuracy:.2f} %"
+    told = f"{record.train_s:.1f} s, {accurate} ({record.capture})"
+    what = f"greedy Mono-Forward on {record.dataset}, {record.passes:.0f} passes"
+    return [Line("study", what, "under 15 s (published: 178 s)", told, record.train_s < 15)]
 
 
 def meter(asked: Asked) -> list[Piece]:

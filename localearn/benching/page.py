@@ -5,17 +5,15 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from localearn.benching.measure import Bench, Measured, Spread
+from localearn.benching.plan import Size
 from localearn.errors import UserError
 from localearn.reporting import drawing, formatting
 from localearn.training.device import describe_device
-
-if TYPE_CHECKING:
-    from localearn.bench import Size
 
 COLUMNS = (
     "rule",
@@ -26,7 +24,7 @@ COLUMNS = (
     "share of the limit",
     "tensors of a step",
 )
-Benches = Sequence[tuple[str, "Size", Bench]]
+Benches = Sequence[tuple[str, Size, Bench]]
 
 
 def writable(out: Path) -> None:
@@ -183,7 +181,7 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(axis: str, size: "Size", bench: Bench) -> dict[str, Any]:
+def _plain(axis: str, size: Size, bench: Bench) -> dict[str, Any]:
     point = bench.point
     return {
         "axis": axis,

@@ -14,12 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from localearn import cli
-from localearn.benching.workload import Point, as_data, made_up
+from localearn.benching.workload import Point, as_data, built, made_up
 from localearn.data import Batch
 from localearn.doorway import run_door
-from localearn.trainers.base import Pipelined, Trainer
+from localearn.trainers.base import Pipelined
 from localearn.trainers.phases import Descent, Metrics, Phase
-from localearn.training.building import build_net, build_rule, optimizer_factory
+from localearn.training.building import optimizer_factory
 from localearn.training.device import autocast, synchronize
 from localearn.training.parallel import Ranks, joined
 from localearn.training.settings import Settings
@@ -76,8 +76,9 @@ class Way:
 
     def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
         self.ranks = ranks
-        self.trainer = built(config, point)
-        ranks.divide(self.trainer, as_data(made_up(point)))
+        data = as_data(made_up(point))
+        self.trainer = built("", config, data).to(point.device).train()
+        ranks.divide(self.trainer, data)
         whole = self.trainer.phases()[0]
         phase = ranks.share(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
         assert isinstance(phase, Descent)
@@ -95,22 +96,13 @@ class Way:
             self.update(batch)
 
 
-def built(config: Any, point: Point) -> Trainer:
-    """Return the rule of a configuration, the same on every rank, in training mode."""
-    torch.manual_seed(0)
-    net = build_net(config["net"], point.input_shape, as_data(made_up(point)).classes)
-    return build_rule(config["algo"], net, "").to(point.device).train()
-
-
 def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
     """Return the fields of `simulation.Costs`: what rank 0 takes alone, and what is said between the two."""
     way = Way(config, point, Ranks())
-    block_s = []
-    with torch.no_grad():
-        inputs = [way.trainer.net.stem(batches[0].x), *way.trainer.net.outputs(batches[0].x)]
-    for k in range(way.trainer.net.depth):
+    block_s, inputs = [], handed_on(way, batches[0])
+    for k, h in enumerate(inputs):
         given = batches[:1] * max(2, plan["batches"] // 2)
-        of_block = Way(config, point, Ranks(), (k, inputs[k]))
+        of_block = Way(config, point, Ranks(), (k, h))
         block_s.append(_alone(lambda of_block=of_block, given=given: of_block.run(given), point.device) / len(given))
     given = batches[:1] * max(2, plan["batches"] // 4)
     by_itself_s = _alone(lambda: way.run(given), point.device) / len(given)
@@ -129,6 +121,15 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
         "message_bytes": h.nbytes,
         "gradient_bytes": sum(p.numel() * p.element_size() for p in parameters),
     }
+
+
+def handed_on(way: Way, batch: Batch) -> list[Tensor]:
+    """Return what each block takes where blocks learn apart: h_0, then what the block before hands on."""
+    rule = way.trainer.pipelined()
+    inputs = [rule.first_input(batch)[0]]
+    for k in range(way.trainer.net.depth - 1):
+        inputs.append(rule.learn_block(k, inputs[k], batch)[0])
+    return inputs
 
 
 def _of_block(rule: Pipelined, k: int, h: Tensor, whole: Phase) -> Descent:

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve
-from localearn.training.building import build_net, build_rule, optimizer_factory, rule_class
+from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
 from localearn.training.capture import captured
 from localearn.training.device import autocast
 from localearn.training.layout import lay_out
@@ -56,7 +57,7 @@ class Workload:
         self.batches = made_up(point)
         data = as_data(self.batches)
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
-            trainer = _built(algo, config, data).to(point.device)
+            trainer = built(algo, config, data).to(point.device)
             lay_out(trainer, point.memory_format, point.precision)
             phases = range(len(trainer.phases()))
             copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in phases]
@@ -96,11 +97,9 @@ class Workload:
 
     def multiply_adds(self) -> int:
         """Return the multiplications (each with its addition) of matrix products and convolutions in a step."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
+        with _Products() as products:
             self.step()
-        return counter.get_total_flops() // 2
+        return products.flops // 2
 
     def live_bytes(self) -> int:
         """Return the most bytes of tensors made in a step that lived at once: activations, gradients, no weights."""
@@ -111,6 +110,27 @@ class Workload:
         with live_tensor_bytes() as live:
             self.step()
         return live.peak_bytes
+
+
+class _Products(TorchDispatchMode):
+    """Count the floating-point operations of matrix products and convolutions, by torch's own formulas.
+
+    torch.utils.flop_counter.FlopCounterMode also follows modules, by hooks on their inputs, and these refuse
+    `torch.autograd.grad` with regard to such an input.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and add what it costs."""
+        from torch.utils.flop_counter import flop_registry
+
+        out = func(*args, **(kwargs or {}))
+        cost = flop_registry.get(func._overloadpacket)
+        self.flops += 0 if cost is None else cost(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 class _Part:
@@ -163,13 +183,11 @@ def as_data(batches: Sequence[Batch]) -> ArrayData:
     return ArrayData("made up", x, y, CLASSES)
 
 
-def _built(algo: str, config: Any, data: ArrayData) -> Trainer:
+def built(algo: str, config: Any, data: ArrayData) -> Trainer:
+    """Return the rule of a configuration on its net, as a run on such data builds them; always the same weights."""
     torch.manual_seed(0)
-    net = build_net(config["net"], data.input_shape, data.classes)
     rule = rule_class(config["algo"])
-    shape = rule.input_shape(net, data)
-    if shape != net.input_shape:
-        net = build_net(config["net"], shape, data.classes)
+    net = build_net_for(rule, config["net"], data)
     if net.graph:
         raise UserError("graphs are one batch of nodes, which this bench does not make up; choose net=mlp, cnn, ...")
     rule.supports(net, data)

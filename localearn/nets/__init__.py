@@ -1,9 +1,10 @@
+from localearn.nets.block import Block
 from localearn.nets.cnn import CNN
 from localearn.nets.gnn import GNN
 from localearn.nets.inputs import InputSpec
 from localearn.nets.lenet import LeNet
 from localearn.nets.mlp import MLP
-from localearn.nets.net import Block, Net
+from localearn.nets.net import Net
 from localearn.nets.resnet import ResNet
 from localearn.nets.views import Flattened, PerPosition, Pooled, View
 

@@ -5,11 +5,12 @@ from typing import Any
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.block import Block
 from localearn.nets.edges import normalised, with_loops
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
-from localearn.nets.net import Block, Net
+from localearn.nets.net import Net
 from localearn.quiet import torch_geometric
 
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.block import Block
 from localearn.nets.initialization import draw_weights
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import check_classes, check_row, check_widths
-from localearn.nets.net import Block, Net
+from localearn.nets.net import Net
 
 SIDE = 32
 

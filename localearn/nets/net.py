@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.nets.block import Block
 from localearn.nets.inputs import InputSpec
+from localearn.nets.sequential import parts
 from localearn.nets.views import Flattened, View
 from localearn.tasks import Classification, Task
 
@@ -25,23 +27,6 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for m, training in modes.items():
             m.training = training
-
-
-class Block(nn.Module):
-    """One step of a net: z = op(h, *context), h' = post(z).
-
-    op: the map with parameters (Linear, Conv2d, GCNConv, ...).
-    post: what follows it (normalisation, activation, pooling, dropout); the identity where nothing does.
-    """
-
-    def __init__(self, op: nn.Module, post: nn.Module | None = None):
-        super().__init__()
-        self.op = op
-        self.post = nn.Identity() if post is None else post
-
-    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Map h_{k-1}, (N, ...), to h_k, (N, ...)."""
-        return self.post(self.op(h, *context))
 
 
 class Net(nn.Module):
@@ -179,8 +164,6 @@ class Net(nn.Module):
         the first is the stem, and the last layer, a Linear, is the readout.
         input_shape: a row's shape; needed unless the first parametric layer is a Linear.
         """
-        from localearn.nets.sequential import parts
-
         return Net(**parts(model, input_shape))
 
     def trial(self) -> tuple[Tensor, ...]:

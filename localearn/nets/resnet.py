@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.nets.block import Block
 from localearn.nets.layers import check_classes, check_row, check_widths, choose
-from localearn.nets.net import Block, Net
+from localearn.nets.net import Net
 
 SHORTCUTS = {"identity": False, "projection": True}  # whether a shortcut that changes shape has weights
 

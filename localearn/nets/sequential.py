@@ -1,4 +1,4 @@
-"""How an `nn.Sequential` falls into stem, blocks and readout."""
+"""Split an `nn.Sequential` into stem, blocks and readout."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from localearn.errors import UserError
+from localearn.nets.block import Block
 from localearn.nets.layers import NORMALISATIONS
-from localearn.nets.net import Block
 
 
 def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:

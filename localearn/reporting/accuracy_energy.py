@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from localearn.records import Reading
 from localearn.reporting import drawing, formatting
 from localearn.reporting.comparison import Group, Rule
 from localearn.reporting.document import Figure
 from localearn.reporting.drawing import INK, Look
 from localearn.reporting.formatting import Unit
-from localearn.reporting.records import Reading
 from localearn.reporting.statistics import Estimate, mean_interval, pareto_front
 
 

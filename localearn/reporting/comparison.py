@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from localearn.records import Reading
 from localearn.reporting.likeness import (
     Settings,
     data_of,
@@ -16,7 +17,7 @@ from localearn.reporting.likeness import (
 )
 from localearn.reporting.quantities import Quantity, common_accuracy, quantities
 from localearn.reporting.reading import Runs
-from localearn.reporting.records import Reading, Run
+from localearn.reporting.runs import Run
 from localearn.reporting.statistics import (
     Estimate,
     difference_interval,
@@ -142,14 +143,14 @@ def compare(
     """
     tunings = tunings or Tunings()
     notes = [*runs.notes, *tunings.notes, *tuning_notes(tunings.tunings)]
-    completed = [run for run in runs if run.status == "completed"]
+    completed = [run for run in runs if run.record.status == "completed"]
     rows = _rows(completed, notes)
     groups = defaultdict(list)
     for row in rows:
         groups[row.settings.dataset, row.settings.net, row.protocol or ""].append(row)
     comparison = Comparison(
         groups=tuple(_group(groups[key], rows, baseline, allow_unlike) for key in sorted(groups, key=_natural)),
-        excluded=tuple(run for run in runs if run.status != "completed"),
+        excluded=tuple(run for run in runs if run.record.status != "completed"),
         notes=(),
         baseline=baseline,
         allow_unlike=allow_unlike,
@@ -173,20 +174,20 @@ def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
     for run in sorted(runs, key=lambda run: (run.finished, run.folder)):
         shared, chosen = settings(run), options(run)
         prepared, split = data_of(run)
-        alike = rows[run.protocol, shared, run.algo, chosen, prepared]
+        alike = rows[run.record.protocol, shared, run.algo, chosen, prepared]
         same = (row for row in alike if row.splits.get(split, run.fingerprint) == run.fingerprint)
         row = next(same, None)
         if row is None:
-            row = _Row(run.protocol, shared, run.algo, chosen, {}, {})
+            row = _Row(run.record.protocol, shared, run.algo, chosen, {}, {})
             alike.append(row)
         row.splits[split] = run.fingerprint
         by_seed = row.by_seed
-        if run.seed in by_seed:
+        if run.record.seed in by_seed:
             notes.append(
-                f"{run.algo}, seed {run.seed}, was run more than once: {run.folder} finished last and is used, "
-                f"{by_seed[run.seed].folder} is left out."
+                f"{run.algo}, seed {run.record.seed}, was run more than once: {run.folder} finished last and is used, "
+                f"{by_seed[run.record.seed].folder} is left out."
             )
-        by_seed[run.seed] = run
+        by_seed[run.record.seed] = run
     found = [row for alike in rows.values() for row in alike]
     return [replace(row, by_seed=dict(sorted(row.by_seed.items()))) for row in found]
 

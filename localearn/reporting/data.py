@@ -42,7 +42,13 @@ def as_json(comparison: Comparison, title: str, command: str | None, files: Iter
         "groups": [_group(group, comparison) for group in comparison.groups],
         "tunings": [_tuning(tuning) for tuning in comparison.tunings],
         "not_completed": [
-            {"folder": run.folder, "algo": run.algo, "seed": run.seed, "status": run.status, "error": run.error}
+            {
+                "folder": run.folder,
+                "algo": run.algo,
+                "seed": run.record.seed,
+                "status": run.record.status,
+                "error": run.record.error,
+            }
             for run in comparison.excluded
         ],
         "notes": list(comparison.notes),
@@ -59,7 +65,7 @@ def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "net": group.net,
                 "rule": rule.label,
                 "algo": rule.algo,
-                "seeds": " ".join(str(run.seed) for run in rule.runs),
+                "seeds": " ".join(str(run.record.seed) for run in rule.runs),
                 "unlike_settings": "; ".join(rule.unlike),
             }
             for measure in rule.measures:
@@ -116,7 +122,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "algo": rule.algo,
         "baseline": rule.baseline,
         "unlike_settings": list(rule.unlike),
-        "runs": [{"folder": run.folder, "seed": run.seed, "flags": list(run.energy.flags)} for run in rule.runs],
+        "runs": [{"folder": run.folder, "seed": run.record.seed, "flags": list(run.energy.flags)} for run in rule.runs],
         "measures": {measure.quantity.key: _measure(measure) for measure in rule.measures},
     }
 

@@ -9,7 +9,7 @@ from localearn.reporting import drawing, formatting
 from localearn.reporting.comparison import Comparison
 from localearn.reporting.document import Figure
 from localearn.reporting.drawing import Look, short
-from localearn.reporting.records import Run
+from localearn.reporting.runs import Run
 
 
 def net_depth(run: Run) -> tuple[int, str] | None:
@@ -17,7 +17,7 @@ def net_depth(run: Run) -> tuple[int, str] | None:
 
     A configured `depth`, or a list of equal `widths` (or `hidden`, `channels`), or else a name like `mlp_2x256` tells.
     """
-    config: dict[str, Any] = dict(run.config["net"]) if isinstance(run.config.get("net"), dict) else {}
+    config: dict[str, Any] = dict(run.record.config["net"]) if isinstance(run.record.config.get("net"), dict) else {}
     config.pop("name", None)
     if isinstance(config.get("depth"), int):
         depth = config.pop("depth")
@@ -26,7 +26,7 @@ def net_depth(run: Run) -> tuple[int, str] | None:
         widths = config.get(key)
         if isinstance(widths, list) and widths and all(width == widths[0] for width in widths):
             return len(widths), json.dumps(config | {key: widths[0]}, sort_keys=True, default=str)
-    named = re.fullmatch(r"(.*?)(\d+)(x\d+.*)", run.net)
+    named = re.fullmatch(r"(.*?)(\d+)(x\d+.*)", run.record.net)
     return (int(named[2]), named[1] + named[3]) if named else None
 
 

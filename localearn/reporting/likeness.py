@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from localearn.reporting.records import Run
+from localearn.reporting.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class Settings:
 
 def settings(run: Run) -> Settings:
     """Return the settings that a run was made under."""
-    threads = run.device.get("threads") if run.device_type == "cpu" else None
-    name = run.device.get("name") or run.device_type
+    threads = run.record.device.get("threads") if run.device_type == "cpu" else None
+    name = run.record.device.get("name") or run.device_type
     return Settings(
-        net=run.net,
-        net_config=json.dumps(run.config.get("net"), sort_keys=True, default=str),
+        net=run.record.net,
+        net_config=json.dumps(run.record.config.get("net"), sort_keys=True, default=str),
         dataset=run.dataset,
         augment=_augmentation(run),
         batch_size=run.batch_size,
@@ -38,7 +38,7 @@ def settings(run: Run) -> Settings:
         capture=run.capture,
         ranks=run.ranks,
         step=run.step,
-        deterministic=run.deterministic,
+        deterministic=run.record.deterministic,
     )
 
 
@@ -52,9 +52,9 @@ def options(run: Run) -> tuple[tuple[str, str], ...]:
     Runs are averaged where they agree in all of them. What is null is left out, as in a record that is older than an
     option, and so is what differs from process to process.
     """
-    found = {"rule": run.rule or ""}
+    found = {"rule": run.record.rule or ""}
     for part in _OPTIONS:
-        found |= _flat(part, run.config.get(part))
+        found |= _flat(part, run.record.config.get(part))
     return tuple(sorted((name, value) for name, value in found.items() if value and " at 0x" not in value))
 
 
@@ -65,12 +65,12 @@ def option_differences(ours: tuple[tuple[str, str], ...], theirs: tuple[tuple[st
 
 def data_of(run: Run) -> tuple[str, object]:
     """Return what a run's data were prepared by, in one text, and the seed of the split, by which they may differ."""
-    chosen = run.config.get("dataset")
+    chosen = run.record.config.get("dataset")
     known = dict(chosen) if isinstance(chosen, dict) else {}
     split = known.pop("split_seed", None)
     for place in ("data_dir", "path"):
         known.pop(place, None)  # a data set that was moved is the same one by its fingerprint
-    return json.dumps(known, sort_keys=True, default=str), run.seed if split is None else split
+    return json.dumps(known, sort_keys=True, default=str), run.record.seed if split is None else split
 
 
 def _flat(name: str, value: object) -> dict[str, str]:
@@ -100,7 +100,7 @@ def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
 
 
 def _augmentation(run: Run) -> str | None:
-    options = run.config.get("dataset")
+    options = run.record.config.get("dataset")
     value = options.get("augment") if isinstance(options, dict) else None
     return None if value is None else str(value)
 
@@ -115,5 +115,5 @@ def _said(value: object) -> str:
 
 def stopping(run: Run) -> str:
     """Return what a run's early stopping went by, in words."""
-    options = {name: run.config.get(name) for name in ("monitor", "patience", "min_delta")}
+    options = {name: run.record.config.get(name) for name in ("monitor", "patience", "min_delta")}
     return ", ".join(f"{name}={_said(value)}" for name, value in options.items())

@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable
 
+from localearn.records import Reading
 from localearn.reporting import drawing, formatting
 from localearn.reporting.accuracy_energy import accuracy_energy_figure
 from localearn.reporting.comparison import Comparison, Group
 from localearn.reporting.document import Figure
 from localearn.reporting.drawing import INK, Look, short
-from localearn.reporting.records import Epoch, Reading, Run
+from localearn.reporting.runs import Epoch, Run
 from localearn.reporting.verdict import JUDGED, comparison_text
 
 Looks = dict[str, Look]

@@ -8,7 +8,7 @@ from typing import Any
 from localearn.reporting.comparison import TRUSTED_SEEDS, Comparison, Group
 from localearn.reporting.document import Table, cell
 from localearn.reporting.formatting import plain
-from localearn.reporting.records import Run
+from localearn.reporting.runs import Run
 
 FLAGS = {
     "too_short": "the window was shorter than 50 update periods of its counter; its uncertainty stands beside it",
@@ -33,7 +33,7 @@ def subtitle(comparison: Comparison) -> str:
     runs = comparison.runs
     rules = sorted({rule.algo for group in comparison.groups for rule in group.rules})
     nets = sorted({f"{group.dataset} with {group.net}" for group in comparison.groups})
-    seeds = sorted({run.seed for run in runs})
+    seeds = sorted({run.record.seed for run in runs})
     seeds_text = _count(len(seeds), "seed")
     return (
         f"{', '.join(rules) or 'No rule'} on {', '.join(nets) or 'no data'}: {_count(len(runs), 'run')}, {seeds_text}."
@@ -102,16 +102,16 @@ def method(comparison: Comparison) -> list[str]:
 def machine_table(comparison: Comparison) -> Table:
     """Return the machine and settings of the runs: a line per setting, with whose it is where they differ."""
     fields: dict[str, Callable[[Run], object]] = {
-        "device": lambda run: run.device.get("name") or run.device_type,
+        "device": lambda run: run.record.device.get("name") or run.device_type,
         "device type": lambda run: run.device_type,
-        "threads": lambda run: run.device.get("threads"),
-        "device memory": lambda run: _gibibytes(run.device.get("memory_bytes")),
+        "threads": lambda run: run.record.device.get("threads"),
+        "device memory": lambda run: _gibibytes(run.record.device.get("memory_bytes")),
         "batch size": lambda run: None if run.batch_size is None else f"{run.batch_size:g}",
         "precision": lambda run: run.precision,
         "capture": lambda run: run.capture,
         "processes": lambda run: run.ranks,
         "steps": lambda run: run.step,
-        "deterministic": lambda run: "yes" if run.deterministic else "no",
+        "deterministic": lambda run: "yes" if run.record.deterministic else "no",
         "data fingerprint": lambda run: run.fingerprint and run.fingerprint.removeprefix("sha256:")[:16],
     }
     names = sorted({name for run in comparison.runs for name in run.energy.conditions})
@@ -122,8 +122,10 @@ def machine_table(comparison: Comparison) -> Table:
 
 def versions_table(comparison: Comparison) -> Table:
     """Return the versions of the software behind the runs."""
-    names = sorted({name for run in comparison.runs for name in run.versions}, key=lambda n: (n != "localearn", n))
-    fields = {name: lambda run, name=name: run.versions.get(name) for name in names}
+    names = sorted(
+        {name for run in comparison.runs for name in run.record.versions}, key=lambda n: (n != "localearn", n)
+    )
+    fields = {name: lambda run, name=name: run.record.versions.get(name) for name in names}
     return _settings_table("Versions", fields, comparison.runs)
 
 
@@ -132,7 +134,7 @@ def repeat_commands(group: Group) -> list[str]:
     lines = []
     for rule in group.rules:
         run = rule.runs[0]
-        seeds = ",".join(str(run.seed) for run in rule.runs)
+        seeds = ",".join(str(run.record.seed) for run in rule.runs)
         words = ["python", "-m", "localearn.run", *(["-m"] if len(rule.runs) > 1 else [])]
         lines.append(shlex.join([*words, *(_typed(run) or _whole(run)), f"seed={seeds}"]))
     return lines
@@ -161,7 +163,7 @@ def _window_flags(run: Run) -> set[str]:
 
 
 def _typed(run: Run) -> list[str]:
-    choices = run.config.get("choices")
+    choices = run.record.config.get("choices")
     typed = choices.get("overrides") if isinstance(choices, dict) else None
     if not isinstance(typed, list):
         return []
@@ -169,14 +171,14 @@ def _typed(run: Run) -> list[str]:
 
 
 def _whole(run: Run) -> list[str]:
-    names = {"algo": run.algo, "dataset": run.dataset, "net": run.net}
+    names = {"algo": run.algo, "dataset": run.dataset, "net": run.record.net}
     words = [f"{group}={_choice(run, group, name)}" for group, name in names.items()]
-    return [*words, *_overrides({name: value for name, value in run.config.items() if name != "choices"})]
+    return [*words, *_overrides({name: value for name, value in run.record.config.items() if name != "choices"})]
 
 
 def _choice(run: Run, section: str, fallback: str) -> str:
-    choices = run.config.get("choices")
-    for value in (choices.get(section) if isinstance(choices, dict) else None, run.config.get(section)):
+    choices = run.record.config.get("choices")
+    for value in (choices.get(section) if isinstance(choices, dict) else None, run.record.config.get(section)):
         name = value.get("name") if isinstance(value, dict) else value
         if isinstance(name, str):
             return name

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from localearn.records import Reading
 from localearn.reporting import formatting
 from localearn.reporting.formatting import Unit
-from localearn.reporting.records import Epoch, Reading, Run
+from localearn.reporting.runs import Epoch, Run
 
 
 @dataclass(frozen=True, slots=True)

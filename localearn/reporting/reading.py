@@ -1,6 +1,5 @@
 """Find records below folders and read them; what cannot be read is named, and left out."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
-from localearn.files import UnreadableError, read_json
-from localearn.reporting.fields import BadRecordError
-from localearn.reporting.records import Epoch, Run, parse_epoch, parse_run
+from localearn.records import BadRecordError, parse_record, read_history
+from localearn.records.reading import decoded
+from localearn.reporting.plain_text import visible_tree
+from localearn.reporting.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
             seen.add(file.resolve())
             folder = named_below(file.parent, top)
             try:
-                epochs, note = _epochs(file.with_name("metrics.jsonl"), folder)
-                runs.append(parse_run(decoded(file), epochs, folder))
+                history, note = _history(file.parent, folder)
+                runs.append(Run.of(parse_record(visible_tree(decoded(file))), history, folder))
             except BadRecordError as error:
                 notes.append(f"{folder}/run.json was skipped: {error}.")
             else:
@@ -81,29 +81,11 @@ def named_below(folder: Path, top: Path) -> str:
     return (Path(top.resolve().name) / inner).as_posix()
 
 
-def decoded(file: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raise BadRecordError where it holds none."""
-    try:
-        return read_json(file)
-    except UnreadableError as error:
-        raise BadRecordError(f"it {error.reason}") from error
-
-
-def _epochs(file: Path, folder: str) -> tuple[tuple[Epoch, ...], str | None]:
+def _history(folder: Path, name: str) -> tuple[list[dict[str, Any]], str | None]:
     """Return the epochs before the first bad line, and a note where there is one or the file is missing."""
     try:
-        if not file.is_file():
-            raise OSError
-        lines = file.read_bytes().splitlines()
-    except OSError:
-        return (), f"{folder} has no metrics.jsonl that can be read: its learning curves are absent."
-    epochs: list[Epoch] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            decoded = json.loads(line)
-            if not isinstance(decoded, dict):
-                raise BadRecordError("no object")
-            epochs.append(parse_epoch(decoded))
-        except (ValueError, RecursionError):  # BadRecordError, JSONDecodeError and UnicodeDecodeError are ValueErrors
-            return tuple(epochs), f"{folder}/metrics.jsonl is broken from line {number} on: its curves end before that."
-    return tuple(epochs), None
+        history, broken = read_history(folder / "metrics.jsonl")
+    except UserError:
+        return [], f"{name} has no metrics.jsonl that can be read: its learning curves are absent."
+    note = f"{name}/metrics.jsonl is broken from line {broken} on: its curves end before that."
+    return history, note if broken else None

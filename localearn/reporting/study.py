@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.records import Record
 from localearn.reporting import drawing
 from localearn.reporting.statistics import Estimate, mean_interval
 
@@ -26,12 +27,13 @@ class StudyRow:
     reason: str | None
     command: str
     seeds: list[int]
-    records: list[dict[str, Any]]
+    records: list[Record]
 
     @property
     def accuracies(self) -> list[float]:
         """The test accuracies of the completed runs, in per cent."""
-        return [100 * record["test_accuracy"] for record in self.records if record["status"] == "completed"]
+        completed = [record.metric("accuracy") for record in self.records if record.status == "completed"]
+        return [100 * accuracy for accuracy in completed if accuracy is not None]
 
     @property
     def ours(self) -> Estimate | None:
@@ -41,12 +43,12 @@ class StudyRow:
     @property
     def verdict(self) -> str:
         """What the row says of its published number; "so far" where seeds are missing."""
-        left = {record["seed"] for record in self.records} < set(self.seeds)
+        left = {record.seed for record in self.records} < set(self.seeds)
         return f"{self._verdict} so far" if left and self.records else self._verdict
 
     @property
     def _verdict(self) -> str:
-        if any(record["status"] == "diverged" for record in self.records):
+        if any(record.status == "diverged" for record in self.records):
             return "diverged"
         if self.ours is None:
             return "not run"
@@ -78,8 +80,8 @@ def as_table(rows: list[StudyRow]) -> str:
     ]
     for row in rows:
         published = "–" if row.published is None else f"{row.published:.2f}"
-        seeds = ", ".join(str(record["seed"]) for record in row.records) or "–"
-        seconds = [record["train_s"] for record in row.records]
+        seeds = ", ".join(str(record.seed) for record in row.records) or "–"
+        seconds = [record.train_s for record in row.records]
         training = f"{sum(seconds) / len(seconds):,.0f}" if seconds else "–"
         verdict = f"{row.verdict}: {row.reason}" if row.reason and row.records else row.verdict
         title = f"{row.title}<br>{row.source}"
@@ -129,7 +131,7 @@ def _values(row: StudyRow) -> dict[str, Any]:
         "low": ours and ours.low,
         "high": ours and ours.high,
         "accuracies": row.accuracies,
-        "seeds": [record["seed"] for record in row.records],
+        "seeds": [record.seed for record in row.records],
         "verdict": row.verdict,
         "reason": row.reason,
         "command": row.command,

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from localearn.records import Reading
 from localearn.reporting import formatting
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule
 from localearn.reporting.document import Cell, Line, Table, cell
-from localearn.reporting.records import Reading, Run
+from localearn.reporting.runs import Run
 from localearn.reporting.statistics import mean_interval
 from localearn.reporting.verdict import comparison_text
 
@@ -45,7 +46,7 @@ def _worth_showing(group: Group, key: str) -> bool:
 
 def _head(rule: Rule) -> Cell:
     count = len(rule.runs)
-    seeds = ", ".join(str(run.seed) for run in rule.runs) if count <= 8 else f"{count} of them"
+    seeds = ", ".join(str(run.record.seed) for run in rule.runs) if count <= 8 else f"{count} of them"
     lines = [Line(rule.label), Line(f"seed{'s' if count > 1 else ''} {seeds}", "label")]
     if rule.baseline:
         lines.append(Line("the baseline", "label"))
@@ -154,10 +155,10 @@ def excluded_table(comparison: Comparison) -> Table:
     """Return the runs that did not complete: they are in no mean."""
     rows = [
         (
-            (Line(run.algo), Line(f"seed {run.seed}", "label")),
-            cell(run.status),
-            cell(f"{run.dataset} · {run.net}"),
-            cell(run.error or "no reason recorded"),
+            (Line(run.algo), Line(f"seed {run.record.seed}", "label")),
+            cell(run.record.status),
+            cell(f"{run.dataset} · {run.record.net}"),
+            cell(run.record.error or "no reason recorded"),
             cell(run.folder),
         )
         for run in comparison.excluded

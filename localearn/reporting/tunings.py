@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localearn.reporting import fields, formatting
+from localearn.records import BadRecordError, Reading, fields
+from localearn.records.energy import label_of
+from localearn.records.reading import decoded
+from localearn.reporting import formatting
 from localearn.reporting.document import Cell, Line, Table
-from localearn.reporting.fields import BadRecordError
-from localearn.reporting.reading import decoded, named_below
-from localearn.reporting.records import Reading, label_of
+from localearn.reporting.reading import named_below
 
 SCHEMA = 1
 

@@ -1,24 +1,36 @@
 """The contract of a learning rule."""
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch, Data
+from localearn.defaults import kind_of, rule_options
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
+from localearn.records import Record
 from localearn.tasks import Classification, Task
 from localearn.trainers.former import FormerContract, adapt
 from localearn.trainers.former import Stage as Stage  # for who imports it from here
 from localearn.trainers.phases import Descent, Metrics, Parts, Phase
 
-if TYPE_CHECKING:
-    from localearn.training import Record
+
+class Fit(Protocol):
+    """A function that trains a rule, as `localearn.training.fit` does."""
+
+    def __call__(self, trainer: "Trainer", data: Any, **options: Any) -> Record:
+        """Train the rule on data and return the record of the run."""
+        ...
+
+
+F = TypeVar("F", bound=Fit)
 
 
 class Trainer(FormerContract, nn.Module, ABC):
@@ -28,6 +40,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     beside the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
     with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
     annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
+    What its caller leaves out, a rule that localearn brings takes from its recipe for the net's kind, see
+    `localearn.recipe`: its signature has the general values.
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
         `localearn.testing` proves it.
@@ -47,13 +61,14 @@ class Trainer(FormerContract, nn.Module, ABC):
     is_local: ClassVar[bool] = False
     couples_ranks: ClassVar[bool] = True
     likes_channels_last: ClassVar[bool] = True
+    _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Make a rule's `__init__` check the options that it is given, wherever from, by its annotations."""
+        """Make a rule's `__init__` complete its options by the recipe, and check them by its annotations."""
         super().__init_subclass__(**keywords)
         adapt(cls)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__)
+            cls.__init__ = _completed(cls, checked(cls.__init__))
 
     def __init__(self, net: Net):
         super().__init__()
@@ -77,12 +92,17 @@ class Trainer(FormerContract, nn.Module, ABC):
         """
 
     @classmethod
-    def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
-        """Return the shape of the rows that such a net is to take: the data's own, unless the rule adds to them.
+    def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
+        """Return the shape of the rows that a net is to take: the data's own, unless the rule adds to them.
 
-        Who builds a net from a configuration builds it for the data, asks here, and builds it anew if need be.
+        Who builds a net for the rule asks here first. kind: `Net.kind` of the net to be built.
         """
         return tuple(data.input_shape)
+
+    @classmethod
+    def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
+        """Return the shape of the rows that such a net, which is built already, is to take."""
+        return cls.input_shape_for(data, kind_of(net))
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -182,12 +202,37 @@ class Trainer(FormerContract, nn.Module, ABC):
         parts = self.by_block if _defined_no_earlier(type(self), "by_block", "gradients") else None
         return Descent(name, trained, self.gradients, by_block=parts, predict=self.predict, **options)
 
-    def fit(self, data: Any, epochs: int = 10, **options: Any) -> "Record":
-        """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`."""
-        # The one import against the grain, for the sake of `MonoForward(net).fit(data)`.
-        from localearn.training import fit
+    def fit(self, data: Any, epochs: int | None = None, **options: Any) -> Record:
+        """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`.
 
-        return fit(self, data, epochs=epochs, **options)
+        What is left out, the epochs too, is the rule's recipe for this kind of net, see `localearn.recipe`.
+        """
+        return Trainer._fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
+
+
+def register_fit(fit: F) -> F:
+    """Make `Trainer.fit` call this function, and return it.
+
+    The training loop knows the rules, and a rule knows nothing of the loop, so the loop registers itself.
+    """
+    Trainer._fit = staticmethod(fit)
+    return fit
+
+
+def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., None]:
+    """Return a rule's constructor that takes what its caller leaves out from the recipe for the net's kind."""
+    parameters = inspect.signature(init).parameters
+    ordered = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+
+    @functools.wraps(init)
+    def completing(self: Trainer, *arguments: Any, **options: Any) -> None:
+        given = {**dict(zip(ordered, arguments, strict=False)), **options}
+        if type(self) is rule:  # and not of a family, whose rule has chosen already
+            recipe = rule_options(rule, kind_of(given.get("net")))
+            options |= {name: value for name, value in recipe.items() if name not in given}
+        init(self, *arguments, **options)
+
+    return completing
 
 
 class Pipelined(Protocol):

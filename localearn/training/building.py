@@ -4,20 +4,18 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from localearn.data import Data
+from localearn.defaults import CONF, kind_of
 from localearn.errors import UserError, suggestion
 from localearn.nets import Net
 from localearn.options import check_call
 from localearn.trainers.base import Trainer
 from localearn.training.callbacks import Callback
-
-CONF = Path(__file__).parent.parent / "conf"
 
 Options = Mapping[str, Any]  # a group of the configuration, resolved: `_target_` and what it takes
 
@@ -41,6 +39,25 @@ def build_net(options: Options, input_shape: tuple[int, ...], classes: int) -> N
     if not isinstance(net, Net):
         raise UserError(f"net._target_={_name(target)} gives {type(net).__name__}, not a localearn.Net")
     return net
+
+
+def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
+    """Return the net of the group `net` for the data, its rows as the rule takes them.
+
+    It is built once, and anew only where the rule asks another shape of the built net than of its kind: a rule that
+    overrides `input_shape` alone, or a net of somebody's own whose `kind` is not what it is.
+    """
+    net = build_net(options, rule.input_shape_for(data, net_kind(options)), data.task.outputs)
+    shape = rule.input_shape(net, data)
+    return net if shape == net.input_shape else build_net(options, shape, data.task.outputs)
+
+
+def net_kind(options: Options) -> str:
+    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be had."""
+    try:
+        return kind_of(locate("net._target_", options.get("_target_")))
+    except UserError:  # which is told when the net is built
+        return kind_of(Net)
 
 
 def rule_class(options: Options) -> type[Trainer]:

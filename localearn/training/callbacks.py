@@ -13,9 +13,9 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
+from localearn.records import Record
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Phase
-from localearn.training.record import Record
 from localearn.training.settings import Settings
 
 

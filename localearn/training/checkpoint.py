@@ -1,11 +1,12 @@
 """Checks of what a checkpoint holds, before any of it reaches the optimizer or the loop."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from localearn.errors import UserError
 
@@ -79,6 +80,17 @@ def _check_tensor(where: object, name: str, value: Any, parameter: Tensor) -> No
         value.is_contiguous() or (value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last))
     ):
         raise UserError(f"{where}: its optimizer's {name} does not lie in memory as it was written; {_SENSE}")
+
+
+def saved_once(weights: Any, module: nn.Module) -> Any:
+    """Return saved weights without those that a module has under two names and now saves under one of them."""
+    if not isinstance(weights, Mapping):
+        return weights
+    tensors = itertools.chain(
+        module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    )
+    twice = {name for name, _ in tensors} - module.state_dict().keys()
+    return {name: value for name, value in weights.items() if name not in twice}
 
 
 def check_weights(where: object, weights: Any, own: Mapping[str, Any]) -> None:

@@ -14,17 +14,21 @@ from typing import Any, Literal
 import torch
 
 from localearn.data import Data
+from localearn.defaults import CONF, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.options import check_types
+from localearn.records import Record, versions
+from localearn.records.checksums import digest_of
+from localearn.records.folder import RunFolder, check_regular
 from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (
-    CONF,
     build_callbacks,
     build_data,
     build_net,
+    build_net_for,
     build_rule,
     locate,
     optimizer_factory,
@@ -33,14 +37,11 @@ from localearn.training.building import (
 )
 from localearn.training.callbacks import Callback
 from localearn.training.checkpoint import check_weights
-from localearn.training.checksums import digest_of
 from localearn.training.fit import train
-from localearn.training.folder import RunFolder, check_regular
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, complete_rule, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
-from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 from localearn.trust import check_interpolations, check_tree, words
 
@@ -139,7 +140,8 @@ def settings_of(config: Any, choices: Choices) -> Settings:
     return _settings(_resolved(config), choices)
 
 
-_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes")  # keys that composing a configuration uses up
+# Keys that composing a configuration uses up.
+_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
 # What a run did whose configuration is older than an option.
 BEFORE = {
@@ -266,12 +268,11 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
     with full_memory_told(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
-        net = build_net(plain["net"], tuple(data.input_shape), data.task.outputs)
-        shape = rule_class(plain["algo"]).input_shape(net, data)
-        if shape != net.input_shape:
-            net = build_net(plain["net"], shape, data.task.outputs)
+        net = build_net_for(rule_class(plain["algo"]), plain["net"], data)
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
+        # What a file of the user's own leaves out the rule has by itself, and the record says it.
+        plain["algo"] = rule_options(type(trainer), kind_of(net)) | plain["algo"]
     return data, trainer, settings
 
 

@@ -7,24 +7,25 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from localearn.data import Data, as_data
+from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
-from localearn.tasks import Task
-from localearn.trainers.base import Trainer
+from localearn.records import Record, versions
+from localearn.records.folder import RunFolder
+from localearn.trainers.base import Trainer, register_fit
 from localearn.trainers.phases import Descent, Solve
 from localearn.training.alignment import check_alignment
 from localearn.training.callbacks import Callback, checked_callbacks
 from localearn.training.claims import claimed
 from localearn.training.device import describe_device, deterministic_algorithms, select_device
 from localearn.training.early_stopping import monitored
-from localearn.training.folder import RunFolder
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
     EXTENDING,
@@ -41,7 +42,6 @@ from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
 from localearn.training.parallel import Ranks, joined, normalises_jointly
 from localearn.training.progress import make_progress
-from localearn.training.record import Record, versions
 from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
@@ -49,6 +49,7 @@ AT_ONCE = "interrupted at once, after the last checkpoint"
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
+@register_fit
 def fit(
     trainer: Trainer, data: Any, *, resume: bool = False, callbacks: Sequence[Callback] = (), **options: Any
 ) -> Record:
@@ -65,7 +66,10 @@ def fit(
         resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another
             patience, train it longer, also where it is completed.
         callbacks: what is called while it trains, see `localearn.Callback`; a resumed run is given them anew.
-        options: the fields of `Settings`.
+        options: the fields of `Settings`. Where none are given, those of how it learns (epochs, batch_size, optim,
+            schedule, monitor, ...) are the rule's recipe for this kind of net, as on the command line, and the epochs
+            those of a data set that localearn brings. `localearn.recipe` shows it, with what it says of the net and
+            the data, which are built before they come here.
 
     Returns:
         The record of the run.
@@ -76,13 +80,20 @@ def fit(
         KeyboardInterrupt: after Ctrl-C where there is no `out` to keep what was learned.
 
     """
-    settings = Settings.of(**options)
+    Settings.of(**options)  # first, for a wrong option is told sooner than data are taken in
+    data = as_data(data)
+    settings = Settings.of(**_recipe(trainer, data, options) | options)
     callbacks = checked_callbacks(callbacks)
     extend = {name: options[name] for name in EXTENDING if name in options} if resume else {}
-    record = train(trainer, as_data(data), settings, resume=resume, callbacks=callbacks, extend=extend)
+    record = train(trainer, data, settings, resume=resume, callbacks=callbacks, extend=extend)
     if record.status == "interrupted" and settings.out is None:
         raise KeyboardInterrupt
     return record
+
+
+def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the rule learns on its kind of net where the user says nothing."""
+    return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"))
 
 
 def train(
@@ -307,9 +318,9 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
     """Train and evaluate; say in the record how it ended."""
     try:
         loop.run(interrupt)
-        _take(record, loop.trainer.task, "val", loop.evaluate("val"))
+        record.evaluated(loop.trainer.task.metrics, "val", loop.evaluate("val"))
         if test:
-            _take(record, loop.trainer.task, "test", loop.evaluate("test"))
+            record.evaluated(loop.trainer.task.metrics, "test", loop.evaluate("test"))
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
@@ -330,19 +341,6 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         record.status = "failed"
         record.error = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise
-
-
-def _take(record: Record, task: Task, split: Literal["val", "test"], figures: Mapping[str, float]) -> None:
-    """Put a split's loss and metrics into the record."""
-    for metric in task.metrics:
-        entry = record.metrics.setdefault(
-            metric.name, {"direction": metric.direction, "unit": metric.unit, "val": None, "test": None}
-        )
-        entry[split] = figures[metric.name]
-    if split == "test":
-        record.test_accuracy, record.test_loss = figures.get("accuracy"), figures["loss"]
-    else:
-        record.val_accuracy = figures.get("accuracy")
 
 
 def _new_record(
@@ -448,7 +446,8 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
     record.peak_memory_bytes = peak
     if not record.metrics and loop.history:
         last = loop.history[-1]
-        _take(record, loop.trainer.task, "val", {n[4:]: v for n, v in last.items() if n.startswith("val_")})
+        figures = {name[4:]: figure for name, figure in last.items() if name.startswith("val_")}
+        record.evaluated(loop.trainer.task.metrics, "val", figures)
 
 
 def _leave(folder: RunFolder, record: Record) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from localearn import trainers
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent
@@ -26,10 +27,13 @@ EXTENDING = ("epochs", "patience")
 # Schedules whose learning rates do not depend on how many epochs there are.
 _ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "ExponentialLR", "ReduceLROnPlateau")
 
-# What a rule did by options that came later than some records of its runs.
+# What a rule did where a record does not name an option: one that came later, or that the user's own file left to the
+# constructor, whose default was another. Who changes a default in a rule's signature adds the former one here.
 BEFORE_OF_RULES = {
     "localearn.DirectFeedbackAlignment": {"scale": "width"},
-    "localearn.ForwardForward": {"peer_scale": "port"},
+    "localearn.ForwardGradient": {"guess": "noise"},
+    "localearn.ForwardForward": {"peer_scale": "port", "readout_lr": None},
+    "localearn.LikelihoodRatio": {"copies": 2},
 }
 
 _PLAIN = bool | int | float | str
@@ -92,8 +96,19 @@ def complete_rule(config: MutableMapping[str, Any]) -> None:
     """Add to a configuration that was read from a run's folder what its rule did by options that came since."""
     rule = config.get("algo")
     if isinstance(rule, MutableMapping):
-        for name, value in BEFORE_OF_RULES.get(str(rule.get("_target_")), {}).items():
+        target = str(rule.get("_target_"))
+        for name, value in {**_signature(target), **BEFORE_OF_RULES.get(target, {})}.items():
             rule.setdefault(name, value)
+
+
+def _signature(target: str) -> dict[str, Any]:
+    """Return the general options of a rule that localearn brings; newer records name all of its options."""
+    package, _, name = target.rpartition(".")
+    rule = getattr(trainers, name, None) if package == "localearn" else None
+    if rule is None:
+        return {}
+    parameters = inspect.signature(rule).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
 def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], extend: Mapping[str, Any]) -> None:

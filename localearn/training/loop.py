@@ -12,6 +12,8 @@ from torch import Tensor
 
 from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
+from localearn.records import Record
+from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Phase, Solve
 from localearn.training.alignment import alignment_angles
@@ -23,17 +25,16 @@ from localearn.training.checkpoint import (
     check_part,
     check_position,
     check_weights,
+    saved_once,
 )
 from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.early_stopping import EarlyStopping, monitored
 from localearn.training.evaluate import Measure, evaluate, measure_of
-from localearn.training.folder import RunFolder
 from localearn.training.generator import give_way
 from localearn.training.interrupt import Interrupt
 from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
 from localearn.training.parallel.ranks import Ranks
-from localearn.training.record import Record
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES, Step
 
@@ -397,6 +398,7 @@ class Loop:
             else:
                 check_part(where, name, state, part)
                 if name == "stopping" and state["best_weights"] is not None:
+                    state["best_weights"] = saved_once(state["best_weights"], self.trainer)
                     check_weights(where, state["best_weights"], self.trainer.state_dict())
             part.load_state_dict(state)
         if not self.position.batch:

@@ -34,6 +34,8 @@ _ADAM = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
 class Settings:
     """The options of `fit`. Raises UserError for a value of the wrong type or out of its range.
 
+    The defaults are the general ones of conf/config.yaml; `fit` puts the rule's recipe in their place.
+
     epochs: passes over the training split, at most, for each stage. batch_size: rows a step; a graph is one batch.
     eval_batch_size: rows a step where nothing is learned.
     optim: a torch.optim class with its options bound; one is built for each stage.
@@ -64,7 +66,7 @@ class Settings:
     than the net, or has no gradients.
     """
 
-    epochs: int = 10
+    epochs: int = 20
     batch_size: int = 128
     eval_batch_size: int = 1024
     optim: OptimizerFactory = _ADAM

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
-from localearn.files import read_json, read_text, read_yaml
+from localearn.files import read_json, read_yaml
 from localearn.jobs import Job, prepare
 from localearn.locks import Held, locked
 from localearn.printing import say
-from localearn.training.folder import RunFolder
+from localearn.records import RunFolder, read_history, read_record
 from localearn.tuning.outcome import WORKER_S
 from localearn.tuning.plan import Plan
 from localearn.tuning.space import shown
@@ -157,7 +157,7 @@ def _as_it_was(
     from optuna import TrialPruned
     from optuna.trial import TrialState, create_trial
 
-    record = read_json(RunFolder(folder).record)
+    record = read_record(folder)
     try:
         state, outcome = TrialState.COMPLETE, values_of(plan, record)
     except TrialPruned:
@@ -168,16 +168,15 @@ def _as_it_was(
         params=dict(values),
         distributions=dict(space),
         user_attrs={**remembered(record), "origin": number},
-        intermediate_values={} if plan.reports_nothing else _curve(RunFolder(folder).metrics),
+        intermediate_values={} if plan.reports_nothing else _curve(folder),
     )
 
 
-def _curve(path: Path) -> dict[int, float]:
+def _curve(folder: Path) -> dict[int, float]:
     """Return the validation accuracy after each pass, as far as it can be read: a pruner compares trials by it."""
     curve: dict[int, float] = {}
     with contextlib.suppress(UserError, *_WRONG):
-        for line in read_text(path, "JSON").splitlines():
-            epoch = json.loads(line)
+        for epoch in read_history(folder)[0]:
             curve[round(epoch["passes"])] = float(epoch["val_accuracy"])
     return curve
 

@@ -8,9 +8,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from localearn.records.folder import RunFolder
 from localearn.reporting import drawing
 from localearn.reporting.tunings import SCHEMA
-from localearn.training.folder import RunFolder
 from localearn.tuning.plan import Plan
 
 if TYPE_CHECKING:

@@ -294,7 +294,7 @@ def _abandoned(folder: Path) -> bool:
 def _lighten(folder: Path) -> None:
     """Remove the weights of a trial that is over: a search keeps records."""
     from localearn.jobs import DONE
-    from localearn.training.folder import RunFolder
+    from localearn.records.folder import RunFolder
 
     if RunFolder(folder).status() in DONE:
         for name in LIGHT:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
-from localearn.files import read_json
 from localearn.jobs import DONE, Job, prepare
 from localearn.printing import say
+from localearn.records import Record, RunFolder, read_record
+from localearn.records.energy import parse_energy
 from localearn.training.callbacks import Callback, Context
 from localearn.training.experiment import resumed
-from localearn.training.folder import RunFolder
 from localearn.trust import words
 from localearn.tuning.plan import Plan
 
@@ -69,29 +69,32 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     set_broken_aside(folder, words(overrides)[1])
     prepared = prepare(Job(folder, overrides), plan.config_dir)
     pruning = [] if plan.reports_nothing else [Pruning(trial)]
-    record = _finished(folder) if prepared is None else vars(execute(*prepared, callbacks=pruning, test=False))
+    record = read_record(folder) if prepared is None else execute(*prepared, callbacks=pruning, test=False)
     for name, value in remembered(record).items():
         trial.set_user_attr(name, value)
-    if record["status"] == "interrupted":
-        raise InterruptedTrial(record["diagnostics"]["signal"])
+    if record.status == "interrupted":
+        raise InterruptedTrial(record.diagnostics["signal"])
     return values_of(plan, record)
 
 
-def values_of(plan: Plan, record: Mapping[str, Any]) -> list[float]:
+def values_of(plan: Plan, record: Record) -> list[float]:
     """Return what is optimised of a run that is done; raise TrialPruned where it has none of that."""
     from optuna import TrialPruned
 
-    if record["status"] != "completed":
-        raise TrialPruned(record["error"])
+    if record.status != "completed":
+        raise TrialPruned(record.error)
+    accuracy = record.metric("accuracy", "val")
+    if accuracy is None:
+        raise UserError("a search is by the accuracy on the validation split, and the run's record has none")
     if not plan.names_energy:
-        return [record["val_accuracy"]]
-    energy = record["energy"]
-    joules = energy.get("train_j")
-    if joules is None and energy.get("label", "absent") == "absent":
+        return [accuracy]
+    energy = parse_energy(record.energy)
+    joules = energy.train_j
+    if joules is None and energy.reading.label == "absent":
         raise UserError("objective=accuracy_energy needs joules, and none were had here; use objective=accuracy")
     if joules is None:  # of this trial alone: a driver that went away must not end the study
-        raise TrialPruned(f"the training's joules are not known: {', '.join(energy['flags'])}")
-    return [record["val_accuracy"], joules]
+        raise TrialPruned(f"the training's joules are not known: {', '.join(energy.flags)}")
+    return [accuracy, joules]
 
 
 def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
@@ -112,23 +115,18 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
         say(f"trial {folder.name} begins anew, what was left of it is {spare}: {error}", error=True)
 
 
-def _finished(folder: Path) -> dict[str, Any]:
-    return read_json(RunFolder(folder).record)
-
-
-def remembered(record: Mapping[str, Any]) -> dict[str, Any]:
+def remembered(record: Record) -> dict[str, Any]:
     """Return what a study remembers of a run: how it ended, and what it cost in all its windows."""
-    energy = record["energy"]
-    part = energy.get("part")
-    windows = energy["parts"][part]["windows"] if part else {}
-    joules = [window["energy_j"] for window in windows.values()]
+    energy = parse_energy(record.energy)
+    part = energy.parts.get(energy.reading.part or "")
+    joules = [window.energy_j for window in part.windows.values()] if part else []
+    known = [figure for figure in joules if figure is not None]
     return {
-        **{name: record[name] for name in ("algo", "dataset", "net")},
-        "status": record["status"],
-        "folder": str(record["config"].get("out")),
-        "val_accuracy": record["val_accuracy"],
-        "passes": record["passes"],
-        "train_s": record["train_s"],
-        "energy_j": sum(joules) if joules and None not in joules else None,
-        "energy": {"label": energy.get("label", "absent"), "source": energy.get("source"), "part": part},
+        **{name: getattr(record, name) for name in ("algo", "dataset", "net", "status")},
+        "folder": str(record.config.get("out")),
+        "val_accuracy": record.metric("accuracy", "val"),
+        "passes": record.passes,
+        "train_s": record.train_s,
+        "energy_j": sum(known) if known and len(known) == len(joules) else None,
+        "energy": {name: getattr(energy.reading, name) for name in ("label", "source", "part")},
     }

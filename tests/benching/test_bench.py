@@ -6,6 +6,7 @@ import torch
 from localearn import bench
 from localearn.benching import measure
 from localearn.benching.measure import Spread
+from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point
 from localearn.doorway import run_door
 from localearn.energy.fake import FakeClock, FakeCounter
@@ -175,7 +176,7 @@ def test_quick_is_smaller_and_what_is_typed_wins():
     assert quick.sizes[0][1].width == 1000 and whole.sizes[0][1].width == 2000
     assert [axis for axis, _ in quick.sizes] == ["base", "depth", "depth"]
     assert bench.parse(["--quick", "batch=7"]).sizes[0][1].batch == 7
-    assert whole.rules == bench.known_rules() and len(whole.rules) == 11
+    assert whole.rules == known_rules() and len(whole.rules) == 11
     assert bench.parse(["rules=[pepita]"]).rules == ["backprop", "pepita"]
 
 

@@ -90,6 +90,16 @@ def test_two_processes_are_measured_and_more_are_planned(tmp_path, capsys):
     assert page in capsys.readouterr().out
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need a core each")
+def test_the_net_is_that_of_a_run(tmp_path):
+    """Forward-Forward's net has places for the label, and its blocks hand on rows with true and with wrong labels."""
+    asked = ["parallel", "rule=forward_forward", "algo.prediction=goodness", "width=16", "depth=2", "batch=8"]
+    assert run_door(bench.main, [*asked, "batches=4", "turns=1", f"out={tmp_path}"]) == 0
+    costs = json.loads((tmp_path / "parallel.json").read_text())["costs"]
+    assert costs["gradient_bytes"] == 4 * ((16 + 10) * 16 + 16 + 16 * 16 + 16)
+    assert costs["message_bytes"] == 4 * (2 * 8) * 16
+
+
 def test_a_rule_that_is_not_local_is_refused(tmp_path, capfd):
     assert run_door(bench.main, ["parallel", "rule=backprop", "width=8", "batch=4", f"out={tmp_path}"]) == 2
     told = capfd.readouterr().err

@@ -6,8 +6,8 @@ import torch
 from omegaconf import OmegaConf
 
 from localearn import cli
-from localearn.bench import known_rules
 from localearn.benching.measure import bench
+from localearn.benching.plan import known_rules
 from localearn.benching.workload import CLASSES, Point, Workload
 from localearn.errors import Unsupported, UserError
 
@@ -38,13 +38,16 @@ def test_a_step_makes_the_matrix_products_that_its_rule_must_and_no_more():
         "mono_forward": 2 * once + layers[-1] + 3 * projections,
         # The error meets each block's feedback once; the readout's gradient needs none.
         "direct_feedback_alignment": 2 * once + sum(CLASSES * width for width in WIDTHS),
-        # Forward, the weights' products, and the tangent on its way, which begins behind the first matrix.
-        "forward_gradient": 2 * once + behind,
+        # Forward, the weights' products, and a tangent for each block on its way; each guess as for Mono-Forward's
+        # projections, the last block's by the readout, forward and back.
+        "forward_gradient": 2 * once + sum(sum(layers[k:]) for k in range(1, 4)) + 3 * projections + 2 * layers[-1],
         # Two forward passes, one product of differences for each matrix, and the error's projection to the input.
         "pepita": 3 * once + CLASSES * INPUT,
     }
     found = {algo: workload(algo).multiply_adds() / ROWS for algo in must}
     assert found == must
+    # The tangent alone, which begins behind the first matrix.
+    assert workload("forward_gradient", "algo.guess=noise").multiply_adds() / ROWS == 2 * once + behind
 
 
 @pytest.mark.parametrize("algo", known_rules())

@@ -198,7 +198,7 @@ def test_runs_that_did_not_complete_are_set_apart(compared, factory):
     bad = factory.record("mono_forward", 3, status="diverged", test_accuracy=None, error="loss is inf")
     comparison = compared(*two_rules(factory), bad)
     assert measure(comparison, "train_s").values[0].estimate.n == 3
-    assert [(run.status, run.error) for run in comparison.excluded] == [("diverged", "loss is inf")]
+    assert [(run.record.status, run.record.error) for run in comparison.excluded] == [("diverged", "loss is inf")]
 
 
 def test_cost_of_a_common_accuracy(compared, factory):
@@ -317,7 +317,7 @@ def test_runs_of_other_data_under_one_name_are_not_averaged(compared, factory):
     others = [factory.record(seed=seed) | {"data_fingerprint": "sha256:b"} for seed in (1, 2)]
     made = [changed(run, dataset={"split_seed": 0}) for run in (*usual, *others)]
     rules = [rule for group in compared(*made).groups for rule in group.rules]
-    assert sorted([run.seed for run in rule.runs] for rule in rules) == [[0, 1], [1, 2]]
+    assert sorted([run.record.seed for run in rule.runs] for rule in rules) == [[0, 1], [1, 2]]
     assert {rule.label for rule in rules} == {"backprop (data a)", "backprop (data b)"}
 
 

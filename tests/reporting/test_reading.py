@@ -11,7 +11,7 @@ def test_runs_are_found_at_any_depth_once(tmp_path, factory):
     factory.write_run(tmp_path / "deep" / "deeper", factory.record())
     factory.write_run(tmp_path, factory.record(seed=1))
     runs = read_runs([tmp_path, tmp_path / "deep"])
-    assert sorted(run.seed for run in runs) == [0, 1]
+    assert sorted(run.record.seed for run in runs) == [0, 1]
     assert len(runs.runs[0].epochs) == 20
     assert runs.notes == ()
 

@@ -101,5 +101,5 @@ def test_a_searchs_trials_are_no_runs_of_a_comparison(tmp_path, factory):
     factory.write_run(
         write_search(tmp_path, search(), "tuned/backprop") / "trials", factory.record(seed=5), name="0000"
     )
-    assert [run.seed for run in read_runs(tmp_path)] == [0]
-    assert [run.seed for run in read_runs(tmp_path / "tuned" / "backprop" / "trials")] == [5]
+    assert [run.record.seed for run in read_runs(tmp_path)] == [0]
+    assert [run.record.seed for run in read_runs(tmp_path / "tuned" / "backprop" / "trials")] == [5]

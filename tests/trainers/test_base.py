@@ -1,5 +1,10 @@
 """What the rules share: the error, following a signal, staying with the net's dtype, device and frozen layers."""
 
+import inspect
+import subprocess
+import sys
+import typing
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,9 +22,10 @@ from localearn import (
     UserError,
 )
 from localearn.data import ArrayData
+from localearn.records import Record
 from localearn.testing import toy
 from localearn.testing.probes import gradients_of, moved
-from localearn.trainers import LocalTrainer
+from localearn.trainers import LocalTrainer, Trainer
 from localearn.trainers.base import cross_entropy, follow, output_error
 
 RULES = {
@@ -124,3 +130,32 @@ def test_batch_normalisation_in_float64_passes_an_estimator():
     trainer = ForwardGradient(Net.from_sequential(model.double()), space="activity")
     trainer.gradients(moved(toy("mlp").batch, dtype=torch.float64))
     assert all(p.grad is not None and p.grad.dtype == torch.float64 for p in model.parameters())
+
+
+def test_fit_of_a_rule_says_what_it_takes_and_gives():
+    assert str(inspect.signature(Trainer.fit)) == (
+        "(self, data: Any, epochs: int | None = None, **options: Any) -> localearn.records.record.Record"
+    )
+    assert typing.get_type_hints(Trainer.fit)["return"] is Record
+    assert "return the record" in (inspect.getdoc(MonoForward.fit) or "")
+
+
+@pytest.mark.parametrize("module", ["localearn", "localearn.trainers", "localearn.trainers.local.mono_forward"])
+def test_a_rule_fits_whichever_module_it_was_imported_from(module):
+    code = f"""
+import torch
+from {module} import MonoForward
+from localearn.nets import MLP
+record = MonoForward(MLP(4, 3)).fit((torch.randn(30, 4), torch.arange(30) % 3), epochs=1, energy=False, progress=False)
+print(type(record).__name__, record.status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["Record", "completed"], done.stderr
+
+
+def test_a_rule_with_an_attribute_like_the_hook_of_fit_still_fits():
+    class Own(MonoForward):  # pyright: ignore[reportGeneralTypeIssues]
+        _fit = None  # pyright: ignore[reportAssignmentType]
+
+    data = (torch.randn(30, 4), torch.arange(30) % 3)
+    assert Own(MLP(4, 3)).fit(data, epochs=1, energy=False, progress=False).status == "completed"

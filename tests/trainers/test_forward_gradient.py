@@ -103,7 +103,7 @@ def test_one_tangent_is_what_each_of_several_would_be(small):
         mean = gradients_of(several, batch)
         singles = []
         for row in basis:
-            one = ForwardGradient(net, space=space)
+            one = ForwardGradient(net, space=space, guess="noise")
             one.noise = draw_from(row[None], shared_by_rows=space == "activity")
             singles.append(gradients_of(one, batch))
         for name, grad in mean.items():
@@ -129,7 +129,7 @@ def samples():
 
 
 def _samples(net, batch, space, noise, tangents):
-    trainer = ForwardGradient(net, space=space, noise=noise, tangents=tangents)
+    trainer = ForwardGradient(net, space=space, noise=noise, tangents=tangents, guess="noise")
     torch.manual_seed(0)
     found = []
     for _ in range(REPEATS):

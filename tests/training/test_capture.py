@@ -9,7 +9,7 @@ import torch
 
 import localearn
 from localearn import cli
-from localearn.bench import known_rules
+from localearn.benching.plan import known_rules
 from localearn.errors import UserError
 from localearn.training import capture
 from localearn.training.experiment import build

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from localearn import export
 from localearn.errors import UserError
-from localearn.training.checksums import append_checksum, is_intact
+from localearn.records.checksums import append_checksum, is_intact
 from localearn.training.experiment import load_net
 
 SEED = 20261127

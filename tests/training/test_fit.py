@@ -14,8 +14,8 @@ from torch import nn
 import localearn
 from localearn.energy import Meter
 from localearn.errors import UserError
+from localearn.records.folder import RunFolder
 from localearn.training import fit
-from localearn.training.folder import RunFolder
 from localearn.training.memory import PeakMemory, full_memory_told
 from localearn.training.parallel import Ranks
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import localearn
 from localearn.errors import UserError
-from localearn.training.folder import RunFolder
+from localearn.records.folder import RunFolder
 
 RULES = """
 import torch.nn.functional as F

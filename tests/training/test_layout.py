@@ -7,7 +7,7 @@ import torch
 
 import localearn
 from localearn import cli
-from localearn.bench import known_rules
+from localearn.benching.plan import known_rules
 from localearn.trainers import Descent
 from localearn.training import Settings
 from localearn.training.device import autocast

@@ -10,6 +10,7 @@ import torch
 import localearn
 from localearn.energy import Meter
 from localearn.errors import UserError
+from localearn.records import Figures
 from localearn.training import Callback, Context, Record
 from localearn.training.callbacks import attached
 from localearn.training.experiment import load_net
@@ -95,6 +96,13 @@ def test_the_record_has_all_that_others_read(tiny, read, wall_energy):
     assert set(record) == set(SCHEMA) == set(Record.names())
     for name, kind in SCHEMA.items():
         assert isinstance(record[name], kind), name
+    assert record["schema"] == 2
+    assert set(record["metrics"]) == {"loss", "accuracy"}
+    accuracy, loss = record["metrics"]["accuracy"], record["metrics"]["loss"]
+    assert (accuracy["direction"], accuracy["unit"]) == ("max", "fraction")
+    assert (loss["direction"], loss["unit"]) == ("min", "value")
+    assert record["test_accuracy"] == accuracy["test"] and record["val_accuracy"] == accuracy["val"]
+    assert record["test_loss"] == loss["test"] > 0 and loss["val"] > 0
     assert set(record["energy"]) == ENERGY
     assert record["energy"]["train_j"] == pytest.approx(100 * record["train_s"], rel=0.05)
     assert (record["energy"]["label"], record["energy"]["part"]) == ("measured", "cpu")
@@ -201,15 +209,20 @@ def test_a_run_that_diverges_at_once_claims_no_checkpoint(tiny, read):
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_json_has_no_number_that_is_none(number):
-    record = Record(status="completed", diagnostics={"angle": [number, 1.0]}, test_loss=number)
+    loss = Figures(direction="min", unit="value", val=1.0, test=number)
+    record = Record(status="completed", diagnostics={"angle": [number, 1.0]}, metrics={"loss": loss})
     values = json.loads(record.to_json(), parse_constant=pytest.fail)
     assert values["diagnostics"] == {"angle": [None, 1.0]}
+    assert values["metrics"]["loss"] == {"direction": "min", "unit": "value", "val": 1.0, "test": None}
     assert values["test_loss"] is None
 
 
 def test_a_record_reads_in_a_line():
     record = Record(
-        status="completed", algo="backprop", test_accuracy=0.98765, energy={"train_j": 12.0, "label": "measured"}
+        status="completed",
+        algo="backprop",
+        metrics={"accuracy": Figures(direction="max", unit="fraction", val=None, test=0.98765)},
+        energy={"train_j": 12.0, "label": "measured"},
     )
     assert "test_accuracy=0.9877" in str(record)
     assert "train_j=12 (measured)" in str(record)

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
+from localearn.records.folder import RunFolder
 from localearn.training.callbacks import Callback, Context, attached
-from localearn.training.folder import RunFolder
 
 # What may leave state behind between two steps; 60 rows in batches of 16 make 4 steps an epoch, 12 a stage.
 KINDS = {

@@ -7,7 +7,7 @@ import torch
 
 import localearn
 from localearn import cli
-from localearn.bench import known_rules
+from localearn.benching.plan import known_rules
 from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.nets import MLP

@@ -8,27 +8,28 @@ from optuna import TrialPruned
 from optuna.trial import FixedTrial
 
 from localearn.errors import UserError
+from localearn.records import Figures, Record
 from localearn.training import experiment
 from localearn.tuning.outcome import spent
 from localearn.tuning.plan import parse
 from localearn.tuning.trial import run_trial
 
 
-def record(train_j: float | None, label: str = "measured") -> Any:
+def record(train_j: float | None, label: str = "measured") -> Record:
     """Return what a completed run leaves, as far as a trial looks at it."""
     part = None if label == "absent" else "gpu"
     windows = {"train": {"energy_j": train_j}, "eval": {"energy_j": 5.0}}
     energy = {"label": label, "source": "nvml", "part": part, "train_j": train_j, "flags": ["source_lost"]}
-    return SimpleNamespace(
+    return Record(
         algo="backprop",
         dataset="digits",
         net="mlp",
         status="completed",
         config={"out": "x"},
-        val_accuracy=0.9,
+        metrics={"accuracy": Figures(direction="max", unit="fraction", val=0.9, test=None)},
         passes=1.0,
         train_s=1.0,
-        energy=energy | {"parts": {"gpu": {"windows": windows}}},
+        energy=energy | {"parts": {"gpu": {"label": label, "windows": windows}}},
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from localearn import cli, run, tune
 from localearn.errors import UserError
 from localearn.locks import locked
-from localearn.training.folder import RunFolder
+from localearn.records.folder import RunFolder
 from localearn.training.loop import Loop
 from localearn.tuning import aside, outcome, search
 
@@ -507,12 +507,16 @@ def test_a_value_that_the_space_does_not_have_is_not_put_on_a_command_line(tiny,
     assert "left out 1" in told
 
 
+def accuracy_of(val: object) -> dict[str, object]:
+    return {"accuracy": {"direction": "max", "unit": "fraction", "val": val, "test": None}}
+
+
 def test_records_that_are_none_are_left_out_and_no_folder_makes_a_study_of_endless_trials(tiny, tmp_path, capsys):
     tune.main([*tiny, "trials=4", f"out={tmp_path}"])
     emptied(tmp_path / "study.db")
     folders = sorted(path.parent for path in (tmp_path / "trials").glob("*/run.json"))
     for folder, damage in zip(
-        folders, ({"val_accuracy": "x"}, {"energy": []}, {"val_accuracy": 10**400}), strict=False
+        folders, ({"metrics": accuracy_of("x")}, {"energy": []}, {"metrics": accuracy_of(10**400)}), strict=False
     ):
         (folder / "run.json").write_text(json.dumps(json.loads((folder / "run.json").read_text()) | damage))
     curve = folders[3] / "metrics.jsonl"

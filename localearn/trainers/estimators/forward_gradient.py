@@ -41,12 +41,14 @@ class ForwardGradient(EstimatorTrainer):
     too.
 
     space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
-    guess: "noise", or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
+    guess: "noise" or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
     gradient's projection on it, with a tangent for each block and no noise, whatever `noise` is:
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 
-    The last block's guess is its gradient, the others' estimate is biased, and never uphill.
+    The last block's guess is its gradient, the others' estimate is biased, and never uphill. None is "local", for by
+    noise most cells of results/defaults ended below a linear classifier, and "noise" in weight space, which then keeps
+    no activities, with several tangents and with Rademacher's noise.
     Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
     Fournier et al., arXiv 2306.06968. Known weakness: the variance, so it learns slowly; where rows are coupled,
     activity space loses its advantage, for all rows' values then perturb one derivative.
@@ -58,13 +60,16 @@ class ForwardGradient(EstimatorTrainer):
         space: Space = "activity",
         tangents: int = 1,
         noise: Noise = "gaussian",
-        guess: Guess = "noise",
+        guess: Guess | None = None,
     ):
         super().__init__(net)
         if tangents < 1:
             raise UserError(f"tangents must be 1 or more, not {tangents}")
+        if guess is None:
+            guess = "local" if (space, tangents, noise) == ("activity", 1, "gaussian") else "noise"
         if guess == "local" and tangents > 1:
-            raise UserError(f"a local guess is one direction for each block; use tangents=1, not {tangents}")
+            which = f"use tangents=1, not {tangents}, or guess=noise"
+            raise UserError(f"a local guess is one direction for each block; {which}")
         self.space, self.tangents, self.noise = space, tangents, NOISES[noise]
         self.guess = LocalGuess(net) if guess == "local" else None
         load_forward_mode()

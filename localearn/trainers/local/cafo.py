@@ -87,7 +87,10 @@ class CaFo(Trainer):
         )
         for p in (*self.predictors.parameters(), *net.readout.parameters()):
             nn.init.zeros_(p)
-        self.dfa = DirectFeedbackAlignment(net, scale="width") if blocks == "dfa" else None
+        self.dfa = DirectFeedbackAlignment(net, scale="width", feedback="position") if blocks == "dfa" else None
+        if self.dfa is not None:
+            self.register_state_dict_post_hook(_leave_out_shared)
+            self.register_load_state_dict_pre_hook(_put_in_shared)
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -224,3 +227,15 @@ class RidgeRegression(Solve):
         assert self._equations is not None
         equations, self._equations = self._equations, None
         return {"loss": equations.solve()}
+
+
+def _leave_out_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Save the net once: DFA's is the very same."""
+    for name in [name for name in state if name.startswith(f"{prefix}dfa.net.")]:
+        del state[name]
+
+
+def _put_in_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load DFA's net from the one that was saved; older checkpoints have it twice."""
+    of_net = f"{prefix}net."
+    state |= {f"{prefix}dfa.{name.removeprefix(prefix)}": state[name] for name in state if name.startswith(of_net)}

@@ -34,10 +34,10 @@ class ForwardForward(LocalTrainer):
         loss_k = (mean softplus(t_k - g_k(x+)) + mean softplus(g_k(x-) - t_k)) / 2
 
     The label is one-hot, written after the stem over the first C entries of a row, pixels of an image; or appended, as
-    C features or constant channels, where the net takes so many more than the data have: `localearn.run` builds such
-    a net for vectors, graphs and convolutions, most of whose places would never see C pixels. On a graph each labelled
-    node carries its label and every other the neutral one, 1/C: of the labels only the batch's are read, and a node's
-    neighbours see what it carries.
+    C features or constant channels, where the net takes so many more than the data have: `localearn.run` builds such a
+    net, of `input_shape_for`, for vectors, graphs and convolutions, most of whose places would never see C pixels. On a
+    graph each labelled node carries its label and every other the neutral one, 1/C: of the labels only the batch's are
+    read, and a node's neighbours see what it carries.
 
     threshold: t_k, the same for every block; None: n_k for the sum, 2 for the mean.
     negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
@@ -79,7 +79,7 @@ class ForwardForward(LocalTrainer):
         peer_scale: PeerScale = "hinton",
         collaboration: Collaboration = "none",
         prediction: Prediction = "softmax",
-        readout_lr: float | None = None,
+        readout_lr: float | None = 0.003,
         readout_weight_decay: float | None = None,
     ):
         super().__init__(net, schedule)
@@ -115,12 +115,20 @@ class ForwardForward(LocalTrainer):
         )
 
     @classmethod
+    def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
+        """Return the data's shape, with C features or channels more but for images that dense blocks flatten."""
+        return cls._labelled(data, flattens=kind == "dense")
+
+    @classmethod
     def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
         """Return the data's shape, with C features or channels more but for images that the first block flattens."""
+        return cls._labelled(data, flattens=len(net.shapes[0]) == 1)
+
+    @classmethod
+    def _labelled(cls, data: Data, *, flattens: bool) -> tuple[int, ...]:
         _refuse_without_classes(data.task, data.name)
         channels, *places = data.input_shape
-        flattened = len(places) > 0 and len(net.shapes[0]) == 1
-        return (channels if flattened else channels + data.classes, *places)
+        return (channels if places and flattens else channels + data.classes, *places)
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:

@@ -20,7 +20,7 @@ from localearn.trainers.estimators import likelihood_ratio
 
 ROWS = 20_000
 FALSE_ALARM = 1e-4
-PLAIN = {"copies": 8, "antithetic": False, "baseline": "none"}
+PLAIN = {"copies": 8, "antithetic": False, "baseline": "none", "layerwise": False}
 OPTIONS = {
     "plain": PLAIN,
     "one copy": {**PLAIN, "copies": 1},
@@ -106,7 +106,7 @@ def test_unbiased_on_a_graph(block, monkeypatch):
     data = Batch(torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 0]), (edges,), labelled)
     deltas = []
     monkeypatch.setattr(likelihood_ratio, "follow", lambda value, delta: deltas.append(delta.detach()))
-    LikelihoodRatio(net, sigma=sigma, copies=copies, antithetic=False).gradients(data)
+    LikelihoodRatio(net, sigma=sigma, copies=copies, antithetic=False, layerwise=False).gradients(data)
     h, shift = data.x.expand(copies, 5, 3), torch.zeros(copies, 5, 2, dtype=torch.float64, requires_grad=True)
     for k in range(net.depth):
         z = net.block(k).op(h, edges)
@@ -170,7 +170,7 @@ def test_pairs_need_a_baseline_after_the_first_block(baseline, norm):
 
     def errors(baseline):
         torch.manual_seed(1)
-        rule = LikelihoodRatio(net, sigma=0.1, copies=8, baseline=baseline)
+        rule = LikelihoodRatio(net, sigma=0.1, copies=8, baseline=baseline, layerwise=False)
         draws = [gradients(rule) for _ in range(60)]
         return [torch.stack(of_block).var(0).sum().item() for of_block in zip(*draws, strict=True)]
 
@@ -197,7 +197,7 @@ def test_closed_form_of_a_quadratic_loss(estimates):
     torch.manual_seed(0)
     net = MLP((3,), 2, widths=(4,), activation="identity").double().for_task(Quadratic(2))
     data = equal_rows()
-    (found,) = estimates(LikelihoodRatio(net, sigma=0.7), data)
+    (found,) = estimates(LikelihoodRatio(net, sigma=0.7, copies=2, layerwise=False), data)
     with torch.no_grad():
         gradient = (net(data.x[:1]) - Quadratic.target) @ net.readout.weight
     size = gradient.square().sum()
@@ -210,7 +210,7 @@ def test_agrees_with_numpy_for_several_steps(monkeypatch):
     """The paper's equations in NumPy, copy after copy and row after row, with the same noise and plain descent."""
     torch.manual_seed(0)
     net, sigma = MLP((3,), 2, widths=(4, 5)).double(), 0.3
-    rule = LikelihoodRatio(net, sigma=sigma, copies=4, antithetic=False, baseline="mean")
+    rule = LikelihoodRatio(net, sigma=sigma, copies=4, antithetic=False, baseline="mean", layerwise=False)
     x, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1, 0])
     drawn = []
     draw = rule.noise.draw
@@ -308,7 +308,7 @@ def test_convolution_and_normalisation_follow_the_noise():
         ({"copies": 2.0}, "copies must be a whole number, not 2.0"),
         ({"layerwise": 1}, "layerwise must be true or false, not 1"),
         ({"copies": 3}, "come in pairs, and 3 is odd; use copies=4"),
-        ({"baseline": "mean"}, "other pairs needs some; use copies=4 or more"),
+        ({"copies": 2, "baseline": "mean"}, "other pairs needs some; use copies=4 or more"),
         ({"copies": 1, "antithetic": False, "baseline": "mean"}, "use copies=2 or more"),
         (
             {"copies": 8, "antithetic": False, "baseline": "median"},

@@ -116,5 +116,5 @@ def test_refuses_contradictions():
     net = MLP((6,), 3, widths=(7,))
     with pytest.raises(UserError, match="one direction for each block; use tangents=1, not 4"):
         ForwardGradient(net, guess="local", tangents=4)
-    with pytest.raises(UserError, match="guess must be noise or local, not 'global'"):
+    with pytest.raises(UserError, match="guess must be noise or local or null, not 'global'"):
         ForwardGradient(net, guess="global")  # pyright: ignore[reportArgumentType]

@@ -190,6 +190,33 @@ def test_dfa_blocks_stay_as_their_stage_left_them(loss):
         assert torch.equal(value, trained[name]), name
 
 
+def test_a_net_that_dfa_trains_is_saved_once():
+    trainer = CaFo(net_of("cnn"), blocks="dfa")
+    names = [name for name in trainer.state_dict() if name.partition(".")[0] in ("net", "dfa")]
+    assert names == [*(f"net.{name}" for name in trainer.net.state_dict()), "dfa.feedback"]
+    outer = torch.nn.ModuleDict({"rule": CaFo(net_of("cnn"), blocks="dfa")})
+    outer.load_state_dict({f"rule.{name}": value + 1 for name, value in trainer.state_dict().items()})
+    for name, value in outer["rule"].state_dict().items():
+        assert torch.equal(value, trainer.state_dict()[name] + 1), name
+
+
+@pytest.mark.parametrize("call", [3, 6])
+def test_a_checkpoint_that_has_the_net_twice_is_gone_on_with(call, tmp_path):
+    """As version 0.1.0 wrote it, in the midst of the blocks' first epoch and after one with the best weights kept."""
+    settings = {"epochs": 3, "batch_size": 16, **QUIET}
+    whole = CaFo(net_of("cnn"), blocks="dfa")
+    fit(whole, data_of("cnn"), **settings)
+    older = CaFo(net_of("cnn"), blocks="dfa")
+    older._state_dict_hooks.clear()
+    assert "dfa.net.readout.weight" in older.state_dict()
+    signals = [SignalAfter("gradients", call)]
+    assert fit(older, data_of("cnn"), out=tmp_path, callbacks=signals, **settings).status == "interrupted"
+    trainer = CaFo(net_of("cnn"), blocks="dfa")
+    assert fit(trainer, data_of("cnn"), out=tmp_path, resume=True, **settings).status == "completed"
+    for name, value in whole.state_dict().items():
+        assert torch.equal(trainer.state_dict()[name], value), name
+
+
 def test_a_graph_of_a_predictor_ends_at_its_features():
     trainer, batch = CaFo(net_of("mlp"), loss="ce"), train_batch("mlp")
     phase = trainer.phases()[0]

@@ -93,7 +93,7 @@ def test_on_a_graph_labelled_nodes_carry_their_label_and_all_others_the_neutral_
     torch.manual_seed(0)
     batch = graph()
     net = GNN(8 + CLASSES, CLASSES, widths=(6, 5), dropout=0.0).double()
-    trainer = ForwardForward(net, peer_normalization=0.0, prediction="goodness")
+    trainer = ForwardForward(net, goodness="sum", peer_normalization=0.0, prediction="goodness")
     _, grads = gradients_of(trainer, batch)
     losses = local_losses(net, batch, "sum", lambda k: net.widths[k], "none", batch.context)
     names, parameters = zip(*net.blocks.named_parameters(), strict=True)
@@ -371,6 +371,7 @@ def vectors(shape):
 def test_says_which_rows_a_net_should_take(shape, build, wanted):
     data = vectors(shape)
     assert ForwardForward.input_shape(build(shape), data) == wanted
+    assert ForwardForward.input_shape_for(data, build(shape).kind) == wanted
     assert localearn.MonoForward.input_shape(build(shape), data) == shape
     trainer = ForwardForward(build(wanted), prediction="goodness")
     ForwardForward.supports(trainer.net, data)
@@ -386,6 +387,7 @@ def test_a_graph_s_net_takes_the_label_too():
     assert batch.nodes is not None
     data = GraphData("ring", batch.x.float(), batch.context[0], torch.zeros(9).long(), {"train": batch.nodes}, CLASSES)
     assert ForwardForward.input_shape(GNN(8, CLASSES), data) == (8 + CLASSES,)
+    assert ForwardForward.input_shape_for(data, "graph") == (8 + CLASSES,)
 
 
 def test_the_net_alone_is_an_ordinary_module():

@@ -1,0 +1,225 @@
+"""Defaults of training: the options of a rule on a kind of net where the user names none, read from conf/.
+
+The configuration files are the one place where they stand. The command line composes them with Hydra; from here Python
+has the same, without Hydra: a rule's constructor and `fit` take what their caller leaves out from `rule_options` and
+`fit_options`, and `recipe` shows all of it.
+"""
+
+import copy
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from localearn.errors import UserError, suggestion
+
+CONF = Path(__file__).parent / "conf"
+KINDS = ("dense", "maps", "graph")
+
+# The options of `fit` that a recipe may set; the others say where and how a run is executed, not what is learned.
+LEARNING = (
+    "epochs",
+    "batch_size",
+    "optim",
+    "schedule",
+    "monitor",
+    "patience",
+    "min_delta",
+    "restore_best",
+    "clip_norm",
+)
+
+_COMPOSING = ("defaults", "hydra", "recipe", "recipes", "refused", "tune")
+_OVERRIDE = re.compile(r"override /?(\w+)")
+_EPOCHS = "${epochs}"
+
+
+def recipe(
+    rule: str | type, kind: str = "dense", name: str = "default", *, epochs: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return the options that a rule is trained with on a kind of net where the user names none.
+
+    Args:
+        rule: a name, say "forward_forward", or a class. A class of one's own has the general options.
+        kind: `Net.kind` of the net: "dense", "maps" or "graph".
+        name: "default", or the name of another of the rule's recipes, say "paper".
+        epochs: that a schedule which depends on them is made for; by default the recipe's.
+
+    Returns:
+        A dict of options by what takes them:
+
+        - "algo": the rule's constructor, which takes them from here by itself;
+        - "fit": `fit`, which takes them from here by itself: `optim` and `schedule` are classes with their options
+          bound, and `functools.partial(options["fit"]["optim"], lr=0.01)` has another learning rate;
+        - "net": the net's constructor, so far as it has such options. A net that is built already cannot be given
+          them, so pass them where you build it;
+        - "dataset": `localearn.load`, likewise.
+
+    Raises:
+        UserError: for a rule, a kind or a recipe that there is not.
+
+    Example:
+        options = localearn.recipe("forward_forward", "dense")
+        data = localearn.load("digits", **options["dataset"])
+        net = localearn.MLP(data.input_shape, data.classes, **options["net"])
+        localearn.ForwardForward(net).fit(data)
+
+    """
+    if kind not in KINDS:
+        raise UserError(f"no kind of net {kind!r}{suggestion(kind, KINDS)}; there are {', '.join(KINDS)}")
+    file = rule if isinstance(rule, str) else rule_name(rule)
+    if file is not None and file not in rule_names():
+        raise UserError(f"no rule {file!r}{suggestion(file, rule_names())}; there are {', '.join(rule_names())}")
+    tree = _composed(file, kind, name, None)
+    options = {group: copy.deepcopy(tree[group]) for group in ("algo", "net", "dataset")}
+    return {**options, "fit": _learning(tree, epochs)}
+
+
+def rule_options(rule: type, kind: str) -> dict[str, Any]:
+    """Return the constructor's options of a rule on a kind of net; none for a rule that localearn does not bring."""
+    name = rule_name(rule)
+    return {} if name is None else copy.deepcopy(_composed(name, kind, "default", None)["algo"])
+
+
+def fit_options(rule: type, kind: str, dataset: str, epochs: int | None = None) -> dict[str, Any]:
+    """Return the options of `LEARNING` for a rule on a kind of net and a data set, as `fit` takes them.
+
+    Args:
+        rule: the rule's class.
+        kind: `Net.kind` of its net.
+        dataset: the data's name; a data set that localearn brings has its own number of epochs.
+        epochs: those that the user gave, which a schedule is made for.
+
+    """
+    return _learning(_composed(rule_name(rule), kind, "default", dataset), epochs)
+
+
+def kind_of(net: object) -> str:
+    """Return the kind of recipe that a net, or its class, takes: that of `Net` where it says none that there is."""
+    kind = getattr(net, "kind", KINDS[0])
+    return kind if kind in KINDS else KINDS[0]
+
+
+@functools.cache
+def rule_names() -> tuple[str, ...]:
+    """Return the names of the rules that localearn brings."""
+    return tuple(sorted(path.stem for path in (CONF / "algo").glob("*.yaml")))
+
+
+@functools.cache
+def rule_name(rule: type) -> str | None:
+    """Return the name under which localearn brings a rule's class, None for a class of somebody else's."""
+    if rule.__module__.partition(".")[0] != "localearn":
+        return None
+    plain = rule.__name__.lower()
+    return next((name for name in rule_names() if name.replace("_", "") == plain), None)
+
+
+@functools.cache
+def _composed(rule: str | None, kind: str, name: str, dataset: str | None) -> dict[str, Any]:
+    """Return the configuration of a rule on a kind of net as plain values, which the caller must not change.
+
+    The order is that of config.yaml: the optimizer and the schedule, what is said of the kind, the data set's epochs,
+    the rule's file, and then its recipe's lines.
+    """
+    base = _read(CONF / "config.yaml")
+    own = {} if rule is None else _read(CONF / "algo" / f"{rule}.yaml")
+    recipes = own.get("recipes", {})
+    known = ["default", "paper", *(other for other in recipes if other not in (*KINDS, "paper"))]
+    if name not in known:
+        raise UserError(f"no recipe {name!r}{suggestion(name, known)}; there are {', '.join(known)}")
+    lines = [line.partition("=")[::2] for line in recipes.get(kind if name == "default" else name) or ()]
+    chosen = _choices(base) | _choices(own) | {key: value for key, value in lines if "." not in key}
+    tree: dict[str, Any] = {key: value for key, value in base.items() if key not in _COMPOSING}
+    tree |= {group: _read(CONF / group / f"{chosen[group]}.yaml") for group in ("optim", "schedule")}
+    tree |= {"algo": {}, "dataset": {}, "net": {}}
+    if any(key == "net" for key, _ in lines):
+        tree["net"] = _read(CONF / "net" / f"{chosen['net']}.yaml")
+    _merge(tree, _read(CONF / "kind" / f"{kind}.yaml"))
+    file = CONF / "dataset" / f"{dataset}.yaml"
+    if dataset is not None and dataset.isidentifier() and file.is_file():
+        tree |= {key: value for key, value in _read(file).items() if key == "epochs"}
+    _merge(tree, {key: value for key, value in own.items() if key not in _COMPOSING})
+    for key, value in lines:
+        group, dot, option = key.partition(".")
+        if dot:
+            tree[group][option] = _value(value)
+        elif key not in ("optim", "schedule", "net"):
+            tree[key] = _value(value)
+    for group in ("algo", "net"):
+        tree[group].pop("_target_", None)
+    return tree
+
+
+def _learning(tree: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Return the options of `LEARNING` in a configuration, its optimizer and schedule as classes with options bound."""
+    made: int = tree["epochs"] if epochs is None else epochs
+    found = {name: tree[name] for name in LEARNING} | {"epochs": made}
+    return found | {"optim": _bound(tree["optim"], made), "schedule": _bound(tree["schedule"], made)}
+
+
+def _bound(options: Mapping[str, Any], epochs: int) -> functools.partial[Any] | None:
+    """Return a class with its options bound, those left out that it has by itself; None for a schedule that stays.
+
+    So a record says what differs from torch's defaults, and Adam with the general options is in every version of
+    localearn the same text, by which a resumed run is compared.
+    """
+    path, _, name = options["_target_"].rpartition(".")
+    target = getattr(importlib.import_module(path), name)
+    if name == "ConstantLR" and options.get("factor") == 1:
+        return None
+    values = {
+        key: epochs if value == _EPOCHS else copy.deepcopy(value) for key, value in options.items() if key[0] != "_"
+    }
+    by_itself = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
+    same = {key for key, value in values.items() if key != "lr" and _listed(by_itself.get(key, ...)) == value}
+    return functools.partial(target, **{key: value for key, value in values.items() if key not in same})
+
+
+def _listed(value: Any) -> Any:
+    """Return a list for a tuple, as a file has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _choices(file: Mapping[str, Any]) -> dict[str, str]:
+    """Return the groups that a file's list of defaults chooses, those that it overrides among them."""
+    chosen = {}
+    for entry in file.get("defaults", ()):
+        for group, name in entry.items() if isinstance(entry, dict) else ():
+            override = _OVERRIDE.fullmatch(group)
+            chosen[override[1] if override else group] = name
+    return chosen
+
+
+def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            tree[key] = {**tree[key], **value}
+        else:
+            tree[key] = value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what one of the configuration's files holds, as the caller's own."""
+    return copy.deepcopy(_parsed(path))
+
+
+@functools.cache
+def _parsed(path: Path) -> dict[str, Any]:
+    import yaml  # as late as this, for `import localearn` is to need torch and numpy alone
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _value(text: str) -> Any:
+    """Return what stands after the equals sign of an override; 1e-3 is a number there, and text to YAML 1.1."""
+    import yaml
+
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

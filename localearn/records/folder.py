@@ -1,0 +1,223 @@
+"""A run's folder: config.yaml, run.json, metrics.jsonl, checkpoint.pt and the one before it, net.safetensors."""
+
+import contextlib
+import glob
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from localearn.errors import UserError
+from localearn.files import read_json
+from localearn.locks import Held, locked
+from localearn.printing import say
+from localearn.records.checksums import append_checksum, digest_of, is_intact
+
+
+class RunFolder:
+    """Reads and writes a run's files, each atomically: a reader, or a run resumed after SIGKILL, sees a whole file."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.record = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.previous = self.path / "checkpoint.previous.pt"
+        self.config = self.path / "config.yaml"
+        self.net = self.path / "net.safetensors"
+
+    def create(self) -> None:
+        """Make the folder for a new run; raise UserError if it holds one already or cannot be written."""
+        if any(self._exists(path) for path in (self.record, self.checkpoint, self.previous)):
+            raise UserError(
+                f"{self.path} already holds a run ({self.status()}), and none is ever overwritten; give another out=, "
+                f"or go on with one that is not completed by resume={self.path}"
+            )
+        with self._writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+
+    def open(self, *, extending: bool = False) -> None:
+        """Check that the folder holds a run to go on with, or one to extend; raise UserError if not."""
+        if not self._exists(self.path) or not self.path.is_dir():
+            raise UserError(f"resume={self.path}: there is no such folder")
+        if self.status() == "completed" and not extending:
+            raise UserError(
+                f"resume={self.path}: that run is completed; give epochs=N to train it longer, or start a new one with "
+                "another out="
+            )
+        check_regular(self.config)
+        if not self.config.exists():
+            raise UserError(f"resume={self.path}: there is no config.yaml, so that is no run's folder")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing the folder meanwhile; raise UserError if one does.
+
+        The system releases what a killed process held. A file system without locks is written without.
+        """
+        with contextlib.ExitStack() as lock:
+            try:
+                with self._writing(self.path):
+                    lock.enter_context(locked(self.path / ".lock", wait=False))
+            except Held:
+                raise UserError(f"another process is writing {self.path}; wait for it, or give another out=") from None
+            yield
+
+    def status(self) -> str:
+        """Return the status in run.json; "unfinished" where none was written, as after a SIGKILL."""
+        with contextlib.suppress(UserError):
+            return str(read_json(self.record).get("status"))
+        return "unfinished"
+
+    def unfinish(self) -> None:
+        """Mark a completed run, which is about to be trained longer, as one that can be gone on with."""
+        if self.status() == "completed":
+            record = read_json(self.record)
+            self.write_text(self.record, json.dumps(record | {"status": "unfinished"}, indent=2) + "\n")
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a text file atomically."""
+        with self._replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl, a line for each epoch."""
+        self.write_text(self.metrics, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Append an epoch's line to metrics.jsonl."""
+        with self._writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write checkpoint.pt atomically: tensors and plain values only. The one before it is kept, as `previous`."""
+        with self._replacing(self.checkpoint) as temporary:
+            with temporary.open("wb") as file:
+                try:
+                    torch.save(state, file)
+                except RuntimeError as error:  # what torch's archive writer makes of a full disk
+                    cause = error.__context__
+                    raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
+            append_checksum(temporary)
+            if self.checkpoint.exists():
+                self._keep(self.checkpoint, self.previous)
+
+    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """Return what `save_checkpoint` wrote last, or None where there is nothing; without unpickling code.
+
+        Where the last one is damaged, the one before it is returned, and a line on stderr says so. Raises UserError
+        where both are.
+        """
+        damage = None
+        for path in (self.checkpoint, self.previous):
+            if not self._exists(path):
+                continue
+            try:
+                state = _read_checkpoint(path, device)
+            except UserError as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                say(f"{damage}; the run goes on from the checkpoint before it, {path.name}", error=True)
+            return state
+        if damage is not None:
+            raise damage
+        return None
+
+    def clear_temporary(self) -> None:
+        """Remove what killed runs left half written; only under the folder's lock."""
+        for path in (self.record, self.metrics, self.checkpoint, self.previous, self.config, self.net):
+            for left in self.path.glob(f".{glob.escape(path.name)}.*.tmp"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
+    def save_net(self, net: nn.Module, metadata: dict[str, str]) -> None:
+        """Write the trained net's weights as net.safetensors; a weight that layers share stands there for each.
+
+        metadata: texts; what `localearn` holds, a JSON object, gets the checksum of itself and of the weights.
+        """
+        from safetensors.torch import save
+
+        tensors: dict[str, Tensor] = {}
+        written: set[int] = set()
+        for name, tensor in net.state_dict().items():
+            own = tensor.detach().cpu().contiguous()
+            memory = own.untyped_storage().data_ptr()
+            tensors[name] = own.clone() if memory in written else own  # the format refuses tensors that share memory
+            written.add(memory)
+        described = json.loads(metadata.get("localearn", "{}"))
+        described["sha256"] = digest_of(tensors, described)
+        metadata = metadata | {"localearn": json.dumps(described)}
+        with self._replacing(self.net) as temporary:
+            temporary.write_bytes(save(tensors, metadata=metadata))
+
+    @contextlib.contextmanager
+    def _replacing(self, path: Path) -> Iterator[Path]:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with self._writing(path):
+            try:
+                yield temporary
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            finally:
+                with contextlib.suppress(OSError):  # it is not there, or its folder has gone
+                    temporary.unlink()
+
+    def _keep(self, path: Path, name: Path) -> None:
+        """Give a file a second name, so that it is there under one of them at every moment."""
+        link = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without hard links
+            path.replace(name)
+        else:
+            link.replace(name)
+
+    def _exists(self, path: Path) -> bool:
+        with self._writing(path):  # a name too long, or a folder that may not be looked into
+            return path.exists()
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            if "null byte" not in str(error):
+                raise
+            raise UserError(f"cannot write {str(path)!r}: a path holds no null byte") from error
+        except OSError as error:
+            kept = ""
+            with contextlib.suppress(OSError):
+                if self.checkpoint.exists():
+                    kept = f"; the last checkpoint is kept, go on with resume={self.path}"
+            raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Return what a checkpoint holds; raise UserError where it is damaged, or something else."""
+    check_regular(path)
+    try:
+        intact = is_intact(path)
+        state = torch.load(path, map_location=device, weights_only=True) if intact else None
+    except Exception as error:  # torch.load has no one type for a file that is not a checkpoint
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not intact:
+        raise UserError(f"{path} is damaged: its checksum is not that of its content")
+    if not isinstance(state, dict):
+        raise UserError(f"{path} cannot be read as a checkpoint: it holds {type(state).__name__}")
+    return state
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError where a path is a folder, a pipe or a device: to read one could wait for ever."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no regular file")

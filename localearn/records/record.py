@@ -1,0 +1,161 @@
+"""The definition of a run's record."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypedDict
+
+from localearn.tasks import Direction, Metric, Unit
+
+SCHEMA = 2
+Split = Literal["val", "test"]
+LOSS = Metric("loss", "min", "value")  # every task has it
+
+# Not in run.json: metrics.jsonl has the first, and the second is about a file that was read.
+BESIDE = ("history", "lacking")
+# Former fields, each a metric on a split. run.json has them for one release more, and only schema 1 is read by them.
+FORMER: dict[str, tuple[str, Split]] = {
+    "test_accuracy": ("accuracy", "test"),
+    "test_loss": ("loss", "test"),
+    "val_accuracy": ("accuracy", "val"),
+}
+
+
+class Figures(TypedDict):
+    """A metric's figures on the splits; None where a split was not evaluated, or the figure is not finite.
+
+    direction: whether more ("max") or less ("min") is better. unit: "fraction", 0 to 1, or "value".
+    """
+
+    direction: Direction
+    unit: Unit
+    val: float | None
+    test: float | None
+
+
+@dataclass
+class Record:
+    """What happened in a run; run.json is this, but for `history`, which is metrics.jsonl.
+
+    Durations are in seconds, memory in bytes, energy in joules. `passes` counts the passes over the training split,
+    over all stages; `energy` and `co2e` say of each figure whether it is measured, estimated or absent, and an absent
+    figure is None. ranks: the processes that trained together, see `Settings.parallel`.
+
+    `metrics` has the loss and each metric of the task by name, with its figures on the validation and the test split,
+    and `metric` gives one figure. `test_accuracy`, `val_accuracy` and `test_loss`, its former places, are deprecated:
+    the next release has them no more.
+
+    lacking: of a record that was read, the fields that its file does not hold, as that of an older version; they have
+    their defaults here.
+    """
+
+    status: str = "running"
+    schema: int = SCHEMA
+    algo: str = ""
+    rule: str = ""
+    dataset: str = ""
+    net: str = ""
+    seed: int = 0
+    protocol: str | None = None
+    epochs: int = 0
+    passes: float = 0.0
+    stages: int = 1
+    train_samples: int = 0
+    val_samples: int = 0
+    test_samples: int = 0
+    metrics: dict[str, Figures] = field(default_factory=dict)
+    best_epoch: int | None = None
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    setup_s: float = 0.0
+    samples_per_s: float | None = None
+    peak_memory_bytes: int | None = None
+    memory: dict[str, int | None] = field(default_factory=dict)
+    parameters: int = 0
+    energy: dict[str, Any] = field(default_factory=dict)
+    co2e_kg: float | None = None
+    co2e: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    batch_size: int = 0
+    capture: str = "off"
+    deterministic: bool = False
+    parallel: str = "none"
+    ranks: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    started: str = ""
+    finished: str = ""
+    seams: list[dict[str, Any]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    lacking: frozenset[str] = field(default_factory=frozenset, repr=False)
+
+    def metric(self, name: str, split: Split = "test") -> float | None:
+        """Return the loss or a metric on a split; None where it is not known.
+
+        Args:
+            name: "loss", or a metric of the task, as "accuracy".
+            split: "val" or "test".
+
+        """
+        figures = self.metrics.get(name)
+        return None if figures is None else figures[split]
+
+    def evaluated(self, metrics: Iterable[Metric], split: Split, figures: Mapping[str, float]) -> None:
+        """Enter the figures of a split: the loss, and these metrics of the task."""
+        for metric in (LOSS, *metrics):
+            new = Figures(direction=metric.direction, unit=metric.unit, val=None, test=None)
+            self.metrics.setdefault(metric.name, new)[split] = figures[metric.name]
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Deprecated; use `metric("accuracy")`."""
+        return self.metric("accuracy")
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """Deprecated; use `metric("accuracy", "val")`."""
+        return self.metric("accuracy", "val")
+
+    @property
+    def test_loss(self) -> float | None:
+        """Deprecated; use `metric("loss")`."""
+        return self.metric("loss")
+
+    def to_json(self) -> str:
+        """Return the text of run.json."""
+        values = {name: value for name, value in asdict(self).items() if name not in BESIDE}
+        values |= {name: self.metric(metric, split) for name, (metric, split) in FORMER.items()}
+        return json.dumps(_finite(values), indent=2, allow_nan=False, default=str) + "\n"
+
+    def __str__(self) -> str:
+        head = [(name, getattr(self, name)) for name in ("status", "algo", "dataset", "net")]
+        judged = [name for name in self.metrics if name != LOSS.name]
+        head += [(f"{split}_{name}", self.metric(name, split)) for name in judged for split in ("test", "val")]
+        head += [(name, getattr(self, name)) for name in ("passes", "train_s", "samples_per_s")]
+        parts = [f"{name}={_short(value)}" for name, value in head if value not in (None, "")]
+        if self.energy.get("train_j") is not None:
+            parts.append(f"train_j={_short(self.energy['train_j'])} ({self.energy['label']})")
+        return f"Record({', '.join(parts)})"
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of run.json's fields, in order."""
+        return [*(f.name for f in fields(cls) if f.name not in BESIDE), *FORMER]
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

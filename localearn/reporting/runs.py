@@ -1,0 +1,172 @@
+"""A run as reports use it: its record, and what they take from that."""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from localearn.records import Energy, Reading, Record
+from localearn.records.energy import parse_co2e, parse_energy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One line of metrics.jsonl; `train_s` and `train_j` are cumulative."""
+
+    accuracy: float | None  # on the validation split, 0 to 1
+    train_s: float | None
+    train_j: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run. Numbers that its record does not hold are None; accuracies are from 0 to 1."""
+
+    folder: str  # relative to the folder that the reader named
+    record: Record
+    energy: Energy
+    co2e: Reading
+    epochs: tuple[Epoch, ...]
+
+    @classmethod
+    def of(cls, record: Record, history: Iterable[Mapping[str, Any]], folder: str) -> "Run":
+        """Return the run of a record.
+
+        Where the training's joules are not known, neither are its epochs': the sum up to the last that is known would
+        pass for the end of the curve, and after a resume it may be of another label.
+        """
+        energy = parse_energy(record.energy)
+        metered = energy.train_j is not None
+        epochs = (
+            Epoch(line.get("val_accuracy"), line.get("train_s"), line.get("train_j") if metered else None)
+            for line in history
+        )
+        return cls(folder, record, energy, parse_co2e(record.co2e), tuple(epochs))
+
+    @property
+    def algo(self) -> str:
+        """The rule: its class where an older record has it under the name of a file that describes another."""
+        algo, name = self.record.algo, self.record.rule.rpartition(".")[2]
+        other = name and _normal(name) != _normal(algo)
+        return name if other and _ships("algo", algo) else algo
+
+    @property
+    def dataset(self) -> str:
+        """The data set: what was loaded where an older record has the name of the file that was chosen."""
+        dataset, options = self.record.dataset, self.record.config.get("dataset")
+        loaded = options.get("name") if isinstance(options, Mapping) else None
+        other = isinstance(loaded, str) and loaded != dataset
+        return str(loaded) if other and _ships("dataset", dataset) else dataset
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The accuracy on the test split."""
+        return self.record.metric("accuracy")
+
+    @property
+    def passes(self) -> float | None:
+        """The passes over the training split."""
+        return self._known("passes", self.record.passes)
+
+    @property
+    def train_s(self) -> float | None:
+        """The seconds of training."""
+        return self._known("train_s", self.record.train_s)
+
+    @property
+    def samples_per_s(self) -> float | None:
+        """The training samples that were seen in a second of training."""
+        return self.record.samples_per_s
+
+    @property
+    def samples_seen(self) -> float | None:
+        """The training samples that the run saw: passes times the size of its training split."""
+        return self.record.passes * self.record.train_samples or None
+
+    @property
+    def peak_memory_bytes(self) -> float | None:
+        """The headline figure of memory."""
+        return self.record.peak_memory_bytes
+
+    @property
+    def allocator_bytes(self) -> float | None:
+        """The peak of the device's allocator."""
+        return self.record.memory.get("allocator_bytes")
+
+    @property
+    def process_bytes(self) -> float | None:
+        """The peak of the whole process."""
+        return self.record.memory.get("process_bytes")
+
+    @property
+    def co2e_kg(self) -> float | None:
+        """The carbon of training."""
+        return self.record.co2e_kg if self.co2e.label != "absent" else None
+
+    @property
+    def device_type(self) -> str:
+        """The kind of device."""
+        return self.record.device.get("type") or "unknown"
+
+    @property
+    def batch_size(self) -> float | None:
+        """The rows of a step."""
+        return self._known("batch_size", self.record.batch_size)
+
+    @property
+    def precision(self) -> str | None:
+        """The precision of the products."""
+        return self._known("precision", self.record.precision)
+
+    @property
+    def capture(self) -> str | None:
+        """How the step was captured."""
+        return self._known("capture", self.record.capture)
+
+    @property
+    def ranks(self) -> str:
+        """How many processes trained together, and what they shared out: `2 (data)`."""
+        return "1" if self.record.ranks == 1 else f"{self.record.ranks} ({self.record.parallel})"
+
+    @property
+    def step(self) -> str:
+        """What was stepped at once, see `localearn.training.Settings`."""
+        return str(self.record.config.get("step") or "all")
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the data."""
+        return self.record.data_fingerprint or None
+
+    @property
+    def stages(self) -> int:
+        """The parts that are trained one after another."""
+        return self.record.stages
+
+    @property
+    def resumed(self) -> int:
+        """How many times the run was taken up again."""
+        return len(self.record.seams)
+
+    @property
+    def finished(self) -> datetime:
+        """The moment of its end, in UTC where the record names no zone; the earliest one where it has none."""
+        moment = datetime.fromisoformat(self.record.finished) if self.record.finished else datetime.min
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    def _known(self, name: str, value: T) -> T | None:
+        return None if name in self.record.lacking else value
+
+
+@functools.cache
+def _ships(group: str, name: str) -> bool:
+    """Whether localearn has a configuration of that name."""
+    return name in {path.stem for path in (Path(__file__).parents[1] / "conf" / group).glob("*.yaml")}
+
+
+def _normal(name: str) -> str:
+    return name.replace("_", "").lower()

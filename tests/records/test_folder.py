@@ -1,0 +1,79 @@
+import errno
+import subprocess
+import sys
+
+import filelock
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from localearn.errors import UserError
+from localearn.records.folder import RunFolder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from localearn.records.folder import RunFolder
+with RunFolder(Path(sys.argv[1])).held():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    return folder
+
+
+def test_a_folder_that_another_process_writes_is_refused_until_it_ends_or_dies(folder):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process is writing"), folder.held():
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with folder.held():
+        pass
+
+
+def test_nothing_of_the_lock_is_left(folder):
+    with folder.held(), pytest.raises(UserError, match="another process"), RunFolder(folder.path).held():
+        pass
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(folder, monkeypatch):
+    def fails(self, **options):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fails)
+    with folder.held():
+        folder.write_text(folder.config, "a: 1\n")
+    assert folder.config.read_text() == "a: 1\n"
+
+
+def test_an_error_inside_is_passed_on(folder):
+    with pytest.raises(ValueError, match="mine"), folder.held():
+        raise ValueError("mine")
+    with folder.held():
+        pass
+
+
+@pytest.mark.parametrize("tied", ["weight", "layer", "view"])
+def test_a_weight_that_layers_share_is_written_for_each_and_read_back(folder, tied):
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    if tied == "weight":
+        second.weight = first.weight
+    elif tied == "view":
+        second.bias = nn.Parameter(first.weight.data[0])
+    net = nn.Sequential(first, first if tied == "layer" else second)
+    folder.save_net(net, {})
+    saved = load_file(folder.net)
+    assert saved.keys() == net.state_dict().keys()
+    assert all(torch.equal(saved[name], value) for name, value in net.state_dict().items())
