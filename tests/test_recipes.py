@@ -3,6 +3,8 @@
 import pytest
 
 from localearn import cli, compare, run
+from localearn.benching import plan as bench_plan
+from localearn.benching.plan import Size
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.nets import Net
@@ -94,6 +96,12 @@ def test_a_comparison_takes_what_is_alike():
     config = cli.compose(plan.for_algo("forward_forward"))[0]
     assert config.net.init == "default"
     assert config.algo.goodness == "sum"
+
+
+def test_a_bench_times_what_no_default_trains():
+    plan = bench_plan.parse(["net=lenet", "input=[3,32,32]", "rules=[pepita]"])
+    config = cli.compose(plan.for_rule("pepita", Size(None, None, 8)))[0]
+    assert config.net._target_ == "localearn.LeNet"
 
 
 def test_an_unknown_recipe_is_told():

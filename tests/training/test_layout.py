@@ -32,7 +32,9 @@ def digits() -> localearn.Data:
 
 
 def rule(name, net):
-    _, trainer, _ = build(*cli.compose([f"algo={name}", "dataset=digits", "dataset.train_size=100", *NETS[net]]))
+    _, trainer, _ = build(
+        *cli.compose([f"algo={name}", "dataset=digits", "dataset.train_size=100", *NETS[net], "recipe=maps"])
+    )
     return trainer.double()  # in which rounding cannot be taken for a fault
 
 
