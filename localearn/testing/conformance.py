@@ -3,6 +3,7 @@
 import copy
 import inspect
 import itertools
+import re
 import unittest
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.testing import probes
 from localearn.testing.phases import check_gradients, check_solve
-from localearn.testing.toys import CLASSES, KINDS, toy
+from localearn.testing.toys import KINDS, TASKS, toy
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Solve
 
@@ -32,6 +33,8 @@ class RuleConformance:
     Without pytest, `check_rule(MyRule)` runs the same. What a rule claims stands in the class's attributes:
 
     kinds: the nets that it serves, of mlp, cnn, gcn, sage, gat. A kind left out must be refused by `supports`.
+    tasks: of "classes" and "values", a regression, which an MLP is trained for where the rule serves one. One left out
+        must be refused, by `supports` or `check_task`, with what would work instead.
     precisions: of fp32 and bf16 (by autocast).
     draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
     local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
@@ -39,7 +42,7 @@ class RuleConformance:
         `Trainer.crosses_blocks` does it by definition.
     trains_blocks: whether a phase trains the blocks. If not, the blocks' parameters must stay as they were drawn.
     steps, lr: of Adam, how long the rule learns its toy task, where it has steps.
-    judged_by: "loss", the cross-entropy of the scores, or "errors", the share of rows whose largest score is not their
+    judged_by: "loss", the task's of the scores, or "errors", the share of rows whose largest score is not their
         label's: of a rule whose scores are no logits, so that their cross-entropy says little.
     learns_to: the most that may be left of that, as a part of what is left when the same rule trains everything but the
         blocks; of what chance leaves, where it trains no blocks.
@@ -50,6 +53,7 @@ class RuleConformance:
     """
 
     kinds: tuple[str, ...] = KINDS
+    tasks: tuple[str, ...] = TASKS
     precisions: tuple[str, ...] = ("fp32", "bf16")
     draws_noise: bool = False
     local: bool | None = None
@@ -66,25 +70,26 @@ class RuleConformance:
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run a test for every kind and precision that it asks for; pytest calls this."""
-        for argument, values in (("kind", self.kinds), ("precision", self.precisions)):
+        for argument, values in (("kind", self._served()), ("precision", self.precisions)):
             if argument in metafunc.fixturenames:
                 metafunc.parametrize(argument, values)
 
     def test_learns_its_task(self, kind: str, precision: str) -> None:
         """The loss falls, and well below where it gets with blocks that stay as they were drawn, or below chance."""
         batch = toy(kind).batch
-        judge = {"loss": probes.loss_of, "errors": probes.errors_of}[self.judged_by]
+        judged_by = "loss" if kind == "values" else self.judged_by
+        judge = {"loss": probes.loss_of, "errors": probes.errors_of}[judged_by]
         before = judge(self._made(kind), batch)
         after = judge(probes.train(self._made(kind), batch, self.steps, self.lr, precision), batch)
-        assert after < before, f"the {self.judged_by} rose on the toy task from {before:.3f} to {after:.3f}"
+        assert after < before, f"the {judged_by} rose on the toy task from {before:.3f} to {after:.3f}"
         if self.trains_blocks:
             held = probes.train(self._made(kind), batch, self.steps, self.lr, precision, blocks=False)
             without, what = judge(held, batch), "with untrained blocks"
         else:
-            without, what = probes.chance(self.judged_by, batch), "by chance"
+            without, what = probes.chance(judged_by, batch), "by chance"
         limit = self.learns_to * without
         assert after < limit, (
-            f"the rule did not learn: {self.judged_by} {after:.3f}, {what} {without:.3f}; it must be below {limit:.3f}"
+            f"the rule did not learn: {judged_by} {after:.3f}, {what} {without:.3f}; it must be below {limit:.3f}"
         )
 
     def test_fills_gradients_or_solves(self, kind: str, precision: str) -> None:
@@ -216,10 +221,11 @@ class RuleConformance:
             with torch.no_grad():
                 scores = phase.predict(inputs.x, *inputs.context)
             assert not any(module.training for module in trainer.modules()), "scores left training mode behind"
-            assert scores.shape == (len(batch.x), CLASSES), f"the scores' shape is {tuple(scores.shape)}"
+            assert scores.shape == (len(batch.x), trainer.net.classes), f"the scores' shape is {tuple(scores.shape)}"
             assert not probes.differing(state, trainer.state_dict()), "scoring changed the rule's state"
             trainer.train()
-        assert probes.scored(trainer, batch).shape == (len(batch.y), CLASSES), "the whole net's scores are not (N, C)"
+        shape = probes.scored(trainer, batch).shape
+        assert shape == (len(batch.target), trainer.net.classes), "the whole net's scores are not (N, C)"
 
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
         """A kind in `kinds` is served; others, and data that do not fit the net, are refused with their names."""
@@ -239,6 +245,26 @@ class RuleConformance:
                 message = _refusal(lambda net=net: self.make(net))
                 assert message, f"{kind} is not among kinds, and supports accepts it: add it, or refuse it"
                 assert type(net).__name__ in message, f"{message!r} does not name {type(net).__name__}"
+
+    def test_supports_its_tasks_and_refuses_the_rest(self) -> None:
+        """A regression is served, and its net refuses data of classes; or the task is refused, with an alternative."""
+        if "mlp" not in self.kinds:
+            raise unittest.SkipTest("the task of values is an MLP's, which is not among kinds")
+        if "values" not in self.tasks:
+            message = _refusal(lambda: self.make(toy("values").net()))
+            assert message, "values is not among tasks, and supports accepts it: add it, or refuse it"
+            assert re.search(r"\buse \w+", message), f"{message!r} does not say what to use instead"
+            return
+        for kind, other in (("values", "mlp"), ("mlp", "values")):
+            trainer = self._made(kind)
+            trainer.supports(trainer.net, toy(kind).data)
+            misfit = toy(other).data
+            message = _refusal(lambda rule=trainer, data=misfit: rule.supports(rule.net, data))
+            assert misfit.name in message, f"supports accepts {misfit.name} for {type(trainer.net).__name__} of {kind}"
+
+    def _served(self) -> tuple[str, ...]:
+        """Return the toys that the rule serves: the kinds of net, and a regression."""
+        return (*self.kinds, *(["values"] if "values" in self.tasks and "mlp" in self.kinds else []))
 
     def _made(self, kind: str, seed: int = 0) -> Trainer:
         torch.manual_seed(seed)
@@ -271,7 +297,7 @@ def check_rule(make: Callable[[Net], Trainer], **claims: Any) -> list[str]:
 
 
 def _cases(suite: RuleConformance) -> Iterator[tuple[str, dict[str, str]]]:
-    choices = {"kind": suite.kinds, "precision": suite.precisions}
+    choices = {"kind": suite._served(), "precision": suite.precisions}
     for name in [name for name in dir(suite) if name.startswith("test_")]:
         asked = [argument for argument in choices if argument in inspect.signature(getattr(suite, name)).parameters]
         for values in itertools.product(*(choices[argument] for argument in asked)):

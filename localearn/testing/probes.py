@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.data import Batch
@@ -117,8 +116,8 @@ def scored(trainer: Trainer, batch: Batch) -> Tensor:
 
 
 def loss_of(trainer: Trainer, batch: Batch) -> float:
-    """Return the mean cross-entropy of the rule's scores on the batch."""
-    return F.cross_entropy(scored(trainer, batch).float(), batch.y).item()
+    """Return the mean of the task's loss of the rule's scores on the batch."""
+    return trainer.task.mean_loss(scored(trainer, batch).float(), batch.target).item()
 
 
 def errors_of(trainer: Trainer, batch: Batch) -> float:
@@ -127,7 +126,9 @@ def errors_of(trainer: Trainer, batch: Batch) -> float:
 
 
 def chance(judged_by: str, batch: Batch) -> float:
-    """Return the least loss, or errors, of scores that know of each class how frequent it is in the batch."""
+    """Return the least loss, or errors, of scores that know of each class how frequent it is, or the values' mean."""
+    if batch.target.is_floating_point():
+        return batch.target.var(0, correction=0).mean().item()
     shares = batch.y.bincount() / len(batch.y)
     return torch.special.entr(shares).sum().item() if judged_by == "loss" else 1 - shares.max().item()
 

@@ -1,4 +1,4 @@
-"""Tiny tasks, one for each kind of net, that a readout on random features does not solve.
+"""Tiny tasks, one for each kind of net and of task, that a readout on random features does not solve.
 
 Each has several times as many rows as a net's last block has units, so that they cannot be told apart by heart either.
 """
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from localearn.data import ArrayData, Batch, Data, GraphData, Split
 from localearn.nets import CNN, GNN, MLP, Net
+from localearn.tasks import Regression
 
 KINDS = ("mlp", "cnn", "gcn", "sage", "gat")
+TASKS = ("classes", "values")  # the kinds of net are of classes; "values" is a regression by an MLP
 
 CLASSES = 2
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -33,15 +35,24 @@ class Toy:
 
 @functools.cache
 def toy(kind: str) -> Toy:
-    """Return the task of one of `KINDS`; float32, on the CPU, always the same."""
+    """Return the task of one of `KINDS`, or "values", a regression; float32, on the CPU, always the same."""
     if kind == "mlp":
         x, y = _exclusive_or(128)
         return _of_rows("toy vectors", lambda shape=None: MLP(shape or (6,), CLASSES, widths=(8, 8)), x, y)
     if kind == "cnn":
         x, y = _stripes(48)
         return _of_rows("toy images", lambda shape=None: CNN(shape or (1, 4, 4), CLASSES, channels=(4, 6)), x, y)
+    if kind == "values":
+        x, y = _exclusive_or(128)
+        task, values = Regression(), 2 * y[:, None].float() - 1
+        parts = dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, values)
+        return Toy(
+            lambda shape=None: MLP(shape or (6,), 1, widths=(8, 8)).for_task(task),
+            Batch(x, values),
+            ArrayData("toy values", *parts, 0, task=task),
+        )
     if kind not in KINDS:
-        raise ValueError(f"no toy of kind {kind!r}; there are {', '.join(KINDS)}")
+        raise ValueError(f"no toy of kind {kind!r}; there are {', '.join((*KINDS, 'values'))}")
     return _graph(kind)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from localearn import CNN, DirectFeedbackAlignment, Trainer, Unsupported
 from localearn.testing import RuleConformance, check_rule, toy
-from localearn.trainers.base import cross_entropy, follow, output_error
+from localearn.trainers.base import cross_entropy, follow
 
 
 def none_throws(grad):
@@ -35,7 +35,7 @@ class Wrong(Trainer):
             h = self.net.block(k)(h.detach(), *batch.context)
             outputs.append(h)
         logits = self.net.readout(h.detach().flatten(1))
-        loss, error = output_error(logits, batch)
+        loss, error = self.task.error(logits, batch)
         follow(logits, error)
         for k, h in enumerate(outputs):
             follow(h, self.signal(k, error).view_as(h))
@@ -179,6 +179,14 @@ class ClaimsToCross(Wrong):
     crosses_blocks = True
 
 
+class RefusesValuesQuietly(Wrong):
+    @classmethod
+    def supports(cls, net, data=None):
+        super().supports(net, data)
+        if not net.task.has_classes:
+            raise Unsupported("no values")
+
+
 class RefusesQuietly(Wrong):
     @classmethod
     def supports(cls, net, data=None):
@@ -248,6 +256,16 @@ def test_a_rule_without_noise_may_not_declare_it(run, suite_of):
 def test_a_kind_that_is_left_out_must_be_refused(run, suite_of):
     with pytest.raises(AssertionError, match="cnn is not among kinds"):
         run(suite_of(Wrong, kinds=("mlp", "gcn", "sage", "gat")), "test_supports_its_kinds_and_refuses_the_rest")
+
+
+def test_a_task_that_is_left_out_must_be_refused_with_an_alternative(run, suite_of):
+    name = "test_supports_its_tasks_and_refuses_the_rest"
+    with pytest.raises(AssertionError, match="values is not among tasks"):
+        run(suite_of(Wrong, tasks=("classes",)), name)
+    with pytest.raises(AssertionError, match="does not say what to use instead"):
+        run(suite_of(RefusesValuesQuietly, tasks=("classes",)), name)
+    with pytest.raises(Unsupported, match="no values"):
+        run(suite_of(RefusesValuesQuietly), name)
 
 
 def test_a_refusal_must_name_the_net(run, suite_of):

@@ -17,7 +17,7 @@ from localearn.testing import KINDS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-COLUMNS = {"MLP": ("mlp",), "CNN": ("cnn",), "GNN": ("gcn", "sage", "gat")}
+COLUMNS = {"MLP": ("mlp",), "CNN": ("cnn",), "GNN": ("gcn", "sage", "gat"), "regression": ("values",)}
 CELLS = {"yes": (), "not GAT": ("gat",)}  # what is refused of a column's kinds; "no" would be all of them
 
 
@@ -44,7 +44,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "forward_forward": {"steps": 150},
     "forward_gradient": {"draws_noise": True, "steps": 300, "lr": 0.01, "learns_to": 0.7},
     "likelihood_ratio": {"draws_noise": True, "steps": 150, "lr": 0.02},
-    "pepita": {"steps": 150, "lr": 0.02},
+    "pepita": {"steps": 400, "lr": 0.01},
 }
 
 
@@ -54,10 +54,12 @@ def options_of(rule: str) -> Any:
 
 
 def suite(rule: str) -> type[RuleConformance]:
-    kinds = tuple(kind for served in TABLE[rule].values() for kind in served)
+    served = [kind for column in TABLE[rule].values() for kind in column]
+    kinds = tuple(kind for kind in served if kind in KINDS)
+    tasks = ("classes", "values") if "values" in served else ("classes",)
     make = lambda self, net: build_rule(options_of(rule), net, rule)  # noqa: E731 - a method is wanted
     name = f"Test{rule_class(options_of(rule)).__name__}"
-    return type(name, (RuleConformance,), {"kinds": kinds, "make": make, **CLAIMS.get(rule, {})})
+    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **CLAIMS.get(rule, {})})
 
 
 for _rule in TABLE:

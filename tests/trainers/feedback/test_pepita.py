@@ -46,7 +46,7 @@ def true_gradients(net, data):
 class TestMirrorConformance(RuleConformance):
     kinds = ("mlp",)
     draws_noise = True
-    learns_to = 0.8
+    steps, lr, learns_to = 400, 0.003, 0.8
 
     def make(self, net):
         return Pepita(net, mirror=True)
@@ -288,7 +288,7 @@ class TestTimeLocalConformance(RuleConformance):
     steps, lr, learns_to = 600, 0.01, 0.7
 
     def make(self, net):
-        return Pepita(net, scale=0.5, form="time_local")
+        return Pepita(net, scale=0.5 if net.task.has_classes else 0.2, form="time_local")
 
 
 def test_hebbian_form_learns():
