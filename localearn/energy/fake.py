@@ -249,13 +249,13 @@ class FakeCounter(Counter):
 
     absent: why it is not there, if so.
     counted: what it counts, if not this process's share.
+    period_s: how often it moves, if that bounds its error.
     fails_when_ready: whether its start comes to nothing, on its thread.
     lost: set to make its readings fail.
     closed: how often it was closed.
     """
 
     source = "fake"
-    period_s = None
 
     def __init__(
         self,
@@ -266,11 +266,13 @@ class FakeCounter(Counter):
         *,
         absent: str = "",
         counted: str = "",
+        period_s: float | None = None,
         fails_when_ready: bool = False,
     ) -> None:
         self.part = part
         self.label = label
         self.note = "steady"
+        self.period_s = period_s
         self.includes_idle = label == "measured"
         self.lost = False
         self.closed = 0
