@@ -248,6 +248,7 @@ class FakeCounter(Counter):
     """A part that draws the same power always.
 
     absent: why it is not there, if so.
+    error: what its opening raises else.
     counted: what it counts, if not this process's share.
     period_s: how often it moves, if that bounds its error.
     fails_when_ready: whether its start comes to nothing, on its thread.
@@ -265,6 +266,7 @@ class FakeCounter(Counter):
         power_w: float = 10.0,
         *,
         absent: str = "",
+        error: Exception | None = None,
         counted: str = "",
         period_s: float | None = None,
         fails_when_ready: bool = False,
@@ -279,12 +281,15 @@ class FakeCounter(Counter):
         self._clock = clock
         self._power_w = power_w
         self._absent = absent
+        self._error = error
         self._counted = counted
         self._fails_when_ready = fails_when_ready
 
     def open(self) -> None:
         if self._absent:
             raise AbsentError(self._absent)
+        if self._error is not None:
+            raise self._error
 
     def ready(self) -> None:
         if self._fails_when_ready:

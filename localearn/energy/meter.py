@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, final
@@ -265,6 +266,31 @@ class Meter:
             return
         for name, power_w in idle_power_w(counters, self._idle_s, self._clock).items():
             self._parts[name].idle_w[when] = power_w
+
+
+MakeMeter = Callable[[torch.device, str | None, Literal["auto", "none"], float], Meter]
+
+_MAKE: ContextVar[MakeMeter] = ContextVar("make_meter", default=Meter)
+
+
+@contextmanager
+def metered_by(make: MakeMeter) -> Iterator[None]:
+    """Meter every run that this thread starts in the block by what `make` returns, also runs of a command.
+
+    So a power meter of one's own is read, a `Counter`, where localearn knows none for the machine.
+
+    make: takes `Meter`'s first four arguments, as the run's settings have them.
+    """
+    token = _MAKE.set(make)
+    try:
+        yield
+    finally:
+        _MAKE.reset(token)
+
+
+def make_meter(device: torch.device, country: str | None, sources: Literal["auto", "none"], idle_s: float) -> Meter:
+    """Return a new meter for a run: a `Meter`, or what `metered_by` says."""
+    return _MAKE.get()(device, country, sources, idle_s)
 
 
 def _parts(
