@@ -170,6 +170,14 @@ def test_where_torchvision_itself_fails_one_line_says_what_is_downloaded_from_wh
     assert os.listdir(tmp_path) == []
 
 
+def test_a_failed_download_leaves_no_folder_that_it_made(fake, tmp_path):
+    fake("mnist", OSError("no route to host"))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="no route to host"):
+        load("mnist", data_dir=tmp_path / "mine" / "new" / "folder")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
 def test_a_connection_has_a_time_limit_during_a_download_alone(fake, tmp_path):
     stand_in = fake("mnist")
     before = socket.getdefaulttimeout()
