@@ -136,6 +136,7 @@ def _checked(plan: Plan) -> tuple[dict[str, Any], dict[str, "BaseDistribution"]]
     """Return the configuration that all trials share and the space; raise UserError if they cannot be run."""
     from omegaconf import OmegaConf
 
+    from localearn.trainers.phases import Solve
     from localearn.training.experiment import build
     from localearn.training.fit import check
 
@@ -147,7 +148,7 @@ def _checked(plan: Plan) -> tuple[dict[str, Any], dict[str, "BaseDistribution"]]
             f"a search goes by the validation accuracy, and {data.name} is for {type(data.task).__name__}, without "
             "one; sweep over options instead, python -m localearn.run -m"
         )
-    if all(stage.one_pass for stage in trainer.stages()) and plan.pruner == "hyperband":
+    if all(isinstance(phase, Solve) for phase in trainer.phases()) and plan.pruner == "hyperband":
         raise UserError(f"{choices['algo']} is solved in one pass, so there is no curve to prune by; use pruner=none")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if plan.names_energy and not plain["energy"]["enabled"]:

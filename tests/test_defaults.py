@@ -101,7 +101,7 @@ def trajectory(optim, schedule, epochs):
 @pytest.mark.parametrize(("name", "kind"), [*(("default", kind) for kind in NETS), ("paper", "dense")])
 @pytest.mark.parametrize("rule", rule_names())
 def test_python_reads_what_hydra_composes(rule, name, kind):
-    config = composed(rule, kind, f"recipe={name}", "epochs=40")
+    config = composed(rule, kind, f"recipe={kind if name == 'default' else name}", "epochs=40")
     told = localearn.recipe(rule, kind, name, epochs=40)
     assert told["algo"] == {key: value for key, value in config["algo"].items() if key != "_target_"}
     values = [key for key in LEARNING if key not in ("optim", "schedule")]
@@ -121,7 +121,8 @@ def by_command(rule, kind, out, *overrides):
     config, choices = cli.compose(
         [
             *(f"algo={rule}", f"net={NETS[kind]}", f"dataset={'karate' if kind == 'graph' else 'digits'}", *size, *few),
-            *("progress=false", "energy.enabled=false", "device=cpu", f"out={out}", *overrides),
+            # By its name, since as a default it may be refused.
+            *(f"recipe={kind}", "progress=false", "energy.enabled=false", "device=cpu", f"out={out}", *overrides),
         ]
     )
     return execute(config, choices)
