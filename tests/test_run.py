@@ -346,10 +346,10 @@ def test_cfg_job_shows_what_would_run_and_runs_nothing(door):
 
 
 def test_a_reader_that_left_is_no_error(process):
-    started = process("-h")
-    started.stdout.close()
-    assert started.wait(timeout=120) == 141
-    assert started.stderr.read() == ""
+    with process("-h") as started:
+        started.stdout.close()
+        assert started.wait(timeout=120) == 141
+        assert started.stderr.read() == ""
 
 
 def test_ctrl_c_before_there_is_a_run_is_130(capsys):
