@@ -1,6 +1,7 @@
 """`python -m localearn.bench`: every rule's step beside backprop's, on one net, in one process."""
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from localearn import cli
@@ -10,7 +11,10 @@ from localearn.errors import Unsupported
 from localearn.printing import say
 
 if TYPE_CHECKING:
+    import torch
+
     from localearn.benching.measure import Bench
+    from localearn.energy import Counter
 
 HELP = """\
 python -m localearn.bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
@@ -39,8 +43,11 @@ OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is lear
 """
 
 
-def main(arguments: list[str]) -> int:
-    """Bench and write; return the exit status."""
+def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | None] | None" = None) -> int:
+    """Bench and write; return the exit status.
+
+    energy_of: returns an opened counter of a device's energy, None where there is none; the hardware's own by default.
+    """
     if arguments[:1] == ["parallel"]:
         from localearn.benching import parallel
 
@@ -48,7 +55,9 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP, end="")
         return 0
+    from localearn.benching.measure import measured_energy
     from localearn.benching.page import writable, write
+    from localearn.training.memory import full_memory_told
 
     plan = parse(arguments)
     command = "python -m localearn.bench " + " ".join(arguments)
@@ -56,7 +65,8 @@ def main(arguments: list[str]) -> int:
     writable(plan.out)
     for axis, size in plan.sizes:
         say(f"{axis}: {_said(size)}")
-        found, refused = _bench(plan, size)
+        with full_memory_told(_said(size), "smaller sizes"):
+            found, refused = _bench(plan, size, energy_of or measured_energy)
         left_out |= refused
         benches.append((axis, size, found))
         for measured in found.rules:
@@ -69,11 +79,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
+def _bench(
+    plan: Plan, size: Size, energy_of: "Callable[[torch.device], Counter | None]"
+) -> tuple["Bench", dict[str, str]]:
     """Return what was measured at a size, and the rules that do not serve the net, with the reason."""
     from omegaconf import OmegaConf
 
-    from localearn.benching.measure import bench, measured_energy
+    from localearn.benching.measure import bench
     from localearn.benching.workload import Point, Workload
     from localearn.training.device import select_device
 
@@ -89,7 +101,7 @@ def _bench(plan: Plan, size: Size) -> tuple["Bench", dict[str, str]]:
             workloads.append(Workload(rule, config, point))
         except Unsupported as error:
             refused[rule] = str(error)
-    counter = measured_energy(point.device)
+    counter = energy_of(point.device)
     try:
         return bench(workloads, "backprop", plan.turns, plan.turn_s, counter), refused
     finally:

@@ -11,7 +11,7 @@ from localearn.errors import UserError
 from localearn.printing import one_line, say
 from localearn.tuning.outcome import best_trials, spent, write_outcome
 from localearn.tuning.plan import Plan, altered, parse
-from localearn.tuning.search import Search
+from localearn.tuning.search import Limits, Search
 from localearn.tuning.space import ends, read_space
 from localearn.tuning.storage import close_storage, reported
 from localearn.tuning.trial import InterruptedTrial
@@ -92,8 +92,15 @@ class Bar:
         self.progress.stop()
 
 
-def main(arguments: list[str]) -> int:
-    """Search, or join a search; return the exit status."""
+def main(arguments: list[str], *, name: str | None = None, limits: Limits | None = None) -> int:
+    """Search, or join a search; return the exit status.
+
+    Args:
+        arguments: those of the command line.
+        name: this worker's, unlike the others' that share the study; of the machine and the process where None.
+        limits: how long it waits for the others.
+
+    """
     config_dir = cli.take_option(arguments, "--config-dir", "-cd")
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP.format(choices=cli.choices_page(config_dir)), end="")
@@ -101,11 +108,11 @@ def main(arguments: list[str]) -> int:
     plan = parse(arguments, config_dir)
     config, space = _checked(plan)
     started_s = time.monotonic()
-    search = Search.join(plan, space, config["seed"])
+    search = Search.join(plan, space, config["seed"], name=name, limits=limits)
     try:
         status = _run(search)
         with reported(plan.storage):
-            write_outcome(plan, search.study, time.monotonic() - started_s)
+            write_outcome(plan, search.study, search.name, time.monotonic() - started_s)
             _conclude(plan, search.study)
     finally:
         close_storage(search.storage)

@@ -5,9 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -27,6 +30,39 @@ class Ended:
     status: int
     out: str
     err: str
+
+
+class Network(urllib.request.BaseHandler):
+    """Answers what urllib is asked for, in place of the network."""
+
+    def __init__(self, answer: Callable[[urllib.request.Request], Any]):
+        self.answer = answer
+
+    def default_open(self, request: urllib.request.Request) -> Any:
+        return self.answer(request)
+
+
+@pytest.fixture
+def network():
+    """Have urllib be answered by a function of the request, which returns a response or raises."""
+
+    def answered_by(answer: Callable[[urllib.request.Request], Any]) -> None:
+        opener = urllib.request.OpenerDirector()
+        opener.add_handler(Network(answer))
+        urllib.request.install_opener(opener)
+
+    yield answered_by
+    urllib.request.install_opener(None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def no_network(network):
+    """Have no host be reached."""
+
+    def unreachable(request: urllib.request.Request) -> NoReturn:
+        raise urllib.error.URLError("no route to host")
+
+    network(unreachable)
 
 
 @pytest.fixture

@@ -91,13 +91,12 @@ def test_what_is_not_run_says_so(study, tmp_path):
     assert {row["ours"] for row in json.loads((tmp_path / "table.json").read_text())} == {"not run"}
 
 
-def test_a_row_is_tuned_compared_and_tabled(study, tmp_path, monkeypatch):
+def test_a_row_is_tuned_compared_and_tabled(study, tmp_path):
     shared = "dataset=digits dataset.train_size=100 net.widths=[4] batch_size=50 energy.idle_s=0"
     row = study.Row("digits", "mono_forward", shared, study.Published((97.0, 96.0)), "algo.schedule=greedy",
                     tuning=(1, 1), compare="epochs=2 patience=1 max_epochs=2 warm_up=false")  # fmt: skip
-    monkeypatch.setattr(study, "ROWS", (row,))
     asked = [f"out={tmp_path}", "trials=2", "seeds=[0,1]", "progress=false"]
-    assert study.main(asked) == 0
+    assert study.main(asked, (row,)) == 0
     table = (tmp_path / "table.md").read_text()
     assert "| digits | published | 97.00 | 96.00 | +1.00 |" in table
     assert "| ours, matched |" in table and "| ours, converged |" in table and "(estimated)" in table

@@ -145,9 +145,9 @@ def piece(clock, tmp_path):
     return made
 
 
-def worked(clock, work, pieces, seconds=SOON_S, spent_s=0.0):
+def worked(clock, work, pieces, seconds=SOON_S, spent_s=0.0, **more):
     """Return the clock of a call that has so many seconds for its pieces, some of them spent."""
-    made = clock.Clock(work, seconds + clock.RESERVE_S, time.monotonic() - spent_s)
+    made = clock.Clock(work, seconds + clock.RESERVE_S, time.monotonic() - spent_s, **more)
     made.work_through(pieces)
     return made
 
@@ -197,8 +197,7 @@ time.sleep(float((target / "../s").read_text()))
     assert worked(clock, tmp_path, [piece("bench", code, 0.5)]).state["bench"]["status"] == "done"
 
 
-def test_one_that_ignores_the_signal_is_ended_with_what_it_started(clock, piece, tmp_path, monkeypatch):
-    monkeypatch.setattr(clock, "GRACE_S", 0.2)
+def test_one_that_ignores_the_signal_is_ended_with_what_it_started(clock, piece, tmp_path):
     code = """
 import os, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -208,7 +207,7 @@ if os.fork() == 0:
         time.sleep(0.02)
 time.sleep(100)
 """
-    worked(clock, tmp_path, [piece("stubborn", code, 0.5)], 2.0)
+    worked(clock, tmp_path, [piece("stubborn", code, 0.5)], 2.0, grace_s=0.2)
     last = (tmp_path / "stubborn" / "alive").read_text()
     time.sleep(0.2)
     assert (tmp_path / "stubborn" / "alive").read_text() == last
@@ -232,15 +231,16 @@ def test_a_part_that_fails_twice_is_left_for_the_others(measure, clock, piece, t
     assert measure.by_reason(made.left) == ["cnn-2, cnn-3: 2 pieces of cnn failed"]
 
 
-def test_what_was_interrupted_with_the_command_goes_on(clock, piece, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    training = piece("training", "assert (target / 'checkpoint').exists()", goes_on=True)
-    training.target.mkdir()
-    (training.target / "checkpoint").touch()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(clock, "run", interrupted)
+def test_what_was_interrupted_with_the_command_goes_on(clock, piece, tmp_path):
+    code = """
+import os, signal
+if not (target / "checkpoint").exists():
+    (target / "checkpoint").touch()
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(100)
+"""
+    training = piece("training", code, goes_on=True)
+    with pytest.raises(KeyboardInterrupt):
         worked(clock, tmp_path, [training])
     assert json.loads((tmp_path / "state.json").read_text())["training"]["status"] == "stopped"
     assert worked(clock, tmp_path, [training]).state["training"]["status"] == "done"
@@ -270,8 +270,8 @@ def test_what_was_measured_tells_what_is_expected(clock, piece, tmp_path):
     assert made.expected(piece("other", "", 90)) == 90
 
 
-def test_records_are_packed_into_few_files_of_a_limited_size(clock, tmp_path, monkeypatch):
-    monkeypatch.setattr(clock, "FILE_BYTES", 40_960)
+def test_records_are_packed_into_few_files_of_a_limited_size(clock, tmp_path):
+    file_bytes = 40_960
     work, out = tmp_path / "work", tmp_path / "out"
     out.mkdir()
     for folder, status in (("done", "completed"), ("half", "interrupted")):
@@ -283,9 +283,9 @@ def test_records_are_packed_into_few_files_of_a_limited_size(clock, tmp_path, mo
     (work / "large").write_bytes(b"0" * 40_000)
     (work / "asked.md").write_text("first")
     for _ in range(2):  # packs of an earlier call are none of its records
-        files, left_out = clock.pack(work, out, ["asked.md", "11-" + "long" * 40])
+        files, left_out = clock.pack(work, out, ["asked.md", "11-" + "long" * 40], file_bytes)
         assert sorted(out.iterdir()) == files and len(files) == clock.FILES <= 8
-        assert all(path.stat().st_size <= clock.FILE_BYTES <= 16 * 2**20 for path in files)
+        assert all(path.stat().st_size <= file_bytes < clock.FILE_BYTES == 16 * 2**20 for path in files)
     names = []
     for path in files:
         with tarfile.open(path) as archive:

@@ -231,8 +231,7 @@ def own_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("line", TABLES)
-def test_a_wrong_line_is_told_in_a_line_or_two_and_leaves_nothing(line, door, own_files, monkeypatch):
-    monkeypatch.setattr("localearn.data.vision._downloaded", _no_network)
+def test_a_wrong_line_is_told_in_a_line_or_two_and_leaves_nothing(line, door, own_files, no_network):
     before = sorted(own_files.rglob("*"))
     ended = door(*line.split(" "))
     assert ended.status == 2, ended
@@ -246,10 +245,6 @@ def test_a_wrong_line_is_told_in_a_line_or_two_and_leaves_nothing(line, door, ow
         assert words in ended.err
     after = [path for path in sorted(own_files.rglob("*")) if "__pycache__" not in path.parts]
     assert after == before
-
-
-def _no_network(class_name: str, data_dir: Path) -> None:
-    raise OSError("no network in a test")
 
 
 def test_debug_shows_the_traceback_of_what_is_told(door):
@@ -350,13 +345,11 @@ def test_cfg_job_shows_what_would_run_and_runs_nothing(door):
     assert not Path("runs").exists()
 
 
-def test_a_reader_that_left_is_no_error(monkeypatch, capfd):
-    def gone(arguments):
-        raise BrokenPipeError
-
-    monkeypatch.setattr("os.dup2", lambda *_: None)
-    assert run_door(gone, []) == 141
-    assert capfd.readouterr().err == ""
+def test_a_reader_that_left_is_no_error(process):
+    with process("-h") as started:
+        started.stdout.close()
+        assert started.wait(timeout=120) == 141
+        assert started.stderr.read() == ""
 
 
 def test_ctrl_c_before_there_is_a_run_is_130(capsys):

@@ -12,6 +12,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,13 @@ ROWS = (
 )  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    """Run the rows that are asked for and write the table; return the exit status."""
+def main(arguments: list[str], rows: Sequence[Row] = ROWS) -> int:
+    """Run those of the rows that are asked for and write the table; return the exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
     own, more = _parse(arguments)
-    names = [row.name for row in ROWS]
+    names = [row.name for row in rows]
     only = listed(own.get("only", ",".join(names)))
     for name in only:
         if name not in names:
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> int:
     trials = whole("trials", own.get("trials", "20"))
     seeds = [whole("seeds", seed, least=0) for seed in listed(own.get("seeds", "0,1,2"))]
     out = Path(own.get("out", "results/energy_study"))
-    commands = {row.name: row.commands(out, trials, seeds, more) for row in ROWS if row.name in only}
+    commands = {row.name: row.commands(out, trials, seeds, more) for row in rows if row.name in only}
     if truth("print", own.get("print", "false")):
         print("\n".join(shlex.join(command) for three in commands.values() for command in three))
         return 0
@@ -144,7 +145,7 @@ def main(arguments: list[str]) -> int:
             if status:
                 return status
             lighten(out / name)
-            write_table(out)
+            write_table(out, rows)
     print(out / "table.md")
     return 0
 
@@ -172,14 +173,14 @@ def lighten(folder: Path) -> None:
                 record.with_name(name).unlink(missing_ok=True)
 
 
-def write_table(out: Path) -> None:
+def write_table(out: Path, rows: Sequence[Row] = ROWS) -> None:
     """Write table.md and table.json from the rows' reports."""
-    rows = [(row, _ratios(out / row.name / "report.json", row.algo)) for row in ROWS]
+    reported = [(row, _ratios(out / row.name / "report.json", row.algo)) for row in rows]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(as_table(rows), encoding="utf-8")
+    (out / "table.md").write_text(as_table(reported), encoding="utf-8")
     values = [
         {"row": row.name, "published": vars(row.published), "source": SOURCE, "ours": ours or "not run"}
-        for row, ours in rows
+        for row, ours in reported
     ]
     (out / "table.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 

@@ -55,8 +55,10 @@ class Clock:
 
     """
 
-    def __init__(self, work: Path, budget_s: float, started_s: float) -> None:
+    def __init__(self, work: Path, budget_s: float, started_s: float, grace_s: float = GRACE_S) -> None:
         """Take the records' folder and the command's seconds from a time of the monotonic clock on.
+
+        A process that is ended has `grace_s` to end by itself.
 
         Raises:
             UserError: state.json cannot be read.
@@ -64,6 +66,7 @@ class Clock:
         """
         self.work, self.budget_s = work, budget_s - RESERVE_S
         self.deadline_s = started_s + self.budget_s
+        self.grace_s = grace_s
         self.left: list[str] = []
         self.failed: list[str] = []
         self._failures: Counter[str] = Counter()  # by the pieces' part, the first word of their names
@@ -118,7 +121,7 @@ class Clock:
         begin_s, status = time.monotonic(), None
         try:
             with self.log(piece).open("a" if piece.goes_on else "w", encoding="utf-8") as log:
-                status = run(piece.command, log, self.deadline_s)
+                status = run(piece.command, log, self.deadline_s, self.grace_s)
         finally:
             spent_s = time.monotonic() - begin_s + before_s
             ended = "stopped" if status is None else "done" if status in piece.done_with else "failed"
@@ -151,7 +154,7 @@ def _part(piece: Piece) -> str:
     return piece.name.partition("-")[0]
 
 
-def run(command: Sequence[str], log: Any, deadline_s: float) -> int | None:
+def run(command: Sequence[str], log: Any, deadline_s: float, grace_s: float = GRACE_S) -> int | None:
     """Run a command, `python` and its arguments; return its exit status, None where the clock ended it."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
@@ -168,21 +171,21 @@ def run(command: Sequence[str], log: Any, deadline_s: float) -> int | None:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        _end(process)
+        _end(process, grace_s)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
     """End a process, by a signal on which training saves its checkpoint, then what is left of its group by force."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
+            process.wait(grace_s)
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def pack(work: Path, out: Path, first: Sequence[str]) -> tuple[list[Path], list[str]]:
+def pack(work: Path, out: Path, first: Sequence[str], file_bytes: int = FILE_BYTES) -> tuple[list[Path], list[str]]:
     """Pack the records flat into `out`, into files of a limited size and number.
 
     Args:
@@ -190,6 +193,7 @@ def pack(work: Path, out: Path, first: Sequence[str]) -> tuple[list[Path], list[
         out: where OUT/records-N.tar are written; earlier ones are removed.
         first: names in `work` in their order of worth, before all others. Weights come last, those of interrupted runs,
             which go on with them; a finished run's are not packed.
+        file_bytes: of each file, at most.
 
     Returns:
         The files, and the names of what found no place.
@@ -209,8 +213,8 @@ def pack(work: Path, out: Path, first: Sequence[str]) -> tuple[list[Path], list[
     for name in names:
         # Its bytes in blocks of 512, behind a header that is longer for a long name.
         size = 2048 + 512 * (1 + (work / name).stat().st_size // 512)
-        place = next((number for number, held in enumerate(sizes) if held + size <= FILE_BYTES), len(sizes))
-        if place == FILES or tarfile.RECORDSIZE + size > FILE_BYTES:
+        place = next((number for number, held in enumerate(sizes) if held + size <= file_bytes), len(sizes))
+        if place == FILES or tarfile.RECORDSIZE + size > file_bytes:
             left_out.append(str(name))
             continue
         if place == len(sizes):

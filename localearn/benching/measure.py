@@ -2,7 +2,6 @@
 
 import contextlib
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from localearn.benching.workload import Point, Workload
 from localearn.energy import AbsentError, Counter, LostError, Mark
+from localearn.energy.clock import Clock
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
 from localearn.training.device import autocast, synchronize
@@ -79,23 +79,42 @@ class Bench:
 
 
 def bench(
-    workloads: Sequence[Workload], baseline: str, turns: int, turn_s: float, counter: Counter | None = None
+    workloads: Sequence[Workload],
+    baseline: str,
+    turns: int,
+    turn_s: float,
+    counter: Counter | None = None,
+    *,
+    clock: Clock | None = None,
+    rate_of: Callable[[Point, float], float] | None = None,
 ) -> Bench:
     """Time every workload once a turn, each for at least `turn_s` seconds and one step; the first turn is discarded.
 
-    counter: of the energy of what works, opened.
+    Args:
+        workloads: what to time, all at one point.
+        baseline: the algorithm that the others' times are divided by.
+        turns: how many are kept.
+        turn_s: seconds of each workload a turn.
+        counter: of the energy of what works, opened.
+        clock: times the steps.
+        rate_of: returns the device's matrix rate, given a point and the seconds to find it in; `matrix_rate` if None.
+
+    Returns:
+        What was measured.
+
     """
+    clock, rate_of = clock or Clock(), rate_of or matrix_rate
     point = workloads[0].point
     counts = {w.algo: (w.multiply_adds(), w.live_bytes()) for w in workloads}
     for workload in workloads:
         workload.capture()
         for _ in range(WARM_UP):
             workload.step()
-    steps = {w.algo: max(1, round(turn_s / _timed(w.step, 1, point.device))) for w in workloads}
+    steps = {w.algo: max(1, round(turn_s / _timed(w.step, 1, point.device, clock))) for w in workloads}
     rate, times, joules = [], {w.algo: [] for w in workloads}, {w.algo: [] for w in workloads}
     for turn in range(turns + 1):
-        found = matrix_rate(point, turn_s)
-        spent = {w.algo: _metered(w, steps[w.algo], counter) for w in workloads}
+        found = rate_of(point, turn_s)
+        spent = {w.algo: _metered(w, steps[w.algo], counter, clock) for w in workloads}
         if turn:
             rate.append(found)
             for algo, (seconds, energy_j) in spent.items():
@@ -128,12 +147,12 @@ def _energy(counter: Counter, shortest_s: float) -> dict[str, Any]:
     }
 
 
-def _metered(workload: Workload, steps: int, counter: Counter | None) -> tuple[float, float | None]:
+def _metered(workload: Workload, steps: int, counter: Counter | None, clock: Clock) -> tuple[float, float | None]:
     """Return the seconds and the joules of a step, the joules None where they are not known."""
     device, energy_j = workload.point.device, None
     synchronize(device)
     begin = _mark(counter)
-    seconds = _timed(workload.step, steps, device)
+    seconds = _timed(workload.step, steps, device, clock)
     end = _mark(counter)
     if counter and begin and end:
         with contextlib.suppress(LostError):
@@ -171,10 +190,12 @@ def _measured(
     )
 
 
-def matrix_rate(point: Point, seconds: float) -> float:
+def matrix_rate(
+    point: Point, seconds: float, *, sizes: Sequence[int] | None = None, clock: Clock | None = None
+) -> float:
     """Return the most multiply-adds a second that products of square matrices reach, of a few sizes."""
     best = 0.0
-    sizes = SIZES[point.device.type]
+    sizes, clock = sizes or SIZES[point.device.type], clock or Clock()
     for size in sizes:
         left, right = torch.randn(2, size, size, device=point.device)
         with autocast(point.device, point.precision), torch.no_grad():
@@ -186,16 +207,16 @@ def matrix_rate(point: Point, seconds: float) -> float:
             torch.mm(left, right, out=out)
 
         product()
-        count = max(1, round(seconds / len(sizes) / _timed(product, 1, point.device)))
-        best = max(best, size**3 / _timed(product, count, point.device))
+        count = max(1, round(seconds / len(sizes) / _timed(product, 1, point.device, clock)))
+        best = max(best, size**3 / _timed(product, count, point.device, clock))
     return best
 
 
-def _timed(work: Callable[[], None], count: int, device: torch.device) -> float:
+def _timed(work: Callable[[], None], count: int, device: torch.device, clock: Clock) -> float:
     """Return the seconds that one call takes, the mean of `count` calls."""
     synchronize(device)
-    begin_s = time.perf_counter()
+    begin_s = clock.now()
     for _ in range(count):
         work()
     synchronize(device)
-    return (time.perf_counter() - begin_s) / count
+    return (clock.now() - begin_s) / count

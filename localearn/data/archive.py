@@ -39,8 +39,10 @@ def names(path: Path) -> set[str]:
         raise _unreadable(path, error) from error
 
 
-def read(path: Path, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz archive.
+
+    memory_bytes: what they may take in all; the machine's memory where None.
 
     Raises UserError, which names the file: where it is not there or no file, is cut short or no npz archive, lacks
     some of the names, holds Python objects, which are never unpickled, or more than the memory holds. What an array
@@ -52,7 +54,7 @@ def read(path: Path, wanted: Iterable[str]) -> dict[str, np.ndarray]:
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
     try:
-        _check_sizes(path, wanted)
+        _check_sizes(path, wanted, _memory_bytes() if memory_bytes is None else memory_bytes)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in wanted}
     except _UNREADABLE as error:
@@ -74,12 +76,11 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
     )
 
 
-def _check_sizes(path: Path, wanted: Iterable[str]) -> None:
+def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
     """Raise UserError where the arrays are larger than the memory, and ValueError where a member is not its header's.
 
     A small file can unpack to any size, and a header can ask for any memory, whatever follows it.
     """
-    limit = _memory_bytes()
     total = 0
     with zipfile.ZipFile(path) as archive:
         present = set(archive.namelist())

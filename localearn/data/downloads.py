@@ -5,6 +5,7 @@ import http.client
 import io
 import socket
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,21 @@ def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
             yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def download_folder(data_dir: Path) -> Iterator[Path]:
+    """Give a temporary folder in data_dir; where the download fails, no folder that it made is left."""
+    missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
+    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
+            yield Path(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:

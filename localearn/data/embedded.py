@@ -14,9 +14,12 @@ DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16
 _SEED = 0  # of the test splits, which nobody published: they stay the same for everyone, whatever split_seed is
 
 
-def digits() -> dict[str, np.ndarray]:
-    """Return scikit-learn's 1797 handwritten digits, (N, 8, 8) uint8 of 0..16, a stratified fifth (359) as the test."""
-    table = _digits_table()
+def digits(folder: Path | None = None) -> dict[str, np.ndarray]:
+    """Return scikit-learn's 1797 handwritten digits, (N, 8, 8) uint8 of 0..16, a stratified fifth (359) as the test.
+
+    folder: where scikit-learn's data lie; it is found where None, and where no data lie there scikit-learn is asked.
+    """
+    table = _digits_table(folder or _sklearn_folder())
     images, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64]
     train, test = hold_out(labels, round(0.2 * len(labels)), _SEED)
     return {"x_train": images[train], "y_train": labels[train], "x_test": images[test], "y_test": labels[test]}
@@ -68,9 +71,8 @@ def _sklearn_folder() -> Path | None:
     return next((Path(folder, "datasets", "data") for folder in (spec and spec.submodule_search_locations) or ()), None)
 
 
-def _digits_table() -> np.ndarray:
+def _digits_table(folder: Path | None) -> np.ndarray:
     """(1797, 65) uint8: 64 pixels and the label."""
-    folder = _sklearn_folder()
     if folder and (folder / "digits.csv.gz").is_file():
         return np.loadtxt(folder / "digits.csv.gz", delimiter=",", dtype=np.uint8)
     from sklearn.datasets import load_digits

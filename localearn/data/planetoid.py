@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-import tempfile
 import urllib.request
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from localearn.data import archive
 from localearn.data.checks import GRAPH_ARRAYS, checked_graph
-from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, downloading
+from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, download_folder, downloading
 from localearn.errors import UserError
 from localearn.quiet import torch_geometric
 
@@ -62,15 +61,14 @@ def _files(name: str) -> list[str]:
 
 def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
     # Not by torch_geometric's own download, which neither checks certificates nor ends where nobody answers.
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder, downloading(name, _SOURCE, data_dir):
+    with download_folder(data_dir) as folder, downloading(name, _SOURCE, data_dir):
         for file in _files(name):
             with (
                 urllib.request.urlopen(f"{_URL}/{file}", timeout=TIMEOUT_S) as answer,
                 open(f"{folder}/{file}", "wb") as to,
             ):
                 shutil.copyfileobj(answer, to)
-        return _read(name, Path(folder))
+        return _read(name, folder)
 
 
 def _read(name: str, raw: Path) -> dict[str, np.ndarray]:

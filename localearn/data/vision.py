@@ -1,6 +1,5 @@
 """The image sets that torchvision knows, kept as one archive each once they were downloaded."""
 
-import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from localearn.data import archive
 from localearn.data.checks import ARRAYS, checked_arrays
-from localearn.data.downloads import FAILURES, absent, downloading
+from localearn.data.downloads import FAILURES, absent, download_folder, downloading
 
 # Our name: torchvision's class, and where torchvision itself would keep the files.
 VISION = {
@@ -45,12 +44,8 @@ def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
 
 def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
     class_name, _ = VISION[name]
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder,
-        downloading(name, _source(class_name), data_dir),
-    ):
-        return _read(class_name, Path(folder), download=True)
+    with download_folder(data_dir) as folder, downloading(name, _source(class_name), data_dir):
+        return _read(class_name, folder, download=True)
 
 
 def _source(class_name: str) -> str:

@@ -2,6 +2,16 @@
 
 from localearn.energy.clock import Clock
 from localearn.energy.counter import AbsentError, Counter, LostError, Mark
-from localearn.energy.meter import WINDOWS, Meter
+from localearn.energy.meter import WINDOWS, Meter, make_meter, metered_by
 
-__all__ = ["WINDOWS", "AbsentError", "Clock", "Counter", "LostError", "Mark", "Meter"]
+__all__ = [
+    "WINDOWS",
+    "AbsentError",
+    "Clock",
+    "Counter",
+    "LostError",
+    "Mark",
+    "Meter",
+    "make_meter",
+    "metered_by",
+]

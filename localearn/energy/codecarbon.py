@@ -15,6 +15,7 @@ import importlib.metadata
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Literal, final
 
 from localearn.energy.clock import Clock
@@ -30,9 +31,16 @@ class ProcessModel:
 
     It takes well over a second, most of it in a child process that looks at the processor and keeps a core busy. So it
     runs beside the set-up and is waited for before anything that is compared is timed.
+
+    load: returns CodeCarbon's CPU and RAM of this machine, and its version; `codecarbon_model` where None.
+    start_limit_s: how long `wait` waits for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, load: Callable[[], tuple[Any, Any, str]] | None = None, start_limit_s: float = START_LIMIT_S
+    ) -> None:
+        self._load = load or codecarbon_model
+        self._start_limit_s = start_limit_s
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._cpu: Any = None
@@ -49,9 +57,9 @@ class ProcessModel:
         """Return when the model is there. Raises `AbsentError` where CodeCarbon failed."""
         self.start()
         assert self._thread is not None
-        self._thread.join(START_LIMIT_S)
+        self._thread.join(self._start_limit_s)
         if self._thread.is_alive():
-            raise AbsentError(f"CodeCarbon did not start within {START_LIMIT_S:g} s")
+            raise AbsentError(f"CodeCarbon did not start within {self._start_limit_s:g} s")
         if self._error is not None:
             raise AbsentError(f"CodeCarbon: {type(self._error).__name__}: {self._error}") from self._error
 
@@ -75,30 +83,35 @@ class ProcessModel:
 
     def _fetch(self) -> None:
         try:
-            import codecarbon
-            from codecarbon.external.hardware import CPU
-            from codecarbon.external.ram import RAM
-
-            logger = logging.getLogger("codecarbon")
-            logger.setLevel(logging.CRITICAL)  # it logs before it has read its own log_level
-            tracker = codecarbon.OfflineEmissionsTracker(
-                tracking_mode="process",
-                force_mode_cpu_load=True,  # the process's share, also where it could read the whole machine's RAPL
-                output_methods=[],
-                gpu_ids=[],
-                log_level="critical",
-                allow_multiple_runs=True,
-            )
-            tracker.get_detected_hardware()
-            self._version = importlib.metadata.version("codecarbon")
-            self._cpu = next(part for part in tracker._hardware if isinstance(part, CPU))
-            self._ram = next(part for part in tracker._hardware if isinstance(part, RAM))
+            self._cpu, self._ram, self._version = self._load()
             if not (self.core_w > 0 and self.ram_w > 0):
                 raise ValueError(f"a model of {self.core_w} W a CPU and {self.ram_w} W of memory")
         # Whatever goes wrong in there, from a missing package to a processor it cannot place, costs the joules and
         # not the training; the reason stands in the record.
         except Exception as error:
             self._error = error
+
+
+def codecarbon_model() -> tuple[Any, Any, str]:
+    """Return CodeCarbon's CPU and RAM of this machine, and its version; its tracker is not started."""
+    import codecarbon
+    from codecarbon.external.hardware import CPU
+    from codecarbon.external.ram import RAM
+
+    logger = logging.getLogger("codecarbon")
+    logger.setLevel(logging.CRITICAL)  # it logs before it has read its own log_level
+    tracker = codecarbon.OfflineEmissionsTracker(
+        tracking_mode="process",
+        force_mode_cpu_load=True,  # the process's share, also where it could read the whole machine's RAPL
+        output_methods=[],
+        gpu_ids=[],
+        log_level="critical",
+        allow_multiple_runs=True,
+    )
+    tracker.get_detected_hardware()
+    cpu = next(part for part in tracker._hardware if isinstance(part, CPU))
+    ram = next(part for part in tracker._hardware if isinstance(part, RAM))
+    return cpu, ram, importlib.metadata.version("codecarbon")
 
 
 @final

@@ -248,14 +248,15 @@ class FakeCounter(Counter):
     """A part that draws the same power always.
 
     absent: why it is not there, if so.
+    error: what its opening raises else.
     counted: what it counts, if not this process's share.
+    period_s: how often it moves, if that bounds its error.
     fails_when_ready: whether its start comes to nothing, on its thread.
     lost: set to make its readings fail.
     closed: how often it was closed.
     """
 
     source = "fake"
-    period_s = None
 
     def __init__(
         self,
@@ -265,24 +266,30 @@ class FakeCounter(Counter):
         power_w: float = 10.0,
         *,
         absent: str = "",
+        error: Exception | None = None,
         counted: str = "",
+        period_s: float | None = None,
         fails_when_ready: bool = False,
     ) -> None:
         self.part = part
         self.label = label
         self.note = "steady"
+        self.period_s = period_s
         self.includes_idle = label == "measured"
         self.lost = False
         self.closed = 0
         self._clock = clock
         self._power_w = power_w
         self._absent = absent
+        self._error = error
         self._counted = counted
         self._fails_when_ready = fails_when_ready
 
     def open(self) -> None:
         if self._absent:
             raise AbsentError(self._absent)
+        if self._error is not None:
+            raise self._error
 
     def ready(self) -> None:
         if self._fails_when_ready:

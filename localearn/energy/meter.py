@@ -1,9 +1,11 @@
 """The meter: named windows, and what each part of the machine used in them."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -48,6 +50,7 @@ class Meter:
     idle_s: how long idle power is measured, before and after, where a source measures it; else no time is spent. With 0
         idle power stays unknown.
     clock: stamps all readings.
+    synchronize: waits for the work that the device was given; torch's own wait where None.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class Meter:
         idle_s: float = 1.0,
         *,
         clock: Clock | None = None,
+        synchronize: Callable[[], None] | None = None,
     ) -> None:
         self._device = torch.device(device)
         self._grid = None if country is None else grid(country)
         self._clock = clock or Clock()
+        self._synchronize = synchronize or partial(_synchronize, self._device)
         self._idle_s = idle_s
         self._parts = _parts(self._device, sources, self._clock)
         self._headline = self._parts["cpu" if self._device.type == "cpu" else "gpu"]
@@ -241,12 +246,6 @@ class Meter:
             },
         ]
 
-    def _synchronize(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
-
     def _wait_for_sources(self) -> None:
         if self._ready or self._state == "new":
             return
@@ -267,6 +266,31 @@ class Meter:
             return
         for name, power_w in idle_power_w(counters, self._idle_s, self._clock).items():
             self._parts[name].idle_w[when] = power_w
+
+
+MakeMeter = Callable[[torch.device, str | None, Literal["auto", "none"], float], Meter]
+
+_MAKE: ContextVar[MakeMeter] = ContextVar("make_meter", default=Meter)
+
+
+@contextmanager
+def metered_by(make: MakeMeter) -> Iterator[None]:
+    """Meter every run that this thread starts in the block by what `make` returns, also runs of a command.
+
+    So a power meter of one's own is read, a `Counter`, where localearn knows none for the machine.
+
+    make: takes `Meter`'s first four arguments, as the run's settings have them.
+    """
+    token = _MAKE.set(make)
+    try:
+        yield
+    finally:
+        _MAKE.reset(token)
+
+
+def make_meter(device: torch.device, country: str | None, sources: Literal["auto", "none"], idle_s: float) -> Meter:
+    """Return a new meter for a run: a `Meter`, or what `metered_by` says."""
+    return _MAKE.get()(device, country, sources, idle_s)
 
 
 def _parts(
@@ -290,6 +314,14 @@ def _parts(
             candidates[counter.part].append(counter)
     notes: dict[Part, str] = {"gpu": why_no_gpu, "cpu": why, "dram": why}
     return {name: MeteredPart(name, candidates[name], notes[name], clock) for name in candidates}
+
+
+def _synchronize(device: torch.device) -> None:
+    """Wait for all work that a device was given; a CPU has ended it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _carbon(where: Grid | None, train_j: float | None, part: str | None) -> dict[str, Any]:

@@ -149,10 +149,13 @@ class NvmlCounter(Counter):
             raise LostError("source_lost") from error
 
 
-def torch_uuid(device: torch.device) -> str:
-    """Return the UUID of a CUDA device as torch counts them. Raises `AbsentError` where torch does not tell it."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+def torch_uuid(device: torch.device, cuda: Any = torch.cuda) -> str:
+    """Return the UUID of a CUDA device as torch counts them. Raises `AbsentError` where torch does not tell it.
+
+    cuda: the module torch.cuda, or a stand-in for it.
+    """
+    index = cuda.current_device() if device.index is None else device.index
+    uuid = getattr(cuda.get_device_properties(index), "uuid", None)
     if uuid is None:
         raise AbsentError("torch does not tell the card's UUID, so the right card cannot be known")
     return str(uuid)

@@ -14,7 +14,7 @@ from torch import nn
 
 from localearn.data import Data, as_data
 from localearn.defaults import fit_options, kind_of
-from localearn.energy import Meter
+from localearn.energy import Meter, make_meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
 from localearn.records import Record, versions
@@ -125,13 +125,9 @@ def train(
         cleanup.enter_context(own_random_numbers(device))
         resume = ranks.from_first(lambda: resume or _restarted(settings))
         folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
-        sources = "auto" if settings.energy else "none"
-        meter = Meter(device, country=settings.country, sources=sources, idle_s=settings.idle_s)
+        meter = make_meter(device, settings.country, "auto" if settings.energy else "none", settings.idle_s)
         cleanup.callback(meter.close)
-        meter.open(tell=False)  # first, for a slow source starts on a thread, beside what follows
-        absences = ranks.gathered(meter.absence)
-        if ranks.first:
-            meter.warn(absences)
+        open_meter(meter, ranks)  # first, for a slow source starts on a thread, beside what follows
         check_steps(trainer, settings, device)
         callbacks = [*_shown(settings, ranks), *callbacks]
         ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
@@ -167,6 +163,14 @@ def train(
             if folder:
                 _leave(folder, record)
     return record
+
+
+def open_meter(meter: Meter, ranks: Ranks) -> None:
+    """Open the meter of each rank; what they lack is told by the first, once where they lack it alike."""
+    meter.open(tell=False)
+    absences = ranks.gathered(meter.absence)
+    if ranks.first:
+        meter.warn(absences)
 
 
 def _identity(trainer: Trainer, data: Data, settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from localearn.printing import one_line, say
@@ -9,10 +10,14 @@ from localearn.training.callbacks import Callback, Context
 
 
 class Lines(Callback):
-    """A line an epoch, for logs and pipes; at most one every `every_s` seconds but for a stage's first and last."""
+    """A line an epoch, for logs and pipes; at most one every `every_s` seconds but for a stage's first and last.
 
-    def __init__(self, every_s: float = 1.0):
+    now: returns seconds, by which both the lines and the time left go.
+    """
+
+    def __init__(self, every_s: float = 1.0, now: Callable[[], float] = time.monotonic):
         self.every_s = every_s
+        self._now = now
         self._shown_s = 0.0
         self._started_s = 0.0
         self._done = 0
@@ -20,11 +25,11 @@ class Lines(Callback):
     def phase_started(self, context: Context) -> None:
         """Begin to reckon the time left."""
         self._done = context.position.epoch
-        self._shown_s, self._started_s = 0.0, time.monotonic()
+        self._shown_s, self._started_s = 0.0, self._now()
 
     def epoch_ended(self, context: Context) -> None:
         """Print the epoch's line."""
-        line, epochs, now = context.line, context.epochs, time.monotonic()
+        line, epochs, now = context.line, context.epochs, self._now()
         last = line["epoch"] == epochs
         if not last and now - self._shown_s < self.every_s:
             return

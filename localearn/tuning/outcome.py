@@ -34,16 +34,17 @@ def best_trials(study: "Study") -> list["FrozenTrial"]:
     return sorted(study.best_trials, key=lambda trial: -trial.values[0])
 
 
-def write_outcome(plan: Plan, study: "Study", seconds: float) -> None:
+def write_outcome(plan: Plan, study: "Study", name: str, seconds: float) -> None:
     """Write best.yaml (and front/<trial>.yaml of each on a Pareto front), tune.json and the plots into `plan.out`.
 
     Args:
         plan: the search's.
         study: what all workers share.
+        name: this worker's, among those that share the study.
         seconds: how long this worker has searched; the study keeps it beside the others' and this one's earlier ones.
 
     """
-    of_worker = WORKER_S + worker()
+    of_worker = WORKER_S + name
     study.set_user_attr(of_worker, study.user_attrs.get(of_worker, 0.0) + seconds)
     folder = RunFolder(plan.out)
     trials = study.get_trials(deepcopy=False)

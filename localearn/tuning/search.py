@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,10 +26,20 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 MOST_RETRIES = 3
-STARTING_S = 10.0  # within which a worker that was given a trial holds its lock
-POLL_S = 1.0
-JOIN_S = 30.0
 LIGHT = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a worker waits for the others, in seconds.
+
+    starting_s: within which a worker that was given a trial holds its lock. poll_s: between two looks at the study.
+    join_s: for its first worker to write into a study what it searches.
+    """
+
+    starting_s: float = 10.0
+    poll_s: float = 1.0
+    join_s: float = 30.0
 
 
 class Listener(Protocol):
@@ -58,12 +68,22 @@ class Search:
     space: Mapping[str, "BaseDistribution"]
     study: "Study"
     storage: "BaseStorage"
+    name: str = field(default_factory=worker)  # among the workers that share the study
+    limits: Limits = Limits()
     number: int = 0  # of the trial that this worker has, or had last
     ran: bool = False  # whether that trial's run came to an end
     failed: int = 0  # trials in a row that Optuna could not take in
 
     @classmethod
-    def join(cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int) -> "Search":
+    def join(
+        cls,
+        plan: Plan,
+        space: Mapping[str, "BaseDistribution"],
+        seed: int,
+        *,
+        name: str | None = None,
+        limits: Limits | None = None,
+    ) -> "Search":
         """Begin a study, or join one that is there; raise UserError for one that searches something else."""
         import optuna
 
@@ -72,11 +92,13 @@ class Search:
             plan.out.mkdir(parents=True, exist_ok=True)
             with locked(plan.out / "aside.lock", wait=True):  # the others join what the first has made
                 set_aside(plan)
-                return cls._joined(plan, space, seed)
-        return cls._joined(plan, space, seed)
+                return cls._joined(plan, space, seed, name or worker(), limits or Limits())
+        return cls._joined(plan, space, seed, name or worker(), limits or Limits())
 
     @classmethod
-    def _joined(cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int) -> "Search":
+    def _joined(
+        cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int, name: str, limits: Limits
+    ) -> "Search":
         import optuna
         from optuna.study import StudyDirection
 
@@ -102,11 +124,11 @@ class Search:
             except optuna.exceptions.DuplicatedStudyError:
                 study = optuna.load_study(storage=storage, study_name=plan.study)
                 first = False
-                _check_same(plan, space, study)
+                _check_same(plan, space, study, limits.join_s)
         # The first worker repeats bit for bit; a later one must not suggest what the first did.
         study.sampler = _sampler(plan, derived_seed(seed, 0) % 2**32 if first else None)
         study.pruner = _pruner(plan)
-        return cls(plan, space, study, storage)
+        return cls(plan, space, study, storage, name, limits)
 
     def run(self, listener: Listener) -> None:
         """Run trials until the search is over; raise InterruptedTrial after a signal."""
@@ -121,7 +143,7 @@ class Search:
             if ask:
                 self._one(listener)
             else:
-                time.sleep(POLL_S)
+                time.sleep(self.limits.poll_s)
 
     def standing(self) -> tuple[int, int, int]:
         """Return how many trials have ended (completed or pruned), run, and wait to be gone on with."""
@@ -163,7 +185,7 @@ class Search:
         origin = trial.user_attrs.get("origin", trial.number)
         folder = self.plan.out / "trials" / f"{origin:04d}"
         trial.set_user_attr("origin", origin)
-        trial.set_user_attr("worker", worker())
+        trial.set_user_attr("worker", self.name)
         with _claimed(folder):
             try:
                 outcome = run_trial(trial, self.plan, values, folder)
@@ -192,7 +214,7 @@ class Search:
                 optuna.storages.fail_stale_trials(self.study)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             begun = trial.datetime_start
-            young = begun is None or datetime.now() - begun < timedelta(seconds=STARTING_S)
+            young = begun is None or datetime.now() - begun < timedelta(seconds=self.limits.starting_s)
             origin = trial.user_attrs.get("origin", trial.number)
             if young or not _abandoned(self.plan.out / "trials" / f"{origin:04d}"):
                 continue
@@ -216,9 +238,9 @@ def _identity(plan: Plan, space: Mapping[str, "BaseDistribution"]) -> dict[str, 
     return {"space": ranges, "overrides": sorted(plan.overrides), "objective": plan.objective}
 
 
-def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study") -> None:
+def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study", join_s: float) -> None:
     """Raise UserError unless a study searches what this worker would; its first worker may just have begun it."""
-    deadline = time.monotonic() + JOIN_S
+    deadline = time.monotonic() + join_s
     while "search" not in study.user_attrs and time.monotonic() < deadline:
         time.sleep(0.1)
     there, here = study.user_attrs.get("search"), _identity(plan, space)

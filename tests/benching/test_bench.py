@@ -1,4 +1,8 @@
+import functools
+import itertools
 import json
+from dataclasses import astuple
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from localearn.benching.measure import Spread
 from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point
 from localearn.doorway import run_door
+from localearn.energy.clock import Clock
 from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
 
@@ -20,9 +25,11 @@ def test_a_spread_is_the_median_with_its_quartiles():
     assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0)
 
 
-def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded(monkeypatch):
+def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded():
+    clock = FakeClock()
+
     class Work:
-        """Steps of known times, a row of `spent` a turn; a slow machine doubles both rules' in the third."""
+        """Steps of known times, one of `spent` a turn; a slow machine doubles both rules' in the third."""
 
         point = Point("net", (1,), 10, "fp32", torch.device("cpu"))
         net = torch.nn.Linear(2, 3)
@@ -32,10 +39,10 @@ def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded(monkeypa
             """Nothing to capture."""
 
         def __init__(self, algo, spent):
-            self.algo, self.spent, self.steps = algo, iter([0.1, *spent]), 0
+            self.algo, self.spent = algo, iter([0.0] * measure.WARM_UP + [0.1, *spent])
 
         def step(self):
-            self.steps += 1
+            clock.advance(next(self.spent))
 
         def multiply_adds(self):
             return 300
@@ -43,14 +50,14 @@ def test_ratios_are_taken_within_a_turn_and_the_first_turn_is_discarded(monkeypa
         def live_bytes(self):
             return 5
 
-    monkeypatch.setattr(measure, "_timed", lambda work, count, device: next(work.__self__.spent))
-    monkeypatch.setattr(measure, "matrix_rate", lambda point, seconds: 1000.0)
-    works = [Work("backprop", [9.0, 1.0, 2.0, 1.0]), Work("rule", [99.0, 0.5, 1.0, 0.5])]
-    found = measure.bench(works, "backprop", turns=3, turn_s=0.1)  # pyright: ignore[reportArgumentType]
+    works: Any = [Work("backprop", [9.0, 1.0, 2.0, 1.0]), Work("rule", [99.0, 0.5, 1.0, 0.5])]
+    found = measure.bench(
+        works, "backprop", turns=3, turn_s=0.1, clock=clock.clock, rate_of=lambda point, seconds: 1000.0
+    )
     ours = found.rules[1]
-    assert ours.ratio == Spread(0.5, 0.5, 0.5)
-    assert (ours.step_s.median, ours.samples_per_s) == (0.5, 20.0)
-    assert (ours.limit_s, ours.share_of_limit) == (0.3, 0.6)
+    assert astuple(ours.ratio) == pytest.approx((0.5, 0.5, 0.5))
+    assert (ours.step_s.median, ours.samples_per_s) == (pytest.approx(0.5), pytest.approx(20.0))
+    assert (ours.limit_s, ours.share_of_limit) == (0.3, pytest.approx(0.6))
     assert found.parameters == 9
 
 
@@ -76,53 +83,44 @@ class Steady:
         return 5
 
 
-def bench_of_joules(monkeypatch, **counter):
+def bench_of_joules(lost=False, **counter):
     clock = FakeClock()
-    monkeypatch.setattr(measure, "matrix_rate", lambda point, seconds: 1000.0)
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.now_s)
-    source = FakeCounter(clock, **counter)
-    return measure.bench([Steady(clock)], "backprop", 2, 6.0, source), source  # pyright: ignore[reportArgumentType]
+    source = FakeCounter(clock, label="measured", **counter)
+    source.lost = lost
+    works: Any = [Steady(clock)]
+    return measure.bench(works, "backprop", 2, 6.0, source, clock=clock.clock, rate_of=lambda point, seconds: 1000.0)
 
 
-def test_joules_are_those_of_the_steps(monkeypatch):
+def test_joules_are_those_of_the_steps():
     """30 W for two seconds a step of ten rows."""
-    found, _ = bench_of_joules(monkeypatch, label="measured", power_w=30.0)
+    found = bench_of_joules(power_w=30.0)
     assert found.rules[0].joules_per_sample == Spread(6.0, 6.0, 6.0)
     assert found.energy and (found.energy["label"], found.energy["too_short"]) == ("measured", False)
-    monkeypatch.setattr(FakeCounter, "period_s", 0.5)
-    found, _ = bench_of_joules(monkeypatch, label="measured", power_w=30.0)
+    found = bench_of_joules(power_w=30.0, period_s=0.5)
     assert found.energy and found.energy["too_short"]
 
 
-def test_lost_joules_are_absent_and_the_seconds_stay(monkeypatch):
-    read = FakeCounter.read
-
-    def lost(self):
-        self.lost = True
-        return read(self)
-
-    monkeypatch.setattr(FakeCounter, "read", lost)
-    found, _ = bench_of_joules(monkeypatch, label="measured")
+def test_lost_joules_are_absent_and_the_seconds_stay():
+    found = bench_of_joules(lost=True)
     assert found.rules[0].joules_per_sample is None
     assert found.rules[0].step_s.median == 2.0
 
 
-def test_joules_stand_in_the_table_where_they_are_measured(tmp_path, monkeypatch):
+def test_joules_stand_in_the_table_where_they_are_measured(tmp_path):
     clock = FakeClock()
-    monkeypatch.setattr(measure, "measured_energy", lambda device: FakeCounter(clock, label="measured"))
     asked = ["rules=[backprop]", *TINY, f"out={tmp_path}"]
-    assert bench.main(asked) == 0
+    assert bench.main(asked, lambda device: FakeCounter(clock, label="measured")) == 0
     assert "joules a 1,000 samples |" in (tmp_path / "bench.md").read_text()
-    monkeypatch.setattr(measure, "measured_energy", lambda device: None)
-    assert bench.main(asked) == 0
+    assert bench.main(asked, lambda device: None) == 0
     page = (tmp_path / "bench.md").read_text()
     assert "Joules are absent" in page and "joules a 1,000" not in page
 
 
-def test_the_matrix_rate_is_that_of_the_fastest_size(monkeypatch):
-    monkeypatch.setattr(measure, "SIZES", {"cpu": (2, 4)})
-    monkeypatch.setattr(measure, "_timed", lambda work, count, device: 0.5)
-    assert measure.matrix_rate(Point("net", (1,), 1, "bf16", torch.device("cpu")), 1.0) == 4**3 / 0.5
+def test_the_matrix_rate_is_that_of_the_fastest_size():
+    """Each product, the small one and the large one, takes a second by a clock of one second a look."""
+    clock = Clock(now=map(float, itertools.count()).__next__)
+    point = Point("net", (1,), 1, "bf16", torch.device("cpu"))
+    assert measure.matrix_rate(point, 2.0, sizes=(2, 4), clock=clock) == 4**3 / 1.0
 
 
 def test_a_bench_writes_its_table_numbers_and_plot(tmp_path, capsys):
@@ -150,25 +148,18 @@ def test_a_rule_that_does_not_serve_the_net_is_left_out_and_told(tmp_path, capsy
     assert "Left out: pepita" in (tmp_path / "bench.md").read_text()
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(bench, "_bench", lambda *_: pytest.fail("measured"))
-    assert run_door(bench.main, [*TINY, f"out={tmp_path / 'file' / 'out'}"]) == 2
+    main = functools.partial(bench.main, energy_of=lambda device: pytest.fail("measured"))
+    assert run_door(main, [*TINY, f"out={tmp_path / 'file' / 'out'}"]) == 2
     assert "cannot be written to" in capsys.readouterr().err
 
 
-def test_what_was_measured_stays_when_a_later_size_fails(tmp_path, monkeypatch):
-    measured = bench._bench
-
-    def fails_at_depth_9(plan, size):
-        if size.depth == 9:
-            raise UserError("the memory is full")
-        return measured(plan, size)
-
-    monkeypatch.setattr(bench, "_bench", fails_at_depth_9)
-    asked = ["rules=[mono_forward]", *TINY, "depths=[1,9]", f"out={tmp_path}"]
+def test_what_was_measured_stays_when_a_later_size_is_more_than_the_memory_holds(tmp_path, capsys):
+    asked = ["rules=[mono_forward]", *TINY, f"batches=[8,{10**15}]", f"out={tmp_path}"]
     assert run_door(bench.main, asked) == 2
-    assert [b["depth"] for b in json.loads((tmp_path / "bench.json").read_text())["benches"]] == [2, 1]
+    assert f"the memory is full at width 8, depth 2, batch {10**15}; try smaller sizes" in capsys.readouterr().err
+    assert [b["batch"] for b in json.loads((tmp_path / "bench.json").read_text())["benches"]] == [4, 8]
 
 
 def test_quick_is_smaller_and_what_is_typed_wins():

@@ -278,9 +278,16 @@ def test_what_is_no_regular_file_is_named(tmp_path):
         load("imagefolder", path=path)
 
 
-def test_an_image_too_large_to_unpack_is_told_as_one(tmp_path, monkeypatch):
+def test_an_image_too_large_to_unpack_is_told_as_one(tmp_path):
+    """Some bytes whose header tells of 20,000 x 30,000 pixels."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
     path = folder(tmp_path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
-    picture(7, size=(20, 30)).save(path / "train" / "pear" / "bomb.png")
-    with pytest.raises(UserError, match=r"bomb\.png has 600 pixels, and images of more than 400 are not read"):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 30_000, 1, 0, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    (path / "train" / "pear" / "bomb.png").write_bytes(content)
+    told = r"bomb\.png has 600,000,000 pixels, and images of more than 178,956,970 are not read"
+    with pytest.raises(UserError, match=told):
         load("imagefolder", path=path)

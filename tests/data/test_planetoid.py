@@ -2,8 +2,6 @@ import collections
 import io
 import os
 import pickle
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +58,6 @@ def put(folder: Path, files):
         (folder / file).write_bytes(content)
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*_, **__):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-
-
 @pytest.mark.usefixtures("no_network")
 def test_the_raw_files_are_read_with_the_public_split_and_kept(tmp_path):
     words = bag_of_words()
@@ -110,15 +100,15 @@ def test_a_read_only_data_dir_works_and_stays_as_it_is(tmp_path):
         tmp_path.chmod(0o755)
 
 
-def test_it_downloads_what_is_not_there_and_keeps_the_archive_alone(tmp_path, monkeypatch):
+def test_it_downloads_what_is_not_there_and_keeps_the_archive_alone(tmp_path, network):
     files = raw_files("cora", bag_of_words())
     asked = []
 
-    def answer(url, timeout):
-        asked.append((url, timeout))
-        return io.BytesIO(files[url.rpartition("/")[2]])
+    def answer(request):
+        asked.append((request.full_url, request.timeout))
+        return io.BytesIO(files[request.full_url.rpartition("/")[2]])
 
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    network(answer)
     assert load("cora", data_dir=tmp_path).sizes["train"] == TRAIN
     assert len(asked) == 8 and all(url.startswith("https://") and timeout == 15 for url, timeout in asked)
     assert os.listdir(tmp_path) == ["cora.npz"]

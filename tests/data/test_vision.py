@@ -35,6 +35,7 @@ class Torchvision:
     failure: Exception | None = None
     url = "https://published.example/set.gz"
     split_list = {"train": [url], "test": [url]}  # noqa: RUF012
+    made = staticmethod(published)
     timeouts: list = []  # noqa: RUF012
     calls: list = []  # noqa: RUF012
 
@@ -52,7 +53,7 @@ class Torchvision:
             marker.touch()
         if not marker.exists():
             raise RuntimeError("Dataset not found. You can use download=True to download it")
-        images, labels = published(self.name, part)
+        images, labels = self.made(self.name, part)
         self.data = torch.from_numpy(images) if self.name in ("mnist", "fashion_mnist", "kmnist") else images
         if self.name == "svhn":
             self.labels = np.array(labels)
@@ -62,8 +63,9 @@ class Torchvision:
 
 @pytest.fixture
 def fake(monkeypatch):
-    def install(name, failure=None):
-        stand_in = type("StandIn", (Torchvision,), {"name": name, "failure": failure, "timeouts": [], "calls": []})
+    def install(name, failure=None, made=published):
+        own = {"name": name, "failure": failure, "timeouts": [], "calls": [], "made": staticmethod(made)}
+        stand_in = type("StandIn", (Torchvision,), own)
         monkeypatch.setattr(torchvision.datasets, VISION[name][0], stand_in)
         return stand_in
 
@@ -146,16 +148,16 @@ def test_a_failed_download_says_what_was_looked_for_and_leaves_nothing(failure, 
 )
 @pytest.mark.parametrize("answer", [urllib.error.URLError("no route to host"), b"<html>moved</html>"])
 def test_where_torchvision_itself_fails_one_line_says_what_is_downloaded_from_whom(
-    name, source, answer, tmp_path, monkeypatch, caplog, capfd
+    name, source, answer, tmp_path, network, caplog, capfd
 ):
-    def opened(*_, **__):
+    def opened(request):
         if isinstance(answer, Exception):
             raise answer
         found = urllib.response.addinfourl(io.BytesIO(answer), email.message.Message(), "http://published.example", 200)
         found.__dict__["length"] = len(answer)
         return found
 
-    monkeypatch.setattr(urllib.request, "urlopen", opened)
+    network(opened)
     with pytest.raises(UserError) as caught:
         load(name, data_dir=tmp_path)
     first, second = caught.value.args
@@ -168,6 +170,14 @@ def test_where_torchvision_itself_fails_one_line_says_what_is_downloaded_from_wh
     assert os.listdir(tmp_path) == []
 
 
+def test_a_failed_download_leaves_no_folder_that_it_made(fake, tmp_path):
+    fake("mnist", OSError("no route to host"))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="no route to host"):
+        load("mnist", data_dir=tmp_path / "mine" / "new" / "folder")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
 def test_a_connection_has_a_time_limit_during_a_download_alone(fake, tmp_path):
     stand_in = fake("mnist")
     before = socket.getdefaulttimeout()
@@ -176,9 +186,8 @@ def test_a_connection_has_a_time_limit_during_a_download_alone(fake, tmp_path):
     assert socket.getdefaulttimeout() == before
 
 
-def test_what_was_downloaded_is_checked_before_it_is_kept(fake, tmp_path, monkeypatch):
-    fake("mnist")
-    monkeypatch.setattr(sys.modules[__name__], "published", lambda *_: (np.zeros((4, 6, 6), np.uint8), [0, 0, 0, 0]))
+def test_what_was_downloaded_is_checked_before_it_is_kept(fake, tmp_path):
+    fake("mnist", made=lambda name, part: (np.zeros((4, 6, 6), np.uint8), [0, 0, 0, 0]))
     with pytest.raises(UserError, match="mnist: the training labels are all 0"):
         load("mnist", data_dir=tmp_path)
     assert os.listdir(tmp_path) == []

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import pytest
-import torch
 
 from localearn.energy import Meter
 from localearn.energy.fake import FakeCard, FakeClock, FakeCounter, FakeNvml, Script
@@ -16,17 +15,13 @@ from localearn.energy.rapl import RaplCounter
 IDLE_THEN_BUSY = Script([(0.0, 60.0), (1.0, 60.0), (1.0001, 300.0)])
 
 
-@pytest.fixture(autouse=True)
-def no_device_to_wait_for(monkeypatch):
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
-
-
 class Process:
     """A rank's meter: a card, or a machine's CPU, and its own clock."""
 
     def __init__(self, *counters, clock=None, device="mps"):
         self.clock = clock or FakeClock()
-        self.meter = Meter(device, sources=[counter(self.clock) for counter in counters], clock=self.clock.clock)
+        sources = [counter(self.clock) for counter in counters]
+        self.meter = Meter(device, sources=sources, clock=self.clock.clock, synchronize=lambda: None)
         self.meter.open()
 
     def train(self, seconds):

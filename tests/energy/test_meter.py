@@ -1,12 +1,12 @@
 """Windows, and what goes wrong in them, on scripted sources."""
 
 import logging
-import sys
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from localearn.energy import Meter
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
@@ -16,20 +16,17 @@ from localearn.energy.nvml import NvmlCounter
 IDLE_THEN_BUSY = Script([(0.0, 60.0), (1.0, 60.0), (1.0001, 300.0)])
 
 
-def card_meter(clock: FakeClock, card: FakeCard, **kwargs: Any) -> Meter:
+def nothing() -> None:
+    """Wait for a device on which nothing runs; one that is no CPU makes the card the headline."""
+
+
+def card_meter(clock: FakeClock, card: FakeCard, synchronize: Callable[[], None] = nothing, **kwargs: Any) -> Meter:
     """Return an open meter on a scripted card, as a run on a GPU has it, and an estimated CPU beside it."""
     counter = NvmlCounter(card.uuid, nvml=FakeNvml(clock, card), clock=clock.clock)
-    meter = Meter("mps", sources=[counter, FakeCounter(clock)], clock=clock.clock, **kwargs)
+    sources = [counter, FakeCounter(clock)]
+    meter = Meter("mps", sources=sources, clock=clock.clock, synchronize=synchronize, **kwargs)
     meter.open()
     return meter
-
-
-@pytest.fixture(autouse=True)
-def no_device_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The headline of a device that is no CPU is the card; here nothing runs on it."""
-    calls: list[str] = []
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: calls.append("synchronize"))
-    return calls
 
 
 def test_joules_seconds_and_idle_power_of_a_run():
@@ -56,13 +53,25 @@ def test_joules_seconds_and_idle_power_of_a_run():
     assert meter.duration_s("tune") == 0.0
 
 
-def test_the_device_is_synchronised_before_both_readings(no_device_to_wait_for: list[str]):
+def test_the_device_is_synchronised_before_both_readings():
+    """What it is still at is waited for, and its energy and its seconds are those of the window it was given in."""
     clock = FakeClock()
-    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
-    no_device_to_wait_for.clear()
+    left_s = [0.0]
+    waits = []
+
+    def synchronize() -> None:
+        waits.append(clock.now_s)
+        clock.advance(left_s.pop() if left_s else 0.0)
+
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY), synchronize, idle_s=0.0)
+    waits.clear()
+    left_s.append(2.0)  # of work before the window
     with meter.window("train"):
-        assert no_device_to_wait_for == ["synchronize"]
-    assert no_device_to_wait_for == ["synchronize"] * 2
+        assert len(waits) == 1
+        left_s.append(5.0)  # of the window's own
+    assert len(waits) == 2
+    assert meter.duration_s("train") == pytest.approx(5.0)
+    assert meter.energy_j("train") == pytest.approx(1500.0, rel=0.01)
 
 
 def test_a_short_window_is_flagged_where_it_stands():
@@ -151,17 +160,18 @@ def test_an_exception_ends_the_window_and_goes_on():
     assert meter.energy_j("train") == pytest.approx(40.0)
 
 
-def test_a_device_that_fails_at_the_end_still_ends_the_window(monkeypatch: pytest.MonkeyPatch):
+def test_a_device_that_fails_at_the_end_still_ends_the_window():
     clock = FakeClock()
-    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    errors = []
 
-    def fail() -> None:
-        raise RuntimeError("device-side assert")
+    def synchronize() -> None:
+        if errors:
+            raise errors.pop()
 
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY), synchronize)
     with pytest.raises(RuntimeError, match="device-side assert"), meter.window("train"):
         clock.advance(5.0)
-        monkeypatch.setattr(torch.mps, "synchronize", fail)
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
+        errors.append(RuntimeError("device-side assert"))
     assert meter.energy_j("train") == pytest.approx(1500.0, rel=0.01)
     meter.close()
 
@@ -201,14 +211,26 @@ def test_the_sources_are_told_in_a_line():
     assert meter.describe() == "gpu absent (not measured); cpu estimated by fake; dram absent (no counter here)"
 
 
-def test_a_meter_that_measured_nothing_closes_without_waiting(monkeypatch: pytest.MonkeyPatch):
-    waited = []
-    monkeypatch.setattr(ProcessModel, "start", lambda self: None)
-    monkeypatch.setattr(ProcessModel, "wait", lambda self: waited.append(True))
-    meter = Meter(sources=[CpuEstimate(ProcessModel())])
+class SlowModel:
+    """CodeCarbon's model of a CPU of 4 W, which takes until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def load(self) -> tuple[Any, Any, str]:
+        assert self.go.wait(30)
+        cpu = SimpleNamespace(_tdp=4.0, _cpu_count=1, get_model=lambda: "a processor")
+        return cpu, SimpleNamespace(total_power=lambda: SimpleNamespace(W=5.0)), "3.0"
+
+
+def test_a_meter_that_measured_nothing_closes_without_waiting():
+    """Had it waited for a model that does not come in time, the part would be absent."""
+    slow = SlowModel()
+    meter = Meter(sources=[CpuEstimate(ProcessModel(slow.load, start_limit_s=0.0))])
     meter.open()
     meter.close()
-    assert waited == []
+    assert "cpu estimated by codecarbon" in meter.describe()
+    slow.go.set()
 
 
 def test_a_source_that_fails_late_leaves_the_part_absent():
@@ -226,38 +248,35 @@ def test_a_source_that_fails_late_leaves_the_part_absent():
     assert energy["train_j"] is None
 
 
-def test_setup_does_not_wait_for_a_slow_source_and_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch):
-    waited = []
-    monkeypatch.setattr(ProcessModel, "start", lambda self: None)
-    monkeypatch.setattr(ProcessModel, "wait", lambda self: waited.append(True))
-    monkeypatch.setattr(ProcessModel, "core_w", 4.0)
-    monkeypatch.setattr(ProcessModel, "note", lambda self, part: "model")
-    meter = Meter(sources=[CpuEstimate(ProcessModel())])
+def test_setup_does_not_wait_for_a_slow_source_and_is_counted_all_the_same():
+    slow = SlowModel()
+    meter = Meter(sources=[CpuEstimate(ProcessModel(slow.load))])
     meter.open()
     with meter.window("setup"):
         sum(range(100_000))
-    assert waited == []
+        assert not slow.go.is_set()
+    slow.go.set()
     with meter.window("train"):
-        assert waited
+        assert "4 W for 1 logical CPUs (a processor)" in meter.report()["energy"]["parts"]["cpu"]["note"]
     setup = meter.report()["energy"]["parts"]["cpu"]["windows"]["setup"]
     assert setup["energy_j"] > 0
     assert setup["net_j"] is None
 
 
-def test_a_card_without_a_driver_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(FakeClock(), driver=False))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="a"))
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(ProcessModel, "start", lambda self: None)
-    monkeypatch.setattr(ProcessModel, "_fetch", lambda self: None)
+def test_a_card_without_a_driver_is_said_once(caplog: pytest.LogCaptureFixture):
+    def metered() -> Meter:
+        clock = FakeClock()
+        sources = [NvmlCounter("a", nvml=FakeNvml(clock, driver=False), clock=clock.clock), FakeCounter(clock)]
+        return Meter("cuda:0", sources=sources, clock=clock.clock, synchronize=nothing)
+
     with caplog.at_level(logging.WARNING):
-        meter = Meter("cuda:0")
+        meter = metered()
         meter.open()
     assert [record.message for record in caplog.records] == [
         "GPU energy is absent: NVML: NVML Shared Library Not Found"
     ]
     assert meter.absence == "GPU energy is absent: NVML: NVML Shared Library Not Found"
     caplog.clear()
-    quiet = Meter("cuda:0")
+    quiet = metered()
     quiet.open(tell=False)
     assert quiet.absence == meter.absence and not caplog.records

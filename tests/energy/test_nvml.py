@@ -114,16 +114,15 @@ def test_a_lost_driver_is_a_lost_reading():
     assert nvml.calls["nvmlShutdown"] == 1
 
 
-def test_the_card_is_found_by_uuid_whatever_the_order(monkeypatch: pytest.MonkeyPatch):
+def test_the_card_is_found_by_uuid_whatever_the_order():
     """CUDA_VISIBLE_DEVICES=1,0: torch's card 0 is NVML's card 1."""
     visible = [SimpleNamespace(uuid="b"), SimpleNamespace(uuid="a")]
-    monkeypatch.setattr(torch.cuda, "get_device_properties", visible.__getitem__)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    cuda = SimpleNamespace(get_device_properties=visible.__getitem__, current_device=lambda: 1)
     clock = FakeClock()
     nvml = FakeNvml(clock, FakeCard("GPU-a", Script([(0.0, 100.0)])), FakeCard("GPU-b", Script([(0.0, 700.0)])))
     watts = {}
     for device in ("cuda:0", "cuda:1", "cuda"):
-        watts[device] = opened(clock, nvml, torch_uuid(torch.device(device))).power_w()
+        watts[device] = opened(clock, nvml, torch_uuid(torch.device(device), cuda)).power_w()
     assert watts == {"cuda:0": 700.0, "cuda:1": 100.0, "cuda": 100.0}
 
 

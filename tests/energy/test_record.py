@@ -14,20 +14,13 @@ from localearn.errors import UserError
 IDLE_THEN_BUSY = Script([(0.0, 60.0), (1.0, 60.0), (1.0001, 300.0)])
 
 
-def card_meter(clock: FakeClock, card: FakeCard, **kwargs: Any) -> Meter:
+def card_meter(clock: FakeClock, card: FakeCard) -> Meter:
     """Return an open meter on a scripted card, as a run on a GPU has it, and an estimated CPU beside it."""
     counter = NvmlCounter(card.uuid, nvml=FakeNvml(clock, card), clock=clock.clock)
-    meter = Meter("mps", sources=[counter, FakeCounter(clock)], clock=clock.clock, **kwargs)
+    # The headline of a device that is no CPU is the card; here nothing runs on it.
+    meter = Meter("mps", sources=[counter, FakeCounter(clock)], clock=clock.clock, synchronize=lambda: None)
     meter.open()
     return meter
-
-
-@pytest.fixture(autouse=True)
-def no_device_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The headline of a device that is no CPU is the card; here nothing runs on it."""
-    calls: list[str] = []
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: calls.append("synchronize"))
-    return calls
 
 
 def test_without_sources_only_seconds_are_kept():

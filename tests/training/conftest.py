@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from localearn.energy import Counter, Mark, Meter
+from localearn.energy import Counter, Mark, Meter, metered_by
 from localearn.training.callbacks import Callback, Context, attached
 
 
@@ -111,14 +111,14 @@ class WallCounter(Counter):
 
 
 @pytest.fixture
-def wall_energy(monkeypatch):
+def wall_energy():
     """Meter a made-up CPU of 100 W in place of this machine's sources."""
-    original = Meter.__init__
 
-    def init(self: Meter, device: Any, country: str | None = None, sources: Any = "auto", idle_s: float = 0.0) -> None:
-        original(self, device, country, [WallCounter()] if sources == "auto" else sources, idle_s)
+    def make(device: Any, country: str | None, sources: Any, idle_s: float) -> Meter:
+        return Meter(device, country, [WallCounter()] if sources == "auto" else sources, idle_s)
 
-    monkeypatch.setattr(Meter, "__init__", init)
+    with metered_by(make):
+        yield
 
 
 @pytest.fixture

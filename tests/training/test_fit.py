@@ -13,9 +13,11 @@ from torch import nn
 
 import localearn
 from localearn.energy import Meter
+from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
-from localearn.records.folder import RunFolder
 from localearn.training import fit
+from localearn.training.callbacks import Context, attached
+from localearn.training.fit import open_meter
 from localearn.training.memory import PeakMemory, full_memory_told
 from localearn.training.parallel import Ranks
 
@@ -76,37 +78,30 @@ def test_signal_handlers_are_put_back(signum, digits):
     assert signal.getsignal(signum) is before
 
 
-class Disk:
-    """Fills from the writing of a number of a file on, as /dev/full is full."""
+class FullDisk(localearn.Callback):
+    """Has the writing of files of a run fail as on a full disk, from the end of an epoch on.
 
-    def __init__(self) -> None:
-        self.full_from, self.for_good, self.saves, self.file = 10**9, False, 0, "checkpoint.pt"
+    A file is written under a temporary name first, and that stands here for /dev/full already.
+    """
 
-    def replacing(self, folder: RunFolder, path: Path):
-        self.saves += path.name == self.file
-        if self.saves >= self.full_from and (self.for_good or path.name == self.file):
-            path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
-        return _REPLACING(folder, path)
+    def __init__(self, epoch: int, *files: str) -> None:
+        self.epoch, self.files = epoch, files
 
-
-_REPLACING = RunFolder._replacing
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    """Give a disk that can be full."""
-    if not Path("/dev/full").is_char_device():
-        pytest.skip("this system has no /dev/full")
-    disk = Disk()
-    monkeypatch.setattr(RunFolder, "_replacing", lambda folder, path: disk.replacing(folder, path))
-    return disk
+    def epoch_ended(self, context: Context) -> None:
+        if context.folder and context.position.epoch == self.epoch:
+            for name in self.files:
+                (context.folder / f".{name}.{os.getpid()}.tmp").symlink_to("/dev/full")
 
 
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no /dev/full")
+
+
+@needs_dev_full
 @pytest.mark.parametrize("for_good", [False, True])
-def test_a_full_disk_costs_an_epoch_at_most(for_good, disk, tiny, door, read):
+def test_a_full_disk_costs_an_epoch_at_most(for_good, tiny, door, read):
     assert tiny("out=whole").status == 0
-    disk.saves, disk.full_from, disk.for_good = 0, 3, for_good
-    ended = tiny("out=run")
+    with attached(FullDisk(2, "checkpoint.pt", *(["run.json"] if for_good else []))):
+        ended = tiny("out=run")
     assert ended.status == 2
     assert ended.err.startswith("error: cannot write run/checkpoint.pt: No space left on device; the last checkpoint")
     assert "resume=run" in ended.err
@@ -116,16 +111,15 @@ def test_a_full_disk_costs_an_epoch_at_most(for_good, disk, tiny, door, read):
         assert read.record("run")["status"] == "failed"
         assert "No space left" in read.record("run")["error"]
     assert not list(Path("run").glob(".*")), "nothing half-written stays"
-    disk.full_from = 10**9
     assert door("resume=run").status == 0
     assert read.net("run") == read.net("whole")
 
 
-def test_a_full_disk_at_the_very_end_is_no_completed_run(disk, tiny, door, read):
-    disk.file, disk.full_from = "net.safetensors", 1
-    assert tiny("out=run").status == 2
+@needs_dev_full
+def test_a_full_disk_at_the_very_end_is_no_completed_run(tiny, door, read):
+    with attached(FullDisk(1, "net.safetensors")):
+        assert tiny("out=run").status == 2
     assert read.record("run")["status"] == "failed"
-    disk.full_from = 10**9
     assert door("resume=run").status == 0
     assert read.record("run")["status"] == "completed"
 
@@ -218,10 +212,19 @@ def test_a_schedule_that_is_shorter_than_the_run_is_told_before_it(digits, tmp_p
 
 
 @pytest.mark.parametrize(("rank", "told"), [(0, ["GPU energy is absent: a", "GPU energy is absent: b"]), (1, [])])
-def test_absent_energy_is_told_once_and_by_the_first_rank(digits, monkeypatch, caplog, rank, told):
-    monkeypatch.setattr(Meter, "absence", "GPU energy is absent: a")
-    others = ["GPU energy is absent: a", "GPU energy is absent: b", None]
-    monkeypatch.setattr(Ranks, "gathered", lambda self, value: [value, *others])
-    monkeypatch.setattr(Ranks, "rank", rank)
-    fit(trainer_for(digits), digits, epochs=1, energy=True, idle_s=0)
+def test_absent_energy_is_told_once_and_by_the_first_rank(caplog, rank, told):
+    class OneOfFour(Ranks):
+        """The first or the second of four."""
+
+        size = 4
+
+        def __init__(self):
+            self.rank = rank
+
+        def gathered(self, value):
+            return [value, "GPU energy is absent: a", "GPU energy is absent: b", None]
+
+    clock = FakeClock()
+    source = FakeCounter(clock, "gpu", absent="a")
+    open_meter(Meter("cuda", sources=[source], clock=clock.clock, synchronize=lambda: None), OneOfFour())
     assert [record.message for record in caplog.records] == told

@@ -15,13 +15,11 @@ import torch
 
 from localearn import compare
 from localearn.doorway import run_door
-from localearn.energy import Meter
+from localearn.energy import Meter, metered_by
 from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Script
 from localearn.energy.nvml import NvmlCounter
 from localearn.reporting import read_runs, write_report
-from localearn.training import loop
 from localearn.training.callbacks import Callback, Context, attached
-from localearn.training.loop import Loop
 
 # 60 rows in batches of 16 are 4 steps an epoch; each takes 1 s and each evaluation 0.5 s, at 300 W.
 TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
@@ -44,6 +42,11 @@ class Machine:
     def lose(self) -> None:
         self.nvml.lost = True
 
+    def miss_a_reading(self) -> None:
+        """Have the driver go away until its counter has been asked for once more."""
+        name = "nvmlDeviceGetTotalEnergyConsumption"
+        self.nvml.failing[name] = [self.nvml.calls[name] + 1]
+
     def reset(self) -> None:
         self.card.reset_s = self.clock.now_s
 
@@ -52,10 +55,17 @@ class Machine:
 
 
 class TakingTime(Callback):
-    """Has the clock of a machine move by each step, and what shall happen after that step happen."""
+    """Has the clock of a machine move by each step and evaluation, and what shall happen after a step happen."""
 
     def __init__(self, machine: Machine):
         self.machine = machine
+
+    def run_started(self, context: Context) -> None:
+        def evaluated(block: torch.nn.Module, _: Any) -> None:
+            if not block.training:  # the rows of a split are a batch
+                self.machine.clock.advance(EVALUATION_S)
+
+        context.net.block(0).register_forward_pre_hook(evaluated)
 
     def step_ended(self, context: Context) -> None:
         self.machine.clock.advance(STEP_S)
@@ -64,26 +74,17 @@ class TakingTime(Callback):
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine():
     """Have runs metered on a scripted card, whose clock moves as they train and evaluate."""
     made = Machine()
-    init, evaluate = Meter.__init__, loop.evaluate
 
-    def on_the_card(
-        self: Meter, device: Any, country: str | None = None, sources: Any = "auto", idle_s: float = 0.0
-    ) -> None:
+    def on_the_card(device: torch.device, country: str | None, sources: Any, idle_s: float) -> Meter:
         counters = [NvmlCounter("GPU-0", nvml=made.nvml, clock=made.clock.clock)]
+        found = counters if sources == "auto" else sources
         # A device that is no CPU makes the card the headline; here nothing runs on it.
-        init(self, "mps", country, counters if sources == "auto" else sources, idle_s, clock=made.clock.clock)
+        return Meter("mps", country, found, idle_s, clock=made.clock.clock, synchronize=lambda: None)
 
-    def evaluate_taking_time(*arguments: Any) -> Any:
-        made.clock.advance(EVALUATION_S)
-        return evaluate(*arguments)
-
-    monkeypatch.setattr(Meter, "__init__", on_the_card)
-    monkeypatch.setattr(loop, "evaluate", evaluate_taking_time)
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
-    with attached(TakingTime(made)):
+    with metered_by(on_the_card), attached(TakingTime(made)):
         yield made
 
 
@@ -144,15 +145,9 @@ def test_a_driver_that_goes_away_costs_the_joules_and_nothing_else(whole, machin
     assert "the run goes on" in line
 
 
-def test_windows_after_the_driver_came_back_are_counted(whole, machine, run, read, monkeypatch):
-    machine.at[machine.steps + 6] = machine.lose
-    close = Loop._close_epoch
-
-    def back(self: Loop, *arguments: Any) -> Any:
-        machine.nvml.lost = False
-        return close(self, *arguments)
-
-    monkeypatch.setattr(Loop, "_close_epoch", back)
+def test_windows_after_the_driver_came_back_are_counted(whole, machine, run, read):
+    """The one lost reading is that at the end of the second epoch's steps; its evaluation comes after it."""
+    machine.at[machine.steps + 8] = machine.miss_a_reading
     record, said = run(*TINY, *ENERGY, "out=run")
     assert read.net("run") == whole[0]
     assert_unknown(record["energy"], "source_lost")

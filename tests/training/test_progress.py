@@ -57,10 +57,8 @@ def test_lines_tell_loss_accuracy_samples_joules_and_time_left(capsys):
     assert last == "all  epoch 3/3  loss 0.5123  val 87.50 %  10,000 samples/s  done"
 
 
-def test_lines_reckon_time_left_from_what_was_done_here(capsys, monkeypatch):
-    now = iter([100.0, 110.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
-    lines = Lines()
+def test_lines_reckon_time_left_from_what_was_done_here(capsys):
+    lines = Lines(now=iter([100.0, 110.0]).__next__)
     run = context("all", epochs=10, batches=1, done=8)  # resumed: 8 epochs were done by an earlier part
     lines.phase_started(run)
     tell(lines, run, epoch=9)

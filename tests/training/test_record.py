@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import localearn
-from localearn.energy import Meter
+from localearn.energy import Meter, metered_by
+from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
 from localearn.records import Figures
 from localearn.training import Callback, Context, Record
@@ -229,12 +230,9 @@ def test_a_record_reads_in_a_line():
     assert "\n" not in str(record)
 
 
-def test_a_meter_that_breaks_leaves_no_folder(tiny, monkeypatch):
-    def fails(self, **options):
-        raise OSError("the source broke")
-
-    monkeypatch.setattr(Meter, "open", fails)
-    with pytest.raises(OSError, match="the source broke"):
+def test_a_meter_that_breaks_leaves_no_folder(tiny):
+    broken = FakeCounter(FakeClock(), error=OSError("the source broke"))
+    with metered_by(lambda *_: Meter(sources=[broken])), pytest.raises(OSError, match="the source broke"):
         tiny("out=run")
     assert not Path("run").exists()
 

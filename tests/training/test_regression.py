@@ -34,7 +34,7 @@ from localearn.data import ArrayData, Batch, from_arrays
 from localearn.data.embedded import diabetes
 from localearn.tasks import Classification, Regression
 from localearn.testing.probes import gradients_of
-from localearn.training.early_stopping import EarlyStopping
+from localearn.training.early_stopping import monitored
 
 RULES = {
     "backprop": Backprop,
@@ -102,16 +102,12 @@ def test_nothing_of_the_test_or_validation_targets_is_in_the_standardisation(dat
     assert data.sizes == {"train": 319, "val": 35, "test": 88}
 
 
-def test_an_epochs_line_has_the_metrics_and_the_best_epoch_goes_by_their_direction(data, monkeypatch):
-    kept = []
-    update = EarlyStopping.update
-    monkeypatch.setattr(
-        EarlyStopping, "update", lambda self, *a: update(self, *a) or kept.append((self.monitor, self.best_epoch))
-    )
+def test_an_epochs_line_has_the_metrics_and_the_best_epoch_goes_by_their_direction(data):
+    assert monitored("val_accuracy", data.task) == ("val_rmse", "min"), "what Settings has by default"
     record = fit(Backprop(net()), data, epochs=12, optim=functools.partial(torch.optim.Adam, lr=0.02), **QUIET)
     figures = [line["val_rmse"] for line in record.history]
     assert {"val_loss", "val_rmse", "val_mae", "val_r2"} <= set(record.history[0])
-    assert kept[-1] == ("val_rmse", 1 + figures.index(min(figures)))
+    assert record.best_epoch == 1 + figures.index(min(figures))
     assert record.metrics["rmse"]["val"] == min(figures) < figures[-1]
 
 

@@ -4,15 +4,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from optuna import TrialPruned
 from optuna.trial import FixedTrial
 
+from localearn import cli
 from localearn.errors import UserError
-from localearn.records import Figures, Record
-from localearn.training import experiment
+from localearn.records import Figures, Record, RunFolder
 from localearn.tuning.outcome import spent
 from localearn.tuning.plan import parse
-from localearn.tuning.trial import run_trial
+from localearn.tuning.trial import QUIET, run_trial
 
 
 def record(train_j: float | None, label: str = "measured") -> Record:
@@ -34,14 +35,18 @@ def record(train_j: float | None, label: str = "measured") -> Record:
 
 
 @pytest.fixture
-def tried(tiny, tmp_path, monkeypatch):
-    """Run a trial whose run leaves this record; return its values and what the study remembers."""
+def tried(tiny, tmp_path):
+    """Take in a trial whose run, done before, left this record; return its values and what the study remembers."""
 
-    def enter(made: Any, *options: str) -> tuple[list[float], dict[str, Any]]:
-        monkeypatch.setattr(experiment, "execute", lambda *_, **__: made)
+    def enter(made: Record, *options: str) -> tuple[list[float], dict[str, Any]]:
         trial: Any = FixedTrial({})
+        plan = parse([*tiny, *options, f"out={tmp_path / 'study'}"])
+        folder = RunFolder(tmp_path / "trial")
+        folder.create()
+        config, _ = cli.compose([*plan.overrides, *QUIET, f"out={folder.path}"])
+        folder.write_text(folder.config, OmegaConf.to_yaml(config, resolve=True))
+        folder.write_text(folder.record, made.to_json())
         try:
-            plan = parse([*tiny, *options, f"out={tmp_path / 'study'}"])
             return run_trial(trial, plan, {}, tmp_path / "trial"), trial.user_attrs
         finally:
             enter.remembered = trial.user_attrs

@@ -19,7 +19,8 @@ import pytest
 
 from localearn import tune
 from localearn.errors import UserError
-from localearn.tuning import search
+from localearn.training.callbacks import Callback, attached
+from localearn.tuning.search import Limits
 from localearn.tuning.storage import close_storage
 
 ROOT = Path(__file__).parents[2]
@@ -160,27 +161,28 @@ def test_workers_begin_a_study_in_an_empty_database_at_once(server, tiny, tmp_pa
     assert states.count("COMPLETE") + states.count("PRUNED") == 4
 
 
-def test_a_database_that_restarts_in_a_trial_loses_nothing_that_was_finished(server, tiny, tmp_path, monkeypatch):
+def test_a_database_that_restarts_in_a_trial_loses_nothing_that_was_finished(server, tiny, tmp_path):
     url = server.database("restart")
     arguments = [*tiny, "trials=3", "pruner=none", "heartbeat_s=1", "study=s", f"storage={url}", f"out={tmp_path}"]
-    run_trial, count = search.run_trial, 0
+    at_once = Limits(starting_s=0.0)
 
-    def restarting(*parts):
-        nonlocal count
-        outcome = run_trial(*parts)
-        count += 1
-        if count == 2:
-            server.stop()
-            server.start()
-        return outcome
+    class Restarting(Callback):
+        """Restarts the server at the end of the second run, before the study is told of it."""
 
-    monkeypatch.setattr(search, "run_trial", restarting)
-    monkeypatch.setattr(search, "STARTING_S", 0.0)
-    try:
-        tune.main(arguments)
-    except UserError as error:  # the worker may end, in a line; the same command then goes on
-        assert "\n" not in str(error)
-        tune.main(arguments)
+        runs = 0
+
+        def run_ended(self, context):
+            self.runs += 1
+            if self.runs == 2:
+                server.stop()
+                server.start()
+
+    with attached(Restarting()):
+        try:
+            tune.main(arguments, limits=at_once)
+        except UserError as error:  # the worker may end, in a line; the same command then goes on
+            assert "\n" not in str(error)
+            tune.main(arguments, limits=at_once)
     with opened(url) as storage:
         trials = optuna.load_study(study_name="s", storage=storage).get_trials()
     assert [trial.state.name for trial in trials].count("COMPLETE") == 3

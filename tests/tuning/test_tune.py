@@ -15,11 +15,12 @@ import pytest
 from localearn import cli, run, tune
 from localearn.errors import UserError
 from localearn.locks import locked
-from localearn.records.folder import RunFolder
-from localearn.training.loop import Loop
-from localearn.tuning import aside, outcome, search
+from localearn.training.callbacks import Callback, attached
+from localearn.tuning import aside, search
+from localearn.tuning.search import Limits
 
 ROOT = Path(__file__).parents[2]
+AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
 
 
 def study_of(out):
@@ -52,12 +53,42 @@ def test_a_search_leaves_its_best_as_localearn_run_takes_it(tiny, tmp_path, caps
     assert f"config={out / 'best.yaml'}" in capsys.readouterr().out
 
 
-def test_the_test_split_is_never_looked_at(tiny, tmp_path, monkeypatch):
-    looked = []
-    evaluate = Loop.evaluate
-    monkeypatch.setattr(Loop, "evaluate", lambda self, split: looked.append(split) or evaluate(self, split))
-    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
-    assert looked == ["val", "val"]
+class Interrupts(Callback):
+    """Has Ctrl-C come when two epochs are over."""
+
+    def epoch_ended(self, context):
+        if context.line["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class Stops(Callback):
+    """Stops a run when two epochs are over, as a pruner does."""
+
+    def epoch_ended(self, context):
+        if context.line["epoch"] == 2:
+            context.stop("pruned after 2 epochs")
+
+
+class Evaluations(Callback):
+    """Notes how many rows the net is given each time that it is evaluated."""
+
+    def __init__(self):
+        self.rows, self.sizes = [], {}
+
+    def run_started(self, context):
+        self.sizes = context.data.sizes
+        context.net.block(0).register_forward_pre_hook(
+            lambda block, given: None if block.training else self.rows.append(len(given[0]))
+        )
+
+
+def test_the_test_split_is_never_looked_at(tiny, tmp_path):
+    """After each of three epochs, and at the end, it is the validation split, whole, that the net is given."""
+    looked = Evaluations()
+    with attached(looked):
+        tune.main([*tiny, "trials=2", f"out={tmp_path}"])
+    assert looked.rows == [looked.sizes["val"]] * 2 * (3 + 1)
+    assert looked.sizes["test"] != looked.sizes["val"]
     assert all(record["test_accuracy"] is None for record in records(tmp_path))
 
 
@@ -84,12 +115,11 @@ def test_a_study_that_searches_something_else_is_refused(tiny, tmp_path, change,
         tune.main([*tiny, "trials=1", f"out={tmp_path}", "study=one", *change])
 
 
-def test_each_workers_seconds_are_kept(tiny, tmp_path, monkeypatch):
+def test_each_workers_seconds_are_kept(tiny, tmp_path):
     """Where one wrote over the other's, a search by many would seem as cheap as its last worker."""
     told = []
     for name in ("a", "b", "a"):
-        monkeypatch.setattr(outcome, "worker", lambda name=name: f"host:{name}")
-        tune.main([*tiny, f"trials={len(told) + 1}", f"out={tmp_path}"])
+        tune.main([*tiny, f"trials={len(told) + 1}", f"out={tmp_path}"], name=f"host:{name}")
         told.append(json.loads((tmp_path / "tune.json").read_text())["tuning"]["workers_s"])
     assert [list(workers) for workers in told] == [["host:a"], ["host:a", "host:b"], ["host:a", "host:b"]]
     assert told[2]["host:b"] == told[1]["host:b"] > 0
@@ -109,11 +139,16 @@ def test_every_sampler_searches(tiny, tmp_path, sampler):
     assert len({trial.params["optim.lr"] for trial in study_of(tmp_path).trials}) == 3
 
 
-def test_a_trial_that_the_pruner_ends_is_pruned_and_counts(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "_pruner", lambda plan: optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=2))
-    tune.main([*tiny, "trials=2", f"out={tmp_path}"])
-    assert states(study_of(tmp_path)) == ["PRUNED", "PRUNED"]
-    assert [(record["status"], record["epochs"]) for record in records(tmp_path)] == [("stopped", 2)] * 2
+def test_a_trial_that_the_pruner_ends_is_pruned_and_counts(tiny, tmp_path):
+    """A rate that learns nothing lies below the median as soon as there is one, after five trials."""
+    choices = "tune.space.lr={choices:[0.05,1e-8]}"
+    tune.main([*tiny, "sampler=random", "pruner=median", choices, "trials=9", f"out={tmp_path}"])
+    found = states(study_of(tmp_path))
+    assert found.count("COMPLETE") + found.count("PRUNED") == len(found) == 9
+    assert found[:5] == ["COMPLETE"] * 5 and "PRUNED" in found
+    ended = {"COMPLETE": ("completed", 3), "PRUNED": ("stopped", 1)}
+    assert [(record["status"], record["epochs"]) for record in records(tmp_path)] == [ended[state] for state in found]
+    assert all("pruned after 1 epochs" in r["error"] for r in records(tmp_path) if r["status"] == "stopped")
 
 
 def test_a_trial_that_diverges_counts_as_pruned(tiny, tmp_path):
@@ -189,7 +224,7 @@ def until(condition, seconds=120):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, how, monkeypatch):
+def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, how):
     out = tmp_path / "out"
     arguments = [*tiny, "epochs=400", "pruner=none", "trials=2", "heartbeat_s=1", f"out={out}"]
     worker = started(arguments, tmp_path)
@@ -199,8 +234,7 @@ def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, ho
     worker.communicate(timeout=60)
     assert worker.returncode == (-9 if how == signal.SIGKILL else 130)
 
-    monkeypatch.setattr(search, "STARTING_S", 0.0)
-    assert tune.main(arguments) == 0
+    assert tune.main(arguments, limits=AT_ONCE) == 0
     assert sorted(states(study_of(out))) == ["COMPLETE", "COMPLETE", "FAIL"]
     assert [len(record["seams"]) for record in records(out)] == [1, 0], "it went on from its checkpoint"
     assert [record["epochs"] for record in records(out)] == [400, 400]
@@ -216,20 +250,10 @@ def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, ho
         ("metrics.jsonl", b'{"stage": 0, "ep', None),
     ],
 )
-def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(
-    tiny, tmp_path, monkeypatch, capsys, file, left, said
-):
-    append = RunFolder.append_metrics
-
-    def interrupted(self, line):
-        append(self, line)
-        if line["epoch"] == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
+def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_path, capsys, file, left, said):
     out = tmp_path / "out"
     arguments = [*tiny, "epochs=4", "pruner=none", "trials=1", f"out={out}"]
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "append_metrics", interrupted)
+    with attached(Interrupts()):
         assert tune.main(arguments) == 130
     damaged = out / "trials" / "0000" / file
     damaged.unlink()
@@ -244,7 +268,7 @@ def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(
     assert (out / "trials" / "0000.broken-0").exists() == bool(said)
 
 
-def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path, monkeypatch):
+def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path):
     out = tmp_path / "out"
     arguments = [
         *tiny,
@@ -260,8 +284,7 @@ def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path
     worker.kill()
     worker.communicate(timeout=60)
 
-    monkeypatch.setattr(search, "STARTING_S", 0.0)
-    assert tune.main(arguments) == 0
+    assert tune.main(arguments, limits=AT_ONCE) == 0
     assert [len(record["seams"]) for record in records(out)] == [1, 0]
 
 
@@ -297,11 +320,13 @@ def test_a_storage_that_cannot_be_used_is_told_in_a_line(tiny, tmp_path, storage
     assert "secret" not in str(refusal.value)
 
 
-def test_a_study_that_somebody_else_began_is_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "JOIN_S", 0.2)
+def test_a_study_that_somebody_else_began_is_refused(tiny, tmp_path):
     optuna.create_study(storage=f"sqlite:///{tmp_path}/a.db", study_name="mine", direction="maximize")
     with pytest.raises(UserError, match="not begun by localearn"):
-        tune.main([*tiny, f"storage=sqlite:///{tmp_path}/a.db", "study=mine", f"out={tmp_path / 'out'}"])
+        tune.main(
+            [*tiny, f"storage=sqlite:///{tmp_path}/a.db", "study=mine", f"out={tmp_path / 'out'}"],
+            limits=Limits(join_s=0.2),
+        )
 
 
 @pytest.mark.parametrize(
@@ -437,20 +462,11 @@ def test_a_database_of_other_studies_too_stays_and_is_given_the_trials(tiny, tmp
     assert len(records(tmp_path / "one")) == 2
 
 
-def test_trials_that_were_pruned_unfinished_or_anothers_are_told_apart(tiny, tmp_path, monkeypatch, capsys):
+def test_trials_that_were_pruned_unfinished_or_anothers_are_told_apart(tiny, tmp_path, capsys):
     arguments = [*tiny, f"out={tmp_path}"]
-    with monkeypatch.context() as patch:
-        patch.setattr(search, "_pruner", lambda plan: optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=2))
+    with attached(Stops()):
         tune.main([*arguments, "trials=1"])
-    append = RunFolder.append_metrics
-
-    def interrupted(self, line):
-        append(self, line)
-        if line["epoch"] == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "append_metrics", interrupted)
+    with attached(Interrupts()):
         assert tune.main([*arguments, "trials=2"]) == 130
     shutil.copytree(tmp_path / "trials" / "0000", tmp_path / "trials" / "0003")
     config = tmp_path / "trials" / "0003" / "config.yaml"

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -43,13 +43,46 @@ Writes OUT/meter.json, meter.md and, where power was read, power.png. Exit statu
 OPTIONS = {"out": "results/meter", "device": "auto", "seconds": "10"}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Check and write; return the exit status: 0, or 1 if a check failed."""
+_Checked = tuple[list[Outcome], Bench | None]
+
+
+def cuda_devices() -> int:
+    """Return how many CUDA devices torch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def check_cpu(seconds: float) -> _Checked:
+    """Check the source of the CPU's energy, RAPL or else the estimate, in windows of so many seconds."""
+    clock = Clock()
+    counter: Counter = RaplCounter("cpu", clock=clock)
+    try:
+        counter.open()
+        counter.close()
+    except AbsentError:
+        counter = CpuEstimate(ProcessModel())
+    device = torch.device("cpu")
+    bench = Bench(device, counter, MatrixLoad(device), clock)
+    return run_checks(bench, None, seconds), bench
+
+
+def main(
+    arguments: Sequence[str],
+    cpu: Callable[[float], _Checked] = check_cpu,
+    cards: Callable[[], int] = cuda_devices,
+) -> int:
+    """Check and write; return the exit status: 0, or 1 if a check failed.
+
+    Args:
+        arguments: those of the command line.
+        cpu: checks the CPU's source, given the seconds of a window.
+        cards: counts the CUDA devices of this machine.
+
+    """
     if {"--help", "-h"} & set(arguments):
         print(HELP, end="")
         return 0
     options = parse(arguments)
-    device, why_none = card(options["device"])
+    device, why_none = card(options["device"], cards())
     seconds = positive(options["seconds"])
     out = Path(options["out"]).expanduser()
     try:
@@ -63,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         "machine": machine(),
     }
     outcomes, benches = [], []
-    for part, run in (("gpu", partial(_card, device, why_none)), ("cpu", _cpu)):
+    for part, run in (("gpu", partial(_check_card, device, why_none)), ("cpu", cpu)):
         print(f"{part}: measuring", flush=True)
         found, bench = run(seconds)
         outcomes += found
@@ -98,9 +131,8 @@ def positive(text: str) -> float:
     return seconds
 
 
-def card(name: str) -> tuple[torch.device | None, str]:
-    """Return the card to check, or None and why there is none. Raises UserError for a card that is not there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+def card(name: str, count: int) -> tuple[torch.device | None, str]:
+    """Return the card to check, of so many, or None and why there is none. Raises UserError for one not there."""
     if name == "cpu":
         return None, "device=cpu leaves the card out"
     if name == "auto":
@@ -149,7 +181,7 @@ def write(out: Path, summary: dict[str, Any], outcomes: Sequence[Outcome], bench
             (out / PLOT).write_bytes(plot(bench))
 
 
-def _card(device: torch.device | None, why_none: str, seconds: float) -> tuple[list[Outcome], Bench | None]:
+def _check_card(device: torch.device | None, why_none: str, seconds: float) -> _Checked:
     if device is None:
         return not_run("gpu", why_none), None
     clock = Clock()
@@ -159,19 +191,6 @@ def _card(device: torch.device | None, why_none: str, seconds: float) -> tuple[l
         return not_run("gpu", str(reason)), None
     bench = Bench(device, counter, MatrixLoad(device), clock)
     return run_checks(bench, partial(loaded_by_another, str(device)), seconds), bench
-
-
-def _cpu(seconds: float) -> tuple[list[Outcome], Bench | None]:
-    clock = Clock()
-    counter: Counter = RaplCounter("cpu", clock=clock)
-    try:
-        counter.open()
-        counter.close()
-    except AbsentError:
-        counter = CpuEstimate(ProcessModel())
-    device = torch.device("cpu")
-    bench = Bench(device, counter, MatrixLoad(device), clock)
-    return run_checks(bench, None, seconds), bench
 
 
 if __name__ == "__main__":

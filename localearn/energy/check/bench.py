@@ -42,10 +42,17 @@ class Bench:
 
     device: where the load runs; a card is synchronised at both ends of a window.
     counter: of the part that the load heats. It is opened here and again for each window, and keeps its update period.
-    load: what to run. clock: stamps all readings.
+    load: what to run. clock: stamps all readings. synchronize: waits for the device, see `Meter`.
     """
 
-    def __init__(self, device: torch.device, counter: Counter, load: Load, clock: Clock) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        counter: Counter,
+        load: Load,
+        clock: Clock,
+        synchronize: Callable[[], None] | None = None,
+    ) -> None:
         self.counter = counter
         self.spans: list[Span] = []
         self.trace: list[tuple[float, float]] = []
@@ -54,6 +61,7 @@ class Bench:
         self._device = device
         self._load = load
         self._clock = clock
+        self._synchronize = synchronize
 
     @property
     def power_limit_w(self) -> float | None:
@@ -147,7 +155,13 @@ class Bench:
             meter.close()
 
     def _meter(self, idle_s: float) -> Meter:
-        return Meter(self._device, sources=[self.counter], idle_s=idle_s, clock=self._clock)
+        return Meter(
+            self._device,
+            sources=[self.counter],
+            idle_s=idle_s,
+            clock=self._clock,
+            synchronize=self._synchronize,
+        )
 
     def _sample(self, integral: PowerIntegral) -> None:
         power_w = self.counter.power_w()

@@ -5,15 +5,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 START_LIMIT_S = 120.0
 READY = "ready"
 
 
 @contextmanager
-def loaded_by_another(device: str) -> Iterator[None]:
-    """Have a second process load the device for the while. Raises ChildProcessError where it does not start."""
-    command = [sys.executable, "-m", "localearn.energy.check.neighbour", device]
+def loaded_by_another(device: str, python: str = sys.executable) -> Iterator[None]:
+    """Have a second process load the device for the while. Raises ChildProcessError where it does not start.
+
+    python: the interpreter that it runs in.
+    """
+    command = [python, "-m", "localearn.energy.check.neighbour", device]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         limit = threading.Timer(START_LIMIT_S, process.kill)
@@ -29,8 +33,8 @@ def loaded_by_another(device: str) -> Iterator[None]:
             process.wait()
 
 
-def main(device: str) -> None:
-    """Load the device until the standard input ends."""
+def main(device: str, until: IO[str]) -> None:
+    """Load the device until a stream ends."""
     import torch
 
     from localearn.energy.check.load import MatrixLoad
@@ -39,7 +43,7 @@ def main(device: str) -> None:
     ended = threading.Event()
 
     def wait_for_end() -> None:
-        sys.stdin.read()
+        until.read()
         ended.set()
 
     threading.Thread(target=wait_for_end, daemon=True).start()
@@ -50,4 +54,4 @@ def main(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.stdin)

@@ -76,9 +76,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch):
+def world():
     """Give a maker of worlds; the device that is no CPU makes the card the headline, and nothing runs on it."""
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
 
     def make(
         *,
@@ -94,7 +93,8 @@ def world(monkeypatch: pytest.MonkeyPatch):
         card = FakeCard(UUID, source, pids=pids, **fields)
         nvml = FakeNvml(clock, card)
         counter = NvmlCounter(UUID, nvml=nvml, clock=clock.clock)
-        return World(card, nvml, Bench(torch.device("mps"), counter, source, clock.clock), pids_beside)
+        bench = Bench(torch.device("mps"), counter, source, clock.clock, source.finish)
+        return World(card, nvml, bench, pids_beside)
 
     return make
 

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -22,30 +23,29 @@ from localearn.energy.fake import FakeClock, FakeCounter
 
 
 @pytest.fixture
-def steady_cpu(monkeypatch):
-    """Have the door find a CPU whose every check has this verdict, in no time, and no card."""
+def steady_cpu():
+    """Give the door of a machine without a card, whose CPU's every check has this verdict, in no time."""
 
-    def arm(verdict: Verdict) -> None:
+    def arm(verdict: Verdict) -> Callable[[Sequence[str]], int]:
         clock = FakeClock()
         bench = Bench(torch.device("cpu"), FakeCounter(clock), MatrixLoad(torch.device("cpu")), clock.clock)
         bench.spans.append(Span("full load", 0.0, 2.0, 20.0, 2.0, 21.0, frozenset()))
         bench.trace += [(0.0, 10.0), (2.0, 11.0)]
         found = [Outcome("equal windows", "cpu", "a | b", verdict, {"first_j": 20.0, "difference": 0.01}, 0.03, "why")]
-        monkeypatch.setattr(door, "_cpu", lambda seconds: (found, bench))
+        return partial(door.main, cpu=lambda seconds: (found, bench), cards=lambda: 0)
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return arm
 
 
 @pytest.mark.parametrize(("verdict", "status"), [("passed", 0), ("failed", 1), ("not run", 0)])
 def test_the_status_tells_whether_a_check_failed(steady_cpu, tmp_path, verdict: Verdict, status: int):
-    steady_cpu(verdict)
-    assert door.main([f"out={tmp_path / 'deep' / 'meter'}"]) == status
+    main = steady_cpu(verdict)
+    assert main([f"out={tmp_path / 'deep' / 'meter'}"]) == status
 
 
 def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
-    steady_cpu("failed")
-    door.main([f"out={tmp_path}", "seconds=3"])
+    main = steady_cpu("failed")
+    main([f"out={tmp_path}", "seconds=3"])
     record = json.loads((tmp_path / "meter.json").read_text(), parse_constant=pytest.fail)
     assert (record["schema"], record["seconds"]) == (1, 3.0)
     assert record["machine"]["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -75,8 +75,7 @@ def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
     ],
 )
 def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, said: str):
-    steady_cpu("passed")
-    assert run_door(door.main, [argument]) == 2
+    assert run_door(steady_cpu("passed"), [argument]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
@@ -84,7 +83,7 @@ def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, sai
 
 def test_this_machine_s_cpu_has_its_energy_checked(tmp_path):
     """Verdicts depend on what else the machine does; that the checks run and give figures does not."""
-    outcomes, bench = door._cpu(0.2)
+    outcomes, bench = door.check_cpu(0.2)
     assert bench is not None
     run = {outcome.check: outcome for outcome in outcomes if outcome.verdict != "not run"}
     assert {"equal windows", "watts by load", "doubled load"} <= set(run)
@@ -102,26 +101,24 @@ def test_a_burst_is_about_as_long_as_it_says():
     assert 0.05 * BURST_S < (clock.now() - begin_s) / 5 < 50 * BURST_S
 
 
-def test_the_second_process_loads_until_its_input_ends(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    neighbour.main("cpu")
+def test_the_second_process_loads_until_its_input_ends(capsys):
+    neighbour.main("cpu", io.StringIO())
     assert capsys.readouterr().out == f"{neighbour.READY}\n"
 
 
-def test_a_second_process_is_there_for_the_while(monkeypatch, tmp_path):
+def test_a_second_process_is_there_for_the_while(tmp_path):
     script, log = tmp_path / "python", tmp_path / "log"
     script.write_text(f'#!/bin/sh\necho "began $*" > {log}\necho {neighbour.READY}\ncat\necho ended >> {log}\n')
     script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
     began = f"began -m {neighbour.__name__} cuda:1\n"
-    with neighbour.loaded_by_another("cuda:1"):
+    with neighbour.loaded_by_another("cuda:1", str(script)):
         assert log.read_text() == began
     assert log.read_text() == began + "ended\n"
 
 
-def test_a_second_process_that_does_not_start_is_told(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(ChildProcessError, match="did not come to load cuda:9"), neighbour.loaded_by_another("cuda:9"):
+def test_a_second_process_that_does_not_start_is_told():
+    none = pytest.raises(ChildProcessError, match="did not come to load cuda:9")
+    with none, neighbour.loaded_by_another("cuda:9", "false"):
         pytest.fail("nothing loads the card")
 
 
