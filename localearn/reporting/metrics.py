@@ -51,6 +51,6 @@ def named(metric: Metric, figure: float) -> str:
 
 
 def axis(metric: Metric) -> str:
-    """Return a metric's name as the label of an axis, with the unit of what stands along it."""
-    name = short(written(metric))
-    return f"{name} (%)" if metric.unit == "fraction" else name
+    """Return a metric's name as the label of an axis: with its unit, and with its direction where less is better."""
+    notes = ["%"] * (metric.unit == "fraction") + ["less is better"] * (metric.direction == "min")
+    return short(written(metric)) + (f" ({', '.join(notes)})" if notes else "")

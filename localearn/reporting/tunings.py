@@ -186,7 +186,11 @@ def tuning_notes(tunings: Iterable[Tuning]) -> list[str]:
         groups[tuning.dataset, tuning.net].append(tuning)
     notes = []
     for (dataset, net), searches in sorted(groups.items()):
-        if len({(search.ended, search.sampler, search.pruner) for search in searches}) > 1:
-            told = "; ".join(f"{s.algo} {s.ended} trials ({s.sampler}, {s.pruner})" for s in searches)
+        by_one = len({search.metric for search in searches}) == 1
+        if not by_one or len({(search.ended, search.sampler, search.pruner) for search in searches}) > 1:
+            by = ["" if by_one else f", by {written(search.metric)}" for search in searches]
+            told = "; ".join(
+                f"{s.algo} {s.ended} trials ({s.sampler}, {s.pruner}{way})" for s, way in zip(searches, by, strict=True)
+            )
             notes.append(f"{dataset} · {net}: the searches for options are unequal: {told}.")
     return notes
