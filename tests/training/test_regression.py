@@ -263,6 +263,15 @@ def test_rules_are_compared_by_their_rmse(door, tmp_path):
     assert comparing.main(["algos=[backprop,mono_forward]", *options]) == 0, "the same command runs nothing again"
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pepita_learns_by_its_default(door, read, seed):
+    """Its recipe for classes diverges here: its learning rate is above 1 / the readout's curvature after He's weights."""
+    done = door("algo=pepita", "dataset=diabetes", f"seed={seed}", "epochs=40", "energy.enabled=false", "out=pepita")
+    assert done.status == 0, done.err
+    metrics = read.record("pepita")["metrics"]
+    assert metrics["r2"]["test"] > 0.15 and metrics["rmse"]["test"] < 68
+
+
 def test_a_record_is_strict_json_with_every_metric(data, tmp_path):
     record = fit(Backprop(net()), data, epochs=1, out=tmp_path / "run", **QUIET)
     saved = json.loads((tmp_path / "run" / "run.json").read_text())
