@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
 from localearn.printing import say
-from localearn.trainers.base import Stage
+from localearn.trainers.phases import Phase, Solve
 from localearn.training.experiment import Choices
 
 HELP = """\
@@ -207,7 +207,7 @@ def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) 
     data, trainer, _ = build(config, choices)
     epochs = plan.epochs or config.epochs
     if protocol == "matched":
-        options = [f"epochs={_shared_out(choices['algo'], epochs, trainer.stages())}", "patience=null"]
+        options = [f"epochs={_shared_out(choices['algo'], epochs, trainer.phases())}", "patience=null"]
     else:
         options = [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
     # As it will be run: a schedule must last as long as the protocol's epochs, not as the configuration's.
@@ -215,10 +215,10 @@ def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) 
     return options
 
 
-def _shared_out(algo: str, passes: int, stages: list[Stage]) -> int:
-    """Return the epochs of each stage with which a rule makes so many passes over the data in all."""
-    single = sum(stage.one_pass for stage in stages)
-    many = len(stages) - single
+def _shared_out(algo: str, passes: int, phases: Sequence[Phase]) -> int:
+    """Return the epochs of each phase with which a rule makes so many passes over the data in all."""
+    single = sum(isinstance(phase, Solve) for phase in phases)
+    many = len(phases) - single
     if not many:
         if passes == single:
             return 1
@@ -229,7 +229,7 @@ def _shared_out(algo: str, passes: int, stages: list[Stage]) -> int:
     if passes <= single or (passes - single) % many:
         once = f", {single} of them for a single pass" if single else ""
         raise UserError(
-            f"{algo} trains {len(stages)} stages one after another{once}, so epochs={passes} cannot be shared out "
+            f"{algo} trains {len(phases)} phases one after another{once}, so epochs={passes} cannot be shared out "
             f"evenly; give {f'{single} more than ' if single else ''}a multiple of {many}"
         )
     return (passes - single) // many

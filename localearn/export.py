@@ -223,7 +223,7 @@ def _told_of_prediction(folder: Path, trust: Collection[str]) -> str | None:
         )
     inputs = _inputs(net, ROWS[-1])
     with torch.no_grad():
-        alone = rule.net_predicts and torch.allclose(rule.scores(*inputs), net(*inputs), atol=TOLERANCE)
+        alone = torch.allclose(rule.predict(*inputs), net(*inputs), atol=TOLERANCE)
     if alone:
         return None
     return f"{record.algo} predicts by more than its net; what is exported is the net with its readout alone"

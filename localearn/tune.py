@@ -140,6 +140,7 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
     """
     from omegaconf import OmegaConf
 
+    from localearn.trainers.phases import Solve
     from localearn.training.experiment import build
     from localearn.training.fit import check
 
@@ -147,7 +148,7 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
     data, trainer, settings = build(config, choices)
     check(trainer, data, settings)
     plan = plan.for_task(data.task)
-    if all(stage.one_pass for stage in trainer.stages()) and plan.pruner == "hyperband":
+    if all(isinstance(phase, Solve) for phase in trainer.phases()) and plan.pruner == "hyperband":
         raise UserError(f"{choices['algo']} is solved in one pass, so there is no curve to prune by; use pruner=none")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if plan.names_energy and not plain["energy"]["enabled"]:

@@ -114,7 +114,7 @@ def trajectory(optim, schedule, epochs):
 @pytest.mark.parametrize(("name", "kind"), [*(("default", kind) for kind in NETS), ("paper", "dense")])
 @pytest.mark.parametrize("rule", rule_names())
 def test_python_reads_what_hydra_composes(rule, name, kind):
-    config = composed(rule, kind, f"recipe={name}", "epochs=40")
+    config = composed(rule, kind, f"recipe={kind if name == 'default' else name}", "epochs=40")
     told = localearn.recipe(rule, kind, name, epochs=40)
     assert told["algo"] == {key: value for key, value in config["algo"].items() if key != "_target_"}
     values = [key for key in LEARNING if key not in ("optim", "schedule")]
@@ -134,7 +134,8 @@ def by_command(rule, kind, out, *overrides):
     config, choices = cli.compose(
         [
             *(f"algo={rule}", f"net={NETS[kind]}", f"dataset={'karate' if kind == 'graph' else 'digits'}", *size, *few),
-            *("progress=false", "energy.enabled=false", "device=cpu", f"out={out}", *overrides),
+            # By its name, since as a default it may be refused.
+            *(f"recipe={kind}", "progress=false", "energy.enabled=false", "device=cpu", f"out={out}", *overrides),
         ]
     )
     return execute(config, choices)
@@ -199,7 +200,7 @@ def test_a_recipe_for_values_may_say_how_the_rule_learns(tmp_path, monkeypatch):
         record = values.fit(load("diabetes"), device="cpu", epochs=1)
         assert record.history[0]["lr"] == 0.003
         assert 0.07 / 2 < values.feedback.abs().max() / (6 / 10) ** 0.5 <= 0.07
-        classes = localearn.Pepita(localearn.MLP(64, 10, widths=(8,)))
+        classes = localearn.Pepita(localearn.MLP((1, 8, 8), 10, widths=(8,)))
         record = classes.fit(load("digits", train_size=50), device="cpu", epochs=1)
         assert record.history[0]["lr"] == 0.02
         assert classes.feedback.abs().max() / (6 / 64) ** 0.5 <= 0.05

@@ -10,6 +10,7 @@ import pytest
 
 from localearn import cli, compare
 from localearn.doorway import run_door
+from localearn.trainers import Solve
 from localearn.training.experiment import build
 
 ROOT = Path(__file__).parents[1]
@@ -44,12 +45,12 @@ def test_a_rule_and_its_baseline_are_tuned_alike_and_can_be_compared(study):
         net = cli.compose(overrides_of(tunes[0]))[1]["net"]
         trainers = [build(*cli.compose([*on_digits(overrides_of(command)), f"net={net}"]))[1] for command in tunes]
         passes = [
-            sum(1 if stage.one_pass else config.epochs for stage in trainer.stages())
+            sum(1 if isinstance(phase, Solve) else config.epochs for phase in trainer.phases())
             for config, trainer in zip(configs, trainers, strict=True)
         ]
         assert passes[0] == passes[1], f"{row.name}: a trial's passes"
         epochs = int(dict(word.split("=", 1) for word in comparison[3:])["epochs"])
-        assert compare._shared_out(row.name, epochs, trainers[1].stages()), row.name
+        assert compare._shared_out(row.name, epochs, trainers[1].phases()), row.name
 
 
 def test_published_numbers_stand_with_each_row(study):

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,23 @@ def test_the_new_rule_is_short_whole_and_learns(tmp_path):
     accuracy = re.search(r"test accuracy ([\d.]+) %", done.stdout)
     assert accuracy
     assert float(accuracy[1]) > 85, done.stdout
+
+
+def test_the_new_task_is_short_whole_and_learned(capsys):
+    code = next(block for block in PYTHON if "# my_tasks.py" in block)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    shown = re.search(r"\{'loss': ([-\d.]+), 'nll': ([-\d.]+), 'mae': ([-\d.]+)\}", README)
+    assert shown
+    there: dict[str, Any] = {"__name__": "my_tasks"}
+    exec(compile(code, "README.md", "exec"), there)
+    got = re.search(r"\{'loss': ([-\d.]+), 'nll': ([-\d.]+), 'mae': ([-\d.]+)\}", capsys.readouterr().out)
+    assert got
+    for ours, theirs in zip(got.groups(), shown.groups(), strict=True):
+        assert abs(float(ours) - float(theirs)) <= 0.05, "another machine's rounding moves the last digits"
+    y = there["data"].batches("test", 1000)
+    counts = next(y).target
+    constant = there["Counts"]().mean_loss(counts.mean().log().expand_as(counts), counts)
+    assert float(got[1]) < float(constant) - 0.5, "it does better than the best constant"
 
 
 def test_the_callback_is_called_and_stops(tmp_path):

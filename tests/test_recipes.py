@@ -3,6 +3,8 @@
 import pytest
 
 from localearn import cli, compare, run
+from localearn.benching import plan as bench_plan
+from localearn.benching.plan import Size
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.nets import Net
@@ -69,7 +71,15 @@ def test_a_net_without_the_option_is_served():
 )
 def test_every_recipe_is_of_options_that_there_are(rule, recipe, net, data):
     """A wrong key or choice would end composing; every recipe's own keys are tried by nets that have them."""
-    composed(f"algo={rule}", f"recipe={recipe}", f"net={net}", f"dataset={'karate' if net == 'gcn' else 'digits'}")
+    options = [f"algo={rule}", f"net={net}", f"dataset={'karate' if net == 'gcn' else 'digits'}"]
+    file = read_yaml(CONF / "algo" / f"{rule}.yaml")
+    if recipe == "default" and net.upper() in file.get("refused", {}):
+        with pytest.raises(
+            UserError, match=f"no default recipe for {net.upper()}: .*; recipe=maps runs it all the same"
+        ):
+            composed(*options)
+        recipe = "maps"
+    composed(*options, f"recipe={recipe}")
 
 
 def test_the_published_recipe_of_forward_forward_is_the_ports():
@@ -94,6 +104,12 @@ def test_a_comparison_takes_what_is_alike():
     config = cli.compose(plan.for_algo("forward_forward"))[0]
     assert config.net.init == "default"
     assert config.algo.goodness == "sum"
+
+
+def test_a_bench_times_what_no_default_trains():
+    plan = bench_plan.parse(["net=lenet", "input=[3,32,32]", "rules=[pepita]"])
+    config = cli.compose(plan.for_rule("pepita", Size(None, None, 8)))[0]
+    assert config.net._target_ == "localearn.LeNet"
 
 
 def test_an_unknown_recipe_is_told():

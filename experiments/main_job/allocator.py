@@ -19,7 +19,7 @@ TURNS, WARM_UP, STEPS = 5, 3, 10
 RULES = ("backprop", "mono_forward", "forward_forward")
 NETS = {
     "mlp": (["net.widths=[2000,2000,2000]"], (784,), 512),
-    "cnn": (["net=cnn", "net.channels=[32,64,128]"], (3, 32, 32), 128),
+    "cnn": (["net=cnn", "net.channels=[32,64,128]", "recipe=maps"], (3, 32, 32), 128),
 }
 
 

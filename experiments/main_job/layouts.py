@@ -30,7 +30,7 @@ TURNS, STEPS, KEEP = 9, 2, "keep=true" in sys.argv
 def measure(rule: str, precision: str) -> dict[str, Any]:
     """Return a rule's median step in either layout, in seconds, and the ratio within a turn."""
     config: Any = OmegaConf.to_container(
-        cli.compose([f"algo={rule}", "net=cnn", "net.channels=[32,64,128]"])[0], resolve=True
+        cli.compose([f"algo={rule}", "net=cnn", "net.channels=[32,64,128]", "recipe=maps"])[0], resolve=True
     )
     works = {
         layout: Workload(

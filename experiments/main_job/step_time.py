@@ -36,7 +36,7 @@ def measure(inputs: int, optimizer: str) -> dict[str, dict[str, float]]:
     steps = {}
     for name, rule in RULES.items():
         trainer = rule(localearn.MLP(inputs, CLASSES, widths=WIDTHS))
-        parameters = trainer.stages()[0].parameters
+        parameters = trainer.phases()[0].parameters
         steps[name] = (trainer, OPTIMIZERS[optimizer](parameters, lr=1e-4, fused=True))
     seconds: dict[str, list[float]] = {name: [] for name in RULES}
     for turn in range(TURNS + 2):

@@ -43,9 +43,10 @@ class Plan:
     overrides: list[str]
 
     def for_rule(self, rule: str, size: Size) -> list[str]:
-        """Return the overrides of a run of the rule at a size."""
+        """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
         widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
-        return [f"algo={rule}", f"net={self.net}", *widths, *overrides_of(rule, self.rules, self.overrides)]
+        own = overrides_of(rule, self.rules, self.overrides)
+        return [f"algo={rule}", f"net={self.net}", "recipe=alike", *widths, *own]
 
 
 def parse(arguments: list[str]) -> Plan:

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from localearn import cli
 from localearn.benching.workload import Point, as_data, built, made_up
 from localearn.data import Batch
 from localearn.doorway import run_door
-from localearn.trainers.local import LocalTrainer
+from localearn.trainers.base import Pipelined
+from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.building import optimizer_factory
 from localearn.training.device import autocast, synchronize
 from localearn.training.parallel import Ranks, joined
@@ -67,17 +69,22 @@ def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ra
 
 
 class Way:
-    """A rule on its net with its optimizer, and how ranks share its work."""
+    """A rule on its net with its optimizer, and how ranks share its work.
 
-    def __init__(self, config: Any, point: Point, ranks: Ranks):
+    block: a block's number and its input, where that block alone shall learn.
+    """
+
+    def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
         self.ranks = ranks
         data = as_data(made_up(point))
         self.trainer = built("", config, data).to(point.device).train()
-        stage = self.trainer.stages()[0]
         ranks.divide(self.trainer, data)
-        optimizer = optimizer_factory(config["optim"])(stage.optimizer_groups())
+        whole = self.trainer.phases()[0]
+        phase = ranks.share(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
+        assert isinstance(phase, Descent)
+        optimizer = optimizer_factory(config["optim"])(phase.optimizer_groups())
         autocasting = autocast(point.device, point.precision)
-        self.update = Update(self.trainer, stage, optimizer, Settings(), autocasting, ranks)
+        self.update = Update(self.trainer, phase, optimizer, Settings(), autocasting, ranks)
 
     def works(self) -> bool:
         """Whether this rank has something to do: alone only the first one has."""
@@ -92,13 +99,11 @@ class Way:
 def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
     """Return the fields of `simulation.Costs`: what rank 0 takes alone, and what is said between the two."""
     way = Way(config, point, Ranks())
-    assert isinstance(way.trainer, LocalTrainer)
     block_s, inputs = [], handed_on(way, batches[0])
-    for k, x in enumerate(inputs):
-        way.trainer.span = range(k, k + 1)
-        given = [Batch(x, batches[0].y)] * max(2, plan["batches"] // 2)
-        block_s.append(_alone(lambda given=given: way.run(given), point.device) / len(given))
-    way.trainer.span = None
+    for k, h in enumerate(inputs):
+        given = batches[:1] * max(2, plan["batches"] // 2)
+        of_block = Way(config, point, Ranks(), (k, h))
+        block_s.append(_alone(lambda of_block=of_block, given=given: of_block.run(given), point.device) / len(given))
     given = batches[:1] * max(2, plan["batches"] // 4)
     by_itself_s = _alone(lambda: way.run(given), point.device) / len(given)
     parameters, h, one = way.update.parameters, inputs[1], torch.zeros(1, device=point.device)
@@ -118,15 +123,23 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
     }
 
 
-def handed_on(way: Way, batch: Batch) -> list[torch.Tensor]:
-    """Return what each block takes where blocks learn apart: the batch's rows, then what the block before hands on."""
-    trainer, inputs = way.trainer, [batch.x]
-    assert isinstance(trainer, LocalTrainer)
-    for k in range(trainer.net.depth - 1):
-        trainer.span, trainer.hand_on = range(k, k + 1), inputs.append
-        way.run([Batch(inputs[k], batch.y)])
-    trainer.span = trainer.hand_on = None
+def handed_on(way: Way, batch: Batch) -> list[Tensor]:
+    """Return what each block takes where blocks learn apart: h_0, then what the block before hands on."""
+    rule = way.trainer.pipelined()
+    inputs = [rule.first_input(batch)[0]]
+    for k in range(way.trainer.net.depth - 1):
+        inputs.append(rule.learn_block(k, inputs[k], batch)[0])
     return inputs
+
+
+def _of_block(rule: Pipelined, k: int, h: Tensor, whole: Phase) -> Descent:
+    """Return the phase in which block k alone learns, from the same input h_k each time."""
+
+    def gradients(batch: Batch) -> Metrics:
+        given = rule.first_input(batch)[0] if k == 0 else h
+        return rule.learn_block(k, given, batch)[1]
+
+    return Descent(whole.name, whole.parameters, gradients, predict=whole.predict)
 
 
 def _in_step(way: Way, batch: Batch) -> None:

@@ -13,6 +13,7 @@ from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Descent, Solve
 from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
 from localearn.training.capture import captured
 from localearn.training.device import autocast
@@ -47,7 +48,7 @@ class Workload:
     """One rule with its net, its optimizers and a few batches.
 
     config: a run's configuration, of which `net`, `algo` and `optim` are taken. A rule that trains blocks one after
-    another makes a step in each of its stages, since each of them sees each batch: a copy of it stands in each. What it
+    another makes a step in each of its phases, since each of them sees each batch: a copy of it stands in each. What it
     solves once a pass is left out. Raises UserError where the rule does not serve the net.
     """
 
@@ -58,14 +59,14 @@ class Workload:
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = built(algo, config, data).to(point.device)
             lay_out(trainer, point.memory_format, point.precision)
-            stages = range(len(trainer.stages()))
-            copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in stages]
-            self.parts = [_Part(copies[k], k, config["optim"], point) for k in stages]
+            phases = range(len(trainer.phases()))
+            copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in phases]
+            self.parts = [_Part(copies[k], k, config["optim"], point) for k in phases]
         self._turn = 0
 
     @property
     def net(self) -> Net:
-        """The net, as the first stage has it."""
+        """The net, as the first phase has it."""
         return self.parts[0].trainer.net
 
     @property
@@ -88,7 +89,7 @@ class Workload:
         return kinds.pop() if len(kinds) == 1 else "off"
 
     def step(self) -> None:
-        """Make the whole update of the next batch: gradients and optimizer, in every stage."""
+        """Make the whole update of the next batch: gradients and optimizer, in every phase."""
         batch = self.batches[self._turn % len(self.batches)]
         self._turn += 1
         for part in self.parts:
@@ -133,19 +134,19 @@ class _Products(TorchDispatchMode):
 
 
 class _Part:
-    """A rule in one of its stages, with that stage's update; None where the stage is a single pass."""
+    """A rule in one of its phases, with that phase's update; None where the phase is a single pass."""
 
-    def __init__(self, trainer: Trainer, stage: int, optim: dict[str, Any], point: Point):
+    def __init__(self, trainer: Trainer, index: int, optim: dict[str, Any], point: Point):
         self.trainer, self.point = trainer, point
+        self.phase = trainer.phases()[index]
         trainer.train()
-        trainer.enter(stage)
-        self.stage = trainer.stages()[stage]
+        self.phase.freeze()
         self.autocast = autocast(point.device, point.precision)
         self.update: Step | None = None
-        if not self.stage.one_pass:
-            optimizer = optimizer_factory(optim)(self.stage.optimizer_groups())
+        if isinstance(self.phase, Descent):
+            optimizer = optimizer_factory(optim)(self.phase.optimizer_groups())
             kind, settings = UPDATES[point.step], Settings(step=point.step)
-            self.update = self._plain = kind(trainer, self.stage, optimizer, settings, self.autocast, Ranks())
+            self.update = self._plain = kind(trainer, self.phase, optimizer, settings, self.autocast, Ranks())
 
     def capture(self) -> None:
         """Capture the update."""
@@ -153,12 +154,12 @@ class _Part:
             self.update = captured(self._plain, self.point.capture, self.point.device)
 
     def step(self, batch: Batch) -> None:
-        """Make the stage's update of a batch."""
+        """Make the phase's update of a batch."""
         with torch.no_grad(), self.autocast:
-            if self.stage.start:
-                batch = replace(batch, x=self.trainer.stage_input(batch.x, *batch.context))
-            if self.update is None:
-                self.trainer.accumulate(batch)
+            if self.phase.width is not None:
+                batch = replace(batch, x=self.phase.input(batch.x, *batch.context))
+            if isinstance(self.phase, Solve):
+                self.phase.accumulate(batch)
         if self.update is not None:
             self.update(batch)
 

@@ -16,11 +16,11 @@ from localearn.data.items import as_array, as_pair
 from localearn.data.labels import numbered
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
-from localearn.data.regression import checked_values, regression_data
+from localearn.data.regression import checked_values, value_data
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.data.streams import LoaderData
 from localearn.errors import UserError, suggestion
-from localearn.tasks import Regression
+from localearn.tasks import Classification, Task
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
 _TAKEN = (
@@ -69,7 +69,7 @@ def from_arrays(
     layout: Layout | None = None,
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
-    task: Regression | None = None,
+    task: Task | None = None,
 ) -> ArrayData:
     """Return arrays as a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
 
@@ -90,8 +90,9 @@ def from_arrays(
         layout: "nhwc" or "nchw", where 4 dimensions have their channels; by default torch tensors have them first.
         class_names: the classes' names in the order of their labels.
         name: what records call the data set.
-        task: a `Regression` where y is values, (N,) or (N, D), of (N, D) vectors; its criterion and delta say for which
-            loss to train. The values are standardised, and metrics are in their own unit. By default y is labels.
+        task: what y is, for (N, n) vectors: a `Regression` where y is values, (N,) or (N, D), which are standardised,
+            with metrics in their own unit; its criterion and delta say for which loss to train. A task of your own
+            has y as it is, (N, D) float32. By default y is labels.
 
     Raises:
         UserError: for a wrong type, shape, length, label or option, for values that are not finite, and for parts
@@ -114,19 +115,14 @@ def from_arrays(
             has, lacks = ("x", "y") if given[f"y_{part}"] is None else ("y", "x")
             raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}")
     arrays = {key: as_array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
-    if task is not None:
+    if not isinstance(task, Task | None):
+        raise UserError(f"{name}: task must be a localearn.tasks.Task, say Regression(), not {task!r}")
+    if task is not None and not isinstance(task, Classification):
         if augment != "none" or class_names is not None:
-            raise UserError(f"{name}: a regression has vectors and values; augment and class_names do not apply")
+            kind = type(task).__name__
+            raise UserError(f"{name}: a {kind} has vectors and values; augment and class_names do not apply")
         values = checked_values(name, arrays, test_fraction)
-        return regression_data(
-            name,
-            values,
-            val_fraction=val_fraction,
-            seed=seed,
-            normalize=normalize,
-            criterion=task.criterion,
-            delta=task.delta,
-        )
+        return value_data(name, values, task, val_fraction=val_fraction, seed=seed, normalize=normalize)
     if layout is None:
         layout = "nchw" if isinstance(x, torch.Tensor) else "nhwc"
     parts, names = checked_parts(name, arrays, layout, class_names)

@@ -20,11 +20,11 @@ from localearn.data.imagefolder import image_folder
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.regression import regression_data
+from localearn.data.regression import value_data
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
-from localearn.tasks import Criterion
+from localearn.tasks import Criterion, Regression
 
 GRAPHS = ("karate", *PLANETOID)
 FILES = ("npz", "imagefolder", "graph")
@@ -105,15 +105,15 @@ def load(
     if name in REGRESSIONS:
         if augment != "none":
             raise UserError(f"{name} holds vectors: augment={augment} needs images")
-        return regression_data(
+        return value_data(
             name,
             diabetes(),
+            Regression(criterion=criterion),
             val_fraction=val_fraction,
             val_size=val_size,
             seed=split_seed,
             normalize=normalize,
             train_size=train_size,
-            criterion=criterion,
         )
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)

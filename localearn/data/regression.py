@@ -1,6 +1,7 @@
-"""Rows whose targets are values: split at random, standardised on the training split."""
+"""Rows whose targets are values: split at random, a regression's standardised on the training split."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from localearn.data.base import Split
 from localearn.data.normalization import Normalize, standard, unit
 from localearn.data.splits import held_size, hold_out
 from localearn.errors import UserError
-from localearn.tasks import Criterion, Regression
+from localearn.tasks import Regression, Task
 
 _TEST_SEED = 0  # of a test part where none was given: it is the same for everyone, whatever the seed of the validation
 
 
 def checked_values(name: str, arrays: Mapping[str, np.ndarray], test_fraction: float) -> dict[str, np.ndarray]:
-    """Return a user's vectors and their values as the parts of `regression_data`, a test part drawn if there is none.
+    """Return a user's vectors and their values as the parts of `value_data`, a test part drawn if there is none.
 
     Args:
         name: what messages call them.
@@ -55,30 +56,28 @@ def checked_values(name: str, arrays: Mapping[str, np.ndarray], test_fraction: f
     return parts
 
 
-def regression_data(
+def value_data(
     name: str,
     parts: Mapping[str, np.ndarray],
+    task: Task,
     *,
     val_fraction: float = 0.1,
     val_size: int | None = None,
     seed: int = 0,
     normalize: Normalize = "standard",
     train_size: int | None = None,
-    criterion: Criterion = "squared",
-    delta: float = 1.0,
 ) -> ArrayData:
-    """Return a data set for a regression; its targets have mean 0 and deviation 1 in the training split.
+    """Return a data set of values; those of a regression have mean 0 and deviation 1 in the training split.
 
     Args:
         name: what records call it.
         parts: x_train, x_test, (N, n), and y_train, y_test, (N, D), finite; and x_val, y_val where there are.
+        task: what the targets are. A `Regression` is given their number, center and scale; another task stays as it is.
         val_fraction: how much of the training part is held out for validation.
         val_size: how many rows are, which goes before the fraction.
         seed: of the rows that are held out, and of train_size's.
         normalize: "standard", "unit" or "none", for x, as of `localearn.load`.
         train_size: how many training rows to use, drawn by `seed`.
-        criterion: the loss that is trained for; see `Regression`.
-        delta: of huber's loss; see `Regression`.
 
     Raises:
         UserError: for an option that these parts cannot meet.
@@ -101,8 +100,9 @@ def regression_data(
     if normalize == "rows":
         raise UserError(f"normalize=rows belongs to graphs; for {name} there are standard, unit and none")
     scaling = standard(x["train"]) if normalize == "standard" else unit(x["train"]) if normalize == "unit" else None
-    targets = standard(y["train"])
-    center, scale = targets.center.tolist(), targets.scale.reciprocal().tolist()
-    task = Regression(len(center), criterion, delta, center=tuple(center), scale=tuple(scale))
-    standardised: dict[Split, Tensor] = {split: targets(values) for split, values in y.items()}
-    return ArrayData(name, x, standardised, 0, scaling=scaling, task=task)
+    if isinstance(task, Regression):
+        targets = standard(y["train"])
+        center, scale = targets.center.tolist(), targets.scale.reciprocal().tolist()
+        task = replace(task, outputs=len(center), center=tuple(center), scale=tuple(scale))
+        y = {split: targets(values) for split, values in y.items()}
+    return ArrayData(name, x, y, 0, scaling=scaling, task=task)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
+from localearn.nets.inputs import InputSpec
 from localearn.nets.sequential import parts
+from localearn.nets.views import Flattened, View
 from localearn.tasks import Classification, Task
 
 WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # what layers raise at one
@@ -28,18 +30,21 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
 
 
 class Net(nn.Module):
-    """h_0 = stem(x); h_k = block_k(h_{k-1}); logits = readout(flatten(h_L)).
+    """h_0 = stem(x); h_k = block_k(h_{k-1}); logits = readout(view(h_L)).
 
     blocks: one at least, first to last.
-    readout: a map from the flattened h_L, (N, n_L), to the logits, (N, C).
-    input_shape: the shape of one row of x, without the batch dimension.
+    readout: a map from what `view` reads of h_L, (N, n_L) where that is flattened, to the logits, (N, C).
+    input_shape: the shape of one row of x, without the batch dimension, of a net that takes values.
+    takes: in place of that, and of `graph`, all that the net takes, as an `InputSpec`.
     stem: what happens to x before the first block; it has no parameters (flattening, dropout of the input).
     graph: whether the blocks take `edge_index` beside h; the rows are then a graph's nodes.
+    view: how the readout, and every head of a rule's, reads a block's output: flattened, `PerPosition` or `Pooled`.
     readout_takes_context: whether the readout takes what the blocks take beside h, as a graph convolution does.
 
     kind: which of a rule's recipes such a net takes; a class of your own says it, "maps" where it convolves.
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
+    `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
     `classes`, C, the number of outputs, whatever they mean. `class_names`, (C,) words, is set by `load_net` where the
     data had them. `task` says what the output means: to tell C classes apart unless it is set, by `for_task` before a
     rule is built on the net, or by `fit`, which takes that of the data.
@@ -54,17 +59,21 @@ class Net(nn.Module):
         blocks: Iterable[Block],
         readout: nn.Module,
         *,
-        input_shape: tuple[int, ...],
+        input_shape: tuple[int, ...] | None = None,
         stem: nn.Module | None = None,
         graph: bool = False,
         readout_takes_context: bool = False,
+        takes: InputSpec | None = None,
+        view: View | None = None,
     ):
         super().__init__()
         self.stem = nn.Identity() if stem is None else stem
         self.blocks = nn.ModuleList(blocks)
         self.readout = readout
-        self.input_shape = tuple(input_shape)
-        self.graph = graph
+        if (takes is None) == (input_shape is None) or (takes is not None and graph):
+            raise UserError("a net is given input_shape, and graph, or takes, an InputSpec; not both, and not neither")
+        self.takes = takes or InputSpec(tuple(input_shape or ()), context=("edge_index",) if graph else ())
+        self.view = view or Flattened()
         self.readout_takes_context = readout_takes_context
         if not self.blocks:
             raise UserError("a net needs at least one block beside its readout; add a hidden layer")
@@ -72,6 +81,17 @@ class Net(nn.Module):
             raise UserError("a net's stem has no parameters; make what has them a block")
         self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
+        self.reads = tuple(self.view.width(shape) for shape in self.shapes)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one row of x."""
+        return self.takes.shape
+
+    @property
+    def graph(self) -> bool:
+        """Whether the rows are a graph's nodes."""
+        return self.takes.graph
 
     @property
     def task(self) -> Task:
@@ -106,7 +126,7 @@ class Net(nn.Module):
 
     def logits(self, h: Tensor, *context: Tensor) -> Tensor:
         """Map h_L, (N, *shapes[-1]), to logits, (N, C), by the readout."""
-        return self.readout(h.flatten(1), *(context if self.readout_takes_context else ()))
+        return self.readout(self.view(h), *(context if self.readout_takes_context else ()))
 
     def hidden(self, x: Tensor, *context: Tensor, depth: int | None = None) -> Tensor:
         """Return h_depth, (N, *shapes[depth - 1]); h_L where depth is None, h_0 where it is 0."""
@@ -147,12 +167,8 @@ class Net(nn.Module):
         return Net(**parts(model, input_shape))
 
     def trial(self) -> tuple[Tensor, ...]:
-        """Return the smallest input that every net takes: two rows of zeros, and for a graph an edge."""
-        like = next(self.parameters(), torch.empty(0))
-        # Two rows, because batch statistics cannot be taken of one.
-        rows = torch.zeros(2, *self.input_shape, device=like.device, dtype=like.dtype)
-        loop = torch.zeros(2, 1, dtype=torch.long, device=like.device)
-        return (rows, loop) if self.graph else (rows,)
+        """Return the smallest input that every net takes, see `InputSpec.trial`."""
+        return self.takes.trial(next(self.parameters(), torch.empty(0)))
 
     def dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
         """Send the trial input through the net as evaluated; return `shapes` and `classes`. Hooks see every layer."""
@@ -165,4 +181,4 @@ class Net(nn.Module):
                     logits = self.logits(outputs[-1], *context)
             except WRONG_INPUT as error:
                 raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
-        return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[1]
+        return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[-1]

@@ -12,10 +12,10 @@ import torch
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.testing import probes
-from localearn.testing.stages import check_gradients, check_one_pass
+from localearn.testing.phases import check_gradients, check_solve
 from localearn.testing.toys import CLASSES, KINDS, toy
 from localearn.trainers.base import Trainer
-from localearn.trainers.local.base import LocalTrainer
+from localearn.trainers.phases import Solve
 
 
 class RuleConformance:
@@ -34,10 +34,10 @@ class RuleConformance:
     kinds: the nets that it serves, of mlp, cnn, gcn, sage, gat. A kind left out must be refused by `supports`.
     precisions: of fp32 and bf16 (by autocast).
     draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
-    local: whether block k's gradient is the same whatever stands after it; None: whether it is a `LocalTrainer`.
+    local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
     sends_back_weights: whether an error comes back through later layers' weights, or their signs. A rule with
         `Trainer.crosses_blocks` does it by definition.
-    trains_blocks: whether a stage trains the blocks. If not, the blocks' parameters must stay as they were drawn.
+    trains_blocks: whether a phase trains the blocks. If not, the blocks' parameters must stay as they were drawn.
     steps, lr: of Adam, how long the rule learns its toy task, where it has steps.
     judged_by: "loss", the cross-entropy of the scores, or "errors", the share of rows whose largest score is not their
         label's: of a rule whose scores are no logits, so that their cross-entropy says little.
@@ -88,23 +88,25 @@ class RuleConformance:
         )
 
     def test_fills_gradients_or_solves(self, kind: str, precision: str) -> None:
-        """See `check_gradients` of a stage of steps, and `check_one_pass` of a stage without."""
+        """See `check_gradients` of a `Descent`, and `check_solve` of a `Solve`."""
         trainer, batch = self._made(kind), toy(kind).batch
-        for stage, inputs in probes.staged(trainer, batch):
-            check = check_one_pass if stage.one_pass else check_gradients
-            check(trainer, stage, inputs, precision)
+        for phase, inputs in probes.phased(trainer, batch):
+            if isinstance(phase, Solve):
+                check_solve(trainer, phase, inputs, precision)
+            else:
+                check_gradients(trainer, phase, inputs, precision)
 
     def test_every_trained_parameter_moves(self, kind: str) -> None:
-        """A few steps, or its one pass, change every parameter of every stage, and no other.
+        """A few steps, or its one pass, change every parameter of every phase, and no other.
 
         Of the blocks' parameters there are some among them, or none, as the suite's `trains_blocks` says.
         """
         trainer = self._made(kind)
         before = copy.deepcopy(dict(trainer.named_parameters()))
-        trained = {id(p) for stage in trainer.stages() for p in stage.parameters}
-        assert trained, "no stage has a parameter"
+        trained = {id(p) for phase in trainer.phases() for p in phase.parameters}
+        assert trained, "no phase has a parameter"
         of_blocks = any(id(p) in trained for p in trainer.net.blocks.parameters())
-        assert of_blocks == self.trains_blocks, f"trains_blocks is {self.trains_blocks}, and the stages say otherwise"
+        assert of_blocks == self.trains_blocks, f"trains_blocks is {self.trains_blocks}, and the phases say otherwise"
         probes.train(trainer, toy(kind).batch, 3, self.lr)
         for name, p in trainer.named_parameters():
             moved = not torch.equal(p, before[name])
@@ -122,15 +124,15 @@ class RuleConformance:
         """
         trainer, batch = self._made(kind), toy(kind).batch
         with probes.block_inputs(trainer) as crossed:
-            for stage, inputs in probes.staged(trainer, batch):
-                probes.learn(trainer, stage, inputs)
+            for phase, inputs in probes.phased(trainer, batch):
+                probes.learn(phase, inputs)
         if trainer.crosses_blocks:
             assert crossed, "crosses_blocks is set, and no gradient crosses a block: take it away"
             return
         assert not crossed, f"a gradient can pass through the input of {', '.join(sorted(set(crossed)))}"
         if self.sends_back_weights:
             return
-        local = isinstance(trainer, LocalTrainer) if self.local is None else self.local
+        local = trainer.is_local if self.local is None else self.local
         plain = probes.gradients_of(trainer, batch)
         for k in range(trainer.net.depth):
             # The readout of a local rule is its last block's own head.
@@ -145,7 +147,7 @@ class RuleConformance:
     def test_gradient_is_of_the_batch_mean(self, kind: str) -> None:
         """Every row twice gives the same gradient, to rounding in float64; a rule that draws noise says so.
 
-        So does a one-pass stage's solution, which is also the same whether the rows come in one batch or in two.
+        So does a `Solve`'s solution, which is also the same whether the rows come in one batch or in two.
         """
         batch = probes.moved(toy(kind).batch, dtype=torch.float64)
         trainer = self._made(kind).double()
@@ -173,7 +175,7 @@ class RuleConformance:
     def test_keeps_the_device_and_never_waits_for_it(self, kind: str) -> None:
         """Gradients and scores on a device other than the default: nothing is made elsewhere, and nothing is read.
 
-        Nor is it in `accumulate`; `solve`, once in a stage, may read whether there is a solution.
+        Nor is it in `accumulate`; `solve`, once in a phase, may read whether there is a solution.
         """
         batch = probes.moved(toy(kind).batch, "meta")
         net = toy(kind).net().to("meta")
@@ -182,15 +184,15 @@ class RuleConformance:
         except NotImplementedError as error:
             raise unittest.SkipTest(f"the {kind} layers themselves read from the device: {error}"[:120]) from None
         trainer = self._made(kind).to("meta")
-        for stage, inputs in probes.staged(trainer, batch):
-            if stage.one_pass:
+        for phase, inputs in probes.phased(trainer, batch):
+            if isinstance(phase, Solve):
                 with torch.no_grad():
-                    copy.deepcopy(trainer).accumulate(inputs)  # its sums would be there still in the next stage
+                    phase.accumulate(inputs)
                 continue
             trainer.zero_grad(set_to_none=True)
-            metrics = trainer.gradients(inputs)
+            metrics = probes.learn(phase, inputs)
             assert all(value.is_meta for value in metrics.values()), "a metric has left the device"
-            assert all(p.grad is not None and p.grad.is_meta for p in stage.parameters), "a .grad has left the device"
+            assert all(p.grad is not None and p.grad.is_meta for p in phase.parameters), "a .grad has left the device"
         assert probes.scored(trainer, batch).is_meta, "the scores have left the device"
 
     def test_state_dict_round_trips(self, kind: str) -> None:
@@ -205,14 +207,14 @@ class RuleConformance:
     def test_scores_and_leaves_modes_alone(self, kind: str) -> None:
         """Scores are (N, C) and change nothing; neither they nor learning leave another mode behind."""
         trainer, batch = self._made(kind), toy(kind).batch
-        for stage, inputs in probes.staged(trainer, batch):
+        for phase, inputs in probes.phased(trainer, batch):
             modes = [module.training for module in trainer.modules()]
-            probes.learn(trainer, stage, inputs)
+            probes.learn(phase, inputs)
             assert modes == [module.training for module in trainer.modules()], "learning left another mode behind"
             trainer.eval()
             state = copy.deepcopy(trainer.state_dict())
             with torch.no_grad():
-                scores = trainer.stage_scores(inputs.x, *inputs.context)
+                scores = phase.predict(inputs.x, *inputs.context)
             assert not any(module.training for module in trainer.modules()), "scores left training mode behind"
             assert scores.shape == (len(batch.x), CLASSES), f"the scores' shape is {tuple(scores.shape)}"
             assert not probes.differing(state, trainer.state_dict()), "scoring changed the rule's state"

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.data import Batch
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Descent, Phase, Solve, completed, in_parts
 
 
 def moved(batch: Batch, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
@@ -37,15 +38,20 @@ def autocast(precision: str, device: str = "cpu") -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
-def staged(trainer: Trainer, batch: Batch) -> Iterator[tuple[Stage, Batch]]:
-    """Enter each stage in turn, in training mode, and yield it with its batch."""
-    for index, stage in enumerate(trainer.stages()):
-        trainer.enter(index)
-        trainer.eval()
-        with torch.no_grad():
-            x = trainer.stage_input(batch.x, *batch.context)
-        trainer.train()
-        yield stage, replace(batch, x=x)
+def phased(trainer: Trainer, batch: Batch) -> Iterator[tuple[Phase, Batch]]:
+    """Yield each phase in turn, in training mode, with its batch."""
+    for phase in trainer.phases():
+        yield phase, begun(trainer, phase, batch)
+
+
+def begun(trainer: Trainer, phase: Phase, batch: Batch) -> Batch:
+    """Begin a phase, in training mode, and return its batch, whose x is the phase's input."""
+    trainer.eval()
+    with torch.no_grad():
+        x = phase.input(batch.x, *batch.context)
+    trainer.train()
+    phase.freeze()
+    return replace(batch, x=x)
 
 
 def halves(batch: Batch) -> list[Batch]:
@@ -57,46 +63,57 @@ def halves(batch: Batch) -> list[Batch]:
 
 
 @torch.no_grad()
-def solve(trainer: Trainer, *batches: Batch) -> dict[str, Tensor]:
-    """Take a one-pass stage, entered already, through these batches to its solution; return what `solve` returns."""
+def solve(phase: Solve, *batches: Batch) -> dict[str, Tensor]:
+    """Take a phase, begun already, through these batches to its solution; return what `solve` returns."""
     for batch in batches:
-        trainer.accumulate(batch)
-    return trainer.solve()
+        phase.accumulate(batch)
+    return phase.solve()
 
 
-def learn(trainer: Trainer, stage: Stage, batch: Batch) -> dict[str, Tensor]:
-    """Let a stage, entered already, fill `.grad` from a batch, or solve itself from it; return the metrics."""
-    return solve(trainer, batch) if stage.one_pass else trainer.gradients(batch)
+def learn(phase: Phase, batch: Batch) -> dict[str, Tensor]:
+    """Let a phase, begun already, fill `.grad` from a batch, or solve itself from it; return the metrics."""
+    if isinstance(phase, Solve):
+        return solve(phase, batch)
+    assert isinstance(phase, Descent)
+    return completed(phase.gradients(batch))
 
 
 def train(
     trainer: Trainer, batch: Batch, steps: int, lr: float, precision: str = "fp32", *, blocks: bool = True
 ) -> Trainer:
-    """Train all stages on the one batch, each for `steps` of Adam, or in its one pass; return the rule.
+    """Train all phases on the one batch, each for `steps` batches by Adam, or in its one pass; return the rule.
 
     lr: but for the parameters that have a rate of their own. blocks: whether they are trained, or held still.
     """
-    for stage, inputs in staged(trainer, batch):
-        if stage.one_pass:
+    for phase, inputs in phased(trainer, batch):
+        if isinstance(phase, Descent):
+            _descend(trainer, phase, inputs, steps, lr, precision, blocks)
+        else:
             with autocast(precision, batch.x.device.type):
-                solve(trainer, inputs)
-            continue
-        optimizer = torch.optim.Adam(stage.optimizer_groups(), lr=lr)
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            with autocast(precision, batch.x.device.type):
-                trainer.gradients(inputs)
+                learn(phase, inputs)
+    return trainer
+
+
+def _descend(
+    trainer: Trainer, phase: Descent, batch: Batch, steps: int, lr: float, precision: str, blocks: bool
+) -> None:
+    optimizer = torch.optim.Adam(phase.optimizer_groups(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        parts = in_parts(lambda: phase.gradients(batch), autocast(precision, batch.x.device.type))
+        for _ in parts if phase.steps > 1 else [completed(parts)]:
             if not blocks:
                 trainer.net.blocks.zero_grad(set_to_none=True)
             optimizer.step()
-    return trainer
+            if phase.steps > 1:
+                optimizer.zero_grad(set_to_none=True)
 
 
 @torch.no_grad()
 def scored(trainer: Trainer, batch: Batch) -> Tensor:
-    """Return the rule's scores of the labelled rows, (M, C), in evaluation mode."""
+    """Return the rule's predictions for the labelled rows, (M, C), in evaluation mode."""
     trainer.eval()
-    return batch.rows(trainer.scores(batch.x, *batch.context))
+    return batch.rows(trainer.predict(batch.x, *batch.context))
 
 
 def loss_of(trainer: Trainer, batch: Batch) -> float:
@@ -118,18 +135,18 @@ def chance(judged_by: str, batch: Batch) -> float:
 def gradients_of(
     trainer: Trainer, batch: Batch, *, seed: int = 0, then_change: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """Return what the rule fills in at each stage of steps, by `stage/parameter`; the rule itself stays as it is.
+    """Return what the rule fills in at each phase of steps, by `phase/parameter`; the rule itself stays as it is.
 
     then_change: parameters that change behind torch's back as soon as the logits are there, that is, after the last
-    call of the readout in a stage. What reads them after that, a transposed weight say, reads the changed ones.
+    call of the readout in a phase. What reads them after that, a transposed weight say, reads the changed ones.
     """
-    trainer, found = copy.deepcopy(trainer), {}
-    for stage, inputs in staged(trainer, batch):
-        if stage.one_pass:
+    found = {}
+    for index, phase in enumerate(trainer.phases()):
+        if isinstance(phase, Solve):
             continue
-        trial = copy.deepcopy(trainer)
+        trial, of_trial, inputs = _trial(trainer, index, batch)
         memory = [trial.get_parameter(name).detach().numpy() for name in then_change]
-        calls_left = _readout_calls(trainer, inputs, seed) if memory else 0
+        calls_left = _readout_calls(trainer, index, batch, seed) if memory else 0
 
         def change(*_: object, memory: list[np.ndarray] = memory) -> None:
             nonlocal calls_left
@@ -140,40 +157,49 @@ def gradients_of(
 
         trial.net.readout.register_forward_hook(change)
         torch.manual_seed(seed)
-        trial.gradients(inputs)
+        learn(of_trial, inputs)
         for name, p in trial.named_parameters():
             if p.grad is not None:
-                found[f"{stage.name}/{name}"] = p.grad
+                found[f"{phase.name}/{name}"] = p.grad
     return found
 
 
 def solutions_of(trainer: Trainer, batch: Batch, *, parts: int = 1) -> dict[str, Tensor]:
-    """Return what each one-pass stage sets its parameters to, by `stage/parameter`; the rule itself stays as it is.
+    """Return what each `Solve` sets its parameters to, by `phase/parameter`; the rule itself stays as it is.
 
     parts: in how many batches the rows come, 1 or 2.
     """
-    trainer, found = copy.deepcopy(trainer), {}
-    for stage, inputs in staged(trainer, batch):
-        if not stage.one_pass:
+    found = {}
+    for index, phase in enumerate(trainer.phases()):
+        if not isinstance(phase, Solve):
             continue
-        trial = copy.deepcopy(trainer)
-        solve(trial, *(halves(inputs) if parts == 2 else [inputs]))
+        trial, of_trial, inputs = _trial(trainer, index, batch)
+        assert isinstance(of_trial, Solve)
+        solve(of_trial, *(halves(inputs) if parts == 2 else [inputs]))
         for name, p in trainer.named_parameters():
-            if any(p is member for member in stage.parameters):
-                found[f"{stage.name}/{name}"] = trial.get_parameter(name).detach()
+            if any(p is member for member in phase.parameters):
+                found[f"{phase.name}/{name}"] = trial.get_parameter(name).detach()
     return found
 
 
+def _trial(trainer: Trainer, index: int, batch: Batch) -> tuple[Trainer, Phase, Batch]:
+    """Return a copy of a rule, its phase of that number, begun, and the batch for it."""
+    trial = copy.deepcopy(trainer)
+    phase = trial.phases()[index]
+    return trial, phase, begun(trial, phase, batch)
+
+
 def learned_from(trainer: Trainer, batch: Batch, *, seed: int = 0) -> dict[str, Tensor]:
-    """Return the gradients of the stages of steps and the solutions of the one-pass stages."""
+    """Return the gradients of the phases of steps and the solutions of the others."""
     return gradients_of(trainer, batch, seed=seed) | solutions_of(trainer, batch)
 
 
-def _readout_calls(trainer: Trainer, inputs: Batch, seed: int) -> int:
-    trial, calls = copy.deepcopy(trainer), []
+def _readout_calls(trainer: Trainer, index: int, batch: Batch, seed: int) -> int:
+    trial, phase, inputs = _trial(trainer, index, batch)
+    calls = []
     trial.net.readout.register_forward_hook(lambda *_: calls.append(1))
     torch.manual_seed(seed)
-    trial.gradients(inputs)
+    learn(phase, inputs)
     return len(calls)
 
 

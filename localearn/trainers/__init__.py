@@ -11,11 +11,13 @@ from localearn.trainers.feedback import (
     SignSymmetry,
 )
 from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
+from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
     "FeedbackAlignment",
@@ -26,8 +28,10 @@ __all__ = [
     "LocalTrainer",
     "MonoForward",
     "Pepita",
+    "Phase",
     "ProductFeedbackAlignment",
     "SignSymmetry",
+    "Solve",
     "Stage",
     "Trainer",
 ]

@@ -3,8 +3,7 @@
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -12,40 +11,15 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.defaults import kind_of, rule_options
-from localearn.errors import Unsupported
+from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
 from localearn.records import Record
 from localearn.tasks import Classification, Task
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of training with parameters, optimizer, schedule and early stopping of its own.
-
-    parameters: what the stage trains.
-    start: the blocks before this one are frozen, so their output is the stage's input, computed once where it is fixed.
-    one_pass: the stage solves for its parameters from sums over a single pass: each batch goes to `Trainer.accumulate`,
-    then `Trainer.solve` is called, and there is no optimizer, no schedule and no call of `gradients`. Its input is not
-    kept, for it is needed once. A run stopped in the midst of such a pass takes it again from its beginning.
-    groups: for those of the parameters that have options of their own, groups as torch.optim takes them, say
-        {"params": [...], "lr": 0.01}; what they leave out, and the other parameters, have the optimizer's.
-    input_width: the size of a row of the stage's input, where that is not the output of the block before `start`.
-    """
-
-    name: str
-    parameters: tuple[nn.Parameter, ...]
-    start: int = 0
-    one_pass: bool = False
-    groups: tuple[dict[str, Any], ...] = ()
-    input_width: int | None = None
-
-    def optimizer_groups(self) -> list[dict[str, Any]]:
-        """Return what the optimizer is built from: the parameters without options of their own, then `groups`."""
-        apart = {id(p) for group in self.groups for p in group["params"]}
-        rest = [p for p in self.parameters if id(p) not in apart]
-        return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
+from localearn.trainers.former import FormerContract, adapt
+from localearn.trainers.former import Stage as Stage  # for who imports it from here
+from localearn.trainers.phases import Descent, Metrics, Parts, Phase
 
 
 class Fit(Protocol):
@@ -59,7 +33,7 @@ class Fit(Protocol):
 F = TypeVar("F", bound=Fit)
 
 
-class Trainer(nn.Module, ABC):
+class Trainer(FormerContract, nn.Module, ABC):
     """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
@@ -71,23 +45,28 @@ class Trainer(nn.Module, ABC):
 
     crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
         `localearn.testing` proves it.
-    net_predicts: whether the net alone gives the logits that the rule learns by. Where it does not, there is no
-        gradient of theirs for the rule's to be compared with.
     needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
         spikes is refused, whose blocks would stay as they were drawn.
     autocasts: whether it computes under autocast as told. A rule that leaves autocast aside needs a net of the data's
         own precision.
+    is_local: whether block k learns from its input and the targets alone, whatever stands after it.
+    couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
+        what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
+    likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
     """
 
     crosses_blocks: ClassVar[bool] = False
-    net_predicts: ClassVar[bool] = True
     needs_derivatives: ClassVar[bool] = True
     autocasts: ClassVar[bool] = True
+    is_local: ClassVar[bool] = False
+    couples_ranks: ClassVar[bool] = True
+    likes_channels_last: ClassVar[bool] = True
     _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` complete its options by the recipe, and check them by its annotations."""
         super().__init_subclass__(**keywords)
+        adapt(cls)
         if "__init__" in vars(cls):
             cls.__init__ = _completed(cls, checked(cls.__init__))
 
@@ -95,7 +74,6 @@ class Trainer(nn.Module, ABC):
         super().__init__()
         self.supports(net)
         self.net = net
-        self.stage = 0
 
     @property
     def task(self) -> Task:
@@ -167,49 +145,62 @@ class Trainer(nn.Module, ABC):
             raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")
 
     @abstractmethod
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` of the stage's parameters, None on entry, and return detached scalars, `loss` among them.
+    def gradients(self, batch: Batch) -> Parts:
+        """Fill `.grad` of the parameters, None on entry, and return detached scalars, `loss` among them.
 
         The gradient is that of a batch mean. Nothing here waits for the device (no `.item()`, no branch on a tensor).
+        It may be a generator, which yields such scalars: at each yield what stands in `.grad` is complete, and may be
+        stepped and emptied before the generator goes on, so it must not be in the midst of a context such as
+        `torch.no_grad()`. The loop steps once, at its end, unless a `Descent` or `step=block` says otherwise.
         """
 
-    def accumulate(self, batch: Batch) -> None:
-        """Take a batch of a one-pass stage into the sums that `solve` needs; it is called without autograd.
+    def by_block(self, batch: Batch) -> Parts:
+        """Fill `.grad` as `gradients` does, to the same bits, as an iterator that pauses where a block's are complete.
 
-        What is summed lasts from a pass's first batch to `solve` and is no part of the rule's state.
+        It is for `step=block`, which steps and drops a gradient at each pause. A rule whose gradients come block by
+        block overrides it; one that overrides `gradients` alone is stepped at the end.
         """
-        raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it accumulates")
+        return self.gradients(batch)
 
-    def sums(self) -> list[Tensor]:
-        """Return what `accumulate` has summed over the rows of a pass; it is added up where ranks have rows each.
-
-        Raises Unsupported where ranks cannot take a part of the pass each.
-        """
-        raise Unsupported(f"{type(self).__name__} does not say what its one-pass stage sums; use parallel=none")
-
-    def solve(self) -> dict[str, Tensor]:
-        """End a one-pass stage: set its parameters, drop the sums and return detached scalars, `loss` among them."""
-        raise NotImplementedError(f"{type(self).__name__} has a one-pass stage and does not say how it is solved")
-
-    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return (N, C) scores, the output that the task is measured by: logits where it is to tell classes apart."""
+    def predict(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the (N, C) output that the task is measured by: logits where it is to tell classes apart."""
         return self.net(x, *context)
 
-    def stages(self) -> list[Stage]:
-        """Return what is trained one after another; one stage with all parameters unless a rule is greedy."""
-        return [Stage("all", tuple(p for p in self.parameters() if p.requires_grad))]
+    def phases(self) -> Sequence[Phase]:
+        """Return what is trained one after another: by default all parameters at once, by `gradients`."""
+        return [self.descent("all", self.parameters())]
 
-    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return what `gradients` takes as `batch.x` in this stage: x, or the output of the frozen blocks."""
-        return x
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone gives the output that the rule learns by: it does unless `predict` is overridden.
 
-    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return (N, C) scores from what `stage_input` gave."""
-        return self.scores(h, *context)
+        Where it does not, there is no gradient of the net's output for the rule's to be compared with.
+        """
+        return type(self).predict is Trainer.predict
 
-    def enter(self, stage: int) -> None:
-        """Begin a stage: `gradients`, `stage_input` and `stage_scores` are about it from now on."""
-        self.stage = stage
+    def path_angles(self) -> dict[str, Tensor]:
+        """Return angles of the rule's own, in degrees by layer: between a weight and its stand-in on the way back."""
+        return {}
+
+    def pipelined(self) -> "Pipelined":
+        """Return the rule as one whose blocks learn on different processes, activations going forward only.
+
+        Raises UserError where they cannot, saying why and what would work.
+        """
+        raise UserError(f"{type(self).__name__} is not local: its blocks learn from what comes back; use parallel=data")
+
+    def descent(self, name: str, parameters: Iterable[nn.Parameter], **options: Any) -> Descent:
+        """Return the phase that learns by `gradients` and is measured by `predict`.
+
+        Args:
+            name: the phase's name.
+            parameters: of which those are trained that require a gradient.
+            options: `groups` and `steps` of `Descent`.
+
+        """
+        trained = tuple(p for p in parameters if p.requires_grad)
+        parts = self.by_block if _defined_no_earlier(type(self), "by_block", "gradients") else None
+        return Descent(name, trained, self.gradients, by_block=parts, predict=self.predict, **options)
 
     def fit(self, data: Any, epochs: int | None = None, **options: Any) -> Record:
         """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`.
@@ -244,6 +235,33 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
         init(self, *arguments, **options)
 
     return completing
+
+
+class Pipelined(Protocol):
+    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`."""
+
+    def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return what the first block learns from, and the losses of what learns from the input alone."""
+        ...
+
+    def learn_block(
+        self, k: int, h: Tensor, batch: Batch, on_output: Callable[[Tensor], None] | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """Fill `.grad` of block k, and return what the next block learns from and the block's metrics."""
+        ...
+
+    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of what `first_input` tells and of some blocks' losses."""
+        ...
+
+    def block_tensors(self, k: int) -> list[Tensor]:
+        """Return what training block k changes."""
+        ...
+
+
+def _defined_no_earlier(cls: type, name: str, other: str) -> bool:
+    """Whether the class that a method comes from is the one, or derived from the one, that another comes from."""
+    return next(name in vars(base) for base in cls.__mro__ if name in vars(base) or other in vars(base))
 
 
 def linear_readout(net: Net) -> str:

@@ -12,7 +12,7 @@ from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets.net import modes_kept
 from localearn.trainers.base import Trainer
-from localearn.trainers.feedback import BackwardPathTrainer
+from localearn.trainers.phases import Descent, Solve, completed
 
 
 def check_alignment(trainer: Trainer) -> None:
@@ -23,33 +23,37 @@ def check_alignment(trainer: Trainer) -> None:
             f"diagnose=alignment compares an update with the gradient of what the net alone predicts, and {rule} "
             "predicts by more than the net; use diagnose=none"
         )
-    if all(stage.one_pass for stage in trainer.stages()):
+    if all(isinstance(phase, Solve) for phase in trainer.phases()):
         raise UserError(
             f"diagnose=alignment compares gradients, and {rule} as it is set solves for its weights; use diagnose=none"
         )
 
 
-def alignment_angles(trainer: Trainer, batch: Batch) -> dict[str, float | None]:
+def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = None) -> dict[str, float | None]:
     """Return the angles, in degrees, between a rule's update and the gradient of the net's mean loss.
 
-    `angle_k` is block k's, 1..L, and `angle_readout` the readout's, over all of its parameters that the current stage
+    `angle_k` is block k's, 1..L, and `angle_readout` the readout's, over all of its parameters that the phase
     trains: 0 is backprop's direction, 90 says nothing about the loss, more than 90 climbs it. None where either is
-    zero. A rule with paths of its own (`BackwardPathTrainer`) also has `path_angle_<layer>`, between what stands in
+    zero. A rule with paths of its own (`Trainer.path_angles`) also has `path_angle_<layer>`, between what stands in
     the weight's place on the way back and the weight.
 
     Both gradients are taken as in training, but without dropout, whose draws would differ. The rule, its gradients and
     its buffers, running statistics among them, and the random numbers stay as they were.
+
+    phase: the one that is trained, the rule's first one by gradients where it is not given.
     """
+    phase = phase or next(found for found in trainer.phases() if isinstance(found, Descent))
     angles: dict[str, Tensor] = {}
     with _untouched(trainer), modes_kept(trainer), _forked_random(batch.x.device):
         trainer.eval()
         with torch.no_grad():
-            h = trainer.stage_input(batch.x, *batch.context)
+            h = phase.input(batch.x, *batch.context)
         trainer.train()
+        phase.freeze()
         for module in trainer.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
-        trainer.gradients(replace(batch, x=h))
+        completed(phase.gradients(replace(batch, x=h)))
         update = _gradients(trainer)
         trainer.task.loss(trainer.net(batch.x, *batch.context), batch).backward()
         truth = _gradients(trainer)
@@ -57,8 +61,7 @@ def alignment_angles(trainer: Trainer, batch: Batch) -> dict[str, float | None]:
             parameters = [p for p in module.parameters() if p in update and p in truth]
             if parameters:
                 angles[name] = _angle([update[p] for p in parameters], [truth[p] for p in parameters])
-        if isinstance(trainer, BackwardPathTrainer):
-            angles |= {f"path_angle_{name}": angle for name, angle in trainer.path_angles().items()}
+        angles |= {f"path_angle_{name}": angle for name, angle in trainer.path_angles().items()}
     if not angles:
         return {}
     degrees = torch.stack([angle.double() for angle in angles.values()]).tolist()  # the one read from the device

@@ -14,13 +14,14 @@ from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
 from localearn.records import Record
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Phase
 from localearn.training.settings import Settings
 
 
 @dataclass
 class Position:
-    """How far a run has come: epochs done in the stage, batches done in the epoch after them."""
+    """How far a run has come: epochs done in the phase, batches done in the epoch after them."""
 
     stage: int = 0
     epoch: int = 0
@@ -36,15 +37,15 @@ class Context:
         trainer: the rule, on the run's device.
         settings: the options of the run.
         data: the data, on the run's device.
-        phases: the parts of training, one after another, as `Trainer.stages()` gives them.
+        phases: the parts of training, one after another, as `Trainer.phases()` gives them.
         position: the number of the phase, the epochs done in it, the batches done in the epoch, the passes in all.
         history: the line of metrics of every epoch so far, those before a resume included.
         folder: the run's folder; None where nothing is written.
         rank: the number of this process, and ranks: how many train together.
         epochs: the most epochs of the present phase. batches: the batches of each.
-        optimizer: the phase's; None in a one-pass phase.
+        optimizer: the phase's; None in a `Solve`.
         batch: the batch of the latest step, as the rule took it (in a greedy phase, the features of frozen blocks).
-        metrics: the scalars of the latest step, on the device; empty in a one-pass phase. To read one (`float`,
+        metrics: the scalars of the latest step, on the device; empty in a `Solve`. To read one (`float`,
             `.item()`) waits for the device, and with `capture=graph` the next step overwrites them.
         record: the record of the run, in `run_ended` alone.
         stop_reason: what `stop` was given.
@@ -54,7 +55,7 @@ class Context:
     trainer: Trainer
     settings: Settings
     data: Data
-    phases: Sequence[Stage]
+    phases: Sequence[Phase]
     position: Position = field(default_factory=Position)
     history: list[dict[str, Any]] = field(default_factory=list)
     folder: Path | None = None
@@ -74,7 +75,7 @@ class Context:
         return self.trainer.net
 
     @property
-    def phase(self) -> Stage:
+    def phase(self) -> Phase:
         """Return the present phase."""
         return self.phases[self.position.stage]
 
@@ -122,7 +123,7 @@ class Callback:
         """Handle the start of a phase, or of its resumed part."""
 
     def step_ended(self, context: Context) -> None:
-        """Handle a step of the optimizer, or a batch of a one-pass phase; no cost where it is not overridden.
+        """Handle a step of the optimizer, or a batch of a `Solve` phase; no cost where it is not overridden.
 
         It is called in the metered training window: its time counts as training. It must not wait for the device
         (`.item()`, `print` of a tensor) unless it means to, and draws random numbers from generators of its own alone.

@@ -20,6 +20,7 @@ from localearn.errors import UserError
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
+from localearn.trainers.phases import Descent, Solve
 from localearn.training.alignment import check_alignment
 from localearn.training.callbacks import Callback, checked_callbacks
 from localearn.training.claims import claimed
@@ -225,8 +226,8 @@ def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> N
 
 
 def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> None:
-    """Raise UserError unless the optimizer and the schedule can be built, and stepped to the end of each stage."""
-    several = any(not stage.one_pass for stage in trainer.stages())
+    """Raise UserError unless the optimizer and the schedule can be built, and stepped to the end of each phase."""
+    several = any(isinstance(phase, Descent) for phase in trainer.phases())
     check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
 
 
@@ -274,13 +275,13 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
 
 
 def _check_parameters(trainer: Trainer) -> None:
-    """Raise UserError unless there is something to train, in the net and in every stage."""
+    """Raise UserError unless there is something to train, in the net and in every phase."""
     if any(t.is_inference() for t in (*trainer.parameters(), *trainer.buffers())):
         raise UserError("the net was built in inference_mode, where no tensor can be trained; build it outside")
     if any(p.is_meta for p in trainer.parameters()):
         raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
     trained = {"the net": trainer.net.parameters()}
-    trained |= {f"stage {stage.name!r}": stage.parameters for stage in trainer.stages() if not stage.one_pass}
+    trained |= {f"phase {phase.name!r}": phase.parameters for phase in trainer.phases() if isinstance(phase, Descent)}
     for what, parameters in trained.items():
         if not any(p.requires_grad for p in parameters):
             raise UserError(f"{what} has nothing to train: all its parameters are frozen; set requires_grad of some")
@@ -408,9 +409,9 @@ def _resume(
                 where,
                 trained=state["position"]["epoch"],
                 epochs=loop.settings.epochs,
-                stages=len(loop.stages),
+                stages=len(loop.phases),
                 schedule=schedule_class(loop.settings.schedule),
-                one_pass=all(stage.one_pass for stage in loop.stages),
+                one_pass=all(isinstance(phase, Solve) for phase in loop.phases),
                 longer="epochs" in given,
                 stopped=patience is not None and stopping["stale"] >= patience,
             )
@@ -434,7 +435,7 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
     record.energy, record.co2e = report["energy"], report["co2e"]
     record.co2e_kg = report["co2e_kg"]
     record.history = loop.history
-    record.stages = len(loop.stages)
+    record.stages = len(loop.phases)
     record.epochs, record.passes = len(loop.history), loop.position.passes
     record.best_epoch = loop.best_epochs[-1] if loop.best_epochs else None
     record.train_s, record.eval_s = meter.duration_s("train"), meter.duration_s("eval")

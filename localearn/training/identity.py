@@ -13,6 +13,7 @@ from torch import nn
 from localearn import trainers
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Descent
 
 # Options that may change at a resume, for they change no number but by rounding; a data set that was moved is held
 # against its fingerprint.
@@ -72,8 +73,12 @@ def described(trainer: nn.Module) -> str:
     # Other attributes may be counters; what is None may be set while the rule trains, or on some ranks alone.
     known = inspect.signature(type(trainer)).parameters
     options = {name: value for name, value in vars(trainer).items() if name in known and isinstance(value, _PLAIN)}
-    if isinstance(trainer, Trainer) and not trainer.task.has_classes:  # of classes, older checkpoints do not tell it
-        options["task"] = str(trainer.task)
+    if isinstance(trainer, Trainer):
+        steps = [phase.steps for phase in trainer.phases() if isinstance(phase, Descent)]
+        if max(steps, default=1) > 1:
+            options["steps"] = str(steps)
+        if not trainer.task.has_classes:  # of classes, older checkpoints do not tell it
+            options["task"] = str(trainer.task)
     lines = f"{options}\n{trainer!r}".splitlines()
     return "\n".join(line for line in lines if " at 0x" not in line)  # an address differs from process to process
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from localearn.trainers.base import Trainer
-from localearn.trainers.estimators.base import EstimatorTrainer
 
 
 def lay_out(trainer: Trainer, wanted: str, precision: str) -> Callable[[], None]:
@@ -34,7 +33,7 @@ def _channels_last(trainer: Trainer, wanted: str, precision: str) -> bool:
         return wanted == "channels_last"
     # Measured on a CPU (results/bench/NOTES.md), where what torch.func vectorises becomes slower by it; on a card the
     # units that multiply bfloat16 are said to want it.
-    if isinstance(trainer, EstimatorTrainer):
+    if not trainer.likes_channels_last:
         return False
     device = next(trainer.parameters()).device.type
     return device == "cpu" or (device == "cuda" and precision == "bf16")

@@ -1,9 +1,10 @@
-"""The loop that trains any rule: stages, epochs, validation, early stopping, checkpoints."""
+"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints."""
 
 import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
 from localearn.records import Record
 from localearn.records.folder import RunFolder
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Descent, Phase, Solve
 from localearn.training.alignment import alignment_angles
 from localearn.training.callbacks import Callback, Callbacks, Context, Position
 from localearn.training.capture import captured, captured_measure, on_any_device
@@ -60,10 +62,10 @@ class Interrupted(Exception):
 
 @dataclass
 class _Course:
-    """What a stage is trained with. cached: whether the data's x is what the frozen blocks before the stage give."""
+    """What a phase is trained with. cached: whether the data's x is the phase's features, computed once."""
 
     index: int
-    stage: Stage
+    phase: Phase
     data: Data
     cached: bool
     stopping: EarlyStopping
@@ -82,7 +84,7 @@ class _Course:
 class Loop:
     """Trains one rule on one data set, both on the device already.
 
-    Every epoch draws from generators seeded by (seed, stage, epoch), so a run resumed at any point goes on with the
+    Every epoch draws from generators seeded by (seed, phase, epoch), so a run resumed at any point goes on with the
     numbers of the run that was never stopped. Nothing inside an epoch waits for the device: sums of the metrics stay
     there and are read once, at its end. Whatever else wants to know how far it has come is a callback.
     """
@@ -105,12 +107,12 @@ class Loop:
         self.kept = self.ranks.from_first(lambda: folder is not None)
         self.meter, self.folder, self.callbacks = meter, folder, Callbacks(callbacks)
         self.autocast = autocast(device, settings.precision)
-        self.stages = trainer.stages()
+        self.phases = [self.ranks.share(phase) for phase in trainer.phases()]
         self.position = Position()
         self.history: list[dict[str, Any]] = []
         self.best_epochs: list[int] = []
         self.peak_memory: dict[str, int | None] = {}
-        self.captures: set[str] = set()  # how the stages' updates were captured
+        self.captures: set[str] = set()  # how the phases' updates were captured
         self.session: dict[str, Any] = {}  # plain values that a checkpoint keeps for the record
         self._memory = PeakMemory(device)
         self._sums: dict[str, Tensor] = {}
@@ -125,7 +127,7 @@ class Loop:
             self.trainer,
             self.settings,
             self.data,
-            self.stages,
+            self.phases,
             self.position,
             self.history,
             self.folder.path if self.folder else None,
@@ -134,8 +136,8 @@ class Loop:
         )
         try:
             self._tell("run_started", self._context)
-            for index in range(self.position.stage, len(self.stages)):
-                self._stage(index, interrupt, self._context)
+            for index in range(self.position.stage, len(self.phases)):
+                self._phase(index, interrupt, self._context)
         finally:
             self._note_memory()
 
@@ -156,7 +158,7 @@ class Loop:
         """Return the loss and the task's metrics of the whole trained net over a split."""
         self.trainer.eval()
         with self.meter.window("eval"):
-            return self._evaluated(measure_of(self.trainer.scores, self.autocast, self.trainer.task), self.data, split)
+            return self._evaluated(measure_of(self.trainer.predict, self.autocast, self.trainer.task), self.data, split)
 
     def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
         share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
@@ -166,31 +168,30 @@ class Loop:
         now = self._memory.read()
         self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
 
-    def _stage(self, index: int, interrupt: Interrupt, context: Context) -> None:
-        stage, settings = self.stages[index], self.settings
+    def _phase(self, index: int, interrupt: Interrupt, context: Context) -> None:
+        phase, settings = self.phases[index], self.settings
         if index != self.position.stage:
             self.position = context.position = Position(stage=index, passes=self.position.passes)
-        self.trainer.enter(index)
         with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
-            data, cached = self._stage_data(index, stage)
-        optimizer = None if stage.one_pass else settings.optim(stage.optimizer_groups())
+            data, cached = self._phase_data(index, phase)
+        optimizer = settings.optim(phase.optimizer_groups()) if isinstance(phase, Descent) else None
         schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
         monitor, direction = monitored(settings.monitor, self.trainer.task)
         stopping = EarlyStopping(
             monitor, settings.patience, settings.min_delta, keep=settings.restore_best, direction=direction
         )
         capture = settings.capture if self.ranks.size == 1 else "off"
-        scores = self.trainer.stage_scores if cached else self._scores_from_x
-        measure = captured_measure(measure_of(scores, self.autocast, self.trainer.task), capture, self.device)
-        course = _Course(index, stage, data, cached, stopping, optimizer, schedule, measure)
+        predict = phase.predict if cached else partial(_predicted_from_x, phase)
+        measure = captured_measure(measure_of(predict, self.autocast, self.trainer.task), capture, self.device)
+        course = _Course(index, phase, data, cached, stopping, optimizer, schedule, measure)
         self._load_parts(course.parts)
-        if optimizer:
+        if isinstance(phase, Descent) and optimizer:
             self.ranks.drop_others(optimizer)
             kind = UPDATES[settings.step]
-            update = kind(self.trainer, stage, optimizer, settings, self.autocast, self.ranks)
+            update = kind(self.trainer, phase, optimizer, settings, self.autocast, self.ranks)
             course.update = captured(update, capture, self.device)
         try:
-            self._epochs(course, 1 if stage.one_pass else settings.epochs, interrupt, context)
+            self._epochs(course, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
         finally:
             if course.update:
                 self.captures.add(course.update.kind)
@@ -200,7 +201,7 @@ class Loop:
         self._tell("phase_ended", context)
 
     def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt, context: Context) -> None:
-        """Train a stage to its end, saved after every epoch."""
+        """Train a phase to its end, saved after every epoch."""
         data, stopping, batch_size = course.data, course.stopping, self.settings.batch_size
         context.epochs, context.optimizer = epochs, course.optimizer
         context.batches = data.num_batches("train", batch_size)
@@ -210,7 +211,7 @@ class Loop:
             with self.meter.window("train"):
                 self._epoch(course, interrupt, context)
             if self.position.batch:  # it was left in its midst
-                if course.optimizer:  # half a pass of sums solves nothing, so a one-pass stage begins it again
+                if course.optimizer:  # half a pass of sums solves nothing, so a `Solve` begins it again
                     self._save(course.parts)
                 if interrupt.signum is None:
                     raise Stopped(context.stop_reason)
@@ -225,23 +226,24 @@ class Loop:
             if signum is not None:
                 raise Interrupted(signum)
 
-    def _stage_data(self, index: int, stage: Stage) -> tuple[Data, bool]:
-        """Return the stage's data, and whether its x is what the frozen blocks give, computed once."""
-        if stage.start == 0 or stage.one_pass or self.data.augmented:
+    def _phase_data(self, index: int, phase: Phase) -> tuple[Data, bool]:
+        """Return the phase's data, and whether its x is the phase's features, computed once."""
+        if phase.width is None or isinstance(phase, Solve) or self.data.augmented:
             return self.data, False
-        width = stage.input_width or math.prod(self.trainer.net.shapes[stage.start - 1])
         if self.data.kind == "graph":  # of which all nodes are kept, the unlabelled ones too
             rows = len(next(iter(self.data.batches("val", 1))).x)
         else:
             rows = self.data.sizes["train"] + self.data.sizes["val"]
-        if 4 * width * rows > self.settings.feature_cache_bytes:
+        if 4 * phase.width * rows > self.settings.feature_cache_bytes:
             return self.data, False
         self.trainer.eval()
-        return self.data.features(f"stage-{index}", self._frozen_blocks, self.settings.eval_batch_size), True
+        features = partial(self._features, phase)
+        return self.data.features(f"stage-{index}", features, self.settings.eval_batch_size), True
 
     def _epoch(self, course: "_Course", interrupt: Interrupt, context: Context) -> None:
-        position, trainer, told = self.position, self.trainer, self.callbacks.of_steps
-        trainer.train()
+        position, phase, told = self.position, course.phase, self.callbacks.of_steps
+        self.trainer.train()
+        phase.freeze()
         seed = derived_seed(self.settings.seed, position.stage, position.epoch)
         order = torch.Generator(self.device).manual_seed(seed)
         seed_random(self.device, self.ranks.seed(derived_seed(seed, 1)))
@@ -252,15 +254,15 @@ class Loop:
         self._resumed = None
         alone = self.ranks.size == 1  # several ranks agree on a signal when the epoch is over
         for batch in self.ranks.inputs(batches):
-            if course.stage.start and not course.cached:
-                batch = replace(batch, x=self._frozen_blocks(batch.x, *batch.context))
+            if phase.width is not None and not course.cached:
+                batch = replace(batch, x=self._features(phase, batch.x, *batch.context))
             self._rows_seen += len(batch.y)
             metrics: dict[str, Tensor] = {}
             if course.update:
                 metrics = course.update(batch)
                 self._count(metrics, len(batch.y))
-            elif len(batch.y):
-                self._accumulate(batch)
+            elif isinstance(phase, Solve) and len(batch.y):
+                self._accumulate(phase, batch)
             position.batch += 1
             if told:
                 context.batch, context.metrics = batch, metrics
@@ -270,23 +272,23 @@ class Loop:
                 self._order_state = order.get_state()
                 if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
                     return
-        if not course.update:
+        if isinstance(phase, Solve):
             with torch.no_grad():
                 if not alone:
-                    self.ranks.add(self.trainer.sums())
-                self._count(self.trainer.solve(), self._rows_seen)
+                    self.ranks.add(phase.sums())
+                self._count(phase.solve(), self._rows_seen)
         position.batch = 0
 
     @torch.no_grad()
-    def _frozen_blocks(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the stage's input; its precomputed features and those of a batch are made alike."""
+    def _features(self, phase: Phase, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the phase's input; its precomputed features and those of a batch are made alike."""
         with self.autocast:
-            return self.trainer.stage_input(x, *context)
+            return phase.input(x, *context)
 
     @torch.no_grad()
-    def _accumulate(self, batch: Batch) -> None:
+    def _accumulate(self, phase: Solve, batch: Batch) -> None:
         with self.autocast:
-            self.trainer.accumulate(batch)
+            phase.accumulate(batch)
 
     def _count(self, metrics: dict[str, Tensor], rows: int) -> None:
         for name, value in metrics.items():
@@ -322,9 +324,9 @@ class Loop:
             "samples_per_s": rows / seconds,
             **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
-        if self.settings.diagnose == "alignment" and not course.stage.one_pass:
+        if self.settings.diagnose == "alignment" and isinstance(course.phase, Descent):
             batch = next(self.data.batches("val", self.settings.batch_size))
-            line |= alignment_angles(self.trainer, batch)
+            line |= alignment_angles(self.trainer, batch, course.phase)
         self._sums, self._rows_seen = {}, 0
         self.history.append(line)
         return line
@@ -338,9 +340,6 @@ class Loop:
             _log.warning(
                 "units that no row of a batch turns on, and that hardly learn: %s; try a smaller optim.lr", blocks
             )
-
-    def _scores_from_x(self, x: Tensor, *context: Tensor) -> Tensor:
-        return self.trainer.stage_scores(self.trainer.stage_input(x, *context), *context)
 
     def _save(self, parts: dict[str, Any]) -> None:
         if not self.kept:
@@ -375,7 +374,7 @@ class Loop:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         where = self.folder.checkpoint if self.folder else "the checkpoint"
-        check_position(where, state, len(self.stages))
+        check_position(where, state, len(self.phases))
         check_middle(where, state, self.data.num_batches("train", self.settings.batch_size))
         self.position = Position(**state["position"])
         self.trainer.load_state_dict(state["trainer"])
@@ -404,6 +403,10 @@ class Loop:
             part.load_state_dict(state)
         if not self.position.batch:
             self._resumed = None
+
+
+def _predicted_from_x(phase: Phase, x: Tensor, *context: Tensor) -> Tensor:
+    return phase.predict(phase.input(x, *context), *context)
 
 
 def _largest(*values: int | None) -> int | None:

@@ -1,15 +1,15 @@
 """What a step does with a batch: the rule's gradients, then the optimizer's step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch
 from localearn.errors import UserError
-from localearn.trainers.base import Stage, Trainer
+from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Descent, Metrics, completed, in_parts
 from localearn.training.layout import like_their_parameters
 from localearn.training.parallel.ranks import Ranks
 from localearn.training.settings import Settings
@@ -33,89 +33,101 @@ class Step(Protocol):
 
 
 class Update:
-    """The update of a stage: `gradients`, the bound on their norm, and one step of the optimizer for them all."""
+    """The update of a phase: `gradients`, the bound on their norm, and a step of the optimizer for them all.
+
+    One step a batch, at the end of `gradients`; of a phase with n > 1 steps one at each of its n yields.
+    """
 
     kind = "off"
 
     def __init__(
         self,
         trainer: Trainer,
-        stage: Stage,
+        phase: Descent,
         optimizer: torch.optim.Optimizer,
         settings: Settings,
         autocast: torch.autocast,
         ranks: Ranks,
     ):
-        self.trainer, self.parameters, self.optimizer = trainer, stage.parameters, optimizer
+        self.trainer, self.phase, self.parameters, self.optimizer = trainer, phase, phase.parameters, optimizer
         self.clip_norm, self.autocast, self.ranks = settings.clip_norm, autocast, ranks
-        self.maps = [p for p in stage.parameters if p.dim() == 4]
+        self.maps = [p for p in phase.parameters if p.dim() == 4]
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics."""
-        self.optimizer.zero_grad(set_to_none=True)
-        metrics = self.gradients(batch) if len(batch.y) else {}
-        self.ranks.reduce(self.parameters, len(batch.y))
-        like_their_parameters(self.maps)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step()
+        if self.phase.steps == 1:
+            self.optimizer.zero_grad(set_to_none=True)
+            metrics = self._completed(batch) if len(batch.y) else {}
+            self._step(len(batch.y))
+            return metrics
+        metrics, parts = {}, self._parts(batch)
+        for _ in range(self.phase.steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            metrics |= self._next(parts)
+            self._step(len(batch.y))
+        for _ in parts:
+            self._miscounted("more")
         return metrics
-
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` at the run's precision."""
-        with self.autocast:
-            return self.trainer.gradients(batch)
 
     def close(self) -> None:
         """Leave the rule as it was before."""
 
+    def _completed(self, batch: Batch) -> Metrics:
+        """Fill `.grad` at the run's precision."""
+        with self.autocast:
+            return completed(self.phase.gradients(batch))
+
+    def _step(self, rows: int) -> None:
+        """Step by what stands in `.grad`, the mean over so many rows of this process."""
+        self.ranks.reduce(self.parameters, rows)
+        like_their_parameters(self.maps)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step()
+
+    def _parts(self, batch: Batch) -> Iterator[Metrics]:
+        """Yield what `gradients` yields; of a rank without rows, as often as the others."""
+        if not len(batch.y):
+            return iter([{}] * self.phase.steps)
+        return in_parts(lambda: self.phase.gradients(batch), self.autocast)
+
+    def _next(self, parts: Iterator[Metrics]) -> Metrics:
+        found = next(parts, None)
+        return self._miscounted("fewer") if found is None else found
+
+    def _miscounted(self, how: str) -> NoReturn:
+        rule, steps = type(self.trainer).__name__, self.phase.steps
+        raise ValueError(f"{rule}'s gradients() yields {how} times than its phase has steps, {steps}")
+
 
 class UpdateByBlock(Update):
-    """Steps each parameter as soon as its gradient is there, and drops the gradient.
+    """Steps at each yield of the rule by the gradients that are complete, and drops them.
 
-    So only one gradient is held at a time, where a rule takes them one after another; backprop's as well, on its way
-    back. The weights are those of one step for all, bit for bit, since a torch optimizer treats each parameter for
-    itself. What a rule puts into `.grad` itself, instead of having autograd add it, is stepped when all are there.
-    Raises UserError where a parameter gets its gradient in several parts, the first of which would be stepped alone.
+    So no more than a block's gradients are held at a time, where a rule takes them block by block; backprop's as well,
+    on its way back. The weights are those of one step for all, bit for bit, since a torch optimizer treats each
+    parameter for itself. Raises UserError where a parameter gets its gradient in several parts, the first of which
+    would be stepped alone.
     """
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        self._hooks = [p.register_post_accumulate_grad_hook(self._step) for p in self.parameters]
-        self._stepped: set[Tensor] | None = None  # None where gradients are taken for another purpose
-
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Take the gradients and step by each."""
-        self._stepped = set()
-        try:
-            return super().gradients(batch)
-        finally:
-            self._stepped = None
-
-    def close(self) -> None:
-        """Remove the hooks."""
-        for hook in self._hooks:
-            hook.remove()
-
-    def _step(self, parameter: Tensor) -> None:
-        if self._stepped is None:
-            return
-        if parameter in self._stepped:
-            raise UserError(f"{type(self.trainer).__name__} adds a gradient up from parts, so step=block cannot be had")
-        self._stepped.add(parameter)
-        with self._alone(parameter):
-            self.optimizer.step()
-        parameter.grad = None
-
-    @contextmanager
-    def _alone(self, parameter: Tensor) -> Iterator[None]:
-        """Hide from the optimizer what the rule has put into other parameters' `.grad` so far."""
-        others = {p: p.grad for p in self.parameters if p.grad is not None and p is not parameter}
-        for p in others:
-            p.grad = None
-        yield
-        for p, gradient in others.items():
-            p.grad = gradient
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by each block's gradients; return the rule's metrics."""
+        if self.phase.steps > 1:
+            return super().__call__(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics: Metrics = {}
+        stepped = set[Tensor]()
+        for found in in_parts(lambda: self.phase.by_block(batch), self.autocast):
+            metrics |= found
+            complete = [p for p in self.parameters if p.grad is not None]
+            if not stepped.isdisjoint(complete):
+                raise UserError(
+                    f"{type(self.trainer).__name__} adds a gradient up from parts, so step=block cannot be had"
+                )
+            if complete:
+                stepped.update(complete)
+                self._step(len(batch.y))
+                self.optimizer.zero_grad(set_to_none=True)
+        return metrics
 
 
 UPDATES = {"all": Update, "block": UpdateByBlock}

@@ -113,7 +113,9 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
         heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
         aside=truth("aside", own.get("aside", "false")),
         config_dir=config_dir,
-        **{name: own[name] for name in ("sampler", "pruner", "objective") if name in own},
+        sampler=own.get("sampler", Plan.sampler),
+        pruner=own.get("pruner", Plan.pruner),
+        objective=own.get("objective", Plan.objective),
     )
     _check(plan, "pruner" in own)
     return plan

@@ -52,7 +52,7 @@ def regressions(tmp_path, factory):
     return tmp_path / "runs"
 
 
-def measures(comparison, key):
+def measures(comparison, key) -> dict[str, Any]:
     return {rule.algo: rule.measure(key) for rule in comparison.groups[0].rules}
 
 
@@ -117,7 +117,7 @@ def test_regressions_beside_classifications_stand_apart(regressions, factory, tm
     comparison = compare(read_runs(regressions), allow_unlike=allow_unlike)
     assert [group.metric.name for group in comparison.groups] == ["accuracy", "rmse"]
     assert len({group.name for group in comparison.groups}) == 2 == len({group.key for group in comparison.groups})
-    rules = {rule.algo: rule for rule in comparison.groups[1].rules}
+    rules: dict[str, Any] = {rule.algo: rule for rule in comparison.groups[1].rules}
     rmse = rules["mono_forward"].measure("test_rmse")
     assert rmse.ratio is None and rmse.refusal == ("absent in backprop" if allow_unlike else "not comparable")
     assert "metric rmse (min, value) against accuracy (max, fraction)" in rules["mono_forward"].unlike

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from localearn import Backprop, CaFo, DirectFeedbackAlignment, ForwardForward, MonoForward
 from localearn.testing import KINDS, probes, toy
+from localearn.trainers.phases import Descent, completed
 
 ERRORS = {"judged_by": "errors"}
 LEARNERS = {
@@ -29,19 +30,28 @@ def broken(rule, change):
 
     def make(net):
         trainer = rule(net)
-        original = trainer.gradients
-
-        def gradients(batch):
-            metrics = original(batch)
-            for p in trainer.net.blocks.parameters():
-                if p.grad is not None:
-                    change(p.grad)
-            return metrics
-
-        trainer.gradients = gradients
+        phases = [changed(trainer, phase, change) for phase in trainer.phases()]
+        trainer.phases = lambda: phases
         return trainer
 
     return make
+
+
+def changed(trainer, phase, change):
+    """Return the phase with that done to every gradient of the rule's blocks, if it has gradients."""
+    if not isinstance(phase, Descent):
+        return phase
+    original = phase.gradients
+
+    def gradients(batch):
+        metrics = completed(original(batch))
+        for p in trainer.net.blocks.parameters():
+            if p.grad is not None:
+                change(p.grad)
+        return metrics
+
+    phase.gradients = gradients
+    return phase
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -1,4 +1,4 @@
-"""The suite fails a one-pass stage that is wrong, for each way of being wrong that it names."""
+"""The suite fails a `Solve` that is wrong, for each way of being wrong that it names."""
 
 import pytest
 import torch
@@ -6,31 +6,25 @@ from torch import nn
 
 from localearn import Trainer
 from localearn.testing import probes, toy
-from localearn.trainers.base import Stage
+from localearn.trainers import Solve
 
 CLAIMS = {"trains_blocks": False, "judged_by": "errors", "learns_to": 0.9}
 
 
-class Solves(Trainer):
-    """A right rule: the readout is a ridge regression on random blocks, from sums over the rows."""
+class Readout(Solve):
+    """The right phase: the readout is a ridge regression on random blocks, from sums over the rows."""
 
     ridge = 1e-2
 
-    def __init__(self, net):
-        super().__init__(net)
-        self.sums: list[torch.Tensor] = []
-
-    def stages(self):
-        return [Stage("readout", tuple(self.net.readout.parameters()), start=self.net.depth, one_pass=True)]
-
-    def stage_input(self, x, *context):
-        return self.net.hidden(x, *context).flatten(1)
-
-    def stage_scores(self, h, *context):
-        return self.net.readout(h)
-
-    def gradients(self, batch):
-        raise AssertionError("a one-pass stage has no gradients")
+    def __init__(self, rule, parameters=()):
+        self.rule, self.net, self.held = rule, rule.net, []
+        super().__init__(
+            "readout",
+            (*rule.net.readout.parameters(), *parameters),
+            predict=lambda h, *context: rule.net.readout(h),
+            features=lambda x, *context: rule.net.hidden(x, *context).flatten(1),
+            width=rule.net.widths[-1],
+        )
 
     def products(self, batch):
         h = batch.rows(batch.x)
@@ -39,10 +33,10 @@ class Solves(Trainer):
 
     def accumulate(self, batch):
         sums = self.products(batch)
-        self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)] if self.sums else sums
+        self.held = [a + b for a, b in zip(self.held, sums, strict=True)] if self.held else sums
 
     def solution(self):
-        a, b = self.sums
+        a, b = self.held
         return torch.linalg.solve(a + self.ridge * a[-1, -1] * torch.eye(len(a), dtype=a.dtype), b)
 
     def set_readout(self, solution):
@@ -51,86 +45,103 @@ class Solves(Trainer):
 
     def solve(self):
         self.set_readout(self.solution())
-        self.sums = []
+        self.held = []
         return {"loss": torch.zeros(())}
 
 
-class OppositeSolution(Solves):
+class Solves(Trainer):
+    """A right rule, right until a phase of another class breaks one thing."""
+
+    phase: type[Readout] = Readout
+
+    def phases(self):
+        return [self.phase(self)]
+
+    def gradients(self, batch):
+        raise AssertionError("a rule that is solved in one pass has no gradients")
+
+
+def by(phase):
+    """Return the rule whose phase is of that class."""
+    return type(phase.__name__, (Solves,), {"phase": phase})
+
+
+class OppositeSolution(Readout):
     def solution(self):
         return -super().solution()
 
 
-class ZeroSolution(Solves):
+class ZeroSolution(Readout):
     def solution(self):
         return 0 * super().solution()
 
 
-class LastBatchAlone(Solves):
+class LastBatchAlone(Readout):
     def accumulate(self, batch):
-        self.sums = self.products(batch)
+        self.held = self.products(batch)
 
 
-class RidgeOfASum(Solves):
+class RidgeOfASum(Readout):
     def solution(self):
-        a, b = self.sums
+        a, b = self.held
         return torch.linalg.solve(a + torch.eye(len(a), dtype=a.dtype), b)
 
 
-class KeepsItsSums(Solves):
+class KeepsItsSums(Readout):
     def solve(self):
-        kept = [2 * self.sums[0], self.sums[1]]
+        kept = [2 * self.held[0], self.held[1]]
         metrics = super().solve()
-        self.sums = kept
+        self.held = kept
         return metrics
 
 
-class SolvesTooEarly(Solves):
+class SolvesTooEarly(Readout):
     def accumulate(self, batch):
         super().accumulate(batch)
         self.set_readout(self.solution())
 
 
-class SumsInTheState(Solves):
+class SumsInTheState(Readout):
     def accumulate(self, batch):
         super().accumulate(batch)
-        self.register_buffer("products_so_far", self.sums[0])
+        self.rule.register_buffer("products_so_far", self.held[0])
 
 
-class MovesTheBlocks(Solves):
+class MovesTheBlocks(Readout):
     def solve(self):
         next(self.net.blocks.parameters()).mul_(1.5)
         return super().solve()
 
 
-class FillsGradients(Solves):
+class FillsGradients(Readout):
     def solve(self):
         for p in self.net.readout.parameters():
             p.grad = torch.zeros_like(p)
         return super().solve()
 
 
-class NoLoss(Solves):
+class NoLoss(Readout):
     def solve(self):
         super().solve()
         return {}
 
 
-class ChangesTheBatch(Solves):
+class ChangesTheBatch(Readout):
     def accumulate(self, batch):
         super().accumulate(batch)
         batch.x.add_(1)
 
 
-class ReadsInEveryBatch(Solves):
+class ReadsInEveryBatch(Readout):
     def accumulate(self, batch):
         if batch.x.isfinite().all():
             super().accumulate(batch)
 
 
-class SumsElsewhere(Solves):
+class SumsElsewhere(Readout):
     def accumulate(self, batch):
         super().accumulate(batch)
-        self.sums = [s + torch.zeros(s.shape, device="cpu", dtype=s.dtype) for s in self.sums]
+        self.held = [s + torch.zeros(s.shape, device="cpu", dtype=s.dtype) for s in self.held]
 
 
 class StartsFromItsDraw(Solves):
@@ -138,17 +149,20 @@ class StartsFromItsDraw(Solves):
         super().__init__(net)
         self.prior = torch.randn(())
 
-    def solution(self):
-        return super().solution() + self.prior
+    def phases(self):
+        phase = Readout(self)
+        right = phase.solution
+        phase.solution = lambda: right() + self.prior
+        return [phase]
 
 
-class LeavesTraining(Solves):
+class LeavesTraining(Readout):
     def accumulate(self, batch):
         super().accumulate(batch)
         self.net.eval()
 
 
-class AnotherDtype(Solves):
+class AnotherDtype(Readout):
     def solve(self):
         metrics = super().solve()
         self.net.readout.float()
@@ -160,9 +174,8 @@ class ClaimsAParameter(Solves):
         super().__init__(net)
         self.unused = nn.Parameter(torch.zeros(1))
 
-    def stages(self):
-        (stage,) = super().stages()
-        return [Stage("readout", (*stage.parameters, self.unused), start=stage.start, one_pass=True)]
+    def phases(self):
+        return [Readout(self, [self.unused])]
 
 
 WRONG = [
@@ -193,8 +206,9 @@ def test_the_rule_that_the_wrong_ones_break_is_right(run, suite_of, name, kind):
     run(suite_of(Solves, **CLAIMS), name, kind)
 
 
-@pytest.mark.parametrize(("rule", "name"), WRONG, ids=[f"{rule.__name__}-{name}" for rule, name in WRONG])
-def test_a_wrong_rule_fails(run, suite_of, rule, name):
+@pytest.mark.parametrize(("wrong", "name"), WRONG, ids=[f"{wrong.__name__}-{name}" for wrong, name in WRONG])
+def test_a_wrong_rule_fails(run, suite_of, wrong, name):
+    rule = by(wrong) if issubclass(wrong, Readout) else wrong
     with pytest.raises((AssertionError, RuntimeError)):
         run(suite_of(rule, **CLAIMS), name)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from localearn import CNN, DirectFeedbackAlignment, Trainer, Unsupported
 from localearn.testing import RuleConformance, check_rule, toy
-from localearn.trainers.base import Stage, cross_entropy, follow, output_error
+from localearn.trainers.base import cross_entropy, follow, output_error
 
 
 def none_throws(grad):
@@ -94,8 +94,8 @@ class OtherDtype(Wrong):
             self.net.block(k).to(batch.x.dtype)
         return metrics
 
-    def scores(self, x, *context):
-        return super().scores(x, *context).float()
+    def predict(self, x, *context):
+        return super().predict(x, *context).float()
 
 
 class Unseeded(Wrong):
@@ -147,22 +147,22 @@ class LeavesEvaluation(Wrong):
 
 
 class ScoresInTraining(Wrong):
-    def scores(self, x, *context):
+    def predict(self, x, *context):
         self.net.train()
-        return super().scores(x, *context)
+        return super().predict(x, *context)
 
 
 class ScoresOneColumn(Wrong):
-    def scores(self, x, *context):
-        return super().scores(x, *context)[:, :1]
+    def predict(self, x, *context):
+        return super().predict(x, *context)[:, :1]
 
 
-class StageTooSmall(Wrong):
-    def stages(self):
-        return [Stage("blocks alone", tuple(self.net.blocks.parameters()))]
+class PhaseTooSmall(Wrong):
+    def phases(self):
+        return [self.descent("blocks alone", self.net.blocks.parameters())]
 
 
-class StageTooLarge(Wrong):
+class PhaseTooLarge(Wrong):
     def __init__(self, net):
         super().__init__(net)
         self.unused = nn.Parameter(torch.zeros(1))
@@ -211,8 +211,8 @@ WRONG = [
     (LossPerRow, "test_fills_gradients_or_solves"),
     (StepsItself, "test_fills_gradients_or_solves"),
     (ChangesTheBatch, "test_fills_gradients_or_solves"),
-    (StageTooSmall, "test_fills_gradients_or_solves"),
-    (StageTooLarge, "test_fills_gradients_or_solves"),
+    (PhaseTooSmall, "test_fills_gradients_or_solves"),
+    (PhaseTooLarge, "test_fills_gradients_or_solves"),
     (LeavesEvaluation, "test_scores_and_leaves_modes_alone"),
     (ScoresInTraining, "test_scores_and_leaves_modes_alone"),
     (ScoresOneColumn, "test_scores_and_leaves_modes_alone"),

@@ -87,7 +87,7 @@ def test_what_is_frozen_gets_no_gradient_and_stops_nobody(rule, frozen):
     filled = {name.split("/")[1] for name in gradients_of(trainer, toy("mlp").batch)}
     trained = {name for name, p in trainer.named_parameters() if p.requires_grad}
     assert filled == trained
-    assert {p for stage in trainer.stages() for p in stage.parameters} == {
+    assert {p for phase in trainer.phases() for p in phase.parameters} == {
         p for p in trainer.parameters() if p.requires_grad
     }
 
@@ -112,12 +112,12 @@ class Plain(LocalTrainer):
 
 def test_a_local_rule_without_heads_predicts_by_the_readout_and_only_after_the_last_block():
     net, x = toy("mlp").net(), toy("mlp").batch.x
-    torch.testing.assert_close(Plain(net).scores(x), net(x))
+    torch.testing.assert_close(Plain(net).predict(x), net(x))
     greedy = Plain(net, "greedy")
+    first, last = greedy.phases()
     with pytest.raises(UserError, match="Plain has no scores before its last block; use schedule=joint"):
-        greedy.stage_scores(x)
-    greedy.enter(1)
-    torch.testing.assert_close(greedy.stage_scores(net.block(0)(x)), net(x))
+        first.predict(x)
+    torch.testing.assert_close(last.predict(net.block(0)(x)), net(x))
 
 
 def test_a_local_rule_refuses_an_unknown_schedule():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from localearn import MLP, Backprop, Batch, DirectFeedbackAlignment, ForwardGradient, MonoForward
-from localearn.testing.probes import staged
+from localearn.testing.probes import learn, phased
 
 RULES = {
     "backprop": Backprop,
@@ -45,7 +45,7 @@ def waves(shape, start, dtype=torch.float64, device="cpu"):
 
 
 def curve(rule):
-    """Return the loss before each of four steps of SGD, in every stage."""
+    """Return the loss before each of four steps of SGD, in every phase."""
     trainer = rule(MLP(5, 3, widths=(6, 4)).double())
     drawn = 0
 
@@ -60,11 +60,11 @@ def curve(rule):
             value.copy_(0.6 * waves(value.shape, i))
     batch = Batch(waves((9, 5), 0.5), torch.arange(9) % 3)
     losses = []
-    for stage, inputs in staged(trainer, batch):
-        optimizer = torch.optim.SGD(stage.parameters, lr=0.5)
+    for phase, inputs in phased(trainer, batch):
+        optimizer = torch.optim.SGD(phase.parameters, lr=0.5)
         for _ in range(4):
             optimizer.zero_grad()
-            losses.append(trainer.gradients(inputs)["loss"].item())
+            losses.append(learn(phase, inputs)["loss"].item())
             optimizer.step()
     return losses
 

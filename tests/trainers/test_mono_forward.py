@@ -9,7 +9,7 @@ from torch import nn
 
 from localearn import CNN, MLP, MonoForward, Net, Unsupported, UserError
 from localearn.testing import toy
-from localearn.testing.probes import staged, train
+from localearn.testing.probes import learn, phased, train
 
 
 def array(layer, name):
@@ -84,10 +84,10 @@ def test_bp_prediction_is_the_net_alone_and_ff_the_sum_of_all_goodness(case):
     trainer, summed = MonoForward(net), MonoForward(net, prediction="ff")
     summed.load_state_dict(trainer.state_dict())
     trainer.eval()
-    torch.testing.assert_close(trainer.scores(batch.x, *batch.context), net(batch.x, *batch.context))
+    torch.testing.assert_close(trainer.predict(batch.x, *batch.context), net(batch.x, *batch.context))
     expected = sum(goodness_by_hand(trainer, k, h) for k, h in enumerate(net.outputs(batch.x, *batch.context)))
     summed.eval()
-    torch.testing.assert_close(summed.scores(batch.x, *batch.context), expected)
+    torch.testing.assert_close(summed.predict(batch.x, *batch.context), expected)
 
 
 def test_the_last_projection_is_the_readout():
@@ -126,41 +126,42 @@ def test_greedy_is_training_one_block_net_after_another_on_cached_features(predi
         for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(trainer.projections[0].weight, readout.weight, rtol=1e-12, atol=1e-15)
-    trainer.enter(1)
-    torch.testing.assert_close(trainer.stage_scores(features), last(features))
-    trainer.enter(0)
-    torch.testing.assert_close(trainer.stage_scores(batch.x), alone(batch.x))
+    of_first, of_second = trainer.phases()
+    torch.testing.assert_close(of_second.predict(features), last(features))
+    torch.testing.assert_close(of_first.predict(batch.x), alone(batch.x))
 
 
-def test_a_greedy_stage_trains_its_block_and_freezes_those_before():
+def test_a_greedy_phase_trains_its_block_and_freezes_those_before():
     model = nn.Sequential(
         *(nn.Dropout(0.5), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU()),
         *(nn.Dropout(0.5), nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)),
     )
     trainer, x = MonoForward(Net.from_sequential(model), schedule="greedy"), toy("mlp").batch.x
-    assert [stage.start for stage in trainer.stages()] == [0, 1]
-    trainer.enter(1)
+    before, phase = trainer.phases()
+    assert (before.width, phase.width) == (None, 5)
     trainer.train()
+    phase.freeze()
     assert [module.training for module in model] == [False] * 5 + [True] * 3
     frozen = copy.deepcopy(trainer.net.block(0).state_dict())
-    torch.testing.assert_close(trainer.stage_input(x), trainer.stage_input(x))  # no dropout in what is frozen
-    trainer.gradients(replace(toy("mlp").batch, x=trainer.stage_input(x).detach()))
+    torch.testing.assert_close(phase.input(x), phase.input(x))  # no dropout in what is frozen
+    learn(phase, replace(toy("mlp").batch, x=phase.input(x).detach()))
     assert all(torch.equal(value, frozen[name]) for name, value in trainer.net.block(0).state_dict().items())
     assert all(p.grad is None for p in (*trainer.net.block(0).parameters(), *trainer.projections.parameters()))
-    trainer.enter(0)
+    trainer.train()
+    before.freeze()
     assert all(module.training for module in model)
 
 
-def test_the_stages_hold_every_parameter_once():
+def test_the_phases_hold_every_parameter_once():
     for schedule in ("joint", "greedy"):
         trainer = MonoForward(toy("cnn").net(), schedule=schedule)
-        held = [p for stage in trainer.stages() for p in stage.parameters]
+        held = [p for phase in trainer.phases() for p in phase.parameters]
         assert len(held) == len(set(held)) == len(list(trainer.parameters()))
 
 
-def test_greedy_metrics_are_those_of_the_stages_block():
+def test_greedy_metrics_are_those_of_the_phases_block():
     trainer = MonoForward(toy("mlp").net(), schedule="greedy")
-    names = [set(trainer.gradients(inputs)) for _, inputs in staged(trainer, toy("mlp").batch)]
+    names = [set(learn(phase, inputs)) for phase, inputs in phased(trainer, toy("mlp").batch)]
     assert names == [{"loss", "loss_1"}, {"loss", "loss_2"}]
 
 

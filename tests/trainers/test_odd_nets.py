@@ -102,7 +102,7 @@ def test_a_frozen_net_is_refused(rule):
 def test_a_greedy_stage_with_nothing_to_train_is_refused():
     net = MLP(6, 3, widths=(5, 4))
     net.block(1).requires_grad_(False)
-    with pytest.raises(UserError, match="stage 'block 2' has nothing to train"):
+    with pytest.raises(UserError, match="phase 'block 2' has nothing to train"):
         ForwardForward(net, schedule="greedy").fit(rows())
 
 
@@ -168,8 +168,8 @@ def shared() -> Net:
 def test_weights_that_blocks_share_are_stepped_once(rule):
     trainer = rule(shared())
     assert trainer.fit(rows(), epochs=1).status == "completed"
-    for stage in trainer.stages():
-        assert len(set(stage.parameters)) == len(stage.parameters)
+    for phase in trainer.phases():
+        assert len(set(phase.parameters)) == len(phase.parameters)
 
 
 @pytest.mark.parametrize("rule", [MonoForward, ForwardForward])

@@ -66,7 +66,7 @@ def test_replayed_updates_end_in_the_same_bits(name, digits, stand_in):
 
 
 @pytest.mark.parametrize("options", [
-    *([f"algo={name}", "net=cnn", "net.channels=[4,6]"] for name in known_rules() if name != "cafo"),
+    *([f"algo={name}", "net=cnn", "net.channels=[4,6]", "recipe=maps"] for name in known_rules() if name != "cafo"),
     *([f"algo={name}", "precision=bf16"] for name in ("backprop", "mono_forward", "forward_forward", "pepita")),
     ["algo=forward_gradient", "algo.space=weight"],
     ["algo=forward_gradient", "algo.tangents=3"],

@@ -8,7 +8,7 @@ import torch
 import localearn
 from localearn import cli
 from localearn.benching.plan import known_rules
-from localearn.trainers.base import Stage
+from localearn.trainers import Descent
 from localearn.training import Settings
 from localearn.training.device import autocast
 from localearn.training.experiment import build
@@ -32,21 +32,24 @@ def digits() -> localearn.Data:
 
 
 def rule(name, net):
-    _, trainer, _ = build(*cli.compose([f"algo={name}", "dataset=digits", "dataset.train_size=100", *NETS[net]]))
+    _, trainer, _ = build(
+        *cli.compose([f"algo={name}", "dataset=digits", "dataset.train_size=100", *NETS[net], "recipe=maps"])
+    )
     return trainer.double()  # in which rounding cannot be taken for a fault
 
 
 def stepped(trainer, data, optimizer, steps=3):
-    """Take steps as the loop does, in each stage; return what the rule holds then."""
+    """Take steps as the loop does, in each phase; return what the rule holds then."""
     settings = Settings()
-    for index, stage in enumerate(trainer.stages()):
-        if stage.one_pass:
+    for phase in trainer.phases():
+        if not isinstance(phase, Descent):
             continue
-        trainer.enter(index)
+        trainer.train()
+        phase.freeze()
         update = Update(
             trainer,
-            stage,
-            optimizer(stage.optimizer_groups()),
+            phase,
+            optimizer(phase.optimizer_groups()),
             settings,
             autocast(torch.device("cpu"), "fp32"),
             Ranks(),
@@ -55,9 +58,8 @@ def stepped(trainer, data, optimizer, steps=3):
             torch.manual_seed(step)
             batch = next(data.batches("train", 20, generator=torch.Generator().manual_seed(step)))
             batch = localearn.Batch(batch.x.double(), batch.y)
-            if stage.start:
-                with torch.no_grad():
-                    batch = localearn.Batch(trainer.stage_input(batch.x), batch.y)
+            with torch.no_grad():
+                batch = localearn.Batch(phase.input(batch.x), batch.y)
             update(batch)
     return trainer.state_dict()
 
@@ -83,7 +85,7 @@ def test_a_gradient_that_lies_otherwise_is_stepped_as_it_is_meant(digits):
 
     class Given(localearn.Trainer):
         def gradients(self, batch):
-            for p in self.stages()[0].parameters:
+            for p in self.phases()[0].parameters:
                 p.grad = torch.arange(p.numel(), dtype=p.dtype).view(p.shape)
             return {"loss": torch.zeros(())}
 
@@ -91,9 +93,9 @@ def test_a_gradient_that_lies_otherwise_is_stepped_as_it_is_meant(digits):
         torch.manual_seed(0)
         trainer = Given(localearn.CNN((1, 8, 8), 10, channels=(3, 4)))
         lay_out(trainer, memory_format, "fp32")
-        stage = Stage("all", tuple(trainer.net.parameters()))
-        optim = torch.optim.SGD(stage.parameters, lr=1e-3, fused=True)
-        update = Update(trainer, stage, optim, Settings(), autocast(torch.device("cpu"), "fp32"), Ranks())
+        phase = trainer.descent("all", trainer.net.parameters())
+        optim = torch.optim.SGD(phase.parameters, lr=1e-3, fused=True)
+        update = Update(trainer, phase, optim, Settings(), autocast(torch.device("cpu"), "fp32"), Ranks())
         update(next(digits.batches("train", 4)))
         return trainer.state_dict()
 

@@ -13,7 +13,6 @@ import pytest
 
 import localearn
 from localearn.errors import UserError
-from localearn.trainers.base import Stage
 from localearn.training import Context, Settings
 from localearn.training.callbacks import Position
 from localearn.training.progress import Bar, Lines, make_progress
@@ -37,7 +36,7 @@ LINE = {
 def context(name: str, epochs: int, batches: int, done: int = 0) -> Context:
     data = localearn.load("karate")
     trainer = localearn.Backprop(localearn.GNN(data.input_shape, data.classes, widths=[2]))
-    phases, position = [Stage(name, ())], Position(epoch=done)
+    phases, position = [trainer.descent(name, ())], Position(epoch=done)
     return Context(trainer, Settings(), data, phases, position, epochs=epochs, batches=batches)
 
 

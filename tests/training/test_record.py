@@ -153,7 +153,7 @@ def test_the_net_predicts_without_its_trainer_as_with_it(tiny):
     batch = next(iter(data.batches("test", 400)))
     trainer.eval()
     with torch.no_grad():
-        assert torch.equal(net(batch.x), trainer.scores(batch.x))
+        assert torch.equal(net(batch.x), trainer.predict(batch.x))
 
 
 def test_a_net_that_cannot_be_loaded_is_told(tiny, tmp_path):

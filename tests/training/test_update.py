@@ -8,6 +8,7 @@ import torch
 import localearn
 from localearn import cli
 from localearn.benching.plan import known_rules
+from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.nets import MLP
 from localearn.training.experiment import build
@@ -23,9 +24,9 @@ def digits() -> localearn.Data:
     return localearn.load("digits", train_size=60)
 
 
-def trained(step, *overrides):
+def trained(step, *overrides, widths=("net.widths=[12,10]",)):
     """Return what a rule's state is after two epochs with updates of that kind."""
-    asked = ["dataset=digits", "dataset.train_size=60", "net.widths=[12,10]", "batch_size=20", "epochs=2",
+    asked = ["dataset=digits", "dataset.train_size=60", *widths, "batch_size=20", "epochs=2",
              "energy.enabled=false", "progress=false", f"step={step}", *overrides]  # fmt: skip
     data, trainer, settings = build(*cli.compose(asked))
     settings = Settings(**{**vars(settings), "out": None})
@@ -42,6 +43,21 @@ def test_a_step_for_each_gradient_ends_in_the_same_bits_for_every_rule(rule):
     assert not differing(trained("all", f"algo={rule}"), trained("block", f"algo={rule}"))
 
 
+@pytest.mark.parametrize("overrides", [["net=cnn", "net.channels=[4,6]"], ["precision=bf16"]], ids=["cnn", "bf16"])
+@pytest.mark.parametrize("rule", ["backprop", "feedback_alignment", "pepita", "forward_gradient", "likelihood_ratio"])
+def test_a_step_for_each_gradient_ends_in_the_same_bits_for_maps_and_in_bf16(rule, overrides):
+    asked = [f"algo={rule}", *overrides]
+    widths = ["net.widths=[12,10]"] if "net=cnn" not in overrides else []
+    one, other = (trained(step, *asked, widths=widths) for step in ("all", "block"))
+    assert not differing(one, other)
+
+
+@pytest.mark.parametrize("form", ["difference", "hebbian", "time_local"])
+def test_a_step_for_each_gradient_leaves_the_mirror_what_it_saw(form):
+    asked = ["algo=pepita", "algo.mirror=true", f"algo.form={form}"]
+    assert not differing(trained("all", *asked), trained("block", *asked))
+
+
 @pytest.mark.parametrize("optim", ["sgd", "adamw"])
 @pytest.mark.parametrize("schedule", ["joint", "greedy"])
 def test_a_step_for_each_gradient_ends_in_the_same_bits_with_every_optimizer(optim, schedule):
@@ -54,17 +70,18 @@ def test_gradients_are_dropped_one_by_one(digits):
 
     def peak(rule, step):
         trainer = rule(MLP(digits.input_shape, digits.classes, widths=[64] * 12))
-        stage = trainer.stages()[0]
+        phase = trainer.phases()[0]
         settings = Settings(step=step, optim=functools.partial(torch.optim.SGD, lr=0.1))
         autocast = torch.autocast("cpu", enabled=False)
-        update = UPDATES[step](trainer, stage, settings.optim(stage.parameters), settings, autocast, Ranks())
+        update = UPDATES[step](trainer, phase, settings.optim(phase.parameters), settings, autocast, Ranks())
         batch = next(digits.batches("train", 8))
         with live_tensor_bytes() as live:
             update(batch)
         return live.peak_bytes
 
     block = 4 * 64 * 64
-    for rule in (localearn.MonoForward, localearn.Backprop, localearn.DirectFeedbackAlignment):
+    rules = (localearn.MonoForward, localearn.Backprop, localearn.DirectFeedbackAlignment, localearn.FeedbackAlignment)
+    for rule in rules:
         assert peak(rule, "all") > 11 * block
         assert peak(rule, "block") < 6 * block
 
@@ -96,36 +113,68 @@ class ByHand(localearn.Trainer):
         return {"loss": loss.detach()}
 
 
-def test_a_gradient_in_parts_is_refused(digits):
-    trainer = InParts(MLP(digits.input_shape, digits.classes, widths=[8]))
-    with pytest.raises(UserError, match="InParts adds a gradient up from parts"):
-        trainer.fit(digits, epochs=1, step="block")
-    trainer.fit(digits, epochs=1, step="all")
+def test_a_gradient_in_parts_is_stepped_when_it_is_whole(digits):
+    assert not differing(*(fitted(InParts, digits, step=step) for step in ("all", "block")))
+
+
+class YieldsParts(InParts):
+    """Yields in the midst of a gradient."""
+
+    def by_block(self, batch):
+        for half in (slice(None, None, 2), slice(1, None, 2)):
+            loss = torch.nn.functional.cross_entropy(self.net(batch.x[half]), batch.y[half])
+            loss.backward()
+            yield {"loss": loss.detach()}
+
+
+class SharedLoss(localearn.LocalTrainer):
+    def block_loss(self, k, h, batch):
+        return h.square().mean()
+
+
+def shared():
+    layer = torch.nn.Linear(8, 8)
+    return localearn.Net([localearn.Block(layer), localearn.Block(layer)], torch.nn.Linear(8, 10), input_shape=(8,))
+
+
+@pytest.mark.parametrize("rule", [YieldsParts, lambda net: SharedLoss(shared())], ids=["yields", "shares weights"])
+def test_a_gradient_that_is_stepped_before_it_is_whole_is_refused(digits, rule):
+    rows = from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
+    with pytest.raises(UserError, match="adds a gradient up from parts, so step=block cannot be had"):
+        rule(MLP((8,), 10, widths=[8])).fit(rows, epochs=1, step="block")
+
+
+@pytest.mark.parametrize("rule", [localearn.Backprop, localearn.FeedbackAlignment])
+def test_backward_passes_through_shared_weights_are_stepped_whole(rule):
+    rows = from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
+    states = []
+    for step in ("all", "block"):
+        torch.manual_seed(0)
+        trainer = rule(shared())
+        trainer.fit(rows, epochs=2, batch_size=8, step=step)
+        states.append(trainer.state_dict())
+    assert not differing(*states)
+
+
+def fitted(rule, digits, **options):
+    torch.manual_seed(0)
+    trainer = rule(MLP(digits.input_shape, digits.classes, widths=[8]))
+    trainer.fit(digits, epochs=1, **options)
+    return trainer.state_dict()
 
 
 def test_what_a_rule_fills_in_itself_is_stepped_when_it_is_whole(digits):
-    def fitted(step):
-        torch.manual_seed(0)
-        trainer = ByHand(MLP(digits.input_shape, digits.classes, widths=[8]))
-        trainer.fit(digits, epochs=1, step=step)
-        return trainer.state_dict()
-
-    assert not differing(fitted("all"), fitted("block"))
+    assert not differing(*(fitted(ByHand, digits, step=step) for step in ("all", "block")))
 
 
 def test_gradients_for_another_purpose_are_no_step(digits):
     """A diagnosis takes gradients too, between the epochs."""
 
-    def fitted(diagnose):
-        torch.manual_seed(0)
-        trainer = localearn.MonoForward(MLP(digits.input_shape, digits.classes, widths=[8]))
-        trainer.fit(digits, epochs=2, step="block", diagnose=diagnose)
-        return trainer.state_dict()
-
-    assert not differing(fitted("none"), fitted("alignment"))
+    options = [{"step": "block", "diagnose": diagnose} for diagnose in ("none", "alignment")]
+    assert not differing(*(fitted(localearn.MonoForward, digits, **given) for given in options))
 
 
-def test_the_hooks_are_gone_afterwards(digits):
+def test_gradients_are_left_alone_afterwards(digits):
     trainer = localearn.MonoForward(MLP(digits.input_shape, digits.classes, widths=[8]))
     trainer.fit(digits, epochs=1, step="block")
     trainer.gradients(next(digits.batches("train", 8)))

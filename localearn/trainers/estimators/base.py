@@ -15,6 +15,9 @@ from localearn.trainers.base import Trainer
 class EstimatorTrainer(Trainer):
     """What the estimators share: a net's loss and a module's output as pure functions, fit for `torch.func`."""
 
+    couples_ranks = False
+    likes_channels_last = False  # what torch.func vectorises is slower by it: results/bench/NOTES.md
+
     def loss_at(self, parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the task's mean loss of the net with these parameters, and its buffers as the pass leaves them.
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from localearn.quiet import load_forward_mode
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.local_guess import LocalGuess
+from localearn.trainers.phases import Metrics, completed
 
 Space = Literal["weight", "activity"]
 Noise = Literal["gaussian", "rademacher"]
@@ -73,10 +74,22 @@ class ForwardGradient(EstimatorTrainer):
         self.guess = LocalGuess(net) if guess == "local" else None
         load_forward_mode()
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` with the estimate; return the loss."""
+        return completed(self.by_block(batch))
+
+    def by_block(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` as `gradients` does; among activities it pauses after each perturbed layer."""
+        sites: Iterable[tuple[Tensor, Tensor]] = ()
         with self.full_precision_normalisation():
-            return {"loss": self._in_weights(batch) if self.space == "weight" else self._in_activities(batch)}
+            if self.space == "weight":
+                loss = self._in_weights(batch)
+            else:
+                loss, sites = self._in_activities(batch)
+        yield {"loss": loss}
+        for value, delta in sites:
+            follow(value, delta)
+            yield {}
 
     def _in_weights(self, batch: Batch) -> Tensor:
         parameters = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
@@ -91,7 +104,8 @@ class ForwardGradient(EstimatorTrainer):
             p.grad = _weighted_mean(along, tangents[name])
         return loss
 
-    def _in_activities(self, batch: Batch) -> Tensor:
+    def _in_activities(self, batch: Batch) -> tuple[Tensor, Iterable[tuple[Tensor, Tensor]]]:
+        """Fill the readout's `.grad`; return the loss, and each perturbed value with what its parameters follow."""
         h, tangent = self.net.stem(batch.x), None
         sites: list[tuple[Tensor, Tensor]] = []  # a perturbed value, and its noise, (K, *value.shape)
         for k in range(self.net.depth):
@@ -103,20 +117,22 @@ class ForwardGradient(EstimatorTrainer):
                     u = self.guess.direction(self.net, k, h, after, batch)[None] if self.guess else self._draw(h)
                     sites.append((h, u))
                     tangent = u if tangent is None else torch.cat([tangent, u]) if self.guess else tangent + u
-        tangent = None if tangent is None else tangent.flatten(2)
+        if tangent is not None:
+            tangent = self.net.view(tangent.flatten(0, 1)).unflatten(0, tangent.shape[:2])
         context = batch.context if self.net.readout_takes_context else ()
-        logits, tangent = self._push(self.net.readout, h.detach().flatten(1), tangent, context)
+        logits, tangent = self._push(self.net.readout, self.net.view(h.detach()), tangent, context)
         loss, error = self.task.error(logits, batch)
         follow(logits, error)
         if tangent is None:  # every block is frozen
-            return loss
-        along = (error * tangent).sum(-1)  # (K, N): the derivative of each row's share of the loss
+            return loss, ()
+        along = (error * tangent).flatten(2).sum(-1)  # (K, N): the derivative of each row's share of the loss
         if self.net.couples_rows():
             along = along.sum(-1, keepdim=True)
-        for j, (value, u) in enumerate(sites):
-            own = along[j : j + 1] if self.guess else along
-            follow(value, _weighted_mean(own, u).to(value.dtype))
-        return loss
+
+        def delta(j: int, u: Tensor) -> Tensor:
+            return _weighted_mean(along[j : j + 1] if self.guess else along, u)
+
+        return loss, ((value, delta(j, u).to(value.dtype)) for j, (value, u) in enumerate(sites))
 
     def _push(
         self, module: nn.Module, h: Tensor, tangent: Tensor | None, context: tuple[Tensor, ...] = ()

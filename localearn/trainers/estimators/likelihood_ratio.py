@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,9 +10,11 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.net import modes_kept
+from localearn.nets.views import Head
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.noise import NOISES, Kind
+from localearn.trainers.phases import Metrics, completed
 
 Baseline = Literal["none", "mean", "clean"]
 
@@ -105,8 +107,12 @@ class LikelihoodRatio(EstimatorTrainer):
                         f"{type(net).__name__} does not allow: {str(error).splitlines()[0]}"
                     ) from error
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` with the estimate; return the loss that the readout learns from."""
+        return completed(self.by_block(batch))
+
+    def by_block(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` as `gradients` does, pausing after the readout and after each noisy layer."""
         streams, sites = Streams(self.net.stem(batch.x)), list[Site]()
         for k in range(self.net.depth):
             block = self.net.block(k)
@@ -115,17 +121,17 @@ class LikelihoodRatio(EstimatorTrainer):
                 if any(p.requires_grad for p in module.parameters()):
                     first = sum(site.noise[0, 0].numel() for site in sites)
                     sites.append(self._perturb(streams, k, first))
-        convolves = self.net.readout_takes_context  # over a graph, whose rows are flat
-        readout = self.net.readout if convolves else nn.Sequential(nn.Flatten(), self.net.readout)
-        self._push(streams, readout, batch.context if convolves else ())
+        readout = Head(self.net.view, self.net.readout)
+        self._push(streams, readout, batch.context if self.net.readout_takes_context else ())
         losses = self._learn_readout(streams, batch)
+        yield {"loss": losses.mean()}
         if streams.noisy is not None:
             shares = self._shares(streams, batch)
             for j, (value, noise, sigma, hops) in enumerate(sites):
                 w = self._reached(shares[j if self.layerwise else 0], batch, hops)
                 delta = noise * w.reshape(*w.shape, *(1,) * (noise.dim() - w.dim())) / sigma**2
                 follow(value, (delta if value.dim() == delta.dim() else delta.sum(0)).to(value.dtype))
-        return {"loss": losses.mean()}
+                yield {}
 
     def _push(self, streams: Streams, module: nn.Module, context: tuple[Tensor, ...] = ()) -> None:
         """Bring the streams through a module, with its graph in those that it learns from."""

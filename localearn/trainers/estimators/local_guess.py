@@ -22,7 +22,7 @@ class LocalGuess(nn.Module):
         super().__init__()
         like = next(net.parameters())
         self.heads = nn.ModuleList(
-            nn.Linear(n, net.classes, device=like.device, dtype=like.dtype) for n in net.widths[:-1]
+            nn.Linear(n, net.classes, device=like.device, dtype=like.dtype) for n in net.reads[:-1]
         )
 
     def direction(self, net: Net, k: int, value: Tensor, after: Sequence[nn.Module], batch: Batch) -> Tensor:
@@ -62,7 +62,7 @@ class LocalGuess(nn.Module):
         """Return the gradients of a_{k+1} with regard to `of`, and fill those of the block's own head."""
         last = k == net.depth - 1
         own = [] if last else list(self.heads[k].parameters())
-        logits = net.logits(h, *batch.context) if last else self.heads[k](h.flatten(1))
+        logits = net.logits(h, *batch.context) if last else self.heads[k](net.view(h))
         loss = net.task.loss(logits, batch)
         found = torch.autograd.grad(loss, [*of, *own])
         for p, gradient in zip(own, found[len(of) :], strict=True):

@@ -1,7 +1,7 @@
 """Rules that send the error back block by block, as backprop does, but by other ways than the weights' transposes."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,8 +11,10 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.linear_maps import Replaced, linear_maps, unmapped_matrices
+from localearn.trainers.backward import CutPass, can_be_cut
 from localearn.trainers.base import Trainer
 from localearn.trainers.feedback.paths import Path, around
+from localearn.trainers.phases import Metrics, Parts
 
 
 class BackwardPathTrainer(Trainer):
@@ -55,8 +57,27 @@ class BackwardPathTrainer(Trainer):
     def path(self, weight: Tensor, groups: int) -> Path:
         """Build the path around a map with this weight, (n_out, n_in / groups, ...); a Linear has one group."""
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` by one backward pass along the paths; return the loss."""
+        with self._along_paths():
+            logits = self.net(batch.x, *batch.context)
+        loss = self.task.loss(logits, batch)
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    def by_block(self, batch: Batch) -> Parts:
+        """Fill `.grad` along the paths, pausing at each block on the way back."""
+        return self._by_block(batch) if can_be_cut(self.net) else self.gradients(batch)
+
+    def _by_block(self, batch: Batch) -> Iterator[Metrics]:
+        with self._along_paths():
+            cut = CutPass(self.net, batch)
+        loss = self.task.loss(cut.logits, batch)
+        yield from cut.backward(loss)
+        yield {"loss": loss.detach()}
+
+    def _along_paths(self) -> Replaced:
+        """Return the context in which a map with a path sends its error back by it."""
         paths = {id(self.net.get_parameter(name)): path for name, path in self.named_paths()}
 
         def by_path(func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
@@ -65,11 +86,7 @@ class BackwardPathTrainer(Trainer):
                 return func(x, weight, bias, *rest)
             return around(path, func, x, weight, bias, *rest)
 
-        with Replaced(by_path):
-            logits = self.net(batch.x, *batch.context)
-        loss = self.task.loss(logits, batch)
-        loss.backward()
-        return {"loss": loss.detach()}
+        return Replaced(by_path)
 
     def named_paths(self) -> list[tuple[str, Path]]:
         """Return each path with the name of its weight in the net."""

@@ -1,11 +1,13 @@
 """Rules that send the output error back by paths of their own."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from localearn.data import Batch
 from localearn.trainers.base import Trainer, follow
+from localearn.trainers.phases import Metrics, completed
 
 
 class FeedbackTrainer(Trainer):
@@ -22,8 +24,12 @@ class FeedbackTrainer(Trainer):
     def signal(self, k: int, error: Tensor, h: Tensor) -> Tensor:
         """Return the teaching signal at block k's output h, shaped as h, (N, *shapes[k]), from the error, (N, C)."""
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` from the teaching signals, last block first; return the loss."""
+        return completed(self.by_block(batch))
+
+    def by_block(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` as `gradients` does, pausing after the readout and after each block."""
         outputs = []
         h = self.net.stem(batch.x)
         for k in range(self.net.depth):
@@ -32,8 +38,9 @@ class FeedbackTrainer(Trainer):
         logits = self.net.logits(h.detach(), *batch.context)
         loss, error = self.task.error(logits, batch)
         follow(logits, error)
+        yield {"loss": loss}
         while outputs:
             h = outputs.pop()  # popped, so that a block's graph is freed once it has been used
             k = len(outputs)
             follow(h, self.signal(k, error, h.detach()))
-        return {"loss": loss}
+            yield {}

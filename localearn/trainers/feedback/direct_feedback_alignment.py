@@ -15,7 +15,7 @@ Feedback = Literal["position", "kernel"]
 class DirectFeedbackAlignment(FeedbackTrainer):
     """Direct feedback alignment: a fixed random matrix brings the output error to each block at once.
 
-        delta_k = e B_k                       (N, n_k), reshaped to h_k; B_k is (C, n_k), never trained
+        delta_k = e B_k                       (N, n_k), spread over h_k by the net's view; B_k (C, n_k), never trained
         B_k = B[:, :n_k] / s_k                B uniform in [-1, 1], (C, max n), one for all blocks
 
     scale: s_k = sqrt(max n) for all blocks ("widest", as the source has it), or sqrt(n_k), with which all signals have
@@ -39,10 +39,10 @@ class DirectFeedbackAlignment(FeedbackTrainer):
     def __init__(self, net: Net, scale: Scale = "widest", feedback: Feedback = "position"):
         super().__init__(net)
         like = next(net.parameters())
-        widest = max(net.widths)
+        widest = max(net.reads)
         drawn = torch.empty(net.classes, widest, device=like.device, dtype=like.dtype)
         self.register_buffer("feedback", drawn.uniform_(-1, 1))
-        self.scales = [1 / math.sqrt(widest if scale == "widest" else n) for n in net.widths]
+        self.scales = [1 / math.sqrt(widest if scale == "widest" else n) for n in net.reads]
         self.spread = set[int]()  # the blocks whose B_k is a kernel's
         for k in range(net.depth - 1) if feedback == "kernel" else ():
             convolution = next((m for m in net.block(k + 1).modules() if isinstance(m, nn.Conv2d)), None)
@@ -54,8 +54,8 @@ class DirectFeedbackAlignment(FeedbackTrainer):
         """Return e B_k, shaped as h."""
         if k in self.spread:
             return (error @ self.get_buffer(f"spread_{k}").to(error.dtype)).view_as(h).to(h.dtype)
-        feedback = self.feedback[:, : self.net.widths[k]].to(error.dtype)
-        return (error @ feedback).mul_(self.scales[k]).view_as(h).to(h.dtype)
+        feedback = self.feedback[:, : self.net.reads[k]].to(error.dtype)
+        return self.net.view.spread((error @ feedback).mul_(self.scales[k]), h).to(h.dtype)
 
 
 def _spread(convolution: nn.Conv2d, classes: int, shape: tuple[int, ...]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.nets import Net
+from localearn.trainers.phases import Metrics
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -77,3 +78,13 @@ def no_autocast(device: torch.device) -> torch.autocast | nullcontext[None]:
     """Return the context in which values keep their own precision."""
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
+
+
+def without_autocast(device: torch.device, parts: Iterator[Metrics]) -> Iterator[Metrics]:
+    """Yield what a generator yields, having run each of its parts outside of autocast."""
+    while True:
+        with no_autocast(device):
+            found = next(parts, None)
+        if found is None:
+            return
+        yield found

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -8,10 +9,18 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Block, Net
 from localearn.trainers.base import Trainer, follow, linear_readout
-from localearn.trainers.feedback.passes import DROPOUTS, Passes, layers, no_autocast, still_buffers
+from localearn.trainers.feedback.passes import (
+    DROPOUTS,
+    Passes,
+    layers,
+    no_autocast,
+    still_buffers,
+    without_autocast,
+)
 from localearn.trainers.feedback.weight_mirror import WeightMirror
+from localearn.trainers.phases import Descent, Metrics, Parts, completed
 
-Form = Literal["difference", "time_local"]
+Form = Literal["difference", "time_local", "hebbian"]
 
 
 class Pepita(Trainer):
@@ -23,16 +32,18 @@ class Pepita(Trainer):
 
     averaged over the batch; the update goes against them. No derivative of an activation is taken. F is (D, C), fixed,
     uniform within scale sqrt(6 / D).
-    form "time_local": dW_k = h_k^T h_{k-1} - h'_k^T h'_{k-1}, dW_o = p^T h_L - Y^T h'_L: no product needs the other
-    pass's activities. 2302.05440's PEPITA-TL steps between the passes; here one step takes both (its PEPITA-Hebbian).
-    mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`.
+    form "time_local": dW_k = h_k^T h_{k-1}, dW_o = p^T h_L, and a step of the optimizer after the first pass; with the
+    stepped weights then dW_k = -h'_k^T h'_{k-1}, dW_o = -Y^T h'_L, and another step: no product needs the other pass's
+    activities (PEPITA-TL). "hebbian": the sum of both products, of the same weights, in one step (PEPITA-Hebbian).
+    mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`; it has each step, too.
     As the authors' code has it: in a convolution h_k is taken before pooling and the product is also averaged over
     positions; where the readout is the only Linear layer, its error is the first pass's. Ours: biases and
     normalisations follow the same differences, running statistics are the first pass's, a graph's products run along
     its edges, and autocast, whose rounding is as large as the differences, is left aside.
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
     Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; rates just
-    above those by which it learns diverge.
+    above those by which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD, for
+    Adam divides by the size of both.
     """
 
     needs_derivatives = False
@@ -64,33 +75,64 @@ class Pepita(Trainer):
         if any(isinstance(layer, DROPOUTS) and layer not in reached for layer in net.modules()):
             _refuse(net, "a layer has dropout inside, whose mask a second pass cannot repeat")
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` with the products; return the first pass's loss."""
+    def gradients(self, batch: Batch) -> Parts:
+        """Fill `.grad` with the products; return the first pass's loss. The time-local form yields after each pass."""
+        if self.form == "time_local":
+            return without_autocast(batch.x.device, self._pass_by_pass(batch))
         with no_autocast(batch.x.device):
-            return {"loss": self._two_passes(batch)}
+            return completed(self._pass_by_pass(batch) if self.form == "hebbian" else self._by_difference(batch))
 
-    def _two_passes(self, batch: Batch) -> Tensor:
-        passes, rows, local = Passes(self.net), len(batch.target), self.form == "time_local"
-        with torch.set_grad_enabled(local):
+    def by_block(self, batch: Batch) -> Parts:
+        """Fill `.grad` as `gradients` does; by differences it pauses after each layer."""
+        if self.form == "difference":
+            return without_autocast(batch.x.device, self._by_difference(batch))
+        return self.gradients(batch)
+
+    def phases(self) -> Sequence[Descent]:
+        """Return one phase, in which each batch has two steps where the form is time-local."""
+        return [self.descent("all", self.parameters(), steps=2 if self.form == "time_local" else 1)]
+
+    def _by_difference(self, batch: Batch) -> Iterator[Metrics]:
+        passes, rows = Passes(self.net), len(batch.target)
+        with torch.no_grad():
             first, logits = passes.run(batch.x, *batch.context)
         loss, error = self.task.error(logits, batch)  # e / N
-        target = self._target(error, batch)
-        if local:
-            _follow([(site.output, site.activity) for site in first], rows)
-            follow(logits, error + target)
-        feedback = self.feedback if self.mirror is None else self.mirror()
+        with still_buffers(self.net):  # to the end, for the graph of a normalisation holds them
+            second, logits = passes.run(self._second_input(batch, error), *batch.context)
+            self._learn_mirror(rows)  # by the weights of before the step
+            for site, later in zip(first, second, strict=True):
+                _follow(later.output, site.activity - later.activity, rows)
+                yield {}
+            follow(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
+        yield {"loss": loss}
+
+    def _pass_by_pass(self, batch: Batch) -> Iterator[Metrics]:
+        passes, rows = Passes(self.net), len(batch.target)
+        sites, logits = passes.run(batch.x, *batch.context)
+        loss, error = self.task.error(logits, batch)
+        target, x = self._target(error, batch), self._second_input(batch, error)
+        for site in sites:
+            _follow(site.output, site.activity, rows)
+        follow(logits, error + target)
+        if self.form == "time_local":  # whose every step has a gradient of every parameter
+            self._learn_mirror(rows)
+        yield {"loss": loss}
         with still_buffers(self.net):
-            second, logits = passes.run(batch.x + (rows * error @ feedback.T).view_as(batch.x), *batch.context)
-            if local:
-                _follow([(site.output, -site.activity) for site in second], rows)
-                follow(logits, -target)
-            else:
-                pairs = zip(first, second, strict=True)
-                _follow([(later.output, site.activity - later.activity) for site, later in pairs], rows)
-                follow(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
+            sites, logits = passes.run(x, *batch.context)
+            for site in sites:
+                _follow(site.output, -site.activity, rows)
+            follow(logits, -target)
+        self._learn_mirror(rows)
+        yield {}
+
+    def _second_input(self, batch: Batch, error: Tensor) -> Tensor:
+        """Return x' = x + e F^T, shaped as x, from e / N."""
+        feedback = self.feedback if self.mirror is None else self.mirror()
+        return batch.x + (len(batch.target) * error @ feedback.T).view_as(batch.x)
+
+    def _learn_mirror(self, rows: int) -> None:
         if self.mirror is not None:
             self.mirror.gradients(self.net, rows)
-        return loss
 
     def _target(self, error: Tensor, batch: Batch) -> Tensor:
         """Return Y / N, (N, C), zero in rows without a target."""
@@ -100,10 +142,9 @@ class Pepita(Trainer):
         return any(isinstance(self.net.block(k).op, nn.Linear) for k in range(self.net.depth))
 
 
-def _follow(products: list[tuple[Tensor, Tensor]], rows: int) -> None:
-    """Add each activity's product with the layer's input to `.grad`: the mean over rows and a map's positions."""
-    for output, activity in products:
-        follow(output, activity / (rows * math.prod(output.shape[2:])))
+def _follow(output: Tensor, activity: Tensor, rows: int) -> None:
+    """Add an activity's product with the layer's input to `.grad`: the mean over rows and a map's positions."""
+    follow(output, activity / (rows * math.prod(output.shape[2:])))
 
 
 def _linear_maps(net: Net) -> tuple[type, ...]:

@@ -1,8 +1,9 @@
 """Rules whose every block has a loss of its own."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.trainers.base import Stage, Trainer, follow
+from localearn.trainers.base import Trainer, follow
+from localearn.trainers.phases import Descent, Metrics, completed
 
 Schedule = Literal["joint", "greedy"]
 
@@ -22,7 +24,13 @@ class LocalTrainer(Trainer):
     its own end, on features of the frozen blocks before it (as evaluated: without dropout, with running statistics).
     Greedy refuses blocks that share weights (`Unsupported`), since the one would be frozen and the other trained.
     A block's graph is dropped as soon as its gradient is taken, so activation memory does not grow with depth.
+
+    A rule says `block_loss`; where that needs more than the block's output, it overrides `run_block`, and where
+    something learns from the input alone, `first_input`. `learn_block` is what trains a block, here and in a pipeline
+    over ranks.
     """
+
+    is_local = True
 
     def __init__(self, net: Net, schedule: Schedule = "joint"):
         super().__init__(net)
@@ -32,8 +40,6 @@ class LocalTrainer(Trainer):
                 "greedy freezes a block before the next learns, and blocks share weights; use schedule=joint"
             )
         self.schedule = schedule
-        self.span: range | None = None  # the blocks that this process trains where others train the rest
-        self.hand_on: Callable[[Tensor], None] | None = None  # takes the last one's output, for who has the next block
 
     @abstractmethod
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
@@ -54,8 +60,14 @@ class LocalTrainer(Trainer):
             buffers += self.net.readout.buffers()
         return [*self.block_parameters(k), *buffers]
 
+    def pipelined(self) -> "LocalTrainer":
+        """Return the rule itself, whose blocks `first_input` and `learn_block` train; see `check_pipeline`."""
+        self.check_pipeline()
+        return self
+
     def check_pipeline(self) -> None:
-        """Raise UserError unless blocks can learn on different processes, each knowing h_{k-1} and the labels alone."""
+        """Raise UserError unless `first_input` and `learn_block`, on different processes, are all of a step."""
+        self._check_apart("parallel=data")
         if self.schedule == "greedy":
             raise UserError(
                 "greedy trains one block at a time, so there is nothing to do side by side; "
@@ -74,62 +86,123 @@ class LocalTrainer(Trainer):
             h = self.net.block(k)(h, *context)
         return self.net.logits(h, *context)
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` block by block; return the sum of the blocks' losses and each one's."""
-        blocks = self._trained_here()
-        h = self.net.stem(batch.x) if blocks.start == 0 else batch.x
-        losses = {}
-        for k in blocks:
-            h = self.net.block(k)(h.detach(), *batch.context)
-            self._pass_on(k, h)
-            loss = self.block_loss(k, h, batch)
-            follow(loss)
-            losses[f"loss_{k + 1}"] = loss.detach()
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+    def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return h_0, what the first block learns from, and the losses of what learns from the input alone.
 
-    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+        The `.grad` of the latter is filled, and its losses are detached. By default: the stem's output, and nothing.
+        """
+        return self.net.stem(batch.x), {}
+
+    def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
+        """Return block k's output h_{k+1} from its detached input h_k, its loss, both with the block's graph alone.
+
+        The third value is what there is to tell beside the loss, detached scalars by name. `batch` is that of the
+        step: its x is the net's input, not the block's.
+        """
+        h = self.net.block(k)(h, *batch.context)
+        return h, self.block_loss(k, h, batch), {}
+
+    @final
+    def learn_block(
+        self, k: int, h: Tensor, batch: Batch, on_output: Callable[[Tensor], None] | None = None
+    ) -> tuple[Tensor, Metrics]:
+        """Fill `.grad` of block k and its own head from a batch, and return what the next block learns from.
+
+        The whole net learns by `first_input` and then this for k = 0..L-1, each block from what the one before it
+        returned, on one process or on many: nothing comes back, so block k need not wait for block k + 1.
+
+        Args:
+            k: the block, 0..L-1.
+            h: its input h_k, (N, *shapes[k - 1]), or what the rule makes of it, say two rows for each; a constant.
+            batch: the step's batch, for its targets and context; x is the net's input.
+            on_output: called with h_{k+1} as soon as it is there, before the block's gradient is taken.
+
+        Returns:
+            Block k's output h_{k+1} of before the step, detached, and detached scalars, `loss_{k+1}` among them.
+
+        """
+        h, loss, told = self.run_block(k, h.detach(), batch)
+        h = h.detach()
+        if on_output is not None:
+            on_output(h)
+        follow(loss)
+        return h, {f"loss_{k + 1}": loss.detach(), **told}
+
+    def gradients(self, batch: Batch) -> Metrics:
+        """Fill `.grad` of all blocks, first to last; return the sum of the losses and each one's."""
+        return completed(self.by_block(batch))
+
+    def by_block(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` as `gradients` does, pausing after each block."""
+        h, told = self.first_input(batch)
+        yield from self.learn_blocks(range(self.net.depth), h, batch, told)
+
+    def learn_blocks(self, blocks: range, h: Tensor, batch: Batch, told: Metrics | None = None) -> Iterator[Metrics]:
+        """Let blocks learn one after another, yielding what each tells, and at the end the sum of the losses as `loss`.
+
+        Args:
+            blocks: which, in a row.
+            h: what `learn_block` takes for the first of them.
+            batch: the step's.
+            told: the losses that `first_input` returned, which are added up, too.
+
+        """
+        losses: list[Tensor] = []
+        if told:
+            yield told
+        for k in blocks:
+            h, found = self.learn_block(k, h, batch)
+            losses.append(found[f"loss_{k + 1}"])
+            yield found
+        yield {"loss": self.total(told or {}, losses)}
+
+    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of what `first_input` tells and of the blocks' losses, a scalar."""
+        return torch.stack([*told.values(), *losses]).sum()
+
+    def predict(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the whole net's scores, (N, C)."""
         return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
 
-    def stages(self) -> list[Stage]:
-        """Return one stage for all blocks, or one a block where the schedule is greedy."""
-        blocks = [tuple(p for p in self.block_parameters(k) if p.requires_grad) for k in range(self.net.depth)]
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone predicts: neither `predict` nor `block_scores` is overridden."""
+        own = type(self)
+        return own.predict is LocalTrainer.predict and own.block_scores is LocalTrainer.block_scores
+
+    def phases(self) -> Sequence[Descent]:
+        """Return one phase for all blocks, or one a block where the schedule is greedy."""
         if self.schedule == "joint":
-            return [Stage("all blocks", tuple(dict.fromkeys(sum(blocks, ()))))]  # once, where blocks share them
-        return [Stage(f"block {k + 1}", parameters, start=k) for k, parameters in enumerate(blocks)]
+            parameters = (p for k in range(self.net.depth) for p in self.block_parameters(k))
+            return [self.descent("all blocks", dict.fromkeys(parameters))]  # once, where blocks share them
+        self._check_apart("schedule=joint")
+        return [self.greedy_descent(k) for k in range(self.net.depth)]
 
-    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the output of the frozen blocks: x itself for the first stage."""
-        start, _ = self._span()
-        return self.net.hidden(x, *context, depth=start) if start else x
+    def greedy_descent(self, k: int) -> Descent:
+        """Return the phase that trains block k alone, on the features of the blocks before it, which are frozen."""
 
-    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return (N, C) scores of the blocks trained so far, as far as they can be told from the stage's input."""
-        start, stop = self._span()
-        return self.block_scores(self.net.stem(h) if start == 0 else h, *context, start=start, stop=stop)
+        def gradients(batch: Batch) -> Iterator[Metrics]:
+            h, told = (batch.x, {}) if k else self.first_input(batch)
+            yield from self.learn_blocks(range(k, k + 1), h, batch, told)
 
-    def enter(self, stage: int) -> None:
-        """Begin a stage; in a greedy schedule the blocks before its own are frozen and evaluated."""
-        super().enter(stage)
-        self.train(self.training)
+        def predict(h: Tensor, *context: Tensor) -> Tensor:
+            return self.block_scores(h if k else self.net.stem(h), *context, start=k, stop=k + 1)
 
-    def train(self, mode: bool = True) -> "LocalTrainer":
-        """Set training mode, but for what the stage has frozen."""
-        super().train(mode)
-        start, _ = self._span()
-        frozen = [self.net.stem, *list(self.net.blocks)[:start]] if start else []
-        for module in frozen:
-            module.eval()
-        return self
+        parameters = (p for p in self.block_parameters(k) if p.requires_grad)
+        return Descent(
+            f"block {k + 1}",
+            parameters,
+            gradients,
+            predict=predict,
+            features=partial(self.net.hidden, depth=k) if k else None,
+            width=self.net.widths[k - 1] if k else None,
+            frozen=[self.net.stem, *list(self.net.blocks)[:k]] if k else (),
+        )
 
-    def _trained_here(self) -> range:
-        """Return the blocks that `gradients` is about: of a stage, or of a share of all."""
-        return range(*self._span()) if self.span is None else self.span
-
-    def _pass_on(self, k: int, h: Tensor) -> None:
-        """Hand block k's output on where the next block is another process's."""
-        if self.hand_on is not None and k == self._trained_here().stop - 1:
-            self.hand_on(h.detach())
-
-    def _span(self) -> tuple[int, int]:
-        return (0, self.net.depth) if self.schedule == "joint" else (self.stage, self.stage + 1)
+    def _check_apart(self, instead: str) -> None:
+        """Raise UserError where a subclass's own `gradients` leaves unknown how a block learns by itself."""
+        if type(self).gradients is not LocalTrainer.gradients:
+            raise UserError(
+                f"{type(self).__name__} overrides gradients(), so its blocks cannot learn apart; override run_block() "
+                f"and first_input() in its place, or use {instead}"
+            )

@@ -1,6 +1,7 @@
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,11 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.statistics import RunningStatistics, tracking
 from localearn.tasks import Task
-from localearn.trainers.base import Stage, Trainer, linear_readout
+from localearn.trainers.base import Trainer, linear_readout
 from localearn.trainers.feedback import DirectFeedbackAlignment
 from localearn.trainers.local.ridge import NormalEquations, squared_error
 from localearn.trainers.local.sparsemax import sparsemax_loss
+from localearn.trainers.phases import Descent, Metrics, Phase, Solve
 
 Blocks = Literal["random", "dfa"]
 Loss = Literal["mse", "ce", "sparsemax"]
@@ -32,12 +34,12 @@ LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matr
 class CaFo(Trainer):
     """Cascaded Forward: blocks that no predictor trains, and for each a linear predictor that is trained alone.
 
-        o_k = flatten(h_k) W_k^T + b_k                       (N, C); W_k is (C, n_k), n_k the flattened width of h_k
+        o_k = view(h_k) W_k^T + b_k                          (N, C); W_k is (C, n_k), n_k what the net's view reads
         loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
         prediction = argmax sum_k softmax(o_k)               combine="average" divides by L: the same classes
                    = mean_k o_k                              of values, which have no other loss than mse
 
-    blocks: "random" leaves them as they were drawn; "dfa" first trains them, in a stage of its own, by direct feedback
+    blocks: "random" leaves them as they were drawn; "dfa" first trains them, in a phase of its own, by direct feedback
     alignment from the readout's error. Then the predictors are trained one after another: block k being fixed, h_k is
     computed once and an epoch is a linear map, where all at once would pass every batch through the blocks again.
     solver: "closed_form" is the ridge regression of `NormalEquations` in one pass, for mse alone, its default; it holds
@@ -45,8 +47,8 @@ class CaFo(Trainer):
     alone, is too small to solve it. Autocast rounds the features, not the sums. "gradient" is steps of the optimizer,
     for every loss. Random blocks with batch normalisation have a pass before it for their running statistics.
 
-    The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero. `scores`
-    are the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
+    The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero. What
+    `predict` gives is the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
     Zhao et al., arXiv 2303.09728. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch normalisation takes the
     statistics of the whole training set in training and of the whole test set in testing, ours the training split's;
     it has no bias and no ridge, and a pseudo-inverse where A is singular. It has no DFA: that all blocks, the last one
@@ -74,14 +76,14 @@ class CaFo(Trainer):
             raise UserError(f"ridge must be positive, for the normal matrix may have no inverse, not {ridge}; try 1e-2")
         self.blocks, self.ridge, self.combine = blocks, ridge, combine
         self.closed_form = loss == "mse" and solver != "gradient"
-        if self.closed_form and max(net.widths) > LARGEST_WIDTH:
+        if self.closed_form and max(net.reads) > LARGEST_WIDTH:
             raise Unsupported(
-                f"a block of {type(net).__name__} has {max(net.widths)} outputs, too many for cafo's closed form "
+                f"a block of {type(net).__name__} has {max(net.reads)} outputs, too many for cafo's closed form "
                 f"({LARGEST_WIDTH} at most); use solver=gradient, pool more, or use fewer channels"
             )
         like, biased = net.readout.weight, net.readout.bias is not None
         self.predictors = nn.ModuleList(
-            nn.Linear(n, net.classes, bias=biased, device=like.device, dtype=like.dtype) for n in net.widths[:-1]
+            nn.Linear(n, net.classes, bias=biased, device=like.device, dtype=like.dtype) for n in net.reads[:-1]
         )
         for p in (*self.predictors.parameters(), *net.readout.parameters()):
             nn.init.zeros_(p)
@@ -89,9 +91,6 @@ class CaFo(Trainer):
         if self.dfa is not None:
             self.register_state_dict_post_hook(_leave_out_shared)
             self.register_load_state_dict_pre_hook(_put_in_shared)
-        self.before = int(blocks == "dfa" or bool(tracking(net)))  # stages before the predictors'
-        self._sums: NormalEquations | RunningStatistics | None = None
-        self._unlearned: Tensor | None = None
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -118,91 +117,116 @@ class CaFo(Trainer):
         assert isinstance(predictor, nn.Linear)
         return predictor
 
-    def stages(self) -> list[Stage]:
-        """Return the blocks' stage, if there is one, and one a predictor."""
-        first = [Stage("blocks by dfa", tuple(p for p in self.net.parameters() if p.requires_grad))]
-        if self.blocks == "random":
-            first = [Stage("statistics", (), one_pass=True)]
-        return first[: self.before] + [
-            Stage(f"predictor {k + 1}", tuple(self.predictor(k).parameters()), start=k + 1, one_pass=self.closed_form)
-            for k in range(self.net.depth)
-        ]
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone gives what the rule learns by: the last predictor's output, or the blocks' by DFA."""
+        return True
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` by DFA in the blocks' stage, else by the predictor's own loss; return the loss."""
-        if self.dfa is not None and self._k < 0:
-            return self.dfa.gradients(batch)
+    def phases(self) -> Sequence[Phase]:
+        """Return the blocks' phase, if there is one, and one a predictor."""
+        first: list[Phase] = []
+        if self.dfa is not None:
+            blocks = (p for p in self.net.parameters() if p.requires_grad)
+            first = [Descent("blocks by dfa", blocks, self.dfa.gradients, by_block=self.dfa.by_block, predict=self.net)]
+        elif tracking(self.net):
+            first = [Statistics(self.net)]
+        return [*first, *map(self._predictor_phase, range(self.net.depth))]
+
+    def _predictor_phase(self, k: int) -> Phase:
+        predictor = self.predictor(k)
+
+        def predict(h: Tensor, *context: Tensor) -> Tensor:
+            return predictor(self.net.view(h))
+
+        name, features = f"predictor {k + 1}", partial(self.net.hidden, depth=k + 1)
+        options = {"predict": predict, "features": features, "width": self.net.widths[k], "frozen": [self.net]}
+        if self.closed_form:
+            return RidgeRegression(name, predictor, self.ridge, self.net, **options)
+        return Descent(name, predictor.parameters(), lambda batch: self._learn(k, batch.x, batch), **options)
+
+    def gradients(self, batch: Batch) -> Metrics:
+        """Fill `.grad` of all predictors, the blocks staying as they are; return the sum of the losses and each one's.
+
+        A run trains them one after another, see `phases`.
+        """
+        outputs = enumerate(self.net.outputs(batch.x, *batch.context))
+        losses = {f"loss_{k + 1}": self._learn(k, h, batch)["loss"] for k, h in outputs}
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _learn(self, k: int, h: Tensor, batch: Batch) -> Metrics:
+        """Fill `.grad` of predictor k from h_{k+1}, (N, ...); return its loss."""
         target = self.task.encode(batch.target) if self._on == "mse" else batch.target
-        loss = self.criterion(batch.select(self.predictor(self._k)(batch.x.detach().flatten(1))), target)
+        loss = self.criterion(batch.select(self.predictor(k)(self.net.view(h.detach()))), target)
         loss.backward()
         return {"loss": loss.detach()}
 
-    def accumulate(self, batch: Batch) -> None:
-        """Take a batch into the running statistics, or its h_k into the normal equations."""
-        if self._sums is None:
-            k = self._k
-            self._sums = RunningStatistics(self.net) if k < 0 else self._equations(k)
-        if isinstance(self._sums, NormalEquations):
-            target = batch.target if self.task.has_classes else self.task.encode(batch.target)
-            self._sums.add(batch.select(batch.x.flatten(1)), target)
-        else:
-            self._sums.add(batch.x, *batch.context)
-            if not self.task.has_classes:
-                self._unlearned = self.task.loss(batch.x.new_zeros(len(batch.x), self.net.classes), batch)
-
-    def sums(self) -> list[Tensor]:
-        """Return the sums of the normal equations; running statistics are buffers, and none of a sum."""
-        return self._sums.sums() if isinstance(self._sums, NormalEquations) else []
-
-    def solve(self) -> dict[str, Tensor]:
-        """Set the predictor and return its squared error; after the statistics, the loss without knowledge.
-
-        That is the task's at an output of zero, for which no predictor is needed; of values, in the last batch.
-        """
-        sums, self._sums = self._sums, None
-        if isinstance(sums, NormalEquations):
-            return {"loss": sums.solve()}
-        unlearned, self._unlearned = self._unlearned, None
-        if unlearned is not None:
-            return {"loss": unlearned}
-        return {"loss": torch.tensor(float(self.net.classes), device=next(self.net.parameters()).device).log()}
-
-    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+    def predict(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the log of the sum, or the mean, of the predictors' class probabilities, (N, C), or of values.
 
         Values have the mean, whatever `combine` is.
         """
         outputs = enumerate(self.net.outputs(x, *context))
-        total = self.task.pool([self.predictor(k)(h.flatten(1)) for k, h in outputs])
+        total = self.task.pool([self.predictor(k)(self.net.view(h)) for k, h in outputs])
         return total - math.log(self.net.depth) if self.combine == "average" and self.task.adds_up else total
 
-    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return h_k of the predictor in training; x itself in the blocks' stage."""
-        return x if self._k < 0 else self.net.hidden(x, *context, depth=self._k + 1)
 
-    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return (N, C) scores: of the one predictor in training; of the net in the blocks' stage."""
-        return self.net(h, *context) if self._k < 0 else self.predictor(self._k)(h.flatten(1))
+@final
+class Statistics(Solve):
+    """Sets the running statistics of a net's batch normalisations, in a pass before its first predictor."""
 
-    def enter(self, stage: int) -> None:
-        """Begin a stage; the blocks are evaluated, without dropout and by running statistics, unless it trains them."""
-        super().enter(stage)
-        self.train(self.training)
+    def __init__(self, net: Net):
+        super().__init__("statistics", (), predict=net, frozen=[net])
+        self.net = net
+        self._statistics: RunningStatistics | None = None
+        self._unlearned: Tensor | None = None
 
-    def train(self, mode: bool = True) -> "CaFo":
-        """Set training mode, but for the net unless the stage trains its blocks."""
-        super().train(mode)
-        if self.blocks == "random" or self._k >= 0:
-            self.net.eval()
-        return self
+    def accumulate(self, batch: Batch) -> None:
+        """Take a batch into the running statistics."""
+        if self._statistics is None:
+            self._statistics = RunningStatistics(self.net)
+        self._statistics.add(batch.x, *batch.context)
+        if not self.net.task.has_classes:
+            self._unlearned = self.net.task.loss(batch.x.new_zeros(len(batch.x), self.net.classes), batch)
 
-    def _equations(self, k: int) -> NormalEquations:
-        return NormalEquations(self.predictor(k), self.ridge, labels=self.task.has_classes)
+    def sums(self) -> list[Tensor]:
+        """Return nothing: running statistics are buffers, and averages."""
+        return []
 
-    @property
-    def _k(self) -> int:
-        """The predictor in training, 0..L-1; negative in the stage before them."""
-        return self.stage - self.before
+    def solve(self) -> Metrics:
+        """Return the loss without knowledge: the task's at an output of zero; of values, in the last batch."""
+        self._statistics = None
+        unlearned, self._unlearned = self._unlearned, None
+        if unlearned is not None:
+            return {"loss": unlearned}
+        return {"loss": torch.tensor(float(self.net.classes), device=next(self.net.parameters()).device).log()}
+
+
+@final
+class RidgeRegression(Solve):
+    """Solves for a linear predictor of features by `NormalEquations`."""
+
+    def __init__(self, name: str, predictor: nn.Linear, ridge: float, net: Net, **options: Any):
+        super().__init__(name, predictor.parameters(), **options)
+        self.predictor, self.ridge, self.net = predictor, ridge, net
+        self._equations: NormalEquations | None = None
+
+    def accumulate(self, batch: Batch) -> None:
+        """Take a batch's features, (N, ...), into the normal equations."""
+        task = self.net.task
+        if self._equations is None:
+            self._equations = NormalEquations(self.predictor, self.ridge, labels=task.has_classes)
+        target = batch.target if task.has_classes else task.encode(batch.target)
+        self._equations.add(batch.select(self.net.view(batch.x)), target)
+
+    def sums(self) -> list[Tensor]:
+        """Return the sums of the normal equations."""
+        return [] if self._equations is None else self._equations.sums()
+
+    def solve(self) -> Metrics:
+        """Set the predictor and return its squared error."""
+        assert self._equations is not None
+        equations, self._equations = self._equations, None
+        return {"loss": equations.solve()}
 
 
 def _leave_out_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

@@ -1,5 +1,6 @@
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,10 +12,11 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.net import modes_kept
 from localearn.tasks import Task
-from localearn.trainers.base import Stage, cross_entropy, follow
+from localearn.trainers.base import cross_entropy, follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import MOMENTUM, PeerNormalization, length_normalized, share_off
+from localearn.trainers.phases import Descent, Metrics
 
 Goodness = Literal["sum", "mean"]
 Negatives = Literal["uniform", "hard"]
@@ -50,7 +52,7 @@ class ForwardForward(LocalTrainer):
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
         "goodness", C passes: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
         in training, and the readout is far better. The first block predicts too where blocks collaborate, since it
-        is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first stage.
+        is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first phase.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
     readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
@@ -61,12 +63,10 @@ class ForwardForward(LocalTrainer):
     throws a unit below zero for every row, the likelier the larger lr times width times the rows' mean cosine.
     Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N and the readout are those of the PyTorch port, whose
     recipe is recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
-    2403.11004, who give the training nodes their true labels at prediction too; `scores` does not know these. The net
+    2403.11004, who give the training nodes their true labels at prediction too; `predict` does not know these. The net
     alone normalises no lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more
     where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
     """
-
-    net_predicts = False
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ForwardForward(LocalTrainer):
         like = next(net.parameters())
         placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         others = self.predicting[:-1] if self.has_readout else ()
-        self.projections = nn.ModuleList(nn.Linear(net.widths[k], net.classes, bias=False, **placed) for k in others)
+        self.projections = nn.ModuleList(nn.Linear(net.reads[k], net.classes, bias=False, **placed) for k in others)
         with modes_kept(net), torch.no_grad():
             net.eval()  # so that a stem's dropout draws nothing
             self._taken = tuple(net.stem(net.trial()[0]).shape[1:])  # of a row as the first block takes it
@@ -168,20 +168,31 @@ class ForwardForward(LocalTrainer):
         modules = (*self.projections, self.net.readout) if self.has_readout else ()
         return [p for module in modules for p in module.parameters() if p.requires_grad]
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` block by block; return the sum of the losses, each block's, and the readout's."""
-        blocks, losses = self._trained_here(), {}
-        self._off = {}
-        if blocks.start == self.net.depth:
-            return {"loss": self._learn_readout(batch.x, batch)[0]}
-        if self.span is not None and blocks.start:
-            h, context = batch.x, batch.context  # both kinds of rows, from who has the block before
+    def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return h_0 with true and then with wrong labels, (2N, ...); the readout learns beside it, where there is one.
+
+        Not in a greedy schedule, which trains the readout last.
+        """
+        h, y, classes = self.net.stem(batch.x), batch.y, self.net.classes
+        wrong, told = labels.uniform_wrong_labels(y, classes), {}
+        if self.has_readout and self.schedule == "joint":
+            told["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
+            if self.negatives == "hard":
+                wrong = labels.hard_wrong_labels(y, batch.rows(logits))
+        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
+        return torch.cat(both), told
+
+    def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
+        """Return block k's output for rows with true and with wrong labels, (2N, ...), its loss and `off_k`."""
+        z, h = self._through(k, h, _twice(batch))
+        return h, self._loss(k, z, h, batch), {f"off_{k + 1}": share_off(h.detach())}
+
+    def by_block(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` as `gradients` does, pausing after the readout and after each block."""
+        if self.collaboration == "none":
+            yield from super().by_block(batch)
         else:
-            h, context = self._both(batch, losses)
-        for k, loss in self._losses(h, context, batch, blocks):
-            follow(loss)
-            losses[f"loss_{k + 1}"] = loss.detach()
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses, **self._off}
+            yield from self._collaborate(range(self.net.depth), *self.first_input(batch), batch)
 
     def check_pipeline(self) -> None:
         """Raise UserError unless every block's loss is of its own output alone."""
@@ -201,7 +212,7 @@ class ForwardForward(LocalTrainer):
         """Return what training block k changes, its peers' running means among it."""
         return [*super().block_tensors(k), *(self.peers[k].buffers() if self.peers else ())]
 
-    def scores(self, x: Tensor, *context: Tensor) -> Tensor:
+    def predict(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the readout's logits or the summed goodness of every label, (N, C)."""
         if self.prediction == "softmax":
             return self._read(self._features(self.net.stem(x), *context))
@@ -215,39 +226,49 @@ class ForwardForward(LocalTrainer):
         for label in range(self.net.classes):
             rows = labels.neutral_rows(len(h), h, self.net.classes).zero_()
             rows[:, label] = 1
-            outputs = enumerate(self._outputs(self._embed(h, rows), context, 0, stop))
-            goodness = [self.goodness(h_k) for k, (_, h_k) in outputs if k >= self._first(stop)]
+            outputs = enumerate(self._outputs(self._embed(h, rows), context, stop))
+            goodness = [self.goodness(h_k) for k, h_k in outputs if k >= self._first(stop)]
             totals.append(torch.stack(goodness).sum(0))
         return torch.stack(totals, dim=1)
 
-    def stages(self) -> list[Stage]:
-        """Return one stage, or one a block and then the readout's where the schedule is greedy."""
-        readout = tuple(self.readout_parameters())
-        groups = ({"params": list(readout), **self.readout_options},) if readout and self.readout_options else ()
-        stages = super().stages()
+    def phases(self) -> Sequence[Descent]:
+        """Return one phase, or one a block and then the readout's where the schedule is greedy."""
+        readout = self.readout_parameters()
+        groups = [{"params": readout, **self.readout_options}] if readout and self.readout_options else []
+        first, *rest = super().phases()
         if self.schedule == "joint":
-            return [Stage("all blocks", stages[0].parameters + readout, groups=groups)]
-        blocks = [Stage(stage.name, stage.parameters) for stage in stages]  # which start from x, not from features
-        width = sum(self.net.widths[k] for k in self.predicting)
-        last = Stage("readout", readout, start=self.net.depth, groups=groups, input_width=width)
-        return [*blocks, last] if readout else blocks
+            return [self.descent(first.name, (*first.parameters, *readout), groups=groups)]
+        last = Descent(
+            "readout",
+            readout,
+            lambda batch: {"loss": self._learn_readout(batch.x, batch)[0]},
+            groups=groups,
+            predict=lambda h, *context: self._read(h),
+            features=lambda x, *context: self._features(self.net.stem(x), *context),
+            width=sum(self.net.reads[k] for k in self.predicting),
+            frozen=(self.net.stem, *self.net.blocks),
+        )
+        return [first, *rest, last] if readout else [first, *rest]
 
-    def stage_input(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return x, or what the readout reads in its own stage, (N, sum of n_2..n_L)."""
-        return self._features(self.net.stem(x), *context) if self._span()[0] == self.net.depth else x
+    def greedy_descent(self, k: int) -> Descent:
+        """Return the phase that trains block k alone; labels are drawn anew in each step, so it starts from x."""
 
-    def stage_scores(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return `scores`, or in a greedy stage the goodness of the blocks so far or the readout's logits; (N, C)."""
-        if self.schedule == "joint":
-            return self.scores(h, *context)
-        start, stop = self._span()
-        if start == self.net.depth:
-            return self._read(h)
-        return self.block_scores(self.net.stem(h), *context, start=0, stop=stop)
+        def gradients(batch: Batch) -> Iterator[Metrics]:
+            h, told = self.first_input(batch)
+            known = []
+            with torch.no_grad():
+                for j in range(k):
+                    _, h = self._through(j, h, _twice(batch))
+                    if self.collaboration != "none":
+                        known.append(self.goodness(h))
+            learn = self.learn_blocks if self.collaboration == "none" else partial(self._collaborate, known=known)
+            yield from learn(range(k, k + 1), h, told=told, batch=batch)
 
-    def _span(self) -> tuple[int, int]:
-        start, stop = super()._span()
-        return start, min(stop, self.net.depth)
+        def predict(x: Tensor, *context: Tensor) -> Tensor:
+            return self.block_scores(self.net.stem(x), *context, start=0, stop=k + 1)
+
+        frozen = [self.net.stem, *list(self.net.blocks)[:k]] if k else ()
+        return Descent(f"block {k + 1}", self.block_parameters(k), gradients, predict=predict, frozen=frozen)
 
     def _peer_scale(self, n: int, scale: PeerScale) -> float:
         """Return by what a block's strength is multiplied: Hinton's pull is on each unit, as its goodness is."""
@@ -262,64 +283,68 @@ class ForwardForward(LocalTrainer):
     def _embed(self, h: Tensor, rows: Tensor) -> Tensor:
         return labels.embed(h, rows, self._taken)
 
-    def _outputs(
-        self, h: Tensor, context: tuple[Tensor, ...], start: int, stop: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield z_k and h_k of the blocks start..stop-1 from h_start; no gradient passes from one to another."""
-        for k in range(start, stop):
-            block = self.net.block(k)
-            z = block.op(length_normalized(h.detach()), *context)
-            h = block.post(z)
-            yield z, h
+    def _through(self, k: int, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return z_k and h_k of a block from h_{k-1}, whose history is left behind."""
+        block = self.net.block(k)
+        z = block.op(length_normalized(h.detach()), *context)
+        return z, block.post(z)
 
-    def _both(self, batch: Batch, losses: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return h_0 with true and then with wrong labels, (2N, ...), and its context; the readout learns beside it."""
-        h, y, classes = self.net.stem(batch.x), batch.y, self.net.classes
-        wrong = labels.uniform_wrong_labels(y, classes)
-        if self.has_readout and self.schedule == "joint":
-            losses["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
-            if self.negatives == "hard":
-                wrong = labels.hard_wrong_labels(y, batch.rows(logits))
-        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
-        return torch.cat(both), labels.beside_itself(batch.context, len(h))
+    def _outputs(self, h: Tensor, context: tuple[Tensor, ...], stop: int) -> Iterator[Tensor]:
+        """Yield h_1..h_stop from h_0; no gradient passes from one to another."""
+        for k in range(stop):
+            _, h = self._through(k, h, context)
+            yield h
 
-    def _losses(
-        self, h: Tensor, context: tuple[Tensor, ...], batch: Batch, blocks: range
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the blocks' losses from h_0, or from what is handed on, with true and wrong labels, (2N, ...)."""
-        known: list[Tensor] = []  # the goodness of blocks that collaborate
-        with torch.no_grad():
-            for _, frozen in self._outputs(h, context, 0, 0 if self.span else blocks.start):
-                h = frozen
-                known.append(self.goodness(h))
-        outputs = self._outputs(h, context, blocks.start, blocks.stop)
+    def _loss(self, k: int, z: Tensor, h: Tensor, batch: Batch, others: Tensor | float = 0.0) -> Tensor:
+        """Return the loss of block k and of its peers."""
+        loss = self.block_loss(k, h, batch, others)
+        if self.peers:
+            true = slice(len(z) // 2)
+            loss = loss + self.peers[k](batch.rows(z[true]), batch.rows(h[true]))
+        return loss
+
+    def _collaborate(
+        self, blocks: range, h: Tensor, told: Metrics, batch: Batch, known: Sequence[Tensor] = ()
+    ) -> Iterator[Metrics]:
+        """Do what `learn_blocks` does where a block's loss has other blocks' goodness in it.
+
+        known: the goodness of the blocks before.
+        """
+        losses, goodness = list[Tensor](), list(known)
+        if told:
+            yield told
+        run = self._run(blocks, h, _twice(batch))
         if self.collaboration == "all":
-            outputs = list(outputs)
-            known = [self.goodness(h.detach()) for _, h in outputs]
-        for k, (z, h) in enumerate(outputs, blocks.start):
-            self._pass_on(k, h)
-            self._off[f"off_{k + 1}"] = share_off(h.detach())
-            others = sum(g for j, g in enumerate(known) if j != k) if self.collaboration != "none" else 0.0
-            loss = self.block_loss(k, h, batch, others)
-            if self.peers:
-                true = slice(len(z) // 2)
-                loss = loss + self.peers[k](batch.rows(z[true]), batch.rows(h[true]))
-            yield k, loss
+            run = list(run)
+            goodness = [self.goodness(h.detach()) for _, h in run]
+        for k, (z, h) in zip(blocks, run, strict=True):
+            off = share_off(h.detach())
+            others = sum(g for j, g in enumerate(goodness) if j != k)
+            loss = self._loss(k, z, h, batch, others)
+            follow(loss)
+            losses.append(loss.detach())
+            yield {f"loss_{k + 1}": loss.detach(), f"off_{k + 1}": off}
             if self.collaboration == "previous":
-                known.append(self.goodness(h.detach()))
+                goodness.append(self.goodness(h.detach()))
+        yield {"loss": self.total(told, losses)}
+
+    def _run(self, blocks: range, h: Tensor, context: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+        for k in blocks:
+            z, h = self._through(k, h, context)
+            yield z, h
 
     @torch.no_grad()
     def _features(self, h: Tensor, *context: Tensor) -> Tensor:
         """Return the normalised outputs of the blocks that predict, with the neutral label, (N, sum of n_k)."""
         h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes))
-        outputs = enumerate(self._outputs(h, context, 0, self.net.depth))
-        features = torch.cat([length_normalized(h).flatten(1) for k, (_, h) in outputs if k in self.predicting], dim=1)
+        outputs = enumerate(self._outputs(h, context, self.net.depth))
+        features = torch.cat([self.net.view(length_normalized(h)) for k, h in outputs if k in self.predicting], dim=-1)
         # Before torch 2.11, autocast keeps the weights that it cast here, without a graph, for the pass that needs one.
         torch.clear_autocast_cache()
         return features
 
     def _read(self, features: Tensor) -> Tensor:
-        parts = features.split([self.net.widths[k] for k in self.predicting], dim=1)
+        parts = features.split([self.net.reads[k] for k in self.predicting], dim=-1)
         logits = self.net.readout(parts[-1])
         for projection, part in zip(self.projections, parts[:-1], strict=True):
             logits = logits + projection(part)
@@ -331,6 +356,11 @@ class ForwardForward(LocalTrainer):
         loss = cross_entropy(logits, batch)
         follow(loss)
         return loss.detach(), logits.detach()
+
+
+def _twice(batch: Batch) -> tuple[Tensor, ...]:
+    """Return the context of a batch's rows with true and with wrong labels, one upon the other."""
+    return labels.beside_itself(batch.context, len(batch.x))
 
 
 def _refuse_without_classes(task: Task, name: str) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -6,8 +7,9 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.trainers.base import Stage, linear_readout
+from localearn.trainers.base import linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
+from localearn.trainers.phases import Descent, Metrics
 
 Prediction = Literal["bp", "ff"]
 
@@ -15,13 +17,13 @@ Prediction = Literal["bp", "ff"]
 class MonoForward(LocalTrainer):
     """Mono-Forward: each block learns to tell the classes apart through a projection of its own.
 
-        G_k = flatten(h_k) M_k^T           goodness, (N, C); M_k is (C, n_k), n_k the flattened width of h_k
+        G_k = view(h_k) M_k^T              goodness, (N, C); M_k is (C, n_k), n_k what the net's view reads: all of h_k
         loss_k = L(G_k, y)                 trains block k and M_k, and nothing else; L is CE, of values their own
 
     The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
     argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k (of values, their mean).
     input_projection: h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the schedule is greedy,
-    and G_0 counts in the sum of "ff". A greedy stage is validated by what it knows, the goodness of its own block.
+    and G_0 counts in the sum of "ff". A greedy phase is validated by what it knows, the goodness of its own block.
     The mean over the batch, M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
     Known cost: the projection of a convolution's map has C weights for each of the map's values.
     Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
@@ -41,7 +43,7 @@ class MonoForward(LocalTrainer):
         def projection(n: int) -> nn.Linear:
             return nn.Linear(n, net.classes, bias=False, device=like.device, dtype=like.dtype)
 
-        self.projections = nn.ModuleList(projection(n) for n in net.widths[:-1])
+        self.projections = nn.ModuleList(projection(n) for n in net.reads[:-1])
         h_0 = net.stem(torch.zeros(1, *net.input_shape, device=like.device, dtype=like.dtype))
         self.input_projection = projection(h_0.numel()) if input_projection else None
 
@@ -57,8 +59,8 @@ class MonoForward(LocalTrainer):
             )
 
     def goodness(self, k: int, h: Tensor) -> Tensor:
-        """Return G_{k+1}, (N, C), of block k's output h, (N, *shapes[k])."""
-        return self._projection(k)(h.flatten(1))
+        """Return G_{k+1}, (N, C), of block k's output h, (N, *shapes[k]), as the net's view has it."""
+        return self._projection(k)(self.net.view(h))
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Return L(G_{k+1}, y), the task's mean loss."""
@@ -85,34 +87,44 @@ class MonoForward(LocalTrainer):
         total = sum(terms[1:], terms[0])
         return total if self.task.adds_up else total / len(terms)
 
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Fill `.grad` block by block; return the sum of the losses and each one's, loss_0 being that of M_0."""
-        alone = self._span() == (0, 0)
-        elsewhere = self._trained_here().start > 0  # the projection of h_0 is for who has the first block
-        if self.input_projection is None or elsewhere or (self.schedule == "greedy" and not alone):
-            return super().gradients(batch)
-        loss = self.task.loss(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
-        loss.backward()
-        loss = loss.detach()
-        if alone:
-            return {"loss": loss, "loss_0": loss}
-        blocks = super().gradients(batch)
-        return {**blocks, "loss": blocks["loss"] + loss, "loss_0": loss}
+    def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Return h_0, and the loss of its projection M_0, which reads another draw of the stem's dropout."""
+        told = {} if self.schedule == "greedy" else self._learn_input(batch)
+        return self.net.stem(batch.x), told
 
-    def stages(self) -> list[Stage]:
-        """Return the family's stages, M_0 being in the first one or, in a greedy schedule, a stage before them."""
-        first, *rest = super().stages()
+    @property
+    def net_predicts(self) -> bool:
+        """Whether the net alone gives what the rule learns by: always, G_L, also where "ff" adds others to it."""
+        return True
+
+    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the losses, loss_0 added last."""
+        return sum(told.values(), torch.stack(list(losses)).sum())
+
+    def phases(self) -> Sequence[Descent]:
+        """Return the family's phases, M_0 being in the first one or, in a greedy schedule, a phase before them."""
+        first, *rest = super().phases()
         if self.input_projection is None:
             return [first, *rest]
-        own = tuple(self.input_projection.parameters())
+        own = self.input_projection.parameters()
         if self.schedule == "joint":
-            return [Stage(first.name, (*own, *first.parameters))]
-        return [Stage("input", own), first, *rest]
+            return [self.descent(first.name, (*own, *first.parameters))]
+        return [Descent("input", own, self._input_gradients, predict=self._input_goodness), first, *rest]
 
-    def _span(self) -> tuple[int, int]:
-        if self.input_projection is None or self.schedule == "joint":
-            return super()._span()
-        return max(self.stage - 1, 0), self.stage
+    def _input_gradients(self, batch: Batch) -> Metrics:
+        told = self._learn_input(batch)
+        return {"loss": told["loss_0"], **told}
+
+    def _input_goodness(self, x: Tensor, *context: Tensor) -> Tensor:
+        return self.block_scores(self.net.stem(x), *context, start=0, stop=0)
+
+    def _learn_input(self, batch: Batch) -> Metrics:
+        """Fill `.grad` of M_0, if there is one, and return its loss."""
+        if self.input_projection is None:
+            return {}
+        loss = self.task.loss(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
+        loss.backward()
+        return {"loss_0": loss.detach()}
 
     def _projection(self, k: int) -> nn.Module:
         return self.net.readout if k == self.net.depth - 1 else self.projections[k]

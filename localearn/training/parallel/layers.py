@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.trainers.base import Trainer
-from localearn.trainers.local.base import LocalTrainer
+from localearn.trainers.base import Pipelined, Trainer
+from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.parallel.joined_ranks import JoinedRanks
 
 AHEAD = 2  # batches whose activations a rank may have sent before the next rank has taken them
@@ -35,51 +34,61 @@ class LayerRanks(JoinedRanks):
 
     def __init__(self, device: torch.device, timeout_s: float):
         super().__init__(device, timeout_s)
-        self._trainer: LocalTrainer | None = None
+        self._rule: Pipelined | None = None
         self._spans: list[range] = []
         self._sent: deque[tuple[Any, Tensor]] = deque()
         self._form: tuple[torch.dtype, int, tuple[int, ...]] | None = None  # of what comes: dtype, rows a row, the rest
         self._told_form = False
-        self._handed_on = self._asked = 0  # batches so far
+        self._taken: Tensor | None = None  # what the rank before has sent for the present batch
+        self._asked = 0  # batches so far
         self._buffers: list[Tensor | None] = [None, None]
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
         """Give this rank its blocks; return the data, of which all but validation goes whole to every rank."""
-        trainer = self.together(lambda: self._local(trainer))
-        self._trainer, self._spans = trainer, balanced(block_costs(trainer.net), self.size)
+        self._rule = self.together(lambda: self._pipelined(trainer))
+        self._spans = balanced(block_costs(trainer.net), self.size)
         for tensor in (*trainer.parameters(), *trainer.buffers()):
             self.broadcast(tensor.data, 0)
-        trainer.span = self._spans[self.rank]
-        trainer.hand_on = self._send if self.rank < self.size - 1 else None
         return data
 
-    def _local(self, trainer: Trainer) -> LocalTrainer:
+    def _pipelined(self, trainer: Trainer) -> Pipelined:
         """Return the rule, or raise UserError where its blocks cannot learn on so many ranks."""
-        if not isinstance(trainer, LocalTrainer):
-            raise UserError(
-                f"{type(trainer).__name__} is not local: its blocks learn from what comes back; use parallel=data"
-            )
-        trainer.check_pipeline()
+        rule = trainer.pipelined()
         depth = trainer.net.depth
         if self.size > depth:
             raise UserError(f"{self.size} ranks are more than the net's {depth} blocks; use {depth} ranks or fewer")
-        return trainer
+        return rule
+
+    def share(self, phase: Phase) -> Phase:
+        """Return the phase in which this rank's blocks learn; its parameters, for the optimizer, are all blocks'."""
+        assert isinstance(phase, Descent)
+        return Descent(phase.name, phase.parameters, self._learn, groups=phase.groups, predict=phase.predict)
+
+    def _learn(self, batch: Batch) -> Iterator[Metrics]:
+        """Fill `.grad` of this rank's blocks and send the last one's output to the rank after, pausing after each."""
+        rule, span, told = self._rule, self._spans[self.rank], dict[str, Tensor]()
+        assert rule is not None
+        if self.first:
+            h, told = rule.first_input(batch)
+        else:
+            assert self._taken is not None
+            h = self._taken
+        yield told
+        losses: list[Tensor] = []
+        for k in span:
+            ends = k == span[-1] and self.rank < self.size - 1
+            h, found = rule.learn_block(k, h, batch, self._send if ends else None)
+            losses.append(found[f"loss_{k + 1}"])
+            yield found
+        yield {"loss": rule.total(told, losses)}
 
     def release(self, trainer: Trainer) -> None:
-        """Give the rule all blocks back."""
-        if self._trainer is not None:
-            self._trainer.span = self._trainer.hand_on = None
+        """Forget the rule."""
+        self._rule = self._taken = None
 
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Return the batches with what the rank before hands on as their x; the next one is asked for beforehand."""
-        for batch in batches if self.first else self._received(batches):
-            before = self._handed_on
-            yield batch
-            if self._handed_on == before and self.rank < self.size - 1:
-                raise UserError(
-                    f"{type(self._trainer).__name__} hands nothing on: its gradients() must call self._pass_on(k, h) "
-                    "with each block's output; or use parallel=data"
-                )
+        """Return the batches; what the rank before hands on is there for each, and asked for one batch beforehand."""
+        yield from batches if self.first else self._received(batches)
         self._flush()
 
     def _received(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -100,9 +109,8 @@ class LayerRanks(JoinedRanks):
 
     def unite(self, trainer: Trainer) -> None:
         """Give every rank every other's blocks."""
-        assert isinstance(trainer, LocalTrainer)
         for source, span in enumerate(self._spans):
-            for tensor in self._owned(trainer, span):
+            for tensor in self._owned(span):
                 self.broadcast(tensor.detach(), source)
 
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -113,15 +121,14 @@ class LayerRanks(JoinedRanks):
 
     def drop_others(self, optimizer: torch.optim.Optimizer) -> None:
         """Forget the state of other ranks' blocks, which a checkpoint has too."""
-        assert self._trainer is not None
-        own = set(self._owned(self._trainer, self._spans[self.rank]))
+        own = set(self._owned(self._spans[self.rank]))
         for parameter in list(optimizer.state):
             if parameter not in own:
                 del optimizer.state[parameter]
 
-    @staticmethod
-    def _owned(trainer: LocalTrainer, span: range) -> list[Tensor]:
-        return list(dict.fromkeys(tensor for k in span for tensor in trainer.block_tensors(k)))
+    def _owned(self, span: range) -> list[Tensor]:
+        assert self._rule is not None
+        return list(dict.fromkeys(tensor for k in span for tensor in self._rule.block_tensors(k)))
 
     def _send(self, h: Tensor) -> None:
         h = h.detach().contiguous()
@@ -131,7 +138,6 @@ class LayerRanks(JoinedRanks):
                 self._told_form = True
             work = dist.isend(h, self.rank + 1)
             self._sent.append((work, h))  # kept until it has gone
-            self._handed_on += 1
             while len(self._sent) > AHEAD:
                 self._sent.popleft()[0].wait()
 
@@ -161,7 +167,8 @@ class LayerRanks(JoinedRanks):
     def _arrived(self, batch: Batch, work: Any, h: Tensor) -> Batch:
         with self.waiting(self.rank - 1):
             work.wait()
-        return replace(batch, x=h)
+        self._taken = h
+        return batch
 
 
 def _described(h: Tensor) -> Tensor:

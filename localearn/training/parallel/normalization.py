@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from localearn.trainers.base import Trainer
-from localearn.trainers.estimators.base import EstimatorTrainer
 
 
 class Adds(Protocol):
@@ -24,10 +23,9 @@ class Adds(Protocol):
 def normalises_jointly(trainer: Trainer) -> bool:
     """Whether batch normalisation of the rule takes the statistics of all ranks' rows.
 
-    An estimator's does not: it learns from what its own perturbations did to its own rows' losses, and through joint
-    statistics they would reach the losses of other ranks, which it does not see.
+    Not where `Trainer.couples_ranks` says that it must not.
     """
-    return bool(_layers(trainer)) and not isinstance(trainer, EstimatorTrainer)
+    return bool(_layers(trainer)) and trainer.couples_ranks
 
 
 def normalise_jointly(trainer: Trainer, ranks: Adds) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.energy import Meter
 from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Phase
 
 T = TypeVar("T")
 
@@ -31,6 +32,10 @@ class Ranks:
     def divide(self, trainer: Trainer, data: Data) -> Data:
         """Give this process its share: of the rule's blocks, or of each batch; return the data to train on."""
         return data
+
+    def share(self, phase: Phase) -> Phase:
+        """Return what this process does of a phase of the rule that was divided."""
+        return phase
 
     def release(self, trainer: Trainer) -> None:
         """Take back what `divide` has set, so that the rule is whole again."""

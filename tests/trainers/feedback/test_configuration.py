@@ -19,7 +19,7 @@ def built(*overrides: str):
     ],
 )
 def test_a_rules_file_builds_it_with_its_published_optimizer(algo, rule, decay, schedule):
-    config, trainer = built(f"algo={algo}", "net=lenet")
+    config, trainer = built(f"algo={algo}", "net=lenet", "recipe=dense")  # on maps one has smaller steps
     assert type(trainer) is rule
     assert config.optim._target_ == "torch.optim.SGD"
     assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, decay)

@@ -169,8 +169,8 @@ def test_b_stays_and_r_learns():
     trainer = ProductFeedbackAlignment(net64(8, 7))
     assert all(".plastic" in name for name, _ in trainer.named_parameters() if name.startswith("paths."))
     assert all(".fixed" in name for name, _ in trainer.named_buffers() if name.startswith("paths."))
-    (stage,) = trainer.stages()
-    assert {id(p) for p in stage.parameters} == {id(p) for p in trainer.parameters()}
+    (phase,) = trainer.phases()
+    assert {id(p) for p in phase.parameters} == {id(p) for p in trainer.parameters()}
 
 
 @pytest.mark.parametrize(

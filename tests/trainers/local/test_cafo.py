@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from localearn import CNN, GNN, MLP, Backprop, Block, CaFo, Callback, Net, Unsupported, UserError, fit
+from localearn import CNN, GNN, MLP, Block, CaFo, Callback, Net, Unsupported, UserError, fit
 from localearn.data import ArrayData, Batch, GraphData
 from localearn.data.base import Split
-from localearn.trainers import DirectFeedbackAlignment
+from localearn.testing.probes import learn
+from localearn.trainers import DirectFeedbackAlignment, Solve
 from localearn.trainers.local import cafo
 
 CLASSES = 3
@@ -139,14 +140,14 @@ def test_predictors_follow_the_papers_gradient_descent(loss):
         drawn = [trainer.get_parameter(f"net.blocks.{k}.op.{name}").detach().numpy() for name in ("weight", "bias")]
         h = np.maximum(h @ drawn[0].T + drawn[1], 0)
         weight, bias = np.zeros((CLASSES, h.shape[1])), np.zeros(CLASSES)
-        trainer.enter(k)
-        optimizer = torch.optim.SGD(trainer.stages()[k].parameters, lr=0.05)
-        x = trainer.stage_input(batch.x).detach()
+        phase = trainer.phases()[k]
+        optimizer = torch.optim.SGD(phase.parameters, lr=0.05)
+        x = phase.input(batch.x).detach()
         for _ in range(6):
             jacobian = error(h @ weight.T + bias)
             weight, bias = weight - 0.05 * jacobian.T @ h / len(h), bias - 0.05 * jacobian.mean(0)
             optimizer.zero_grad()
-            trainer.gradients(Batch(x, batch.y))
+            learn(phase, Batch(x, batch.y))
             optimizer.step()
         np.testing.assert_allclose(trainer.predictor(k).weight.detach().numpy(), weight, atol=1e-10)
         np.testing.assert_allclose(trainer.predictor(k).bias.detach().numpy(), bias, atol=1e-10)
@@ -158,13 +159,13 @@ def test_dfa_trains_the_blocks_by_its_own_gradient():
     alone = copy.deepcopy(net)
     reference = DirectFeedbackAlignment(alone, scale="width")
     reference.feedback.copy_(trainer.get_buffer("dfa.feedback"))
-    trainer.enter(0)
     trainer.train()
     for rule in (trainer, reference):
-        optimizer = torch.optim.SGD(rule.stages()[0].parameters, lr=0.1)
+        phase = rule.phases()[0]
+        optimizer = torch.optim.SGD(phase.parameters, lr=0.1)
         for _ in range(3):
             optimizer.zero_grad()
-            rule.gradients(batch)
+            learn(phase, batch)
             optimizer.step()
     for (name, one), other in zip(net.state_dict().items(), alone.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
@@ -218,7 +219,8 @@ def test_a_checkpoint_that_has_the_net_twice_is_gone_on_with(call, tmp_path):
 
 def test_a_graph_of_a_predictor_ends_at_its_features():
     trainer, batch = CaFo(net_of("mlp"), loss="ce"), train_batch("mlp")
-    trainer.gradients(Batch(trainer.stage_input(batch.x), batch.y))
+    phase = trainer.phases()[0]
+    learn(phase, Batch(phase.input(batch.x), batch.y))
     assert all(p.grad is not None for p in trainer.predictor(0).parameters())
     assert all(p.grad is None for p in trainer.net.parameters())
 
@@ -232,7 +234,7 @@ def test_the_prediction_adds_probabilities(combine):
     with torch.no_grad():
         h = trainer.net.outputs(batch.x, *batch.context)
         probabilities = torch.stack([F.softmax(trainer.predictor(k)(h_k), 1) for k, h_k in enumerate(h)]).sum(0)
-        scores = trainer.scores(batch.x, *batch.context)
+        scores = trainer.predict(batch.x, *batch.context)
     expected = probabilities / 2 if combine == "average" else probabilities
     torch.testing.assert_close(scores.exp(), expected)
     loss = F.cross_entropy(batch.rows(scores), batch.y)
@@ -243,8 +245,8 @@ def test_the_prediction_adds_probabilities(combine):
 def test_the_net_alone_predicts_as_its_last_predictor():
     trainer, batch = CaFo(net_of("mlp")), train_batch("mlp")
     fit(trainer, data_of("mlp"), **QUIET)
-    trainer.enter(1)
-    assert torch.equal(trainer.net(batch.x), trainer.stage_scores(trainer.stage_input(batch.x)))
+    last = trainer.phases()[1]
+    assert torch.equal(trainer.net(batch.x), last.predict(last.input(batch.x)))
 
 
 class SignalAfter(Callback):
@@ -254,7 +256,7 @@ class SignalAfter(Callback):
         self.one_pass, self.left = method == "accumulate", call
 
     def step_ended(self, context):
-        self.left -= context.phase.one_pass == self.one_pass
+        self.left -= isinstance(context.phase, Solve) == self.one_pass
         if self.left == 0:
             self.left = -1
             os.kill(os.getpid(), signal.SIGTERM)
@@ -330,12 +332,17 @@ def test_a_readout_that_is_no_linear_layer_is_refused():
         CaFo(Net([Block(nn.Linear(6, 4))], readout, input_shape=(6,)))
 
 
-def test_a_rule_that_has_a_one_pass_stage_says_how():
-    rule = Backprop(net_of("mlp"))
-    with pytest.raises(NotImplementedError, match="Backprop"):
-        rule.accumulate(train_batch("mlp"))
-    with pytest.raises(NotImplementedError, match="Backprop"):
-        rule.solve()
+def test_all_predictors_at_once_follow_what_each_follows_alone():
+    trainer, batch = CaFo(net_of("cnn"), loss="ce"), train_batch("cnn")
+    for p in trainer.parameters():
+        nn.init.normal_(p, std=0.1)
+    losses = [learn(phase, Batch(phase.input(batch.x), batch.y))["loss"] for phase in trainer.phases()[1:]]
+    alone = [p.grad for p in (*trainer.predictors.parameters(), *trainer.net.readout.parameters())]
+    trainer.zero_grad(set_to_none=True)
+    metrics = trainer.gradients(batch)
+    torch.testing.assert_close(metrics["loss"], sum(losses))
+    for p, expected in zip((*trainer.predictors.parameters(), *trainer.net.readout.parameters()), alone, strict=True):
+        assert p.grad is not None and expected is not None and torch.equal(p.grad, expected)
 
 
 def test_settings_of_steps_leave_a_closed_form_alone():

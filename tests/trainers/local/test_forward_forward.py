@@ -15,6 +15,7 @@ from localearn.data import ArrayData, GraphData, from_arrays
 from localearn.nets.lenet import LeNet
 from localearn.trainers.local import labels
 from localearn.trainers.local.normalization import length_normalized, share_off
+from localearn.trainers.phases import completed
 
 CLASSES = 3
 
@@ -44,9 +45,9 @@ def wrong_labels(monkeypatch):
     monkeypatch.setattr(labels, "uniform_wrong_labels", lambda y, classes: (y + 1) % classes)
 
 
-def gradients_of(trainer, batch):
+def gradients_of(trainer, batch, phase=None):
     trainer.zero_grad(set_to_none=True)
-    metrics = trainer.gradients(batch)
+    metrics = completed((phase or trainer).gradients(batch))
     return metrics, {name: p.grad.clone() for name, p in trainer.named_parameters() if p.grad is not None}
 
 
@@ -161,8 +162,8 @@ def test_several_steps_agree_with_numpy(wrong_labels, scale, strength):
     trainer = ForwardForward(
         mlp(), peer_normalization=strength, peer_scale=scale, readout_lr=0.1, readout_weight_decay=0.03
     )
-    (stage,) = trainer.stages()
-    optimizer = torch.optim.SGD(stage.optimizer_groups(), lr=0.02, momentum=0.9, weight_decay=0.01)
+    (phase,) = trainer.phases()
+    optimizer = torch.optim.SGD(phase.optimizer_groups(), lr=0.02, momentum=0.9, weight_decay=0.01)
     second = SecondSource(trainer, 0.02, 0.9, 0.01, 0.1, 0.03)
     for seed in range(6):
         batch = rows(seed=seed)
@@ -191,9 +192,9 @@ def test_hard_negatives_are_drawn_from_the_readout(monkeypatch):
     monkeypatch.setattr(labels, "hard_wrong_labels", drawn)
     metrics, grads = gradients_of(trainer, batch)
     trainer.prediction = "softmax"
-    torch.testing.assert_close(seen[0], trainer.scores(batch.x).detach(), rtol=0, atol=0)
+    torch.testing.assert_close(seen[0], trainer.predict(batch.x).detach(), rtol=0, atol=0)
     assert "loss_readout" in metrics and "net.readout.weight" in grads
-    assert set(trainer.readout_parameters()) <= set(trainer.stages()[0].parameters)
+    assert set(trainer.readout_parameters()) <= set(trainer.phases()[0].parameters)
 
 
 def test_readout_sends_no_gradient_back(wrong_labels):
@@ -214,14 +215,14 @@ def test_goodness_prediction_is_that_of_every_label_over_the_later_blocks():
             h = trainer.net.block(k)(length_normalized(h))
             if k:
                 expected[:, label] += h.pow(2).sum(1)
-    torch.testing.assert_close(trainer.scores(batch.x), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(trainer.predict(batch.x), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("collaboration", ["previous", "all"])
 def test_the_first_block_predicts_too_where_blocks_collaborate(collaboration):
     batch = rows()
     alone, together = (
-        ForwardForward(mlp(), collaboration=name, prediction="goodness").scores(batch.x)
+        ForwardForward(mlp(), collaboration=name, prediction="goodness").predict(batch.x)
         for name in ("none", collaboration)
     )
     first = ForwardForward(mlp(), prediction="goodness").block_scores(batch.x, start=0, stop=1)
@@ -232,31 +233,29 @@ def test_one_block_predicts_with_itself():
     for prediction in ("softmax", "goodness"):
         trainer, batch = ForwardForward(mlp(widths=(6,)), prediction=prediction), rows()
         trainer.gradients(batch)
-        assert trainer.scores(batch.x).shape == (6, CLASSES)
+        assert trainer.predict(batch.x).shape == (6, CLASSES)
 
 
 def test_greedy_trains_a_block_at_a_time_and_the_readout_on_fixed_features(wrong_labels):
     trainer, batch = ForwardForward(mlp(), schedule="greedy", readout_lr=0.1), rows()
-    stages = trainer.stages()
-    assert [stage.name for stage in stages] == ["block 1", "block 2", "block 3", "readout"]
-    assert [stage.start for stage in stages] == [0, 0, 0, 3]
+    phases = trainer.phases()
+    assert [phase.name for phase in phases] == ["block 1", "block 2", "block 3", "readout"]
+    assert [phase.width for phase in phases] == [None, None, None, 6 + 5]
     joint = gradients_of(ForwardForward(mlp()), batch)[1]
     for index in range(3):
-        trainer.enter(index)
-        _, grads = gradients_of(trainer, batch)
+        _, grads = gradients_of(trainer, batch, phases[index])
         assert set(grads) == {f"net.blocks.{index}.op.weight", f"net.blocks.{index}.op.bias"}
         for name, grad in grads.items():  # of a block whose inputs have not changed: the joint schedule's
             torch.testing.assert_close(grad, joint[name], rtol=1e-12, atol=1e-15)
-    trainer.enter(3)
-    features = trainer.stage_input(batch.x)
-    assert features.shape == (6, stages[3].input_width) == (6, 6 + 5)
-    _, grads = gradients_of(trainer, Batch(features, batch.y))
+    features = phases[3].input(batch.x)
+    assert features.shape == (6, 6 + 5)
+    _, grads = gradients_of(trainer, Batch(features, batch.y), phases[3])
     for name in ("projections.0.weight", "net.readout.weight", "net.readout.bias"):
         torch.testing.assert_close(grads[name], joint[name], rtol=1e-12, atol=1e-15)
-    assert torch.equal(trainer.stage_scores(features), trainer.scores(batch.x))
+    assert torch.equal(phases[3].predict(features), trainer.predict(batch.x))
     with pytest.raises(ValueError, match="h_0"):
         trainer.block_scores(features, start=1, stop=2)
-    assert stages[3].groups == ({"params": list(stages[3].parameters), "lr": 0.1},)
+    assert phases[3].groups == ({"params": list(phases[3].parameters), "lr": 0.1},)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +377,7 @@ def test_says_which_rows_a_net_should_take(shape, build, wanted):
     ForwardForward.supports(trainer.net, data)
     batch = next(data.batches("train", 12))
     trainer.gradients(batch)
-    assert trainer.scores(batch.x).shape == (12, CLASSES)
+    assert trainer.predict(batch.x).shape == (12, CLASSES)
     with pytest.raises(Unsupported, match=str(wanted[0])):
         ForwardForward.supports(build((shape[0] + 1, *shape[1:])), data)
 
@@ -407,7 +406,7 @@ def test_a_stem_that_pads_takes_a_label_written_over_its_rows_or_beside_them(mor
     trainer = ForwardForward(LeNet((2 + more, 8, 8), 3, channels=[4, 6], kernel_size=3, hidden=5))
     batch = Batch(torch.randn(4, 2, 8, 8), torch.tensor([0, 1, 2, 0]))
     assert trainer.gradients(batch)["loss"].isfinite()
-    assert trainer.eval().scores(batch.x).shape == (4, 3)
+    assert trainer.eval().predict(batch.x).shape == (4, 3)
 
 
 def test_peers_pull_as_the_goodness_does_summed_or_averaged(wrong_labels):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import localearn
 from localearn import MLP, Batch, MonoForward, UserError
 from localearn.testing import RuleConformance
+from localearn.testing.probes import learn
 
 
 class TestInputProjectionJoint(RuleConformance):
@@ -46,7 +47,7 @@ def test_gradient_is_autograd_of_the_sum_of_the_local_losses():
     trainer, batch = made(input_projection=True), rows()
     metrics = trainer.gradients(batch)
     losses = [F.cross_entropy(goodness, batch.y) for goodness in goodnesses(trainer, batch.x)]
-    parameters = list(trainer.stages()[0].parameters)
+    parameters = list(trainer.phases()[0].parameters)
     assert set(parameters) == set(trainer.parameters())
     for p, expected in zip(parameters, torch.autograd.grad(torch.stack(losses).sum(), parameters), strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-12, atol=1e-15)
@@ -61,7 +62,7 @@ def test_several_steps_agree_with_numpy():
     b = [own["net.blocks.0.op.bias"], own["net.blocks.1.op.bias"]]
     m = [own["input_projection.weight"], own["projections.0.weight"], own["net.readout.weight"]]
     c = own["net.readout.bias"]
-    optimizer = torch.optim.SGD(trainer.stages()[0].parameters, lr=0.3)
+    optimizer = torch.optim.SGD(trainer.phases()[0].parameters, lr=0.3)
     for seed in range(5):
         batch = rows(seed=seed)
         optimizer.zero_grad()
@@ -96,18 +97,16 @@ def test_several_steps_agree_with_numpy():
 
 def test_greedy_trains_the_input_s_projection_alone_and_first():
     trainer, batch = made(schedule="greedy", input_projection=True), rows()
-    stages = trainer.stages()
-    assert [stage.name for stage in stages] == ["input", "block 1", "block 2"]
-    assert [stage.start for stage in stages] == [0, 0, 1]
+    phases = trainer.phases()
+    assert [phase.name for phase in phases] == ["input", "block 1", "block 2"]
+    assert [phase.width for phase in phases] == [None, None, 7]
     joint = made(input_projection=True)
     joint.gradients(batch)
-    for index, stage in enumerate(stages):
-        trainer.enter(index)
+    for phase in phases:
         trainer.zero_grad(set_to_none=True)
-        x = trainer.stage_input(batch.x)
-        trainer.gradients(Batch(x.detach(), batch.y))
+        learn(phase, Batch(phase.input(batch.x).detach(), batch.y))
         trained = {name for name, p in trainer.named_parameters() if p.grad is not None}
-        assert {id(trainer.get_parameter(name)) for name in trained} == {id(p) for p in stage.parameters}
+        assert {id(trainer.get_parameter(name)) for name in trained} == {id(p) for p in phase.parameters}
         for name in trained:
             torch.testing.assert_close(trainer.get_parameter(name).grad, joint.get_parameter(name).grad)
 
@@ -117,26 +116,25 @@ def test_predictions(prediction):
     trainer, batch = made(prediction=prediction, schedule="greedy", input_projection=True), rows()
     g = goodnesses(trainer, batch.x)
     ff = prediction == "ff"
-    torch.testing.assert_close(trainer.scores(batch.x), g[0] + g[1] + g[2] if ff else g[2])
-    told = [g[0], g[0] + g[1] if ff else g[1], g[2]]  # a later stage sees features, and not the goodness before
-    for index, expected in enumerate(told):
-        trainer.enter(index)
-        torch.testing.assert_close(trainer.stage_scores(trainer.stage_input(batch.x)), expected)
+    torch.testing.assert_close(trainer.predict(batch.x), g[0] + g[1] + g[2] if ff else g[2])
+    told = [g[0], g[0] + g[1] if ff else g[1], g[2]]  # a later phase sees features, and not the goodness before
+    for phase, expected in zip(trainer.phases(), told, strict=True):
+        torch.testing.assert_close(phase.predict(phase.input(batch.x)), expected)
 
 
-def test_greedy_stops_each_stage_at_its_own_best_and_computes_features_once(monkeypatch):
+def test_greedy_stops_each_phase_at_its_own_best_and_computes_features_once(monkeypatch):
     data = localearn.load("digits")
     torch.manual_seed(0)
     trainer = MonoForward(MLP(data.input_shape, 10, widths=(32, 32)), schedule="greedy", input_projection=True)
     seen = []
-    compute = trainer.stage_input
+    compute = trainer.net.hidden
 
-    def counted(x, *context):
-        if trainer.stage == 2:
+    def counted(x, *context, depth=None):
+        if depth == 1:
             seen.append(len(x))
-        return compute(x, *context)
+        return compute(x, *context, depth=depth)
 
-    monkeypatch.setattr(trainer, "stage_input", counted)
+    monkeypatch.setattr(trainer.net, "hidden", counted)
     record = trainer.fit(data, epochs=15, patience=2, optim=functools.partial(torch.optim.Adam, lr=0.005))
     assert sum(seen) == data.sizes["train"] + data.sizes["val"]
     accuracies = [[line["val_accuracy"] for line in record.history if line["stage"] == stage] for stage in range(3)]

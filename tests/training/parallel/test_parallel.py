@@ -27,6 +27,7 @@ DATA = {
         "backprop", "pepita")},
     **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
         "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
+    "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip
 CHANCE = {rule: [f"algo={rule}"] for rule in ("forward_forward", "forward_gradient", "likelihood_ratio")}

@@ -1,0 +1,52 @@
+"""What a net takes: the shape of a row, a vocabulary where rows are token ids, and what stands beside them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from localearn.errors import UserError, suggestion
+
+CONTEXTS = ("edge_index", "mask")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input of a net.
+
+    Args:
+        shape: the shape of a row of x, without the batch dimension; of token ids (T,), the positions.
+        vocabulary: the number of tokens, where a row has ids 0..vocabulary-1, int64; None: values.
+        context: the names of what every block takes beside h, in its order: "edge_index" of a graph, whose nodes are
+            the rows, (2, E) int64; "mask", which positions of a row count, (N, T) bool.
+
+    """
+
+    shape: tuple[int, ...]
+    vocabulary: int | None = None
+    context: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.context:
+            if name not in CONTEXTS:
+                raise UserError(f"no context {name!r}{suggestion(name, CONTEXTS)}; there are {', '.join(CONTEXTS)}")
+        if self.vocabulary is not None and self.vocabulary < 1:
+            raise UserError(f"vocabulary must be 1 or more, or None where rows are values, not {self.vocabulary}")
+
+    @property
+    def graph(self) -> bool:
+        """Whether the rows are a graph's nodes."""
+        return "edge_index" in self.context
+
+    def trial(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Return the smallest input that every net takes: two rows of zeros, of like's dtype, and its context.
+
+        Two rows, because batch statistics cannot be taken of one; a graph has one edge; a mask leaves nothing out.
+        """
+        dtype = like.dtype if self.vocabulary is None else torch.long
+        x = torch.zeros(2, *self.shape, device=like.device, dtype=dtype)
+        beside = {
+            "edge_index": lambda: torch.zeros(2, 1, dtype=torch.long, device=like.device),
+            "mask": lambda: torch.ones(2, self.shape[0], dtype=torch.bool, device=like.device),
+        }
+        return (x, *(beside[name]() for name in self.context))
