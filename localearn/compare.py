@@ -205,11 +205,6 @@ def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) 
     from localearn.training.fit import check
 
     data, trainer, _ = build(config, choices)
-    if data.task.metric("accuracy") is None:
-        raise UserError(
-            f"a report compares accuracies, and {data.name} is for {type(data.task).__name__}, without one; run the "
-            "rules one by one, python -m localearn.run -m, and see the metrics in each run.json"
-        )
     epochs = plan.epochs or config.epochs
     if protocol == "matched":
         options = [f"epochs={_shared_out(choices['algo'], epochs, trainer.phases())}", "patience=null"]

@@ -18,6 +18,7 @@ from localearn.errors import UserError, suggestion
 
 CONF = Path(__file__).parent / "conf"
 KINDS = ("dense", "maps", "graph")
+VALUES = "values"  # the recipe that a rule may have for tasks whose targets are values, not classes
 
 # The options of `fit` that a recipe may set; the others say where and how a run is executed, not what is learned.
 LEARNING = (
@@ -45,7 +46,8 @@ def recipe(
     Args:
         rule: a name, say "forward_forward", or a class. A class of one's own has the general options.
         kind: `Net.kind` of the net: "dense", "maps" or "graph".
-        name: "default", or the name of another of the rule's recipes, say "paper".
+        name: "default", or the name of another of the rule's recipes, say "paper", or "values", which a rule may have
+            for a regression.
         epochs: that a schedule which depends on them is made for; by default the recipe's.
 
     Returns:
@@ -78,13 +80,18 @@ def recipe(
     return {**options, "fit": _learning(tree, epochs)}
 
 
-def rule_options(rule: type, kind: str) -> dict[str, Any]:
-    """Return the constructor's options of a rule on a kind of net; none for a rule that localearn does not bring."""
+def rule_options(rule: type, kind: str, *, values: bool = False) -> dict[str, Any]:
+    """Return the constructor's options of a rule on a kind of net; none for a rule that localearn does not bring.
+
+    values: whether the net's task has values for targets.
+    """
     name = rule_name(rule)
-    return {} if name is None else copy.deepcopy(_composed(name, kind, "default", None)["algo"])
+    return {} if name is None else copy.deepcopy(_composed(name, kind, by_default(name, values), None)["algo"])
 
 
-def fit_options(rule: type, kind: str, dataset: str, epochs: int | None = None) -> dict[str, Any]:
+def fit_options(
+    rule: type, kind: str, dataset: str, epochs: int | None = None, *, values: bool = False
+) -> dict[str, Any]:
     """Return the options of `LEARNING` for a rule on a kind of net and a data set, as `fit` takes them.
 
     Args:
@@ -92,9 +99,17 @@ def fit_options(rule: type, kind: str, dataset: str, epochs: int | None = None) 
         kind: `Net.kind` of its net.
         dataset: the data's name; a data set that localearn brings has its own number of epochs.
         epochs: those that the user gave, which a schedule is made for.
+        values: whether the task has values for targets.
 
     """
-    return _learning(_composed(rule_name(rule), kind, "default", dataset), epochs)
+    name = rule_name(rule)
+    return _learning(_composed(name, kind, by_default(name, values), dataset), epochs)
+
+
+def by_default(rule: str | None, values: bool) -> str:
+    """Return the name of the recipe that a rule takes: "values" for values, where it has one, else "default"."""
+    has = values and rule is not None and VALUES in _read(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+    return VALUES if has else "default"
 
 
 def kind_of(net: object) -> str:

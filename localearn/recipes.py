@@ -7,8 +7,9 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
       maps: [algo.goodness=mean, optim=adam]
       paper: [net=mlp_3x1000, dataset.normalize=unit]
 
-`recipe=default` takes the list of the net's kind, `recipe=paper` the published recipe, and `recipe=alike`, which a
-comparison takes, the kind's without what is said of the net, the data and the batch. What the user sets wins. Below
+`recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data set is a
+regression; `recipe=paper` the published recipe, and `recipe=alike`, which a comparison takes, the default's without
+what is said of the net, the data and the batch. What the user sets wins. Below
 all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net. `localearn.defaults` composes the same
 for Python.
 
@@ -23,7 +24,8 @@ Then `recipe=default` is refused with that text, and who wants the run all the s
 from collections.abc import Sequence
 from typing import Any
 
-from localearn.defaults import KINDS
+from localearn.data.loading import REGRESSIONS
+from localearn.defaults import KINDS, VALUES
 from localearn.errors import UserError, suggestion
 from localearn.training.building import net_kind
 
@@ -53,7 +55,8 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
     kind = net_kind(config.net)
-    name = kind if named in ("default", "alike") else named
+    default = VALUES if VALUES in recipes and config.dataset.get("name") in REGRESSIONS else kind
+    name = default if named in ("default", "alike") else named
     net = str(config.net.get("_target_")).rpartition(".")[2]
     if named == "default" and net in config.refused:
         raise UserError(f"no default recipe for {net}: {config.refused[net]}; recipe={name} runs it all the same")

@@ -9,6 +9,9 @@ from localearn import cli
 from localearn.doorway import run_door
 from localearn.errors import UserError
 from localearn.printing import one_line, say
+from localearn.reporting import metrics
+from localearn.reporting.metrics import ACCURACY
+from localearn.tasks import Metric
 from localearn.tuning.outcome import best_trials, spent, write_outcome
 from localearn.tuning.plan import Plan, altered, parse
 from localearn.tuning.search import Limits, Search
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 HELP = """\
 python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]
 
-Searches with Optuna for the options with which a rule is most accurate on the validation split; the test split is never
+Searches with Optuna for the options with which a rule does best on the validation split; the test split is never
 looked at. Writes OUT/best.yaml, which `python -m localearn.run config=OUT/best.yaml` runs, OUT/tune.json, plots of
 the history and of each option's importance, and every trial's record. The same command again goes on where it stopped,
 and on another machine, with a storage= that both reach, it joins in.
@@ -34,7 +37,8 @@ and on another machine, with a storage= that both reach, it joins in.
   trials=20          how many trials are to end, on all machines together
   sampler=tpe        gp, cmaes, random or qmc
   pruner=median      hyperband or none; ends a trial that its validation curve shows to be a bad one
-  objective=accuracy on the validation split; accuracy_energy: also few joules of training, a Pareto front
+  objective=accuracy on the validation split, or another metric of the task; the first one, say rmse, where it has no
+                     accuracy. accuracy_energy: also few joules of training, a Pareto front
   storage=URL        sqlite:///OUT/study.db where none is given; postgresql://user@host/name for many machines, or
                      journal:/shared/study.log on a disk that they share
   study=NAME         the study's name in the storage; <algo>-<dataset>-<net> where none is given
@@ -64,7 +68,8 @@ class Lines:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         count = len(study.get_trials(deepcopy=False, states=states))
-        say(f"[{count}/{self.plan.trials}] trial {trial.number}: {_told(trial)}; {_best(study)}")
+        told, best = _told(trial, self.plan.metric), _best(study, self.plan.metric)
+        say(f"[{count}/{self.plan.trials}] trial {trial.number}: {told}; {best}")
 
 
 class Bar:
@@ -75,6 +80,7 @@ class Bar:
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         self.progress = Progress(*columns)
+        self.metric = plan.metric
         self.task = self.progress.add_task("", total=plan.trials)
         self.progress.start()
 
@@ -83,9 +89,11 @@ class Bar:
         from optuna.trial import TrialState
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
-        self.progress.console.print(one_line(f"trial {trial.number}: {_told(trial)}"), highlight=False, markup=False)
+        self.progress.console.print(
+            one_line(f"trial {trial.number}: {_told(trial, self.metric)}"), highlight=False, markup=False
+        )
         count = len(study.get_trials(deepcopy=False, states=states))
-        self.progress.update(self.task, completed=count, description=_best(study))
+        self.progress.update(self.task, completed=count, description=_best(study, self.metric))
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -106,7 +114,7 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
         print(HELP.format(choices=cli.choices_page(config_dir)), end="")
         return 0 if arguments else 2
     plan = parse(arguments, config_dir)
-    config, space = _checked(plan)
+    plan, config, space = _checked(plan)
     started_s = time.monotonic()
     search = Search.join(plan, space, config["seed"], name=name, limits=limits)
     try:
@@ -132,8 +140,11 @@ def _run(search: Search) -> int:
     return 0
 
 
-def _checked(plan: Plan) -> tuple[dict[str, Any], dict[str, "BaseDistribution"]]:
-    """Return the configuration that all trials share and the space; raise UserError if they cannot be run."""
+def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribution"]]:
+    """Return the plan for its task, the configuration that all trials share and the space.
+
+    Raises UserError if they cannot be run.
+    """
     from omegaconf import OmegaConf
 
     from localearn.trainers.phases import Solve
@@ -143,20 +154,16 @@ def _checked(plan: Plan) -> tuple[dict[str, Any], dict[str, "BaseDistribution"]]
     config, choices = cli.compose(plan.overrides, plan.config_dir)
     data, trainer, settings = build(config, choices)
     check(trainer, data, settings)
-    if data.task.metric("accuracy") is None:
-        raise UserError(
-            f"a search goes by the validation accuracy, and {data.name} is for {type(data.task).__name__}, without "
-            "one; sweep over options instead, python -m localearn.run -m"
-        )
+    plan = plan.for_task(data.task)
     if all(isinstance(phase, Solve) for phase in trainer.phases()) and plan.pruner == "hyperband":
         raise UserError(f"{choices['algo']} is solved in one pass, so there is no curve to prune by; use pruner=none")
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if plan.names_energy and not plain["energy"]["enabled"]:
-        raise UserError("objective=accuracy_energy needs energy.enabled=true")
+        raise UserError(f"objective={plan.objective} needs energy.enabled=true")
     plain["tune"]["space"] = altered(plain["tune"]["space"], plan.ranges, plain)
     space = read_space(plain)
     _check_ends(plan, trainer, space)
-    return plain, space
+    return plan, plain, space
 
 
 def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistribution"]) -> None:
@@ -178,28 +185,33 @@ def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistrib
             raise UserError(f"with {' '.join([*longest, *tried]) or 'these options'}, {error}") from error
 
 
-def _told(trial: "FrozenTrial") -> str:
+def _told(trial: "FrozenTrial", metric: Metric) -> str:
     options = " ".join(f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}"
                        for path, value in trial.params.items())  # fmt: skip
-    accuracy = trial.user_attrs.get("val_accuracy")
-    shown = "no accuracy" if accuracy is None else f"validation {100 * accuracy:.2f} %"
+    figure = trial.user_attrs.get(f"val_{metric.name}")
+    shown = f"no {metrics.written(metric)}" if figure is None else f"validation {_figure(metric, figure)}"
     joules = f", {trial.values[1]:,.1f} J" if trial.values and len(trial.values) > 1 else ""
     return f"{shown}{joules}{', pruned' if trial.state.name == 'PRUNED' else ''}, {options}"
 
 
-def _best(study: "Study") -> str:
+def _figure(metric: Metric, figure: float) -> str:
+    """Return a figure as a line shows it; per cent are those of the accuracy where no name stands before them."""
+    return metrics.shown(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
+
+
+def _best(study: "Study", metric: Metric) -> str:
     best = best_trials(study)
     if not best:
         return "none completed yet"
     more = f", {len(best)} on the front" if len(study.directions) > 1 else ""
-    return f"best {100 * best[0].values[0]:.2f} % (trial {best[0].number}{more})"
+    return f"best {_figure(metric, best[0].values[0])} (trial {best[0].number}{more})"
 
 
 def _conclude(plan: Plan, study: "Study") -> None:
     trials = study.get_trials(deepcopy=False)
     states = [trial.state.name.lower() for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("complete", "pruned") if state in states)
-    say(f"{counts or 'no trial has ended'}; {_best(study)}")
+    say(f"{counts or 'no trial has ended'}; {_best(study, plan.metric)}")
     for (label, source, part), joules in spent(trials).items():
         took = "joules that are not known in full," if joules is None else f"{joules:,.1f} J"
         say(f"tuning took {took} {label} ({source}, {part})")

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import shutil
 from dataclasses import fields
 from typing import Any
 
@@ -11,7 +12,19 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import localearn
-from localearn import GNN, MLP, Backprop, ForwardForward, LikelihoodRatio, MonoForward, UserError, cli, load, load_net
+from localearn import (
+    GNN,
+    MLP,
+    Backprop,
+    ForwardForward,
+    LikelihoodRatio,
+    MonoForward,
+    UserError,
+    cli,
+    defaults,
+    load,
+    load_net,
+)
 from localearn.data import ArrayData
 from localearn.defaults import LEARNING, fit_options, rule_name, rule_names
 from localearn.files import read_yaml
@@ -56,7 +69,7 @@ def test_a_recipe_sets_what_python_takes_from_it(rule):
     file = read_yaml(CONF / "algo" / f"{rule}.yaml")
     lines = [line.partition("=")[0].partition(".")[0] for lines in file.get("recipes", {}).values() for line in lines]
     assert {*file, *lines} <= {*LEARNING, "algo", "net", "dataset", "defaults", "recipes", "refused", "tune"}
-    assert set(file.get("recipes", {})) <= {*NETS, "paper"}
+    assert set(file.get("recipes", {})) <= {*NETS, "paper", "values"}
 
 
 def test_the_settings_are_those_of_the_general_configuration():
@@ -155,6 +168,52 @@ def test_a_run_by_both_ways_gives_the_same_bits(rule, kind, tmp_path):
     assert (called.test_loss, called.batch_size) == (commanded.test_loss, commanded.batch_size)
     loaded = load_net(tmp_path / "command").state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in net.state_dict().items())
+
+
+def test_values_have_a_recipe_of_their_own_by_both_ways_alike(tmp_path):
+    config, choices = cli.compose(
+        ["algo=pepita", "dataset=diabetes", "net.widths=[8,8]", "epochs=3", "progress=false", "energy.enabled=false",
+         "device=cpu", f"out={tmp_path / 'command'}"]
+    )  # fmt: skip
+    assert choices["recipe"] == "values" and config["dataset"]["normalize"] == "standard"
+    commanded = execute(config, choices)
+    told = localearn.recipe("pepita", name="values")
+    data = load("diabetes", **told["dataset"])
+    torch.manual_seed(0)
+    net = localearn.MLP(10, 1, widths=(8, 8), **told["net"]).for_task(data.task)
+    called = localearn.Pepita(net).fit(data, device="cpu", epochs=3)
+    same = ("train_loss", "val_loss", "val_rmse", "lr")
+    assert [[line[name] for name in same] for line in called.history] == [
+        [line[name] for name in same] for line in commanded.history
+    ]
+    assert told["net"]["init"] == "default" != localearn.recipe("pepita")["net"]["init"]
+
+
+def test_a_recipe_for_values_may_say_how_the_rule_learns(tmp_path, monkeypatch):
+    file = tmp_path / "conf" / "algo" / "pepita.yaml"
+    shutil.copytree(CONF, tmp_path / "conf")
+    file.write_text(file.read_text().replace("values: [", "values: [algo.scale=0.07, optim.lr=0.003, "))
+    monkeypatch.setattr(defaults, "CONF", tmp_path / "conf")
+    defaults._composed.cache_clear()
+    try:
+        values = localearn.Pepita(localearn.MLP(10, 1, widths=(8,)).for_task(localearn.Regression()))
+        record = values.fit(load("diabetes"), device="cpu", epochs=1)
+        assert record.history[0]["lr"] == 0.003
+        assert 0.07 / 2 < values.feedback.abs().max() / (6 / 10) ** 0.5 <= 0.07
+        classes = localearn.Pepita(localearn.MLP((1, 8, 8), 10, widths=(8,)))
+        record = classes.fit(load("digits", train_size=50), device="cpu", epochs=1)
+        assert record.history[0]["lr"] == 0.02
+        assert classes.feedback.abs().max() / (6 / 64) ** 0.5 <= 0.05
+    finally:
+        defaults._composed.cache_clear()
+
+
+def test_a_rule_without_a_recipe_for_values_takes_its_kinds():
+    for rule in rule_names():
+        config, choices = cli.compose([f"algo={rule}", "dataset=diabetes", "net=mlp"])
+        assert choices["recipe"] == ("values" if rule == "pepita" else "dense"), config
+    assert cli.compose(["algo=pepita", "dataset=diabetes", "recipe=alike"])[1]["recipe"] == "values"
+    assert cli.compose(["algo=pepita", "dataset=digits"])[1]["recipe"] == "dense"
 
 
 @pytest.mark.parametrize("kind", NETS)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
-from localearn.tasks import Direction, Metric, Unit
+from localearn.tasks import Classification, Direction, Metric, Unit
 
 SCHEMA = 2
 Split = Literal["val", "test"]
@@ -104,6 +104,14 @@ class Record:
         """
         figures = self.metrics.get(name)
         return None if figures is None else figures[split]
+
+    @property
+    def judged_by(self) -> Metric:
+        """The metric that the run is judged by: its task's first, the accuracy where the record names none."""
+        for name, figures in self.metrics.items():
+            if name != LOSS.name:
+                return Metric(name, figures["direction"], figures["unit"])
+        return Classification.metrics[0]
 
     def evaluated(self, metrics: Iterable[Metric], split: Split, figures: Mapping[str, float]) -> None:
         """Enter the figures of a split: the loss, and these metrics of the task."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from localearn.reporting import prose, tables
 from localearn.reporting.comparison import Comparison, Group
 from localearn.reporting.document import Block, Bullets, Commands, Document, Figure, Figures, Paragraph, Section
+from localearn.reporting.metrics import written
 from localearn.reporting.tunings import tuning_table
 from localearn.reporting.verdict import verdict
 
@@ -52,7 +53,8 @@ def _group(group: Group, figures: list[Figure]) -> Iterable[Block]:
         yield Figures(tuple(figures))
     if not any(run.energy.train_j is not None for rule in group.rules for run in rule.runs):
         yield Paragraph(
-            "No run of this group has energy, so accuracy against energy is not drawn: it is absent, not zero."
+            f"No run of this group has energy, so {written(group.metric)} against energy is not drawn: "
+            "it is absent, not zero."
         )
     if not any(run.epochs for rule in group.rules for run in rule.runs):
         yield Paragraph("No run of this group has a readable metrics.jsonl, so there are no learning curves.")

@@ -15,7 +15,8 @@ from localearn.reporting.likeness import (
     settings,
     stopping,
 )
-from localearn.reporting.quantities import Quantity, common_accuracy, quantities
+from localearn.reporting.metrics import full
+from localearn.reporting.quantities import Quantity, common_level, quantities
 from localearn.reporting.reading import Runs
 from localearn.reporting.runs import Run
 from localearn.reporting.statistics import (
@@ -26,6 +27,7 @@ from localearn.reporting.statistics import (
     ratio_interval,
 )
 from localearn.reporting.tunings import Tuning, Tunings, tuning_notes
+from localearn.tasks import Metric
 
 TRUSTED_SEEDS = 3  # below this no interval is called a finding
 
@@ -45,7 +47,7 @@ class Measure:
     values: one per reading, none where the quantity is absent.
     missing: how many of the rule's runs do not hold it.
     flags: what the meter flagged, and in how many runs.
-    ratio: to the baseline, a difference where the quantity is compared in points; None where `refusal` says why not.
+    ratio: to the baseline, a difference where the quantity is compared by that; None where `refusal` says why not.
     paired: whether the ratio's numbers come from equal seeds.
     """
 
@@ -86,23 +88,30 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The rules that ran on one net and one data set under one protocol; the baseline first."""
+    """The rules that ran on one net and one data set under one protocol, judged by one metric; the baseline first.
+
+    common: the figure of the metric that all runs reached on the validation split. apart: whether another group has
+    the same data, net and protocol by name, and another metric.
+    """
 
     protocol: str | None
     dataset: str
     net: str
+    metric: Metric
     rules: tuple[Rule, ...]
-    common_accuracy: float | None
+    common: float | None
+    apart: bool = False
 
     @property
     def key(self) -> tuple[str | None, ...]:
         """Return what tells the group from others."""
-        return self.dataset, self.net, self.protocol
+        return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.apart else [])
 
     @property
     def name(self) -> str:
         """Return the group's name as its heading and its figures carry it."""
-        return " · ".join([self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])])
+        words = [self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])]
+        return " · ".join([*words, *([full(self.metric)] if self.apart else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +156,13 @@ def compare(
     rows = _rows(completed, notes)
     groups = defaultdict(list)
     for row in rows:
-        groups[row.settings.dataset, row.settings.net, row.protocol or ""].append(row)
+        groups[(*_place(row), full(row.settings.metric))].append(row)
+    metrics = Counter(key[:-1] for key in groups)
     comparison = Comparison(
-        groups=tuple(_group(groups[key], rows, baseline, allow_unlike) for key in sorted(groups, key=_natural)),
+        groups=tuple(
+            replace(_group(groups[key], rows, baseline, allow_unlike), apart=metrics[key[:-1]] > 1)
+            for key in sorted(groups, key=_natural)
+        ),
         excluded=tuple(run for run in runs if run.record.status != "completed"),
         notes=(),
         baseline=baseline,
@@ -157,6 +170,10 @@ def compare(
         tunings=tunings.tunings,
     )
     return replace(comparison, notes=(*notes, *_remarks(comparison)))
+
+
+def _place(row: _Row) -> tuple[str, str, str]:
+    return row.settings.dataset, row.settings.net, row.protocol or ""
 
 
 def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
@@ -195,9 +212,10 @@ def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
 def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool) -> Group:
     first = rows[0]
     ordered = sorted(rows, key=lambda row: (row.algo != baseline, *_order(row)))
-    accuracy = common_accuracy([run for row in rows for run in row.by_seed.values()])
-    rules = [_rule(row, rows, everywhere, baseline, allow_unlike, quantities(accuracy)) for row in ordered]
-    return Group(first.protocol, first.settings.dataset, first.settings.net, tuple(rules), accuracy)
+    metric = first.settings.metric
+    common = common_level(metric, [run for row in rows for run in row.by_seed.values()])
+    rules = [_rule(row, rows, everywhere, baseline, allow_unlike, quantities(metric, common)) for row in ordered]
+    return Group(first.protocol, first.settings.dataset, first.settings.net, metric, tuple(rules), common)
 
 
 def _rule(
@@ -291,7 +309,7 @@ def _ratio(quantity: Quantity, row: _Row, against: _Row) -> tuple[Estimate | Non
     if len(readings) > 1:
         return None, "not comparable: " + " against ".join(sorted(map(str, readings))), False
     mine, base = [ours[seed] for seed in our_seeds], [theirs[seed] for seed in their_seeds]
-    if quantity.compared == "points":
+    if quantity.compared != "ratio":
         return (difference_interval(mine, base) if paired else _unpaired_difference(mine, base)), None, paired
     if min(*mine, *base) <= 0:
         return None, "not comparable: a ratio needs numbers above 0", False

@@ -9,7 +9,7 @@ from typing import Any
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value
 from localearn.reporting.plain_text import cell
 from localearn.reporting.statistics import Estimate
-from localearn.reporting.tunings import Tuning
+from localearn.reporting.tunings import Tuning, described
 from localearn.reporting.verdict import verdict
 
 KIND = "localearn report"
@@ -79,7 +79,7 @@ def _measure_fields(measure: Measure) -> dict[str, Any]:
         "quantity": measure.quantity.key,
         "unit": measure.quantity.unit,
         "flags": " ".join(f"{flag}:{count}" for flag, count in measure.flags),
-        "compared_as": "difference" if measure.quantity.compared == "points" else "ratio",
+        "compared_as": "ratio" if measure.quantity.compared == "ratio" else "difference",
         "ratio": ratio and ratio.mean,
         "ratio_low": ratio and ratio.low,
         "ratio_high": ratio and ratio.high,
@@ -110,7 +110,8 @@ def _group(group: Group, comparison: Comparison) -> dict[str, Any]:
         "protocol": group.protocol,
         "dataset": group.dataset,
         "net": group.net,
-        "common_accuracy": group.common_accuracy,
+        f"common_{group.metric.name}": group.common,
+        **described(group.metric),
         "verdict": verdict(group, comparison.baseline),
         "rules": [_rule(rule) for rule in group.rules],
     }
@@ -129,7 +130,10 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _tuning(tuning: Tuning) -> dict[str, Any]:
     return {
-        **{name: getattr(tuning, name) for name in ("folder", "algo", "dataset", "net", "val_accuracy", "train_s")},
+        **{name: getattr(tuning, name) for name in ("folder", "algo", "dataset", "net")},
+        f"val_{tuning.metric.name}": tuning.val,
+        **described(tuning.metric),
+        "train_s": tuning.train_s,
         "trials": dict(tuning.trials),
         "options": dict(tuning.options),
         "energy": [
@@ -156,7 +160,7 @@ def _measure(measure: Measure) -> dict[str, Any]:
         "unit": measure.quantity.unit,
         "values": values or ([{"mean": None, "label": "absent"}] if labelled else []),
         "flags": dict(measure.flags),
-        "compared_as": "difference" if measure.quantity.compared == "points" else "ratio",
+        "compared_as": "ratio" if measure.quantity.compared == "ratio" else "difference",
         "to_baseline": None if measure.ratio is None else _estimate(measure.ratio) | {"paired": measure.paired},
         "not_compared": measure.refusal,
     }

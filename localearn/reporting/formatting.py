@@ -82,6 +82,28 @@ def points(estimate: Estimate) -> str:
     return f"{mean} [{low}, {high}] points"
 
 
+def difference(estimate: Estimate) -> str:
+    """Return a difference in the numbers' own unit, `+mean [low, high]`, its digits enough to tell the bounds apart."""
+    if estimate.low is None or estimate.high is None:
+        return _signed(estimate.mean, plain(abs(estimate.mean), 3))
+    width = estimate.high - estimate.low
+    size = max(abs(estimate.low), abs(estimate.high))
+    if width <= 1e-9 * size:
+        return f"{_signed(estimate.mean, plain(abs(estimate.mean), 3))} ± 0"
+    decimals = _decimals(width, largest=max(0, 5 - _exponent(size)))
+    mean, low, high = (
+        _signed(value, f"{abs(value):.{decimals}f}") for value in (estimate.mean, estimate.low, estimate.high)
+    )
+    return f"{mean} [{low}, {high}]"
+
+
+def _signed(value: float, size: str) -> str:
+    """Return a number with its sign, none before a zero."""
+    if not any(digit in "123456789" for digit in size.split("e")[0]):
+        return size
+    return f"{'+' if value > 0 else '−'}{size}"
+
+
 def _whole_or_plain(value: float) -> str:
     return _minus(f"{value:.0f}") if value.is_integer() and abs(value) < 1e7 else plain(value)
 

@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 
+from localearn.reporting.metrics import full
 from localearn.reporting.runs import Run
+from localearn.tasks import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Settings:
     ranks: str
     step: str
     deterministic: bool
+    metric: Metric
 
 
 def settings(run: Run) -> Settings:
@@ -39,6 +42,7 @@ def settings(run: Run) -> Settings:
         ranks=run.ranks,
         step=run.step,
         deterministic=run.record.deterministic,
+        metric=run.metric,
     )
 
 
@@ -92,6 +96,7 @@ def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
         ("processes", ours.ranks, theirs.ranks),
         ("steps", ours.step, theirs.step),
         ("deterministic", ours.deterministic, theirs.deterministic),
+        ("metric", full(ours.metric), full(theirs.metric)),
     ]
     found = [f"{name} {_said(mine)} against {_said(other)}" for name, mine, other in pairs if mine != other]
     if ours.net == theirs.net and ours.net_config != theirs.net_config:

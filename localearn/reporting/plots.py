@@ -1,16 +1,17 @@
-"""The plots of a report: accuracy against energy, ratios, learning curves, memory."""
+"""The plots of a report: the metric against energy, ratios, learning curves, memory."""
 
 from collections import defaultdict
 from collections.abc import Callable
 
 from localearn.records import Reading
-from localearn.reporting import drawing, formatting
-from localearn.reporting.accuracy_energy import accuracy_energy_figure
+from localearn.reporting import drawing, formatting, metrics
 from localearn.reporting.comparison import Comparison, Group
 from localearn.reporting.document import Figure
 from localearn.reporting.drawing import INK, Look, short
+from localearn.reporting.metric_energy import metric_energy_figure
 from localearn.reporting.runs import Epoch, Run
-from localearn.reporting.verdict import JUDGED, comparison_text
+from localearn.reporting.verdict import comparison_text
+from localearn.tasks import Metric
 
 Looks = dict[str, Look]
 
@@ -24,7 +25,7 @@ def group_figures(group: Group, looks: Looks) -> list[Figure]:
     """Return the plots of a group; one whose numbers are absent is left out."""
     readings = sorted({run.energy.reading for rule in group.rules for run in rule.runs}, key=str)
     figures = [_ratios(group, looks)]
-    figures += [accuracy_energy_figure(group, looks, reading) for reading in readings if reading.label != "absent"]
+    figures += [metric_energy_figure(group, looks, reading) for reading in readings if reading.label != "absent"]
     figures += [_curves(group, looks, "epochs", "epoch", lambda epoch: None)]
     figures += [_curves(group, looks, "seconds", "training time (s)", lambda epoch: epoch.train_s)]
     for reading in readings:
@@ -37,10 +38,16 @@ def group_figures(group: Group, looks: Looks) -> list[Figure]:
 
 def _ratios(group: Group, looks: Looks) -> Figure | None:
     """Draw each rule's ratios to the baseline with their intervals; the line at 1 is the baseline."""
-    known = {
-        key: [rule.label for rule in group.rules if (measure := rule.measure(key)) and measure.ratio] for key in JUDGED
+    judged = {
+        measure.quantity.key: measure.quantity.judged
+        for rule in group.rules
+        for measure in rule.measures
+        if measure.quantity.judged and measure.quantity.compared == "ratio"
     }
-    kept = [(key, name) for key, name in JUDGED.items() if known[key] and key != "test_accuracy"]
+    known = {
+        key: [rule.label for rule in group.rules if (measure := rule.measure(key)) and measure.ratio] for key in judged
+    }
+    kept = [(key, name) for key, name in judged.items() if known[key]]
     rules = [rule for rule in group.rules if any(rule.label in known[key] for key, _ in kept)]
     if not rules:
         return None
@@ -88,7 +95,7 @@ def _curves(
     along: Callable[[Epoch], float | None],
     reading: Reading | None = None,
 ) -> Figure | None:
-    """Draw validation accuracy over epochs, seconds or joules: a thin line a run, a thick one the mean by epoch."""
+    """Draw the validation metric over epochs, seconds or joules: a thin line a run, a thick one the mean by epoch."""
     from matplotlib.ticker import MaxNLocator
 
     curves: dict[str, list[list[tuple[float, float]]]] = defaultdict(list)
@@ -116,25 +123,29 @@ def _curves(
     if kind == "epochs":
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_xlabel(label)
-    axes.set_ylabel("validation accuracy (%)")
+    axes.set_ylabel(f"validation {metrics.axis(group.metric)}")
     drawing.legend(figure, axes)
     over = f"{reading.label} joules" if reading else kind
     final = "; ".join(
-        f"{rule} ends at {sum(curve[-1][1] for curve in runs) / len(runs):.2f} % "
+        f"{rule} ends at {_ended(group.metric, sum(curve[-1][1] for curve in runs) / len(runs))} "
         f"after {formatting.plain(sum(curve[-1][0] for curve in runs) / len(runs), 3)} {kind}"
         for rule, runs in curves.items()
     )
     caption = f"Learning curves over {over}: thin lines are runs, thick ones their means."
-    alt = f"Validation accuracy over {over}; means over runs: {final}."
+    alt = f"Validation {metrics.written(group.metric)} over {over}; means over runs: {final}."
     return drawing.finish(figure, drawing.plot_name(f"curves_{kind}", *group.key, *_words(reading)), caption, alt)
+
+
+def _ended(metric: Metric, shown: float) -> str:
+    return f"{shown:.2f} %" if metric.unit == "fraction" else formatting.plain(shown)
 
 
 def _curve(run: Run, kind: str, along: Callable[[Epoch], float | None]) -> list[tuple[float, float]]:
     curve = []
     for number, epoch in enumerate(run.epochs, start=1):
         x = float(number) if kind == "epochs" else along(epoch)
-        if x is not None and epoch.accuracy is not None:
-            curve.append((x, 100 * epoch.accuracy))
+        if x is not None and epoch.figure is not None:
+            curve.append((x, metrics.scale(run.metric) * epoch.figure))
     return curve
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from localearn.reporting.comparison import TRUSTED_SEEDS, Comparison, Group
 from localearn.reporting.document import Table, cell
 from localearn.reporting.formatting import plain
+from localearn.reporting.metrics import ACCURACY, written
 from localearn.reporting.runs import Run
+from localearn.tasks import Metric
 
 FLAGS = {
     "too_short": "the window was shorter than 50 update periods of its counter; its uncertainty stands beside it",
@@ -23,6 +25,8 @@ FLAGS = {
     "is not known",
     "rank_lost": "processes that trained together were ended before all had told what they spent, which is not known",
 }
+
+_BETTER = {"max": "more is better", "min": "less is better"}
 
 # What is another at each run, or shows only.
 _OF_THE_RUN = ("seed", "out", "resume", "progress", "debug")
@@ -46,11 +50,11 @@ def reading_guide(comparison: Comparison) -> list[str]:
     flags = sorted(set(flags) | {flag for run in comparison.runs for flag in _window_flags(run)})
     labels = {part.reading.label for run in comparison.runs for part in run.energy.parts.values()}
     labels |= {run.energy.reading.label for run in comparison.runs}
+    compared = "; ".join(_compared(metric) for metric in _judged(comparison))
     items = [
         "a ± b: the mean over seeds and the half-width of its 95 % interval; a alone where one seed gives no interval.",
-        f"×r [low, high]: the ratio to {comparison.baseline} on the same seeds; for accuracy the difference in "
-        "percentage points. In bold where the interval leaves out 1 (or 0) and rests on "
-        f"{TRUSTED_SEEDS} seeds or more.",
+        f"×r [low, high]: the ratio to {comparison.baseline} on the same seeds; {compared}. In bold where the interval "
+        f"leaves out 1 (or 0) and rests on {TRUSTED_SEEDS} seeds or more.",
     ]
     meanings = {
         "measured": "measured: read from a counter of the hardware (NVML, RAPL).",
@@ -68,7 +72,7 @@ def method(comparison: Comparison) -> list[str]:
     protocols = {group.protocol for group in comparison.groups}
     items = [
         "Intervals are Student's t over seeds, 95 %. Ratios are geometric means of the ratios of equal seeds, their "
-        "intervals those of the mean log-ratio; accuracies are compared by paired differences.",
+        f"intervals those of the mean log-ratio; {_differences(_judged(comparison))} by paired differences.",
         "Each interval stands for itself: of twenty that compare equals, one leaves out equality by chance.",
         "Energy is that of training alone, of the headline part (the GPU on cuda, else the CPU); gross, and net of "
         "idle power times time. Other windows and parts stand on lines of their own and are never added across labels.",
@@ -88,15 +92,33 @@ def method(comparison: Comparison) -> list[str]:
             "a pass of theirs trains a part of the net, on what the parts before give, computed once where that is "
             "fixed; so it is cheaper than a pass of a rule that trains the whole net."
         )
-    targets = [group for group in comparison.groups if group.common_accuracy is not None]
-    if targets:
+    for metric in dict.fromkeys(group.metric for group in comparison.groups if group.common is not None):
+        name, best = written(metric), "highest" if metric.direction == "max" else "lowest"
         items.append(
-            "The common accuracy of a group is the highest validation accuracy that all of its runs reached; its cost "
+            f"The common {name} of a group is the {best} validation {name} that all of its runs reached; its cost "
             "is that of training up to the first epoch there."
         )
     if any(run.co2e.label != "absent" for run in comparison.runs):
         items.append("CO2e is always an estimate, from energy and the grid intensity that stands beside it.")
     return items
+
+
+def _judged(comparison: Comparison) -> list[Metric]:
+    """Return the metrics that the groups are judged by, the accuracy where there is none."""
+    return list(dict.fromkeys(group.metric for group in comparison.groups)) or [ACCURACY]
+
+
+def _compared(metric: Metric) -> str:
+    unit = "in percentage points" if metric.unit == "fraction" else "in its own unit"
+    way = "" if (metric.direction, metric.unit) == ("max", "fraction") else f", of which {_BETTER[metric.direction]}"
+    return f"for {written(metric)} the difference {unit}{way}"
+
+
+def _differences(metrics: list[Metric]) -> str:
+    if metrics == [ACCURACY]:
+        return "accuracies are compared"
+    names = [written(metric) for metric in metrics]
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} compared"
 
 
 def machine_table(comparison: Comparison) -> Table:

@@ -5,59 +5,117 @@ from dataclasses import dataclass
 from typing import Literal
 
 from localearn.records import Reading
-from localearn.reporting import formatting
+from localearn.reporting import formatting, metrics
 from localearn.reporting.formatting import Unit
 from localearn.reporting.runs import Epoch, Run
+from localearn.tasks import Metric, better
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One column. `value` gives a number in `unit`, None where it is absent; `reading` gives the label of joules."""
+    """One column. `value` gives a number in `unit`, None where it is absent; `reading` gives the label of joules.
+
+    compared: as a ratio to the baseline, or as a difference: in percentage points, or in the number's own unit.
+    judged: what a verdict calls it, None for what a verdict leaves out. metric: the one whose figure it is, if it is.
+    """
 
     key: str
     title: str
     unit: str  # of the number in CSV and JSON
     units: tuple[Unit, ...]
     value: Callable[[Run], float | None]
-    compared: Literal["ratio", "points"] = "ratio"
+    compared: Literal["ratio", "points", "difference"] = "ratio"
     reading: Callable[[Run], Reading] | None = None
+    judged: str | None = None
+    metric: Metric | None = None
 
 
-def quantities(common_accuracy: float | None) -> list[Quantity]:
-    """Return the quantities of a group of runs; `common_accuracy` is what all of them reached (0 to 1), if known."""
+def quantities(metric: Metric, common: float | None) -> list[Quantity]:
+    """Return the quantities of a group of runs.
+
+    Args:
+        metric: what the runs are judged by.
+        common: the figure of it that all of them reached, see `common_level`; None where it is not known.
+
+    """
     found = [
-        Quantity("test_accuracy", "Test accuracy", "1", formatting.PERCENT, lambda run: run.test_accuracy, "points"),
-        Quantity("train_s", "Training time", "s", formatting.SECOND, lambda run: run.train_s),
-        _joules("train_j", "Energy, gross", lambda run: run.energy.train_j),
+        _figure(metric),
+        Quantity("train_s", "Training time", "s", formatting.SECOND, lambda run: run.train_s, judged="training time"),
+        _joules("train_j", "Energy, gross", lambda run: run.energy.train_j, judged="gross energy"),
         _joules("train_net_j", "Energy, net of idle", lambda run: run.energy.train_net_j),
         _joules("j_per_sample", "Energy per sample", _joules_per_sample),
-        Quantity("peak_memory_bytes", "Peak memory", "B", formatting.BYTE, lambda run: run.peak_memory_bytes),
+        Quantity(
+            "peak_memory_bytes",
+            "Peak memory",
+            "B",
+            formatting.BYTE,
+            lambda run: run.peak_memory_bytes,
+            judged="peak memory",
+        ),
         Quantity("allocator_bytes", "Allocator's peak", "B", formatting.BYTE, lambda run: run.allocator_bytes),
         Quantity("process_bytes", "Process's peak", "B", formatting.BYTE, lambda run: run.process_bytes),
         Quantity("samples_per_s", "Throughput", "1/s", formatting.RATE, lambda run: run.samples_per_s),
         Quantity("passes", "Passes over the data", "1", formatting.COUNT, lambda run: run.passes),
     ]
-    if common_accuracy is not None:
-        to = f"to {100 * common_accuracy:.2f} % validation accuracy"
+    if common is not None:
+        to = f"to {_reached(metric, common)}"
         found += [
             Quantity(
-                "common_accuracy_s", f"Time {to}", "s", formatting.SECOND, lambda run: _seconds_to(run, common_accuracy)
+                common_key(metric, "s"),
+                f"Time {to}",
+                "s",
+                formatting.SECOND,
+                lambda run: _seconds_to(run, metric, common),
             ),
-            _joules("common_accuracy_j", f"Energy {to}", lambda run: _joules_to(run, common_accuracy)),
+            _joules(common_key(metric, "j"), f"Energy {to}", lambda run: _joules_to(run, metric, common)),
         ]
     co2e = Quantity("co2e_kg", "CO2e", "kg", formatting.MASS, lambda run: run.co2e_kg, reading=lambda run: run.co2e)
     return [*found, co2e]
 
 
-def common_accuracy(runs: Sequence[Run]) -> float | None:
-    """Return the highest validation accuracy that every run with a curve reached at some epoch; None without curves."""
-    best = [max((epoch.accuracy for epoch in run.epochs if epoch.accuracy is not None), default=None) for run in runs]
-    reached = [accuracy for accuracy in best if accuracy is not None]
-    return min(reached, default=None)
+def test_key(metric: Metric) -> str:
+    """Return the key of a metric's figure on the test split."""
+    return f"test_{metric.name}"
 
 
-def _joules(key: str, title: str, value: Callable[[Run], float | None]) -> Quantity:
-    return Quantity(key, title, "J", formatting.JOULE, value, reading=lambda run: run.energy.reading)
+def common_key(metric: Metric, unit: Literal["s", "j"]) -> str:
+    """Return the key of what it costs, in seconds or joules, to reach the figure that all runs reached."""
+    return f"common_{metric.name}_{unit}"
+
+
+def common_level(metric: Metric, runs: Sequence[Run]) -> float | None:
+    """Return the best figure on the validation split that every run with a curve reached at some epoch, if any did."""
+    best, worst = (max, min) if metric.direction == "max" else (min, max)
+    reached = [
+        best(figures) for run in runs if (figures := [epoch.figure for epoch in run.epochs if epoch.figure is not None])
+    ]
+    return worst(reached, default=None)
+
+
+def _figure(metric: Metric) -> Quantity:
+    """Return the figure on the test split of runs that are judged by this metric."""
+    fraction = metric.unit == "fraction"
+    return Quantity(
+        test_key(metric),
+        f"Test {metrics.written(metric)}",
+        "1" if fraction else "value",
+        metrics.units(metric),
+        lambda run: run.test_figure if run.metric == metric else None,
+        "points" if fraction else "difference",
+        judged=f"test {metrics.written(metric)}",
+        metric=metric,
+    )
+
+
+def _reached(metric: Metric, figure: float) -> str:
+    """Return a level in words: 97.22 % validation accuracy, or validation RMSE 55.31."""
+    if metric.unit == "fraction":
+        return f"{metrics.shown(metric, figure)} validation {metrics.written(metric)}"
+    return f"validation {metrics.named(metric, figure)}"
+
+
+def _joules(key: str, title: str, value: Callable[[Run], float | None], judged: str | None = None) -> Quantity:
+    return Quantity(key, title, "J", formatting.JOULE, value, reading=lambda run: run.energy.reading, judged=judged)
 
 
 def _joules_per_sample(run: Run) -> float | None:
@@ -66,15 +124,17 @@ def _joules_per_sample(run: Run) -> float | None:
     return run.energy.train_j / run.samples_seen
 
 
-def _first_at(run: Run, accuracy: float) -> Epoch | None:
-    return next((epoch for epoch in run.epochs if epoch.accuracy is not None and epoch.accuracy >= accuracy), None)
+def _first_at(run: Run, metric: Metric, level: float) -> Epoch | None:
+    """Return the first epoch that is as good as a level of this metric."""
+    epochs = run.epochs if run.metric == metric else ()
+    return next((e for e in epochs if e.figure is not None and not better(metric.direction, level, e.figure)), None)
 
 
-def _seconds_to(run: Run, accuracy: float) -> float | None:
-    epoch = _first_at(run, accuracy)
+def _seconds_to(run: Run, metric: Metric, level: float) -> float | None:
+    epoch = _first_at(run, metric, level)
     return epoch.train_s if epoch else None
 
 
-def _joules_to(run: Run, accuracy: float) -> float | None:
-    epoch = _first_at(run, accuracy)
+def _joules_to(run: Run, metric: Metric, level: float) -> float | None:
+    epoch = _first_at(run, metric, level)
     return epoch.train_j if epoch and run.energy.reading.label != "absent" else None

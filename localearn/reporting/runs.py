@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from localearn.records import Energy, Reading, Record
 from localearn.records.energy import parse_co2e, parse_energy
+from localearn.tasks import Metric
 
 T = TypeVar("T")
 
@@ -17,14 +18,14 @@ T = TypeVar("T")
 class Epoch:
     """One line of metrics.jsonl; `train_s` and `train_j` are cumulative."""
 
-    accuracy: float | None  # on the validation split, 0 to 1
+    figure: float | None  # of the metric that the run is judged by, on the validation split
     train_s: float | None
     train_j: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. Numbers that its record does not hold are None; accuracies are from 0 to 1."""
+    """One run. Numbers that its record does not hold are None; fractions are from 0 to 1."""
 
     folder: str  # relative to the folder that the reader named
     record: Record
@@ -40,10 +41,9 @@ class Run:
         pass for the end of the curve, and after a resume it may be of another label.
         """
         energy = parse_energy(record.energy)
-        metered = energy.train_j is not None
+        metered, judged = energy.train_j is not None, f"val_{record.judged_by.name}"
         epochs = (
-            Epoch(line.get("val_accuracy"), line.get("train_s"), line.get("train_j") if metered else None)
-            for line in history
+            Epoch(line.get(judged), line.get("train_s"), line.get("train_j") if metered else None) for line in history
         )
         return cls(folder, record, energy, parse_co2e(record.co2e), tuple(epochs))
 
@@ -63,9 +63,14 @@ class Run:
         return str(loaded) if other and _ships("dataset", dataset) else dataset
 
     @property
-    def test_accuracy(self) -> float | None:
-        """The accuracy on the test split."""
-        return self.record.metric("accuracy")
+    def metric(self) -> Metric:
+        """The metric that the run is judged by."""
+        return self.record.judged_by
+
+    @property
+    def test_figure(self) -> float | None:
+        """That metric on the test split."""
+        return self.record.metric(self.metric.name)
 
     @property
     def passes(self) -> float | None:

@@ -7,22 +7,32 @@ from localearn.records import Reading
 from localearn.reporting import formatting
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule
 from localearn.reporting.document import Cell, Line, Table, cell
+from localearn.reporting.metrics import heading, written
+from localearn.reporting.quantities import common_key, test_key
 from localearn.reporting.runs import Run
 from localearn.reporting.statistics import mean_interval
 from localearn.reporting.verdict import comparison_text
+from localearn.tasks import Metric
 
-# Five columns are what a printed page and a cell's three lines of text leave room for.
-SPLIT = (
-    ("Accuracy, time and energy of training", ("test_accuracy", "train_s", "train_j", "train_net_j", "j_per_sample")),
-    ("Memory and speed", ("peak_memory_bytes", "allocator_bytes", "process_bytes", "samples_per_s", "passes")),
-    ("Cost of a common accuracy, and carbon", ("common_accuracy_s", "common_accuracy_j", "co2e_kg")),
-)
 WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
 
 
 def rule_tables(group: Group) -> list[Table]:
     """Return the tables of a group: a row per rule, means over seeds and ratios to the baseline."""
-    return [table for caption, keys in SPLIT if (table := _rule_table(group, caption, keys))]
+    return [table for caption, keys in _split(group.metric) if (table := _rule_table(group, caption, keys))]
+
+
+def _split(metric: Metric) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return each table's caption and columns; five are what a printed page and a cell's lines leave room for."""
+    time, joules = common_key(metric, "s"), common_key(metric, "j")
+    return (
+        (
+            f"{heading(metric)}, time and energy of training",
+            (test_key(metric), "train_s", "train_j", "train_net_j", "j_per_sample"),
+        ),
+        ("Memory and speed", ("peak_memory_bytes", "allocator_bytes", "process_bytes", "samples_per_s", "passes")),
+        (f"Cost of a common {written(metric)}, and carbon", (time, joules, "co2e_kg")),
+    )
 
 
 def _rule_table(group: Group, caption: str, keys: Sequence[str]) -> Table | None:

@@ -4,14 +4,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from localearn.printing import visible
 from localearn.records import BadRecordError, Reading, fields
 from localearn.records.energy import label_of
 from localearn.records.reading import decoded
 from localearn.reporting import formatting
 from localearn.reporting.document import Cell, Line, Table
+from localearn.reporting.metrics import ACCURACY, named, shown, written
 from localearn.reporting.reading import named_below
+from localearn.tasks import Direction, Metric, Unit
 
 SCHEMA = 1
 
@@ -20,8 +23,9 @@ SCHEMA = 1
 class Tuning:
     """A search: how many trials ended and how, what they cost in all, and the best one's options.
 
-    val_accuracy: the best trial's, 0 to 1. train_s: seconds of training, all trials together. joules: of all their
-    windows, by reading, for unlike figures are never added; None where those of a trial are not known.
+    metric: what was searched by. val: the best trial's, on the validation split. train_s: seconds of training, all
+    trials together. joules: of all their windows, by reading, for unlike figures are never added; None where those of
+    a trial are not known.
     """
 
     folder: str
@@ -29,12 +33,13 @@ class Tuning:
     dataset: str
     net: str
     trials: Mapping[str, int]
-    val_accuracy: float
+    val: float
     options: Mapping[str, Any]
     train_s: float
     joules: Mapping[Reading, float | None]
     sampler: str
     pruner: str
+    metric: Metric = ACCURACY
 
     @property
     def ended(self) -> int:
@@ -73,8 +78,9 @@ def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
     trials = {fields.integer(trial, "number"): trial for trial in _objects(record, "trials")}
     numbers = record.get("best")
     best = trials.get(numbers[0]) if isinstance(numbers, list) and numbers else None
-    accuracy = fields.number(best, "val_accuracy") if best else None
-    if best is None or accuracy is None:
+    metric = _metric(record)
+    reached = fields.number(best, f"val_{metric.name}") if best else None
+    if best is None or reached is None:
         raise BadRecordError("no trial of it completed")
     return Tuning(
         folder=folder,
@@ -82,13 +88,34 @@ def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
         dataset=fields.text(best, "dataset"),
         net=fields.text(best, "net"),
         trials=Counter(fields.text(trial, "state") for trial in trials.values()),
-        val_accuracy=accuracy,
+        val=reached,
         options=fields.mapping(best, "params"),
         train_s=sum(fields.number(trial, "train_s") or 0.0 for trial in trials.values()),
         joules=dict(_joules(spent) for spent in _objects(fields.mapping(record, "tuning"), "energy")),
         sampler=fields.text(record, "sampler"),
         pruner=fields.text(record, "pruner"),
+        metric=metric,
     )
+
+
+def described(metric: Metric) -> dict[str, Any]:
+    """Return what a tune.json says of the metric: nothing of the accuracy, which is meant where it says nothing."""
+    if metric == ACCURACY:
+        return {}
+    return {"metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit}}
+
+
+def _metric(record: Mapping[str, Any]) -> Metric:
+    told = fields.optional_mapping(record, "metric")
+    if told is None:
+        return ACCURACY
+    with fields.within("metric"):
+        directions, units = get_args(Direction), get_args(Unit)
+        return Metric(
+            visible(fields.text(told, "name")),
+            fields.choice(told, "direction", directions),
+            fields.choice(told, "unit", units),
+        )
 
 
 def _objects(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -105,11 +132,14 @@ def _joules(spent: Mapping[str, Any]) -> tuple[Reading, float | None]:
 
 def tuning_table(tunings: Iterable[Tuning]) -> Table:
     """Return a row per search: its trials, its cost, what it reached and the options that it found."""
+    tunings = tuple(tunings)
+    judged = {tuning.metric for tuning in tunings}
+    one = judged.pop() if len(judged) == 1 else None
     rows = sorted(tunings, key=lambda tuning: (tuning.dataset, tuning.net, tuning.algo != "backprop", tuning.algo))
     return Table(
         "What each search cost and found",
-        ("Rule", "Trials", "Cost", "Validation accuracy", "Options found"),
-        tuple((_head(t), _trials(t), _cost(t), _accuracy(t), _options(t)) for t in rows),
+        ("Rule", "Trials", "Cost", f"Validation {written(one)}" if one else "Validation", "Options found"),
+        tuple((_head(t), _trials(t), _cost(t), _reached(t, one is None), _options(t)) for t in rows),
     )
 
 
@@ -138,8 +168,8 @@ def _energy(joules: float | None) -> Line:
     return Line(f"{formatting.plain(joules / unit.factor)} {unit.symbol}")
 
 
-def _accuracy(tuning: Tuning) -> Cell:
-    return (Line(f"{100 * tuning.val_accuracy:.2f} %"),)
+def _reached(tuning: Tuning, by_name: bool) -> Cell:
+    return (Line((named if by_name else shown)(tuning.metric, tuning.val)),)
 
 
 def _options(tuning: Tuning) -> Cell:
@@ -156,7 +186,11 @@ def tuning_notes(tunings: Iterable[Tuning]) -> list[str]:
         groups[tuning.dataset, tuning.net].append(tuning)
     notes = []
     for (dataset, net), searches in sorted(groups.items()):
-        if len({(search.ended, search.sampler, search.pruner) for search in searches}) > 1:
-            told = "; ".join(f"{s.algo} {s.ended} trials ({s.sampler}, {s.pruner})" for s in searches)
+        by_one = len({search.metric for search in searches}) == 1
+        if not by_one or len({(search.ended, search.sampler, search.pruner) for search in searches}) > 1:
+            by = ["" if by_one else f", by {written(search.metric)}" for search in searches]
+            told = "; ".join(
+                f"{s.algo} {s.ended} trials ({s.sampler}, {s.pruner}{way})" for s, way in zip(searches, by, strict=True)
+            )
             notes.append(f"{dataset} · {net}: the searches for options are unequal: {told}.")
     return notes

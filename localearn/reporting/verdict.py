@@ -4,13 +4,8 @@ from collections.abc import Callable
 
 from localearn.reporting import formatting
 from localearn.reporting.comparison import TRUSTED_SEEDS, Group, Measure, Rule
+from localearn.tasks import better
 
-JUDGED = {
-    "test_accuracy": "test accuracy",
-    "train_s": "training time",
-    "train_j": "gross energy",
-    "peak_memory_bytes": "peak memory",
-}
 MOST_RULES_WITH_NUMBERS = 4  # a verdict on more of them names the quantities; their numbers stand in the table
 
 
@@ -62,7 +57,7 @@ def _pairs(rule: Rule) -> int:
 
 
 def _judged(rule: Rule) -> list[Measure]:
-    return [measure for measure in rule.measures if measure.quantity.key in JUDGED]
+    return [measure for measure in rule.measures if measure.quantity.judged]
 
 
 def _listed(rules: list[Rule], chosen: Callable[[Measure], bool]) -> str:
@@ -72,7 +67,7 @@ def _listed(rules: list[Rule], chosen: Callable[[Measure], bool]) -> str:
     for rule in rules:
         measures = [measure for measure in _judged(rule) if chosen(measure)]
         reasons = {measure.refusal for measure in measures}
-        if len(measures) == len(JUDGED) and len(reasons) == 1 and None not in reasons:
+        if len(measures) == len(_judged(rule)) and len(reasons) == 1 and None not in reasons:
             parts.append(f"{rule.label} ({reasons.pop()})")
         elif measures:
             parts.append(f"{rule.label} in {', '.join(_phrase(measure, numbers) for measure in measures)}")
@@ -80,7 +75,7 @@ def _listed(rules: list[Rule], chosen: Callable[[Measure], bool]) -> str:
 
 
 def _phrase(measure: Measure, numbers: bool) -> str:
-    name = JUDGED[measure.quantity.key]
+    name = measure.quantity.judged or measure.quantity.title
     if measure.ratio is None:
         return f"{name} ({measure.refusal})"
     labels = {value.reading.label for value in measure.values if value.reading}
@@ -93,6 +88,13 @@ def comparison_text(measure: Measure) -> str:
     """Return a measure's ratio or difference with its interval, an empty string where it has none."""
     if measure.ratio is None:
         return ""
-    return (
-        formatting.points(measure.ratio) if measure.quantity.compared == "points" else formatting.ratio(measure.ratio)
-    )
+    write = {"ratio": formatting.ratio, "points": formatting.points, "difference": formatting.difference}
+    return write[measure.quantity.compared](measure.ratio) + _valued(measure)
+
+
+def _valued(measure: Measure) -> str:
+    """Return whether a difference that is larger than its interval is to the better; more accuracy needs no word."""
+    metric, ratio = measure.quantity.metric, measure.ratio
+    if metric is None or ratio is None or not measure.differs or (metric.direction, metric.unit) == ("max", "fraction"):
+        return ""
+    return " (better)" if better(metric.direction, ratio.mean, 0) else " (worse)"

@@ -228,7 +228,9 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
     def completing(self: Trainer, *arguments: Any, **options: Any) -> None:
         given = {**dict(zip(ordered, arguments, strict=False)), **options}
         if type(self) is rule:  # and not of a family, whose rule has chosen already
-            recipe = rule_options(rule, kind_of(given.get("net")))
+            task = getattr(given.get("net"), "task", None)
+            values = isinstance(task, Task) and not task.has_classes
+            recipe = rule_options(rule, kind_of(given.get("net")), values=values)
             options |= {name: value for name, value in recipe.items() if name not in given}
         init(self, *arguments, **options)
 

@@ -272,7 +272,7 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
         # What a file of the user's own leaves out the rule has by itself, and the record says it.
-        plain["algo"] = rule_options(type(trainer), kind_of(net)) | plain["algo"]
+        plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.has_classes) | plain["algo"]
     return data, trainer, settings
 
 

@@ -93,7 +93,8 @@ def fit(
 
 def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the rule learns on its kind of net where the user says nothing."""
-    return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"))
+    values = not data.task.has_classes
+    return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"), values=values)
 
 
 def train(

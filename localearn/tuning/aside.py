@@ -167,17 +167,17 @@ def _as_it_was(
         values=outcome,
         params=dict(values),
         distributions=dict(space),
-        user_attrs={**remembered(record), "origin": number},
-        intermediate_values={} if plan.reports_nothing else _curve(folder),
+        user_attrs={**remembered(record, plan.metric), "origin": number},
+        intermediate_values={} if plan.reports_nothing else _curve(folder, f"val_{plan.metric.name}"),
     )
 
 
-def _curve(folder: Path) -> dict[int, float]:
-    """Return the validation accuracy after each pass, as far as it can be read: a pruner compares trials by it."""
+def _curve(folder: Path, name: str) -> dict[int, float]:
+    """Return a figure after each pass, as far as it can be read: a pruner compares trials by it."""
     curve: dict[int, float] = {}
     with contextlib.suppress(UserError, *_WRONG):
         for epoch in read_history(folder)[0]:
-            curve[round(epoch["passes"])] = float(epoch["val_accuracy"])
+            curve[round(epoch["passes"])] = float(epoch[name])
     return curve
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localearn.records.folder import RunFolder
-from localearn.reporting import drawing
-from localearn.reporting.tunings import SCHEMA
+from localearn.reporting import drawing, metrics
+from localearn.reporting.tunings import SCHEMA, described
+from localearn.tasks import Metric
 from localearn.tuning.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,14 +25,16 @@ WORKER_S = "worker_s "  # begins the name under which a study keeps a worker's s
 
 
 def best_trials(study: "Study") -> list["FrozenTrial"]:
-    """Return the best trial, or the Pareto front, the most accurate first; nothing where none is completed."""
+    """Return the best trial, or the Pareto front, that of the best metric first; nothing where none is completed."""
+    from optuna.study import StudyDirection
     from optuna.trial import TrialState
 
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         return []
     if len(study.directions) == 1:
         return [study.best_trial]
-    return sorted(study.best_trials, key=lambda trial: -trial.values[0])
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return sorted(study.best_trials, key=lambda trial: sign * trial.values[0])
 
 
 def write_outcome(plan: Plan, study: "Study", name: str, seconds: float) -> None:
@@ -59,6 +62,7 @@ def write_outcome(plan: Plan, study: "Study", name: str, seconds: float) -> None
         "tuning": {"energy": [_named(*spending) for spending in spent(trials).items()], "workers_s": workers_s(study)},
         "overrides": list(plan.overrides),
         "objective": plan.objective,
+        **described(plan.metric),
         "sampler": plan.sampler,
         "pruner": plan.pruner,
     }
@@ -69,9 +73,9 @@ def write_outcome(plan: Plan, study: "Study", name: str, seconds: float) -> None
             folder.write_text(plan.out / "front" / f"{trial.number:04d}.yaml", as_yaml(plan, trial))
     if best:
         folder.write_text(plan.out / "best.yaml", as_yaml(plan, best[0]))
-        (plan.out / "history.png").write_bytes(history_plot(study))
+        (plan.out / "history.png").write_bytes(history_plot(study, plan.metric))
     if importance:
-        (plan.out / "importance.png").write_bytes(importance_plot(importance))
+        (plan.out / "importance.png").write_bytes(importance_plot(importance, plan.metric))
 
 
 def worker() -> str:
@@ -87,10 +91,10 @@ def workers_s(study: "Study") -> dict[str, float]:
 
 def as_yaml(plan: Plan, trial: "FrozenTrial") -> str:
     """Return a trial's configuration as `localearn.run config=FILE` takes it."""
-    accuracy = f"validation accuracy {100 * trial.values[0]:.2f} %"
+    reached = f"validation {metrics.named(plan.metric, trial.values[0])}"
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in trial.params.items())]
     lines = "".join(f"  - {json.dumps(override, ensure_ascii=False)}\n" for override in overrides)
-    return f"# {accuracy}, trial {trial.number} of study {plan.study}\noverrides:\n{lines}"
+    return f"# {reached}, trial {trial.number} of study {plan.study}\noverrides:\n{lines}"
 
 
 def spent(trials: Sequence["FrozenTrial"]) -> Joules:
@@ -110,7 +114,7 @@ def spent(trials: Sequence["FrozenTrial"]) -> Joules:
 
 
 def importances(study: "Study") -> dict[str, float]:
-    """Return how much of the accuracy's variance each option explains (fANOVA), nothing where that cannot be told."""
+    """Return how much of the metric's variance each option explains (fANOVA), nothing where that cannot be told."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 
@@ -125,20 +129,21 @@ def importances(study: "Study") -> dict[str, float]:
     return {}
 
 
-def history_plot(study: "Study") -> bytes:
-    """Return a PNG of each trial's validation accuracy, pruned ones hollow, and the best so far."""
+def history_plot(study: "Study", metric: Metric) -> bytes:
+    """Return a PNG of each trial's figure on the validation split, pruned ones hollow, and the best so far."""
     from matplotlib.ticker import MaxNLocator
     from optuna.trial import TrialState
 
+    scale, best_of = metrics.scale(metric), max if metric.direction == "max" else min
     points: dict[str, list[tuple[int, float]]] = {"completed": [], "pruned": []}
     best: list[tuple[int, float]] = []
     for trial in study.get_trials(deepcopy=False):
-        accuracy = trial.user_attrs.get("val_accuracy")
+        reached = trial.user_attrs.get(f"val_{metric.name}")
         if trial.state == TrialState.COMPLETE and trial.values:
-            points["completed"].append((trial.number, 100 * trial.values[0]))
-            best.append((trial.number, max(value for _, value in points["completed"])))
-        elif trial.state == TrialState.PRUNED and accuracy is not None:
-            points["pruned"].append((trial.number, 100 * accuracy))
+            points["completed"].append((trial.number, scale * trial.values[0]))
+            best.append((trial.number, best_of(value for _, value in points["completed"])))
+        elif trial.state == TrialState.PRUNED and reached is not None:
+            points["pruned"].append((trial.number, scale * reached))
     with drawing.style():
         figure, axes = drawing.canvas(2.8, [*points, "best so far"])
         for (name, shown), look, fill in zip(points.items(), drawing.PALETTE, ("full", "none"), strict=False):
@@ -147,13 +152,13 @@ def history_plot(study: "Study") -> bytes:
         axes.plot(*zip(*best, strict=True), drawstyle="steps-post", color=drawing.INK, label="best so far")
         axes.set_xlabel("trial")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel("validation accuracy (%)")
+        axes.set_ylabel(f"validation {metrics.axis(metric)}")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "history", "", "").png
 
 
-def importance_plot(importance: Mapping[str, float]) -> bytes:
-    """Return a PNG of how much of the accuracy's variance each option explains."""
+def importance_plot(importance: Mapping[str, float], metric: Metric) -> bytes:
+    """Return a PNG of how much of the metric's variance each option explains."""
     with drawing.style():
         figure, axes = drawing.canvas(0.8 + 0.35 * len(importance), [])
         names = [drawing.short(name) for name in importance]
@@ -161,7 +166,7 @@ def importance_plot(importance: Mapping[str, float]) -> bytes:
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
-        axes.set_xlabel("part of the validation accuracy's variance")
+        axes.set_xlabel(f"part of the validation {drawing.short(metrics.written(metric))}'s variance")
         return drawing.finish(figure, "importance", "", "").png
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,10 +10,12 @@ from urllib.parse import quote
 from localearn import cli
 from localearn.arguments import truth, whole
 from localearn.errors import UserError, suggestion
+from localearn.reporting.metrics import ACCURACY
+from localearn.tasks import Metric, Task
 
 SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
 PRUNERS = ("median", "hyperband", "none")
-OBJECTIVES = ("accuracy", "accuracy_energy")
+_ENERGY = "_energy"  # ends an objective that asks for few joules too
 OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "aside", "debug")
 FIXED = ("resume", "protocol")
 
@@ -22,11 +24,12 @@ FIXED = ("resume", "protocol")
 class Plan:
     """A search.
 
-    trials: how many are to end, pruned or completed, on all machines together. objective: "accuracy" on the validation
-    split, or "accuracy_energy", which also asks for few joules of training and ends in a Pareto front. storage: a
-    SQLAlchemy URL, or a journal file's path after "journal:". heartbeat_s: seconds between the signs of life of a
-    worker on a database; after three without one its trial is another's to go on with. aside: whether a damaged
-    database is set aside, and a new one made of the trials' records.
+    trials: how many are to end, pruned or completed, on all machines together. objective: a metric on the validation
+    split, say "accuracy", or with "_energy" behind it, which also asks for few joules of training and ends in a Pareto
+    front; see `for_task`. metric: the one that it names. storage: a SQLAlchemy URL, or a journal file's path after
+    "journal:". heartbeat_s: seconds between the signs of life of a worker on a database; after three without one its
+    trial is another's to go on with. aside: whether a damaged database is set aside, and a new one made of the trials'
+    records.
     overrides: what all trials have in common. ranges: overrides of the algorithm's own space, see `altered`.
     """
 
@@ -42,6 +45,7 @@ class Plan:
     heartbeat_s: int = 15
     aside: bool = False
     config_dir: str | None = None
+    metric: Metric = ACCURACY
 
     @property
     def reports_nothing(self) -> bool:
@@ -51,7 +55,26 @@ class Plan:
     @property
     def names_energy(self) -> bool:
         """Whether joules are an objective."""
-        return self.objective == "accuracy_energy"
+        return self.objective.endswith(_ENERGY)
+
+    def for_task(self, task: Task) -> "Plan":
+        """Return the plan with the metric that its objective names.
+
+        The default, the accuracy, is the first metric of a task that has none.
+
+        Raises:
+            UserError: for an objective that is no metric of the task.
+
+        """
+        name, energy = self.objective.removesuffix(_ENERGY), _ENERGY * self.names_energy
+        metric = task.metric(name)
+        if metric is None and name == ACCURACY.name:
+            metric = task.metrics[0]
+        if metric is None:
+            known = [f"{metric.name}{end}" for metric in task.metrics for end in ("", _ENERGY)]
+            near = suggestion(self.objective, known)
+            raise UserError(f"no objective {self.objective!r}{near}; there are {', '.join(known)}")
+        return replace(self, objective=f"{metric.name}{energy}", metric=metric)
 
 
 def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
@@ -71,10 +94,12 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
             ranges.append(argument.lstrip("+"))
         else:
             overrides.append(argument)
-    for name, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS), ("objective", OBJECTIVES)):
+    for name, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if name in own and own[name] not in choices:
             near = suggestion(own[name], choices)
             raise UserError(f"no {name} {own[name]!r}{near}; there are {', '.join(choices)}")
+    if own.get("objective") in ("", "energy"):
+        raise UserError(f"no objective {own['objective']!r}; joules are one beside a metric, objective=accuracy_energy")
     _, chosen = cli.compose(overrides, config_dir)
     study = own.get("study") or f"{chosen['algo']}-{chosen['dataset']}-{chosen['net']}"
     out = Path(own.get("out") or Path("tuning") / study).expanduser()
@@ -88,7 +113,9 @@ def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
         heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
         aside=truth("aside", own.get("aside", "false")),
         config_dir=config_dir,
-        **{name: own[name] for name in ("sampler", "pruner", "objective") if name in own},
+        sampler=own.get("sampler", Plan.sampler),
+        pruner=own.get("pruner", Plan.pruner),
+        objective=own.get("objective", Plan.objective),
     )
     _check(plan, "pruner" in own)
     return plan
@@ -108,10 +135,11 @@ def _check(plan: Plan, pruner_named: bool) -> None:
         raise UserError(f"storage={plan.storage} ends with the process, trials and all; give sqlite:///FILE")
     if not plan.storage.startswith("journal:") and re.search(r"[{}]", plan.storage):
         raise UserError(f"storage={plan.storage}: write %7B and %7D for braces")
+    alone = plan.objective.removesuffix(_ENERGY)
     if plan.names_energy and plan.sampler == "cmaes":
-        raise UserError("cmaes searches for one objective alone; use objective=accuracy, or sampler=tpe")
+        raise UserError(f"cmaes searches for one objective alone; use objective={alone}, or sampler=tpe")
     if plan.names_energy and pruner_named and plan.pruner != "none":
-        raise UserError(f"pruner={plan.pruner} compares one objective alone; use objective=accuracy, or pruner=none")
+        raise UserError(f"pruner={plan.pruner} compares one objective alone; use objective={alone}, or pruner=none")
 
 
 def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:

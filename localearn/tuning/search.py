@@ -103,7 +103,8 @@ class Search:
         from optuna.study import StudyDirection
 
         storage = open_storage(plan.storage, plan.heartbeat_s, retry)
-        directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 1 + plan.names_energy]
+        most, least = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+        directions = [most if plan.metric.direction == "max" else least, least][: 1 + plan.names_energy]
         with reported(plan.storage):
             try:
                 study = optuna.create_study(storage=storage, study_name=plan.study, directions=directions)

@@ -9,6 +9,7 @@ from localearn.jobs import DONE, Job, prepare
 from localearn.printing import say
 from localearn.records import Record, RunFolder, read_record
 from localearn.records.energy import parse_energy
+from localearn.tasks import Metric
 from localearn.training.callbacks import Callback, Context
 from localearn.training.experiment import resumed
 from localearn.trust import words
@@ -30,15 +31,15 @@ class InterruptedTrial(KeyboardInterrupt):
 
 
 class Pruning(Callback):
-    """Reports each epoch's accuracy to Optuna, and stops the run where the study's pruner says so."""
+    """Reports each epoch's metric to Optuna, and stops the run where the study's pruner says so."""
 
-    def __init__(self, trial: "Trial"):
-        self.trial = trial
+    def __init__(self, trial: "Trial", metric: Metric):
+        self.trial, self.metric = trial, metric
 
     def epoch_ended(self, context: Context) -> None:
         """Report, and ask the pruner."""
         step = round(context.line["passes"])  # not counted here: a run may go on from the checkpoint before the last
-        self.trial.report(context.line["val_accuracy"], step)
+        self.trial.report(context.line[f"val_{self.metric.name}"], step)
         if self.trial.should_prune():
             context.stop(f"pruned after {step} epochs")
 
@@ -68,9 +69,9 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
     set_broken_aside(folder, words(overrides)[1])
     prepared = prepare(Job(folder, overrides), plan.config_dir)
-    pruning = [] if plan.reports_nothing else [Pruning(trial)]
+    pruning = [] if plan.reports_nothing else [Pruning(trial, plan.metric)]
     record = read_record(folder) if prepared is None else execute(*prepared, callbacks=pruning, test=False)
-    for name, value in remembered(record).items():
+    for name, value in remembered(record, plan.metric).items():
         trial.set_user_attr(name, value)
     if record.status == "interrupted":
         raise InterruptedTrial(record.diagnostics["signal"])
@@ -83,18 +84,19 @@ def values_of(plan: Plan, record: Record) -> list[float]:
 
     if record.status != "completed":
         raise TrialPruned(record.error)
-    accuracy = record.metric("accuracy", "val")
-    if accuracy is None:
-        raise UserError("a search is by the accuracy on the validation split, and the run's record has none")
+    name = plan.metric.name
+    figure = record.metric(name, "val")
+    if figure is None:
+        raise UserError(f"a search is by the {name} on the validation split, and the run's record has none")
     if not plan.names_energy:
-        return [accuracy]
+        return [figure]
     energy = parse_energy(record.energy)
     joules = energy.train_j
     if joules is None and energy.reading.label == "absent":
-        raise UserError("objective=accuracy_energy needs joules, and none were had here; use objective=accuracy")
+        raise UserError(f"objective={plan.objective} needs joules, and none were had here; use objective={name}")
     if joules is None:  # of this trial alone: a driver that went away must not end the study
         raise TrialPruned(f"the training's joules are not known: {', '.join(energy.flags)}")
-    return [accuracy, joules]
+    return [figure, joules]
 
 
 def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
@@ -115,7 +117,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
         say(f"trial {folder.name} begins anew, what was left of it is {spare}: {error}", error=True)
 
 
-def remembered(record: Record) -> dict[str, Any]:
+def remembered(record: Record, metric: Metric) -> dict[str, Any]:
     """Return what a study remembers of a run: how it ended, and what it cost in all its windows."""
     energy = parse_energy(record.energy)
     part = energy.parts.get(energy.reading.part or "")
@@ -124,7 +126,7 @@ def remembered(record: Record) -> dict[str, Any]:
     return {
         **{name: getattr(record, name) for name in ("algo", "dataset", "net", "status")},
         "folder": str(record.config.get("out")),
-        "val_accuracy": record.metric("accuracy", "val"),
+        f"val_{metric.name}": record.metric(metric.name, "val"),
         "passes": record.passes,
         "train_s": record.train_s,
         "energy_j": sum(known) if known and len(known) == len(joules) else None,

@@ -204,7 +204,7 @@ def test_runs_that_did_not_complete_are_set_apart(compared, factory):
 def test_cost_of_a_common_accuracy(compared, factory):
     records = two_rules(factory)
     comparison = compared(*records)
-    target = comparison.groups[0].common_accuracy
+    target = comparison.groups[0].common
     assert target == min(max(line["val_accuracy"] for line in factory.epochs(made)) for made in records)
     joules = []
     for made in records[3:]:

@@ -100,7 +100,7 @@ def test_a_field_of_the_wrong_kind_is_named(tmp_path, factory, change, said):
 def test_a_number_that_is_not_finite_is_absent(tmp_path, factory):
     factory.write_run(tmp_path, factory.record(test_accuracy=float("nan")))
     (run,) = read_runs(tmp_path)
-    assert run.test_accuracy is None
+    assert run.test_figure is None
 
 
 def test_bytes_that_are_no_text(tmp_path, factory):

@@ -47,7 +47,7 @@ def test_what_a_search_found_and_cost_is_read(tmp_path):
     (tuning,) = read_tunings([tmp_path]).tunings
     assert (tuning.algo, tuning.dataset, tuning.net) == ("backprop", "digits", "mlp_2x256")
     assert (tuning.ended, tuning.trials) == (3, {"complete": 2, "pruned": 1})
-    assert (tuning.val_accuracy, tuning.train_s) == (0.9812, 30.0)
+    assert (tuning.val, tuning.train_s) == (0.9812, 30.0)
     assert {str(reading): joules for reading, joules in tuning.joules.items()} == {"estimated, codecarbon, cpu": 5200.0}
 
 

@@ -30,6 +30,7 @@ from localearn import (
     load,
     load_net,
 )
+from localearn import compare as comparing
 from localearn.data import ArrayData, Batch, from_arrays
 from localearn.data.embedded import diabetes
 from localearn.tasks import Classification, Regression
@@ -244,13 +245,30 @@ def test_it_exports(door):
     assert export(Path("exported"), "torch_export", Path("net.pt2")) < 1e-5
 
 
-def test_searches_and_comparisons_say_that_they_go_by_accuracy(door, tmp_path):
-    from localearn import compare, tune
+def test_rules_are_compared_by_their_rmse(door, tmp_path):
+    tiny = ("dataset=diabetes", "dataset.train_size=80", "net.widths=[6,4]", "epochs=2", "energy.enabled=false")
+    options = [*tiny, "seeds=[0,1]", "warm_up=false", "progress=false", "patience=2", "max_epochs=4", "out=compared"]
+    assert comparing.main(["algos=[backprop,mono_forward]", *options]) == 0
+    report = json.loads((tmp_path / "compared" / "report.json").read_text())
+    converged, matched = report["groups"]
+    for group in (converged, matched):
+        ours = group["rules"][1]["measures"]["test_rmse"]
+        runs = [json.loads((Path("compared") / run["folder"] / "run.json").read_text())
+                for run in group["rules"][1]["runs"]]  # fmt: skip
+        assert ours["values"][0]["mean"] == pytest.approx(sum(run["metrics"]["rmse"]["test"] for run in runs) / 2)
+        assert ours["to_baseline"]["n"] == 2 and group["common_rmse"] > 0
+    page = (tmp_path / "compared" / "report.md").read_text()
+    assert "Observed against backprop" in page and "test RMSE" in page and "ccurac" not in page
+    assert comparing.main(["algos=[backprop,mono_forward]", *options]) == 0, "the same command runs nothing again"
 
-    with pytest.raises(UserError, match="a search goes by the validation accuracy, and diabetes is for Regression"):
-        tune.main(["dataset=diabetes", "algo=backprop", "trials=1", f"out={tmp_path / 'tuned'}"])
-    with pytest.raises(UserError, match="a report compares accuracies, and diabetes is for Regression"):
-        compare.main(["algos=[backprop,mono_forward]", "dataset=diabetes", f"out={tmp_path / 'compared'}"])
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_pepita_learns_by_its_default(door, read, seed):
+    """Its recipe for classes diverges: the learning rate is above 1 / the readout's curvature after He's weights."""
+    done = door("algo=pepita", "dataset=diabetes", f"seed={seed}", "epochs=40", "energy.enabled=false", "out=pepita")
+    assert done.status == 0, done.err
+    metrics = read.record("pepita")["metrics"]
+    assert metrics["r2"]["test"] > 0.15 and metrics["rmse"]["test"] < 68
 
 
 def test_a_record_is_strict_json_with_every_metric(data, tmp_path):

@@ -1,0 +1,56 @@
+"""The metric that runs are judged by, as a report writes it: its name, and its figures with their unit."""
+
+from localearn.reporting import formatting
+from localearn.reporting.drawing import short
+from localearn.reporting.formatting import Unit
+from localearn.tasks import Classification, Metric
+
+ACCURACY = Classification.metrics[0]
+_WRITTEN = {"rmse": "RMSE", "mae": "MAE", "r2": "R²"}
+
+
+def written(metric: Metric) -> str:
+    """Return a metric's name within a sentence: accuracy, RMSE."""
+    return _WRITTEN.get(metric.name, metric.name.replace("_", " "))
+
+
+def heading(metric: Metric) -> str:
+    """Return a metric's name where a title begins with it."""
+    name = written(metric)
+    return name[:1].upper() + name[1:]
+
+
+def full(metric: Metric) -> str:
+    """Return all that a metric is, in words: metrics of one name that go different ways are two."""
+    return f"{metric.name} ({metric.direction}, {metric.unit})"
+
+
+def scale(metric: Metric) -> int:
+    """Return by what a figure is multiplied to be shown: a fraction is in per cent."""
+    return 100 if metric.unit == "fraction" else 1
+
+
+def unit(metric: Metric) -> Unit:
+    """Return the unit that shown figures have, which is none where the metric has the targets' own."""
+    return Unit("%" if metric.unit == "fraction" else "", 1.0)
+
+
+def units(metric: Metric) -> tuple[Unit, ...]:
+    """Return the units of a column of the record's figures."""
+    return formatting.PERCENT if metric.unit == "fraction" else formatting.COUNT
+
+
+def shown(metric: Metric, figure: float) -> str:
+    """Return a record's figure with its unit: 97.22 %, or 55.31."""
+    return f"{100 * figure:.2f} %" if metric.unit == "fraction" else formatting.plain(figure)
+
+
+def named(metric: Metric, figure: float) -> str:
+    """Return a record's figure with its unit, after the metric's name: accuracy 97.22 %, RMSE 55.31."""
+    return f"{written(metric)} {shown(metric, figure)}"
+
+
+def axis(metric: Metric) -> str:
+    """Return a metric's name as the label of an axis: with its unit, and with its direction where less is better."""
+    notes = ["%"] * (metric.unit == "fraction") + ["less is better"] * (metric.direction == "min")
+    return short(written(metric)) + (f" ({', '.join(notes)})" if notes else "")
