@@ -72,6 +72,8 @@ def recipe(
     """
     if kind not in KINDS:
         raise UserError(f"no kind of net {kind!r}{suggestion(kind, KINDS)}; there are {', '.join(KINDS)}")
+    if not isinstance(rule, str | type):
+        raise UserError(f"a rule is named or given as a class, not as {rule!r}")
     file = rule if isinstance(rule, str) else rule_name(rule)
     if file is not None and file not in rule_names():
         raise UserError(f"no rule {file!r}{suggestion(file, rule_names())}; there are {', '.join(rule_names())}")
@@ -143,7 +145,7 @@ def _composed(rule: str | None, kind: str, name: str, dataset: str | None) -> di
     base = _read(CONF / "config.yaml")
     own = {} if rule is None else _read(CONF / "algo" / f"{rule}.yaml")
     recipes = own.get("recipes", {})
-    known = ["default", "paper", *(other for other in recipes if other not in (*KINDS, "paper"))]
+    known = ["default", "paper", *KINDS, *(other for other in recipes if other not in (*KINDS, "paper"))]
     if name not in known:
         raise UserError(f"no recipe {name!r}{suggestion(name, known)}; there are {', '.join(known)}")
     lines = [line.partition("=")[::2] for line in recipes.get(kind if name == "default" else name) or ()]

@@ -21,7 +21,7 @@ Where no options are known by which a rule learns on a net, the file says so und
 Then `recipe=default` is refused with that text, and who wants the run all the same names a recipe: recipe=maps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from localearn.data.loading import REGRESSIONS
@@ -58,8 +58,9 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     default = VALUES if VALUES in recipes and config.dataset.get("name") in REGRESSIONS else kind
     name = default if named in ("default", "alike") else named
     net = str(config.net.get("_target_")).rpartition(".")[2]
-    if named == "default" and net in config.refused:
-        raise UserError(f"no default recipe for {net}: {config.refused[net]}; recipe={name} runs it all the same")
+    refused = config.refused if isinstance(config.refused, Mapping) else {}
+    if named == "default" and refused.get(net):
+        raise UserError(f"no default recipe for {net}: {refused[net]}; recipe={name} runs it all the same")
     lines = recipes.get(name) or []
     if not all(isinstance(line, str) and "=" in line for line in lines):
         raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")

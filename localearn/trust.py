@@ -79,7 +79,8 @@ def check_overrides(where: object, overrides: Iterable[str], trust: Collection[s
             value = None if parsed.is_delete() else parsed.value()
         except HydraException:
             key, _, value = override.lstrip("+~").partition("=")
-        if re.match(r"hydra\b", key) or key in ("config", "trust", "resume"):
+        # The lines of a recipe are overrides themselves.
+        if re.match(r"(hydra|recipes|refused)\b", key) or key in ("config", "trust", "resume"):
             raise UserError(f"{where}: {override!r} is for the command line, and is not taken from a file")
         tree = {key: _plain(value)}
         check_interpolations(where, tree)

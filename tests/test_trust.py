@@ -219,3 +219,14 @@ def test_every_reader_is_listed_with_what_keeps_it_safe():
                 if ast.unparse(node.func) == "np.load":
                     assert options.get("allow_pickle") is False, path
     assert found == READERS, "a reader came or went: say here what keeps it from running a stranger's code, and try it"
+
+
+@pytest.mark.parametrize("line", [
+    'recipes={dense:["callbacks=[{_target_:os.system,command:true}]"]}',
+    'recipes.dense=["algo._target_=evil.R"]',
+    '+recipes.mine=["optim._target_=evil.R"]',
+    "refused={MLP:no}",
+])  # fmt: skip
+def test_a_recipes_lines_are_not_taken_from_a_file(line):
+    with pytest.raises(UserError, match="is for the command line, and is not taken from a file"):
+        trust.check_overrides("best.yaml", [line])

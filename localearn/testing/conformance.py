@@ -251,7 +251,8 @@ class RuleConformance:
         if "mlp" not in self.kinds:
             raise unittest.SkipTest("the task of values is an MLP's, which is not among kinds")
         if "values" not in self.tasks:
-            message = _refusal(lambda: self.make(toy("values").net()))
+            net = toy("values").net()
+            message = _refusal(lambda: self.make(net).check_task(net.task))
             assert message, "values is not among tasks, and supports accepts it: add it, or refuse it"
             assert re.search(r"\buse \w+", message), f"{message!r} does not say what to use instead"
             return

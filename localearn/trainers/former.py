@@ -223,4 +223,4 @@ def _overridden_since(cls: type, name: str, since: str) -> bool:
 
 
 def _warn(text: str, level: int = 3) -> None:
-    warnings.warn(text, DeprecationWarning, stacklevel=level)
+    warnings.warn(text, FutureWarning, stacklevel=level)  # shown at the command line as well, unlike DeprecationWarning

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from localearn.data import Batch
-from localearn.errors import Unsupported
+from localearn.errors import Unsupported, UserError
 
 Metrics = dict[str, Tensor]
 Parts = Metrics | Iterator[Metrics]  # what `gradients` returns: metrics, or a generator that yields them in parts
@@ -24,9 +24,16 @@ def completed(parts: Parts) -> Metrics:
     if isinstance(parts, Mapping):
         return parts
     metrics: Metrics = {}
-    for found in parts:
+    for found in _checked(parts):
         metrics |= found
     return metrics
+
+
+def _checked(parts: Any) -> Iterator[Metrics]:
+    if not isinstance(parts, Iterator):
+        which = "returns a dict of detached scalars, 'loss' among them, or yields such"
+        raise UserError(f"gradients() {which}; this one returns {type(parts).__name__}")
+    return parts
 
 
 def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any]) -> Iterator[Metrics]:
@@ -42,6 +49,7 @@ def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any])
     if isinstance(parts, Mapping):
         yield parts
         return
+    parts = _checked(parts)
     while True:
         with precision:
             found = next(parts, None)
@@ -134,6 +142,8 @@ class Descent(Phase):
         **options: Any,
     ):
         super().__init__(name, parameters, **options)
+        if not isinstance(steps, int) or steps < 1:
+            raise UserError(f"phase {name!r}: steps must be a whole number, 1 or more, not {steps!r}")
         self.groups, self.steps = tuple(groups), steps
         self._gradients, self._by_block = gradients, by_block or gradients
 

@@ -166,7 +166,7 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
 
     overrides, trusted = words(overrides)
     given = [o for o in overrides if o.partition("=")[0] not in ("resume", "algo._target_")]
-    others = [o for o in given if o.partition("=")[0] not in (*_WITH_RESUME, *EXTENDING)]
+    others = [o for o in given if o.partition("=")[0] not in (*_WITH_RESUME, *EXTENDING) and o != "callbacks=[]"]
     if others:
         raise UserError(f"resume= goes on with the run's own configuration; leave out {' '.join(others)}")
     extending = [name for o in given if (name := o.partition("=")[0]) in EXTENDING]

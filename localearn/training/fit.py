@@ -284,6 +284,8 @@ def _check_parameters(trainer: Trainer) -> None:
         raise UserError("the net was built in inference_mode, where no tensor can be trained; build it outside")
     if any(p.is_meta for p in trainer.parameters()):
         raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
+    if not trainer.phases():
+        raise UserError(f"{type(trainer).__name__}.phases() returns none, so there is nothing to train")
     trained = {"the net": trainer.net.parameters()}
     trained |= {f"phase {phase.name!r}": phase.parameters for phase in trainer.phases() if isinstance(phase, Descent)}
     for what, parameters in trained.items():

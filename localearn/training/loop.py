@@ -12,6 +12,7 @@ from torch import Tensor
 
 from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
+from localearn.errors import UserError
 from localearn.records import Record
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer
@@ -299,6 +300,8 @@ class Loop:
 
     def _close_epoch(self, course: "_Course", rate: float | Tensor | None) -> dict[str, Any]:
         """Validate, and return the epoch's line of metrics; the position moves to the next epoch."""
+        if "loss" not in self._sums:
+            raise UserError(f"{type(self.trainer).__name__}'s gradients() returns no 'loss'")
         means, rows = self.ranks.means(self._sums, self._rows_seen)
         self.ranks.unite(self.trainer)
         self.trainer.eval()
@@ -322,8 +325,13 @@ class Loop:
             "train_s": train_s,
             "train_j": self.meter.energy_j("train"),
             "samples_per_s": rows / seconds,
-            **{name: mean if math.isfinite(mean) else None for name, mean in means.items()},
         }
+        if taken := line.keys() & means.keys():
+            rule = type(self.trainer).__name__
+            raise UserError(
+                f"{rule}'s gradients() returns {', '.join(sorted(taken))}, which the loop measures; rename it"
+            )
+        line |= {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
         if self.settings.diagnose == "alignment" and isinstance(course.phase, Descent):
             batch = next(self.data.batches("val", self.settings.batch_size))
             line |= alignment_angles(self.trainer, batch, course.phase)

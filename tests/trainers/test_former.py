@@ -30,8 +30,8 @@ def net(**options):
 def former_rule():
     """Return a rule as it was written: blocks by their own readouts, then the net's by ridge regression."""
     with (
-        pytest.warns(DeprecationWarning, match=r"TwoStages.stages, stage_input, .*phases\(\) returns a .*Descent"),
-        pytest.warns(DeprecationWarning, match="TwoStages.scores is deprecated"),
+        pytest.warns(FutureWarning, match=r"TwoStages.stages, stage_input, .*phases\(\) returns a .*Descent"),
+        pytest.warns(FutureWarning, match="TwoStages.scores is deprecated"),
     ):
 
         class TwoStages(localearn.Trainer):
@@ -99,7 +99,7 @@ def former_rule():
 
 def quietly(call):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         return call()
 
 
@@ -219,7 +219,7 @@ def test_a_run_of_a_former_rule_goes_on_where_it_stopped(digits, tmp_path):
 
 def test_stages_of_a_family_may_be_changed_as_before(digits):
     """A local rule that gave its stages other groups, and summed something up beside the family's gradients."""
-    with pytest.warns(DeprecationWarning, match="Slower.stages: deprecated"):
+    with pytest.warns(FutureWarning, match="Slower.stages: deprecated"):
 
         class Slower(localearn.LocalTrainer):
             def block_loss(self, k, h, batch):
@@ -251,7 +251,7 @@ def test_stages_of_a_family_may_be_changed_as_before(digits):
 
 
 def test_scores_that_are_overridden_are_the_prediction():
-    with pytest.warns(DeprecationWarning, match="Doubled.scores is deprecated: name it predict"):
+    with pytest.warns(FutureWarning, match="Doubled.scores is deprecated: name it predict"):
 
         class Doubled(localearn.Backprop):
             def scores(self, x, *context):
@@ -264,27 +264,27 @@ def test_scores_that_are_overridden_are_the_prediction():
 
 def test_former_names_of_a_present_rule_say_what_to_write():
     trainer, x = localearn.MonoForward(net(), schedule="greedy"), torch.randn(3, 1, 8, 8)
-    with pytest.warns(DeprecationWarning, match=r"scores\(\) is deprecated: call predict\(\)"):
+    with pytest.warns(FutureWarning, match=r"scores\(\) is deprecated: call predict\(\)"):
         assert torch.equal(trainer.scores(x), trainer.predict(x))
-    with pytest.warns(DeprecationWarning, match=r"stages\(\) is deprecated"):
+    with pytest.warns(FutureWarning, match=r"stages\(\) is deprecated"):
         found = trainer.stages()
     assert [(s.name, s.start, s.input_width, s.one_pass) for s in found] == [
         ("block 1", 0, None, False),
         ("block 2", 1, 12, False),
     ]
     with (
-        pytest.warns(DeprecationWarning, match=r"enter\(\) is deprecated"),
+        pytest.warns(FutureWarning, match=r"enter\(\) is deprecated"),
         pytest.raises(UserError, match=r"phase = trainer.phases\(\)\[1\]"),
     ):
         trainer.enter(1)
-    with pytest.warns(DeprecationWarning, match="Stage is deprecated"):
+    with pytest.warns(FutureWarning, match="Stage is deprecated"):
         Stage("all", ())
 
 
 def test_one_phase_may_be_entered_as_before():
     trainer, x = localearn.Backprop(net()), torch.randn(3, 1, 8, 8)
     for call in (lambda: trainer.enter(0), lambda: trainer.stage_input(x), lambda: trainer.stage_scores(x)):
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(FutureWarning):
             call()
     assert isinstance(trainer.phases()[0], phases.Descent)
     assert set(completed(trainer.gradients(localearn.Batch(x, torch.arange(3))))) == {"loss"}

@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import localearn
 from localearn.energy import Meter
 from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
+from localearn.trainers.phases import completed
 from localearn.training import fit
 from localearn.training.callbacks import Context, attached
 from localearn.training.fit import open_meter
@@ -228,3 +230,32 @@ def test_absent_energy_is_told_once_and_by_the_first_rank(caplog, rank, told):
     source = FakeCounter(clock, "gpu", absent="a")
     open_meter(Meter("cuda", sources=[source], clock=clock.clock, synchronize=lambda: None), OneOfFour())
     assert [record.message for record in caplog.records] == told
+
+
+class _Told(localearn.Backprop):
+    told: ClassVar[dict[str, float]] = {}
+
+    def gradients(self, batch):
+        return {**completed(super().gradients(batch)), **{k: torch.tensor(v) for k, v in self.told.items()}}
+
+
+class _NoPhase(localearn.Backprop):
+    def phases(self):
+        return []
+
+
+class _NoMetrics(localearn.Backprop):
+    def gradients(self, batch):
+        super().gradients(batch)
+
+
+@pytest.mark.parametrize(("rule", "told", "match"), [
+    (_Told, {"val_accuracy": 5.0, "lr": -7.0}, "returns lr, val_accuracy, which the loop measures"),
+    (_NoPhase, {}, r"_NoPhase.phases\(\) returns none"),
+    (_NoMetrics, {}, "returns a dict of detached scalars, .* this one returns NoneType"),
+])  # fmt: skip
+def test_a_rule_that_says_too_much_or_nothing_is_told(rule, told, match):
+    data = localearn.load("digits", train_size=40)
+    _Told.told = told
+    with pytest.raises(UserError, match=match):
+        rule(localearn.MLP(data.input_shape, 10, widths=(8,))).fit(data, epochs=1)

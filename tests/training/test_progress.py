@@ -139,7 +139,7 @@ def events_of(folder: Path) -> dict[str, list[int]]:
     return {tag: [event.step for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_tensorboard_shows_each_pass_once_over_stages_and_resumes(tiny, door, strike, killed):
     pytest.importorskip("tensorboard")
     # Killed in the second stage: the events of its first epoch are there, and its checkpoint too.

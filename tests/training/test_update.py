@@ -43,7 +43,9 @@ def test_a_step_for_each_gradient_ends_in_the_same_bits_for_every_rule(rule):
     assert not differing(trained("all", f"algo={rule}"), trained("block", f"algo={rule}"))
 
 
-@pytest.mark.parametrize("overrides", [["net=cnn", "net.channels=[4,6]"], ["precision=bf16"]], ids=["cnn", "bf16"])
+@pytest.mark.parametrize(
+    "overrides", [["net=cnn", "net.channels=[4,6]", "recipe=maps"], ["precision=bf16"]], ids=["cnn", "bf16"]
+)
 @pytest.mark.parametrize("rule", ["backprop", "feedback_alignment", "pepita", "forward_gradient", "likelihood_ratio"])
 def test_a_step_for_each_gradient_ends_in_the_same_bits_for_maps_and_in_bf16(rule, overrides):
     asked = [f"algo={rule}", *overrides]

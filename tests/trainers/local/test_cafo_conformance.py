@@ -14,11 +14,15 @@ class RandomBlocks(RuleConformance):
 
 
 class TestRandomBlocksByCrossEntropy(RandomBlocks):
+    tasks = ("classes",)  # a loss of labels
+
     def make(self, net):
         return CaFo(net, loss="ce", combine="average")
 
 
 class TestRandomBlocksBySparsemax(RandomBlocks):
+    tasks = ("classes",)  # a loss of labels
+
     def make(self, net):
         return CaFo(net, loss="sparsemax")
 
@@ -36,10 +40,14 @@ class TestTrainedBlocksInClosedForm(RuleConformance):
 
 
 class TestTrainedBlocksByCrossEntropy(RuleConformance):
+    tasks = ("classes",)  # a loss of labels
+
     def make(self, net):
         return CaFo(net, blocks="dfa", loss="ce")
 
 
 class TestTrainedBlocksBySparsemax(RuleConformance):
+    tasks = ("classes",)  # a loss of labels
+
     def make(self, net):
         return CaFo(net, blocks="dfa", loss="sparsemax")

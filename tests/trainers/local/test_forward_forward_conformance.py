@@ -8,6 +8,7 @@ from localearn.testing import RuleConformance
 
 
 class TestMeanGoodness(RuleConformance):
+    tasks = ("classes",)
     judged_by = "errors"
 
     def make(self, net):
@@ -15,6 +16,7 @@ class TestMeanGoodness(RuleConformance):
 
 
 class TestHardNegativesAndCollaborationOfAll(RuleConformance):
+    tasks = ("classes",)
     # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
     local, sends_back_weights = False, True
     judged_by = "errors"
@@ -24,6 +26,7 @@ class TestHardNegativesAndCollaborationOfAll(RuleConformance):
 
 
 class TestGreedyCollaborationWithPrevious(RuleConformance):
+    tasks = ("classes",)
     judged_by = "errors"
 
     def make(self, net):
@@ -31,6 +34,7 @@ class TestGreedyCollaborationWithPrevious(RuleConformance):
 
 
 class TestGreedySoftmax(RuleConformance):
+    tasks = ("classes",)
     steps = 150
 
     def make(self, net):
