@@ -20,6 +20,7 @@ from localearn.tasks import Direction, Unit
 
 RUN_JSON, METRICS = "run.json", "metrics.jsonl"
 DEEPEST = 64  # levels of a record; a configuration of ours has fewer than 10
+LONGEST_NAME = 200  # characters of a rule's, a data set's or a net's
 _REQUIRED = ("status", "algo", "dataset", "net", "seed")
 # Of a line of metrics.jsonl, what every epoch's has beside the metrics of its task.
 _LINE = ("passes", "train_loss", "lr", "train_s", "train_j", "samples_per_s")
@@ -88,6 +89,9 @@ def parse_record(values: Mapping[str, Any]) -> Record:
             fields.number(record.memory, name)
     with fields.within("device"):
         fields.optional_text(record.device, "type")
+    for name in ("algo", "dataset", "net"):  # of which files are named
+        if len(getattr(record, name)) > LONGEST_NAME:
+            raise BadRecordError(f"{name} has more than {LONGEST_NAME} characters")
     for name in ("started", "finished"):
         _check_moment(name, getattr(record, name))
     return record

@@ -265,3 +265,11 @@ def test_a_run_of_schema_1_is_trained_on_to_the_same_bits(tmp_path):
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     assert longer.metrics == whole.metrics
     assert read_record(path).metrics == whole.metrics and read_record(path).lacking == frozenset()
+
+
+@pytest.mark.parametrize("name", ["algo", "dataset", "net"])
+def test_a_name_is_of_a_bounded_length(name):
+    values = json.loads(COMMITTED[0].read_text())
+    assert parse_record(values | {name: "x" * 200})
+    with pytest.raises(BadRecordError, match=f"{name} has more than 200 characters"):
+        parse_record(values | {name: "x" * 100_000})
