@@ -52,6 +52,7 @@ class Update:
         self.trainer, self.phase, self.parameters, self.optimizer = trainer, phase, phase.parameters, optimizer
         self.clip_norm, self.autocast, self.ranks = settings.clip_norm, autocast, ranks
         self.maps = [p for p in phase.parameters if p.dim() == 4]
+        self._learns = not phase.parameters  # or a gradient has been there
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step by a batch; return the rule's metrics."""
@@ -80,10 +81,19 @@ class Update:
     def _step(self, rows: int) -> None:
         """Step by what stands in `.grad`, the mean over so many rows of this process."""
         self.ranks.reduce(self.parameters, rows)
+        if not self._learns and rows:
+            self._check_learns()
         like_their_parameters(self.maps)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
+
+    def _check_learns(self) -> None:
+        """Raise UserError where the first step has no gradient at all, so that nothing would ever be trained."""
+        self._learns = any(p.grad is not None for p in self.parameters)
+        if not self._learns:
+            rule = type(self.trainer).__name__
+            raise UserError(f"{rule}'s gradients() fills no .grad of phase {self.phase.name!r}, so nothing is trained")
 
     def _parts(self, batch: Batch) -> Iterator[Metrics]:
         """Yield what `gradients` yields; of a rank without rows, as often as the others."""
@@ -127,6 +137,8 @@ class UpdateByBlock(Update):
                 stepped.update(complete)
                 self._step(len(batch.y))
                 self.optimizer.zero_grad(set_to_none=True)
+        if not self._learns and len(batch.y):
+            self._check_learns()
         return metrics
 
 

@@ -249,6 +249,19 @@ class _NoMetrics(localearn.Backprop):
         super().gradients(batch)
 
 
+class _NoGradient(localearn.Backprop):
+    def gradients(self, batch):
+        return {"loss": torch.ones(())}
+
+
+@pytest.mark.parametrize("step", ["all", "block"])
+def test_a_rule_that_fills_no_gradient_is_told(step):
+    data = localearn.load("digits", train_size=40)
+    rule = _NoGradient(localearn.MLP(data.input_shape, 10, widths=(8,)))
+    with pytest.raises(UserError, match=r"_NoGradient's gradients\(\) fills no .grad of phase 'all'"):
+        rule.fit(data, epochs=1, step=step)
+
+
 @pytest.mark.parametrize(("rule", "told", "match"), [
     (_Told, {"val_accuracy": 5.0, "lr": -7.0}, "returns lr, val_accuracy, which the loop measures"),
     (_NoPhase, {}, r"_NoPhase.phases\(\) returns none"),
