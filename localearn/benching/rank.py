@@ -124,7 +124,7 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
 
 
 def handed_on(way: Way, batch: Batch) -> list[Tensor]:
-    """Return what each block takes where blocks learn apart: h_0, then what the block before hands on."""
+    """Return the input of each block where blocks learn apart: h_0, then the output of the block before."""
     rule = way.trainer.pipelined()
     inputs = [rule.first_input(batch)[0]]
     for k in range(way.trainer.net.depth - 1):

@@ -44,7 +44,7 @@ def build_net(options: Options, input_shape: tuple[int, ...], classes: int) -> N
 def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
     """Return the net of the group `net` for the data, its rows as the rule takes them.
 
-    It is built once, and anew only where the rule asks another shape of the built net than of its kind: a rule that
+    It is built once, and rebuilt only where the rule asks another shape of the built net than of its kind: a rule that
     overrides `input_shape` alone, or a net of somebody's own whose `kind` is not what it is.
     """
     net = build_net(options, rule.input_shape_for(data, net_kind(options)), data.task.outputs)

@@ -92,7 +92,7 @@ def test_two_processes_are_measured_and_more_are_planned(tmp_path, capsys):
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need a core each")
 def test_the_net_is_that_of_a_run(tmp_path):
-    """Forward-Forward's net has places for the label, and its blocks hand on rows with true and with wrong labels."""
+    """Forward-Forward's net has places for the label, and its blocks output rows with true and with wrong labels."""
     asked = ["parallel", "rule=forward_forward", "algo.prediction=goodness", "width=16", "depth=2", "batch=8"]
     assert run_door(bench.main, [*asked, "batches=4", "turns=1", f"out={tmp_path}"]) == 0
     costs = json.loads((tmp_path / "parallel.json").read_text())["costs"]

@@ -251,7 +251,7 @@ class ForwardForward(LocalTrainer):
         return [first, *rest, last] if readout else [first, *rest]
 
     def greedy_descent(self, k: int) -> Descent:
-        """Return the phase that trains block k alone; labels are drawn anew in each step, so it starts from x."""
+        """Return the phase that trains block k alone; labels are redrawn in each step, so it starts from x."""
 
         def gradients(batch: Batch) -> Iterator[Metrics]:
             h, told = self.first_input(batch)

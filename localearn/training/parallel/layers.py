@@ -87,7 +87,7 @@ class LayerRanks(JoinedRanks):
         self._rule = self._taken = None
 
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Return the batches; what the rank before hands on is there for each, and asked for one batch beforehand."""
+        """Return the batches; the activations of the rank before are prefetched by one batch."""
         yield from batches if self.first else self._received(batches)
         self._flush()
 
