@@ -17,7 +17,7 @@ from typing import Any
 from localearn.errors import UserError, suggestion
 
 CONF = Path(__file__).parent / "conf"
-KINDS = ("dense", "maps", "graph")
+KINDS = ("dense", "maps", "graph", "sequence")
 VALUES = "values"  # the recipe that a rule may have for tasks whose targets are values, not classes
 
 # The options of `fit` that a recipe may set; the others say where and how a run is executed, not what is learned.
@@ -45,7 +45,7 @@ def recipe(
 
     Args:
         rule: a name, say "forward_forward", or a class. A class of one's own has the general options.
-        kind: `Net.kind` of the net: "dense", "maps" or "graph".
+        kind: `Net.kind` of the net: "dense", "maps", "graph" or "sequence".
         name: "default", or the name of another of the rule's recipes, say "paper", or "values", which a rule may have
             for a regression.
         epochs: that a schedule which depends on them is made for; by default the recipe's.

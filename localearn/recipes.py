@@ -1,7 +1,7 @@
 """Recipes: the options that a rule trains a kind of net with where the user names none.
 
 A rule's configuration file, conf/algo/<rule>.yaml, holds its options, an optimizer and a schedule. Beside them it may
-hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, graph) and by name (paper):
+hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, graph, sequence) and by name (paper):
 
     recipes:
       maps: [algo.goodness=mean, optim=adam]

@@ -19,7 +19,7 @@ HOUSE = (
     ("errors",),
     ("allocator", "arguments", "defaults", "files", "locks", "options", "printing", "quiet", "trust"),
     ("doorway",),
-    ("energy", "tasks"),
+    ("energy", "inputs", "tasks"),
     ("records",),
     ("data", "nets"),
     ("trainers",),

@@ -32,26 +32,32 @@ class ArrayData(Data):
         augment: Augment = "none",
         class_names: tuple[str, ...] | None = None,
         task: Task | None = None,
+        vocabulary: int | None = None,
+        categories: tuple[int, ...] = (),
     ) -> None:
         """Check and hold the rows of each split; `localearn.data.from_arrays` takes them in other forms too.
 
         Args:
             name: what records call the data set.
-            x: for each split (N, C, H, W) images or (N, ...) rows, uint8 or floating-point, all on one device.
+            x: for each split (N, C, H, W) images, (N, T, D) sequences or (N, ...) rows, uint8 or floating-point, or
+                (N, T) token ids, int64; all on one device.
             y: for each split (N,) int64 labels, 0..classes - 1, or what the task takes, (N, outputs) floating-point.
             classes: their number; 0 where the task has none.
             scaling: what turns raw rows into a net's input; None leaves their values.
             augment: how the training split's images are augmented.
             class_names: the names of the classes, where they have any.
             task: what a net is to make of the rows; to tell the classes apart by default.
+            vocabulary: the number of tokens, where rows are their ids.
+            categories: the numbers of categories of the first columns, which hold codes; see `InputSpec`.
 
         Raises:
             UserError: for a wrong type, shape, length or label, and for values that are not finite.
 
         """
-        _check(name, x, y, classes, task)
+        _check(name, x, y, classes, task, vocabulary)
         self.name = name
         self._task = task
+        self.vocabulary, self.categories = vocabulary, categories
         self.classes = classes
         self.class_names = class_names
         self.augmented = augment != "none"
@@ -104,6 +110,7 @@ class ArrayData(Data):
             x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
         mapped = copy.copy(self)  # not checked: what a net that diverges gives is for the loop to tell
         mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
+        mapped.vocabulary, mapped.categories = None, ()
         mapped._hold(x, y)
         return mapped
 
@@ -119,7 +126,10 @@ class ArrayData(Data):
 
     def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
         self._x, self._y = dict(x), dict(y)
-        self.kind = "image" if x["train"].ndim == 4 else "vector"
+        if self.vocabulary is not None:
+            self.kind = "text"
+        else:
+            self.kind = {3: "sequence", 4: "image"}.get(x["train"].ndim, "vector")
         self.input_shape = tuple(x["train"].shape[1:])
         self.sizes = {split: len(labels) for split, labels in y.items()}
 
@@ -150,7 +160,7 @@ class ArrayData(Data):
     def _normalised(self, rows: Tensor) -> Tensor:
         if self._scaling is not None:
             return self._scaling(rows)
-        return rows if rows.is_floating_point() else rows.float()
+        return rows if rows.is_floating_point() or self.vocabulary is not None else rows.float()
 
     def _mapped(self, split: Split, fn: Callable[..., Tensor], batch_size: int) -> Tensor:
         """`fn` over a split in order, written batch by batch into one tensor, so that memory never holds two."""
@@ -166,7 +176,12 @@ class ArrayData(Data):
 
 
 def _check(
-    name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], classes: int, task: Task | None = None
+    name: str,
+    x: Mapping[Split, Tensor],
+    y: Mapping[Split, Tensor],
+    classes: int,
+    task: Task | None,
+    vocabulary: int | None,
 ) -> None:
     """Raise UserError for what would end training, or an accuracy, in something wrong; in `checks`'s words."""
     if "train" not in x or x.keys() != y.keys():
@@ -175,10 +190,12 @@ def _check(
     train = x["train"]
     for split in x:
         rows, labels = x[split], y[split]
-        if rows.dtype != torch.uint8 and not rows.is_floating_point():
+        if vocabulary is not None:
+            _check_tokens(f"{name}: x_{split}", rows, vocabulary)
+        elif rows.dtype != torch.uint8 and not rows.is_floating_point():
             raise UserError(f"{name}: x_{split} is {rows.dtype}; uint8 or floating-point rows are expected; {of}")
         if task is not None and not task.has_classes:
-            _check_values(f"{name}: y_{split}", labels, task)
+            task.check_target(f"{name}: y_{split}", labels)
         elif labels.dtype != torch.int64 or labels.ndim != 1:
             what = f"{labels.dtype} with shape {tuple(labels.shape)}"
             raise UserError(f"{name}: y_{split} is {what}; int64 labels, (N,), are expected; {of}")
@@ -199,16 +216,17 @@ def _check(
             bad = rows.numel() - int(torch.isfinite(rows).sum())
             if bad:
                 raise UserError(f"{name}: x_{split} holds {bad} of {rows.numel()} values that are NaN or infinite")
-        if labels.dtype == torch.int64 and len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
+        if not (task is None or task.has_classes) or not len(labels):
+            continue
+        if int(labels.min()) < 0 or int(labels.max()) >= classes:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UserError(f"{name}: y_{split} holds {wrong}; labels run from 0 to {classes - 1}")
 
 
-def _check_values(what: str, values: Tensor, task: Task) -> None:
-    """Raise UserError unless the targets are finite values, one for each output."""
-    if not values.is_floating_point() or values.ndim != 2 or values.shape[1] != task.outputs:
-        has = f"{values.dtype} with shape {tuple(values.shape)}"
-        raise UserError(f"{what} is {has}; floating-point (N, {task.outputs}) is expected for {task}")
-    bad = values.numel() - int(torch.isfinite(values).sum())
-    if bad:
-        raise UserError(f"{what} holds {bad} of {values.numel()} values that are NaN or infinite")
+def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:
+    """Raise UserError unless rows are token ids, (N, T) int64 in 0..vocabulary-1."""
+    if ids.dtype != torch.int64 or ids.ndim != 2:
+        raise UserError(f"{what} is {ids.dtype} with shape {tuple(ids.shape)}; int64 token ids, (N, T), are expected")
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocabulary):
+        wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise UserError(f"{what} holds {wrong}; token ids run from 0 to {vocabulary - 1}")

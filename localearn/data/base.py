@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from localearn.errors import UserError
+from localearn.inputs import InputSpec
 from localearn.tasks import Classification, Task
 
 Split = Literal["train", "val", "test"]
-Kind = Literal["image", "vector", "graph"]
+Kind = Literal["image", "vector", "graph", "sequence", "text"]
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Batch:
     """One step's input.
 
-    x: (N, *input_shape) float. For a graph the rows are all its nodes. It may be a view of the data set itself, so
-        nobody changes it in place.
+    x: (N, *input_shape) float, or (N, T) int64 of token ids. For a graph the rows are all its nodes. It may be a view of
+        the data set itself, so nobody changes it in place.
     target: (M, ...) what the task is to make of the rows that count: int64 labels, 0..C-1, (M,), or values, (M, D).
     context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
     index: (M,) int64, the rows that the targets are of; None where they are of all N rows in order.
@@ -88,7 +89,15 @@ class Data(ABC):
     augmented: bool  # whether two passes over the training split may differ
     class_names: tuple[str, ...] | None = None  # in the order of the labels; None where classes are their numbers
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
+    vocabulary: int | None = None  # of token ids
+    categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
     _task: Task | None = None
+
+    @property
+    def takes(self) -> InputSpec:
+        """What a net is to take, unless a rule adds to the rows."""
+        context = ("edge_index",) if self.kind == "graph" else ()
+        return InputSpec(tuple(self.input_shape), self.vocabulary, context, self.categories)
 
     @property
     def task(self) -> Task:

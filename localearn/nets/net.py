@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.inputs import InputSpec
 from localearn.nets.block import Block
-from localearn.nets.inputs import InputSpec
 from localearn.nets.sequential import parts
 from localearn.nets.views import Flattened, View
 from localearn.tasks import Classification, Task
@@ -41,7 +41,8 @@ class Net(nn.Module):
     view: how the readout, and every head of a rule's, reads a block's output: flattened, `PerPosition` or `Pooled`.
     readout_takes_context: whether the readout takes what the blocks take beside h, as a graph convolution does.
 
-    kind: which of a rule's recipes such a net takes; a class of your own says it, "maps" where it convolves.
+    kind: which of a rule's recipes such a net takes; a class of your own says it, "maps" where it convolves, "sequence"
+        where its blocks give (N, T, D).
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
@@ -52,7 +53,7 @@ class Net(nn.Module):
 
     class_names: tuple[str, ...] | None = None
     _task: Task | None = None
-    kind: ClassVar[Literal["dense", "maps", "graph"]] = "dense"
+    kind: ClassVar[Literal["dense", "maps", "graph", "sequence"]] = "dense"
 
     def __init__(
         self,

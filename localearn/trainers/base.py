@@ -133,6 +133,15 @@ class Trainer(FormerContract, nn.Module, ABC):
         if net.graph != (data.kind == "graph"):
             have, want = ("a graph net", "mlp or cnn") if net.graph else ("no graph net", "gcn, sage or gat")
             raise Unsupported(f"{data.name} is {data.kind} data and {type(net).__name__} is {have}; use net={want}")
+        if net.takes.vocabulary != data.vocabulary:
+            knows = {
+                name: "values" if n is None else f"{n} tokens"
+                for name, n in (("net", net.takes.vocabulary), ("data", data.vocabulary))
+            }
+            raise Unsupported(
+                f"{type(net).__name__} takes {knows['net']}, and {data.name} has {knows['data']}; "
+                + ("use net=transformer, gru or lstm" if data.vocabulary else "use net=mlp, or another for values")
+            )
         if net.input_shape not in (tuple(data.input_shape), cls.input_shape(net, data)):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
             has = f"{data.name} has {tuple(data.input_shape)}"

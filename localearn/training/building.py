@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from localearn.data import Data
 from localearn.defaults import CONF, kind_of
 from localearn.errors import UserError, suggestion
+from localearn.inputs import InputSpec
 from localearn.nets import Net
-from localearn.options import check_call
+from localearn.options import check_call, parameters_of
 from localearn.trainers.base import Trainer
 from localearn.training.callbacks import Callback
 
@@ -30,10 +32,12 @@ def build_data(options: Options) -> Data:
     return data
 
 
-def build_net(options: Options, input_shape: tuple[int, ...], classes: int) -> Net:
-    """Return the net of the group `net` for rows of that shape."""
+def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
+    """Return the net of the group `net` for such rows; its class is given what of them it has a parameter for."""
     target, values = _parts("net", options)
-    supplied = {"input_shape": input_shape, "classes": classes}
+    supplied: dict[str, Any] = {"input_shape": takes.shape, "classes": classes}
+    has = parameters_of(target)
+    supplied |= {name: getattr(takes, name) for name in ("vocabulary", "categories") if name in has}
     check_call("net", target, values, supplied)
     net = target(**supplied, **values)
     if not isinstance(net, Net):
@@ -47,9 +51,10 @@ def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
     It is built once, and rebuilt only where the rule asks another shape of the built net than of its kind: a rule that
     overrides `input_shape` alone, or a net of somebody's own whose `kind` is not what it is.
     """
-    net = build_net(options, rule.input_shape_for(data, net_kind(options)), data.task.outputs)
+    takes = replace(data.takes, shape=rule.input_shape_for(data, net_kind(options)))
+    net = build_net(options, takes, data.task.outputs)
     shape = rule.input_shape(net, data)
-    return net if shape == net.input_shape else build_net(options, shape, data.task.outputs)
+    return net if shape == net.input_shape else build_net(options, replace(takes, shape=shape), data.task.outputs)
 
 
 def net_kind(options: Options) -> str:

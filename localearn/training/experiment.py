@@ -17,6 +17,7 @@ from localearn.data import Data
 from localearn.defaults import CONF, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
+from localearn.inputs import InputSpec
 from localearn.nets import Net
 from localearn.options import check_types
 from localearn.records import Record, versions
@@ -248,7 +249,11 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     classes: Any = described.get("classes")
     if not _are_sizes(shape) or not _are_sizes([classes]):
         raise UserError(f"{path}: its net is of rows of shape {shape!r} in {classes!r} classes, which is none")
-    net = build_net(options, tuple(shape), classes)
+    vocabulary: Any = described.get("vocabulary")
+    categories: Any = described.get("categories", [])
+    if not _are_sizes([1 if vocabulary is None else vocabulary]) or not _are_sizes(categories):
+        raise UserError(f"{path}: its net is of {vocabulary!r} tokens and {categories!r} categories, which is none")
+    net = build_net(options, InputSpec(tuple(shape), vocabulary, categories=tuple(categories)), classes)
     check_weights(path, weights, net.state_dict())
     net.load_state_dict(weights)
     if "task" in described:

@@ -466,6 +466,10 @@ def _leave(folder: RunFolder, record: Record) -> None:
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
+    if net.takes.vocabulary is not None:
+        values["vocabulary"] = net.takes.vocabulary
+    if net.takes.categories:
+        values["categories"] = net.takes.categories
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
     if not net.task.has_classes:

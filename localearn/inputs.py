@@ -12,11 +12,13 @@ CONTEXTS = ("edge_index", "mask")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a net.
+    """The input of a net, as the data have it and as the net takes it.
 
     Args:
         shape: the shape of a row of x, without the batch dimension; of token ids (T,), the positions.
         vocabulary: the number of tokens, where a row has ids 0..vocabulary-1, int64; None: values.
+        categories: the numbers of categories of the first columns of a row, (n,), which hold codes 0..categories-1 as
+            floating-point whole numbers; the columns after them are values. Empty: all are values.
         context: the names of what every block takes beside h, in its order: "edge_index" of a graph, whose nodes are
             the rows, (2, E) int64; "mask", which positions of a row count, (N, T) bool.
 
@@ -25,6 +27,7 @@ class InputSpec:
     shape: tuple[int, ...]
     vocabulary: int | None = None
     context: tuple[str, ...] = ()
+    categories: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.context:
@@ -32,6 +35,10 @@ class InputSpec:
                 raise UserError(f"no context {name!r}{suggestion(name, CONTEXTS)}; there are {', '.join(CONTEXTS)}")
         if self.vocabulary is not None and self.vocabulary < 1:
             raise UserError(f"vocabulary must be 1 or more, or None where rows are values, not {self.vocabulary}")
+        if self.categories and (len(self.shape) != 1 or len(self.categories) > self.shape[0]):
+            raise UserError(f"{len(self.categories)} categories are of as many columns, and a row is {self.shape}")
+        if not all(size > 0 for size in self.categories):
+            raise UserError(f"categories must be 1 or more of each column, not {self.categories}")
 
     @property
     def graph(self) -> bool:

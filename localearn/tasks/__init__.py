@@ -1,0 +1,47 @@
+"""Tasks: what a net's output means, how far it is from the target, and by which metrics it is judged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from localearn.errors import UserError
+from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
+from localearn.tasks.classification import Classification
+from localearn.tasks.regression import Criterion, Regression
+
+__all__ = [
+    "KINDS",
+    "Classification",
+    "Criterion",
+    "Direction",
+    "Means",
+    "Metric",
+    "Regression",
+    "Targets",
+    "Task",
+    "Unit",
+    "better",
+    "read_task",
+]
+
+KINDS: Mapping[str, type[Task]] = {"Classification": Classification, "Regression": Regression}
+
+
+def read_task(where: object, described: Any) -> Task:
+    """Return the task that `Task.describe` described, of one of localearn's own kinds.
+
+    Args:
+        where: the file that it stands in, for messages.
+        described: its kind and options, as a file gives them back.
+
+    Raises:
+        UserError: for another kind, or options that it does not have.
+
+    """
+    kind = described.get("kind") if isinstance(described, Mapping) else None
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: its task is {kind!r}; there are {', '.join(KINDS)}")
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in described.items() if name != "kind"}
+    try:
+        return KINDS[kind](**options)
+    except TypeError as error:
+        raise UserError(f"{where}: its task is no {kind}: {error}") from error
