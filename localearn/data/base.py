@@ -20,8 +20,8 @@ Kind = Literal["image", "vector", "graph", "sequence", "text"]
 class Batch:
     """One step's input.
 
-    x: (N, *input_shape) float, or (N, T) int64 of token ids. For a graph the rows are all its nodes. It may be a view of
-        the data set itself, so nobody changes it in place.
+    x: (N, *input_shape) float, or (N, T) int64 of token ids. For a graph the rows are all its nodes. It may be a view
+        of the data set itself, so nobody changes it in place.
     target: (M, ...) what the task is to make of the rows that count: int64 labels, 0..C-1, (M,), or values, (M, D).
     context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
     index: (M,) int64, the rows that the targets are of; None where they are of all N rows in order.
