@@ -11,8 +11,9 @@ RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
-NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
+NETS = ("CNN", "GNN", "MLP", "LeNet", "Recurrent", "ResNet", "Transformer")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, "load")) | {
+    "localearn.data.text",
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",
 }

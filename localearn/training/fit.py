@@ -268,6 +268,8 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     given = next(data.batches("val", 1)).x.dtype
     cast = settings.precision == "bf16" and trainer.autocasts
     taken = (torch.float32, torch.bfloat16) if cast else (given,)
+    if not given.is_floating_point:  # token ids, which a net of any precision takes
+        taken = {p.dtype for p in trainer.net.parameters()}
     wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
     if wrong is not None:
         alone = settings.precision == "bf16" and not trainer.autocasts
