@@ -12,8 +12,8 @@ RULES = (
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = ("CNN", "GNN", "MLP", "LeNet", "Recurrent", "ResNet", "Transformer")
-OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, "load")) | {
-    "localearn.data.text",
+DATA = ("load", "data.text")  # and in localearn.data the kinds that have a function of their own
+OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",
 }

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
@@ -86,7 +87,7 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, T, n_in) to (N, T, n_out)."""
-        if not torch._C._are_functorch_transforms_active():
+        if not is_functorch_wrapped_tensor(x):
             return self.layer(x)[0]
         of = self.layer
         driven = F.linear(x, of.weight_ih_l0, of.bias_ih_l0)

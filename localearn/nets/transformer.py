@@ -4,13 +4,12 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
+from localearn.nets.attention import AttentionLayer, FeedForward, TransformerLayer
 from localearn.nets.block import Block
-from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import check_classes, check_row, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
@@ -41,7 +40,7 @@ class Transformer(Net):
         heads: of attention, which share the width evenly.
         expansion: the MLP's hidden width, in widths.
         activation: f, as of `MLP`.
-        dropout: of the embedding, of the attention's shares and of what is added to the stream.
+        dropout: of the embedding, and of what is added to the stream.
         blocks: "layer" makes a block of each layer. "sublayer" makes three: attention, h'; the MLP's hidden layer,
             (h', f(W1 norm(h'))) side by side; and its output, h''. Direct feedback alignment then sends its signals to
             the three points of the "micro" form of Launay et al., arXiv 2006.12878, by "layer" to those of its "macro"
@@ -76,12 +75,13 @@ class Transformer(Net):
         for name, n in (("layers", layers), ("width", width), ("heads", heads), ("expansion", expansion)):
             if not isinstance(n, int) or isinstance(n, bool) or n < 1:
                 raise UserError(f"{name} must be a positive whole number, not {n!r}")
-        if width % heads:
-            raise UserError(f"heads share the width evenly, and {width} is no multiple of {heads}; use another of them")
-        cut = choose("blocks", blocks, {"layer": Layer.whole, "sublayer": Layer.parts})
+        apart = choose("blocks", blocks, {"layer": False, "sublayer": True})
         parts: list[nn.Module] = []
         for _ in range(layers):
-            parts += cut(Layer(width, heads, expansion, activation, dropout))
+            attention = AttentionLayer(width, heads, causal=True, dropout=dropout)
+            forward = FeedForward(width, expansion * width, activation=activation, dropout=dropout)
+            whole = TransformerLayer(attention, forward)
+            parts += [attention, Widen(forward), Narrow(forward)] if apart else [whole]
         parts[0] = nn.Sequential(Embedding(shape, vocabulary, width, dropout), parts[0])
         readout = nn.Linear(width, check_classes(classes))
         _draw(parts, readout, layers)
@@ -105,104 +105,29 @@ class Embedding(nn.Module):
         return self.dropout(self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device)))
 
 
-class Attention(nn.Module):
-    """Self-attention of several heads: softmax(q k^T / sqrt(D / heads)) v of each, then a linear map.
-
-    causal: whether a position sees only itself and those before it.
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, *, causal: bool = True):
-        super().__init__()
-        self.heads, self.dropout, self.causal = heads, dropout, causal
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Map (N, T, D) to (N, T, D)."""
-        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        rate = self.dropout if self.training else 0.0
-        if torch._C._are_functorch_transforms_active():  # for which torch's kernel has no forward-mode derivative
-            mixed = _attend(q, k, v, rate, self.causal)
-        else:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=self.causal)
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-    def extra_repr(self) -> str:
-        """Return the options that no layer shows."""
-        return f"heads={self.heads}, dropout={self.dropout}, causal={self.causal}"
-
-
-class Attend(nn.Module):
-    """h' = h + attention(norm(h))."""
-
-    def __init__(self, width: int, heads: int, dropout: float, *, causal: bool = True):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads, dropout, causal=causal)
-        self.dropout = dropout_layer(dropout)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Map (N, T, D) to (N, T, D)."""
-        return h + self.dropout(self.attention(self.norm(h)))
-
-
 class Widen(nn.Module):
-    """(h, f(W1 norm(h) + b1)), side by side."""
+    """The first half of a feed-forward layer: (h, f(W_1 norm(h))), side by side."""
 
-    def __init__(self, width: int, hidden: int, activation: str):
+    def __init__(self, of: FeedForward):
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, hidden)
-        self.activation = activation_layer(activation)
-
-    def hidden(self, h: Tensor) -> Tensor:
-        """Map (N, T, D) to (N, T, hidden)."""
-        return self.activation(self.linear(self.norm(h)))
+        self.norm, self.inner, self.activation = of.norm, of.inner, of.activation
 
     def forward(self, h: Tensor) -> Tensor:
         """Map (N, T, D) to (N, T, D + hidden)."""
-        return torch.cat([h, self.hidden(h)], dim=-1)
+        return torch.cat([h, self.activation(self.inner(self.norm(h)))], dim=-1)
 
 
 class Narrow(nn.Module):
-    """h + W2 u + b2, of h and u side by side."""
+    """The second half: z = h + dropout(W_2 u) of h and u side by side."""
 
-    def __init__(self, width: int, hidden: int, dropout: float):
+    def __init__(self, of: FeedForward):
         super().__init__()
-        self.width = width
-        self.linear = nn.Linear(hidden, width)
-        self.dropout = dropout_layer(dropout)
-
-    def added(self, h: Tensor, u: Tensor) -> Tensor:
-        """Return h + W2 u + b2 of (N, T, D) and (N, T, hidden)."""
-        return h + self.dropout(self.linear(u))
+        self.out, self.dropout = of.out, of.dropout
 
     def forward(self, h: Tensor) -> Tensor:
         """Map (N, T, D + hidden) to (N, T, D)."""
-        return self.added(h[..., : self.width], h[..., self.width :])
-
-
-class Layer(nn.Module):
-    """A layer of a transformer: attention, then an MLP at each position, both added to the stream."""
-
-    def __init__(self, width: int, heads: int, expansion: int, activation: str, dropout: float, *, causal: bool = True):
-        super().__init__()
-        self.attend = Attend(width, heads, dropout, causal=causal)
-        self.widen = Widen(width, expansion * width, activation)
-        self.narrow = Narrow(width, expansion * width, dropout)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Map (N, T, D) to (N, T, D)."""
-        h = self.attend(h)
-        return self.narrow.added(h, self.widen.hidden(h))
-
-    def whole(self) -> list[nn.Module]:
-        """Return the layer as one block."""
-        return [self]
-
-    def parts(self) -> list[nn.Module]:
-        """Return the layer as three blocks."""
-        return [self.attend, self.widen, self.narrow]
+        stream, hidden = h.split([self.out.out_features, self.out.in_features], dim=-1)
+        return stream + self.dropout(self.out(hidden))
 
 
 def check_sequence(net: str, input_shape: tuple[int, ...] | int, vocabulary: int | None) -> tuple[int, ...]:
@@ -223,25 +148,12 @@ def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition 
     return choose("reads", by_itself if reads == "auto" else reads, VIEWS)()
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, rate: float, causal: bool) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v, of (N, heads, T, d), in operations that every transform of torch.func has."""
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    if causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(later, -math.inf)
-    return F.dropout(scores.softmax(-1), rate, rate > 0) @ v
-
-
 def _draw(parts: list[nn.Module], readout: nn.Linear, layers: int) -> None:
-    """Draw all weights, as the class's docstring has it."""
+    """Draw all weights, as the docstring of `Transformer` has it."""
     for part in (*parts, readout):
         for name, layer in part.named_modules():
             if isinstance(layer, nn.Linear):
-                into_stream = (
-                    name.endswith("attention.out")
-                    or name.endswith("narrow.linear")
-                    or (isinstance(part, Narrow) and layer is part.linear)
-                )
+                into_stream = name.rpartition(".")[2] == "out"
                 nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * (2 * layers if into_stream else 1)))
                 nn.init.zeros_(layer.bias)
             elif isinstance(layer, nn.Embedding):

@@ -78,8 +78,8 @@ class Task(ABC):
     has_classes: whether the target is one of `outputs` classes, so that there are wrong ones to be told from it.
     per_position: whether there is an output and a target at each position of a sequence, (N, T, outputs).
 
-    An element is what has a loss of its own: a row with a target, or where `per_position` each of its positions. A task is compared by its options and holds no
-    tensor; it is frozen.
+    An element is what has a loss of its own: a row with a target, or where `per_position` each of its positions. A task
+    is compared by its options and holds no tensor; it is frozen.
     """
 
     outputs: int
