@@ -1,6 +1,6 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
-from localearn.data import Batch, Data, load
+from localearn.data import Batch, Data, generate, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, Recurrent, ResNet, Transformer
@@ -65,6 +65,7 @@ __all__ = [
     "Unsupported",
     "UserError",
     "fit",
+    "generate",
     "load",
     "load_net",
     "recipe",

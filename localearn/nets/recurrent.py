@@ -87,9 +87,9 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, T, n_in) to (N, T, n_out)."""
-        if not is_functorch_wrapped_tensor(x):
-            return self.layer(x)[0]
         of = self.layer
+        if not (is_functorch_wrapped_tensor(x) or is_functorch_wrapped_tensor(of.weight_ih_l0)):
+            return of(x)[0]
         driven = F.linear(x, of.weight_ih_l0, of.bias_ih_l0)
         state = x.new_zeros(len(x), of.hidden_size)
         states, memory = list[Tensor](), state

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from localearn.data import Data, as_data
+from localearn.data import Codec, Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
 from localearn.energy.carbon import grid
@@ -142,6 +142,8 @@ def train(
             )
         )
         trainer.task = data.task
+        if data.codec is not None:
+            trainer.net.codec = data.codec
         trainer.to(device)
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
@@ -472,6 +474,8 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["vocabulary"] = net.takes.vocabulary
     if net.takes.categories:
         values["categories"] = net.takes.categories
+    if isinstance(net.codec, Codec):
+        values["codec"] = net.codec.describe()
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
     if not net.task.has_classes:
