@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from localearn.nets.layers import NORMALISATIONS
 from localearn.nets.net import Net, modes_kept
+
+TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def linear_maps(net: Net) -> list[LinearMap]:
 def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
     """Return the names of the parameters with two or more dimensions that are no linear map's weight.
 
-    Parameters with one dimension are biases and the scales of normalisations, which act on each channel for itself.
+    Parameters with one dimension are biases and the scales of normalisations, which act on each channel for itself. The
+    table of an embedding is looked up by whole numbers, through which no error passes.
     """
     known = {m.name for m in maps}
-    scales = {id(p) for m in net.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters()}
-    return [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
+    apart = {id(p) for m in net.modules() if isinstance(m, (*NORMALISATIONS, *TABLES)) for p in m.parameters()}
+    return [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in apart]
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:
