@@ -1,10 +1,10 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
-from localearn.data import Batch, Data, load
+from localearn.data import Batch, Data, generate, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
-from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
-from localearn.tasks import Classification, Metric, Regression, Task
+from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, Recurrent, ResNet, Transformer
+from localearn.tasks import Classification, LanguageModelling, Metric, Regression, Task
 from localearn.trainers import (
     Backprop,
     BackwardPathTrainer,
@@ -45,6 +45,7 @@ __all__ = [
     "FeedbackTrainer",
     "ForwardForward",
     "ForwardGradient",
+    "LanguageModelling",
     "LeNet",
     "LikelihoodRatio",
     "LocalTrainer",
@@ -54,14 +55,17 @@ __all__ = [
     "Pepita",
     "ProductFeedbackAlignment",
     "Record",
+    "Recurrent",
     "Regression",
     "ResNet",
     "SignSymmetry",
     "Task",
     "Trainer",
+    "Transformer",
     "Unsupported",
     "UserError",
     "fit",
+    "generate",
     "load",
     "load_net",
     "recipe",

@@ -32,7 +32,8 @@ at a time, that the file gives the net's own outputs; a file that does not is no
   trust=my_nets.MyNet   import this class of your own, if the folder names it
 
 The input is x, (rows, ...), as the run's dataset gives it (dataset.normalize= in DIR/config.yaml), for a graph with
-edge_index, (2, edges); the output is logits, (rows, classes). Any number of rows and edges is taken.
+edge_index, (2, edges), of text int64 token ids, (rows, window); the output is logits, (rows, classes), or at each
+position (rows, window, tokens). Any number of rows and edges is taken.
 Where the classes have names they stand in the file in the order of the logits, as JSON under class_names: among ONNX's
 metadata, and among the extra_files of a torch.export program.
 """
@@ -135,7 +136,10 @@ def _inputs(net: "Net", rows: int) -> tuple["Tensor", ...]:
     import torch
 
     generator = torch.Generator().manual_seed(rows)
-    x = torch.randn(rows, *net.input_shape, generator=generator)
+    if net.takes.vocabulary is None:
+        x = torch.randn(rows, *net.input_shape, generator=generator)
+    else:
+        x = torch.randint(net.takes.vocabulary, (rows, *net.input_shape), generator=generator)
     return (x, torch.randint(rows, (2, 2 * rows), generator=generator)) if net.graph else (x,)
 
 

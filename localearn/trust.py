@@ -11,8 +11,8 @@ RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
-NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
-DATA = ("load",)  # and in localearn.data the kinds that have a function of their own
+NETS = ("CNN", "GNN", "MLP", "LeNet", "Recurrent", "ResNet", "Transformer")
+DATA = ("load", "data.text")  # and in localearn.data the kinds that have a function of their own
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",

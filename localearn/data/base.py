@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from localearn.data.tokens import Codec
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
 from localearn.tasks import Classification, Task
@@ -92,6 +93,7 @@ class Data(ABC):
     feature_names: tuple[str, ...] | None = None  # of a row's values, in their order, where they have names
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
+    codec: Codec | None = None  # what turns text into such ids and back
     categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
     _task: Task | None = None
 

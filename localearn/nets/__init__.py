@@ -5,8 +5,10 @@ from localearn.nets.gnn import GNN
 from localearn.nets.lenet import LeNet
 from localearn.nets.mlp import MLP
 from localearn.nets.net import Net
+from localearn.nets.recurrent import Recurrent
 from localearn.nets.resnet import ResNet
-from localearn.nets.views import Flattened, PerPosition, Pooled, View
+from localearn.nets.transformer import Transformer
+from localearn.nets.views import Flattened, LastPosition, Normalized, PerPosition, Pooled, View
 
 __all__ = [
     "CNN",
@@ -15,10 +17,14 @@ __all__ = [
     "Block",
     "Flattened",
     "InputSpec",
+    "LastPosition",
     "LeNet",
     "Net",
+    "Normalized",
     "PerPosition",
     "Pooled",
+    "Recurrent",
     "ResNet",
+    "Transformer",
     "View",
 ]

@@ -47,11 +47,13 @@ class Net(nn.Module):
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
     `classes`, C, the number of outputs, whatever they mean. `class_names`, (C,) words, is set by `load_net` where the
-    data had them. `task` says what the output means: to tell C classes apart unless it is set, by `for_task` before a
-    rule is built on the net, or by `fit`, which takes that of the data.
+    data had them; so is `codec`, a `localearn.data.Codec`, of a net that was trained on text, and by `fit`. `task` says
+    what the output means: to tell C classes apart unless it is set, by `for_task` before a rule is built on the net, or
+    by `fit`, which takes that of the data.
     """
 
     class_names: tuple[str, ...] | None = None
+    codec: object = None
     _task: Task | None = None
     kind: ClassVar[Literal["dense", "maps", "graph", "sequence"]] = "dense"
 

@@ -6,6 +6,7 @@ from typing import Any
 from localearn.errors import UserError
 from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
 from localearn.tasks.classification import Classification
+from localearn.tasks.language import LanguageModelling
 from localearn.tasks.regression import Criterion, Regression
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Classification",
     "Criterion",
     "Direction",
+    "LanguageModelling",
     "Means",
     "Metric",
     "Regression",
@@ -23,7 +25,11 @@ __all__ = [
     "read_task",
 ]
 
-KINDS: Mapping[str, type[Task]] = {"Classification": Classification, "Regression": Regression}
+KINDS: Mapping[str, type[Task]] = {
+    "Classification": Classification,
+    "LanguageModelling": LanguageModelling,
+    "Regression": Regression,
+}
 
 
 def read_task(where: object, described: Any) -> Task:

@@ -76,15 +76,22 @@ class Task(ABC):
     metrics: the figures by which it is judged, the first one being what a run is watched by.
     adds_up: whether outputs of several predictors are evidence that adds up (logits), or predictions to be averaged.
     has_classes: whether the target is one of `outputs` classes, so that there are wrong ones to be told from it.
+    per_position: whether there is an output and a target at each position of a sequence, (N, T, outputs).
 
-    An element is what has a loss of its own: a row with a target, or each of its positions where outputs are (M, T,
-    outputs). A task is compared by its options and holds no tensor; it is frozen.
+    An element is what has a loss of its own: a row with a target, or where `per_position` each of its positions. A task
+    is compared by its options and holds no tensor; it is frozen.
     """
 
     outputs: int
     metrics: tuple[Metric, ...]
     adds_up: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
+    per_position: ClassVar[bool] = False
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an element's target is the number of one of the outputs, class or token, all others being wrong."""
+        return self.has_classes
 
     @abstractmethod
     def losses(self, output: Tensor, target: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from localearn.data import Data, as_data
+from localearn.data import Codec, Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
 from localearn.energy.carbon import grid
@@ -93,7 +93,7 @@ def fit(
 
 def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the rule learns on its kind of net where the user says nothing."""
-    values = not data.task.has_classes
+    values = not data.task.exclusive
     return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"), values=values)
 
 
@@ -142,6 +142,8 @@ def train(
             )
         )
         trainer.task = data.task
+        if data.codec is not None:
+            trainer.net.codec = data.codec
         trainer.to(device)
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
@@ -268,6 +270,8 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     given = next(data.batches("val", 1)).x.dtype
     cast = settings.precision == "bf16" and trainer.autocasts
     taken = (torch.float32, torch.bfloat16) if cast else (given,)
+    if not given.is_floating_point:  # token ids, which a net of any precision takes
+        taken = {p.dtype for p in trainer.net.parameters()}
     wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
     if wrong is not None:
         alone = settings.precision == "bf16" and not trainer.autocasts
@@ -470,6 +474,8 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["vocabulary"] = net.takes.vocabulary
     if net.takes.categories:
         values["categories"] = net.takes.categories
+    if isinstance(net.codec, Codec):
+        values["codec"] = net.codec.describe()
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
     if not net.task.has_classes:

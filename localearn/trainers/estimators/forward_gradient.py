@@ -119,7 +119,7 @@ class ForwardGradient(EstimatorTrainer):
                     sites.append((h, u))
                     tangent = u if tangent is None else torch.cat([tangent, u]) if self.guess else tangent + u
         if tangent is not None:
-            tangent = self.net.view(tangent.flatten(0, 1)).unflatten(0, tangent.shape[:2])
+            tangent = self.net.view.along(tangent, h.detach())
         context = batch.context if self.net.readout_takes_context else ()
         logits, tangent = self._push(self.net.readout, self.net.view(h.detach()), tangent, context)
         loss, error = self.task.error(logits, batch)

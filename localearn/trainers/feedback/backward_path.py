@@ -48,9 +48,10 @@ class BackwardPathTrainer(Trainer):
         super().supports(net, data)
         maps = linear_maps(net)
         for name in unmapped_matrices(net, maps):
+            instead = "cnn, resnet20, transformer, gcn or sage; or algo=direct_feedback_alignment for this net"
             raise Unsupported(
                 f"{cls.__name__} sends the error around Linear and Conv2d layers, and {type(net).__name__}'s {name} is "
-                "a matrix of another kind; use such layers alone, say net=mlp, cnn, resnet20, transformer, gcn or sage"
+                f"a matrix of another kind; use such layers alone, say net=mlp, {instead}"
             )
         for m in maps:
             if m.inner and not m.numeric:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
-from localearn.nets import Block, Net, PerPosition
+from localearn.nets import Block, Net
 from localearn.trainers.base import Trainer, follow, linear_readout
 from localearn.trainers.feedback.passes import (
     DROPOUTS,
@@ -58,7 +58,7 @@ class Pepita(Trainer):
             raise UserError(f"scale must be positive, not {scale}: the blocks learn through F alone")
         self.form = form
         # Of positions that have outputs each, the error of one is added to its own values.
-        self._by_position = isinstance(net.view, PerPosition) and len(net.input_shape) > 1
+        self._by_position = net.view.per_position
         size = net.input_shape[-1] if self._by_position else math.prod(net.input_shape)
         like = next(net.parameters())
         self.mirror = WeightMirror(net, scale * math.sqrt(2 / size)) if mirror else None

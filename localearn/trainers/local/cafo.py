@@ -118,7 +118,7 @@ class CaFo(Trainer):
     def check_task(self, task: Task) -> None:
         """Refuse losses of labels where there are none."""
         super().check_task(task)
-        if self._on != "mse" and not task.has_classes:
+        if self._on != "mse" and not task.exclusive:
             raise Unsupported(f"cafo's loss={self._on} is one of labels, and {task} has none; use loss=mse")
 
     def predictor(self, k: int) -> nn.Linear:
@@ -195,8 +195,9 @@ class Statistics(Solve):
         if self._statistics is None:
             self._statistics = RunningStatistics(self.net)
         self._statistics.add(batch.x, *batch.context)
-        if not self.net.task.has_classes:
-            self._unlearned = self.net.task.loss(batch.x.new_zeros(len(batch.x), self.net.classes), batch)
+        if not self.net.task.exclusive:
+            nothing = next(self.net.parameters()).new_zeros(len(batch.x), self.net.classes)
+            self._unlearned = self.net.task.loss(nothing, batch)
 
     def sums(self) -> list[Tensor]:
         """Return nothing: running statistics are buffers, and averages."""
@@ -224,7 +225,7 @@ class RidgeRegression(Solve):
         """Take a batch's features, (N, ...), into the normal equations."""
         task = self.net.task
         if self._equations is None:
-            labels = task.has_classes and task.counted(batch.target) is None
+            labels = task.exclusive and task.counted(batch.target) is None
             self._equations = NormalEquations(self.predictor, self.ridge, labels=labels)
         h = batch.select(self.net.view(batch.x))
         self._equations.add(*_elements(task, h, batch.target, encoded=not self._equations.labels))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
-from localearn.nets import Net, PerPosition
+from localearn.nets import Net
 from localearn.nets.net import modes_kept
 from localearn.tasks import Task
 from localearn.trainers.base import follow
@@ -102,7 +102,7 @@ class ForwardForward(LocalTrainer):
             raise UserError(f"threshold must be positive, or null for n_k (sum) or 2 (mean), not {threshold}")
         if peer_normalization < 0:
             raise UserError(f"peer_normalization must be 0 (none) or more, not {peer_normalization}")
-        self.by_position = isinstance(net.view, PerPosition)
+        self.by_position = net.view.per_position
         if self.by_position and prediction == "goodness":
             raise UserError("goodness would need each label at each position by itself; use prediction=softmax")
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
@@ -156,11 +156,14 @@ class ForwardForward(LocalTrainer):
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Serve every net whose input has room for a label."""
         super().supports(net, data)
-        _refuse_without_classes(net.task if data is None else data.task, type(net).__name__)
+        task = net.task if data is None else data.task
+        _refuse_without_classes(task, type(net).__name__)
+        if task.per_position and not net.view.per_position:
+            raise Unsupported(f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()")
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
-        name, by_position = type(net).__name__, isinstance(net.view, PerPosition)
-        size = net.input_shape[-1] if by_position else math.prod(net.input_shape)
+        name = type(net).__name__
+        size = net.input_shape[-1] if net.view.per_position else math.prod(net.input_shape)
         if size <= net.classes and net.takes.vocabulary is None:
             raise Unsupported(
                 f"forward_forward writes {net.classes} labels into the input, and {name} takes {size} values; "
@@ -450,7 +453,7 @@ def _twice(batch: Batch) -> tuple[Tensor, ...]:
 
 def _refuse_without_classes(task: Task, name: str) -> None:
     """Raise `Unsupported` where there are no wrong labels that the right one could be told from."""
-    if not task.has_classes:
+    if not task.exclusive:
         raise Unsupported(
             f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}; use "
             "algo=mono_forward, or another rule"
