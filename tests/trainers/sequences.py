@@ -1,48 +1,15 @@
-"""Small nets on sequences, made of blocks by hand, and a task of positions with padding: what the proofs here stand on."""
-
-from dataclasses import dataclass
-from typing import ClassVar
+"""Small nets on sequences, made of blocks by hand, and batches with padding: what the proofs here stand on."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from localearn import Batch, Block, Net
-from localearn.nets import InputSpec, PerPosition, Pooled, View
-from localearn.tasks import Metric, Task
+from localearn.nets import InputSpec, PerPosition, View
+from localearn.tasks import LanguageModelling
+from localearn.tasks.language import PADDING
 
 V, T, D = 5, 4, 6  # tokens, positions, width
-PAD = -100
-
-
-@dataclass(frozen=True)
-class NextToken(Task):
-    """The output is (N, T, V) logits, the target (N, T) ids, -100 where padded: a user's own task of positions."""
-
-    outputs: int = V
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("nll", "min", "value"),)
-    adds_up: ClassVar[bool] = True
-    has_classes: ClassVar[bool] = True
-
-    def losses(self, output, target):
-        labels = target.expand(output.shape[:-1])
-        return F.cross_entropy(output.flatten(0, -2), labels.flatten(), reduction="none").view_as(labels)
-
-    def counted(self, target):
-        return target != PAD
-
-    def mean_loss(self, output, target):
-        return F.cross_entropy(output.flatten(0, -2), target.flatten())
-
-    def encode(self, target):
-        return (target.unsqueeze(-1) == torch.arange(self.outputs, device=target.device)).float()
-
-    def measure(self, output, target):
-        losses = self.losses(output, target)
-        return {"loss": losses.sum(), "nll": losses.sum()}, self.counted(target).sum().to(losses.dtype)
-
-    def pool(self, outputs):
-        return torch.stack([logits.log_softmax(-1) for logits in outputs]).logsumexp(0)
 
 
 class Embedded(nn.Module):
@@ -74,7 +41,7 @@ def attentive(view: View | None = None) -> Net:
     torch.manual_seed(0)
     blocks = [Block(Embedded()), Block(Attention(), nn.Tanh()), Block(nn.Linear(D, D), nn.Tanh())]
     net = Net(blocks, nn.Linear(D, V), takes=InputSpec((T,), vocabulary=V), view=view or PerPosition())
-    return net.double().for_task(NextToken()) if view is None else net.double()
+    return net.double().for_task(LanguageModelling(V)) if view is None else net.double()
 
 
 def plain(depth: int = 2) -> Net:
@@ -82,7 +49,7 @@ def plain(depth: int = 2) -> Net:
     torch.manual_seed(0)
     blocks = [Block(Embedded(), nn.Tanh()), *(Block(nn.Linear(D, D), nn.Tanh()) for _ in range(depth - 1))]
     net = Net(blocks, nn.Linear(D, V), takes=InputSpec((T,), vocabulary=V), view=PerPosition())
-    return net.double().for_task(NextToken())
+    return net.double().for_task(LanguageModelling(V))
 
 
 def values(view: View | None = None) -> Net:
@@ -90,7 +57,7 @@ def values(view: View | None = None) -> Net:
     torch.manual_seed(0)
     blocks = [Block(nn.Linear(3, D), nn.Tanh()), Block(nn.Linear(D, D), nn.Tanh())]
     net = Net(blocks, nn.Linear(D, V), takes=InputSpec((T, 3)), view=view or PerPosition())
-    return net.double().for_task(NextToken()) if view is None else net.double()
+    return net.double().for_task(LanguageModelling(V)) if view is None else net.double()
 
 
 def padded(rows: int = 6) -> Batch:
@@ -99,7 +66,7 @@ def padded(rows: int = 6) -> Batch:
     x = torch.randint(V, (rows, T + 1), generator=generator)
     target = x[:, 1:].clone()
     for row in range(0, rows, 2):
-        target[row, T - 1 - row % 3 :] = PAD
+        target[row, T - 1 - row % 3 :] = PADDING
     return Batch(x[:, :-1], target)
 
 
@@ -111,8 +78,6 @@ def padded_values(rows: int = 6) -> Batch:
 
 def without_padding(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which positions count, (N, T), and their targets, (E,)."""
-    counted = batch.target != PAD
+    counted = batch.target != PADDING
     return counted, batch.target[counted]
 
-
-__all__ = ["PAD", "D", "NextToken", "Pooled", "T", "V", "attentive", "padded", "padded_values", "plain", "values"]
