@@ -19,11 +19,11 @@ class Autoencoding(Task):
     """The output is (M, n) values, the target the row itself as the net is given it, flattened to (M, n).
 
         squared     L_i = mean_j (o - x)^2, of x as it was normalised
-        bce         L_i = mean_j of log(1 + exp(o)) - x o, of x between 0 and 1: pixels with normalize=unit, multi-hot rows
+        bce         L_i = mean_j of log(1 + exp(o)) - x o, of x between 0 and 1: pixels with normalize=unit
 
-    Metrics are of the reconstruction, o itself or, by bce, sigmoid(o), in the unit that x had before it was normalised:
-    `mse` = mean (reconstruction - x)^2 and, where the values' range is known, before it `psnr` = 10 log10(peak^2 / mse),
-    in dB, both over all values of all rows.
+    Metrics are of the reconstruction, o itself or, by bce, sigmoid(o), in the unit that x had before it was normalised,
+    as those of `Regression` are: `mse` = mean (reconstruction - x)^2 over all values of all rows and, where the values'
+    range is known, before it `psnr` = 10 log10(peak^2 / mse), in dB.
 
     Args:
         outputs: n, the number of values of a row.
@@ -94,11 +94,6 @@ class Autoencoding(Task):
                 f"{what} runs from {float(target.min()):.4g} to {float(target.max()):.4g} as it is normalised, and "
                 "criterion=bce is of values from 0 to 1; use normalize=unit, or criterion=squared"
             )
-
-    def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where all rows are the same."""
-        if bool((target.amin(0) == target.amax(0)).all()):
-            raise UserError(f"{what} has the same values in every row, so there is nothing to learn")
 
     def _reconstructed(self, output: Tensor) -> Tensor:
         return output.sigmoid() if self.criterion == "bce" else output

@@ -128,10 +128,18 @@ class Task(ABC):
             raise UserError(f"{what} holds {bad} of {target.numel()} values that are NaN or infinite")
 
     def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where there is nothing to learn from the training targets; by default there always is.
+        """Raise UserError where training targets are all the same, so that there is nothing to learn.
 
-        what: names them in messages. target: as `check_target` has passed them.
+        what: names them in messages. target: as `check_target` has passed them; one row is not yet a constant.
         """
+        if len(target) > 1 and bool((target.amin(0) == target.amax(0)).all()):
+            constant = self.decode(target[:1]).flatten()
+            told = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
+            raise UserError(f"{what} is {told} in all {len(target)} rows, so there is nothing to learn")
+
+    def decode(self, output: Tensor) -> Tensor:
+        """Return outputs, (N, outputs), in the unit that the targets had as they were given: by default as they are."""
+        return output
 
     def mean_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean of `losses`, a scalar; a task overrides it where one kernel does both."""

@@ -18,8 +18,7 @@ class MultiLabel(Task):
 
         L_i = mean_l of log(1 + exp(o)) - y o, the binary cross-entropy of sigmoid(o)
 
-    Labels are tags of a row, or items of a user: what a recommender ranks. Metrics, the first being what a run is judged
-    by:
+    Labels are tags of a row, or items of a user: what a recommender ranks. By the first of its metrics a run is judged:
 
         one output      auc, log_loss, accuracy (of o > 0)
         up to k         auc, log_loss
@@ -95,13 +94,6 @@ class MultiLabel(Task):
                 f"{what} holds {value:g} in row {int(wrong[0][0])}; zeros and ones are expected, a column for each "
                 "label: for one label of several give no task, for values task=Regression()"
             )
-
-    def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where each label is true of all rows, or of none."""
-        low, high = target.amin(0), target.amax(0)
-        if bool((low == high).all()):
-            told = f"{int(low.flatten()[0])}" if bool((low == low.flatten()[0]).all()) else "the same"
-            raise UserError(f"{what} is {told} in all {len(target)} rows, so there is nothing to tell apart")
 
 
 def _loss(means: Means) -> Tensor:

@@ -109,16 +109,6 @@ class Regression(Task):
         }
         return sums, torch.full_like(sums["loss"], len(target))
 
-    def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where every output is constant."""
-        low, high = (getattr(target, end)(0) for end in ("amin", "amax"))
-        if bool((low == high).all()):
-            constant = self.decode(low.reshape(1, -1))[0].tolist()
-            told = f"{constant[0]:.6g}" if len(constant) == 1 else "the same"
-            raise UserError(
-                f"{what} is {told} in all {len(target)} rows, so there is nothing to learn; check the column"
-            )
-
     def _psnr(self, means: Means) -> Tensor:
         assert self.peak is not None
         squared = means["squared"]
