@@ -3,7 +3,8 @@
 from localearn.data import Batch, Data, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
-from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
+from localearn.nets import CNN, GNN, MLP, Block, LeNet, Mixer, MobileNetV3, Net, ResNet, Torchvision, ViT
+from localearn.nets.views import PerPosition, Pooled
 from localearn.tasks import Classification, Metric, Regression, Task
 from localearn.trainers import (
     Backprop,
@@ -49,18 +50,24 @@ __all__ = [
     "LikelihoodRatio",
     "LocalTrainer",
     "Metric",
+    "Mixer",
+    "MobileNetV3",
     "MonoForward",
     "Net",
     "Pepita",
+    "PerPosition",
+    "Pooled",
     "ProductFeedbackAlignment",
     "Record",
     "Regression",
     "ResNet",
     "SignSymmetry",
     "Task",
+    "Torchvision",
     "Trainer",
     "Unsupported",
     "UserError",
+    "ViT",
     "fit",
     "load",
     "load_net",

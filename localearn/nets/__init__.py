@@ -1,12 +1,15 @@
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
+from localearn.nets.classifiers import MobileNetV3, Torchvision
 from localearn.nets.cnn import CNN
 from localearn.nets.gnn import GNN
 from localearn.nets.lenet import LeNet
+from localearn.nets.mixer import Mixer
 from localearn.nets.mlp import MLP
 from localearn.nets.net import Net
 from localearn.nets.resnet import ResNet
 from localearn.nets.views import Flattened, PerPosition, Pooled, View
+from localearn.nets.vit import ViT
 
 __all__ = [
     "CNN",
@@ -16,9 +19,13 @@ __all__ = [
     "Flattened",
     "InputSpec",
     "LeNet",
+    "Mixer",
+    "MobileNetV3",
     "Net",
     "PerPosition",
     "Pooled",
     "ResNet",
+    "Torchvision",
+    "ViT",
     "View",
 ]
