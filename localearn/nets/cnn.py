@@ -33,7 +33,7 @@ class CNN(Net):
     pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
     pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
     hidden: the widths of Linear layers between the convolutions and the readout, each with the same normalisation,
-        activation and dropout; none by default. VGG8B and VGG11B of Nokland, Eidnes, arXiv 1901.06656, have one of 1024.
+        activation and dropout; none by default. VGG8B and VGG11B (Nokland, Eidnes, arXiv 1901.06656) have one of 1024.
     order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
     bias: of the readout, and of the convolutions where no batch normalisation takes it away. init: as in `MLP`.
     """

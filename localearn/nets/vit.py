@@ -18,8 +18,8 @@ class ViT(Net):
         output = readout(mean of h_L over positions)
 
     The mean takes the place of a class token, and fixed sines and cosines that of learned positions, as in arXiv
-    2205.01580, which finds both at least as good. Here the mean has a reason more: each block's own head then reads every
-    position, and what an error sends back reaches every position, where a class token alone would learn.
+    2205.01580, which finds both at least as good. Here the mean has a reason more: each block's own head then reads
+    every position, and what an error sends back reaches every position, where a class token alone would learn.
 
     Args:
         input_shape: (channels, height, width).
