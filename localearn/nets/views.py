@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
@@ -100,6 +101,9 @@ class Pooled(View):
             return signal
         share = signal / (h[0].numel() // signal.shape[1])
         return (share[:, :, None, None] if h.dim() == 4 else share[:, None]).expand_as(h)
+
+
+VIEWS: Mapping[str, Callable[[], View]] = {"flattened": Flattened, "pooled": Pooled, "per_position": PerPosition}
 
 
 @final

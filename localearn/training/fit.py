@@ -469,7 +469,7 @@ def _leave(folder: RunFolder, record: Record) -> None:
 
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
-    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
+    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net") or net.options}
     if net.takes.vocabulary is not None:
         values["vocabulary"] = net.takes.vocabulary
     if net.takes.categories:

@@ -140,7 +140,7 @@ class ForwardForward(LocalTrainer):
     @classmethod
     def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
         """Return the data's shape, with C features or channels more but for images that the first block flattens."""
-        return cls._labelled(data, flattens=len(net.shapes[0]) == 1)
+        return cls._labelled(data, flattens=net.flattens)
 
     @classmethod
     def _labelled(cls, data: Data, *, flattens: bool) -> tuple[int, ...]:
