@@ -3,7 +3,22 @@
 from localearn.data import Batch, Data, generate, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
-from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, Recurrent, ResNet, Transformer
+from localearn.nets import (
+    CNN,
+    GNN,
+    MLP,
+    Block,
+    LeNet,
+    Mixer,
+    MobileNetV3,
+    Net,
+    Recurrent,
+    ResNet,
+    Torchvision,
+    Transformer,
+    ViT,
+)
+from localearn.nets.views import PerPosition, Pooled
 from localearn.tasks import Classification, LanguageModelling, Metric, Regression, Task
 from localearn.trainers import (
     Backprop,
@@ -50,9 +65,13 @@ __all__ = [
     "LikelihoodRatio",
     "LocalTrainer",
     "Metric",
+    "Mixer",
+    "MobileNetV3",
     "MonoForward",
     "Net",
     "Pepita",
+    "PerPosition",
+    "Pooled",
     "ProductFeedbackAlignment",
     "Record",
     "Recurrent",
@@ -60,10 +79,12 @@ __all__ = [
     "ResNet",
     "SignSymmetry",
     "Task",
+    "Torchvision",
     "Trainer",
     "Transformer",
     "Unsupported",
     "UserError",
+    "ViT",
     "fit",
     "generate",
     "load",

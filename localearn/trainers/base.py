@@ -238,7 +238,7 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
         given = {**dict(zip(ordered, arguments, strict=False)), **options}
         if type(self) is rule:  # and not of a family, whose rule has chosen already
             task = getattr(given.get("net"), "task", None)
-            values = isinstance(task, Task) and not task.has_classes
+            values = isinstance(task, Task) and not task.exclusive
             recipe = rule_options(rule, kind_of(given.get("net")), values=values)
             options |= {name: value for name, value in recipe.items() if name not in given}
         init(self, *arguments, **options)

@@ -93,7 +93,7 @@ def fit(
 
 def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the rule learns on its kind of net where the user says nothing."""
-    values = not data.task.has_classes
+    values = not data.task.exclusive
     return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"), values=values)
 
 
@@ -469,7 +469,7 @@ def _leave(folder: RunFolder, record: Record) -> None:
 
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
-    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
+    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net") or net.options}
     if net.takes.vocabulary is not None:
         values["vocabulary"] = net.takes.vocabulary
     if net.takes.categories:

@@ -34,6 +34,7 @@ class ForwardGradient(EstimatorTrainer):
         activity space:  g_z = mean over K of (J u) u     u ~ noise, one for every z_k and row; then d theta_k by
                                                           the op's own product, (d z_k / d theta_k)^T g_z
 
+    Of a sequence a row is all of it: what attention or recurrence may carry from one position to another counts.
     E[v v^T] = 1 makes both unbiased; the variance grows with the number of perturbed values, so activity space, with
     n_k values a row and a directional derivative for each row, has far less of it than weight space. Where rows
     depend on each other (a graph, batch normalisation) J u is that of the batch's loss. In activity space the readout,
@@ -158,11 +159,12 @@ class ForwardGradient(EstimatorTrainer):
         def along(tangent: Any) -> Any:
             return jvp(fn, (at,), (tangent,), has_aux=True)
 
-        if len(tree_leaves(tangents)[0]) > 1:
-            out_dims: Any = (None, 0, None)
-            return vmap(along, out_dims=out_dims, randomness="same")(tangents)
-        value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
-        return value, derivative.unsqueeze(0), aux
+        with self.transformable_attention():
+            if len(tree_leaves(tangents)[0]) > 1:
+                out_dims: Any = (None, 0, None)
+                return vmap(along, out_dims=out_dims, randomness="same")(tangents)
+            value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
+            return value, derivative.unsqueeze(0), aux
 
     def _draw(self, like: Tensor) -> Tensor:
         return self.noise(self.tangents, *like.shape, device=like.device, dtype=like.dtype)
