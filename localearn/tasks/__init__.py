@@ -4,17 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.tasks.autoencoding import Autoencoding, Reconstruction
 from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
 from localearn.tasks.classification import Classification
+from localearn.tasks.multilabel import MultiLabel
 from localearn.tasks.regression import Criterion, Regression
 
 __all__ = [
     "KINDS",
+    "Autoencoding",
     "Classification",
     "Criterion",
     "Direction",
     "Means",
     "Metric",
+    "MultiLabel",
+    "Reconstruction",
     "Regression",
     "Targets",
     "Task",
@@ -23,7 +28,9 @@ __all__ = [
     "read_task",
 ]
 
-KINDS: Mapping[str, type[Task]] = {"Classification": Classification, "Regression": Regression}
+KINDS: Mapping[str, type[Task]] = {
+    kind.__name__: kind for kind in (Classification, Regression, MultiLabel, Autoencoding)
+}
 
 
 def read_task(where: object, described: Any) -> Task:
