@@ -12,7 +12,7 @@ RULES = (
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
-DATA = ("load",)  # and in localearn.data the kinds that have a function of their own
+DATA = ("load", "data.table")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",

@@ -4,6 +4,7 @@ from localearn.data.conversion import as_data, from_arrays, from_dataset, from_g
 from localearn.data.graphs import GraphData
 from localearn.data.loading import NAMES, load
 from localearn.data.streams import LoaderData
+from localearn.data.table import table
 
 __all__ = [
     "NAMES",
@@ -20,4 +21,5 @@ __all__ = [
     "from_graph",
     "from_loader",
     "load",
+    "table",
 ]

@@ -23,6 +23,7 @@ from localearn.data.partition import array_data, duplicates, levels_of, tell, wi
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.regression import value_data
 from localearn.data.splits import check_fraction, check_seed
+from localearn.data.table import table
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
@@ -34,7 +35,9 @@ REGRESSIONS = ("diabetes",)
 
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
-FUNCTIONS: dict[str, Callable[..., Data]] = {}
+FUNCTIONS: dict[str, Callable[..., Data]] = {
+    "table": table,
+}
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES, *FUNCTIONS)
 
