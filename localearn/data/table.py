@@ -125,7 +125,7 @@ def table(
     encoder = _Encoder(file, splits, categories=categories, missing=missing, indicator=indicator, normalize=normalize)
     x, sizes, names = encoder.encode([read[name] for name in used], categorical)
     data = goal.data(file, x, splits, sizes)
-    data.feature_names = names
+    data.feature_names, data.target_names = names, tuple(targets)
     left = [f"{file.unnamed} column{'s' if file.unnamed > 1 else ''} without a name left out"] if file.unnamed else []
     held = f"of {file.rows:,} rows {len(splits['test']):,} were drawn as the test part (test_fraction={test_fraction})"
     rows = {f"x_{split}": x[torch.from_numpy(splits[split])].numpy() for split in _SPLITS}
