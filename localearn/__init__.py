@@ -3,7 +3,7 @@
 from localearn.data import Batch, Data, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
-from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
+from localearn.nets import CNN, GNN, MLP, Block, DeepFM, LeNet, Net, ResNet
 from localearn.tasks import Classification, Metric, Regression, Task
 from localearn.trainers import (
     Backprop,
@@ -39,6 +39,7 @@ __all__ = [
     "Callback",
     "Classification",
     "Data",
+    "DeepFM",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
     "FeedbackAlignment",

@@ -11,7 +11,7 @@ RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
-NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
+NETS = ("CNN", "DeepFM", "GNN", "MLP", "LeNet", "ResNet")
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "photo", "table")))
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",

@@ -1,6 +1,7 @@
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
 from localearn.nets.cnn import CNN
+from localearn.nets.deepfm import DeepFM
 from localearn.nets.gnn import GNN
 from localearn.nets.lenet import LeNet
 from localearn.nets.mlp import MLP
@@ -13,6 +14,7 @@ __all__ = [
     "GNN",
     "MLP",
     "Block",
+    "DeepFM",
     "Flattened",
     "InputSpec",
     "LeNet",
