@@ -94,7 +94,11 @@ def text(row: str) -> Iterator[dict[str, Any]]:
     test = np.concatenate([parts["test"][0][:, :1], parts["test"][1]], axis=1)  # each window's own beginning, then on
     size = data.task.outputs
     for order in (1, 2, 3, 5):
-        yield {"row": row, "model": f"{order}-gram counts", "bits_per_character": [_bits(characters, test, order, size)]}
+        yield {
+            "row": row,
+            "model": f"{order}-gram counts",
+            "bits_per_character": [_bits(characters, test, order, size)],
+        }
 
 
 def _bits(train: np.ndarray, windows: np.ndarray, order: int, size: int) -> float:

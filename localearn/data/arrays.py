@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,9 +11,10 @@ from localearn.data.augmentation import Augment, augment
 from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.fingerprint import sha256
 from localearn.data.normalization import Scaling
+from localearn.data.pictures import predicted_against_true
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
-from localearn.tasks import Task
+from localearn.tasks import Regression, Task
 
 
 class ArrayData(Data):
@@ -122,6 +124,15 @@ class ArrayData(Data):
         mapped.vocabulary, mapped.categories, mapped._target_is_input = None, (), False
         mapped._hold(x, y)
         return mapped
+
+    @torch.no_grad()
+    def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
+        """Write a regression's predictions against the true values of the test split, `predicted.png`."""
+        if not isinstance(self.task, Regression):
+            return ()
+        whole = self.part(0, 1)
+        path = folder / "predicted.png"
+        return (predicted_against_true(whole, self.task, lambda batch: predict(batch.x), "test", path),)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then kept."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from localearn.data.splits import hold_out
+from localearn.errors import UserError
 from localearn.quiet import torch_geometric
 
 DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16
@@ -63,6 +64,15 @@ def diabetes() -> dict[str, np.ndarray]:
     x, y = np.asarray(table), np.asarray(values)[:, None]
     train, test = hold_out(np.zeros(len(y), dtype=np.int64), round(0.2 * len(y)), _SEED)
     return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+
+
+def photograph(name: str) -> Path:
+    """Return the file of one of scikit-learn's photographs, 640 x 427 pixels: "china" or "flower"."""
+    folder = _sklearn_folder()
+    path = (folder.parent / "images" / f"{name}.jpg") if folder else None
+    if path is None or not path.is_file():
+        raise UserError(f"scikit-learn's photograph {name}.jpg is not where it should be ({path}); install it anew")
+    return path
 
 
 def _sklearn_folder() -> Path | None:

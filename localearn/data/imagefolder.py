@@ -3,10 +3,11 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -181,8 +182,21 @@ def _pictures(files: Sequence[Path], image_size: int | None) -> np.ndarray:
 
 
 def _picture(file: Path, image_size: int | None) -> np.ndarray:
-    """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise."""
+    """Return one image as `decoded` does, scaled and centrally cropped to a square where its size is given."""
     from PIL import Image, ImageOps
+
+    if image_size is None:
+        return decoded(file)
+    square = (image_size, image_size)
+    return decoded(file, lambda picture: ImageOps.fit(picture, square, Image.Resampling.BILINEAR))
+
+
+def decoded(file: Path, scaled: Callable[[Any], Any] | None = None) -> np.ndarray:
+    """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise.
+
+    scaled: what is done to Pillow's image before it is an array.
+    """
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
@@ -199,8 +213,8 @@ def _picture(file: Path, image_size: int | None) -> np.ndarray:
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{file} is no image that can be read; it is cut short, damaged or another file") from error
-    if image_size is not None:
-        picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
+    if scaled is not None:
+        picture = scaled(picture)
     return np.asarray(picture).round().astype(np.uint16) if deep else np.asarray(picture)
 
 

@@ -15,6 +15,7 @@ from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
+from localearn.data.coordinates import coordinates, photo
 from localearn.data.embedded import DIGITS_TOP, diabetes, digits, karate
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
@@ -22,6 +23,7 @@ from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
+from localearn.data.table import table
 from localearn.data.text import text
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
@@ -34,7 +36,12 @@ REGRESSIONS = ("diabetes",)
 
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
-FUNCTIONS: dict[str, Callable[..., Data]] = {"text": text}
+FUNCTIONS: dict[str, Callable[..., Data]] = {
+    "coordinates": coordinates,
+    "photo": photo,
+    "table": table,
+    "text": text,
+}
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES, *FUNCTIONS)
 

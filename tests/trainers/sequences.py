@@ -80,4 +80,3 @@ def without_padding(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which positions count, (N, T), and their targets, (E,)."""
     counted = batch.target != PADDING
     return counted, batch.target[counted]
-

@@ -63,7 +63,9 @@ class Pepita(Trainer):
         like = next(net.parameters())
         self.mirror = WeightMirror(net, scale * math.sqrt(2 / size)) if mirror else None
         if self.mirror is not None and len(self.mirror.factors[0]) != size:
-            raise UserError("a mirror sends noise from all of a row, and the first layer takes its parts; use mirror=false")
+            raise UserError(
+                "a mirror sends noise from all of a row, and the first layer takes its parts; use mirror=false"
+            )
         if self.mirror is None:
             feedback = torch.empty(size, net.classes, device=like.device, dtype=like.dtype)
             self.register_buffer("feedback", feedback.uniform_(-1, 1).mul_(scale * math.sqrt(6 / size)))

@@ -123,7 +123,9 @@ class ForwardForward(LocalTrainer):
             h, *context = net.trial()
             h = net.stem(h)
             self._taken = tuple(h.shape[1:])  # of a row as the first block takes it
-            self.tokens = None if net.takes.vocabulary is None else _embedding(net.block(0).op(h, *context), net.classes)
+            self.tokens = (
+                None if net.takes.vocabulary is None else _embedding(net.block(0).op(h, *context), net.classes)
+            )
         self.units = net.reads if self.by_position else net.widths  # that a goodness is of
         peers = [peer_normalization * self._peer_scale(n, peer_scale) for n in self.units if peer_normalization]
         self.peers = nn.ModuleList(
@@ -159,7 +161,9 @@ class ForwardForward(LocalTrainer):
         task = net.task if data is None else data.task
         _refuse_without_classes(task, type(net).__name__)
         if task.per_position and not net.view.per_position:
-            raise Unsupported(f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()")
+            raise Unsupported(
+                f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()"
+            )
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
         name = type(net).__name__
