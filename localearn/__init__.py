@@ -3,8 +3,23 @@
 from localearn.data import Batch, Data, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
-from localearn.nets import CNN, GNN, MLP, Block, LeNet, Mixer, MobileNetV3, Net, ResNet, Torchvision, ViT
-from localearn.nets.views import PerPosition, Pooled
+from localearn.nets import (
+    CNN,
+    GNN,
+    MLP,
+    Block,
+    Flattened,
+    InputSpec,
+    LeNet,
+    Mixer,
+    MobileNetV3,
+    Net,
+    PerPosition,
+    Pooled,
+    ResNet,
+    Torchvision,
+    ViT,
+)
 from localearn.tasks import Classification, Metric, Regression, Task
 from localearn.trainers import (
     Backprop,
@@ -44,8 +59,10 @@ __all__ = [
     "EstimatorTrainer",
     "FeedbackAlignment",
     "FeedbackTrainer",
+    "Flattened",
     "ForwardForward",
     "ForwardGradient",
+    "InputSpec",
     "LeNet",
     "LikelihoodRatio",
     "LocalTrainer",

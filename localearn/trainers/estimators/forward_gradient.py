@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from localearn.data import Batch
@@ -158,10 +159,11 @@ class ForwardGradient(EstimatorTrainer):
         def along(tangent: Any) -> Any:
             return jvp(fn, (at,), (tangent,), has_aux=True)
 
-        if len(tree_leaves(tangents)[0]) > 1:
-            out_dims: Any = (None, 0, None)
-            return vmap(along, out_dims=out_dims, randomness="same")(tangents)
-        value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
+        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no forward-mode derivative
+            if len(tree_leaves(tangents)[0]) > 1:
+                out_dims: Any = (None, 0, None)
+                return vmap(along, out_dims=out_dims, randomness="same")(tangents)
+            value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
         return value, derivative.unsqueeze(0), aux
 
     def _draw(self, like: Tensor) -> Tensor:

@@ -156,4 +156,5 @@ def _linear_maps(net: Net) -> tuple[type, ...]:
 
 
 def _refuse(net: Net, why: str) -> None:
-    raise Unsupported(f"pepita cannot train this {type(net).__name__}: {why}; use net=mlp, cnn, gcn or sage")
+    alone = ", with net.group=1" if net.grouped > 1 else ""
+    raise Unsupported(f"pepita cannot train this {type(net).__name__}: {why}; use net=mlp, cnn, gcn or sage{alone}")
