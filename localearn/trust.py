@@ -11,7 +11,7 @@ RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
-NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
+NETS = ("CNN", "GNN", "MLP", "LeNet", "Mixer", "MobileNetV3", "ResNet", "Torchvision", "ViT")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, "load")) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",

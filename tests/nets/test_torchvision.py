@@ -30,7 +30,7 @@ MODELS = {
     "efficientnet": (lambda: models.EfficientNet(MBCONV, 0.2, stochastic_depth_prob=0.5, num_classes=3), 32, 5),
     "convnext": (lambda: models.ConvNeXt(CNBLOCKS, stochastic_depth_prob=0.5, num_classes=3), 32, 5),
     "densenet": (lambda: models.DenseNet(4, (2, 2, 2, 2), 8, num_classes=3), 64, 8),
-    "mnasnet": (lambda: models.mnasnet0_5(num_classes=3), 64, 21),
+    "mnasnet": (lambda: models.mnasnet0_5(num_classes=3), 64, 20),
     "regnet": (lambda: models.regnet_y_400mf(num_classes=3), 32, 17),
     "shufflenet": (lambda: models.shufflenet_v2_x0_5(num_classes=3), 32, 18),
     "vision transformer": (lambda: models.VisionTransformer(16, 8, 3, 2, 8, 16, 0.1, num_classes=3), 16, 3),
