@@ -80,6 +80,20 @@ def test_ids_and_positions():
     assert net(torch.zeros(2, 5, dtype=torch.long)).shape == (2, 5, 11)
 
 
+def test_the_shapes_of_a_nets_rows_say_which_recipes_it_has():
+    assert two(nn.Linear(3, 4)).kind == "dense"
+    assert two(nn.Conv2d(3, 4, 3), nn.Flatten(), shape=(3, 3, 3)).kind == "maps"
+    assert two(nn.Linear(3, 4), shape=(5, 3), view=PerPosition()).kind == "sequence"
+    takes = InputSpec((3,), context=("edge_index",))
+    assert Net.from_blocks(None, [OfGraph()], nn.Linear(3, 2), takes=takes).kind == "graph"
+    assert Net([Block(nn.Conv2d(3, 4, 3))], nn.Linear(4, 2), input_shape=(3, 3, 3)).kind == "dense"
+
+
+class OfGraph(nn.Module):
+    def forward(self, h, edge_index):
+        return h
+
+
 class Pair(nn.Module):
     def forward(self, h):
         return h, h
