@@ -151,6 +151,7 @@ def by_python(rule, kind, out, **given):
     target = locate("algo", read_yaml(CONF / "algo" / f"{rule}.yaml")["algo"]["_target_"])
     net = locate("net", read_yaml(CONF / "net" / f"{NETS[kind]}.yaml")["_target_"])
     of_net = options_in(CONF / "net" / f"{NETS[kind]}.yaml") | SMALL[NETS[kind]] | options["net"]
+    of_net.pop("group")  # which is for Net.group
     torch.manual_seed(0)
     trainer = target(net(target.input_shape_for(data, kind), data.classes, **of_net))
     return trainer.fit(data, device="cpu", out=out, **given), trainer.net

@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 from localearn import MLP, Backprop, Block, ForwardForward, LeNet, MonoForward, Net, UserError, load, load_net
+from localearn.defaults import CONF
+from localearn.files import read_yaml
 from localearn.inputs import InputSpec
-from localearn.training.building import build_net
+from localearn.options import parameters_of
+from localearn.training.building import build_net, locate
+from localearn.trust import is_known
 
 
 def gradients(rule, batch):
@@ -143,3 +147,13 @@ def test_a_run_in_one_group_is_backprops(tiny, read):
     one, bp = (load_net(name) for name in ("one", "bp"))
     for p, q in zip(one.parameters(), bp.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "net").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_nets_file_has_the_option_and_its_classs_own(file):
+    options = read_yaml(file)
+    target = options.pop("_target_")
+    assert options.pop("group") == 1
+    assert is_known(target)
+    assert options.keys() <= parameters_of(locate("net._target_", target)).keys()
+    assert file.read_text().startswith("# ")
