@@ -13,7 +13,7 @@ from localearn.inputs import InputSpec
 from localearn.nets.block import Block
 from localearn.nets.sequential import parts
 from localearn.nets.views import Flattened, View
-from localearn.tasks import Classification, Task
+from localearn.tasks import Classification, LanguageModelling, Task
 
 WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # what layers raise at one
 
@@ -46,14 +46,16 @@ class Net(nn.Module):
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
-    `classes`, C, the number of outputs, whatever they mean. `class_names`, (C,) words, is set by `load_net` where the
+    `classes`, C, the number of outputs, whatever they mean; `positions`, how many of a row have outputs of their own,
+    (T,), or () where the row has them as a whole. `class_names`, (C,) words, is set by `load_net` where the
     data had them; so is `codec`, a `localearn.data.Codec`, of a net that was trained on text, and by `fit`. `task` says
-    what the output means: to tell C classes apart unless it is set, by `for_task` before a rule is built on the net, or
-    by `fit`, which takes that of the data.
+    what the output means: to tell C classes apart, or at positions which of C tokens follows, unless it is set, by
+    `for_task` before a rule is built on the net, or by `fit`, which takes that of the data.
     """
 
     class_names: tuple[str, ...] | None = None
     codec: object = None
+    positions: tuple[int, ...] = ()
     _task: Task | None = None
     kind: ClassVar[Literal["dense", "maps", "graph", "sequence"]] = "dense"
 
@@ -99,7 +101,8 @@ class Net(nn.Module):
     @property
     def task(self) -> Task:
         """What the output means."""
-        return self._task or Classification(self.classes)
+        by_itself = LanguageModelling if self.positions else Classification
+        return self._task or by_itself(self.classes)
 
     @task.setter
     def task(self, task: Task) -> None:
@@ -159,6 +162,16 @@ class Net(nn.Module):
             for m in self.modules()
         )
 
+    def looks_ahead(self) -> bool:
+        """Whether an output at a position depends on what stands after it in the row."""
+        x, *context = self.trial()
+        changed = x.clone()
+        changed[:, -1] += 1
+        with modes_kept(self), torch.no_grad():
+            self.eval()
+            before, after = (self(rows, *context)[:, :-1] for rows in (x, changed))
+        return not torch.allclose(before, after, rtol=1e-4, atol=1e-5)
+
     @staticmethod
     def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
         """Turn a user's own `nn.Sequential` into a Net of the same layers: training the one trains the other.
@@ -184,4 +197,5 @@ class Net(nn.Module):
                     logits = self.logits(outputs[-1], *context)
             except WRONG_INPUT as error:
                 raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
+        self.positions = tuple(logits.shape[1:-1])
         return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[-1]
