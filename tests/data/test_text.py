@@ -8,7 +8,7 @@ import torch
 
 import localearn
 from localearn import MLP, Backprop, Block, Net, Unsupported, UserError
-from localearn.data import text
+from localearn.data import ArrayData, text
 from localearn.data.text import help_topics, read_text
 from localearn.data.tokens import UNKNOWN
 from localearn.inputs import InputSpec
@@ -211,7 +211,7 @@ def test_nets_that_do_not_fit_text_are_refused_with_what_would_work(file):
 
 def test_a_net_with_an_output_at_each_position_is_refused_for_one_target_a_row():
     x, y = torch.randn(30, 5, 3), torch.arange(30) % 2
-    data = localearn.data.from_arrays(x, y)
+    data = ArrayData("series", dict.fromkeys(SPLITS, x), dict.fromkeys(SPLITS, y), 2)
     assert data.kind == "sequence"
     net = localearn.Recurrent((5, 3), 2, widths=[4], reads="positions")
     with pytest.raises(
