@@ -12,7 +12,7 @@ RULES = (
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = ("CNN", "DeepFM", "GNN", "MLP", "LeNet", "ResNet")
-DATA = ("load", *(f"data.{name}" for name in ("coordinates", "photo", "table")))
+DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table")))
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",

@@ -3,6 +3,7 @@ from localearn.data.base import Batch, Data, Kind, Split
 from localearn.data.conversion import as_data, from_arrays, from_dataset, from_graph, from_loader
 from localearn.data.coordinates import coordinates, photo
 from localearn.data.graphs import GraphData
+from localearn.data.interactions import interactions
 from localearn.data.loading import NAMES, load
 from localearn.data.streams import LoaderData
 from localearn.data.table import table
@@ -22,6 +23,7 @@ __all__ = [
     "from_dataset",
     "from_graph",
     "from_loader",
+    "interactions",
     "load",
     "photo",
     "table",

@@ -12,6 +12,7 @@ from localearn.tasks.regression import Criterion, Regression
 
 __all__ = [
     "KINDS",
+    "NAMED",
     "Autoencoding",
     "Classification",
     "Criterion",
@@ -30,6 +31,14 @@ __all__ = [
 
 KINDS: Mapping[str, type[Task]] = {
     kind.__name__: kind for kind in (Classification, Regression, MultiLabel, Autoencoding)
+}
+# What a data set's option `task` calls them.
+NAMED: Mapping[str, type[Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "multilabel": MultiLabel,
+    "binary": MultiLabel,
+    "autoencoding": Autoencoding,
 }
 
 

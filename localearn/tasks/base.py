@@ -82,6 +82,7 @@ class Task(ABC):
     adds_up: whether outputs of several predictors are evidence that adds up (logits), or predictions to be averaged.
     has_classes: whether the target is one of `outputs` classes, so that there are wrong ones to be told from it.
     target_is_input: whether the target is the row itself as the net is given it, (M, outputs), so that data bring none.
+    target_dtype: what numbers targets are: torch.float32, or torch.int64 of ids.
 
     An element is what has a loss of its own: here a row with a target. A task is compared by its options and holds no
     tensor; it is frozen.
@@ -92,6 +93,7 @@ class Task(ABC):
     adds_up: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
     target_is_input: ClassVar[bool] = False
+    target_dtype: ClassVar[torch.dtype] = torch.float32
 
     @abstractmethod
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
