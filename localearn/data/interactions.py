@@ -280,11 +280,11 @@ def _users(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], prefixes: i
     after = places["train"][places["train"] > start[places["train"]]]
     from_end = np.searchsorted(log.user[after], log.user[after], side="right") - np.arange(len(after))
     places["train"] = after[from_end <= prefixes]
+    if not len(places["train"]):
+        raise UserError(f"{file.path}: no user has 4 interactions, 2 to train on and 2 that are held out")
     for name, rows in places.items():
         if not len(rows):
-            raise UserError(
-                f"{file.path}: no user has enough interactions for a row of the {name} split; 4 of a user are needed"
-            )
+            raise UserError(f"{file.path}: no {name} row has an item that a training row has, so none can be predicted")
     total = sum(len(rows) for rows in places.values())
     if total * len(known) * 5 > _BYTES:
         raise UserError(
