@@ -71,12 +71,12 @@ def test_without_times_the_files_order_counts_and_dates_are_times(write):
 
 
 def test_clicks_are_binary(write):
-    clicks = "".join(f"u{u},i{n},{(u + n) % 2}\n" for u in range(6) for n in range(5))
+    clicks = "".join(f"u{u},i{(u + n) % 5},{int(n % 3 > 0)}\n" for u in range(10) for n in range(7))
     data = interactions(write(f"user,item,click\n{clicks}"))
     assert data.task == MultiLabel(1) and set(batch(data, "train").target.flatten().tolist()) == {0, 1}
     assert data.target_names == ("click",)
     used = interactions(write(f"user,item,click\n{clicks}"), form="users")
-    assert "15 of 30 interactions have a click of 1 or more" in used.notes
+    assert "40 of 70 interactions have a click of 1 or more" in used.notes
 
 
 def test_users_rows_are_what_they_had_and_the_target_what_came_next(write):
@@ -145,8 +145,8 @@ FAULTS = {
     "same rating": (LOG.replace("5", "4").replace(",2,", ",4,").replace(",1,", ",4,").replace(",3,", ",4,"), {},
                     "'rating' is 4 in every training row, so there is nothing to predict; form=users"),
     "few": ("user,item,rating\na,x,1\nb,y,2\nc,z,3\n", {}, "no user has 3 interactions, so none can be held out"),
-    "few for users": ("user,item\n" + "".join(f"u{u},i{n}\n" for u in range(3) for n in (u, 3 - u, 5)), {"form": "users"},
-                      "no user has 4 interactions, 2 to train on and 2 that are held out"),
+    "few for users": ("user,item\n" + "".join(f"u{u},i{n}\n" for u in range(3) for n in (u, 3 - u, 5)),
+                      {"form": "users"}, "no user has 4 interactions, 2 to train on and 2 that are held out"),
     "nothing liked": (LOG, {"form": "users", "least": 9}, "no rating is 9 or more; give a smaller least"),
     "least of pairs": (LOG, {"least": 3}, "least says which items of form=users count"),
     "form": (LOG, {"form": "user"}, r"unknown form 'user'; did you mean 'users'\?"),
