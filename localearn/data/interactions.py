@@ -13,6 +13,7 @@ from localearn.data.base import Split
 from localearn.data.csvfile import Column, CsvFile
 from localearn.data.partition import tell
 from localearn.data.splits import check_seed, hold_out
+from localearn.data.targets import check_targets
 from localearn.errors import UserError, suggestion
 from localearn.tasks import Criterion, MultiLabel, Regression, Task
 
@@ -98,6 +99,7 @@ def interactions(
             raise UserError(f"train_size is {train_size}; it must lie between 1 and {rows}, the training split")
         kept = torch.from_numpy(hold_out(np.zeros(rows, dtype=np.int64), train_size, split_seed)[1])
         x["train"], y["train"] = x["train"][kept], y["train"][kept]
+    check_targets(str(file.path), task, x, y, None)
     data = ArrayData("interactions", x, y, 0, task=task, categories=categories)
     if form == "pairs":
         data.feature_names, data.target_names = (user, item), (log.target or "",)

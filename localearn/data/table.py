@@ -14,6 +14,7 @@ from localearn.data.checks import same_classes
 from localearn.data.csvfile import Column, CsvFile, Decimal, Thousands
 from localearn.data.partition import duplicates, tell
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
+from localearn.data.targets import check_targets
 from localearn.errors import UserError, suggestion
 from localearn.tasks import Classification, Criterion, MultiLabel, Regression, Task
 
@@ -264,6 +265,7 @@ class _Goal:
                 scale=tuple(scale.tolist()),
             )
         y = {split: torch.from_numpy(values[index]).float() for split, index in splits.items()}
+        check_targets(str(file.path), task, rows, y, None)
         return ArrayData("table", rows, y, 0, task=task, categories=sizes)
 
 

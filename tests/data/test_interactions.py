@@ -71,12 +71,14 @@ def test_without_times_the_files_order_counts_and_dates_are_times(write):
 
 
 def test_clicks_are_binary(write):
-    clicks = "".join(f"u{u},i{(u + n) % 5},{int(n % 3 > 0)}\n" for u in range(10) for n in range(7))
+    random = np.random.RandomState(0)
+    clicks = "".join(f"u{u},i{(u + n) % 5},{random.randint(2)}\n" for u in range(10) for n in range(9))
     data = interactions(write(f"user,item,click\n{clicks}"))
     assert data.task == MultiLabel(1) and set(batch(data, "train").target.flatten().tolist()) == {0, 1}
     assert data.target_names == ("click",)
     used = interactions(write(f"user,item,click\n{clicks}"), form="users")
-    assert "40 of 70 interactions have a click of 1 or more" in used.notes
+    ones = clicks.count(",1\n")
+    assert f"{ones} of 90 interactions have a click of 1 or more" in used.notes
 
 
 def test_users_rows_are_what_they_had_and_the_target_what_came_next(write):
