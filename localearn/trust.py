@@ -15,7 +15,8 @@ NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
     "ViT",
 )  # fmt: skip
-DATA = ("load", *(f"data.{name}" for name in ("coordinates", "photo", "table", "text")))  # functions of their own
+# In localearn.data, the kinds that have a function of their own.
+DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",

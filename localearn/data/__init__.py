@@ -4,6 +4,7 @@ from localearn.data.conversion import as_data, from_arrays, from_dataset, from_g
 from localearn.data.coordinates import coordinates, photo
 from localearn.data.generation import generate
 from localearn.data.graphs import GraphData
+from localearn.data.interactions import interactions
 from localearn.data.loading import NAMES, load
 from localearn.data.streams import LoaderData
 from localearn.data.table import table
@@ -28,6 +29,7 @@ __all__ = [
     "from_graph",
     "from_loader",
     "generate",
+    "interactions",
     "load",
     "photo",
     "read_codec",

@@ -62,6 +62,7 @@ class ArrayData(Data):
         if self._target_is_input and not y:
             y = {split: rows.new_empty(len(rows), 0, dtype=torch.float32) for split, rows in x.items()}
         _check(name, x, y, classes, task, vocabulary)
+        _check_codes(name, x, categories)
         self.name = name
         self._task = task
         self.vocabulary, self.categories = vocabulary, categories
@@ -244,6 +245,22 @@ def _check(
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UserError(f"{name}: y_{split} holds {wrong}; labels run from 0 to {classes - 1}")
+
+
+def _check_codes(name: str, x: Mapping[Split, Tensor], categories: tuple[int, ...]) -> None:
+    """Raise UserError unless the first columns of rows hold codes of as many categories as `categories` says."""
+    for split, rows in x.items():
+        if categories and (rows.ndim != 2 or rows.shape[1] < len(categories)):
+            shape = tuple(rows.shape)
+            raise UserError(f"{name}: x_{split} has shape {shape}; categories are of {len(categories)} columns, (N, n)")
+        for column, size in enumerate(categories):
+            codes = rows[:, column]
+            wrong = codes[(codes < 0) | (codes >= size) | (codes != codes.round())]
+            if len(wrong):
+                raise UserError(
+                    f"{name}: x_{split} holds {wrong[0].item():g} in column {column}; codes of {size} categories are "
+                    f"whole, from 0 to {size - 1}"
+                )
 
 
 def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:

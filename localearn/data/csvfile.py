@@ -339,8 +339,6 @@ def _broken(path: Path, line: int, end: int, error: str) -> str:
         )
     if "unexpected end" in error:
         return f"{path}, line {line}: a quote is opened there and not closed before the end of the file"
-    if "NUL" in error:
-        return f"{path}, line {end} holds a zero byte, so it is no text, or one of another encoding; give encoding="
     return f"{path}, line {end}: {error}; double the quotes inside of a quoted field"
 
 
@@ -381,6 +379,11 @@ def _decoded(path: Path, encoding: str) -> str:
             f"{path}, line {line} is not {encoding.removesuffix('-sig')}: {getattr(error, 'reason', error)}; give "
             f"encoding=latin-1, or that which it has"
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"{path}, line {line} holds a zero byte, so it is no text, or of another encoding; give encoding="
+        )
     if not text.strip():
         raise UserError(f"{path} is empty")
     return text

@@ -16,9 +16,10 @@ from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
 from localearn.data.coordinates import coordinates, photo
-from localearn.data.embedded import DIGITS_TOP, diabetes, digits, karate
+from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer, diabetes, digits, karate, wine
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
+from localearn.data.interactions import interactions
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
@@ -33,17 +34,19 @@ from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, Mult
 GRAPHS = ("karate", *PLANETOID)
 FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
+TABLES = ("breast_cancer", "wine")
 
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
 FUNCTIONS: dict[str, Callable[..., Data]] = {
     "coordinates": coordinates,
+    "interactions": interactions,
     "photo": photo,
     "table": table,
     "text": text,
 }
 
-NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES, *FUNCTIONS)
+NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 
 TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
 
@@ -96,7 +99,8 @@ def load(
     image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
         no test part, the same rows for every split_seed.
     train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
-    task: what a net is to make of the rows: "classification", but "regression" of "diabetes"; "autoencoding", the rows
+    task: what a net is to make of the rows: "classification", but "regression" of "diabetes" and "binary" of
+        "breast_cancer", by one output, which takes "classification" too; "autoencoding", the rows
         themselves, of all sets but graphs; "regression", "multilabel" or "binary" of "npz" too, whose y are numbers,
         (N,) or (N, D), or zeros and ones; or a `localearn.tasks.Task` with its options, such as MultiLabel(k=5).
     criterion: the loss that such a name's task is trained for: "squared", "absolute" or "huber" of a regression, whose
@@ -144,7 +148,7 @@ def load(
         return _graph_data(name, graph, normalize)
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
-    return array_data(
+    data = array_data(
         name,
         parts,
         levels=levels,
@@ -160,12 +164,14 @@ def load(
         sequences=layout == "ntd",
         where=str(place) if name in FILES else None,
     )
+    data.feature_names = FEATURES.get(name)
+    return data
 
 
 def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Reconstruction) -> Task | None:
     """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
     if task is None:
-        task = "regression" if name in REGRESSIONS else "classification"
+        task = "regression" if name in REGRESSIONS else "binary" if name == "breast_cancer" else "classification"
     if isinstance(task, Classification):
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
@@ -176,7 +182,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     elif kind.target_is_input:
         fits = not graph
     else:
-        fits = name in ("npz", *REGRESSIONS)
+        fits = name in ("npz", *REGRESSIONS) or (name == "breast_cancer" and kind is MultiLabel)
     if not fits:
         has = "values" if name in REGRESSIONS else "labels"
         raise UserError(f"task={told} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
@@ -221,6 +227,13 @@ def _parts(
     if name in REGRESSIONS:
         parts, _ = checked_parts(name, diabetes(), task=task)
         return parts, None, None, ()
+    if name in TABLES:
+        arrays = breast_cancer() if name == "breast_cancer" else wine()
+        parts, _ = checked_parts(name, arrays, task=task)
+        if task is None:
+            return parts, None, TUMOURS if name == "breast_cancer" else tuple(f"grower {k + 1}" for k in range(3)), ()
+        told = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
+        return parts, None, None, () if task.target_is_input or name == "wine" else (told,)
     found: tuple[str, ...] = ()
     if name == "npz":
         own = _own_archive(path, labelled=task is None or not task.target_is_input)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from localearn.data.base import Batch, Data, Split
 from localearn.tasks import Regression
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PANELS = 6  # of as many outputs, at most, a picture has one each
 _POINTS = 2000  # of each, at most: evenly spaced rows of the split
@@ -20,14 +24,20 @@ _MARGIN, _CAPTION = 8, 18
 def predicted_against_true(
     data: Data, task: Regression, predict: Callable[[Batch], Tensor], split: Split, path: Path
 ) -> str:
-    """Draw each output of a regression against its target, in their own unit, as a PNG; return a line that says so.
+    """Draw a regression as `against_true` does, write it as a PNG, and return a line that says so."""
+    figure = against_true(data, task, predict, split)
+    figure.savefig(path)
+    return f"predicted against true values of {data.sizes[split]:,} {split} rows: {path}"
+
+
+def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor], split: Split) -> "Figure":
+    """Draw each output of a regression against its target, in their own unit, a panel for each of the first six.
 
     Args:
         data: the rows.
         task: theirs, which knows their unit.
         predict: makes of a batch the outputs, (N, outputs).
         split: which rows are drawn.
-        path: the file that is written.
 
     """
     from matplotlib.figure import Figure
@@ -49,12 +59,12 @@ def predicted_against_true(
         axes.plot([low, high], [low, high], color=_INK, linewidth=0.8, alpha=0.6)
         axes.scatter(true[shown, k], made[shown, k], s=10, color=_BLUE, alpha=0.6, linewidths=0)
         rmse = np.sqrt(np.mean((made[:, k] - true[:, k]) ** 2))
-        axes.set_title(f"{names[k]}  RMSE {rmse:.4g}".strip(), fontsize=10)
+        # A dollar sign in a column's name would begin a formula.
+        axes.set_title(f"{names[k]}  RMSE {rmse:.4g}".strip().replace("$", r"\$"), fontsize=10)
         axes.set_xlabel("true")
         axes.set_ylabel("predicted")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-    return f"predicted against true values of {len(true):,} {split} rows: {path}"
+    return figure
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Path) -> None:

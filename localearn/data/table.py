@@ -14,6 +14,7 @@ from localearn.data.checks import same_classes
 from localearn.data.csvfile import Column, CsvFile, Decimal, Thousands
 from localearn.data.partition import duplicates, tell
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
+from localearn.data.targets import check_targets
 from localearn.errors import UserError, suggestion
 from localearn.tasks import Classification, Criterion, MultiLabel, Regression, Task
 
@@ -47,7 +48,7 @@ def table(
     val_size: int | None = None,
     split_seed: int = 0,
     train_size: int | None = None,
-    normalize: Literal["standard", "none"] = "standard",
+    normalize: Literal["standard", "unit", "none"] = "standard",
     criterion: Criterion = "squared",
 ) -> ArrayData:
     """Return the rows of a csv file as a data set, split in three, on the CPU (`.to` moves it).
@@ -79,8 +80,9 @@ def table(
         val_size: their number, which goes before the fraction.
         split_seed: draws them, and those of train_size.
         train_size: how many training rows to use.
-        normalize: "standard" gives columns of numbers mean 0 and deviation 1; "none" leaves them. Zeros and ones of
-            categories stay as they are. A regression's targets are always standardised, its metrics are in their unit.
+        normalize: "standard" gives columns of numbers mean 0 and deviation 1, "unit" brings each to 0 and 1, "none"
+            leaves them. Zeros and ones of categories stay as they are. A regression's targets are always standardised,
+            and its metrics are in their unit.
         criterion: the loss of a regression, "squared", "absolute" or "huber".
 
     Raises:
@@ -95,7 +97,7 @@ def table(
         ("task", task, get_args(TableTask)),
         ("categories", categories, get_args(Categories)),
         ("missing", missing, get_args(Missing)),
-        ("normalize", normalize, ("standard", "none")),
+        ("normalize", normalize, ("standard", "unit", "none")),
         ("criterion", criterion, get_args(Criterion)),
     ):
         if value not in known:
@@ -263,6 +265,7 @@ class _Goal:
                 scale=tuple(scale.tolist()),
             )
         y = {split: torch.from_numpy(values[index]).float() for split, index in splits.items()}
+        check_targets(str(file.path), task, rows, y, None)
         return ArrayData("table", rows, y, 0, task=task, categories=sizes)
 
 
@@ -398,9 +401,10 @@ class _Encoder:
             self.notes.append(f"column {column.name} numbers the rows; drop=[{column.name}] leaves it out")
         if self.normalize == "none":
             return column.numbers.astype(np.float32)
-        deviation = train.std()
-        varies = deviation > np.finfo(np.float64).eps * np.abs(train).max()
-        return ((column.numbers - train.mean()) / (deviation if varies else 1.0)).astype(np.float32)
+        standard = self.normalize == "standard"
+        centre, width = (train.mean(), train.std()) if standard else (train.min(), train.max() - train.min())
+        varies = width > np.finfo(np.float64).eps * np.abs(train).max()
+        return ((column.numbers - centre) / (width if varies else 1.0)).astype(np.float32)
 
     def _categories(self, column: Column, absent: np.ndarray, insisted: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return which of a column's words the training split has, and each row's place among them or their number."""

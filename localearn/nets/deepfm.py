@@ -68,6 +68,7 @@ class DeepFM(Net):
         shape = check_row("input_shape", input_shape)
         if len(shape) != 1:
             raise UserError(f"DeepFM takes rows of columns, (F,), not {shape}; use dataset=table or interactions")
+        takes = InputSpec(shape, categories=tuple(categories))
         (dim,) = check_row("dim", dim)
         columns = shape[0]
         carried = columns + dim
@@ -78,7 +79,6 @@ class DeepFM(Net):
             blocks.append(Block(Beside(nn.Linear(n_in, n_out), carried), Beside(post, carried)))
         readout = nn.Linear(carried + widths[-1], check_classes(classes))
         draw_weights(init, (*blocks[1:], readout))
-        takes = InputSpec(shape, categories=tuple(categories))
         super().__init__(blocks, readout, takes=takes)
 
 
