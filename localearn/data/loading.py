@@ -97,6 +97,7 @@ def load(
         raise UserError(f"image_size is {image_size}; it must be at least 1")
     if layout != "nhwc" and name != "npz":
         raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
+    binary = task == "binary"
     task = _task(name, task, criterion)
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
@@ -112,6 +113,8 @@ def load(
         return _graph_data(name, graph, normalize)
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
+    if binary and parts["y_train"].shape[1] > 1:
+        raise UserError(f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel")
     return array_data(
         name,
         parts,
