@@ -7,11 +7,11 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
       maps: [algo.goodness=mean, optim=adam]
       paper: [net=mlp_3x1000, dataset.normalize=unit]
 
-`recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data's task has no
-classes, which the option `dataset.task` says before any data are read; `recipe=paper` the published recipe, and `recipe=alike`, which a comparison takes, the default's without
-what is said of the net, the data and the batch. What the user sets wins. Below
-all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net. `localearn.defaults` composes the same
-for Python.
+`recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data's task has
+no classes, as the option `dataset.task` says before any data are read; `recipe=paper` the published recipe, and
+`recipe=alike`, which a comparison takes, the default's without what is said of the net, the data and the batch. What the
+user sets wins. Below all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net.
+`localearn.defaults` composes the same for Python.
 
 Where no options are known by which a rule learns on a net, the file says so under `refused`, by the net's class:
 

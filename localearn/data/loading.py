@@ -114,7 +114,9 @@ def load(
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
     if binary and parts["y_train"].shape[1] > 1:
-        raise UserError(f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel")
+        raise UserError(
+            f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel"
+        )
     return array_data(
         name,
         parts,
@@ -137,7 +139,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
     if task is None:
         task = "regression" if name in REGRESSIONS else "classification"
-    if isinstance(task, Classification):
+    if type(task) is Classification:
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
     told = task if isinstance(task, str) else kind.__name__

@@ -83,7 +83,7 @@ def data_of(run: Run) -> tuple[str, object]:
 
 
 def _monitor(run: Run) -> object:
-    """Return what a run was watched by: where nobody said it, its task's first metric, in former versions' words too."""
+    """Return what a run was watched by: where nobody said it, its task's first metric; so in older records."""
     named = run.record.config.get("monitor")
     former = named == FORMER_MONITOR and FORMER_MONITOR.removeprefix("val_") not in run.record.metrics
     if former or (named is None and "monitor" in run.record.config):

@@ -6,7 +6,15 @@ from localearn.reporting.formatting import Unit
 from localearn.tasks import Classification, Metric
 
 ACCURACY = Classification.metrics[0]
-_WRITTEN = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "mse": "MSE", "psnr": "PSNR", "auc": "AUC", "log_loss": "log loss"}
+_WRITTEN = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "mse": "MSE",
+    "psnr": "PSNR",
+    "auc": "AUC",
+    "log_loss": "log loss",
+}
 _SYMBOLS = {"psnr": "dB"}  # of metrics whose unit is not the targets' own
 
 
