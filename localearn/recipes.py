@@ -9,8 +9,8 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
 
 `recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data's task has
 no classes, as the option `dataset.task` says before any data are read; `recipe=paper` the published recipe, and
-`recipe=alike`, which a comparison takes, the default's without what is said of the net, the data and the batch. What the
-user sets wins. Below all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net.
+`recipe=alike`, which a comparison takes, the default's without what is said of the net, the data and the batch. What
+the user sets wins. Below all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net.
 `localearn.defaults` composes the same for Python.
 
 Where no options are known by which a rule learns on a net, the file says so under `refused`, by the net's class:

@@ -1,4 +1,4 @@
-"""Every way to bring data takes every task that fits, and targets that a task cannot take are refused with the remedy."""
+"""Every way to bring data takes every task that fits, and targets that it cannot take are refused with the remedy."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ YES = np.arange(ROWS) % 3 == 0
 
 
 def rows_of(data, split="train"):
-    (batch,) = data.batches(split, 1000)
+    (batch,) = data.batches(split, 2000)
     return batch
 
 
@@ -140,11 +140,10 @@ def test_a_dataset_gives_an_autoencoder_its_x_whether_or_not_there_is_a_y(alone)
     assert rows_of(data).target.shape[1] == 72 and data.class_names is None
     held = from_loader(DataLoader(Pictures(alone), 7), task=Autoencoding())
     assert held.sizes == data.sizes
-    streamed = from_loader(*[DataLoader(Pictures(alone), 7)] * 2, val=DataLoader(Pictures(alone), 9), stream=True,
-                           task=Autoencoding())  # fmt: skip
-    assert isinstance(streamed, LoaderData) and streamed.task == Autoencoding(
-        72, peak=255.0, center=(0.0,), scale=(255.0,)
-    )
+    loaders = [DataLoader(Pictures(alone), size) for size in (7, 7, 9)]
+    streamed = from_loader(*loaders[:2], val=loaders[2], stream=True, task=Autoencoding())
+    assert isinstance(streamed, LoaderData)
+    assert streamed.task == Autoencoding(72, peak=255.0, center=(0.0,), scale=(255.0,))
     (batch,) = streamed.batches("test", 100)
     assert torch.equal(batch.target, batch.x.flatten(1)) and batch.x.max() <= 1
     raw = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).flatten(1).float()
@@ -189,6 +188,10 @@ def test_a_task_of_ones_own_with_classes_has_labels():
         """Its own loss."""
 
     data = from_arrays(X, np.arange(ROWS) % 3 + 1, task=Smoothed(3))
+    loaders = [DataLoader(TensorDataset(torch.from_numpy(X), torch.arange(ROWS) % 3), 7)] * 3
+    assert from_loader(*loaders[:2], val=loaders[2], stream=True, task=Smoothed(3)).task == Smoothed(3)
+    with pytest.raises(UserError, match="3 classes of labels, and .* has 4"):
+        from_arrays(X, np.arange(ROWS) % 3, task=Smoothed(4))
     assert data.task == Smoothed(3) and data.classes == 3
 
 
@@ -203,7 +206,7 @@ WORDS = np.array(["ill", "well"])[np.arange(ROWS) % 2]
         (X, VALUES, Regression(3), "y_train has 2 values a row, and Regression has 3 outputs"),
         (X, TAGS, MultiLabel(5), "y_train has 4 values a row, and MultiLabel has 5 outputs"),
         (X, None, Autoencoding(4), "a row has 5 values, and Autoencoding has 4 outputs"),
-        (X, np.where(YES, np.nan, 1.0), Regression(), "y_train holds values that are NaN or infinite, the first in row 1"),
+        (X, np.where(YES, np.nan, 1), Regression(), "y_train holds values that are NaN or infinite, the first in row 0"),
         (X, np.full(ROWS, 7), Regression(), "y_train is 7 in every row, so there is nothing to learn"),
         (X, np.arange(ROWS) % 3, MultiLabel(), "y_train holds 2 in row .*; zeros and ones are expected"),
         (X, np.zeros(ROWS), MultiLabel(), "y_train is 0 in every row, so there is nothing to tell apart"),
@@ -271,7 +274,7 @@ def test_an_archive_of_sequences(archive):
     [
         ({"x": X, "y": np.full(ROWS, 7.0)}, {"task": "regression"}, "mine.npz: y_train is 7 in every row"),
         ({"x": X, "y": WORDS}, {"task": "regression"}, "mine.npz: y_train is <U4"),
-        ({"x": X, "y": TAGS}, {"task": "binary"}, "mine.npz: y_train has 4 columns, and binary one; use task=multilabel"),
+        ({"x": X, "y": TAGS}, {"task": "binary"}, "mine.npz: y_train has 4 columns, .*; use task=multilabel"),
         ({"x": X, "y": VALUES[:, 0]}, {}, "mine.npz: y_train is float64 and holds .* values need a task, regression"),
         ({"x": X}, {}, "mine.npz lacks x_train, y_train"),
         ({"x": X}, {"task": "autoencoding", "criterion": "huber"}, "criterion=huber is none of task=autoencoding"),
