@@ -28,8 +28,8 @@ class Plan:
     split, say "accuracy", or with "_energy" behind it, which also asks for few joules of training and ends in a Pareto
     front; empty: the task's first metric, see `for_task`. metric: the one that it names. storage: a SQLAlchemy URL, or
     a journal file's path after "journal:". heartbeat_s: seconds between the signs of life of a worker on a database;
-    after three without one its trial is another's to go on with. aside: whether a damaged database is set aside, and a new one made of the trials'
-    records.
+    after three without one its trial is another's to go on with. aside: whether a damaged database is set aside, and a
+    new one made of the trials' records.
     overrides: what all trials have in common. ranges: overrides of the algorithm's own space, see `altered`.
     """
 

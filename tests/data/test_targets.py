@@ -190,7 +190,7 @@ def test_a_task_of_ones_own_with_classes_has_labels():
     data = from_arrays(X, np.arange(ROWS) % 3 + 1, task=Smoothed(3))
     loaders = [DataLoader(TensorDataset(torch.from_numpy(X), torch.arange(ROWS) % 3), 7)] * 3
     assert from_loader(*loaders[:2], val=loaders[2], stream=True, task=Smoothed(3)).task == Smoothed(3)
-    with pytest.raises(UserError, match="3 classes of labels, and .* has 4"):
+    with pytest.raises(UserError, match=r"3 classes of labels, and .* has 4"):
         from_arrays(X, np.arange(ROWS) % 3, task=Smoothed(4))
     assert data.task == Smoothed(3) and data.classes == 3
 
