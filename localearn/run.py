@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import time
+from typing import Any
 
 STARTED_S = time.perf_counter()
 
@@ -52,10 +53,22 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
         return _through_hydra(arguments, config_dir)
-    from localearn.training.experiment import execute, resumed
+    from localearn.training.experiment import resumed
 
     config, choices = resumed(resume, arguments) if resume else cli.compose(arguments, config_dir)
-    return report(execute(config, choices, started_s=STARTED_S))
+    return _run(config, choices, started_s=STARTED_S)
+
+
+def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
+    """Train, say what came of it and what was drawn of it, and return the exit status."""
+    from localearn.training.experiment import execute
+    from localearn.training.illustration import Illustration
+
+    illustration = Illustration()
+    status = report(execute(config, choices, started_s=started_s, callbacks=[illustration]))
+    for line in illustration.lines:
+        say(line)
+    return status
 
 
 def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
@@ -64,7 +77,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from localearn.training.experiment import default_out, execute
+    from localearn.training.experiment import default_out
 
     worst = 0
     here = (socket.gethostname(), os.getpid())
@@ -80,7 +93,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
             config, choices = cli.compose(hydra_config.overrides.task, config_dir)  # anew, with the rule's recipe
             if elsewhere and config.out is None:
                 config.out = str(default_out(config.seed, choices, number))
-            return report(execute(config, choices))
+            return _run(config, choices)
 
         status = told(job, arguments)
         if status and elsewhere:  # which only an error tells the first process

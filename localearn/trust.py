@@ -12,7 +12,8 @@ RULES = (
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
-OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, "load")) | {
+DATA = ("load",)  # and in localearn.data the kinds that have a function of their own
+OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",
 }

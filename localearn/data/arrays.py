@@ -138,7 +138,8 @@ class ArrayData(Data):
         if self.vocabulary is not None:
             self.kind = "text"
         else:
-            self.kind = {3: "sequence", 4: "image"}.get(x["train"].ndim, "vector")
+            dimensions = x["train"].ndim
+            self.kind = "image" if dimensions == 4 else "sequence" if dimensions == 3 else "vector"
         self.input_shape = tuple(x["train"].shape[1:])
         self.sizes = {split: len(labels) for split, labels in y.items()}
 

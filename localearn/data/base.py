@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -88,6 +89,7 @@ class Data(ABC):
     sizes: dict[Split, int]  # labelled rows in each split
     augmented: bool  # whether two passes over the training split may differ
     class_names: tuple[str, ...] | None = None  # in the order of the labels; None where classes are their numbers
+    feature_names: tuple[str, ...] | None = None  # of a row's values, in their order, where they have names
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
     categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
@@ -148,6 +150,21 @@ class Data(ABC):
         have none. `sizes` and random numbers stay those of the whole. Raises UserError for data that cannot be divided.
         """
         raise UserError(f"{self.name} is one batch that cannot be divided over ranks; use parallel=none")
+
+    def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
+        """Write what one would rather look at than figures, a picture or a sample; by default nothing.
+
+        `python -m localearn.run` calls it once for a completed run, outside of what is metered.
+
+        Args:
+            predict: makes of x, and of its context, the rule's outputs, on the data's device, as it does in evaluation.
+            folder: that of the run's record, which the files are written into.
+
+        Returns:
+            Lines to print, each saying what lies where.
+
+        """
+        return ()
 
     @abstractmethod
     def fingerprint(self) -> str:

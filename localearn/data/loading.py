@@ -1,10 +1,11 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,16 +24,37 @@ from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.vision import VISION, vision
 from localearn.errors import UserError, suggestion
+from localearn.options import check_call
 from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
 GRAPHS = ("karate", *PLANETOID)
 FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
-NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES)
+
+# The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
+# `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
+FUNCTIONS: dict[str, Callable[..., Data]] = {}
+
+NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES, *FUNCTIONS)
 
 TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
 
 
+def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:
+    """Return `load` for the names of `FUNCTIONS` too, with their options, and for `other` names; of their signature."""
+
+    @functools.wraps(other)
+    def loading(name: str, **options: Any) -> Data:
+        function = FUNCTIONS.get(name)
+        if function is None:
+            return other(name, **options)
+        check_call("", function, options)
+        return function(**options)
+
+    return loading
+
+
+@_or_by_function
 def load(
     name: str,
     *,
@@ -51,6 +73,8 @@ def load(
     criterion: Criterion | Reconstruction = "squared",
 ) -> Data:
     """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
+
+    A name of `FUNCTIONS` stands for the function of that name in `localearn.data`, which has options of its own.
 
     data_dir: where prepared sets lie and downloads go; default LOCALEARN_DATA, else ~/.cache/localearn.
     path: the file of "graph" (x, edge_index, y and, where there are, the nodes or masks train, val, test), the file of
