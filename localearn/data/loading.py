@@ -133,6 +133,7 @@ def load(
         raise UserError(f"image_size is {image_size}; it must be at least 1")
     if layout != "nhwc" and name != "npz":
         raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
+    binary = task == "binary"
     task = _task(name, task, criterion)
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
@@ -148,6 +149,10 @@ def load(
         return _graph_data(name, graph, normalize)
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
+    if binary and parts["y_train"].shape[1] > 1:
+        raise UserError(
+            f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel"
+        )
     data = array_data(
         name,
         parts,
@@ -172,7 +177,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
     if task is None:
         task = "regression" if name in REGRESSIONS else "binary" if name == "breast_cancer" else "classification"
-    if isinstance(task, Classification):
+    if type(task) is Classification:
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
     told = task if isinstance(task, str) else kind.__name__
