@@ -52,7 +52,7 @@ class TextData(ArrayData):
         self, name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], codec: Codec, task: LanguageModelling
     ):
         super().__init__(name, x, y, 0, task=task, vocabulary=codec.size)
-        self.codec = codec
+        self.codec: Codec = codec
 
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
         """Write sample.txt, with which the model continues the beginning of the test part; return its first lines."""
@@ -115,7 +115,7 @@ def text(
     whole = help_topics() if path is None else read_text(Path(path).expanduser(), encoding)
     parts = _split(where, whole, val_fraction, test_fraction)
     codec, notes = _codec(where, parts, unit, vocabulary)
-    ids = {split: codec.encode(part) for split, part in parts.items()}
+    ids: dict[Split, np.ndarray] = {split: codec.encode(part) for split, part in parts.items()}
     x: dict[Split, Tensor] = {}
     y: dict[Split, Tensor] = {}
     for split, tokens in ids.items():

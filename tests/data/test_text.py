@@ -8,15 +8,16 @@ import torch
 
 import localearn
 from localearn import MLP, Backprop, Block, Net, Unsupported, UserError
-from localearn.data import ArrayData, text
+from localearn.data import ArrayData, Split, text
 from localearn.data.text import help_topics, read_text
-from localearn.data.tokens import UNKNOWN
+from localearn.data.tokens import UNKNOWN, Characters, Unit
 from localearn.inputs import InputSpec
 from localearn.nets import PerPosition
 from localearn.tasks import LanguageModelling
 from localearn.tasks.language import PADDING
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OTHERS: tuple[tuple[int, Unit], ...] = ((8, "characters"), (16, "bytes"))
 
 
 def written(count=1000, seed=0, letters="abcdefgh \n"):
@@ -101,6 +102,7 @@ def test_bits_are_of_a_character_whatever_a_token_is(tmp_path, unit):
     path.write_text(written(2000, letters="äöü abc"), encoding="utf-8")
     data = text(path, unit=unit, window=8)
     tokens = sum(int((rows(data, split)[1] != PADDING).sum()) + 1 for split in ("val", "test"))
+    assert isinstance(data.task, LanguageModelling)
     assert data.task.characters_per_token == pytest.approx(400 / tokens)
     assert (data.task.characters_per_token < 1) == (unit == "bytes")
 
@@ -109,14 +111,14 @@ def test_characters_that_training_lacks_are_the_unknown_token_and_told(tmp_path)
     path = tmp_path / "mine.txt"
     path.write_text("ab" * 450 + "abz" * 30 + "abyz" * 30, encoding="utf-8")
     data = text(path, window=8)
-    assert data.vocabulary == 3 and UNKNOWN in data.codec.characters
+    assert isinstance(data.codec, Characters) and data.codec.characters == f"ab{UNKNOWN}" and data.vocabulary == 3
     (note,) = data.notes[1:]
     assert note.startswith("90 characters of the validation and test parts, 2 different ones (y z), are not in the")
 
 
 def test_the_fingerprint_is_of_text_and_options(file):
     prints = {text(file, window=16).fingerprint() for _ in range(2)}
-    prints |= {text(file, window=w, unit=u).fingerprint() for w, u in ((8, "characters"), (16, "bytes"))}
+    prints |= {text(file, window=w, unit=u).fingerprint() for w, u in OTHERS}
     prints.add(text(file, window=16, val_fraction=0.2).fingerprint())
     assert len(prints) == 4
     file.write_text(written(seed=1), encoding="utf-8")
@@ -195,7 +197,7 @@ class Mixed(torch.nn.Module):
 
 def test_nets_that_do_not_fit_text_are_refused_with_what_would_work(file):
     data = text(file, window=16)
-    tokens = data.vocabulary
+    tokens = data.codec.size
     with pytest.raises(Unsupported, match="takes values, and text has 10 tokens; use net=transformer, gru or lstm"):
         Backprop.supports(MLP((16,), tokens), data)
     Backprop.supports(per_position(torch.nn.Linear(4, 4), tokens), data)
