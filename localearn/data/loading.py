@@ -21,16 +21,17 @@ from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
 from localearn.data.normalization import Normalize, row_shares
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
 from localearn.data.table import table
-from localearn.data.vision import VISION, vision
+from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
 from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
-GRAPHS = ("karate", *PLANETOID)
+GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
 TABLES = ("breast_cancer", "wine")
@@ -131,6 +132,7 @@ def load(
         raise UserError(f"image_size is {image_size}; it must be at least 1")
     if layout != "nhwc" and name != "npz":
         raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
+    binary = task == "binary"
     task = _task(name, task, criterion)
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
@@ -139,6 +141,16 @@ def load(
     if name in GRAPHS or name == "graph":
         if augment != "none" or val_size is not None or train_size is not None:
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
+        if name in NPZ_GRAPHS:
+            _checked_normalize(name, normalize)
+            return from_graph(
+                SimpleNamespace(**npz_graph(name, folder)),
+                test_fraction=test_fraction,
+                val_fraction=val_fraction,
+                seed=split_seed,
+                normalize="none" if normalize == "none" else "rows",
+                name=name,
+            )
         if name == "graph":
             own = Path(path or "").expanduser()
             return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
@@ -146,6 +158,10 @@ def load(
         return _graph_data(name, graph, normalize)
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
+    if binary and parts["y_train"].shape[1] > 1:
+        raise UserError(
+            f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel"
+        )
     data = array_data(
         name,
         parts,
@@ -170,7 +186,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
     if task is None:
         task = "regression" if name in REGRESSIONS else "binary" if name == "breast_cancer" else "classification"
-    if isinstance(task, Classification):
+    if type(task) is Classification:
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
     told = task if isinstance(task, str) else kind.__name__
@@ -221,7 +237,7 @@ def _parts(
         return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
     if name in VISION:
         parts = vision(name, data_dir)
-        return parts, levels_of(parts), None, ()
+        return parts, levels_of(parts), CLASSES.get(name), ()
     if name in REGRESSIONS:
         parts, _ = checked_parts(name, diabetes(), task=task)
         return parts, None, None, ()

@@ -137,7 +137,7 @@ class Task(ABC):
         if len(target) > 1 and bool((target.amin(0) == target.amax(0)).all()):
             constant = self.decode(target[:1]).flatten()
             told = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
-            raise UserError(f"{what} is {told} in all {len(target)} rows, so there is nothing to learn")
+            raise UserError(f"{what} is {told} in every row, so there is nothing to learn")
 
     def decode(self, output: Tensor) -> Tensor:
         """Return outputs, (N, outputs), in the unit that the targets had as they were given: by default as they are."""

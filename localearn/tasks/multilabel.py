@@ -99,7 +99,7 @@ class MultiLabel(Task):
         """Raise UserError where every label is true of all rows or of none; a validation split needs both, too."""
         if len(target) and bool((target.amin(0) == target.amax(0)).all()):
             told = f"{int(target[0])}" if self.outputs == 1 else "the same"
-            raise UserError(f"{what} is {told} in all {len(target)} rows, so there is nothing to tell apart")
+            raise UserError(f"{what} is {told} in every row, so there is nothing to tell apart")
 
 
 def _loss(means: Means) -> Tensor:
