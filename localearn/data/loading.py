@@ -25,7 +25,7 @@ from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
-from localearn.data.table import table
+from localearn.data.table import FILE_OPTIONS, table, task_of_file
 from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
@@ -45,9 +45,27 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
     "table": table,
 }
 
+VALUES = ("coordinates", "interactions", "photo")  # of these the targets are values, whatever the options
+
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 
 TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
+
+
+def task_named(options: Mapping[str, Any]) -> Any:
+    """Return the task of the data that a configuration describes, by its name or as it is there, before they are read.
+
+    The file of a table whose task is "auto" is looked into; where that fails, building the data says why.
+    """
+    kind = str(options.get("_target_")).rpartition(".")[2]
+    if kind in VALUES:
+        return "regression"
+    if kind != "table" or options.get("task") != "auto":
+        return options.get("task")
+    try:
+        return task_of_file(**{str(name): value for name, value in options.items() if name in FILE_OPTIONS})
+    except UserError:
+        return None
 
 
 def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:

@@ -337,5 +337,5 @@ def test_what_is_wrong_in_tiny_imagenets_file_is_named_with_its_line(tmp_path, l
         load("imagefolder", path=path)
     for name in ("n01", "n02"):
         (path / "train" / name).rename(path / name)
-    with pytest.raises(UserError, match="is Tiny ImageNet's, and .*train/<class>/images is lacking"):
+    with pytest.raises(UserError, match=r"is Tiny ImageNet's, and .*train/<class>/images is lacking"):
         load("imagefolder", path=path)
