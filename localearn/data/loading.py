@@ -21,17 +21,18 @@ from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
 from localearn.data.normalization import Normalize, row_shares
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
-from localearn.data.table import table
+from localearn.data.table import FILE_OPTIONS, table, task_of_file
 from localearn.data.text import text
-from localearn.data.vision import VISION, vision
+from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
 from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
-GRAPHS = ("karate", *PLANETOID)
+GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
 TABLES = ("breast_cancer", "wine")
@@ -46,9 +47,27 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
     "text": text,
 }
 
+VALUES = ("coordinates", "interactions", "photo")  # of these the targets are values, whatever the options
+
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 
 TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
+
+
+def task_named(options: Mapping[str, Any]) -> Any:
+    """Return the task of the data that a configuration describes, by its name or as it is there, before they are read.
+
+    The file of a table whose task is "auto" is looked into; where that fails, building the data says why.
+    """
+    kind = str(options.get("_target_")).rpartition(".")[2]
+    if kind in VALUES:
+        return "regression"
+    if kind != "table" or options.get("task") != "auto":
+        return options.get("task")
+    try:
+        return task_of_file(**{str(name): value for name, value in options.items() if name in FILE_OPTIONS})
+    except UserError:
+        return None
 
 
 def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:
@@ -142,6 +161,16 @@ def load(
     if name in GRAPHS or name == "graph":
         if augment != "none" or val_size is not None or train_size is not None:
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
+        if name in NPZ_GRAPHS:
+            _checked_normalize(name, normalize)
+            return from_graph(
+                SimpleNamespace(**npz_graph(name, folder)),
+                test_fraction=test_fraction,
+                val_fraction=val_fraction,
+                seed=split_seed,
+                normalize="none" if normalize == "none" else "rows",
+                name=name,
+            )
         if name == "graph":
             own = Path(path or "").expanduser()
             return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
@@ -228,7 +257,7 @@ def _parts(
         return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
     if name in VISION:
         parts = vision(name, data_dir)
-        return parts, levels_of(parts), None, ()
+        return parts, levels_of(parts), CLASSES.get(name), ()
     if name in REGRESSIONS:
         parts, _ = checked_parts(name, diabetes(), task=task)
         return parts, None, None, ()

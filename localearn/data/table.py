@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -135,6 +135,23 @@ def table(
     data.notes = (held, *told)
     tell(str(file.path), told)
     return data
+
+
+# What says which file is read, how, and what is predicted.
+FILE_OPTIONS = ("path", "target", "categorical", "separator", "encoding", "decimal", "thousands")
+
+
+def task_of_file(
+    path: str | Path | None, target: str | Sequence[str] | None, categorical: Sequence[str] = (), **reading: Any
+) -> str:
+    """Return the task that task=auto takes a file's targets for. Raises UserError where it cannot be told."""
+    if path is None or not target:
+        raise UserError("a table's task is that of its target column")
+    targets = [target] if isinstance(target, str) else list(target)
+    file = CsvFile(Path(path).expanduser(), **reading)
+    file.check_names("target", targets)
+    read = file.columns(targets, [name for name in categorical if name in targets])
+    return _inferred([read[name] for name in targets])[0]
 
 
 @dataclass

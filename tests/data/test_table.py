@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import localearn
+from localearn import cli
 from localearn.data import load, table
 from localearn.data.base import Split
 from localearn.errors import UserError
@@ -282,3 +283,28 @@ def test_a_rule_learns_a_table(write):
     record = localearn.MonoForward(net).fit(data, epochs=60, batch_size=32, progress=False, energy=False)
     r2 = record.metric("r2", "test")
     assert r2 is not None and r2 > 0.9 and math.isfinite(r2)
+
+
+@pytest.mark.parametrize("target", ["price", "town", ["size", "price"]])
+def test_a_rule_with_a_recipe_for_values_takes_it_by_what_the_file_holds(write, target):
+    """PEPITA has one; the command line and Python agree, whichever the target is."""
+    path = write(rows())
+    asked = target if isinstance(target, str) else f"[{','.join(target)}]"
+    config, choices = cli.compose(["algo=pepita", "dataset=table", f"dataset.path={path}", f"dataset.target={asked}"])
+    values = target != "town"
+    assert choices["recipe"] == ("values" if values else "dense")
+    assert table(path, target).task.has_classes is not values
+    assert config.net.init == ("default" if values else "he_uniform")
+    assert cli.compose(["algo=pepita", "dataset=table", "dataset.path=no.csv"])[1]["recipe"] == "dense"
+
+
+def test_codes_are_not_given_to_a_net_that_would_take_them_for_values(write):
+    data = table(write(rows()), "price", categories="codes")
+    net = localearn.MLP(data.input_shape, 1).for_task(data.task)
+    told = r"table has 1 columns of codes \(4\), and MLP takes values alone; use net=deepfm, .*categories=onehot"
+    with pytest.raises(localearn.Unsupported, match=told):
+        localearn.Backprop(net).fit(data, epochs=1, progress=False, energy=False)
+    hot = table(write(rows()), "price")
+    deep = localearn.DeepFM(hot.input_shape, 1, categories=(3,)).for_task(hot.task)
+    with pytest.raises(localearn.Unsupported, match="table has values alone, and DeepFM takes 1 columns of codes"):
+        localearn.Backprop(deep).fit(hot, epochs=1, progress=False, energy=False)
