@@ -7,6 +7,10 @@ from torch import nn
 from localearn import Block, InputSpec, MonoForward, Net, PerPosition, Pooled, UserError
 
 
+def tripled(module, arguments, out: torch.Tensor) -> torch.Tensor:
+    return 3 * out
+
+
 def two(*blocks, stem=None, readout=None, shape=(3,), **options):
     return Net.from_blocks(stem, blocks, readout or nn.Linear(4, 2), input_shape=shape, **options)
 
@@ -58,7 +62,7 @@ def test_what_a_sequential_computes_is_not_changed_by_where_it_is_cut():
     several = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4))
     starts_bare = nn.Sequential(nn.ReLU(), nn.Linear(4, 4))
     hooked = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    hooked.register_forward_hook(lambda module, arguments, out: out * 3)
+    hooked.register_forward_hook(tripled)
     net = two(several, starts_bare, hooked)
     assert [net.block(k).op for k in range(3)] == [several, starts_bare, hooked]
 

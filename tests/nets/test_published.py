@@ -23,11 +23,11 @@ def size(net):
     return sum(p.numel() for p in net.parameters())
 
 
-def named(name, shape=(3, 32, 32), classes=10, *options):
+def named(name, shape=(3, 32, 32), classes=10, *overrides):
     """Return the net of a file in conf/net, without values."""
     from omegaconf import OmegaConf
 
-    config, _ = compose([f"net={name}", *options])
+    config, _ = compose([f"net={name}", *overrides])
     with torch.device("meta"):
         options: Any = OmegaConf.to_container(config.net, resolve=True)
         return build_net(options, InputSpec(shape), classes)

@@ -82,7 +82,8 @@ class ForwardGradient(EstimatorTrainer):
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
         """Fill `.grad` as `gradients` does; among activities it pauses after each perturbed layer."""
         sites: Iterable[tuple[Tensor, Tensor]] = ()
-        with self.full_precision_normalisation():
+        # Attention's fused kernels have no forward-mode derivative.
+        with self.full_precision_normalisation(), sdpa_kernel(SDPBackend.MATH):
             if self.space == "weight":
                 loss = self._in_weights(batch)
             else:
@@ -159,11 +160,10 @@ class ForwardGradient(EstimatorTrainer):
         def along(tangent: Any) -> Any:
             return jvp(fn, (at,), (tangent,), has_aux=True)
 
-        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels have no forward-mode derivative
-            if len(tree_leaves(tangents)[0]) > 1:
-                out_dims: Any = (None, 0, None)
-                return vmap(along, out_dims=out_dims, randomness="same")(tangents)
-            value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
+        if len(tree_leaves(tangents)[0]) > 1:
+            out_dims: Any = (None, 0, None)
+            return vmap(along, out_dims=out_dims, randomness="same")(tangents)
+        value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
         return value, derivative.unsqueeze(0), aux
 
     def _draw(self, like: Tensor) -> Tensor:
