@@ -12,6 +12,7 @@ import torch
 
 import localearn
 from localearn import cli
+from localearn.records import read_record
 from localearn.training.experiment import execute
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -84,7 +85,7 @@ def test_a_net_of_ones_own_modules_is_trained_and_comes_back(tmp_path, monkeypat
     there: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), there)
     assert there["net"].depth == 3 and there["net"].kind == "maps"
-    record = localearn.records.read_record(tmp_path / "runs" / "my_net")
+    record = read_record(tmp_path / "runs" / "my_net")
     accuracy = record.metric("accuracy", "test")
     assert accuracy is not None and accuracy > 0.85
     batch = next(there["data"].batches("test", 1000))

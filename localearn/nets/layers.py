@@ -62,7 +62,7 @@ def out_of_place(module: nn.Module) -> None:
     """Let no layer of a module write over its input, which a rule may hold: `inplace` is set to false, where it is."""
     for layer in module.modules():
         if getattr(layer, "inplace", False) is True:
-            layer.inplace = False
+            vars(layer)["inplace"] = False
 
 
 def is_transforming() -> bool:

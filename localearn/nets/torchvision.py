@@ -69,11 +69,8 @@ def _built(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
 def _take_channels(model: nn.Module, first: nn.Conv2d, channels: int) -> None:
     """Put a convolution for other channels in the first one's place, its weights drawn with the same deviation."""
     place, _, attribute = next(name for name, layer in model.named_modules() if layer is first).rpartition(".")
-    assert isinstance(first.padding, tuple)
-    conv = nn.Conv2d(
-        channels, first.out_channels, (first.kernel_size[0], first.kernel_size[1]), first.stride, first.padding,
-        bias=first.bias is not None,
-    )  # fmt: skip
+    geometry: dict[str, Any] = {name: getattr(first, name) for name in ("kernel_size", "stride", "padding")}
+    conv = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **geometry)
     with torch.no_grad():
         conv.weight.normal_().mul_(first.weight.std())
         if conv.bias is not None and first.bias is not None:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from localearn import CNN, GNN, MLP, Block, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, Torchvision, ViT
-from localearn.data import Batch
+from localearn.data import ArrayData, Batch, Split
 
 CLASSES = 3
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
 RESNET18 = {"widths": (4, 6, 8), "blocks": 1, "shortcut": "projection", "view": "pooled"}
 
@@ -56,6 +57,13 @@ class Small:
         x = torch.randn(6, *net.input_shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
         context: tuple[Tensor, ...] = (EDGES,) if net.graph else ()
         return Batch(x, torch.arange(6) % CLASSES, context)
+
+    def data(self) -> ArrayData:
+        """Return the same six rows as a data set, whose splits are all alike."""
+        batch = self.batch()
+        assert batch.target is not None
+        x, y = (dict.fromkeys(SPLITS, values) for values in (batch.x, batch.target))
+        return ArrayData("toy", x, y, CLASSES)
 
 
 @pytest.fixture(params=NETS)

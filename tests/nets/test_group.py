@@ -1,6 +1,7 @@
 """Consecutive blocks made one: the same net, from every block alone to backprop."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from localearn.training.building import build_net, locate
 from localearn.trust import is_known
 
 
-def gradients(rule, batch):
+def gradients(rule, batch) -> dict[int, Any]:
     rule.zero_grad()
     torch.manual_seed(3)
     rule.gradients(batch)
@@ -115,7 +116,7 @@ def test_groups_of_no_whole_number_are_refused(n):
 
 def test_the_label_goes_to_where_the_first_layer_takes_it():
     data = load("digits", train_size=60)
-    shape = ForwardForward.input_shape_for(data, "maps")
+    shape: Any = ForwardForward.input_shape_for(data, "maps")
     net = LeNet(shape, data.classes, channels=(3, 4, 5), hidden=6)
     grouped = net.group(net.depth)
     assert ForwardForward.input_shape(grouped, data) == ForwardForward.input_shape(net, data) == shape

@@ -1,6 +1,7 @@
 """Nets from papers against their parts, sizes and independent computations."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,18 +16,21 @@ from localearn.nets.mixer import MixerLayer
 from localearn.nets.patches import Patches, places
 from localearn.training.building import build_net
 
+VECTOR: Any = (64,)
+
 
 def size(net):
     return sum(p.numel() for p in net.parameters())
 
 
-def named(name, shape=(3, 32, 32), classes=10, *options):
+def named(name, shape=(3, 32, 32), classes=10, *overrides):
     """Return the net of a file in conf/net, without values."""
     from omegaconf import OmegaConf
 
-    config, _ = compose([f"net={name}", *options])
+    config, _ = compose([f"net={name}", *overrides])
     with torch.device("meta"):
-        return build_net(OmegaConf.to_container(config.net, resolve=True), InputSpec(shape), classes)
+        options: Any = OmegaConf.to_container(config.net, resolve=True)
+        return build_net(options, InputSpec(shape), classes)
 
 
 # (the net, its blocks, its parameters). For 1,000 classes and 224x224 pixels: torchvision's resnet18 and
@@ -111,9 +115,10 @@ def test_mobilenet_for_small_images_ends_with_a_map_of_a_quarter():
 def test_vgg8b_has_a_linear_layer_between_its_convolutions_and_the_readout():
     net = CNN((3, 8, 8), 4, channels=(5, 6), pool=(1, 2), hidden=(7, 8), dropout=0.1)
     assert net.shapes == ((5, 8, 8), (6 * 4 * 4,), (7,), (8,))
-    names = [type(layer).__name__ for layer in net.block(2).post]
+    names = [type(layer).__name__ for layer in net.block(2).post.children()]
     assert names == ["BatchNorm1d", "ReLU", "Dropout"] and net.block(2).op.bias is None
-    assert isinstance(CNN((3, 8, 8), 4, channels=(5,), hidden=(8,), norm="group").block(1).post[0], nn.GroupNorm)
+    grouped = CNN((3, 8, 8), 4, channels=(5,), hidden=(8,), norm="group")
+    assert isinstance(next(grouped.block(1).post.children()), nn.GroupNorm)
     with pytest.raises(UserError, match="hidden must be a list"):
         CNN((3, 8, 8), 4, channels=(5,), hidden=(0,))
 
@@ -150,6 +155,7 @@ def test_patches_are_maps_of_an_images_squares_with_their_places():
     patches = Patches((2, 4, 6), 2, 8, positions=True).double()
     x = torch.randn(3, 2, 4, 6, dtype=torch.float64)
     h = patches(x)
+    assert patches.places is not None
     assert h.shape == (3, 6, 8)
     square = x[:, :, 2:4, 4:6].flatten(1)  # the second row's third
     torch.testing.assert_close(h[:, 5], patches.map(square) + patches.places[5])
@@ -165,8 +171,9 @@ def test_a_vision_transformer_reads_the_mean_of_its_normalised_positions():
     torch.manual_seed(0)
     net = ViT((3, 8, 8), 4, patch=4, width=8, layers=2, heads=2).eval()
     x = torch.randn(2, 3, 8, 8)
-    h = net.block(0).op.stem(x)
-    for op in (net.block(0).op.op, net.block(1).op):
+    first: Any = net.block(0).op
+    h = first.stem(x)
+    for op in (first.op, net.block(1).op):
         h = op(h)
     torch.testing.assert_close(net(x), net.readout(net.block(1).post(h).mean(1)))
     assert isinstance(net.block(1).post, nn.LayerNorm)
@@ -187,14 +194,14 @@ def test_without_their_places_patches_could_change_places():
     [
         (lambda: ViT((3, 30, 30)), "patches of 4x4 do not divide images of 30x30; use net.patch=2, 3, 5, 6"),
         (lambda: Mixer((3, 30, 30)), "patches of 4x4"),
-        (lambda: ViT((64,)), "a ViT takes images"),
+        (lambda: ViT(VECTOR), "a ViT takes images"),
         (lambda: ViT((3, 8, 8), patch=0), "patches of 0x0"),
         (lambda: ViT((3, 8, 8), width=10, heads=2), "width is a multiple of 4"),
         (lambda: ViT((3, 8, 8), width=8, heads=3), "8 is none of 3"),
         (lambda: ViT((3, 8, 8), layers=0), "layers"),
         (lambda: ViT((3, 8, 8), hidden=0), "hidden"),
         (lambda: Mixer((3, 8, 8), token_hidden=0), "token_hidden"),
-        (lambda: MobileNetV3((64,)), "takes images"),
+        (lambda: MobileNetV3(VECTOR), "takes images"),
         (lambda: MobileNetV3((3, 8, 8), width=0.0), "width is a factor"),
         (lambda: MobileNetV3((3, 8, 8), stem="tiny"), "no stem 'tiny'"),
         (lambda: ResNet((3, 8, 8), blocks=[2]), "one number for each of 3"),

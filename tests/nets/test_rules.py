@@ -21,7 +21,7 @@ from localearn import (
     SignSymmetry,
     Unsupported,
 )
-from localearn.data import ArrayData, Batch
+from localearn.data import Batch
 
 RULES = {
     "backprop": Backprop,
@@ -47,11 +47,9 @@ OF_LINEAR_MAPS = ("vgg", "blocks")
 
 
 def trained(rule, small):
-    batch = small.batch()
-    parts = dict.fromkeys(("train", "val", "test"), batch.x), dict.fromkeys(("train", "val", "test"), batch.target)
     before = {name: p.clone() for name, p in rule.named_parameters()}
     adam = functools.partial(torch.optim.Adam, lr=1e-4)  # by signs alone an error grows through a deep net
-    record = rule.fit(ArrayData("toy", *parts, 3), epochs=2, batch_size=3, optim=adam, energy=False, progress=False)
+    record = rule.fit(small.data(), epochs=2, batch_size=3, optim=adam, energy=False, progress=False)
     assert record.status == "completed"
     learned = {id(p) for phase in rule.phases() for p in phase.parameters}
     still = [name for name, p in rule.named_parameters() if id(p) in learned and torch.equal(p, before[name])]
@@ -83,9 +81,8 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule, grouped):
     "options", [{"precision": "bf16"}, {"memory_format": "channels_last"}, {"step": "block"}], ids=str
 )
 def test_precision_memory_and_steps_are_served(small, rule, options):
-    rule, batch = RULES[rule](small()), small.batch()
-    parts = dict.fromkeys(("train", "val", "test"), batch.x), dict.fromkeys(("train", "val", "test"), batch.target)
-    record = rule.fit(ArrayData("toy", *parts, 3), epochs=2, batch_size=3, energy=False, progress=False, **options)
+    rule = RULES[rule](small())
+    record = rule.fit(small.data(), epochs=2, batch_size=3, energy=False, progress=False, **options)
     assert record.status == "completed"
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in rule.parameters())
 

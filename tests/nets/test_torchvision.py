@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -135,6 +136,9 @@ def test_forward_mode_goes_through_torchs_own_attention():
     assert ForwardGradient(net).fit(ArrayData("toy", *parts, 3), **options).status == "completed"
 
 
+VECTOR: Any = (3,)
+
+
 class Replaced(models.ResNet):
     """A ResNet with a forward pass of its own, under another name."""
 
@@ -156,7 +160,7 @@ REFUSED = {
     ),
     "a net of something else": (lambda: Net.from_torchvision(nn.Linear(3, 4)), "cannot cut a Linear"),
     "no name of theirs": (lambda: Net.from_torchvision("resnet19"), "no classifier 'resnet19'; did you mean 'resnet1"),
-    "a vector": (lambda: Net.from_torchvision("resnet18", (3,)), "take images"),
+    "a vector": (lambda: Net.from_torchvision("resnet18", VECTOR), "take images"),
     "classes of a built model": (
         lambda: Net.from_torchvision(MODELS["resnet"][0](), (3, 32, 32), 10),
         r"set its last layer, say model.fc = nn.Linear\(512, 10\)",
