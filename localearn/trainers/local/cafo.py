@@ -155,7 +155,7 @@ class CaFo(Trainer):
 
     def _learn(self, k: int, h: Tensor, batch: Batch) -> Metrics:
         """Fill `.grad` of predictor k from h_{k+1}, (N, ...); return its loss."""
-        target = self.task.encode(batch.target) if self._on == "mse" else batch.target
+        target = self.task.regressand(batch.target) if self._on == "mse" else batch.target
         loss = self.criterion(batch.select(self.predictor(k)(self.net.view(h.detach()))), target)
         loss.backward()
         return {"loss": loss.detach()}
@@ -215,7 +215,7 @@ class RidgeRegression(Solve):
         task = self.net.task
         if self._equations is None:
             self._equations = NormalEquations(self.predictor, self.ridge, labels=task.has_classes)
-        target = batch.target if task.has_classes else task.encode(batch.target)
+        target = batch.target if task.has_classes else task.regressand(batch.target)
         self._equations.add(batch.select(self.net.view(batch.x)), target)
 
     def sums(self) -> list[Tensor]:
