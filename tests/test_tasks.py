@@ -319,6 +319,8 @@ def test_the_other_tasks_take_copies_of_the_rows_too_and_narrow_outputs(task):
     torch.testing.assert_close(found[0].mean(), task.loss(output, Batch(output, target)))
     assert task.losses(output.bfloat16(), target).dtype == torch.float32
     assert torch.equal(task.encode(target), target)
+    logits = getattr(task, "criterion", "bce") == "bce"
+    assert torch.equal(task.regressand(target), 4 * target - 2 if logits else target)
     _, error = task.error(output, Batch(output, target))
     if getattr(task, "criterion", "bce") == "bce":
         torch.testing.assert_close(error, (output.sigmoid() - target) / target.numel())

@@ -30,7 +30,7 @@ from localearn.data.text import text
 from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
-from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
+from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, Reconstruction, Regression, Task
 
 GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")
@@ -228,11 +228,8 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     if criterion not in choices:
         of = f"there are {', '.join(choices)}" if len(choices) > 1 else "its loss is a cross-entropy"
         raise UserError(f"criterion={criterion} is none of task={told} ({name}); {of}")
-    if kind is Regression:
-        return Regression(criterion=criterion)
-    if kind is Autoencoding:
-        return Autoencoding(criterion=criterion)
-    return None if kind is Classification else MultiLabel()
+    chosen: Any = {} if kind not in (Regression, Autoencoding) else {"criterion": criterion}
+    return None if kind is Classification else kind(**chosen)
 
 
 def _data_dir(data_dir: str | Path | None) -> Path:

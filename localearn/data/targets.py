@@ -118,7 +118,7 @@ def fitted(
     """
     if isinstance(task, Autoencoding):
         return _reconstructing(task, x["train"], scaling, levels), {}
-    targets = dict(y)
+    targets: dict[Split, Tensor] = dict(y)
     if task.has_classes:
         classes = int(targets["train"].max()) + 1
         if task.outputs != classes:

@@ -113,6 +113,13 @@ class Task(ABC):
     def encode(self, target: Tensor) -> Tensor:
         """Return the targets in the output's space, (M, ..., outputs), floating-point; zeros for what does not count."""
 
+    def regressand(self, target: Tensor) -> Tensor:
+        """Return what an output that is fitted by least squares is to have, (M, outputs): `encode` by default.
+
+        Of logits of independent labels it is 4 (y - 1/2), whose sigmoid is y to first order about 1/2.
+        """
+        return self.encode(target)
+
     @abstractmethod
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return sums over the elements by name, `loss` among them, and the number of elements, a scalar.

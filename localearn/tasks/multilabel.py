@@ -71,6 +71,10 @@ class MultiLabel(Task):
         """Return the targets themselves, (M, L)."""
         return target if target.dim() > 1 else target.unsqueeze(-1)
 
+    def regressand(self, target: Tensor) -> Tensor:
+        """Return -2 and 2, (M, L)."""
+        return 4 * (self.encode(target) - 0.5)
+
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the sums of the losses and of what the metrics are means of, in float64."""
         output, values = exact(output, self.encode(target))

@@ -206,7 +206,7 @@ WORDS = np.array(["ill", "well"])[np.arange(ROWS) % 2]
         (X, VALUES, Regression(3), "y_train has 2 values a row, and Regression has 3 outputs"),
         (X, TAGS, MultiLabel(5), "y_train has 4 values a row, and MultiLabel has 5 outputs"),
         (X, None, Autoencoding(4), "a row has 5 values, and Autoencoding has 4 outputs"),
-        (X, np.where(YES, np.nan, 1), Regression(), "y_train holds values that are NaN or infinite, the first in row 0"),
+        (X, np.where(YES, np.nan, 1), Regression(), "y_train holds values that are NaN or .*, the first in row 0"),
         (X, np.full(ROWS, 7), Regression(), "y_train is 7 in every row, so there is nothing to learn"),
         (X, np.arange(ROWS) % 3, MultiLabel(), "y_train holds 2 in row .*; zeros and ones are expected"),
         (X, np.zeros(ROWS), MultiLabel(), "y_train is 0 in every row, so there is nothing to tell apart"),
