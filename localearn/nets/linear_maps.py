@@ -96,7 +96,18 @@ def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
 class _Uses(TorchFunctionMode):
     """Inside this context, what is done with parameters, or with what is merely a part or a copy of one, is noted."""
 
-    _SAME = ("expand", "expand_as", "__getitem__", "unsqueeze", "to", "view", "reshape", "repeat", "narrow", "transpose")
+    _SAME = (
+        "expand",
+        "expand_as",
+        "__getitem__",
+        "unsqueeze",
+        "to",
+        "view",
+        "reshape",
+        "repeat",
+        "narrow",
+        "transpose",
+    )
     _ADDED = ("add", "add_", "cat", "concat")
 
     def __init__(self, parameters: list[Tensor]):

@@ -120,7 +120,9 @@ def _residual() -> Toy:
     x, y = _stripes(48)
     return _of_rows(
         "toy images",
-        lambda shape=None: ResNet(shape or (1, 4, 4), CLASSES, widths=(4, 6), blocks=1, shortcut="projection", view="pooled"),
+        lambda shape=None: ResNet(
+            shape or (1, 4, 4), CLASSES, widths=(4, 6), blocks=1, shortcut="projection", view="pooled"
+        ),
         x,
         y,
     )
@@ -248,5 +250,10 @@ for _name, _make in {
 }.items():
     register_kind(_name, _make)
 
-for _name, _make in {"values": _values, "multilabel": _tags, "tokens": _tokens, "autoencoding": _reconstruction}.items():
+for _name, _make in {
+    "values": _values,
+    "multilabel": _tags,
+    "tokens": _tokens,
+    "autoencoding": _reconstruction,
+}.items():
     register_task(_name, _make)

@@ -166,9 +166,7 @@ def test_cafos_ridge_is_that_of_the_positions_that_count(make):
         np.testing.assert_allclose(solved, reference.coef_, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("loss", "slope"), [("ce", lambda o, y: softmax(o) - y), ("mse", lambda o, y: 2 * (o - y))]
-)
+@pytest.mark.parametrize(("loss", "slope"), [("ce", lambda o, y: softmax(o) - y), ("mse", lambda o, y: 2 * (o - y))])
 def test_cafos_gradients_are_of_the_positions_that_count(loss, slope):
     trainer, batch = CaFo(values(), loss=loss, solver="gradient"), padded_values()
     ((w1, b1), *_), x, one_hot, counted = by_hand(trainer.net, batch)
@@ -211,9 +209,7 @@ def test_pepita_takes_the_mean_over_positions_that_share_an_output():
     error = softmax(h2.mean(1) @ wo.T + bo) - np.eye(V)[batch.target.numpy()]
     again = x + (error @ trainer.feedback.numpy().T).reshape(x.shape)
     k1 = np.tanh(again @ w1.T + b1)
-    assert_close(
-        probes.gradients_of(trainer, batch), {"all/net.blocks.0.op.weight": product(h1 - k1, again) / (6 * T)}
-    )
+    assert_close(probes.gradients_of(trainer, batch), {"all/net.blocks.0.op.weight": product(h1 - k1, again) / (6 * T)})
 
 
 def test_forward_forward_tells_the_tokens_of_each_position_apart():

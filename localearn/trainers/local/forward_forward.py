@@ -59,9 +59,10 @@ class ForwardForward(LocalTrainer):
         of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
-        "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
-        in training, and the readout is far better. The first block predicts too where blocks collaborate, since it
-        is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first phase.
+        "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph all nodes
+        carry it at once, unlike in training, and the readout is far better. The first block predicts too where blocks
+        collaborate, since it is the sum of all goodness that learns then, and where it is alone, as in a greedy
+        schedule's first phase.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
     readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
@@ -123,7 +124,9 @@ class ForwardForward(LocalTrainer):
             h, *context = net.trial()
             h = net.stem(h)
             self._taken = tuple(h.shape[1:])  # of a row as the first block takes it
-            self.tokens = None if net.takes.vocabulary is None else _embedding(net.block(0).op(h, *context), net.classes)
+            self.tokens = (
+                None if net.takes.vocabulary is None else _embedding(net.block(0).op(h, *context), net.classes)
+            )
         self.units = net.reads if self.by_position else net.widths  # that a goodness is of
         peers = [peer_normalization * self._peer_scale(n, peer_scale) for n in self.units if peer_normalization]
         self.peers = nn.ModuleList(
@@ -159,7 +162,9 @@ class ForwardForward(LocalTrainer):
         task = net.task if data is None else data.task
         _refuse_without_classes(task, type(net).__name__)
         if task.per_position and not net.view.per_position:
-            raise Unsupported(f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()")
+            raise Unsupported(
+                f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()"
+            )
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
         name = type(net).__name__
