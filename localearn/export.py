@@ -158,7 +158,9 @@ def _torch_export(net: "Net", out: Path) -> Program:
     import torch
 
     module, example, free = _exported(net)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # A recurrent layer of torch's lists its own weights anew while it is looked through.
+        warnings.filterwarnings("ignore", message=r"The tensor attributes? self\..*_flat_weights", category=UserWarning)
         program = torch.export.export(module, example, dynamic_shapes=free, strict=False)
         torch.export.save(program, out, extra_files=_class_names(net))
     return torch.export.load(out).module()

@@ -94,6 +94,7 @@ class Data(ABC):
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
     codec: Codec | None = None  # what turns text into such ids and back
+    continues: bool = False  # whether a position's target is what stands after it in x, so that no net may look ahead
     categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
     _task: Task | None = None
 

@@ -46,6 +46,8 @@ class TextData(ArrayData):
 
     """
 
+    continues = True
+
     def __init__(
         self, name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], codec: Codec, task: LanguageModelling
     ):

@@ -11,12 +11,10 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_widths, choose
+from localearn.nets.layers import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.transformer import Reads, check_sequence, reading
-from localearn.nets.views import PerPosition
-from localearn.tasks import LanguageModelling
 
 Cell = Literal["rnn", "gru", "lstm"]
 
@@ -63,7 +61,7 @@ class Recurrent(Net):
     ):
         shape = check_sequence(type(self).__name__, input_shape, vocabulary)
         widths = check_widths("widths", widths)
-        (first,) = check_widths("embedding", [widths[0] if embedding is None else embedding])
+        (first,) = check_row("embedding", widths[0] if embedding is None else embedding)
         sizes = (shape[1] if vocabulary is None else first, *widths)
         ops: list[nn.Module] = [RecurrentLayer(cell, n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
         if vocabulary is not None:
@@ -72,8 +70,6 @@ class Recurrent(Net):
         view = reading(reads, vocabulary)
         readout = nn.Linear(widths[-1], check_classes(classes))
         super().__init__(blocks, readout, takes=InputSpec(shape, vocabulary), view=view)
-        if isinstance(view, PerPosition):
-            self.task = LanguageModelling(classes)
 
 
 class RecurrentLayer(nn.Module):

@@ -14,7 +14,6 @@ from localearn.nets.layers import check_classes, check_row, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.views import LastPosition, Normalized, PerPosition, Pooled
-from localearn.tasks import LanguageModelling
 
 Cut = Literal["layer", "sublayer"]
 Reads = Literal["auto", "positions", "last", "pooled"]
@@ -29,7 +28,7 @@ class Transformer(Net):
     and adds a learned embedding of each position. The layer normalisation before the readout is the net's view
     (`Normalized`), so that a local rule's heads read the stream of every block as the readout reads the last one's.
     Weights are drawn normal with deviation 1 / sqrt(fan_in), of maps into the stream 1 / sqrt(2 L fan_in), embeddings
-    with deviation 0.5; biases are 0.
+    of tokens with 0.5 and of positions with 0.1; biases are 0.
 
     Args:
         input_shape: (T,) token ids, T being the most positions that it takes, or (T, D) values.
@@ -87,8 +86,6 @@ class Transformer(Net):
         _draw(parts, readout, layers)
         takes, view = InputSpec(shape, vocabulary), Normalized(reading(reads, vocabulary))
         super().__init__(map(Block, parts), readout, takes=takes, view=view)
-        if isinstance(view.view, PerPosition):
-            self.task = LanguageModelling(classes)
 
 
 class Embedding(nn.Module):
@@ -137,9 +134,7 @@ def check_sequence(net: str, input_shape: tuple[int, ...] | int, vocabulary: int
         return shape
     if vocabulary is not None:
         raise UserError(f"{net} takes token ids, rows of shape (T,), not {shape}")
-    raise UserError(
-        f"{net} takes sequences, rows of shape (T, D), or token ids, not rows of shape {shape}; use net=mlp or cnn"
-    )
+    raise UserError(f"{net} takes sequences, (T, D), or token ids, not rows of shape {shape}; use net=mlp or cnn")
 
 
 def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition | Pooled:
@@ -157,4 +152,4 @@ def _draw(parts: list[nn.Module], readout: nn.Linear, layers: int) -> None:
                 nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * (2 * layers if into_stream else 1)))
                 nn.init.zeros_(layer.bias)
             elif isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.5)
+                nn.init.normal_(layer.weight, std=0.1 if name.endswith("places") else 0.5)

@@ -146,6 +146,17 @@ class Trainer(FormerContract, nn.Module, ABC):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
             has = f"{data.name} has {tuple(data.input_shape)}"
             raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(net, data)}")
+        if data.task.per_position and not net.positions:
+            one = f"{type(net).__name__} has one output a row, and {data.name} a target at each position"
+            raise Unsupported(f"{one}; use net.reads=positions, of net=transformer, rnn, gru or lstm")
+        if net.positions and not data.task.per_position:
+            each = f"{type(net).__name__} has an output at each position, and {data.name} one target a row"
+            raise Unsupported(f"{each}; use net.reads=last, or pooled")
+        if data.continues and net.looks_ahead():
+            raise Unsupported(
+                f"{type(net).__name__} sees the tokens that {data.name} has it predict, for they stand in its input; "
+                "use a causal one, net=transformer, rnn, gru or lstm"
+            )
         if net.classes != data.task.outputs and not data.task.has_classes:
             has = f"{type(net).__name__} has {net.classes} outputs"
             raise Unsupported(f"{has}, and {data.name} needs {data.task.outputs}; build the net for as many")

@@ -305,7 +305,17 @@ def test_importing_it_and_loading_the_default_import_nothing_heavy():
 
 def test_every_name_of_the_house_is_known():
     images = {"digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100"}
-    assert set(NAMES) == images | {"diabetes", "karate", "cora", "citeseer", "pubmed", "npz", "imagefolder", "graph"}
+    assert set(NAMES) == images | {
+        "diabetes",
+        "karate",
+        "cora",
+        "citeseer",
+        "pubmed",
+        "npz",
+        "imagefolder",
+        "graph",
+        "text",
+    }
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
