@@ -73,8 +73,6 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "multilabel": {"learns_to": 0.95},
         },
     },
-    "direct_feedback_alignment": {"by_kind": {"autoencoding": {"steps": 150}}},
-    "feedback_alignment": {"by_kind": {"autoencoding": {"steps": 150}}},
     "forward_forward": {
         "steps": 150,
         "by_kind": {

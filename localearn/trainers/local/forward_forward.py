@@ -105,7 +105,7 @@ class ForwardForward(LocalTrainer):
             raise UserError(f"peer_normalization must be 0 (none) or more, not {peer_normalization}")
         self.by_position = net.view.per_position
         if self.by_position and prediction == "goodness":
-            raise UserError("goodness would need each label at each position by itself; use prediction=softmax")
+            raise Unsupported("goodness would need each label at each position by itself; use prediction=softmax")
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
         self.mean_goodness, self.threshold = goodness == "mean", threshold
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}
