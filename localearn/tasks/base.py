@@ -111,7 +111,7 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, target: Tensor) -> Tensor:
-        """Return the targets in the output's space, (M, ..., outputs), floating-point; zeros for what does not count."""
+        """Return the targets in the output's space, (M, ..., outputs), floating-point; zeros where none counts."""
 
     def regressand(self, target: Tensor) -> Tensor:
         """Return what an output that is fitted by least squares is to have, (M, outputs): `encode` by default.

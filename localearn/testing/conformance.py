@@ -37,6 +37,8 @@ class RuleConformance:
     tasks: of `localearn.testing.TASKS`: classes, values (a regression), multilabel, tokens (a language model), and
         autoencoding, each by a net of the kind that its toy says (`Toy.on`), where the rule serves that. One left out
         must be refused, by `supports` or `check_task`, with what would work instead.
+    runs_on: of what is served, where the tests run; None: on all of it. What is left out here is not refused: it is for
+        a second suite of a rule, with another option, that need not be seen on everything.
     precisions: of fp32 and bf16 (by autocast).
     draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
     local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
@@ -58,6 +60,7 @@ class RuleConformance:
 
     kinds: Collection[str] = KINDS
     tasks: Collection[str] = TASKS
+    runs_on: Collection[str] | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16")
     draws_noise: bool = False
     local: bool | None = None
@@ -275,9 +278,10 @@ class RuleConformance:
             assert misfit.name in message, f"supports accepts {misfit.name} for {type(trainer.net).__name__} of {kind}"
 
     def _served(self) -> tuple[str, ...]:
-        """Return the toys that the rule serves: the kinds of net, and the tasks by nets of kinds that it serves."""
+        """Return the toys to run on: the kinds of net served, and the tasks by nets of such kinds."""
         tasks = (task for task in TASKS if task in self.tasks and task != "classes")
-        return (*self.kinds, *(task for task in tasks if toy(task).on in self.kinds))
+        served = (*self.kinds, *(task for task in tasks if toy(task).on in self.kinds))
+        return tuple(kind for kind in served if self.runs_on is None or kind in self.runs_on)
 
     def _claim(self, name: str, kind: str) -> Any:
         """Return what the suite claims on a kind of net or of task."""

@@ -171,10 +171,11 @@ def _tags() -> Toy:
 
 
 def _reconstruction() -> Toy:
-    """Rows of 8 values, two that are independent and six that follow from them, to be seen through 4 units."""
+    """Rows of 8 values on one line through zero, seen through 3 units: a unit for each of its directions is enough."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(128, 2, generator=generator) @ torch.randn(2, 8, generator=generator)
-    net = lambda shape: MLP(shape or (8,), 8, widths=(8, 4))  # noqa: E731
+    x = torch.randn(128, 1, generator=generator) @ torch.randn(1, 8, generator=generator)
+    x = x / x.std()
+    net = lambda shape: MLP(shape or (8,), 8, widths=(8, 3))  # noqa: E731
     return _for_task("toy reconstruction", net, x, x, Autoencoding(8))
 
 

@@ -53,7 +53,7 @@ def plain(depth: int = 2) -> Net:
 
 
 def values(view: View | None = None) -> Net:
-    """Return plain maps of the positions of (N, T, D) values, to V classes of each or, pooled, of the whole; float64."""
+    """Return plain maps of the positions of (N, T, 3) values, to V classes of each or, pooled, of all; float64."""
     torch.manual_seed(0)
     blocks = [Block(nn.Linear(3, D), nn.Tanh()), Block(nn.Linear(D, D), nn.Tanh())]
     net = Net(blocks, nn.Linear(D, V), takes=InputSpec((T, 3)), view=view or PerPosition())

@@ -45,11 +45,12 @@ class LikelihoodRatio(EstimatorTrainer):
         z_k + eps_k, eps_k ~ N(0, sigma_k^2), in each block, row and copy;   L_i: the loss of row i
         d theta_k = E[(L_i - b_i) (d z_k / d theta_k)^T eps_k / sigma_k^2]      of a Linear: E[L (eps / sigma^2)^T h]
 
-    averaged over rows and copies; of a sequence L_i is what all its positions have in the mean loss. It is the gradient of the loss expected under the noise, which is smooth whatever
-    the activation: only a block's op is differentiated, so nets of `sign` units learn. L_i counts the
-    losses that row i's noise can reach: on a graph, those of the nodes that the blocks to come carry it to; under batch
-    normalisation, the copy's whole batch. The readout, which knows its error, follows its true
-    gradient. A post with parameters of its own is perturbed at its output too, and is differentiated for them.
+    averaged over rows and copies; of a sequence L_i is what all its positions have in the mean loss. It is the gradient
+    of the loss expected under the noise, which is smooth whatever the activation: only a block's op is differentiated,
+    so nets of `sign` units learn. L_i counts the losses that row i's noise can reach: on a graph, those of the nodes
+    that the blocks to come carry it to; under batch normalisation, the copy's whole batch. The readout, which knows its
+    error, follows its true gradient. A post with parameters of its own is perturbed at its output too, and is
+    differentiated for them.
 
     sigma: the noise's deviation, in units of z_k: one for all blocks, or a list. copies: K of each row in one batch,
     vectorised by `torch.func.vmap`, which refuses layers that look at values; what comes before the first noise is

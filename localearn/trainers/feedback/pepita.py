@@ -39,9 +39,9 @@ class Pepita(Trainer):
     mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`; it has each step, too.
     As the authors' code has it: in a convolution h_k is taken before pooling and the product is also averaged over
     positions, as in a Linear of a sequence's; where the net's outputs are of positions each is a row, whose error is
-    added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the first pass's. Ours: biases and
-    normalisations follow the same differences, running statistics are the first pass's, a graph's products run along
-    its edges, and autocast, whose rounding is as large as the differences, is left aside.
+    added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
+    first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
+    a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
     Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; rates just
     above those by which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD, for
@@ -76,8 +76,8 @@ class Pepita(Trainer):
         super().supports(net, data)
         if net.takes.vocabulary is not None:
             raise Unsupported(
-                f"pepita adds the error to the input, and {type(net).__name__} takes token ids, which are no values that "
-                "it could be added to; use algo=direct_feedback_alignment or mono_forward"
+                f"pepita adds the error to the input, and {type(net).__name__} takes token ids, which are no values "
+                "that it could be added to; use algo=direct_feedback_alignment or mono_forward"
             )
         for k, block in enumerate(net.blocks):
             wrong = block if type(block) is not Block else block.op
@@ -142,7 +142,7 @@ class Pepita(Trainer):
         yield {}
 
     def _elements(self, error: Tensor, batch: Batch) -> Tensor | int:
-        """Return of how many errors the loss is a mean: the rows with a target, or all of their positions that count."""
+        """Return of how many errors the loss is a mean: of rows with a target, or of their positions that count."""
         counted = self.task.counted(batch.target)
         return len(batch.target) * math.prod(error.shape[1:-1]) if counted is None else counted.sum().clamp_min(1)
 
@@ -160,9 +160,7 @@ class Pepita(Trainer):
         return batch.scatter(self.task.encode(batch.target).to(error.dtype) * (1 / rows))
 
     def _follow(self, site: Site, activity: Tensor, rows: Tensor | int) -> None:
-        """Add an activity's product with the layer's input to `.grad`: the mean over rows and, unless they are rows
-        themselves, over positions.
-        """
+        """Add an activity's product with the layer's input to `.grad`: the mean over rows, and over their positions."""
         follow(site.output, activity / (rows * (1 if self._by_position else site.positions)))
 
     def _has_linear_block(self) -> bool:

@@ -59,9 +59,10 @@ class ForwardForward(LocalTrainer):
         of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
-        "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
-        in training, and the readout is far better. The first block predicts too where blocks collaborate, since it
-        is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first phase.
+        "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph all nodes
+        carry it at once, unlike in training, and the readout is far better. The first block predicts too where blocks
+        collaborate, since it is the sum of all goodness that learns then, and where it is alone, as in a greedy
+        schedule's first phase.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
     readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
@@ -104,7 +105,7 @@ class ForwardForward(LocalTrainer):
             raise UserError(f"peer_normalization must be 0 (none) or more, not {peer_normalization}")
         self.by_position = net.view.per_position
         if self.by_position and prediction == "goodness":
-            raise UserError("goodness would need each label at each position by itself; use prediction=softmax")
+            raise Unsupported("goodness would need each label at each position by itself; use prediction=softmax")
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
         self.mean_goodness, self.threshold = goodness == "mean", threshold
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}

@@ -17,7 +17,8 @@ def one_hot(y: Tensor, classes: int) -> Tensor:
 def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Return what each row of a batch carries as its label, (N, C): y (M,) one-hot where the batch has labels.
 
-    Of positions (N, T, C), from y (N, T). A graph's other nodes carry the neutral label, whatever their own is: it is never read.
+    Of positions (N, T, C), from y (N, T). A graph's other nodes carry the neutral label, whatever their own is: it is
+    never read.
     """
     shown = one_hot(y, classes).to(dtype)
     if batch.nodes is None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch, Data
-from localearn.errors import Unsupported, UserError
+from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.net import modes_kept
 from localearn.trainers.base import linear_readout
@@ -134,7 +134,7 @@ class MonoForward(LocalTrainer):
 def _input_width(net: Net) -> int:
     """Return how many values of h_0 a projection reads at once."""
     if net.takes.vocabulary is not None:
-        raise UserError("token ids are no values that a projection could read; use input_projection=false")
+        raise Unsupported("token ids are no values that a projection could read; use input_projection=false")
     with modes_kept(net), torch.no_grad():
         net.eval()  # so that a stem's dropout draws nothing
         h_0 = net.stem(net.trial()[0])
