@@ -11,10 +11,12 @@ from localearn.data.augmentation import Augment, augment
 from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.fingerprint import sha256
 from localearn.data.normalization import Scaling
-from localearn.data.pictures import predicted_against_true
+from localearn.data.pictures import above_each_other, predicted_against_true
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
-from localearn.tasks import Regression, Task
+from localearn.tasks import Autoencoding, Regression, Task
+
+_IMAGES = 8  # that a picture of reconstructions shows
 
 
 class ArrayData(Data):
@@ -128,7 +130,12 @@ class ArrayData(Data):
 
     @torch.no_grad()
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write a regression's predictions against the true values of the test split, `predicted.png`."""
+        """Write a regression's predictions against the true values of the test split, `predicted.png`.
+
+        Of an autoencoding of images the first of the test split and their reconstructions are `reconstructed.png`.
+        """
+        if isinstance(self.task, Autoencoding) and self.kind == "image" and self.input_shape[0] in (1, 3):
+            return self._reconstructions(self.task, predict, folder / "reconstructed.png")
         if not isinstance(self.task, Regression):
             return ()
         whole = self.part(0, 1)
@@ -144,6 +151,17 @@ class ArrayData(Data):
             note = self._scaling.note if self._scaling else "none"
             self._fingerprint = sha256(tensors, note if self._task is None else f"{note} {self._task}")
         return self._fingerprint
+
+    def _reconstructions(self, task: Autoencoding, predict: Callable[..., Tensor], path: Path) -> tuple[str, ...]:
+        true = self._x["test"][:_IMAGES]
+        made = task.decode(predict(self._normalised(true)).float()).view(true.shape)
+        low, high = (0.0, task.peak) if task.peak is not None else (float(true.min()), float(true.max()))
+        rows = []
+        for images in (true.float(), made):
+            levels = ((images - low) / ((high - low) or 1.0) * 255).clamp(0, 255).round().to(torch.uint8)
+            rows.append(list(levels.permute(0, 2, 3, 1).squeeze(-1).cpu().numpy()))
+        above_each_other(rows, ("true", "reconstructed"), path)
+        return (f"{len(true)} test images above their reconstructions: {path}",)
 
     def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
         self._x, self._y = dict(x), dict(y)

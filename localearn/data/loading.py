@@ -30,7 +30,7 @@ from localearn.data.text import text
 from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
-from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, Reconstruction, Regression, Task
+from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
 GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")

@@ -1,4 +1,4 @@
-"""Pictures of what a net has learned: values predicted against true ones, an image beside its reconstruction."""
+"""Pictures of what a net has learned: values predicted against true ones, images and their reconstructions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +41,7 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
 
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     outputs, targets = [], []
     for batch in data.batches(split, 4096):
@@ -61,10 +62,31 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
         rmse = np.sqrt(np.mean((made[:, k] - true[:, k]) ** 2))
         # A dollar sign in a column's name would begin a formula.
         axes.set_title(f"{names[k]}  RMSE {rmse:.4g}".strip().replace("$", r"\$"), fontsize=10)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))  # more of their numbers would touch each other
         axes.set_xlabel("true")
         axes.set_ylabel("predicted")
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def above_each_other(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], path: Path) -> None:
+    """Write rows of as many images of one size, (H, W) or (H, W, 3) uint8, each row below a line, as a PNG."""
+    from PIL import Image, ImageDraw
+
+    height, width = rows[0][0].shape[:2]
+    scale = max(1, _LEAST_PIXELS // 4 // max(height, width))
+    wide, high = width * scale, height * scale
+    size = (len(rows[0]) * (wide + _MARGIN) + _MARGIN, len(rows) * (high + _CAPTION + _MARGIN) + _MARGIN)
+    canvas = Image.new("RGB", size, (255, 255, 255))
+    draw = ImageDraw.Draw(canvas)
+    for line, (images, caption) in enumerate(zip(rows, captions, strict=True)):
+        top = _MARGIN // 2 + line * (high + _CAPTION + _MARGIN)
+        draw.text((_MARGIN, top), caption, fill=_INK)
+        for place, pixels in enumerate(images):
+            scaled = Image.fromarray(pixels).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
+            canvas.paste(scaled, (_MARGIN + place * (wide + _MARGIN), top + _CAPTION))
+    canvas.save(path)
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Path) -> None:

@@ -72,6 +72,12 @@ class LanguageModelling(Task):
         """Return which positions are no padding, (N, T) bool."""
         return target != PADDING
 
+    def check_learnable(self, what: str, target: Tensor) -> None:
+        """Raise UserError where the same token follows everywhere."""
+        tokens = target[target != PADDING]
+        if len(tokens) > 1 and bool(tokens.min() == tokens.max()):
+            raise UserError(f"{what} is token {int(tokens[0])} at every position, so there is nothing to learn")
+
     def pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return the log of the sum of the predictors' token probabilities, (N, T, V)."""
         return torch.stack([logits.log_softmax(-1) for logits in outputs]).logsumexp(0)

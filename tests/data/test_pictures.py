@@ -61,3 +61,20 @@ def test_classes_are_not_drawn(tmp_path):
     data = load("digits", train_size=20)
     assert isinstance(data, ArrayData)
     assert data.illustrate(lambda x: torch.zeros(len(x), 10), tmp_path) == () and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": "unit", "criterion": "bce"}, {"normalize": "none"}])
+def test_images_are_drawn_above_their_reconstructions(tmp_path, options):
+    data = load("digits", task="autoencoding", **options)
+    images = next(data.batches("test", 8)).x
+    true = (next(load("digits", normalize="none").batches("test", 8)).x / 16 * 255).round()[:, 0]
+    again = images.flatten(1).logit() if "criterion" in options else images.flatten(1)
+    (told,) = data.illustrate(lambda x: again.clamp(-40, 40) if "criterion" in options else again, tmp_path)
+    assert told == f"8 test images above their reconstructions: {tmp_path / 'reconstructed.png'}"
+    with Image.open(tmp_path / "reconstructed.png") as picture:
+        drawn = np.asarray(picture)[:, :, 0]
+    for top in (4 + 18, 4 + 18 + 80 + 18 + 8):
+        for place in range(8):
+            left = 8 + place * 88
+            tile = drawn[top : top + 80 : 10, left : left + 80 : 10]
+            assert np.abs(tile - true[place].numpy()).max() <= 1

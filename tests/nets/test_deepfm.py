@@ -8,6 +8,7 @@ import torch
 
 from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
+from localearn.export import export
 from localearn.nets import DeepFM
 from localearn.nets.deepfm import Products
 from localearn.tasks import Regression
@@ -154,3 +155,16 @@ def test_a_batch_of_bfloat16_reaches_the_same_embeddings():
     made = net().to(torch.bfloat16)
     assert made(rows().to(torch.bfloat16)).dtype == torch.bfloat16
     assert Batch(rows(), torch.zeros(7, 1)).x.shape == (7, 4)
+
+
+@pytest.mark.parametrize("kind", ["torch_export", "onnx"])
+def test_it_is_exported_with_codes_in_its_columns(door, tmp_path, kind):
+    if kind == "onnx":
+        pytest.importorskip("onnxscript")
+    lines = [f"{['a', 'b', 'c'][n % 3]},{n % 7},{n % 5}.5" for n in range(40)]
+    (tmp_path / "x.csv").write_text("word,number,value\n" + "\n".join(lines))
+    ended = door("dataset=table", "dataset.path=x.csv", "dataset.target=value", "dataset.categories=codes",
+                 "net=deepfm", "net.widths=[6]", "epochs=1", "progress=false", "energy.enabled=false",
+                 "out=run")  # fmt: skip
+    assert ended.status == 0, ended.err
+    assert export(tmp_path / "run", kind, tmp_path / "net") < 1e-5
