@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import MobileNetV2
 
-from localearn import CNN, GNN, MLP, Block, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, Torchvision, ViT
+from localearn import CNN, GNN, MLP, Block, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, ViT
 from localearn.data import ArrayData, Batch, Split
 
 CLASSES = 3
@@ -23,6 +24,12 @@ def of_modules() -> Net:
     return Net.from_blocks(stem, stages, nn.Linear(6, CLASSES), input_shape=(2, 8, 8), view=Pooled())
 
 
+def of_torchvision() -> Net:
+    """Return a small MobileNetV2 of torchvision's."""
+    model = MobileNetV2(CLASSES, width_mult=0.1, dropout=0.0, inverted_residual_setting=[[1, 60, 1, 1], [2, 60, 2, 2]])
+    return Net.from_torchvision(model, (3, 16, 16))
+
+
 NETS: dict[str, Callable[[], Net]] = {
     "mlp": lambda: MLP((6,), CLASSES, widths=(8, 7, 6), norm="layer"),
     "cnn": lambda: CNN((2, 8, 8), CLASSES, channels=(4, 5, 6)),
@@ -32,7 +39,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "resnet18": lambda: ResNet((2, 8, 8), CLASSES, **RESNET18),
     "resnet18_imagenet": lambda: ResNet((2, 32, 32), CLASSES, stem="imagenet", **RESNET18),
     "mobilenet": lambda: MobileNetV3((2, 16, 16), CLASSES, width=0.1, dropout=0.0),
-    "torchvision": lambda: Torchvision((2, 32, 32), CLASSES, model="shufflenet_v2_x0_5"),
+    "torchvision": of_torchvision,
     "vit": lambda: ViT((2, 8, 8), CLASSES, patch=4, width=8, layers=3, heads=2),
     "mixer": lambda: Mixer((2, 8, 8), CLASSES, patch=4, width=8, layers=3, token_hidden=6, channel_hidden=10),
     "gcn": lambda: GNN(5, CLASSES, widths=(8, 7, 6), dropout=0.0),
