@@ -68,15 +68,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def export(folder: Path, kind: str, out: Path, trust: Collection[str] = ()) -> float:
+def export(folder: Path, kind: str, out: Path, trust: Collection[str] = (), *, net: "Net | None" = None) -> float:
     """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest logit.
 
-    kind: "torch_export" or "onnx". A file whose outputs differ by more than TOLERANCE is removed. Raises UserError
-    where there is no net, a file is in the way, it cannot be written, or what ONNX needs is not installed.
+    kind: "torch_export" or "onnx". net: as of `load_net`, for a net of one's own modules. A file
+    whose outputs differ by more than TOLERANCE is removed. Raises UserError where there is no net, a file is in the
+    way, it cannot be written, or what ONNX needs is not installed.
     """
     from localearn.training.experiment import load_net
 
-    net = load_net(folder, trust=trust)
+    net = load_net(folder, net=net, trust=trust)
     try:
         out.touch(exist_ok=False)
     except FileExistsError as error:
@@ -140,6 +141,8 @@ def _inputs(net: "Net", rows: int) -> tuple["Tensor", ...]:
         x = torch.randn(rows, *net.input_shape, generator=generator)
     else:
         x = torch.randint(net.takes.vocabulary, (rows, *net.input_shape), generator=generator)
+    for column, size in enumerate(net.takes.categories):
+        x[:, column] = torch.randint(size, (rows,), generator=generator)
     return (x, torch.randint(rows, (2, 2 * rows), generator=generator)) if net.graph else (x,)
 
 

@@ -86,7 +86,7 @@ class RecurrentLayer(nn.Module):
         if not is_transforming():
             return of(x)[0]
         driven = F.linear(x, of.weight_ih_l0, of.bias_ih_l0)
-        state = x.new_zeros(len(x), of.hidden_size)
+        state = driven.new_zeros(len(x), of.hidden_size)  # of the precision that autocast multiplies in
         states, memory = list[Tensor](), state
         for t in range(x.shape[1]):
             state, memory = self.step(driven[:, t], F.linear(state, of.weight_hh_l0, of.bias_hh_l0), state, memory)

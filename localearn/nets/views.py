@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
@@ -15,6 +16,11 @@ class View(ABC):
     `spread` is the transpose of its derivative at h, and `along` the derivative itself. A view is linear in h, so that
     <view(h), s> = <h, view.spread(s, h)> for all h and s, unless it normalises.
     """
+
+    @property
+    def per_position(self) -> bool:
+        """Whether a head has an output at each position of a sequence, (N, T, C)."""
+        return False
 
     @abstractmethod
     def width(self, shape: tuple[int, ...]) -> int:
@@ -57,6 +63,11 @@ class Flattened(View):
 class PerPosition(View):
     """Each position of a sequence by itself: (N, T, D) as it is, so that outputs are (N, T, C)."""
 
+    @property
+    def per_position(self) -> bool:
+        """Whether a head has an output at each position: yes."""
+        return True
+
     def width(self, shape: tuple[int, ...]) -> int:
         """Return D."""
         return shape[-1]
@@ -92,6 +103,9 @@ class Pooled(View):
         return (share[:, :, None, None] if h.dim() == 4 else share[:, None]).expand_as(h)
 
 
+VIEWS: Mapping[str, Callable[[], View]] = {"flattened": Flattened, "pooled": Pooled, "per_position": PerPosition}
+
+
 @final
 class Normalized(View):
     """What another view reads of h once each position has mean 0 and deviation 1 over its D values.
@@ -105,6 +119,11 @@ class Normalized(View):
 
     def __init__(self, view: View | None = None):
         self.view = view or PerPosition()
+
+    @property
+    def per_position(self) -> bool:
+        """Whether a head has an output at each position: as the other view has it."""
+        return self.view.per_position
 
     def width(self, shape: tuple[int, ...]) -> int:
         """Return the other view's width."""

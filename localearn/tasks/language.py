@@ -1,6 +1,7 @@
 """Language modelling: the output is logits at every position, the target the token that follows."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +25,8 @@ class LanguageModelling(Task):
     `bits_per_character` = mean L / (ln 2 * characters_per_token), `perplexity` = exp(mean L) for each token, and
     `token_accuracy`, the share of positions whose largest logit is the next token's.
 
-    `has_classes` is False, for it says that each row has one label: rules that put a row's label into its input have
-    no place for T of them. A position's wrong tokens are V - 1 all the same, and `encode` is one-hot.
+    `has_classes` is False, for it says that each row has one label; `exclusive` is True: a position's wrong tokens are
+    V - 1, and `encode` is one-hot.
 
     Args:
         outputs: V, the number of tokens.
@@ -37,6 +38,7 @@ class LanguageModelling(Task):
     characters_per_token: float = 1.0
     per_position: ClassVar[bool] = True
     adds_up: ClassVar[bool] = True
+    exclusive: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
         if self.outputs < 1:
@@ -65,6 +67,20 @@ class LanguageModelling(Task):
     def encode(self, target: Tensor) -> Tensor:
         """Return the tokens as one-hot rows, (N, T, V) float32, zero where padded, without waiting for the device."""
         return (target.unsqueeze(-1) == torch.arange(self.outputs, device=target.device)).float()
+
+    def counted(self, target: Tensor) -> Tensor:
+        """Return which positions are no padding, (N, T) bool."""
+        return target != PADDING
+
+    def check_learnable(self, what: str, target: Tensor) -> None:
+        """Raise UserError where the same token follows everywhere."""
+        tokens = target[target != PADDING]
+        if len(tokens) > 1 and bool(tokens.min() == tokens.max()):
+            raise UserError(f"{what} is token {int(tokens[0])} at every position, so there is nothing to learn")
+
+    def pool(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the log of the sum of the predictors' token probabilities, (N, T, V)."""
+        return torch.stack([logits.log_softmax(-1) for logits in outputs]).logsumexp(0)
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the sums over the positions that count of their cross-entropies and hits, and their number."""

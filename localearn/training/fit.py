@@ -46,6 +46,7 @@ from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
+_NAMES = 1000  # of columns, at most, that a record lists
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
@@ -93,7 +94,7 @@ def fit(
 
 def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the rule learns on its kind of net where the user says nothing."""
-    values = not data.task.has_classes
+    values = not data.task.exclusive
     return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"), values=values)
 
 
@@ -379,6 +380,10 @@ def _new_record(
     )
     if data.class_names is not None:
         record.diagnostics["class_names"] = list(data.class_names)
+    for name in ("feature_names", "target_names"):
+        names = getattr(data, name)
+        if names is not None and len(names) <= _NAMES:
+            record.diagnostics[name] = list(names)
     if data.notes:
         record.diagnostics["data"] = list(data.notes)
     for name, value in labels.items():
@@ -469,7 +474,7 @@ def _leave(folder: RunFolder, record: Record) -> None:
 
 def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
     net = trainer.net
-    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net")}
+    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net") or net.options}
     if net.takes.vocabulary is not None:
         values["vocabulary"] = net.takes.vocabulary
     if net.takes.categories:
