@@ -29,6 +29,11 @@ _UNREADABLE = (
 )
 
 
+def data_folder(data_dir: str | Path | None) -> Path:
+    """Return where prepared sets lie: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
+    return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
+
+
 def names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz archive; raises UserError as `read` does."""
     _check_file(path)

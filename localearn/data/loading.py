@@ -1,7 +1,6 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,7 +156,7 @@ def load(
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
-    folder = _data_dir(data_dir)
+    folder = archive.data_folder(data_dir)
     if name in GRAPHS or name == "graph":
         if augment != "none" or val_size is not None or train_size is not None:
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
@@ -230,10 +229,6 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
         raise UserError(f"criterion={criterion} is none of task={told} ({name}); {of}")
     chosen: Any = {} if kind not in (Regression, Autoencoding) else {"criterion": criterion}
     return None if kind is Classification else kind(**chosen)
-
-
-def _data_dir(data_dir: str | Path | None) -> Path:
-    return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
 def _parts(

@@ -25,6 +25,11 @@ def written(count=1000, seed=0, letters="abcdefgh \n"):
     return "".join(draw.choice(letters) for _ in range(count))
 
 
+@pytest.fixture(autouse=True)
+def kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCALEARN_DATA", str(tmp_path / "data"))
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "mine.txt"
@@ -77,6 +82,21 @@ def test_training_windows_begin_a_stride_apart(file, stride):
         np.testing.assert_array_equal(x[n], ids[n * stride : n * stride + 16])
         np.testing.assert_array_equal(y[n], ids[n * stride + 1 : n * stride + 17])
     assert data.sizes["val"] == text(file, window=16).sizes["val"]
+
+
+def test_byte_pairs_are_learned_once_from_the_training_part_alone(file, tmp_path):
+    first = text(file, unit="bpe", window=16, vocabulary=300, data_dir=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").glob("text-bpe-*.npz")
+    written = kept.stat().st_mtime_ns
+    again = text(file, unit="bpe", window=16, vocabulary=300, data_dir=tmp_path / "kept")
+    assert kept.stat().st_mtime_ns == written
+    assert (again.codec, again.fingerprint()) == (first.codec, first.fingerprint())
+    text(file, unit="bpe", window=16, vocabulary=290, data_dir=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").glob("*.npz"))) == 2
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole[:800] + "zzzz" * 50, encoding="utf-8")
+    other = text(file, unit="bpe", window=16, vocabulary=300, data_dir=tmp_path / "kept")
+    assert other.codec == first.codec, "what is held out is no part of the vocabulary"
 
 
 def test_overlapping_windows_take_the_memory_of_the_text_alone():
