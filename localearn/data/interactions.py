@@ -254,7 +254,9 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
         )
     sizes = (log.users, len(known) + 1)
     if np.isin(log.value, (0, 1)).all():
-        y = {name: torch.from_numpy(log.value[rows, None]).float() for name, rows in split.items()}
+        y: dict[Split, torch.Tensor] = {
+            name: torch.from_numpy(log.value[rows, None]).float() for name, rows in split.items()
+        }
         return x, y, MultiLabel(outputs=1), sizes, notes
     center, scale = float(train.mean()), float(train.std())
     task = Regression(outputs=1, criterion=criterion, center=(center,), scale=(scale,))

@@ -262,7 +262,8 @@ class _Goal:
 
         sizes: the numbers of categories of the first columns, which hold codes.
         """
-        rows = {split: x[torch.from_numpy(index)] for split, index in splits.items()}
+        rows: dict[Split, torch.Tensor] = {split: x[torch.from_numpy(index)] for split, index in splits.items()}
+        y: dict[Split, torch.Tensor]
         if isinstance(self.task, Classification):
             for split in ("val", "test"):
                 same_classes(str(file.path), self.y[splits["train"]], self.y[splits[split]], self.class_names)
