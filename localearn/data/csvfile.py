@@ -172,9 +172,8 @@ class CsvFile:
             return Column(name, numbers=parsed[codes])
         if not as_words:
             self._check_words(name, codes, texts, is_number | absent, int(numbers), int(others))
-        order = sorted(
-            np.flatnonzero(~absent).tolist(), key=lambda i: (parsed[i] if is_number.all() else 0.0, texts[i])
-        )
+        by_value = bool(is_number[~absent].all())
+        order = sorted(np.flatnonzero(~absent).tolist(), key=lambda i: (parsed[i] if by_value else 0.0, texts[i]))
         renumbered = np.full(len(texts), -1)
         renumbered[order] = np.arange(len(order))
         return Column(name, codes=renumbered[codes], words=tuple(texts[i] for i in order))

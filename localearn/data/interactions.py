@@ -240,7 +240,7 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
     codes = np.full(len(log.item_names), len(known))
     codes[known] = np.arange(len(known))
     both = np.stack([log.user, codes[log.item]], 1).astype(np.float32)
-    x = {name: torch.from_numpy(both[rows]) for name, rows in split.items()}
+    x: dict[Split, torch.Tensor] = {name: torch.from_numpy(both[rows]) for name, rows in split.items()}
     notes = []
     unseen = sum(int((codes[log.item[split[name]]] == len(known)).sum()) for name in ("val", "test"))
     if unseen:

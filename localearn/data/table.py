@@ -234,7 +234,7 @@ class _Goal:
             present, codes = np.unique(column.numbers, return_inverse=True)
             words = tuple(f"{value:.0f}" for value in present)
         assert codes is not None
-        if len(words) < 2:
+        if len(words) == 1:
             raise UserError(
                 f"{file.path}: the target {column.name!r} is {words[0]!r} in every row, so there is nothing to "
                 "predict; give another target"
