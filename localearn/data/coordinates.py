@@ -191,14 +191,10 @@ class CoordinateData(ArrayData):
         )
         x = encoded(centres(*pixels.shape[:2]), octaves)
         y = torch.from_numpy((colours - center) / scale).float()
-        index = {split: torch.from_numpy(own) for split, own in rows.items()}
-        super().__init__(
-            name,
-            {split: x[own] for split, own in index.items()},
-            {split: y[own] for split, own in index.items()},
-            0,
-            task=task,
-        )
+        index: dict[Split, Tensor] = {split: torch.from_numpy(own) for split, own in rows.items()}
+        rows_of: dict[Split, Tensor] = {split: x[own] for split, own in index.items()}
+        colours_of: dict[Split, Tensor] = {split: y[own] for split, own in index.items()}
+        super().__init__(name, rows_of, colours_of, 0, task=task)
         self.notes = (f"an image of {pixels.shape[1]}x{pixels.shape[0]} pixels, {octaves} octaves",)
         self.target_names = ("red", "green", "blue") if colours.shape[1] == 3 else ("grey",)
 

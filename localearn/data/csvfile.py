@@ -172,7 +172,8 @@ class CsvFile:
             return Column(name, numbers=parsed[codes])
         if not as_words:
             self._check_words(name, codes, texts, is_number | absent, int(numbers), int(others))
-        order = sorted(np.flatnonzero(~absent), key=lambda i: (parsed[i] if is_number.all() else 0.0, texts[i]))
+        by_value = bool(is_number[~absent].all())
+        order = sorted(np.flatnonzero(~absent).tolist(), key=lambda i: (parsed[i] if by_value else 0.0, texts[i]))
         renumbered = np.full(len(texts), -1)
         renumbered[order] = np.arange(len(order))
         return Column(name, codes=renumbered[codes], words=tuple(texts[i] for i in order))
@@ -182,7 +183,7 @@ class CsvFile:
     ) -> None:
         """Raise UserError where what are no numbers in a column look like a fault, or another notation of some."""
         row = int(np.flatnonzero(~fine[codes])[0])
-        text = texts[codes[row]]
+        text = texts[int(codes[row])]
         shown = f"{self.where(row)}: {_short(text)} in column {name!r}"
         wrong = [other for ok, other in zip(fine, texts, strict=True) if not ok]
         if all(_COMMA_NUMBER.fullmatch(other) or _GROUPED_NUMBER.fullmatch(other) for other in wrong):

@@ -240,7 +240,7 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
     codes = np.full(len(log.item_names), len(known))
     codes[known] = np.arange(len(known))
     both = np.stack([log.user, codes[log.item]], 1).astype(np.float32)
-    x = {name: torch.from_numpy(both[rows]) for name, rows in split.items()}
+    x: dict[Split, torch.Tensor] = {name: torch.from_numpy(both[rows]) for name, rows in split.items()}
     notes = []
     unseen = sum(int((codes[log.item[split[name]]] == len(known)).sum()) for name in ("val", "test"))
     if unseen:
@@ -254,7 +254,9 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
         )
     sizes = (log.users, len(known) + 1)
     if np.isin(log.value, (0, 1)).all():
-        y = {name: torch.from_numpy(log.value[rows, None]).float() for name, rows in split.items()}
+        y: dict[Split, torch.Tensor] = {
+            name: torch.from_numpy(log.value[rows, None]).float() for name, rows in split.items()
+        }
         return x, y, MultiLabel(outputs=1), sizes, notes
     center, scale = float(train.mean()), float(train.std())
     task = Regression(outputs=1, criterion=criterion, center=(center,), scale=(scale,))

@@ -234,7 +234,7 @@ class _Goal:
             present, codes = np.unique(column.numbers, return_inverse=True)
             words = tuple(f"{value:.0f}" for value in present)
         assert codes is not None
-        if len(words) < 2:
+        if len(words) == 1:
             raise UserError(
                 f"{file.path}: the target {column.name!r} is {words[0]!r} in every row, so there is nothing to "
                 "predict; give another target"
@@ -262,7 +262,8 @@ class _Goal:
 
         sizes: the numbers of categories of the first columns, which hold codes.
         """
-        rows = {split: x[torch.from_numpy(index)] for split, index in splits.items()}
+        rows: dict[Split, torch.Tensor] = {split: x[torch.from_numpy(index)] for split, index in splits.items()}
+        y: dict[Split, torch.Tensor]
         if isinstance(self.task, Classification):
             for split in ("val", "test"):
                 same_classes(str(file.path), self.y[splits["train"]], self.y[splits[split]], self.class_names)

@@ -87,8 +87,8 @@ def test_what_stands_for_a_missing_value_is_missing(file, word):
 
 
 def test_columns_of_numbers_can_be_taken_as_words_in_the_order_of_numbers(file):
-    column = file("a,b\n10,1\n9,1\n10,2\n").columns(["a"], words=["a"])["a"]
-    assert column.words == ("9", "10") and column.codes is not None and column.codes.tolist() == [1, 0, 1]
+    column = file("a,b\n10,1\n9,1\n,3\n10,2\n").columns(["a"], words=["a"])["a"]
+    assert column.words == ("9", "10") and column.codes is not None and column.codes.tolist() == [1, 0, -1, 1]
 
 
 def test_many_rows_are_read_in_parts_and_a_word_among_the_last_is_found(file):

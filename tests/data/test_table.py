@@ -1,6 +1,7 @@
 """A csv table as data: which task it is, what the training split alone decides, what is refused."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_figures_agree_with_scikit_learns(write):
     numbers = StandardScaler().fit(whole(raw, "train").x[:, :2].double())
     towns = OneHotEncoder(sparse_output=False).fit(made["town"][:, None])
     for split in SPLITS:
-        expected = numbers.transform(whole(raw, split).x[:, :2].double())
+        expected: Any = numbers.transform(whole(raw, split).x[:, :2].double())
         np.testing.assert_allclose(whole(data, split).x[:, :2], expected, atol=1e-5)
     hot = torch.cat([whole(data, split).x[:, 2:] for split in SPLITS]).numpy()
     assert sorted(map(tuple, hot)) == sorted(map(tuple, towns.transform(made["town"][:, None]).astype(np.float32)))

@@ -67,11 +67,12 @@ def test_with_ones_at_the_machines_part_it_is_the_published_net():
     torch.manual_seed(0)
     made, x = DeepFM(4, 1, categories=(3, 4), dim=5, widths=(6,)).double(), rows()
     with torch.no_grad():
-        made.readout.weight[:, : 4 + 5] = 1
+        weight, bias = made.get_parameter("readout.weight"), made.get_parameter("readout.bias")
+        weight[:, : 4 + 5] = 1
         h = list(made.outputs(x))
         each = h[0][:, 9:].view(-1, 4, 5)
         pairs = sum((each[:, i] * each[:, j]).sum(1) for i, j in itertools.combinations(range(4), 2))
-        deep = h[1][:, 9:] @ made.readout.weight[0, 9:] + made.readout.bias
+        deep = h[1][:, 9:] @ weight[0, 9:] + bias
         torch.testing.assert_close(made(x)[:, 0], h[0][:, :4].sum(1) + pairs + deep)
 
 
@@ -164,7 +165,6 @@ def test_it_is_exported_with_codes_in_its_columns(door, tmp_path, kind):
     lines = [f"{['a', 'b', 'c'][n % 3]},{n % 7},{n % 5}.5" for n in range(40)]
     (tmp_path / "x.csv").write_text("word,number,value\n" + "\n".join(lines))
     ended = door("dataset=table", "dataset.path=x.csv", "dataset.target=value", "dataset.categories=codes",
-                 "net=deepfm", "net.widths=[6]", "epochs=1", "progress=false", "energy.enabled=false",
-                 "out=run")  # fmt: skip
+                 "net=deepfm", "epochs=1", "progress=false", "energy.enabled=false", "out=run")  # fmt: skip
     assert ended.status == 0, ended.err
     assert export(tmp_path / "run", kind, tmp_path / "net") < 1e-5
