@@ -4,7 +4,7 @@ from localearn.data import Batch, Data, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
 from localearn.nets import CNN, GNN, MLP, Block, LeNet, Net, ResNet
-from localearn.tasks import Classification, Metric, Regression, Task
+from localearn.tasks import Autoencoding, Classification, Metric, MultiLabel, Regression, Task
 from localearn.trainers import (
     Backprop,
     BackwardPathTrainer,
@@ -31,6 +31,7 @@ __all__ = [
     "CNN",
     "GNN",
     "MLP",
+    "Autoencoding",
     "Backprop",
     "BackwardPathTrainer",
     "Batch",
@@ -50,6 +51,7 @@ __all__ = [
     "LocalTrainer",
     "Metric",
     "MonoForward",
+    "MultiLabel",
     "Net",
     "Pepita",
     "ProductFeedbackAlignment",
