@@ -23,7 +23,15 @@ from localearn.nets import (
     Transformer,
     ViT,
 )
-from localearn.tasks import Classification, LanguageModelling, Metric, Regression, Task
+from localearn.tasks import (
+    Autoencoding,
+    Classification,
+    LanguageModelling,
+    Metric,
+    MultiLabel,
+    Regression,
+    Task,
+)
 from localearn.trainers import (
     Backprop,
     BackwardPathTrainer,
@@ -50,6 +58,7 @@ __all__ = [
     "CNN",
     "GNN",
     "MLP",
+    "Autoencoding",
     "Backprop",
     "BackwardPathTrainer",
     "Batch",
@@ -75,6 +84,7 @@ __all__ = [
     "Mixer",
     "MobileNetV3",
     "MonoForward",
+    "MultiLabel",
     "Net",
     "Pepita",
     "PerPosition",

@@ -96,13 +96,12 @@ def as_table(rows: list[StudyRow]) -> str:
     lines = [f"| {' | '.join(head)} | seeds | training s | | command, for one seed |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         published = "–" if row.published is None else _plain(row, row.published)
-        ours = f"{_shown(row)}{_unit(row)} {metrics.written(row.metric)}" if named and row.ours else _shown(row)
         seeds = ", ".join(str(record.seed) for record in row.records) or "–"
         seconds = [record.train_s for record in row.records]
         training = f"{sum(seconds) / len(seconds):,.0f}" if seconds else "–"
         verdict = f"{row.verdict}: {row.reason}" if row.reason and row.records else row.verdict
         title = f"{row.title}<br>{row.source}"
-        cells = [title, published, ours, seeds, training, verdict, f"`{row.command}`"]
+        cells = [title, published, _shown(row, named), seeds, training, verdict, f"`{row.command}`"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -129,13 +128,15 @@ def plot(rows: list[StudyRow]) -> bytes:
         return drawing.finish(figure, "study", "", "").png
 
 
-def _shown(row: StudyRow) -> str:
+def _shown(row: StudyRow, named: bool) -> str:
+    """Return the mean and its interval; with unit and metric where `named`."""
     estimate = row.ours
     if estimate is None:
         return "not run"
+    metric = f"{_unit(row)} {metrics.written(row.metric)}" if named else ""
     if estimate.high is None:
-        return f"{_plain(row, estimate.mean)} (one seed)"
-    return f"{_plain(row, estimate.mean)} ± {_plain(row, estimate.high - estimate.mean)}"
+        return f"{_plain(row, estimate.mean)}{metric} (one seed)"
+    return f"{_plain(row, estimate.mean)} ± {_plain(row, estimate.high - estimate.mean)}{metric}"
 
 
 def _plain(row: StudyRow, figure: float) -> str:
