@@ -39,6 +39,7 @@ class LanguageModelling(Task):
     per_position: ClassVar[bool] = True
     adds_up: ClassVar[bool] = True
     exclusive: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
+    target_dtype: ClassVar[torch.dtype] = torch.int64
 
     def __post_init__(self) -> None:
         if self.outputs < 1:

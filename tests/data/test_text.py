@@ -8,7 +8,7 @@ import torch
 
 import localearn
 from localearn import MLP, Backprop, Block, Net, Unsupported, UserError
-from localearn.data import ArrayData, Split, text
+from localearn.data import Split, from_arrays, text
 from localearn.data.text import help_topics, read_text
 from localearn.data.tokens import UNKNOWN, Characters, Unit
 from localearn.inputs import InputSpec
@@ -231,9 +231,40 @@ def test_nets_that_do_not_fit_text_are_refused_with_what_would_work(file):
         Backprop.supports(wider, data)
 
 
+def test_token_ids_of_your_own_are_text_whose_targets_say_whether_a_net_may_look_ahead():
+    ids = torch.randint(7, (40, 9), generator=torch.Generator().manual_seed(0))
+    after = torch.cat([ids[:, 1:], torch.full((40, 1), PADDING)], dim=1)
+    task = LanguageModelling(7)
+    data = from_arrays(ids, after, vocabulary=7, task=task)
+    tagged = from_arrays(ids, ids.flip(1), vocabulary=7, task=task)
+    labelled = from_arrays(ids, ids[:, 0] % 2, vocabulary=7)
+    assert (data.continues, tagged.continues, labelled.continues) == (True, False, False)
+    assert {data.kind, tagged.kind, labelled.kind} == {"text"}
+    net = per_position(Mixed(), 7, 9)
+    with pytest.raises(Unsupported, match="sees the tokens that arrays has it predict"):
+        Backprop.supports(net, data)
+    Backprop.supports(net, tagged)
+    pooled = localearn.Transformer((9,), 2, vocabulary=7, layers=1, width=8, heads=2, reads="pooled")
+    Backprop.supports(pooled, labelled)
+
+
+def test_sequences_of_your_own_are_learned_by_a_recurrent_net(tmp_path):
+    x = torch.randn(400, 8, 2, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :, 0].sum(1) > 0).long()
+    data = from_arrays(x, y, layout="ntd")
+    assert data.kind == "sequence" and data.input_shape == (8, 2)
+    torch.manual_seed(0)
+    record = localearn.MonoForward(localearn.Recurrent((8, 2), 2, widths=(8, 8))).fit(data, epochs=12, device="cpu")
+    accuracy = record.metric("accuracy")
+    assert accuracy is not None and accuracy > 0.85
+    np.savez(tmp_path / "mine.npz", x=x.numpy(), y=y.numpy())
+    again = localearn.load("npz", path=tmp_path / "mine.npz", layout="ntd")
+    assert again.kind == "sequence" and again.input_shape == (8, 2)
+
+
 def test_a_net_with_an_output_at_each_position_is_refused_for_one_target_a_row():
     x, y = torch.randn(30, 5, 3), torch.arange(30) % 2
-    data = ArrayData("series", dict.fromkeys(SPLITS, x), dict.fromkeys(SPLITS, y), 2)
+    data = from_arrays(x, y, layout="ntd")
     assert data.kind == "sequence"
     net = localearn.Recurrent((5, 3), 2, widths=[4], reads="positions")
     with pytest.raises(
