@@ -13,7 +13,9 @@ RULES = (
 )  # fmt: skip
 NETS = ("CNN", "GNN", "MLP", "LeNet", "ResNet")
 DATA = ("load",)  # and in localearn.data the kinds that have a function of their own
-OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
+TASKS = ("Autoencoding", "Classification", "MultiLabel", "Regression")
+_OF_TASKS = (f"tasks.{name}" for name in TASKS)
+OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA, *TASKS, *_OF_TASKS)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",
 }
