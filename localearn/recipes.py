@@ -27,8 +27,9 @@ from typing import Any
 from localearn.data.loading import task_named
 from localearn.defaults import KINDS, VALUES
 from localearn.errors import UserError, suggestion
-from localearn.tasks import NAMED, Task
-from localearn.training.building import locate, net_kind
+from localearn.tasks import KINDS as TASKS
+from localearn.tasks import NAMED
+from localearn.training.building import net_kind
 
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
 
@@ -85,12 +86,11 @@ def _exists(key: str, config: Any) -> bool:
 
 
 def _has_classes(task: Any) -> bool:
-    """Whether the option `dataset.task`, a task's name or its class with options, is one of classes, as by default."""
+    """Whether the option `dataset.task`, a task's name or its class with options, is one of classes, as by default.
+
+    A class of the user's own is not looked into here, and is taken for one of values.
+    """
     if isinstance(task, Mapping):
-        try:
-            kind = locate("dataset.task._target_", task.get("_target_"))
-        except UserError:  # which is told when the data are built
-            return True
-    else:
-        kind = NAMED.get(str(task), NAMED["classification"])
-    return not (isinstance(kind, type) and issubclass(kind, Task)) or kind.has_classes
+        kind = TASKS.get(str(task.get("_target_")).rpartition(".")[2])
+        return kind is not None and kind.has_classes
+    return NAMED.get(str(task), NAMED["classification"]).has_classes

@@ -7,6 +7,7 @@ from localearn import cli, study
 from localearn.errors import UserError
 from localearn.records import Figures, Record, read_record
 from localearn.reporting.study import StudyRow, as_table, write_study
+from localearn.tasks import Direction, Unit
 
 ROW = """\
 title: Digits, MLP, Mono-Forward
@@ -50,7 +51,7 @@ def test_a_row_says_how_ours_stand_to_the_published_number(row, verdict):
     assert verdict in as_table([row])
 
 
-def valued(*figures, name="rmse", direction="min", published=None, unit="value"):
+def valued(*figures, name="rmse", direction: Direction = "min", published=None, unit: Unit = "value"):
     """Return a row whose runs are judged by another metric."""
     records = [
         Record(

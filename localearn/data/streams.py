@@ -226,7 +226,8 @@ class LoaderData(Data):
                 batch = (batch, None)
             x, y = as_pair(f"{self.name}: {split} batch {number}", batch)
             where_x, where_y = (f"{self.name}: {part}_{split} of batch {number}" for part in "xy")
-            layout: Layout = self._layout or ("nchw" if isinstance(x, Tensor) else "nhwc")
+            by_type: Layout = "nchw" if isinstance(x, Tensor) else "nhwc"
+            layout = self._layout or by_type
             given = checked_rows(where_x, as_array(where_x, x), layout)
             rows = torch.tensor(given) if layout == "ntd" else channels_first(given)
             if whole:

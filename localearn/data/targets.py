@@ -25,8 +25,8 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
         task: what they are of.
 
     Raises:
-        UserError: for words, Python objects, and parts whose rows have different widths. Whether the numbers are the
-            task's is for `Task.check_target` to say.
+        UserError: for words, Python objects, and parts whose rows have different widths, and as `Task.check_target`
+            for numbers that are not the task's.
 
     """
     kinds, dtype = _NUMBERS[task.target_dtype]
@@ -45,13 +45,21 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
         checked[key] = values.reshape(len(array), -1) if dtype is np.float32 else values
         if dtype is np.float32 and not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(checked[key]).all(1))[0])
-            raise UserError(f"{where}: {key} holds values that are NaN or infinite, the first in row {row}")
+            raise UserError(
+                f"{where}: {key} holds values that are NaN or infinite, the first in row {row}; fill them in, or leave "
+                "their rows out"
+            )
         first = next(iter(checked))
         if checked[key].shape[1:] != checked[first].shape[1:]:
             raise UserError(
                 f"{where}: rows of {key} have {checked[key].shape[1:]} values, those of {first} "
                 f"{checked[first].shape[1:]}"
             )
+    whole = {key: torch.from_numpy(values) for key, values in checked.items()}
+    if whole:  # before rows are drawn from them, so that a message names the source's row
+        task = _widened(f"{where}: y_train", task, next(iter(whole.values())))
+    for key, values in whole.items():
+        task.check_target(f"{where}: {key}", values)
     return checked
 
 

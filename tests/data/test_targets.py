@@ -173,7 +173,7 @@ def test_a_stream_has_the_task_and_the_targets_of_data_held_whole(task, y):
     [
         (Regression(), np.ones(ROWS), "loader: y_train is 1 in every row"),
         (Regression(3), VALUES, "y_train has 2 values a row, and Regression has 3 outputs"),
-        (MultiLabel(), TAGS * 2, "loader: y_train holds 2 in row 1; zeros and ones"),
+        (MultiLabel(), TAGS * 2, "loader: y_train of batch 0 holds 2 in row .*; zeros and ones"),
         (MultiLabel(), np.arange(ROWS) < 35, "loader: y_train is 1 in every row, so there is nothing to tell apart"),
     ],
 )
@@ -208,7 +208,7 @@ WORDS = np.array(["ill", "well"])[np.arange(ROWS) % 2]
         (X, None, Autoencoding(4), "a row has 5 values, and Autoencoding has 4 outputs"),
         (X, np.where(YES, np.nan, 1), Regression(), "y_train holds values that are NaN or .*, the first in row 0"),
         (X, np.full(ROWS, 7), Regression(), "y_train is 7 in every row, so there is nothing to learn"),
-        (X, np.arange(ROWS) % 3, MultiLabel(), "y_train holds 2 in row .*; zeros and ones are expected"),
+        (X, np.arange(ROWS) % 3, MultiLabel(), "y_train holds 2 in row 2; zeros and ones are expected"),
         (X, np.zeros(ROWS), MultiLabel(), "y_train is 0 in every row, so there is nothing to tell apart"),
         (X, VALUES[:50, 0], Regression(), "x_train has 60 rows and y_train has 50 targets"),
         (X * 0 + 3, None, Autoencoding(), "x_train is the same in every row"),

@@ -75,6 +75,7 @@ def test_a_metric_of_a_whole_split_has_all_of_its_rows(binary, batch_size, repla
     def in_one_place(batch):
         """Measure as a replayed graph does, whose next outputs overwrite those of before."""
         sums, output = measure(batch)
+        assert output is not None
         return sums, memory[: len(output)].copy_(output)
 
     found = evaluate(
