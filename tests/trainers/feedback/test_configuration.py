@@ -1,12 +1,17 @@
+from typing import Any
+
 import pytest
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from localearn import FeedbackAlignment, ProductFeedbackAlignment, SignSymmetry, cli
+from localearn import FeedbackAlignment, InputSpec, ProductFeedbackAlignment, SignSymmetry, cli
+from localearn.training.building import build_net
 
 
 def built(*overrides: str):
     config, _ = cli.compose(["dataset=cifar10", *overrides])
-    net = instantiate(config.net, input_shape=(3, 32, 32), classes=10)
+    options: Any = OmegaConf.to_container(config.net, resolve=True)
+    net = build_net(options, InputSpec((3, 32, 32)), 10)
     return config, instantiate(config.algo, net)
 
 
