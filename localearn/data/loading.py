@@ -46,7 +46,7 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
     "text": text,
 }
 
-VALUES = ("coordinates", "interactions", "photo")  # of these the targets are values, whatever the options
+VALUES = ("coordinates", "interactions", "photo", "text")  # of these no row has one class, whatever the options
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 
