@@ -387,8 +387,9 @@ def test_check_rule_names_what_it_did():
             if type(net).__name__ != "MLP":
                 raise Unsupported(f"{type(net).__name__} is not an MLP")
 
-    done = check_rule(MLPOnly, kinds=("mlp",))
+    done = check_rule(MLPOnly, kinds=("mlp",), runs_on=("mlp", "values"))
     tests = {name for name in dir(RuleConformance) if name.startswith("test_")}
+    tests -= {"test_padding_says_nothing"}  # of which there is none in these tasks
     assert {name.split("[")[0] for name in done} == tests
     assert "test_learns_its_task[mlp-bf16]" in done
 
