@@ -141,6 +141,8 @@ def _inputs(net: "Net", rows: int) -> tuple["Tensor", ...]:
         x = torch.randn(rows, *net.input_shape, generator=generator)
     else:
         x = torch.randint(net.takes.vocabulary, (rows, *net.input_shape), generator=generator)
+    for column, size in enumerate(net.takes.categories):
+        x[:, column] = torch.randint(size, (rows,), generator=generator)
     return (x, torch.randint(rows, (2, 2 * rows), generator=generator)) if net.graph else (x,)
 
 

@@ -319,6 +319,8 @@ def test_the_other_tasks_take_copies_of_the_rows_too_and_narrow_outputs(task):
     torch.testing.assert_close(found[0].mean(), task.loss(output, Batch(output, target)))
     assert task.losses(output.bfloat16(), target).dtype == torch.float32
     assert torch.equal(task.encode(target), target)
+    logits = getattr(task, "criterion", "bce") == "bce"
+    assert torch.equal(task.regressand(target), 4 * target - 2 if logits else target)
     _, error = task.error(output, Batch(output, target))
     if getattr(task, "criterion", "bce") == "bce":
         torch.testing.assert_close(error, (output.sigmoid() - target) / target.numel())
@@ -376,12 +378,12 @@ def test_targets_that_a_task_cannot_take_are_told(task, target, message):
 @pytest.mark.parametrize(
     ("task", "target", "message"),
     [
-        (Regression(), torch.full((4, 1), 3.0), "y is 3 in all 4 rows, so there is nothing to learn"),
-        (Regression(center=(10.0,), scale=(2.0,)), torch.zeros(4, 1), "y is 10 in all 4 rows"),
-        (Regression(2), torch.tensor([[1.0, 2.0]] * 3), "y is the same in all 3 rows"),
-        (MultiLabel(), torch.ones(4, 1), "y is 1 in all 4 rows, so there is nothing to learn"),
-        (MultiLabel(2), torch.tensor([[1.0, 0.0]] * 3), "y is the same in all 3 rows"),
-        (Autoencoding(2), torch.ones(4, 2), "y is the same in all 4 rows"),
+        (Regression(), torch.full((4, 1), 3.0), "y is 3 in every row, so there is nothing to learn"),
+        (Regression(center=(10.0,), scale=(2.0,)), torch.zeros(4, 1), "y is 10 in every row"),
+        (Regression(2), torch.tensor([[1.0, 2.0]] * 3), "y is the same in every row"),
+        (MultiLabel(), torch.ones(4, 1), "y is 1 in every row, so there is nothing to tell apart"),
+        (MultiLabel(2), torch.tensor([[1.0, 0.0]] * 3), "y is the same in every row"),
+        (Autoencoding(2), torch.ones(4, 2), "y is the same in every row"),
     ],
 )
 def test_targets_from_which_nothing_is_learned_are_told(task, target, message):

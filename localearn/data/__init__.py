@@ -1,10 +1,13 @@
 from localearn.data.arrays import ArrayData
 from localearn.data.base import Batch, Data, Kind, Split
 from localearn.data.conversion import as_data, from_arrays, from_dataset, from_graph, from_loader
+from localearn.data.coordinates import coordinates, photo
 from localearn.data.generation import generate
 from localearn.data.graphs import GraphData
+from localearn.data.interactions import interactions
 from localearn.data.loading import NAMES, load
 from localearn.data.streams import LoaderData
+from localearn.data.table import table
 from localearn.data.text import TextData, text
 from localearn.data.tokens import Codec, read_codec
 
@@ -20,12 +23,16 @@ __all__ = [
     "Split",
     "TextData",
     "as_data",
+    "coordinates",
     "from_arrays",
     "from_dataset",
     "from_graph",
     "from_loader",
     "generate",
+    "interactions",
     "load",
+    "photo",
     "read_codec",
+    "table",
     "text",
 ]

@@ -117,7 +117,7 @@ def from_arrays(
     given = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
     if not isinstance(task, Task | None):
         raise UserError(f"{name}: task must be a localearn.tasks.Task, say Regression(), not {task!r}")
-    if isinstance(task, Classification):
+    if type(task) is Classification:
         task = None
     arrays = _given(name, given, task)
     if layout is None:
@@ -175,7 +175,8 @@ def from_dataset(
     A random transform is applied once to each item, not anew in each epoch; use `augment` for that.
 
     Args:
-        dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names.
+        dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names. Where
+            the target is x an item may be x alone.
         test: the test part; without it one is drawn.
         val: the validation part; without it one is drawn.
         name: what records call the data set; the dataset's class in lower case by default.
@@ -186,11 +187,11 @@ def from_dataset(
 
     """
     name = name or type(dataset).__name__.lower()
-    arrays = {}
+    arrays, whole = {}, _is_target(options.get("task"))
     for part, source in (("", dataset), ("_test", test), ("_val", val)):
         if source is not None:
-            arrays[f"x{part}"], arrays[f"y{part}"] = _items(f"{name}{part}", source)
-    classes = getattr(dataset, "classes", None)
+            arrays |= _named(part, _items(f"{name}{part}", source, whole))
+    classes = None if whole else getattr(dataset, "classes", None)
     if isinstance(classes, list | tuple) and all(isinstance(word, str) for word in classes):
         options = {"class_names": classes} | options
     return from_arrays(**arrays, name=name, **options)
@@ -209,40 +210,40 @@ def from_loader(
     Streamed data may be larger than memory: every pass reads its loader again, in the loader's own order, and rows are
     as it gives them, uint8 divided by 255; see `LoaderData`. Data held whole are one pass of each loader, normalised,
     split and shuffled as of `from_arrays`. The batch size of the training is `fit`'s in both. A loader's `drop_last`
-    loses rows, of data held whole for good.
+    loses rows, of data held whole for good. Where the target is x a batch may be x alone.
 
     Args:
         loader: the training part.
         test: the test part; without it one is drawn, from data held whole.
         val: the validation part; without it one is drawn, from data held whole.
         stream: whether to stream; by default where test and val are given, and no option but name.
-        options: those of `from_arrays`; of a stream, name.
+        options: those of `from_arrays`; of a stream, name, task and layout.
 
     Raises:
         UserError: as `from_arrays` and `LoaderData`, for batches that are not (x, y) or whose rows have different
             shapes, and for a stream without test or val, or with other options.
 
     """
-    others = [option for option in options if option != "name"]
     if stream is None:
-        stream = test is not None and val is not None and not others
+        stream = test is not None and val is not None and not options.keys() - {"name"}
     if stream:
+        others = [option for option in options if option not in ("name", "task", "layout")]
         if test is None or val is None:
             raise UserError("stream=True needs test= and val=: nothing can be drawn from data that are not held")
         if others:
             raise UserError(f"streamed data take no {', '.join(others)}; leave it out, or give stream=False")
         return LoaderData(loader, val, test, **options)
     name = options.setdefault("name", "loader")
-    arrays = {}
+    arrays, whole = {}, _is_target(options.get("task"))
     for part, source in (("", loader), ("_test", test), ("_val", val)):
         if source is not None:
-            pairs = [as_pair(f"{name}{part}: batch {i}", batch) for i, batch in enumerate(source)]
+            pairs = [_columns(f"{name}{part}: batch {i}", batch, whole) for i, batch in enumerate(source)]
             joined = [
                 _joined(f"{name}{part}", column, torch.cat, np.concatenate) for column in zip(*pairs, strict=True)
             ]
             if not joined:
                 raise UserError(f"{name}{part} gives no batch")
-            arrays[f"x{part}"], arrays[f"y{part}"] = joined
+            arrays |= _named(part, joined)
     return from_arrays(**arrays, **options)
 
 
@@ -336,10 +337,26 @@ def _nodes(
     return {**splits, "train": rest}, notes
 
 
-def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
-    """Return x and y of all items of a dataset."""
+def _is_target(task: object) -> bool:
+    """Whether x is the target, so that no y is needed."""
+    return isinstance(task, Task) and task.target_is_input
+
+
+def _columns(what: str, item: Any, whole: bool) -> tuple[Any, ...]:
+    """Return x and y of an item or a batch; x alone where it is the target, whether or not there is a y."""
+    if whole:
+        return (item[0] if isinstance(item, tuple | list) else item,)
+    return as_pair(what, item)
+
+
+def _named(part: str, columns: Sequence[Any]) -> dict[str, Any]:
+    return {f"{letter}{part}": column for letter, column in zip("xy", columns, strict=False)}
+
+
+def _items(what: str, dataset: Dataset, whole: bool) -> list[Any]:
+    """Return x and y of all items of a dataset, or x alone where it is the target."""
     if isinstance(dataset, TensorDataset):
-        return as_pair(what, dataset.tensors)
+        return list(_columns(what, dataset.tensors, whole))
     items: Any = dataset
     if isinstance(dataset, IterableDataset):
         source: Iterable[Any] = items
@@ -347,11 +364,10 @@ def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
         source = (items[i] for i in range(len(items)))
     else:
         raise UserError(f"{what} is {type(dataset).__name__}, which has no length; give a DataLoader over it")
-    pairs = [as_pair(f"{what}: item {i}", item) for i, item in enumerate(source)]
+    pairs = [_columns(f"{what}: item {i}", item, whole) for i, item in enumerate(source)]
     if not pairs:
         raise UserError(f"{what} is empty")
-    x, y = zip(*pairs, strict=True)
-    return _joined(what, x, torch.stack, np.stack), _joined(what, y, torch.stack, np.stack)
+    return [_joined(what, column, torch.stack, np.stack) for column in zip(*pairs, strict=True)]
 
 
 def _joined(what: str, values: Sequence[Any], join_tensors: Any, join_arrays: Any) -> Any:

@@ -118,24 +118,75 @@ def fitted(
     """
     if isinstance(task, Autoencoding):
         return _reconstructing(task, x["train"], scaling, levels), {}
-    targets = dict(y)
+    targets: dict[Split, Tensor] = dict(y)
     if task.has_classes:
         classes = int(targets["train"].max()) + 1
         if task.outputs != classes:
             raise UserError(f"{name}: there are {classes} classes of labels, and {task} has {task.outputs}")
-    if isinstance(task, Regression | MultiLabel):
-        width = targets["train"].shape[-1]
-        if task.outputs not in (1, width):
-            raise UserError(f"{name}: y_train has {width} values a row, and {type(task).__name__} has {task.outputs}")
-        task = replace(task, outputs=width)
+        return task, targets
+    task = _widened(f"{name}: y_train", task, targets["train"])
     if isinstance(task, Regression):
         task.check_target(f"{name}: y_train", targets["train"])  # before its statistics are taken
         task.check_learnable(f"{name}: y_train", targets["train"])
         units = standard(targets["train"])
-        center, scale = units.center.tolist(), units.scale.reciprocal().tolist()
-        task = replace(task, center=tuple(center), scale=tuple(scale))
+        task = _in_units(task, units)
         targets = {split: units(values) for split, values in targets.items()}
     return task, targets
+
+
+def _widened(what: str, task: Task, train: Tensor) -> Task:
+    """Return the task for as many outputs as its targets have values, where it was left at one."""
+    if not isinstance(task, Regression | MultiLabel):
+        return task
+    width = train.shape[-1]
+    if task.outputs not in (1, width):
+        raise UserError(f"{what} has {width} values a row, and {type(task).__name__} has {task.outputs} outputs")
+    return replace(task, outputs=width)
+
+
+def _in_units(task: Regression, units: Scaling) -> Regression:
+    center, scale = units.center.tolist(), units.scale.reciprocal().tolist()
+    return replace(task, center=tuple(center), scale=tuple(scale))
+
+
+class Moments:
+    """Number, mean, variance and extremes of values that come in parts, (N, D) each (Chan, Golub, LeVeque, 1983).
+
+    rows: how many rows there were. extremes: (2, D), the least and the largest of each column.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.extremes = torch.empty(2, 0)
+        self._mean, self._squares = torch.zeros(0).double(), torch.zeros(0).double()
+
+    def add(self, values: Tensor) -> None:
+        """Take in more rows."""
+        rows, wide = len(values), values.double()
+        mean = wide.mean(0)
+        squares, extremes = (wide - mean).square().sum(0), torch.stack([values.amin(0), values.amax(0)])
+        if not self.rows:
+            self.rows, self._mean, self._squares, self.extremes = rows, mean, squares, extremes
+            return
+        total, apart = self.rows + rows, mean - self._mean
+        self._squares = self._squares + squares + apart.square() * (self.rows * rows / total)
+        self._mean = self._mean + apart * (rows / total)
+        self.rows = total
+        self.extremes = torch.stack(
+            [torch.minimum(self.extremes[0], extremes[0]), torch.maximum(self.extremes[1], extremes[1])]
+        )
+
+    def fit(self, what: str, task: Task) -> tuple[Task, Scaling | None]:
+        """Return the task for such training targets, and what brings them into its unit; see `fitted`."""
+        task = _widened(what, task, self.extremes)
+        if not isinstance(task, Regression):
+            return task, None
+        task.check_learnable(what, self.extremes)
+        deviation = (self._squares / self.rows).sqrt()
+        varies = deviation > torch.finfo(torch.float32).eps * self._mean.abs()
+        scale = torch.where(varies, deviation, 1.0).reciprocal().float()
+        units = Scaling(self._mean.float(), scale, "standard")
+        return _in_units(task, units), units
 
 
 def _reconstructing(

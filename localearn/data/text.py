@@ -1,6 +1,7 @@
 """Text: windows of tokens, each to be continued by the token that follows."""
 
 import codecs
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from localearn.data import archive
 from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.generation import continuation
@@ -52,7 +54,7 @@ class TextData(ArrayData):
         self, name: str, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], codec: Codec, task: LanguageModelling
     ):
         super().__init__(name, x, y, 0, task=task, vocabulary=codec.size)
-        self.codec = codec
+        self.codec: Codec = codec
 
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
         """Write sample.txt, with which the model continues the beginning of the test part; return its first lines."""
@@ -82,6 +84,7 @@ def text(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     encoding: str = "utf-8",
+    data_dir: str | Path | None = None,
 ) -> TextData:
     """Return a text as a data set for language modelling: its beginning for training, then validation, then test.
 
@@ -100,6 +103,8 @@ def text(
         val_fraction: how much of the text is for validation.
         test_fraction: how much of it, the end, is the test.
         encoding: of the file; a byte-order mark goes before it.
+        data_dir: where the ids of byte pairs are kept once they are learned; default LOCALEARN_DATA, else
+            ~/.cache/localearn.
 
     Raises:
         UserError: for a file that is not there, empty, or no text of that encoding; a text shorter than a window in its
@@ -114,8 +119,13 @@ def text(
     where = NAME if path is None else str(path)
     whole = help_topics() if path is None else read_text(Path(path).expanduser(), encoding)
     parts = _split(where, whole, val_fraction, test_fraction)
-    codec, notes = _codec(where, parts, unit, vocabulary)
-    ids = {split: codec.encode(part) for split, part in parts.items()}
+    codec: Codec
+    ids: dict[Split, np.ndarray]
+    if unit == "bpe":
+        codec, ids, notes = _byte_pairs(parts, vocabulary or BPE_TOKENS, archive.data_folder(data_dir))
+    else:
+        codec, notes = (Bytes(), []) if unit == "bytes" else _characters(where, parts, vocabulary)
+        ids = {split: codec.encode(part) for split, part in parts.items()}
     x: dict[Split, Tensor] = {}
     y: dict[Split, Tensor] = {}
     for split, tokens in ids.items():
@@ -207,14 +217,28 @@ def _split(where: str, whole: str, val_fraction: float, test_fraction: float) ->
     return {"train": whole[:trained], "val": whole[trained : trained + held], "test": whole[trained + held :]}
 
 
-def _codec(where: str, parts: Mapping[Split, str], unit: Unit, vocabulary: int | None) -> tuple[Codec, list[str]]:
-    """Return the vocabulary of the training part, and notes of what the others have beside it."""
-    if unit == "bytes":
-        return Bytes(), []
-    if unit == "bpe":
-        wanted = vocabulary or BPE_TOKENS
-        codec = BytePairs.learned(parts["train"], wanted)
-        return codec, [f"there are {codec.size} byte pairs to be learned, not {wanted}"] * (codec.size < wanted)
+def _byte_pairs(
+    parts: Mapping[Split, str], size: int, folder: Path
+) -> tuple[BytePairs, dict[Split, np.ndarray], list[str]]:
+    """Return the byte pairs of the training part, the ids of all, and notes; kept in the folder, by the text's hash."""
+    digest = hashlib.sha256(f"{size} {BytePairs.library_version()}".encode())
+    for part in parts.values():
+        digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
+    path = folder / f"text-bpe-{digest.hexdigest()[:16]}.npz"
+    if path.exists():
+        kept = archive.read(path, ("tokenizer", *parts))
+        codec = BytePairs(kept["tokenizer"].tobytes().decode(errors="replace"))
+    else:
+        codec = BytePairs.learned(parts["train"], size)
+        state = np.frombuffer(codec.state().encode(), dtype=np.uint8)
+        kept = {"tokenizer": state, **{split: codec.encode(part).astype(np.int32) for split, part in parts.items()}}
+        archive.keep(path, kept)
+    ids: dict[Split, np.ndarray] = {split: kept[split].astype(np.int64) for split in parts}
+    return codec, ids, [f"there are {codec.size} byte pairs to be learned, not {size}"] * (codec.size < size)
+
+
+def _characters(where: str, parts: Mapping[Split, str], vocabulary: int | None) -> tuple[Characters, list[str]]:
+    """Return the characters of the training part, and notes of what the others have beside them."""
     known = set(parts["train"])
     lacking = (set(parts["val"]) | set(parts["test"])) - known
     notes = []

@@ -134,6 +134,11 @@ class BytePairs(Codec):
         tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
         return cls(tokenizer.to_str())
 
+    @staticmethod
+    def library_version() -> str:
+        """Return the version of the `tokenizers` library."""
+        return _tokenizers().__version__
+
     def encode(self, text: str) -> np.ndarray:
         """Return the ids of the text's byte pairs."""
         return np.array(self._tokenizer.encode(text).ids, dtype=np.int64)
@@ -142,9 +147,13 @@ class BytePairs(Codec):
         """Return the text of ids."""
         return self._tokenizer.decode(list(ids))
 
+    def state(self) -> str:
+        """Return the tokenizer's state, a JSON text."""
+        return self._tokenizer.to_str()
+
     def describe(self) -> dict[str, Any]:
         """Return the tokenizer's state."""
-        return {"unit": self.unit, "tokenizer": self._tokenizer.to_str()}
+        return {"unit": self.unit, "tokenizer": self.state()}
 
 
 def read_codec(where: object, described: Any) -> Codec:

@@ -2,6 +2,7 @@ from localearn.inputs import InputSpec
 from localearn.nets.block import Block
 from localearn.nets.classifiers import MobileNetV3, Torchvision
 from localearn.nets.cnn import CNN
+from localearn.nets.deepfm import DeepFM
 from localearn.nets.gnn import GNN
 from localearn.nets.lenet import LeNet
 from localearn.nets.mixer import Mixer
@@ -18,6 +19,7 @@ __all__ = [
     "GNN",
     "MLP",
     "Block",
+    "DeepFM",
     "Flattened",
     "InputSpec",
     "LastPosition",

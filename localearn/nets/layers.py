@@ -62,7 +62,15 @@ def out_of_place(module: nn.Module) -> None:
     """Let no layer of a module write over its input, which a rule may hold: `inplace` is set to false, where it is."""
     for layer in module.modules():
         if getattr(layer, "inplace", False) is True:
-            layer.inplace = False
+            vars(layer)["inplace"] = False
+
+
+def is_transforming() -> bool:
+    """Whether torch.func is at work, vmap or jvp, for which fused kernels have neither a batching rule nor a tangent.
+
+    torch's compiler looks through this question, and not through that whether one tensor is transformed.
+    """
+    return torch._C._are_functorch_transforms_active()
 
 
 def choose(what: str, name: str, choices: Mapping[str, T]) -> T:

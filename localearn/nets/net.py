@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Net(nn.Module):
     options: Mapping[str, Any] | None = None
     positions: tuple[int, ...] = ()
     _task: Task | None = None
-    kind: ClassVar[Literal["dense", "maps", "graph", "sequence"]] = "dense"
+    kind: Literal["dense", "maps", "graph", "sequence"] = "dense"
 
     def __init__(
         self,
@@ -175,6 +175,8 @@ class Net(nn.Module):
     def looks_ahead(self) -> bool:
         """Whether an output at a position depends on what stands after it in the row."""
         x, *context = self.trial()
+        if x.is_meta or self.takes.vocabulary == 1:
+            return False  # as far as can be told
         changed = x.clone()
         changed[:, -1] += 1
         with modes_kept(self), torch.no_grad():
@@ -211,7 +213,8 @@ class Net(nn.Module):
             stem: what happens to x before the first block, or None. One with parameters becomes a part of the first
                 block, and learns with it.
             blocks: any modules, first to last, each from one tensor to one tensor; a `Block`, or a Sequential of one
-                layer with parameters and what follows it, exposes its pre-activation.
+                layer with parameters and what follows it, exposes its pre-activation. Their outputs say which recipes
+                the net has, `kind`: those of maps, of sequences or of dense blocks.
             readout: from what `view` reads of the last block's output to the outputs; most rules ask for a Linear.
             input_shape: the shape of a row of x, without the batch dimension.
             takes: in place of that, an `InputSpec`, of a graph or of token ids.
@@ -237,6 +240,7 @@ class Net(nn.Module):
             readout_takes_context=readout_takes_context,
         )
         out_of_place(net)
+        net.kind = _kind(net)
         return net
 
     @staticmethod
@@ -343,6 +347,14 @@ class Net(nn.Module):
                 f"({len(h)}, ...)"
             )
         return out
+
+
+def _kind(net: Net) -> Literal["dense", "maps", "graph", "sequence"]:
+    """Return the kind of recipe that suits a net of anybody's modules, by the shapes of its blocks' rows."""
+    if net.graph:
+        return "graph"
+    sizes = {len(shape) for shape in net.shapes}
+    return "maps" if 3 in sizes else "sequence" if 2 in sizes else "dense"
 
 
 def _name(block: nn.Module) -> str:

@@ -7,11 +7,10 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_row, check_widths, choose
+from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.transformer import Reads, check_sequence, reading
@@ -84,7 +83,7 @@ class RecurrentLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, T, n_in) to (N, T, n_out)."""
         of = self.layer
-        if not (is_functorch_wrapped_tensor(x) or is_functorch_wrapped_tensor(of.weight_ih_l0)):
+        if not is_transforming():
             return of(x)[0]
         driven = F.linear(x, of.weight_ih_l0, of.bias_ih_l0)
         state = driven.new_zeros(len(x), of.hidden_size)  # of the precision that autocast multiplies in

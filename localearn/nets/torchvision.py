@@ -1,5 +1,6 @@
 """Torchvision's classifiers as layers one after another, in the order of their own forward pass."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,7 +54,9 @@ def _built(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
         raise UserError(f"torchvision has no classifier {name!r}{suggestion(name, names)}")
     of_size: dict[str, Any] = {"image_size": shape[1]} if name.startswith("vit_") else {}
     try:
-        model = torchvision.models.get_model(name, weights=None, num_classes=classes, **of_size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a class's own on how its weights will be drawn
+            model = torchvision.models.get_model(name, weights=None, num_classes=classes, **of_size)
     except (ValueError, AssertionError) as error:  # patches that do not divide the image
         raise UserError(f"torchvision cannot build {name} for images of {shape[1:]}: {error}") from error
     _layers(model)
@@ -66,11 +69,8 @@ def _built(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
 def _take_channels(model: nn.Module, first: nn.Conv2d, channels: int) -> None:
     """Put a convolution for other channels in the first one's place, its weights drawn with the same deviation."""
     place, _, attribute = next(name for name, layer in model.named_modules() if layer is first).rpartition(".")
-    assert isinstance(first.padding, tuple)
-    conv = nn.Conv2d(
-        channels, first.out_channels, (first.kernel_size[0], first.kernel_size[1]), first.stride, first.padding,
-        bias=first.bias is not None,
-    )  # fmt: skip
+    geometry: dict[str, Any] = {name: getattr(first, name) for name in ("kernel_size", "stride", "padding")}
+    conv = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **geometry)
     with torch.no_grad():
         conv.weight.normal_().mul_(first.weight.std())
         if conv.bias is not None and first.bias is not None:
@@ -137,7 +137,7 @@ class Patches(nn.Module):
         if tuple(x.shape[2:]) != (self.image_size, self.image_size):
             raise ValueError(f"it takes images of {self.image_size}x{self.image_size}")
         h = self.conv_proj(x).flatten(2).transpose(1, 2)
-        h = torch.cat([self.class_token.expand(len(h), -1, -1), h], dim=1)
+        h = torch.cat([self.class_token.expand(h.shape[0], -1, -1), h], dim=1)
         return self.dropout(h + self.pos_embedding)
 
 

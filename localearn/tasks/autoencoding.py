@@ -73,6 +73,10 @@ class Autoencoding(Task):
         """Return the targets themselves, (M, n)."""
         return target
 
+    def regressand(self, target: Tensor) -> Tensor:
+        """Return the targets, (M, n), or what has them for its sigmoid to first order."""
+        return 4 * (target - 0.5) if self.criterion == "bce" else target
+
     def decode(self, output: Tensor) -> Tensor:
         """Return the reconstructions, (N, n), in the unit that x had before it was normalised."""
         return self._reconstructed(output) * self._each(self.scale, 1.0, output) + self._each(self.center, 0.0, output)

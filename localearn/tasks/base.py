@@ -113,6 +113,13 @@ class Task(ABC):
     def encode(self, target: Tensor) -> Tensor:
         """Return the targets in the output's space, (M, ..., outputs), floating-point; zeros where none counts."""
 
+    def regressand(self, target: Tensor) -> Tensor:
+        """Return what an output that is fitted by least squares is to have, (M, outputs): `encode` by default.
+
+        Of logits of independent labels it is 4 (y - 1/2), whose sigmoid is y to first order about 1/2.
+        """
+        return self.encode(target)
+
     @abstractmethod
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return sums over the elements by name, `loss` among them, and the number of elements, a scalar.
@@ -147,7 +154,7 @@ class Task(ABC):
         if len(target) > 1 and bool((target.amin(0) == target.amax(0)).all()):
             constant = self.decode(target[:1]).flatten()
             told = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
-            raise UserError(f"{what} is {told} in all {len(target)} rows, so there is nothing to learn")
+            raise UserError(f"{what} is {told} in every row, so there is nothing to learn")
 
     def decode(self, output: Tensor) -> Tensor:
         """Return outputs, (N, outputs), in the unit that the targets had as they were given: by default as they are."""

@@ -39,6 +39,7 @@ class LanguageModelling(Task):
     per_position: ClassVar[bool] = True
     adds_up: ClassVar[bool] = True
     exclusive: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
+    target_dtype: ClassVar[torch.dtype] = torch.int64
 
     def __post_init__(self) -> None:
         if self.outputs < 1:
@@ -71,6 +72,12 @@ class LanguageModelling(Task):
     def counted(self, target: Tensor) -> Tensor:
         """Return which positions are no padding, (N, T) bool."""
         return target != PADDING
+
+    def check_learnable(self, what: str, target: Tensor) -> None:
+        """Raise UserError where the same token follows everywhere."""
+        tokens = target[target != PADDING]
+        if len(tokens) > 1 and bool(tokens.min() == tokens.max()):
+            raise UserError(f"{what} is token {int(tokens[0])} at every position, so there is nothing to learn")
 
     def pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return the log of the sum of the predictors' token probabilities, (N, T, V)."""

@@ -71,6 +71,10 @@ class MultiLabel(Task):
         """Return the targets themselves, (M, L)."""
         return target if target.dim() > 1 else target.unsqueeze(-1)
 
+    def regressand(self, target: Tensor) -> Tensor:
+        """Return -2 and 2, (M, L)."""
+        return 4 * (self.encode(target) - 0.5)
+
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the sums of the losses and of what the metrics are means of, in float64."""
         output, values = exact(output, self.encode(target))
@@ -99,7 +103,7 @@ class MultiLabel(Task):
         """Raise UserError where every label is true of all rows or of none; a validation split needs both, too."""
         if len(target) and bool((target.amin(0) == target.amax(0)).all()):
             told = f"{int(target[0])}" if self.outputs == 1 else "the same"
-            raise UserError(f"{what} is {told} in all {len(target)} rows, so there is nothing to tell apart")
+            raise UserError(f"{what} is {told} in every row, so there is nothing to tell apart")
 
 
 def _loss(means: Means) -> Tensor:

@@ -142,6 +142,17 @@ class Trainer(FormerContract, nn.Module, ABC):
                 f"{type(net).__name__} takes {knows['net']}, and {data.name} has {knows['data']}; "
                 + ("use net=transformer, gru or lstm" if data.vocabulary else "use net=mlp, or another for values")
             )
+        if net.takes.categories != data.categories:
+            has, takes = (
+                f"{len(codes)} columns of codes ({', '.join(map(str, codes[:4]))}{', ...' if len(codes) > 4 else ''})"
+                if codes
+                else "values alone"
+                for codes in (data.categories, net.takes.categories)
+            )
+            raise Unsupported(
+                f"{data.name} has {has}, and {type(net).__name__} takes {takes}; use net=deepfm, which is built for "
+                "them, or dataset.categories=onehot"
+            )
         if net.input_shape not in (tuple(data.input_shape), cls.input_shape(net, data)):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
             has = f"{data.name} has {tuple(data.input_shape)}"

@@ -46,6 +46,7 @@ from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
+_NAMES = 1000  # of columns, at most, that a record lists
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
@@ -379,6 +380,10 @@ def _new_record(
     )
     if data.class_names is not None:
         record.diagnostics["class_names"] = list(data.class_names)
+    for name in ("feature_names", "target_names"):
+        names = getattr(data, name)
+        if names is not None and len(names) <= _NAMES:
+            record.diagnostics[name] = list(names)
     if data.notes:
         record.diagnostics["data"] = list(data.notes)
     for name, value in labels.items():

@@ -8,20 +8,26 @@ import torch
 
 import localearn
 from localearn import MLP, Backprop, Block, Net, Unsupported, UserError
-from localearn.data import ArrayData, text
+from localearn.data import Split, from_arrays, text
 from localearn.data.text import help_topics, read_text
-from localearn.data.tokens import UNKNOWN
+from localearn.data.tokens import UNKNOWN, Characters, Unit
 from localearn.inputs import InputSpec
 from localearn.nets import PerPosition
 from localearn.tasks import LanguageModelling
 from localearn.tasks.language import PADDING
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+OTHERS: tuple[tuple[int, Unit], ...] = ((8, "characters"), (16, "bytes"))
 
 
 def written(count=1000, seed=0, letters="abcdefgh \n"):
     draw = random.Random(seed)
     return "".join(draw.choice(letters) for _ in range(count))
+
+
+@pytest.fixture(autouse=True)
+def kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCALEARN_DATA", str(tmp_path / "data"))
 
 
 @pytest.fixture
@@ -78,6 +84,21 @@ def test_training_windows_begin_a_stride_apart(file, stride):
     assert data.sizes["val"] == text(file, window=16).sizes["val"]
 
 
+def test_byte_pairs_are_learned_once_from_the_training_part_alone(file, tmp_path):
+    first = text(file, unit="bpe", window=16, vocabulary=300, data_dir=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").glob("text-bpe-*.npz")
+    written = kept.stat().st_mtime_ns
+    again = text(file, unit="bpe", window=16, vocabulary=300, data_dir=tmp_path / "kept")
+    assert kept.stat().st_mtime_ns == written
+    assert (again.codec, again.fingerprint()) == (first.codec, first.fingerprint())
+    text(file, unit="bpe", window=16, vocabulary=290, data_dir=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").glob("*.npz"))) == 2
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole[:800] + "zzzz" * 50, encoding="utf-8")
+    other = text(file, unit="bpe", window=16, vocabulary=300, data_dir=tmp_path / "kept")
+    assert other.codec == first.codec, "what is held out is no part of the vocabulary"
+
+
 def test_overlapping_windows_take_the_memory_of_the_text_alone():
     data = text(window=64, stride=1)
     held = data._x["train"]
@@ -101,6 +122,7 @@ def test_bits_are_of_a_character_whatever_a_token_is(tmp_path, unit):
     path.write_text(written(2000, letters="äöü abc"), encoding="utf-8")
     data = text(path, unit=unit, window=8)
     tokens = sum(int((rows(data, split)[1] != PADDING).sum()) + 1 for split in ("val", "test"))
+    assert isinstance(data.task, LanguageModelling)
     assert data.task.characters_per_token == pytest.approx(400 / tokens)
     assert (data.task.characters_per_token < 1) == (unit == "bytes")
 
@@ -109,14 +131,14 @@ def test_characters_that_training_lacks_are_the_unknown_token_and_told(tmp_path)
     path = tmp_path / "mine.txt"
     path.write_text("ab" * 450 + "abz" * 30 + "abyz" * 30, encoding="utf-8")
     data = text(path, window=8)
-    assert data.vocabulary == 3 and UNKNOWN in data.codec.characters
+    assert isinstance(data.codec, Characters) and data.codec.characters == f"ab{UNKNOWN}" and data.vocabulary == 3
     (note,) = data.notes[1:]
     assert note.startswith("90 characters of the validation and test parts, 2 different ones (y z), are not in the")
 
 
 def test_the_fingerprint_is_of_text_and_options(file):
     prints = {text(file, window=16).fingerprint() for _ in range(2)}
-    prints |= {text(file, window=w, unit=u).fingerprint() for w, u in ((8, "characters"), (16, "bytes"))}
+    prints |= {text(file, window=w, unit=u).fingerprint() for w, u in OTHERS}
     prints.add(text(file, window=16, val_fraction=0.2).fingerprint())
     assert len(prints) == 4
     file.write_text(written(seed=1), encoding="utf-8")
@@ -195,7 +217,7 @@ class Mixed(torch.nn.Module):
 
 def test_nets_that_do_not_fit_text_are_refused_with_what_would_work(file):
     data = text(file, window=16)
-    tokens = data.vocabulary
+    tokens = data.codec.size
     with pytest.raises(Unsupported, match="takes values, and text has 10 tokens; use net=transformer, gru or lstm"):
         Backprop.supports(MLP((16,), tokens), data)
     Backprop.supports(per_position(torch.nn.Linear(4, 4), tokens), data)
@@ -209,9 +231,40 @@ def test_nets_that_do_not_fit_text_are_refused_with_what_would_work(file):
         Backprop.supports(wider, data)
 
 
+def test_token_ids_of_your_own_are_text_whose_targets_say_whether_a_net_may_look_ahead():
+    ids = torch.randint(7, (40, 9), generator=torch.Generator().manual_seed(0))
+    after = torch.cat([ids[:, 1:], torch.full((40, 1), PADDING)], dim=1)
+    task = LanguageModelling(7)
+    data = from_arrays(ids, after, vocabulary=7, task=task)
+    tagged = from_arrays(ids, ids.flip(1), vocabulary=7, task=task)
+    labelled = from_arrays(ids, ids[:, 0] % 2, vocabulary=7)
+    assert (data.continues, tagged.continues, labelled.continues) == (True, False, False)
+    assert {data.kind, tagged.kind, labelled.kind} == {"text"}
+    net = per_position(Mixed(), 7, 9)
+    with pytest.raises(Unsupported, match="sees the tokens that arrays has it predict"):
+        Backprop.supports(net, data)
+    Backprop.supports(net, tagged)
+    pooled = localearn.Transformer((9,), 2, vocabulary=7, layers=1, width=8, heads=2, reads="pooled")
+    Backprop.supports(pooled, labelled)
+
+
+def test_sequences_of_your_own_are_learned_by_a_recurrent_net(tmp_path):
+    x = torch.randn(400, 8, 2, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :, 0].sum(1) > 0).long()
+    data = from_arrays(x, y, layout="ntd")
+    assert data.kind == "sequence" and data.input_shape == (8, 2)
+    torch.manual_seed(0)
+    record = localearn.MonoForward(localearn.Recurrent((8, 2), 2, widths=(8, 8))).fit(data, epochs=12, device="cpu")
+    accuracy = record.metric("accuracy")
+    assert accuracy is not None and accuracy > 0.85
+    np.savez(tmp_path / "mine.npz", x=x.numpy(), y=y.numpy())
+    again = localearn.load("npz", path=tmp_path / "mine.npz", layout="ntd")
+    assert again.kind == "sequence" and again.input_shape == (8, 2)
+
+
 def test_a_net_with_an_output_at_each_position_is_refused_for_one_target_a_row():
     x, y = torch.randn(30, 5, 3), torch.arange(30) % 2
-    data = ArrayData("series", dict.fromkeys(SPLITS, x), dict.fromkeys(SPLITS, y), 2)
+    data = from_arrays(x, y, layout="ntd")
     assert data.kind == "sequence"
     net = localearn.Recurrent((5, 3), 2, widths=[4], reads="positions")
     with pytest.raises(

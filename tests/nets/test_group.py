@@ -1,17 +1,22 @@
 """Consecutive blocks made one: the same net, from every block alone to backprop."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from localearn import MLP, Backprop, Block, ForwardForward, LeNet, MonoForward, Net, UserError, load, load_net
+from localearn.defaults import CONF
+from localearn.files import read_yaml
 from localearn.inputs import InputSpec
-from localearn.training.building import build_net
+from localearn.options import parameters_of
+from localearn.training.building import build_net, locate
+from localearn.trust import is_known
 
 
-def gradients(rule, batch):
+def gradients(rule, batch) -> dict[int, Any]:
     rule.zero_grad()
     torch.manual_seed(3)
     rule.gradients(batch)
@@ -111,7 +116,7 @@ def test_groups_of_no_whole_number_are_refused(n):
 
 def test_the_label_goes_to_where_the_first_layer_takes_it():
     data = load("digits", train_size=60)
-    shape = ForwardForward.input_shape_for(data, "maps")
+    shape: Any = ForwardForward.input_shape_for(data, "maps")
     net = LeNet(shape, data.classes, channels=(3, 4, 5), hidden=6)
     grouped = net.group(net.depth)
     assert ForwardForward.input_shape(grouped, data) == ForwardForward.input_shape(net, data) == shape
@@ -143,3 +148,13 @@ def test_a_run_in_one_group_is_backprops(tiny, read):
     one, bp = (load_net(name) for name in ("one", "bp"))
     for p, q in zip(one.parameters(), bp.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "net").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_nets_file_has_the_option_and_its_classs_own(file):
+    options = read_yaml(file)
+    target = options.pop("_target_")
+    assert options.pop("group") == 1
+    assert is_known(target)
+    assert options.keys() <= parameters_of(locate("net._target_", target)).keys()
+    assert file.read_text().startswith("# ")

@@ -1,5 +1,7 @@
 """Recurrent nets: step by step they are torch's own layers, and rules reach a layer as a block."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +16,14 @@ TOKENS, POSITIONS = 7, 5
 CELLS = ["rnn", "gru", "lstm"]
 
 
-def recurrent(cell="gru", **options):
+def recurrent(cell: Any = "gru", **options: Any) -> Recurrent:
     torch.manual_seed(0)
     return Recurrent((POSITIONS,), TOKENS, vocabulary=TOKENS, cell=cell, widths=(6, 4), **options).double()
+
+
+def along_tangents(fn: Any, at: Any, tangents: Any) -> Any:
+    """Return a function's value and its derivative along tangents."""
+    return jvp(fn, (at,), (tangents,))
 
 
 def tokens():
@@ -58,14 +65,14 @@ def test_it_is_the_same_under_forward_mode_and_vmap(cell):
     layer = RecurrentLayer(cell, 3, 4).double()
     x, along = torch.randn(2, 2, POSITIONS, 3, dtype=torch.float64)
     torch.testing.assert_close(vmap(layer)(torch.stack([x, along])), torch.stack([layer(x), layer(along)]))
-    value, derivative = jvp(layer, (x,), (along,))
+    value, derivative = along_tangents(layer, x, along)
     torch.testing.assert_close(value, layer(x))
     step = 1e-6
     difference = (layer(x + step * along) - layer(x - step * along)) / (2 * step)
     torch.testing.assert_close(derivative, difference, rtol=1e-6, atol=1e-8)
     weights = {name: p.detach() for name, p in layer.named_parameters()}
     tangents = {name: torch.randn_like(p) for name, p in weights.items()}
-    value, derivative = jvp(lambda w: functional_call(layer, w, (x,)), (weights,), (tangents,))
+    value, derivative = along_tangents(lambda w: functional_call(layer, w, (x,)), weights, tangents)
     torch.testing.assert_close(value, layer(x))
     up, down = (
         functional_call(layer, {name: w + sign * step * tangents[name] for name, w in weights.items()}, (x,))
@@ -100,7 +107,8 @@ def test_a_local_rule_differentiates_a_layer_through_time_and_no_further(cell):
 
 def test_values_are_classified_by_the_last_state_or_the_mean():
     x = torch.randn(3, POSITIONS, 2)
-    for reads, shape in (("auto", (3, 4)), ("pooled", (3, 4)), ("positions", (3, POSITIONS, 4))):
+    shapes: dict[Any, tuple[int, ...]] = {"auto": (3, 4), "pooled": (3, 4), "positions": (3, POSITIONS, 4)}
+    for reads, shape in shapes.items():
         net = Recurrent((POSITIONS, 2), 4, widths=[5], reads=reads)
         assert net(x).shape == shape and net.task.has_classes == (reads != "positions")
     last = Recurrent((POSITIONS, 2), 4, widths=[5])

@@ -1,6 +1,7 @@
 """The transformer: causal, its blocks those of NumPy's arithmetic, and the same net however it is cut."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_both_cuts_are_the_same_net():
     torch.testing.assert_close(whole(x), cut(x), rtol=0, atol=0)
 
 
-def numpy_norm(h, weight=1.0, bias=0.0):
+def numpy_norm(h: np.ndarray, weight: Any = 1.0, bias: Any = 0.0) -> np.ndarray:
     return (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5) * weight + bias
 
 
@@ -123,7 +124,8 @@ def test_every_matrix_is_a_linear_map_or_a_table_through_which_no_error_passes()
 def test_values_are_read_at_the_last_position_or_by_their_mean():
     torch.manual_seed(0)
     x = torch.randn(3, POSITIONS, 4)
-    for reads, view in (("auto", LastPosition), ("last", LastPosition), ("pooled", Pooled), ("positions", PerPosition)):
+    views: dict[Any, type] = {"auto": LastPosition, "last": LastPosition, "pooled": Pooled, "positions": PerPosition}
+    for reads, view in views.items():
         net = Transformer((POSITIONS, 4), 5, layers=1, width=WIDTH, heads=HEADS, reads=reads)
         assert isinstance(net.view, Normalized) and isinstance(net.view.view, view)
         assert net(x).shape == ((3, POSITIONS, 5) if view is PerPosition else (3, 5))

@@ -208,7 +208,7 @@ def test_own_arrays_are_data_as_the_shipped_ones_are(data):
     [
         (np.zeros((8, 2)), np.array(["a"] * 8), "y_train is <U1"),
         (np.zeros(8), np.arange(8), r"x_train has shape \(8,\)"),
-        (np.zeros((8, 2)), np.zeros(8), "y_train is 0 in all 5 rows, so there is nothing to learn"),
+        (np.zeros((8, 2)), np.zeros(8), "y_train is 0 in every row, so there is nothing to learn"),
         (np.zeros((8, 2)), np.zeros(7), "x_train has 8 rows and y_train has 7 targets"),
         (np.zeros((8, 2)), np.full(8, np.nan), "y_train holds values that are NaN"),
     ],

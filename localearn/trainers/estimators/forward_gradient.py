@@ -82,7 +82,7 @@ class ForwardGradient(EstimatorTrainer):
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
         """Fill `.grad` as `gradients` does; among activities it pauses after each perturbed layer."""
         sites: Iterable[tuple[Tensor, Tensor]] = ()
-        with self.full_precision_normalisation():
+        with self.full_precision_normalisation(), self.transformable_attention():
             if self.space == "weight":
                 loss = self._in_weights(batch)
             else:
@@ -159,12 +159,11 @@ class ForwardGradient(EstimatorTrainer):
         def along(tangent: Any) -> Any:
             return jvp(fn, (at,), (tangent,), has_aux=True)
 
-        with self.transformable_attention():
-            if len(tree_leaves(tangents)[0]) > 1:
-                out_dims: Any = (None, 0, None)
-                return vmap(along, out_dims=out_dims, randomness="same")(tangents)
-            value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
-            return value, derivative.unsqueeze(0), aux
+        if len(tree_leaves(tangents)[0]) > 1:
+            out_dims: Any = (None, 0, None)
+            return vmap(along, out_dims=out_dims, randomness="same")(tangents)
+        value, derivative, aux = along(tree_map(lambda t: t[0], tangents))  # one alone needs no vectorisation
+        return value, derivative.unsqueeze(0), aux
 
     def _draw(self, like: Tensor) -> Tensor:
         return self.noise(self.tangents, *like.shape, device=like.device, dtype=like.dtype)

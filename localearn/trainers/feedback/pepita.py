@@ -176,5 +176,6 @@ def _linear_maps(net: Net) -> tuple[type, ...]:
 
 
 def _refuse(net: Net, why: str) -> None:
-    use = "use net=mlp, cnn, gcn or sage, or algo=direct_feedback_alignment for this net"
+    alone = ", with net.group=1" if net.grouped > 1 else ""
+    use = f"use net=mlp, cnn, gcn or sage{alone}, or algo=direct_feedback_alignment for this net"
     raise Unsupported(f"pepita cannot train this {type(net).__name__}: {why}; {use}")

@@ -248,7 +248,7 @@ def _elements(task: Task, per_row: Tensor, target: Tensor, *, encoded: bool) -> 
     """
     counted = task.counted(target)
     if encoded:
-        target = task.encode(target).flatten(0, -2)
+        target = task.regressand(target).flatten(0, -2)
     else:
         target = target.flatten() if counted is None else torch.where(counted, target, 0).flatten()
     return per_row.flatten(0, -2), target, None if counted is None else counted.flatten()
