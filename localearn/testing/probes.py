@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch
 from localearn.tasks import Task
+from localearn.tasks.language import PADDING
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Phase, Solve, completed, in_parts
 
@@ -32,6 +33,12 @@ def doubled(batch: Batch) -> Batch:
         tuple(torch.cat([edges, edges + n], dim=1) for edges in batch.context),
         None if batch.nodes is None else torch.cat([batch.nodes, batch.nodes + n]),
     )
+
+
+def padded(batch: Batch) -> Batch:
+    """Return the batch of token ids with three rows more, whose targets are padding alone."""
+    more = torch.zeros_like(batch.x[:3]), torch.full_like(batch.target[:3], PADDING)
+    return replace(batch, x=torch.cat([batch.x, more[0]]), target=torch.cat([batch.target, more[1]]))
 
 
 def autocast(precision: str, device: str = "cpu") -> torch.autocast:

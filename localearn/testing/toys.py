@@ -180,14 +180,14 @@ def _reconstruction() -> Toy:
 
 
 def _tokens() -> Toy:
-    """Ids (48, 3): what follows a token is whether it and the one before it differ; of the first nothing is asked."""
+    """Ids (48, 2): what follows a token is whether it and the one before it differ; of the first nothing is asked."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randint(2, (48, 3), generator=generator)
+    x = torch.randint(2, (48, 2), generator=generator)
     target = torch.cat([torch.full((48, 1), PADDING), x[:, 1:] ^ x[:, :-1]], dim=1)
     task = LanguageModelling(2)
     parts = dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, target)
     return Toy(
-        lambda shape=None: Transformer(shape or (3,), 2, vocabulary=2, layers=2, width=12, heads=2, expansion=2),
+        lambda shape=None: Transformer(shape or (2,), 2, vocabulary=2, layers=2, width=12, heads=2, expansion=2),
         Batch(x, target),
         ArrayData("toy tokens", *parts, 0, task=task, vocabulary=2),
         on="transformer",

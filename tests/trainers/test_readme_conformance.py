@@ -73,6 +73,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "multilabel": {"learns_to": 0.95},
         },
     },
+    "feedback_alignment": {"by_kind": {"tokens": {"steps": 150}}},
     "forward_forward": {
         "steps": 150,
         "by_kind": {

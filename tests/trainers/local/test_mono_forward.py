@@ -15,6 +15,7 @@ from tests.trainers.basic import BASIC
 
 
 class TestInputProjectionJoint(RuleConformance):
+    tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
     runs_on = BASIC
 
     def make(self, net):
@@ -22,6 +23,7 @@ class TestInputProjectionJoint(RuleConformance):
 
 
 class TestInputProjectionGreedy(RuleConformance):
+    tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
     runs_on = BASIC
 
     def make(self, net):
