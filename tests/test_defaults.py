@@ -26,7 +26,7 @@ from localearn import (
     load_net,
 )
 from localearn.data import ArrayData
-from localearn.defaults import LEARNING, fit_options, rule_name, rule_names
+from localearn.defaults import KINDS, LEARNING, fit_options, rule_name, rule_names
 from localearn.files import read_yaml
 from localearn.training.building import CONF, build_net_for, locate, optimizer_factory, schedule_factory
 from localearn.training.experiment import execute, resumed
@@ -69,7 +69,7 @@ def test_a_recipe_sets_what_python_takes_from_it(rule):
     file = read_yaml(CONF / "algo" / f"{rule}.yaml")
     lines = [line.partition("=")[0].partition(".")[0] for lines in file.get("recipes", {}).values() for line in lines]
     assert {*file, *lines} <= {*LEARNING, "algo", "net", "dataset", "defaults", "recipes", "refused", "tune"}
-    assert set(file.get("recipes", {})) <= {*NETS, "paper", "values"}
+    assert set(file.get("recipes", {})) <= {*KINDS, "paper", "values"}
 
 
 def test_the_settings_are_those_of_the_general_configuration():
