@@ -168,6 +168,7 @@ def _composed(rule: str | None, kind: str, name: str, dataset: str | None) -> di
             tree[key] = _value(value)
     for group in ("algo", "net"):
         tree[group].pop("_target_", None)
+    tree["net"].pop("group", None)  # which is for `Net.group`, not for a constructor
     return tree
 
 

@@ -24,6 +24,7 @@ Then `recipe=default` is refused with that text, and who wants the run all the s
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from localearn.data.loading import task_named
 from localearn.defaults import KINDS, VALUES
 from localearn.errors import UserError, suggestion
 from localearn.tasks import KINDS as TASKS
@@ -56,7 +57,7 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
     kind = net_kind(config.net)
-    default = VALUES if VALUES in recipes and not _has_classes(config.dataset.get("task")) else kind
+    default = VALUES if VALUES in recipes and not _has_classes(task_named(config.dataset)) else kind
     name = default if named in ("default", "alike") else named
     net = str(config.net.get("_target_")).rpartition(".")[2]
     refused = config.refused if isinstance(config.refused, Mapping) else {}

@@ -12,6 +12,7 @@ import torch
 
 import localearn
 from localearn import cli
+from localearn.records import read_record
 from localearn.training.experiment import execute
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -76,6 +77,21 @@ def test_the_new_task_is_short_whole_and_learned(capsys):
     counts = next(y).target
     constant = there["Counts"]().mean_loss(counts.mean().log().expand_as(counts), counts)
     assert float(got[1]) < float(constant) - 0.5, "it does better than the best constant"
+
+
+def test_a_net_of_ones_own_modules_is_trained_and_comes_back(tmp_path, monkeypatch):
+    code = next(block for block in PYTHON if "Net.from_blocks(" in block)
+    monkeypatch.chdir(tmp_path)
+    there: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), there)
+    assert there["net"].depth == 3 and there["net"].kind == "maps"
+    record = read_record(tmp_path / "runs" / "my_net")
+    accuracy = record.metric("accuracy", "test")
+    assert accuracy is not None and accuracy > 0.85
+    batch = next(there["data"].batches("test", 1000))
+    with torch.no_grad():
+        hits = there["net"](batch.x).argmax(1) == batch.target
+    assert abs(hits.double().mean().item() - accuracy) < 1e-6
 
 
 def test_the_callback_is_called_and_stops(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,9 +11,12 @@ from localearn.data.augmentation import Augment, augment
 from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.fingerprint import sha256
 from localearn.data.normalization import Scaling
+from localearn.data.pictures import above_each_other, predicted_against_true
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
-from localearn.tasks import Task
+from localearn.tasks import Autoencoding, Regression, Task
+
+_IMAGES = 8  # that a picture of reconstructions shows
 
 
 class ArrayData(Data):
@@ -60,6 +64,7 @@ class ArrayData(Data):
         if self._target_is_input and not y:
             y = {split: rows.new_empty(len(rows), 0, dtype=torch.float32) for split, rows in x.items()}
         _check(name, x, y, classes, task, vocabulary)
+        _check_codes(name, x, categories)
         self.name = name
         self._task = task
         self.vocabulary, self.categories = vocabulary, categories
@@ -123,6 +128,20 @@ class ArrayData(Data):
         mapped._hold(x, y)
         return mapped
 
+    @torch.no_grad()
+    def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
+        """Write a regression's predictions against the true values of the test split, `predicted.png`.
+
+        Of an autoencoding of images the first of the test split and their reconstructions are `reconstructed.png`.
+        """
+        if isinstance(self.task, Autoencoding) and self.kind == "image" and self.input_shape[0] in (1, 3):
+            return self._reconstructions(self.task, predict, folder / "reconstructed.png")
+        if not isinstance(self.task, Regression):
+            return ()
+        whole = self.part(0, 1)
+        path = folder / "predicted.png"
+        return (predicted_against_true(whole, self.task, lambda batch: predict(batch.x), "test", path),)
+
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then kept."""
         if self._fingerprint is None:
@@ -132,6 +151,17 @@ class ArrayData(Data):
             note = self._scaling.note if self._scaling else "none"
             self._fingerprint = sha256(tensors, note if self._task is None else f"{note} {self._task}")
         return self._fingerprint
+
+    def _reconstructions(self, task: Autoencoding, predict: Callable[..., Tensor], path: Path) -> tuple[str, ...]:
+        true = self._x["test"][:_IMAGES]
+        made = task.decode(predict(self._normalised(true)).float()).view(true.shape)
+        low, high = (0.0, task.peak) if task.peak is not None else (float(true.min()), float(true.max()))
+        rows = []
+        for images in (true.float(), made):
+            levels = ((images - low) / ((high - low) or 1.0) * 255).clamp(0, 255).round().to(torch.uint8)
+            rows.append(list(levels.permute(0, 2, 3, 1).squeeze(-1).cpu().numpy()))
+        above_each_other(rows, ("true", "reconstructed"), path)
+        return (f"{len(true)} test images above their reconstructions: {path}",)
 
     def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
         self._x, self._y = dict(x), dict(y)
@@ -233,6 +263,22 @@ def _check(
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UserError(f"{name}: y_{split} holds {wrong}; labels run from 0 to {classes - 1}")
+
+
+def _check_codes(name: str, x: Mapping[Split, Tensor], categories: tuple[int, ...]) -> None:
+    """Raise UserError unless the first columns of rows hold codes of as many categories as `categories` says."""
+    for split, rows in x.items():
+        if categories and (rows.ndim != 2 or rows.shape[1] < len(categories)):
+            shape = tuple(rows.shape)
+            raise UserError(f"{name}: x_{split} has shape {shape}; categories are of {len(categories)} columns, (N, n)")
+        for column, size in enumerate(categories):
+            codes = rows[:, column]
+            wrong = codes[(codes < 0) | (codes >= size) | (codes != codes.round())]
+            if len(wrong):
+                raise UserError(
+                    f"{name}: x_{split} holds {wrong[0].item():g} in column {column}; codes of {size} categories are "
+                    f"whole, from 0 to {size - 1}"
+                )
 
 
 def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:

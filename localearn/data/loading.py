@@ -1,7 +1,6 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,29 +14,59 @@ from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
-from localearn.data.embedded import DIGITS_TOP, diabetes, digits, karate
+from localearn.data.coordinates import coordinates, photo
+from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer, diabetes, digits, karate, wine
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
+from localearn.data.interactions import interactions
 from localearn.data.normalization import Normalize, row_shares
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed
-from localearn.data.vision import VISION, vision
+from localearn.data.table import FILE_OPTIONS, table, task_of_file
+from localearn.data.text import text
+from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
-from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, Reconstruction, Regression, Task
+from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
-GRAPHS = ("karate", *PLANETOID)
+GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
+TABLES = ("breast_cancer", "wine")
 
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
-FUNCTIONS: dict[str, Callable[..., Data]] = {}
+FUNCTIONS: dict[str, Callable[..., Data]] = {
+    "coordinates": coordinates,
+    "interactions": interactions,
+    "photo": photo,
+    "table": table,
+    "text": text,
+}
 
-NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES, *FUNCTIONS)
+VALUES = ("coordinates", "interactions", "photo")  # of these the targets are values, whatever the options
+
+NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 
 TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
+
+
+def task_named(options: Mapping[str, Any]) -> Any:
+    """Return the task of the data that a configuration describes, by its name or as it is there, before they are read.
+
+    The file of a table whose task is "auto" is looked into; where that fails, building the data says why.
+    """
+    kind = str(options.get("_target_")).rpartition(".")[2]
+    if kind in VALUES:
+        return "regression"
+    if kind != "table" or options.get("task") != "auto":
+        return options.get("task")
+    try:
+        return task_of_file(**{str(name): value for name, value in options.items() if name in FILE_OPTIONS})
+    except UserError:
+        return None
 
 
 def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:
@@ -88,7 +117,8 @@ def load(
     image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
         no test part, the same rows for every split_seed.
     train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
-    task: what a net is to make of the rows: "classification", but "regression" of "diabetes"; "autoencoding", the rows
+    task: what a net is to make of the rows: "classification", but "regression" of "diabetes" and "binary" of
+        "breast_cancer", by one output, which takes "classification" too; "autoencoding", the rows
         themselves, of all sets but graphs; "regression", "multilabel" or "binary" of "npz" too, whose y are numbers,
         (N,) or (N, D), or zeros and ones; or a `localearn.tasks.Task` with its options, such as MultiLabel(k=5).
     criterion: the loss that such a name's task is trained for: "squared", "absolute" or "huber" of a regression, whose
@@ -126,10 +156,20 @@ def load(
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
-    folder = _data_dir(data_dir)
+    folder = archive.data_folder(data_dir)
     if name in GRAPHS or name == "graph":
         if augment != "none" or val_size is not None or train_size is not None:
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
+        if name in NPZ_GRAPHS:
+            _checked_normalize(name, normalize)
+            return from_graph(
+                SimpleNamespace(**npz_graph(name, folder)),
+                test_fraction=test_fraction,
+                val_fraction=val_fraction,
+                seed=split_seed,
+                normalize="none" if normalize == "none" else "rows",
+                name=name,
+            )
         if name == "graph":
             own = Path(path or "").expanduser()
             return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
@@ -141,7 +181,7 @@ def load(
         raise UserError(
             f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel"
         )
-    return array_data(
+    data = array_data(
         name,
         parts,
         levels=levels,
@@ -157,12 +197,14 @@ def load(
         sequences=layout == "ntd",
         where=str(place) if name in FILES else None,
     )
+    data.feature_names = FEATURES.get(name)
+    return data
 
 
 def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Reconstruction) -> Task | None:
     """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
     if task is None:
-        task = "regression" if name in REGRESSIONS else "classification"
+        task = "regression" if name in REGRESSIONS else "binary" if name == "breast_cancer" else "classification"
     if type(task) is Classification:
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
@@ -173,7 +215,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     elif kind.target_is_input:
         fits = not graph
     else:
-        fits = name in ("npz", *REGRESSIONS)
+        fits = name in ("npz", *REGRESSIONS) or (name == "breast_cancer" and kind is MultiLabel)
     if not fits:
         has = "values" if name in REGRESSIONS else "labels"
         raise UserError(f"task={told} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
@@ -187,10 +229,6 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
         raise UserError(f"criterion={criterion} is none of task={told} ({name}); {of}")
     chosen: Any = {} if kind not in (Regression, Autoencoding) else {"criterion": criterion}
     return None if kind is Classification else kind(**chosen)
-
-
-def _data_dir(data_dir: str | Path | None) -> Path:
-    return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
 def _parts(
@@ -211,10 +249,17 @@ def _parts(
         return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
     if name in VISION:
         parts = vision(name, data_dir)
-        return parts, levels_of(parts), None, ()
+        return parts, levels_of(parts), CLASSES.get(name), ()
     if name in REGRESSIONS:
         parts, _ = checked_parts(name, diabetes(), task=task)
         return parts, None, None, ()
+    if name in TABLES:
+        arrays = breast_cancer() if name == "breast_cancer" else wine()
+        parts, _ = checked_parts(name, arrays, task=task)
+        if task is None:
+            return parts, None, TUMOURS if name == "breast_cancer" else tuple(f"grower {k + 1}" for k in range(3)), ()
+        told = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
+        return parts, None, None, () if task.target_is_input or name == "wine" else (told,)
     found: tuple[str, ...] = ()
     if name == "npz":
         own = _own_archive(path, labelled=task is None or not task.target_is_input)

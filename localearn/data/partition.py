@@ -138,8 +138,17 @@ def array_data(
     data = ArrayData(
         name, x, y, classes, scaling=scaling, augment=augment, class_names=class_names, task=task, vocabulary=vocabulary
     )
+    data.continues = vocabulary is not None and task is not None and _continues(task, x["train"], y.get("train"))
     data.notes = notes
     return data
+
+
+def _continues(task: Task, x: torch.Tensor, target: torch.Tensor | None) -> bool:
+    """Whether every position's target is the token after it in the row, so that a net that looks ahead sees it."""
+    if target is None or not task.per_position or target.shape != x.shape or x.shape[1] < 2:
+        return False
+    counted = task.counted(target)[:, :-1]
+    return torch.equal(x[:, 1:][counted], target[:, :-1][counted])
 
 
 def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, normalize: Normalize) -> Scaling | None:

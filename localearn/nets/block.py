@@ -1,6 +1,11 @@
 """One step of a net: a map with parameters, and what follows it."""
 
+from collections.abc import Iterable, Sequence
+
 from torch import Tensor, nn
+
+from localearn.errors import UserError
+from localearn.nets.layers import starts_block
 
 
 class Block(nn.Module):
@@ -18,3 +23,73 @@ class Block(nn.Module):
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
         """Map h_{k-1}, (N, ...), to h_k, (N, ...)."""
         return self.post(self.op(h, *context))
+
+
+class Chain(nn.ModuleList):
+    """Blocks one after another, each with the context: the op of a `Block` that was made of several."""
+
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Map the first one's input, (N, ...), to the last one's output, (N, ...)."""
+        for part in self:
+            h = part(h, *context)
+        return h
+
+
+class AfterStem(nn.Module):
+    """op(stem(x), *context): the op of a first block that a stem with parameters is joined to."""
+
+    def __init__(self, stem: nn.Module, op: nn.Module):
+        super().__init__()
+        self.stem, self.op = stem, op
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Map x, (N, *input_shape), to z, (N, ...)."""
+        return self.op(self.stem(x), *context)
+
+
+def chained(blocks: Sequence[Block]) -> Block:
+    """Return blocks as one, whose post is the last one's, so that its output is pre-activation and post as theirs is.
+
+    One alone is returned as it is. The layers are the same modules.
+    """
+    last = blocks[-1]
+    if len(blocks) == 1:
+        return last
+    plain = type(last).forward is Block.forward and not (last._forward_hooks or last._forward_pre_hooks)
+    block = Block(Chain([*blocks[:-1], last.op]), last.post) if plain else Block(Chain(blocks))
+    for new in (block, block.op, *(() if plain else (block.post,))):
+        new.training = last.training
+    return block
+
+
+def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
+    """Return modules as blocks: a Block as it is, any other as a block's op.
+
+    An `nn.Sequential` of one layer with parameters, its normalisations apart, and what follows it is cut there, so that
+    its pre-activation is exposed. Raises UserError for what is no module.
+    """
+    blocks = []
+    for k, module in enumerate(modules):
+        if not isinstance(module, nn.Module):
+            what = getattr(module, "__name__", type(module).__name__)
+            raise UserError(f"block {k + 1} is {what}, and a block is an nn.Module; wrap it in one")
+        blocks.append(module if isinstance(module, Block) else _cut(module))
+    return blocks
+
+
+def joined(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module | None, list[Block]]:
+    """Return the stem and the blocks, a stem with parameters as a part of the first block's op."""
+    if stem is None or not blocks or not any(True for _ in stem.parameters()):
+        return stem, list(blocks)
+    first, *others = blocks
+    if type(first).forward is not Block.forward:
+        return None, [Block(AfterStem(stem, first)), *others]
+    return None, [Block(AfterStem(stem, first.op), first.post), *others]
+
+
+def _cut(module: nn.Module) -> Block:
+    if type(module) is nn.Sequential and not (module._forward_hooks or module._forward_pre_hooks):
+        first, *others = module or [module]
+        if others and starts_block(first) and not any(starts_block(layer) for layer in others):
+            return Block(first, nn.Sequential(*others))
+    return Block(module)

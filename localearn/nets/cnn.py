@@ -17,6 +17,7 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "group": lambda channels: nn.GroupNorm(math.gcd(channels, 32), channels),
 }
+FLAT_NORMS: Mapping[str, Callable[[int], nn.Module]] = {**NORMS, "batch": nn.BatchNorm1d}  # after a Linear layer
 POOLS: Mapping[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 ORDERS: Mapping[str, Callable[[nn.Module, nn.Module, nn.Module], tuple[nn.Module, ...]]] = {
     "norm_first": lambda norm, activation, pool: (norm, activation, pool),
@@ -31,6 +32,8 @@ class CNN(Net):
     channels: each block's output channels. kernel_size: odd; the map's size is kept by padding.
     pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
     pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
+    hidden: the widths of Linear layers between the convolutions and the readout, each with the same normalisation,
+        activation and dropout; none by default. VGG8B and VGG11B (Nokland, Eidnes, arXiv 1901.06656) have one of 1024.
     order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
     bias: of the readout, and of the convolutions where no batch normalisation takes it away. init: as in `MLP`.
     """
@@ -50,6 +53,7 @@ class CNN(Net):
         pooling: str = "max",
         dropout: float = 0.0,
         order: str = "norm_first",
+        hidden: Sequence[int] = (),
         bias: bool = True,
         init: str = "default",
     ):
@@ -72,6 +76,13 @@ class CNN(Net):
             conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=conv_bias)
             blocks.append(Block(conv, chain(*layers, dropout_layer(dropout))))
         flat = widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows)
+        if hidden:
+            blocks[-1] = Block(blocks[-1].op, nn.Sequential(*blocks[-1].post, nn.Flatten()))
+            normalise = choose("norm", norm, FLAT_NORMS)
+        for n_out in check_widths("hidden", hidden) if hidden else ():
+            layers = arrange(normalise(n_out), activation_layer(activation), nn.Identity())
+            blocks.append(Block(nn.Linear(flat, n_out, bias=conv_bias), chain(*layers, dropout_layer(dropout))))
+            flat = n_out
         readout = nn.Linear(flat, check_classes(classes), bias=bias)
         draw_weights(init, (*blocks, readout))
         super().__init__(blocks, readout, input_shape=shape)

@@ -51,6 +51,28 @@ NORMALISATIONS = (
 )
 
 
+def starts_block(layer: nn.Module) -> bool:
+    """Whether a layer of a list is a map with parameters, which begins a block, and not what follows one."""
+    # A PReLU's slope belongs to the layer before it, as a normalisation's scale does.
+    belongs_to_post = isinstance(layer, (*NORMALISATIONS, nn.PReLU))
+    return not belongs_to_post and any(True for _ in layer.parameters())
+
+
+def out_of_place(module: nn.Module) -> None:
+    """Let no layer of a module write over its input, which a rule may hold: `inplace` is set to false, where it is."""
+    for layer in module.modules():
+        if getattr(layer, "inplace", False) is True:
+            vars(layer)["inplace"] = False
+
+
+def is_transforming() -> bool:
+    """Whether torch.func is at work, vmap or jvp, for which fused kernels have neither a batching rule nor a tangent.
+
+    torch's compiler looks through this question, and not through that whether one tensor is transformed.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
 def choose(what: str, name: str, choices: Mapping[str, T]) -> T:
     """Return `choices[name]`, or raise a UserError that lists the choices."""
     if name not in choices:

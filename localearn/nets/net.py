@@ -1,21 +1,25 @@
 """A net is blocks and a readout: the one shape that every learning rule works on."""
 
+import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
-from localearn.nets.block import Block
+from localearn.nets.block import Block, as_blocks, chained, joined
+from localearn.nets.layers import out_of_place
 from localearn.nets.sequential import parts
-from localearn.nets.views import Flattened, View
-from localearn.tasks import Classification, Task
+from localearn.nets.torchvision import torchvision_parts
+from localearn.nets.views import Flattened, Pooled, View
+from localearn.tasks import Classification, LanguageModelling, Task
 
-WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)  # what layers raise at one
+# What layers raise at a wrong input.
+WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError)
 
 
 @contextmanager
@@ -46,14 +50,23 @@ class Net(nn.Module):
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
-    `classes`, C, the number of outputs, whatever they mean. `class_names`, (C,) words, is set by `load_net` where the
-    data had them. `task` says what the output means: to tell C classes apart unless it is set, by `for_task` before a
-    rule is built on the net, or by `fit`, which takes that of the data.
+    `classes`, C, the number of outputs, whatever they mean; `positions`, how many of a row have outputs of their own,
+    (T,), or () where the row has them as a whole. `class_names`, (C,) words, is set by `load_net` where the
+    data had them; so is `codec`, a `localearn.data.Codec`, of a net that was trained on text, and by `fit`. `task` says
+    what the output means: to tell C classes apart, or at positions which of C tokens follows, unless it is set, by
+    `for_task` before a rule is built on the net, or by `fit`, which takes that of the data. `grouped`: how many blocks
+    of the net that it was made of are one block of it, see `group`. `options`: what builds the net again, as in the
+    group `net` of a configuration, `_target_` and what it takes beside the data's shape; None where `load_net` has to
+    be given the net.
     """
 
     class_names: tuple[str, ...] | None = None
+    codec: object = None
+    grouped: int = 1
+    options: Mapping[str, Any] | None = None
+    positions: tuple[int, ...] = ()
     _task: Task | None = None
-    kind: ClassVar[Literal["dense", "maps", "graph", "sequence"]] = "dense"
+    kind: Literal["dense", "maps", "graph", "sequence"] = "dense"
 
     def __init__(
         self,
@@ -83,6 +96,7 @@ class Net(nn.Module):
         self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
         self.reads = tuple(self.view.width(shape) for shape in self.shapes)
+        self.flattens = len(self.shapes[0]) == 1  # whether the first layer takes a row as a vector
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -97,7 +111,8 @@ class Net(nn.Module):
     @property
     def task(self) -> Task:
         """What the output means."""
-        return self._task or Classification(self.classes)
+        by_itself = LanguageModelling if self.positions else Classification
+        return self._task or by_itself(self.classes)
 
     @task.setter
     def task(self, task: Task) -> None:
@@ -157,6 +172,18 @@ class Net(nn.Module):
             for m in self.modules()
         )
 
+    def looks_ahead(self) -> bool:
+        """Whether an output at a position depends on what stands after it in the row."""
+        x, *context = self.trial()
+        if x.is_meta or self.takes.vocabulary == 1:
+            return False  # as far as can be told
+        changed = x.clone()
+        changed[:, -1] += 1
+        with modes_kept(self), torch.no_grad():
+            self.eval()
+            before, after = (self(rows, *context)[:, :-1] for rows in (x, changed))
+        return not torch.allclose(before, after, rtol=1e-4, atol=1e-5)
+
     @staticmethod
     def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
         """Turn a user's own `nn.Sequential` into a Net of the same layers: training the one trains the other.
@@ -167,19 +194,175 @@ class Net(nn.Module):
         """
         return Net(**parts(model, input_shape))
 
+    @staticmethod
+    def from_blocks(
+        stem: nn.Module | None,
+        blocks: Iterable[nn.Module],
+        readout: nn.Module,
+        *,
+        input_shape: tuple[int, ...] | None = None,
+        takes: InputSpec | None = None,
+        view: View | None = None,
+        readout_takes_context: bool = False,
+    ) -> "Net":
+        """Turn a user's own modules into a Net that shares their parameters: training the one trains the other.
+
+        Layers that write over their input (`inplace=True`) are set not to, since rules hold what comes before them.
+
+        Args:
+            stem: what happens to x before the first block, or None. One with parameters becomes a part of the first
+                block, and learns with it.
+            blocks: any modules, first to last, each from one tensor to one tensor; a `Block`, or a Sequential of one
+                layer with parameters and what follows it, exposes its pre-activation. Their outputs say which recipes
+                the net has, `kind`: those of maps, of sequences or of dense blocks.
+            readout: from what `view` reads of the last block's output to the outputs; most rules ask for a Linear.
+            input_shape: the shape of a row of x, without the batch dimension.
+            takes: in place of that, an `InputSpec`, of a graph or of token ids.
+            view: how heads read a block's output: flattened unless it is given, `PerPosition()` or `Pooled()`.
+            readout_takes_context: as of `Net`.
+
+        Raises:
+            UserError: where the modules do not fit one another, saying which.
+
+        Example:
+            stages = [nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.Conv2d(8, 16, 3, stride=2)]
+            net = Net.from_blocks(None, stages, nn.Linear(16, 10), input_shape=(3, 32, 32), view=Pooled())
+
+        """
+        stem, made = joined(stem, as_blocks(blocks))
+        net = Net(
+            made,
+            readout,
+            input_shape=input_shape,
+            stem=stem,
+            takes=takes,
+            view=view,
+            readout_takes_context=readout_takes_context,
+        )
+        out_of_place(net)
+        net.kind = _kind(net)
+        return net
+
+    @staticmethod
+    def from_torchvision(
+        model: nn.Module | str,
+        input_shape: tuple[int, int, int] = (3, 224, 224),
+        classes: int | None = None,
+        *,
+        view: View | None = None,
+    ) -> "Net":
+        """Cut one of torchvision's classifiers into blocks and a readout: its own output, and its own parameters.
+
+        A residual, inverted residual or encoder block is a block each, and so is every other layer with parameters,
+        with what follows it; the last Linear is the readout.
+
+        Args:
+            model: a classifier, say `torchvision.models.resnet18(weights="DEFAULT")`, or the name of one that is built
+                with new weights, which `load_net` can build again: "resnet18", "vit_b_16", ...
+            input_shape: (channels, height, width) of an image. A net that is built by name takes any channels.
+            classes: of a net that is built by name, 1000 where it is not given.
+            view: how heads read a block's output: pooled over a map's positions unless it is given.
+
+        Raises:
+            UserError: for a model that cannot be cut, saying what can, or one that does not take such images.
+
+        """
+        found = torchvision_parts(model, input_shape, classes)
+        kind, options = found.pop("kind"), found.pop("options")
+        net = Net(**found, view=view or Pooled())
+        net.kind = kind
+        net.options = options if view is None else None
+        return net
+
+    def group(self, n: int) -> Self:
+        """Return the net with each n consecutive blocks made one block, inside which autograd runs: ceil(L / n) blocks.
+
+        Layers and parameters are shared, and the output is the same to the bit. So n goes from every block alone, 1, to
+        all in one, where a rule that learns each block by a head of its own has backprop's gradient of that head.
+
+        Raises UserError unless n is 1 or more; more than there are blocks makes one of all.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise UserError(f"group must be 1 or more blocks that are made one, not {n!r}")
+        if n == 1:
+            return self
+        net = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict):  # of modules, parameters, buffers, hooks
+                vars(net)[name] = copy.copy(value)
+        starts = range(0, self.depth, n)
+        net.blocks = nn.ModuleList(chained([self.block(j) for j in range(self.depth)[k : k + n]]) for k in starts)
+        net.blocks.training = self.training
+        last = [min(k + n, self.depth) - 1 for k in starts]
+        net.shapes, net.widths, net.reads = (
+            tuple(of_block[k] for k in last) for of_block in (self.shapes, self.widths, self.reads)
+        )
+        net.grouped = self.grouped * n
+        net.options = self.options and {**self.options, "group": net.grouped}
+        return net
+
     def trial(self) -> tuple[Tensor, ...]:
         """Return the smallest input that every net takes, see `InputSpec.trial`."""
         return self.takes.trial(next(self.parameters(), torch.empty(0)))
 
     def dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
-        """Send the trial input through the net as evaluated; return `shapes` and `classes`. Hooks see every layer."""
-        with modes_kept(self):
+        """Send the trial input through the net as evaluated; return `shapes` and `classes`. Hooks see every layer.
+
+        Raises UserError at the first part that does not fit what comes before it.
+        """
+        shapes: list[tuple[int, ...]] = []
+        with modes_kept(self), torch.no_grad():
             self.eval()  # so that no running statistic moves and no dropout draws
-            try:
-                with torch.no_grad():
-                    rows, *context = self.trial()
-                    outputs = list(self.outputs(rows, *context))
-                    logits = self.logits(outputs[-1], *context)
-            except WRONG_INPUT as error:
-                raise UserError(f"the net cannot take rows of shape {self.input_shape}: {error}") from error
-        return tuple(tuple(h.shape[1:]) for h in outputs), logits.shape[-1]
+            x, *context = self.trial()
+            h = self._tried("the stem", "", self.stem, x)
+            name = f"{self.input_shape}"
+            for k, block in enumerate(self.blocks):
+                gives = f"given rows of shape {tuple(h.shape[1:])}" + (f" by block {k}" if k else "")
+                name = f"block {k + 1} ({_name(block)})"
+                h = self._tried(name, gives, block, h, *context)
+                shapes.append(tuple(h.shape[1:]))
+            gives = f"given what {self.view} reads of block {len(shapes)}'s rows of shape {shapes[-1]}"
+            logits = self._tried(f"the readout ({type(self.readout).__name__})", gives, self.logits, h, *context)
+        self.positions = tuple(logits.shape[1:-1])
+        return tuple(shapes), logits.shape[-1]
+
+    def _tried(self, name: str, given: str, part: Callable[..., Any], h: Tensor, *context: Tensor) -> Tensor:
+        """Return what a part of the net gives of two rows; raise UserError, naming it, where that cannot be."""
+        try:
+            out = part(h, *context)
+        except WRONG_INPUT as error:
+            what = ", ".join(filter(None, (name, given)))
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"the net cannot take rows of shape {self.input_shape}: {what}: {why:.160}; {_remedy(why)}"
+            ) from error
+        if not isinstance(out, Tensor):
+            raise UserError(
+                f"{name} returns a {type(out).__name__}, and a part of a net returns one tensor, (N, ...); "
+                "wrap it in a module that returns that alone"
+            )
+        if out.dim() < 2 or len(out) != len(h):
+            raise UserError(
+                f"{name} makes {tuple(out.shape)} of two rows, {tuple(h.shape)}; rows stay first and as many, "
+                f"({len(h)}, ...)"
+            )
+        return out
+
+
+def _kind(net: Net) -> Literal["dense", "maps", "graph", "sequence"]:
+    """Return the kind of recipe that suits a net of anybody's modules, by the shapes of its blocks' rows."""
+    if net.graph:
+        return "graph"
+    sizes = {len(shape) for shape in net.shapes}
+    return "maps" if 3 in sizes else "sequence" if 2 in sizes else "dense"
+
+
+def _name(block: nn.Module) -> str:
+    return type(block.op if type(block) is Block else block).__name__
+
+
+def _remedy(why: str) -> str:
+    small = ("too small", "greater than actual", "smaller than kernel", "Output size", "non-zero")
+    if any(sign in why for sign in small):
+        return "the image is too small for it; use larger ones, or a net that halves them less often"
+    return "build it for such rows, or change their shape before it (nn.Flatten, a pooling)"

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,21 +7,42 @@ from localearn.errors import UserError
 from localearn.nets.block import Block
 from localearn.nets.layers import check_classes, check_row, check_widths, choose
 from localearn.nets.net import Net
+from localearn.nets.views import VIEWS
 
 SHORTCUTS = {"identity": False, "projection": True}  # whether a shortcut that changes shape has weights
 
 
+def _small(channels: int, width: int) -> Block:
+    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    return Block(conv, nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()))
+
+
+def _large(channels: int, width: int) -> Block:
+    conv = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+    return Block(conv, nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)))
+
+
+STEMS: Mapping[str, Callable[[int, int], Block]] = {"cifar": _small, "imagenet": _large}
+
+
 class ResNet(Net):
-    """Residual blocks for small images (He et al., arXiv 1512.03385, section 4.2): 6n + 2 layers, ResNet-20 at n = 3.
+    """Residual blocks of two 3x3 convolutions (He et al., arXiv 1512.03385): ResNet-20, ResNet-18 and their kin.
 
     A block that convolves the image; then, for each width, n residual blocks z = F(h) + shortcut(h), h' = relu(z),
     with F two 3x3 convolutions, each normalised over the batch, and a ReLU between them. The first residual block of
     every width but the first halves the map. The readout reads the map's mean.
 
-    input_shape: (channels, height, width). classes: C. widths: channels, by stage. blocks: n, residual blocks a stage.
+    The defaults are section 4.2's nets for small images, 6n + 2 layers, ResNet-20 at n = 3. Widths of 64, 128, 256 and
+    512 with two blocks each and projections are ResNet-18, torchvision's with the stem "imagenet".
+
+    input_shape: (channels, height, width). classes: C. widths: channels, by stage. blocks: n, residual blocks a stage,
+    or a list with one number for each stage.
     shortcut: where a block changes the shape, "identity" takes every second pixel and pads with channels of zeros, the
-    paper's option A; "projection" is a normalised 1x1 convolution, its option B. Weights are drawn by He's normal
-    distribution.
+    paper's option A; "projection" is a normalised 1x1 convolution, its option B.
+    stem: "cifar", a 3x3 convolution that keeps the map, or "imagenet", a 7x7 one and a pooling, which halve it twice.
+    view: what a rule's heads read of a block: "flattened", all of its map, or "pooled", its mean over places, as the
+    readout does; the heads of 64 maps of 32x32 have 65,536 weights a class flattened, and 64 pooled.
+    Weights are drawn by He's normal distribution.
     """
 
     kind = "maps"
@@ -32,24 +53,30 @@ class ResNet(Net):
         classes: int = 10,
         *,
         widths: Sequence[int] = (16, 32, 64),
-        blocks: int = 3,
+        blocks: int | Sequence[int] = 3,
         shortcut: str = "identity",
+        stem: str = "cifar",
+        view: str = "flattened",
     ):
         shape = check_row("input_shape", input_shape)
         if len(shape) != 3:
             raise UserError(f"a ResNet takes images, rows of (channels, height, width), not {shape}; use net=mlp")
-        if not isinstance(blocks, int) or blocks < 1:
-            raise UserError(f"blocks must be 1 or more residual blocks a stage, not {blocks!r}")
         stages = check_widths("widths", widths)
-        projects = choose("shortcut", shortcut, SHORTCUTS)
-        first = nn.Conv2d(shape[0], stages[0], 3, padding=1, bias=False)
-        chain = [Block(first, nn.Sequential(nn.BatchNorm2d(stages[0]), nn.ReLU()))]
+        counts = [blocks] * len(stages) if isinstance(blocks, int) else list(blocks)
+        if len(counts) != len(stages) or not all(isinstance(n, int) and n >= 1 for n in counts):
+            raise UserError(
+                f"blocks must be 1 or more residual blocks a stage, or a list with one number for each of "
+                f"{len(stages)}, not {blocks!r}"
+            )
+        projects, reads = choose("shortcut", shortcut, SHORTCUTS), choose("view", view, VIEWS)()
+        chain = [choose("stem", stem, STEMS)(shape[0], stages[0])]
         n_in = stages[0]
-        for stage, n_out in enumerate(stages):
-            for index in range(blocks):
+        for stage, (n_out, count) in enumerate(zip(stages, counts, strict=True)):
+            for index in range(count):
                 stride = 2 if stage and index == 0 else 1
-                last = stage == len(stages) - 1 and index == blocks - 1
-                post = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1)) if last else nn.ReLU()
+                last = stage == len(stages) - 1 and index == count - 1
+                averages = last and view == "flattened"
+                post = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1)) if averages else nn.ReLU()
                 chain.append(Block(Residual(n_in, n_out, stride, projects), post))
                 n_in = n_out
         readout = nn.Linear(n_in, check_classes(classes))
@@ -57,7 +84,7 @@ class ResNet(Net):
             for layer in block.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        super().__init__(chain, readout, input_shape=shape)
+        super().__init__(chain, readout, input_shape=shape, view=reads)
 
 
 class Residual(nn.Module):

@@ -8,15 +8,16 @@ from torch import nn
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
-from localearn.nets.layers import NORMALISATIONS
+from localearn.nets.layers import out_of_place, starts_block
 
 
 def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
     """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`."""
     if not isinstance(model, nn.Sequential):
         raise UserError(f"from_sequential takes an nn.Sequential, not a {type(model).__name__}; build a Net of Blocks")
+    out_of_place(model)
     layers = list(_flat(model))
-    starts = [i for i, layer in enumerate(layers) if _starts_block(layer)]
+    starts = [i for i, layer in enumerate(layers) if starts_block(layer)]
     if len(starts) < 2:
         found = ", ".join(type(layers[i]).__name__ for i in starts) or "none"
         raise UserError(f"a Sequential needs a hidden parametric layer and a Linear readout; this one has {found}")
@@ -44,12 +45,6 @@ def _flat(model: nn.Sequential) -> Iterator[nn.Module]:
             yield from _flat(layer)
         else:
             yield layer
-
-
-def _starts_block(layer: nn.Module) -> bool:
-    # A PReLU's slope belongs to the layer before it, as a normalisation's scale does.
-    belongs_to_post = isinstance(layer, (*NORMALISATIONS, nn.PReLU))
-    return not belongs_to_post and any(True for _ in layer.parameters())
 
 
 def _input_shape(first: nn.Module) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from localearn.reporting.metrics import full
 from localearn.reporting.runs import Run
@@ -32,7 +33,7 @@ def settings(run: Run) -> Settings:
     name = run.record.device.get("name") or run.device_type
     return Settings(
         net=run.record.net,
-        net_config=json.dumps(run.record.config.get("net"), sort_keys=True, default=str),
+        net_config=json.dumps(_net_options(run), sort_keys=True, default=str),
         dataset=run.dataset,
         augment=_augmentation(run),
         batch_size=run.batch_size,
@@ -44,6 +45,12 @@ def settings(run: Run) -> Settings:
         deterministic=run.record.deterministic,
         metric=run.metric,
     )
+
+
+def _net_options(run: Run) -> Any:
+    """Return the options of a run's net, without that no blocks are grouped, which an older record does not say."""
+    found = run.record.config.get("net")
+    return {name: v for name, v in found.items() if (name, v) != ("group", 1)} if isinstance(found, dict) else found
 
 
 # Parts of a configuration that say how a rule was trained, beside what `Settings` has.

@@ -7,6 +7,7 @@ from localearn.errors import UserError
 from localearn.tasks.autoencoding import Autoencoding, Reconstruction
 from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
 from localearn.tasks.classification import Classification
+from localearn.tasks.language import LanguageModelling
 from localearn.tasks.multilabel import MultiLabel
 from localearn.tasks.regression import Criterion, Regression
 
@@ -17,6 +18,7 @@ __all__ = [
     "Classification",
     "Criterion",
     "Direction",
+    "LanguageModelling",
     "Means",
     "Metric",
     "MultiLabel",
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 KINDS: Mapping[str, type[Task]] = {
-    kind.__name__: kind for kind in (Classification, Regression, MultiLabel, Autoencoding)
+    kind.__name__: kind for kind in (Classification, Regression, MultiLabel, LanguageModelling, Autoencoding)
 }
 # What a data set's option `task` calls them.
 NAMED: Mapping[str, type[Task]] = {

@@ -81,27 +81,37 @@ class Task(ABC):
     metrics: the figures by which it is judged, the first one being what a run is watched by.
     adds_up: whether outputs of several predictors are evidence that adds up (logits), or predictions to be averaged.
     has_classes: whether the target is one of `outputs` classes, so that there are wrong ones to be told from it.
+    per_position: whether there is an output and a target at each position of a sequence, (N, T, outputs).
     target_is_input: whether the target is the row itself as the net is given it, (M, outputs), so that data bring none.
     target_dtype: what numbers targets are: torch.float32, or torch.int64 of ids.
 
-    An element is what has a loss of its own: here a row with a target. A task is compared by its options and holds no
-    tensor; it is frozen.
+    An element is what has a loss of its own: a row with a target, or where `per_position` each of its positions. A task
+    is compared by its options and holds no tensor; it is frozen.
     """
 
     outputs: int
     metrics: tuple[Metric, ...]
     adds_up: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
+    per_position: ClassVar[bool] = False
     target_is_input: ClassVar[bool] = False
     target_dtype: ClassVar[torch.dtype] = torch.float32
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether an element's target is the number of one of the outputs, class or token, all others being wrong."""
+        return self.has_classes
+
     @abstractmethod
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each element, (..., M), of outputs (..., M, outputs) and their targets, (M, ...)."""
+        """Return the loss of each element, (..., M), of outputs (..., M, outputs) and their targets, (M, ...).
+
+        Of positions (..., M, T), of outputs (..., M, T, outputs).
+        """
 
     @abstractmethod
     def encode(self, target: Tensor) -> Tensor:
-        """Return the targets in the output's space, (M, outputs), floating-point."""
+        """Return the targets in the output's space, (M, ..., outputs), floating-point; zeros where none counts."""
 
     def regressand(self, target: Tensor) -> Tensor:
         """Return what an output that is fitted by least squares is to have, (M, outputs): `encode` by default.
@@ -153,6 +163,30 @@ class Task(ABC):
     def mean_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean of `losses`, a scalar; a task overrides it where one kernel does both."""
         return self.losses(output, target).mean()
+
+    def counted(self, target: Tensor) -> Tensor | None:
+        """Return which elements count, bool, for targets (M, ...) whose elements do not all; None: all of them do.
+
+        A task of positions, some of which are padding, returns (M, T). What does not count has a loss of zero.
+        """
+        return None
+
+    def row_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return each row's loss for several outputs of the same rows, (S, M); their mean over the rows is `mean_loss`.
+
+        Of a row of many elements it is the sum of what they have in the mean of all, times M.
+
+        Args:
+            outputs: (S, M, ..., outputs).
+            target: (M, ...).
+
+        """
+        losses, counted = self.losses(outputs, target), self.counted(target)
+        if losses.dim() == 2:
+            return losses
+        if counted is None:
+            return losses.flatten(2).mean(2)
+        return losses.flatten(2).sum(2) * (len(target) / counted.sum().clamp_min(1))
 
     def loss(self, output: Tensor, batch: Targets) -> Tensor:
         """Return the mean loss, a scalar, of (N, outputs) outputs over the rows of a batch that have a target."""

@@ -15,7 +15,7 @@ from localearn.defaults import CONF, kind_of
 from localearn.errors import UserError, suggestion
 from localearn.inputs import InputSpec
 from localearn.nets import Net
-from localearn.options import check_call, parameters_of
+from localearn.options import check_call, check_types, parameters_of
 from localearn.trainers.base import Trainer
 from localearn.training.callbacks import Callback
 
@@ -33,16 +33,21 @@ def build_data(options: Options) -> Data:
 
 
 def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
-    """Return the net of the group `net` for such rows; its class is given what of them it has a parameter for."""
+    """Return the net of the group `net` for such rows; its class is given what of them it has a parameter for.
+
+    `group` among the options is no option of the class's: it says how many of its blocks `Net.group` makes one.
+    """
     target, values = _parts("net", options)
     supplied: dict[str, Any] = {"input_shape": takes.shape, "classes": classes}
     has = parameters_of(target)
     supplied |= {name: getattr(takes, name) for name in ("vocabulary", "categories") if name in has}
+    group = 1 if "group" in has else values.pop("group", 1)
+    check_types({"group": group}, {"group": int}, prefix="net.")
     check_call("net", target, values, supplied)
     net = target(**supplied, **values)
     if not isinstance(net, Net):
         raise UserError(f"net._target_={_name(target)} gives {type(net).__name__}, not a localearn.Net")
-    return net
+    return net.group(group)
 
 
 def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:

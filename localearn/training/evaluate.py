@@ -44,7 +44,8 @@ def evaluate(
     whole: list[tuple[Tensor, Tensor]] = []  # outputs and targets
     for batch in data.batches(split, batch_size):
         if totals is None:  # of no rows, for a rank may have none: the names, shapes and dtype of the task's sums
-            empty = torch.zeros(0, task.outputs, device=batch.target.device)
+            positions = batch.target.shape[1:] if task.per_position else ()
+            empty = torch.zeros(0, *positions, task.outputs, device=batch.target.device)
             nothing, elements = task.measure(empty, batch.target[:0])
             totals = _in_a_row(nothing, elements)
             whole = [(empty, batch.target[:0])]

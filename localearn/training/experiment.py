@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from localearn.data import Data
+from localearn.data import Data, read_codec
 from localearn.defaults import CONF, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
@@ -210,16 +211,51 @@ def _check_read(path: Path, config: Any, trust: Collection[str]) -> None:
     check_tree(path, OmegaConf.to_container(config, resolve=True), trust)
 
 
-def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
+def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[str] = ()) -> Net:
     """Return the trained net of a run's folder, in evaluation mode, without its trainer or its data.
 
-    trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
+    Args:
+        folder: the run's.
+        net: a net that was built as the trained one was, for instance by `Net.from_blocks`; the folder's tensors are
+            put into it once their names and shapes were checked, and it is returned. Needed where the folder does not
+            say how the net is built, which is so of one of your own modules: a file runs no code.
+        trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
 
-    Raises UserError where there is no net, or none that says how it was built; no class but a Net is ever called.
+    Raises:
+        UserError: where there is no net, or none that says how it was built, or another than the one given; no class
+            but a Net is ever called.
+
     """
+    path = RunFolder(Path(folder)).net
+    described, weights = _read_net(path)
+    if net is None:
+        net = _rebuilt(path, described, trust)
+    elif not isinstance(net, Net):
+        raise UserError(f"net= takes a localearn.Net, not a {type(net).__name__}; Net.from_blocks makes one of modules")
+    elif (net.input_shape, net.classes) != (found := _sizes_of(path, described)):
+        raise UserError(
+            f"{path} is of a net that takes rows of shape {found[0]} and has {found[1]} outputs, and the net given "
+            f"takes {net.input_shape} and has {net.classes}; build it as the trained one was"
+        )
+    check_weights(path, weights, net.state_dict())
+    net.load_state_dict(weights)
+    if "task" in described:
+        net.task = read_task(path, described["task"])
+    if "codec" in described:
+        codec = read_codec(path, described["codec"])
+        if codec.size != net.takes.vocabulary:
+            raise UserError(f"{path}: its net takes {net.takes.vocabulary} tokens and its vocabulary has {codec.size}")
+        net.codec = codec
+    names = described.get("class_names")
+    if isinstance(names, list) and len(names) == net.classes and all(isinstance(name, str) for name in names):
+        net.class_names = tuple(names)
+    return net.eval()
+
+
+def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a net's file says of the net, and its tensors; raise UserError where it is not there or damaged."""
     from safetensors import SafetensorError, safe_open
 
-    path = RunFolder(Path(folder)).net
     check_regular(path)
     if not path.exists():
         raise UserError(f"{path} is not there; a run writes it when it is completed")
@@ -234,34 +270,40 @@ def load_net(folder: str | Path, *, trust: Collection[str] = ()) -> Net:
     checksum = described.pop("sha256", None)  # which older files lack
     if checksum is not None and checksum != digest_of(weights, described):
         raise UserError(f"{path} is damaged: its checksum is not that of its content")
+    return described, weights
+
+
+def _rebuilt(path: Path, described: dict[str, Any], trust: Collection[str]) -> Net:
+    """Return a net as the file describes it, its weights still to be loaded."""
     options = described.get("net")
     if not options:
         raise UserError(
-            f"{path} was trained from Python and does not say how its net was built; load its tensors there"
+            f"{path} was trained from Python and does not say how its net was built; build it as it was then, and "
+            "say load_net(folder, net=...)"
         )
     if not isinstance(options, dict):
         raise UserError(f"{path}: its net is described by {type(options).__name__}, not by options")
     check_tree(path, {"net": options}, trust)
     target = locate("net._target_", options.get("_target_"))
     if not (isinstance(target, type) and issubclass(target, Net)) or "_target_" in json.dumps(list(options.values())):
-        raise UserError(f"{path}: its net is built by more than a localearn.Net; build it and load the tensors into it")
-    shape: Any = described.get("input_shape")
-    classes: Any = described.get("classes")
-    if not _are_sizes(shape) or not _are_sizes([classes]):
-        raise UserError(f"{path}: its net is of rows of shape {shape!r} in {classes!r} classes, which is none")
+        raise UserError(
+            f"{path}: its net is built by more than a localearn.Net; build it and say load_net(folder, net=...)"
+        )
+    shape, classes = _sizes_of(path, described)
     vocabulary: Any = described.get("vocabulary")
     categories: Any = described.get("categories", [])
     if not _are_sizes([1 if vocabulary is None else vocabulary]) or not _are_sizes(categories):
         raise UserError(f"{path}: its net is of {vocabulary!r} tokens and {categories!r} categories, which is none")
-    net = build_net(options, InputSpec(tuple(shape), vocabulary, categories=tuple(categories)), classes)
-    check_weights(path, weights, net.state_dict())
-    net.load_state_dict(weights)
-    if "task" in described:
-        net.task = read_task(path, described["task"])
-    names = described.get("class_names")
-    if isinstance(names, list) and len(names) == net.classes and all(isinstance(name, str) for name in names):
-        net.class_names = tuple(names)
-    return net.eval()
+    return build_net(options, InputSpec(shape, vocabulary, categories=tuple(categories)), classes)
+
+
+def _sizes_of(path: Path, described: dict[str, Any]) -> tuple[tuple[int, ...], int]:
+    """Return the shape of a row and the number of outputs of the net that a file describes."""
+    shape: Any = described.get("input_shape")
+    classes: Any = described.get("classes")
+    if not _are_sizes(shape) or not _are_sizes([classes]):
+        raise UserError(f"{path}: its net is of rows of shape {shape!r} in {classes!r} classes, which is none")
+    return tuple(shape), classes
 
 
 def _are_sizes(values: Any) -> bool:
@@ -277,7 +319,7 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
         # What a file of the user's own leaves out the rule has by itself, and the record says it.
-        plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.has_classes) | plain["algo"]
+        plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.exclusive) | plain["algo"]
     return data, trainer, settings
 
 

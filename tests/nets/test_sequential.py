@@ -90,5 +90,5 @@ def test_what_is_no_sequential_is_refused():
 
 
 def test_layers_that_give_no_tensor_are_refused():
-    with pytest.raises(UserError, match=r"the net cannot take rows of shape \(4, 6\): 'tuple' object"):
+    with pytest.raises(UserError, match=r"block 1 \(LSTM\) returns a tuple"):
         Net.from_sequential(nn.Sequential(nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 3)), (4, 6))

@@ -2,11 +2,13 @@ import pytest
 from hydra.utils import instantiate
 
 from localearn import FeedbackAlignment, ProductFeedbackAlignment, SignSymmetry, cli
+from localearn.inputs import InputSpec
+from localearn.training.building import build_net
 
 
 def built(*overrides: str):
     config, _ = cli.compose(["dataset=cifar10", *overrides])
-    net = instantiate(config.net, input_shape=(3, 32, 32), classes=10)
+    net = build_net(config.net, InputSpec((3, 32, 32)), 10)
     return config, instantiate(config.algo, net)
 
 

@@ -1,0 +1,115 @@
+"""Each rule on each net, and on nets whose blocks are grouped: it trains all that it says it trains, or refuses."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from localearn import (
+    Backprop,
+    CaFo,
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    ForwardForward,
+    ForwardGradient,
+    LikelihoodRatio,
+    MonoForward,
+    Net,
+    Pepita,
+    ProductFeedbackAlignment,
+    SignSymmetry,
+    Unsupported,
+)
+from localearn.data import Batch
+
+RULES = {
+    "backprop": Backprop,
+    "mono_forward": MonoForward,
+    "mono_forward_greedy": lambda net: MonoForward(net, schedule="greedy"),
+    "dfa": DirectFeedbackAlignment,
+    "dfa_kernel": lambda net: DirectFeedbackAlignment(net, feedback="kernel"),
+    "feedback_alignment": FeedbackAlignment,
+    "sign_symmetry": SignSymmetry,
+    "product_feedback_alignment": ProductFeedbackAlignment,
+    "forward_gradient": ForwardGradient,
+    "forward_gradient_noise": lambda net: ForwardGradient(net, guess="noise", tangents=2),
+    "forward_gradient_weights": lambda net: ForwardGradient(net, space="weight"),
+    "likelihood_ratio": LikelihoodRatio,
+    "cafo": CaFo,
+    "cafo_dfa": lambda net: CaFo(net, loss="ce", blocks="dfa"),
+    "forward_forward": ForwardForward,
+    "pepita": Pepita,
+}
+# The library's first nets, and graphs, are the conformance suite's.
+ALONE = ("vgg", "resnet20", "resnet18", "resnet18_imagenet", "mobilenet", "torchvision", "vit", "mixer", "from_blocks")
+GROUPED = ("mlp", "lenet", "resnet18", "torchvision", "vit", "mixer", "from_blocks")
+OF_LINEAR_MAPS = ("vgg",)  # each block one, as PEPITA asks
+
+
+def trained(rule, small):
+    before = {name: p.clone() for name, p in rule.named_parameters()}
+    adam = functools.partial(torch.optim.Adam, lr=1e-4)  # by signs alone an error grows through a deep net
+    record = rule.fit(small.data(), epochs=2, batch_size=3, optim=adam, energy=False, progress=False)
+    assert record.status == "completed"
+    learned = {id(p) for phase in rule.phases() for p in phase.parameters}
+    still = [name for name, p in rule.named_parameters() if id(p) in learned and torch.equal(p, before[name])]
+    assert not still, f"{still} did not move"
+    assert all(p.isfinite().all() for p in rule.parameters())
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("small", ALONE, indirect=True)
+def test_a_rule_trains_a_net_or_refuses_it(small, rule):
+    net = small()
+    torch.manual_seed(1)
+    if rule == "pepita" and small.name not in OF_LINEAR_MAPS:
+        with pytest.raises(
+            Unsupported, match=r"not one linear map and what follows it; use net=mlp, cnn, gcn or sage, or algo="
+        ):
+            RULES[rule](net)
+    else:
+        trained(RULES[rule](net), small)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("small", GROUPED, indirect=True)
+def test_a_rule_trains_blocks_that_are_grouped_or_refuses_them(small, rule):
+    net = small().group(2)
+    torch.manual_seed(1)
+    if rule == "pepita":
+        with pytest.raises(Unsupported, match=r"not one linear map and what follows it; .* with net.group=1"):
+            RULES[rule](net)
+    else:
+        trained(RULES[rule](net), small)
+
+
+@pytest.mark.parametrize("small", ["resnet18", "mobilenet", "vit", "mixer"], indirect=True)
+@pytest.mark.parametrize("rule", ["backprop", "mono_forward", "dfa", "feedback_alignment"])
+@pytest.mark.parametrize(
+    "options", [{"precision": "bf16"}, {"memory_format": "channels_last"}, {"step": "block"}], ids=str
+)
+def test_precision_memory_and_steps_are_served(small, rule, options):
+    rule = RULES[rule](small())
+    record = rule.fit(small.data(), epochs=2, batch_size=3, energy=False, progress=False, **options)
+    assert record.status == "completed"
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in rule.parameters())
+
+
+def test_layers_that_share_weights_are_trained_together():
+    def tied():
+        torch.manual_seed(0)
+        layer = nn.Linear(6, 6)
+        stages = [nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer, nn.Tanh()), layer]
+        return Net.from_blocks(None, stages, nn.Linear(6, 3), input_shape=(6,))
+
+    x = torch.randn(6, 6, dtype=torch.float64)
+    batch = Batch(x, torch.arange(6) % 3)
+    net = tied().double()
+    MonoForward(net.group(3)).gradients(batch)
+    other = tied().double()
+    Backprop(other).gradients(batch)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+    with pytest.raises(Unsupported, match="blocks share weights; use schedule=joint"):
+        MonoForward(tied(), schedule="greedy")
