@@ -147,8 +147,9 @@ def _continues(task: Task, x: torch.Tensor, target: torch.Tensor | None) -> bool
     """Whether every position's target is the token after it in the row, so that a net that looks ahead sees it."""
     if target is None or not task.per_position or target.shape != x.shape or x.shape[1] < 2:
         return False
-    counted = task.counted(target)[:, :-1]
-    return torch.equal(x[:, 1:][counted], target[:, :-1][counted])
+    counted, following = task.counted(target), x[:, 1:]
+    places = torch.ones_like(following, dtype=torch.bool) if counted is None else counted[:, :-1]
+    return torch.equal(following[places], target[:, :-1][places])
 
 
 def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, normalize: Normalize) -> Scaling | None:

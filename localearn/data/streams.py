@@ -82,7 +82,7 @@ class LoaderData(Data):
             "val": _loader(f"{name}: val", val),
             "test": _loader(f"{name}: test", test),
         }
-        self._layout = layout
+        self._layout: Layout | None = layout
         self._task = None if type(task) is Classification else task
         self._valued = None if of_classes(task) else task  # whose targets are no labels
         self._moments: dict[Split, Moments] = {}
