@@ -119,11 +119,11 @@ def test_unlike_runs_get_no_ratio_and_the_reason_is_said(compared, factory, chan
     assert any(said in note and "not compared" in note for note in comparison.notes)
 
 
-def test_runs_older_than_groups_of_blocks_are_compared_with_those_that_group_none(compared, factory):
-    records = two_rules(factory, config={"net": {**factory.record()["config"]["net"], "group": 1}})
-    assert not any("two configurations" in note for note in compared(*records).notes)
-    records = two_rules(factory, config={"net": {**factory.record()["config"]["net"], "group": 2}})
-    assert any("under two configurations" in note for note in compared(*records).notes)
+@pytest.mark.parametrize(("group", "differs"), [(1, False), (2, True)])
+def test_a_run_older_than_groups_of_blocks_has_none(compared, factory, group, differs):
+    net = factory.record()["config"]["net"] | {"group": group}
+    comparison = compared(*two_rules(factory, config={"net": net}))
+    assert any("under two configurations" in note for note in comparison.notes) == differs
 
 
 def test_runs_that_did_not_stop_alike_are_noted(compared, factory):
