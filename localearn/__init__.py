@@ -1,6 +1,6 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
-from localearn.data import Batch, Data, load
+from localearn.data import Batch, Data, generate, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
 from localearn.nets import (
@@ -8,6 +8,7 @@ from localearn.nets import (
     GNN,
     MLP,
     Block,
+    DeepFM,
     Flattened,
     InputSpec,
     LeNet,
@@ -16,11 +17,21 @@ from localearn.nets import (
     Net,
     PerPosition,
     Pooled,
+    Recurrent,
     ResNet,
     Torchvision,
+    Transformer,
     ViT,
 )
-from localearn.tasks import Classification, Metric, Regression, Task
+from localearn.tasks import (
+    Autoencoding,
+    Classification,
+    LanguageModelling,
+    Metric,
+    MultiLabel,
+    Regression,
+    Task,
+)
 from localearn.trainers import (
     Backprop,
     BackwardPathTrainer,
@@ -47,6 +58,7 @@ __all__ = [
     "CNN",
     "GNN",
     "MLP",
+    "Autoencoding",
     "Backprop",
     "BackwardPathTrainer",
     "Batch",
@@ -55,6 +67,7 @@ __all__ = [
     "Callback",
     "Classification",
     "Data",
+    "DeepFM",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
     "FeedbackAlignment",
@@ -63,6 +76,7 @@ __all__ = [
     "ForwardForward",
     "ForwardGradient",
     "InputSpec",
+    "LanguageModelling",
     "LeNet",
     "LikelihoodRatio",
     "LocalTrainer",
@@ -70,22 +84,26 @@ __all__ = [
     "Mixer",
     "MobileNetV3",
     "MonoForward",
+    "MultiLabel",
     "Net",
     "Pepita",
     "PerPosition",
     "Pooled",
     "ProductFeedbackAlignment",
     "Record",
+    "Recurrent",
     "Regression",
     "ResNet",
     "SignSymmetry",
     "Task",
     "Torchvision",
     "Trainer",
+    "Transformer",
     "Unsupported",
     "UserError",
     "ViT",
     "fit",
+    "generate",
     "load",
     "load_net",
     "recipe",

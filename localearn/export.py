@@ -32,7 +32,8 @@ at a time, that the file gives the net's own outputs; a file that does not is no
   trust=my_nets.MyNet   import this class of your own, if the folder names it
 
 The input is x, (rows, ...), as the run's dataset gives it (dataset.normalize= in DIR/config.yaml), for a graph with
-edge_index, (2, edges); the output is logits, (rows, classes). Any number of rows and edges is taken.
+edge_index, (2, edges), of text int64 token ids, (rows, window); the output is logits, (rows, classes), or at each
+position (rows, window, tokens). Any number of rows and edges is taken.
 Where the classes have names they stand in the file in the order of the logits, as JSON under class_names: among ONNX's
 metadata, and among the extra_files of a torch.export program.
 """
@@ -136,7 +137,12 @@ def _inputs(net: "Net", rows: int) -> tuple["Tensor", ...]:
     import torch
 
     generator = torch.Generator().manual_seed(rows)
-    x = torch.randn(rows, *net.input_shape, generator=generator)
+    if net.takes.vocabulary is None:
+        x = torch.randn(rows, *net.input_shape, generator=generator)
+    else:
+        x = torch.randint(net.takes.vocabulary, (rows, *net.input_shape), generator=generator)
+    for column, size in enumerate(net.takes.categories):
+        x[:, column] = torch.randint(size, (rows,), generator=generator)
     return (x, torch.randint(rows, (2, 2 * rows), generator=generator)) if net.graph else (x,)
 
 
@@ -154,7 +160,9 @@ def _torch_export(net: "Net", out: Path) -> Program:
     import torch
 
     module, example, free = _exported(net)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # A recurrent layer of torch's lists its own weights anew while it is looked through.
+        warnings.filterwarnings("ignore", message=r"The tensor attributes? self\..*_flat_weights", category=UserWarning)
         program = torch.export.export(module, example, dynamic_shapes=free, strict=False)
         torch.export.save(program, out, extra_files=_class_names(net))
     return torch.export.load(out).module()

@@ -7,11 +7,11 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
       maps: [algo.goodness=mean, optim=adam]
       paper: [net=mlp_3x1000, dataset.normalize=unit]
 
-`recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data set is a
-regression; `recipe=paper` the published recipe, and `recipe=alike`, which a comparison takes, the default's without
-what is said of the net, the data and the batch. What the user sets wins. Below
-all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net. `localearn.defaults` composes the same
-for Python.
+`recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data's task has
+no classes, as the option `dataset.task` says before any data are read; `recipe=paper` the published recipe, and
+`recipe=alike`, which a comparison takes, the default's without what is said of the net, the data and the batch. What
+the user sets wins. Below all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net.
+`localearn.defaults` composes the same for Python.
 
 Where no options are known by which a rule learns on a net, the file says so under `refused`, by the net's class:
 
@@ -24,9 +24,11 @@ Then `recipe=default` is refused with that text, and who wants the run all the s
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localearn.data.loading import REGRESSIONS
+from localearn.data.loading import task_named
 from localearn.defaults import KINDS, VALUES
 from localearn.errors import UserError, suggestion
+from localearn.tasks import KINDS as TASKS
+from localearn.tasks import NAMED
 from localearn.training.building import net_kind
 
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
@@ -55,7 +57,7 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
     kind = net_kind(config.net)
-    default = VALUES if VALUES in recipes and config.dataset.get("name") in REGRESSIONS else kind
+    default = VALUES if VALUES in recipes and not _has_classes(task_named(config.dataset)) else kind
     name = default if named in ("default", "alike") else named
     net = str(config.net.get("_target_")).rpartition(".")[2]
     refused = config.refused if isinstance(config.refused, Mapping) else {}
@@ -81,3 +83,14 @@ def _exists(key: str, config: Any) -> bool:
     """Whether there is such an option: not every net draws its weights by a name, not every data set is normalised."""
     group, dot, option = key.partition(".")
     return group not in ("net", "dataset") or not dot or option in config[group]
+
+
+def _has_classes(task: Any) -> bool:
+    """Whether the option `dataset.task`, a task's name or its class with options, is one of classes, as by default.
+
+    A class of the user's own is not looked into here, and is taken for one of values.
+    """
+    if isinstance(task, Mapping):
+        kind = TASKS.get(str(task.get("_target_")).rpartition(".")[2])
+        return kind is not None and kind.has_classes
+    return NAMED.get(str(task), NAMED["classification"]).has_classes

@@ -24,7 +24,7 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
 
   title: MNIST, MLP 2x1000, Mono-Forward
   source: Gong et al., arXiv 2501.09238, table 1
-  published: 98.74                   # test accuracy in %; null where none is published
+  published: 98.74                   # of the task's first metric, a fraction in %; null where none is published
   run: [algo=mono_forward, dataset=mnist]
   seeds: [0, 1, 2]
   reason: null                       # why ours differ, where they do
@@ -41,7 +41,7 @@ HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a study; `published` is a test accuracy in per cent."""
+    """One row of a study; `published` is a figure of the task's first metric, a fraction in per cent."""
 
     name: str
     title: str
@@ -128,8 +128,8 @@ def _read_record(path: Path) -> Record | None:
     """Return a run's record; None, and a line on stderr, where it cannot be read or a table has no use for it."""
     try:
         record = read_record(path)
-        if record.status == "completed" and record.metric("accuracy") is None:
-            raise UserError(f"{path}: a completed run has no accuracy on the test split")
+        if record.status == "completed" and record.metric(record.judged_by.name) is None:
+            raise UserError(f"{path}: a completed run has no {record.judged_by.name} on the test split")
     except UserError as error:
         say(f"{error}; left out of the table", error=True)
         return None

@@ -11,9 +11,15 @@ RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
-NETS = ("CNN", "GNN", "MLP", "LeNet", "Mixer", "MobileNetV3", "ResNet", "Torchvision", "ViT")
-DATA = ("load",)  # and in localearn.data the kinds that have a function of their own
-OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
+NETS = (
+    "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
+    "ViT",
+)  # fmt: skip
+# In localearn.data, the kinds that have a function of their own.
+DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))
+TASKS = ("Autoencoding", "Classification", "LanguageModelling", "MultiLabel", "Regression")
+_OF_TASKS = (f"tasks.{name}" for name in TASKS)
+OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA, *TASKS, *_OF_TASKS)) | {
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",
 }

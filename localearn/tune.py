@@ -37,8 +37,8 @@ and on another machine, with a storage= that both reach, it joins in.
   trials=20          how many trials are to end, on all machines together
   sampler=tpe        gp, cmaes, random or qmc
   pruner=median      hyperband or none; ends a trial that its validation curve shows to be a bad one
-  objective=accuracy on the validation split, or another metric of the task; the first one, say rmse, where it has no
-                     accuracy. accuracy_energy: also few joules of training, a Pareto front
+  objective=accuracy on the validation split, or another metric of the task; its first one where none is named.
+                     accuracy_energy: also few joules of training, a Pareto front
   storage=URL        sqlite:///OUT/study.db where none is given; postgresql://user@host/name for many machines, or
                      journal:/shared/study.log on a disk that they share
   study=NAME         the study's name in the storage; <algo>-<dataset>-<net> where none is given

@@ -15,6 +15,9 @@ CASES = {
     "cnn": ["algo=backprop", "dataset=digits", "net=cnn", "net.channels=[4,4]"],
     "resnet": ["algo=backprop", "dataset=digits", "net=resnet20", "net.blocks=1"],
     "gcn": ["algo=backprop", "dataset=karate", "net.widths=[4]"],
+    "transformer": ["algo=mono_forward", "dataset=text", "net.width=8", "net.heads=2"],
+    "gru": ["algo=backprop", "dataset=text", "net=gru", "net.widths=[6]"],
+    "lstm": ["algo=backprop", "dataset=text", "net=lstm", "net.widths=[6]"],
     "resnet18": ["algo=mono_forward", "dataset=digits", "net=resnet18", "net.widths=[4,6]", "net.blocks=1"],
     "mobilenet": ["algo=backprop", "dataset=digits", "net=mobilenet_v3_small", "net.width=0.1"],
     "vit": ["algo=mono_forward", "dataset=digits", "net=vit_6x128", "net.patch=2", "net.width=8", "net.layers=3"],
@@ -22,6 +25,18 @@ CASES = {
     "grouped": ["algo=mono_forward", "dataset=digits", "net=vit", "net.patch=4", "net.width=12", "net.group=5"],
     "cafo": ["algo=cafo", "dataset=digits", "net.widths=[8]"],
 }
+
+
+def short_text(folder):
+    path = folder.with_suffix(".txt")
+    path.write_text("to be or not to be\n" * 20, encoding="utf-8")
+    return path
+
+
+def inputs(net, rows):
+    if net.takes.vocabulary is not None:
+        return torch.randint(net.takes.vocabulary, (rows, *net.input_shape))
+    return torch.randn(rows, *net.input_shape)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +47,9 @@ def trained(tmp_path_factory):
     def train(name):
         if name not in folders:
             folder = tmp_path_factory.mktemp("runs") / name
-            small = [option for option in SMALL if name != "gcn" or "train_size" not in option]
+            whole = "gcn" in name or "dataset=text" in CASES[name]
+            small = [option for option in SMALL if not whole or "train_size" not in option]
+            small += ["dataset.window=8", f"dataset.path={short_text(folder)}"] * ("dataset=text" in CASES[name])
             assert run.main([*CASES[name], *small, f"out={folder}"]) == 0
             folders[name] = folder
         return folders[name]
@@ -47,7 +64,7 @@ def test_a_torch_export_program_gives_the_nets_outputs(trained, tmp_path, capsys
     assert "outputs agree" in capsys.readouterr().out
     net, program = load_net(folder), torch.export.load(out).module()
     for rows in (1, 2, 64):
-        x = (torch.randn(rows, *net.input_shape), *([torch.randint(rows, (2, 5))] if net.graph else []))
+        x = (inputs(net, rows), *([torch.randint(rows, (2, 5))] if net.graph else []))
         torch.testing.assert_close(program(*x), net(*x))
 
 
@@ -60,7 +77,7 @@ def test_an_onnx_graph_gives_the_nets_outputs(trained, tmp_path, capsys, name):
     net, session = load_net(folder), onnxruntime.InferenceSession(out)
     assert [given.name for given in session.get_inputs()] == ["x", "edge_index"][: 1 + net.graph]
     for rows in (1, 64):
-        x = {"x": torch.randn(rows, *net.input_shape)}
+        x = {"x": inputs(net, rows)}
         if net.graph:
             x["edge_index"] = torch.randint(rows, (2, 5))
         (logits,) = session.run(["logits"], {name: value.numpy() for name, value in x.items()})

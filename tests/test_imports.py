@@ -30,7 +30,7 @@ HOUSE = (
     ("jobs",),
     ("reporting",),
     ("benching", "tuning"),
-    ("bench", "compare", "export", "report", "run", "study", "tune", ""),  # the last is localearn/__init__.py
+    ("bench", "compare", "export", "report", "run", "sample", "study", "tune", ""),  # the last is localearn/__init__.py
 )
 
 Graph = Mapping[str, Mapping[str, int]]  # for each module the modules that it imports, and the lines where it does

@@ -6,7 +6,8 @@ import pytest
 from localearn import cli, study
 from localearn.errors import UserError
 from localearn.records import Figures, Record, read_record
-from localearn.reporting.study import StudyRow, as_table
+from localearn.reporting.study import StudyRow, as_table, write_study
+from localearn.tasks import Direction, Unit
 
 ROW = """\
 title: Digits, MLP, Mono-Forward
@@ -48,6 +49,60 @@ def row_of(*accuracies, published=None, status="completed", reason=None, seeds=N
 def test_a_row_says_how_ours_stand_to_the_published_number(row, verdict):
     assert row.verdict == verdict
     assert verdict in as_table([row])
+
+
+def valued(*figures, name="rmse", direction: Direction = "min", published=None, unit: Unit = "value"):
+    """Return a row whose runs are judged by another metric."""
+    records = [
+        Record(
+            status="completed",
+            seed=seed,
+            metrics={
+                "loss": Figures(direction="min", unit="value", val=None, test=1.0),
+                name: Figures(direction=direction, unit=unit, val=None, test=figure),
+                "accuracy": Figures(direction="max", unit="fraction", val=None, test=0.1),
+            },
+        )
+        for seed, figure in enumerate(figures)
+    ]
+    return StudyRow(name, "A", "B", published, None, "python -m localearn.run", [r.seed for r in records], records)
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (valued(54.0, 56.0, published=55.2), "agrees"),
+        (valued(54.0, 54.2, published=55.0), "better"),
+        (valued(56.0, 56.2, published=55.0), "short"),
+        (valued(30.0, 30.2, name="psnr", direction="max", published=29.0), "better"),
+        (valued(28.0, 28.2, name="psnr", direction="max", published=29.0), "short"),
+        (valued(0.41, 0.42, name="recall@10", direction="max", unit="fraction", published=41.5), "agrees"),
+    ],
+)
+def test_a_row_goes_by_its_tasks_first_metric_and_its_direction(row, verdict):
+    assert row.verdict == verdict
+
+
+def test_a_table_of_several_metrics_names_them_with_their_units(tmp_path):
+    rows = [
+        valued(54.0, 56.0, published=55.0),
+        valued(30.0, name="psnr", direction="max"),
+        row_of(0.91, published=90.0),
+    ]
+    rows.append(row_of(published=90.0))
+    write_study(rows, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert "| row | published | ours, mean ± 95 % |" in table and "%, mean" not in table
+    assert "RMSE |" in table and "30.00 dB PSNR (one seed) |" in table and "91.00 % accuracy (one seed) |" in table
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "plot-accuracy.png",
+        "plot-psnr.png",
+        "plot-rmse.png",
+    ]
+    values = json.loads((tmp_path / "table.json").read_text())
+    assert values[0]["metric"] == {"name": "rmse", "direction": "min", "unit": "value"}
+    assert values[0]["figures"] == [54.0, 56.0] and "accuracies" not in values[0]
+    assert values[2]["accuracies"] == [91.0] and "metric" not in values[2]
 
 
 def test_a_row_that_falls_short_carries_the_reason_and_its_command():

@@ -1,5 +1,6 @@
 """A task's losses, errors and metrics are those of PyTorch and scikit-learn, however elements come in batches."""
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn import metrics
 
 from localearn.data import Batch
 from localearn.errors import UserError
-from localearn.tasks import Classification, Regression, better
+from localearn.tasks import KINDS, Autoencoding, Classification, MultiLabel, Regression, better, read_task
 
 CRITERIA = ("squared", "absolute", "huber")
 
@@ -22,7 +23,8 @@ def measured(task, output, target, parts=1):
     for rows in torch.arange(len(output)).chunk(parts):
         sums, elements = task.measure(output[rows], target[rows])
         totals, count = {name: totals[name] + sums[name] for name in totals}, count + elements
-    return {name: value.item() for name, value in task.finish({n: t / count for n, t in totals.items()}).items()}
+    whole = (output, target) if task.needs_whole else ()
+    return {name: v.item() for name, v in task.finish({n: t / count for n, t in totals.items()}, *whole).items()}
 
 
 def values(rows, outputs, seed=0, dtype=torch.float64):
@@ -172,3 +174,222 @@ def test_a_task_is_its_options():
 def test_options_that_cannot_be_are_told(options, message):
     with pytest.raises(UserError, match=message):
         Regression(**options)
+
+
+def labelled(rows, outputs, seed=0, tied=False, share=0.3):
+    """Return logits, of a few levels where they are tied, and zeros and ones."""
+    generator = torch.Generator().manual_seed(seed)
+    target = (torch.rand(rows, outputs, generator=generator) < share).float()
+    logits = torch.randn(rows, outputs, generator=generator, dtype=torch.float64) + target
+    return (logits.mul(1.5).round() if tied else logits), target
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("rows", [2, 7, 101])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("parts", [1, 3])
+def test_binary_metrics_are_scikit_learns_ties_included(tied, rows, seed, parts):
+    logits, target = labelled(rows, 1, seed, tied, share=0.5)
+    target[0], target[1] = 0.0, 1.0
+    found = measured(MultiLabel(), logits, target, parts)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(target, logits), abs=1e-12)
+    assert found["log_loss"] == found["loss"] == pytest.approx(metrics.log_loss(target, logits.sigmoid()), rel=1e-9)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(target, logits > 0))
+    flat = measured(MultiLabel(), logits, target.squeeze(1), parts)
+    assert flat == found
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("rows", "outputs", "k"), [(40, 3, 10), (25, 17, 10), (9, 5, 4), (60, 30, 1)])
+@pytest.mark.parametrize("seed", range(2))
+def test_metrics_of_several_labels_are_scikit_learns_ties_included(tied, rows, outputs, k, seed):
+    logits, target = labelled(rows, outputs, seed, tied)
+    target[0], target[1] = 0.0, 1.0  # a row without a true label, and one of true labels alone
+    found = measured(MultiLabel(outputs, k=k), logits, target, parts=3)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(target, logits, average="macro"), abs=1e-12)
+    columns = [metrics.log_loss(t, o.sigmoid()) for o, t in zip(logits.T, target.T, strict=True)]
+    assert found["log_loss"] == pytest.approx(np.mean(columns), rel=1e-9)
+    if k >= outputs:
+        assert list(found) == ["loss", "auc", "log_loss"]
+        return
+    has = target.any(1)
+    assert not has.all()
+    assert list(found) == ["loss", f"recall@{k}", f"ndcg@{k}", "log_loss", "auc"]
+    expected = metrics.ndcg_score(target[has].numpy(), logits[has].numpy(), k=k)
+    assert found[f"ndcg@{k}"] == pytest.approx(expected, abs=1e-12)
+    assert found[f"recall@{k}"] == pytest.approx(
+        np.mean([recall(logits[row], target[row], k) for row in has.nonzero().flatten()])
+    )
+
+
+def recall(logits, target, k):
+    """Return the share of the true labels among the k largest, the mean over the orders of equal ones, by counting."""
+    level = sorted(logits.tolist(), reverse=True)[k - 1]
+    places = k - int((logits > level).sum())
+    equal = logits == level
+    inside = target[logits > level].sum() + target[equal].sum() * places / equal.sum()
+    return float(inside / target.sum())
+
+
+def test_a_label_that_no_row_or_every_row_has_is_left_out_of_the_auc_and_without_any_it_is_nan():
+    logits, target = labelled(30, 4)
+    target[:, 1], target[:, 3] = 0.0, 1.0
+    found = measured(MultiLabel(4), logits, target)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(target[:, [0, 2]], logits[:, [0, 2]]), abs=1e-12)
+    assert math.isnan(measured(MultiLabel(), logits[:, :1], torch.ones(30, 1))["auc"])
+
+
+def test_the_auc_of_many_columns_is_taken_some_at_a_time(monkeypatch):
+    logits, target = labelled(50, 9, tied=True)
+    whole = measured(MultiLabel(9, k=0), logits, target)["auc"]
+    monkeypatch.setattr("localearn.tasks.ranking._AT_ONCE", 100)
+    assert measured(MultiLabel(9, k=0), logits, target)["auc"] == pytest.approx(whole, abs=1e-15)
+
+
+def test_ranks_of_more_rows_than_a_float_counts_are_exact():
+    rows = 300_001
+    scores = torch.arange(rows, dtype=torch.float32).unsqueeze(1)
+    target = (torch.arange(rows) >= rows - 3).float().unsqueeze(1)
+    target[0] = 1
+    assert measured(MultiLabel(), scores, target)["auc"] == pytest.approx(
+        metrics.roc_auc_score(target, scores), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("criterion", ["squared", "bce"])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_metrics_of_a_reconstruction_are_in_the_unit_before_it_was_normalised(criterion, parts):
+    generator = torch.Generator().manual_seed(1)
+    raw = torch.randint(0, 256, (13, 2, 3, 4), generator=generator).double()
+    center, scale = ((10.0, 20.0), (50.0, 70.0)) if criterion == "squared" else ((0.0, 0.0), (255.0, 255.0))
+    x = (raw - torch.tensor(center).view(2, 1, 1)) / torch.tensor(scale).view(2, 1, 1)
+    target = x.flatten(1)
+    output = torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    task = Autoencoding(24, criterion, peak=255.0, center=center, scale=scale)
+    seen = task.decode(output)
+    shown = (output.sigmoid() if criterion == "bce" else output).view_as(raw)
+    expected = shown * torch.tensor(scale).view(2, 1, 1) + torch.tensor(center).view(2, 1, 1)
+    torch.testing.assert_close(seen, expected.flatten(1))
+    found = measured(task, output, target, parts)
+    error = metrics.mean_squared_error(raw.flatten(1), seen)
+    assert found["mse"] == pytest.approx(error)
+    assert found["psnr"] == pytest.approx(10 * math.log10(255**2 / error))
+    assert list(found) == ["loss", "psnr", "mse"] and task.direction("psnr") == "max"
+    reference = F.mse_loss if criterion == "squared" else F.binary_cross_entropy_with_logits
+    assert found["loss"] == pytest.approx(reference(output, target).item())
+    assert list(measured(Autoencoding(24, criterion), output, target)) == ["loss", "mse"]
+
+
+def test_a_regression_with_a_peak_is_judged_by_its_psnr():
+    output, target = values(41, 3)
+    task = Regression(3, center=(1.0, 2.0, 3.0), scale=(20.0, 30.0, 40.0), peak=255.0)
+    found = measured(task, output, target, 4)
+    error = metrics.mean_squared_error(task.decode(target), task.decode(output))
+    assert next(iter(task.metrics)).name == "psnr" and task.direction("psnr") == "max"
+    assert found["psnr"] == pytest.approx(10 * math.log10(255**2 / error))
+    plain = measured(Regression(3, center=task.center, scale=task.scale), output, target, 4)
+    assert {name: found[name] for name in plain} == plain
+
+
+TASKS = [
+    Classification(3),
+    Regression(2, "huber", 0.5, (1.0, 2.0), (3.0, 4.0), 255.0),
+    Regression(),
+    MultiLabel(),
+    MultiLabel(12, k=5),
+    Autoencoding(12, "bce", 255.0, (0.0,), (255.0,)),
+    Autoencoding(12, center=(1.0, 2.0, 3.0), scale=(1.0, 2.0, 3.0)),
+]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=str)
+def test_every_task_is_read_back_from_what_a_file_has_of_it(task):
+    assert {type(task) for task in TASKS} <= set(KINDS.values())
+    read = read_task("net.safetensors", json.loads(json.dumps(task.describe())))
+    assert read == task and hash(read) == hash(task) and read.metrics[0].name == task.metrics[0].name
+
+
+@pytest.mark.parametrize("task", [MultiLabel(3), MultiLabel(12), Autoencoding(3), Autoencoding(3, "bce")], ids=str)
+def test_the_other_tasks_take_copies_of_the_rows_too_and_narrow_outputs(task):
+    output, target = labelled(7, task.outputs)
+    copies = torch.stack([output, output.flip(0)])
+    found = task.losses(copies, target)
+    assert found.shape == (2, 7)
+    torch.testing.assert_close(found[0], task.losses(output, target))
+    torch.testing.assert_close(found[0].mean(), task.loss(output, Batch(output, target)))
+    assert task.losses(output.bfloat16(), target).dtype == torch.float32
+    assert torch.equal(task.encode(target), target)
+    logits = getattr(task, "criterion", "bce") == "bce"
+    assert torch.equal(task.regressand(target), 4 * target - 2 if logits else target)
+    _, error = task.error(output, Batch(output, target))
+    if getattr(task, "criterion", "bce") == "bce":
+        torch.testing.assert_close(error, (output.sigmoid() - target) / target.numel())
+
+
+def test_a_metric_of_a_whole_split_needs_its_outputs():
+    task = MultiLabel()
+    sums, count = task.measure(torch.zeros(4, 1), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match="auc is made of all outputs"):
+        task.finish({name: total / count for name, total in sums.items()})
+    assert task.needs_whole and not Regression().needs_whole
+
+
+def test_a_regression_says_its_peak_only_where_it_has_one():
+    """Fingerprints and checkpoints of former versions have the text."""
+    assert str(Regression()) == "Regression(outputs=1, criterion='squared', delta=1.0, center=(), scale=())"
+    assert "peak=255.0" in str(Regression(peak=255.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MultiLabel(0), "1 output or more"),
+        (lambda: MultiLabel(3, k=-1), "k must be 1 or more"),
+        (lambda: Autoencoding(0), "1 output or more"),
+        (lambda: Autoencoding(**{"criterion": "ce"}), "criterion must be squared or bce, not 'ce'"),
+        (lambda: Autoencoding(3, scale=(1.0, 1.0)), "scale has 2 values"),
+        (lambda: Autoencoding(2, scale=(1.0, 0.0)), "scale must be positive"),
+        (lambda: Autoencoding(2, peak=0.0), "peak must be positive"),
+        (lambda: Regression(peak=-1.0), "peak must be positive"),
+    ],
+)
+def test_options_of_the_other_tasks_that_cannot_be_are_told(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "message"),
+    [
+        (MultiLabel(2), torch.tensor([[0.0, 1.0], [0.0, 2.0]]), "y holds 2 in row 1; zeros and ones"),
+        (MultiLabel(2), torch.tensor([[0.0, math.nan]]), "y holds 1 of 2 values that are NaN"),
+        (MultiLabel(2), torch.zeros(4, 3), r"shape \(4, 3\); floating-point \(N, 2\) is expected for MultiLabel"),
+        (MultiLabel(2), torch.zeros(4), r"shape \(4,\); floating-point"),
+        (MultiLabel(), torch.zeros(4, dtype=torch.long), "torch.int64"),
+        (Regression(), torch.full((4, 1), math.inf), "NaN or infinite"),
+        (Autoencoding(2, "bce"), torch.tensor([[-1.0, 0.5]]), "runs from -1 to 0.5.*use normalize=unit"),
+    ],
+)
+def test_targets_that_a_task_cannot_take_are_told(task, target, message):
+    with pytest.raises(UserError, match=message):
+        task.check_target("y", target)
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "message"),
+    [
+        (Regression(), torch.full((4, 1), 3.0), "y is 3 in every row, so there is nothing to learn"),
+        (Regression(center=(10.0,), scale=(2.0,)), torch.zeros(4, 1), "y is 10 in every row"),
+        (Regression(2), torch.tensor([[1.0, 2.0]] * 3), "y is the same in every row"),
+        (MultiLabel(), torch.ones(4, 1), "y is 1 in every row, so there is nothing to tell apart"),
+        (MultiLabel(2), torch.tensor([[1.0, 0.0]] * 3), "y is the same in every row"),
+        (Autoencoding(2), torch.ones(4, 2), "y is the same in every row"),
+    ],
+)
+def test_targets_from_which_nothing_is_learned_are_told(task, target, message):
+    task.check_target("y", target)
+    with pytest.raises(UserError, match=message):
+        task.check_learnable("y", target)
+    varied = target.clone()
+    varied[0, 0] = 1 - varied[0, 0]
+    task.check_learnable("y", varied)

@@ -29,6 +29,11 @@ _UNREADABLE = (
 )
 
 
+def data_folder(data_dir: str | Path | None) -> Path:
+    """Return where prepared sets lie: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
+    return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
+
+
 def names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz archive; raises UserError as `read` does."""
     _check_file(path)
@@ -54,7 +59,7 @@ def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
     try:
-        _check_sizes(path, wanted, _memory_bytes() if memory_bytes is None else memory_bytes)
+        _check_sizes(path, wanted, machine_memory_bytes() if memory_bytes is None else memory_bytes)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in wanted}
     except _UNREADABLE as error:
@@ -112,7 +117,7 @@ def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
     return math.prod(shape) * dtype.itemsize, dtype
 
 
-def _memory_bytes() -> float:
+def machine_memory_bytes() -> float:
     """Return the machine's memory; infinity where it does not tell."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,8 +11,12 @@ from localearn.data.augmentation import Augment, augment
 from localearn.data.base import Batch, Data, Split, leaves_out_last
 from localearn.data.fingerprint import sha256
 from localearn.data.normalization import Scaling
+from localearn.data.pictures import above_each_other, predicted_against_true
+from localearn.data.targets import check_targets
 from localearn.errors import UserError
-from localearn.tasks import Task
+from localearn.tasks import Autoencoding, Regression, Task
+
+_IMAGES = 8  # that a picture of reconstructions shows
 
 
 class ArrayData(Data):
@@ -41,7 +46,8 @@ class ArrayData(Data):
             name: what records call the data set.
             x: for each split (N, C, H, W) images, (N, T, D) sequences or (N, ...) rows, uint8 or floating-point, or
                 (N, T) token ids, int64; all on one device.
-            y: for each split (N,) int64 labels, 0..classes - 1, or what the task takes, (N, outputs) floating-point.
+            y: for each split (N,) int64 labels, 0..classes - 1, or what the task takes, (N, outputs) floating-point;
+                empty where the task's target is the row itself.
             classes: their number; 0 where the task has none.
             scaling: what turns raw rows into a net's input; None leaves their values.
             augment: how the training split's images are augmented.
@@ -54,7 +60,11 @@ class ArrayData(Data):
             UserError: for a wrong type, shape, length or label, and for values that are not finite.
 
         """
+        self._target_is_input = task is not None and task.target_is_input
+        if self._target_is_input and not y:
+            y = {split: rows.new_empty(len(rows), 0, dtype=torch.float32) for split, rows in x.items()}
         _check(name, x, y, classes, task, vocabulary)
+        _check_codes(name, x, categories)
         self.name = name
         self._task = task
         self.vocabulary, self.categories = vocabulary, categories
@@ -67,6 +77,8 @@ class ArrayData(Data):
         # A part's rank, the number of ranks that a batch's rows are shared out over, and the fewest that one gets.
         self._part = (0, 1, 2)
         self._hold(x, y)
+        if task is not None and not task.has_classes:
+            check_targets(name, task, x, {} if self._target_is_input else y, scaling)
 
     def to(self, device: torch.device | str) -> "ArrayData":
         """Return the same data on `device`; what is there already is shared, not copied."""
@@ -108,11 +120,27 @@ class ArrayData(Data):
         with torch.no_grad():
             whole = self.part(0, 1)
             x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
+            if self._target_is_input:  # which the features are not
+                y = {split: whole._mapped(split, lambda rows: rows.flatten(1), batch_size) for split in y}
         mapped = copy.copy(self)  # not checked: what a net that diverges gives is for the loop to tell
         mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
-        mapped.vocabulary, mapped.categories = None, ()
+        mapped.vocabulary, mapped.categories, mapped._target_is_input = None, (), False
         mapped._hold(x, y)
         return mapped
+
+    @torch.no_grad()
+    def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
+        """Write a regression's predictions against the true values of the test split, `predicted.png`.
+
+        Of an autoencoding of images the first of the test split and their reconstructions are `reconstructed.png`.
+        """
+        if isinstance(self.task, Autoencoding) and self.kind == "image" and self.input_shape[0] in (1, 3):
+            return self._reconstructions(self.task, predict, folder / "reconstructed.png")
+        if not isinstance(self.task, Regression):
+            return ()
+        whole = self.part(0, 1)
+        path = folder / "predicted.png"
+        return (predicted_against_true(whole, self.task, lambda batch: predict(batch.x), "test", path),)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then kept."""
@@ -123,6 +151,17 @@ class ArrayData(Data):
             note = self._scaling.note if self._scaling else "none"
             self._fingerprint = sha256(tensors, note if self._task is None else f"{note} {self._task}")
         return self._fingerprint
+
+    def _reconstructions(self, task: Autoencoding, predict: Callable[..., Tensor], path: Path) -> tuple[str, ...]:
+        true = self._x["test"][:_IMAGES]
+        made = task.decode(predict(self._normalised(true)).float()).view(true.shape)
+        low, high = (0.0, task.peak) if task.peak is not None else (float(true.min()), float(true.max()))
+        rows = []
+        for images in (true.float(), made):
+            levels = ((images - low) / ((high - low) or 1.0) * 255).clamp(0, 255).round().to(torch.uint8)
+            rows.append(list(levels.permute(0, 2, 3, 1).squeeze(-1).cpu().numpy()))
+        above_each_other(rows, ("true", "reconstructed"), path)
+        return (f"{len(true)} test images above their reconstructions: {path}",)
 
     def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
         self._x, self._y = dict(x), dict(y)
@@ -138,7 +177,7 @@ class ArrayData(Data):
         x, y = self._x[split], self._y[split]
         for start in range(skip * batch_size, len(y), batch_size):
             own = self._own(min(batch_size, len(y) - start), start)
-            yield Batch(self._normalised(x[own]), y[own])
+            yield self._batch(x[own], y[own])
 
     def _shuffled(
         self, split: Split, order: Tensor, batch_size: int, skip: int, generator: torch.Generator
@@ -149,7 +188,11 @@ class ArrayData(Data):
             size = min(batch_size, len(order) - start)
             chosen = order[self._own(size, start)]
             rows = augment(x.index_select(0, chosen), how, generator, self._own(size), size)
-            yield Batch(self._normalised(rows), y.index_select(0, chosen))
+            yield self._batch(rows, y.index_select(0, chosen))
+
+    def _batch(self, rows: Tensor, target: Tensor) -> Batch:
+        x = self._normalised(rows)
+        return Batch(x, x.flatten(1) if self._target_is_input else target)
 
     def _own(self, size: int, start: int = 0) -> slice:
         """Return which rows of a batch of so many, from `start` on, are this part's."""
@@ -195,9 +238,7 @@ def _check(
             _check_tokens(f"{name}: x_{split}", rows, vocabulary)
         elif rows.dtype != torch.uint8 and not rows.is_floating_point():
             raise UserError(f"{name}: x_{split} is {rows.dtype}; uint8 or floating-point rows are expected; {of}")
-        if task is not None and not task.has_classes:
-            task.check_target(f"{name}: y_{split}", labels)
-        elif labels.dtype != torch.int64 or labels.ndim != 1:
+        if (task is None or task.has_classes) and (labels.dtype != torch.int64 or labels.ndim != 1):
             what = f"{labels.dtype} with shape {tuple(labels.shape)}"
             raise UserError(f"{name}: y_{split} is {what}; int64 labels, (N,), are expected; {of}")
         if rows.ndim < 2 or len(rows) != len(labels):
@@ -222,6 +263,22 @@ def _check(
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UserError(f"{name}: y_{split} holds {wrong}; labels run from 0 to {classes - 1}")
+
+
+def _check_codes(name: str, x: Mapping[Split, Tensor], categories: tuple[int, ...]) -> None:
+    """Raise UserError unless the first columns of rows hold codes of as many categories as `categories` says."""
+    for split, rows in x.items():
+        if categories and (rows.ndim != 2 or rows.shape[1] < len(categories)):
+            shape = tuple(rows.shape)
+            raise UserError(f"{name}: x_{split} has shape {shape}; categories are of {len(categories)} columns, (N, n)")
+        for column, size in enumerate(categories):
+            codes = rows[:, column]
+            wrong = codes[(codes < 0) | (codes >= size) | (codes != codes.round())]
+            if len(wrong):
+                raise UserError(
+                    f"{name}: x_{split} holds {wrong[0].item():g} in column {column}; codes of {size} categories are "
+                    f"whole, from 0 to {size - 1}"
+                )
 
 
 def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:

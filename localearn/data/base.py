@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from localearn.data.tokens import Codec
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
 from localearn.tasks import Classification, Task
@@ -90,8 +91,11 @@ class Data(ABC):
     augmented: bool  # whether two passes over the training split may differ
     class_names: tuple[str, ...] | None = None  # in the order of the labels; None where classes are their numbers
     feature_names: tuple[str, ...] | None = None  # of a row's values, in their order, where they have names
+    target_names: tuple[str, ...] | None = None  # of a target's values, likewise
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
+    codec: Codec | None = None  # what turns text into such ids and back
+    continues: bool = False  # whether a position's target is what stands after it in x, so that no net may look ahead
     categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
     _task: Task | None = None
 

@@ -6,9 +6,11 @@ from typing import Literal
 import numpy as np
 
 from localearn.data.labels import numbered
+from localearn.data.targets import checked_targets, of_classes
 from localearn.errors import UserError
+from localearn.tasks import Task
 
-Layout = Literal["nhwc", "nchw"]
+Layout = Literal["nhwc", "nchw", "ntd"]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 GRAPH_ARRAYS = ("x", "edge_index", "y", "train", "val", "test")
@@ -30,6 +32,8 @@ def checked_parts(
     arrays: Mapping[str, np.ndarray],
     layout: Layout = "nhwc",
     class_names: Sequence[str] | None = None,
+    task: Task | None = None,
+    vocabulary: int | None = None,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """Return x and y of every part that there is, as `checked_arrays` does, and the names of the classes.
 
@@ -37,11 +41,14 @@ def checked_parts(
         where: the source, for messages.
         arrays: x_train and y_train and, where there are, x_val and y_val, x_test and y_test. Labels may be of every
             kind that `labels.numbered` takes.
-        layout: where images of 4 dimensions have their channels: last, or first. What is returned has them last.
+        layout: where images of 4 dimensions have their channels: last, or first. What is returned has them last. Of
+            "ntd" rows are sequences, (N, T, D), and stay so.
         class_names: the names of the classes, where the source knows them.
+        task: what y is, where it is no label; none is needed of a task whose target is the row itself.
+        vocabulary: the number of tokens, where x is their ids.
 
     Returns:
-        The arrays, and the classes' names; None where labels were numbers from 0.
+        The arrays, and the classes' names; None where labels were numbers from 0, or there are none.
 
     Raises:
         UserError: as `checked_arrays`.
@@ -50,22 +57,32 @@ def checked_parts(
     checked = {}
     parts = [part for part in ("train", "val", "test") if f"x_{part}" in arrays]
     for part in parts:
-        checked[f"x_{part}"] = checked_rows(f"{where}: x_{part}", arrays[f"x_{part}"], layout)
-    names = [f"y_{part}" for part in parts]
-    labels, class_names = numbered(where, {name: arrays[name] for name in names}, class_names)
+        what, x = f"{where}: x_{part}", arrays[f"x_{part}"]
+        rows = checked_rows(what, x, layout) if vocabulary is None else checked_tokens(what, x, vocabulary)
+        checked[f"x_{part}"] = rows
+    names = [f"y_{part}" for part in parts if f"y_{part}" in arrays]
+    classes = of_classes(task)
+    if task is None or classes:
+        targets, class_names = numbered(where, {name: arrays[name] for name in names}, class_names)
+    elif task.target_is_input:
+        targets = {}
+    else:
+        targets = checked_targets(where, {name: arrays[name] for name in names}, task)
     for part in parts:
-        x, y = checked[f"x_{part}"], labels[f"y_{part}"]
-        if len(x) != len(y):
-            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} labels")
+        x, y = checked[f"x_{part}"], targets.get(f"y_{part}")
+        if y is not None and len(x) != len(y):
+            told = "labels" if classes else "targets"
+            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} {told}")
         train = checked["x_train"]
         if train.shape[1:] != x.shape[1:]:
             raise UserError(f"{where}: rows of x_train have shape {train.shape[1:]}, those of x_{part} {x.shape[1:]}")
         if train.dtype != x.dtype:
             raise UserError(f"{where}: x_train is {arrays['x_train'].dtype} and x_{part} {arrays[f'x_{part}'].dtype}")
-        if part != "train":
-            same_classes(where, labels["y_train"], y, class_names)
-    same_classes(where, labels["y_train"], labels["y_train"], class_names)
-    return checked | labels, class_names
+        if part != "train" and classes:
+            same_classes(where, targets["y_train"], targets[f"y_{part}"], class_names)
+    if classes:
+        same_classes(where, targets["y_train"], targets["y_train"], class_names)
+    return checked | targets, None if class_names is None else tuple(class_names)
 
 
 def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,6 +121,8 @@ def checked_rows(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarra
     """
     if x.dtype.kind not in "uifb":
         raise UserError(f"{what} is {x.dtype}; integers or real numbers are expected")
+    if layout == "ntd" and x.ndim != 3:
+        raise UserError(f"{what} has shape {x.shape}; sequences, (N, T, D), are expected by layout=ntd")
     if x.ndim not in (2, 3, 4):
         raise UserError(f"{what} has shape {x.shape}; (N, H, W) or (N, H, W, C) images or (N, D) vectors are expected")
     if not x.size:
@@ -126,6 +145,18 @@ def checked_rows(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarra
     if bad:
         raise UserError(f"{what} holds {bad} of {values.size} values that are NaN or infinite in float32")
     return values
+
+
+def checked_tokens(what: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
+    """Return token ids, (N, T) int64. Raises UserError for another type or shape, for none, or one out of range."""
+    if x.dtype.kind not in "ui" or x.ndim != 2:
+        raise UserError(f"{what} is {x.dtype} with shape {x.shape}; token ids, integers (N, T), are expected")
+    if not x.size:
+        raise UserError(f"{what} is empty, with shape {x.shape}")
+    low, high = int(x.min()), int(x.max())
+    if low < 0 or high >= vocabulary:
+        raise UserError(f"{what} holds {low if low < 0 else high}; token ids run from 0 to {vocabulary - 1}")
+    return x.astype(np.int64)
 
 
 def _nodes(what: str, index: np.ndarray, nodes: int) -> np.ndarray:
@@ -152,7 +183,7 @@ def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: S
         gap = int(np.flatnonzero(present != np.arange(len(present)))[0])
         raise UserError(
             f"{where}: the training labels reach {name(present[-1])} but none is {name(gap)}; they must be "
-            f"{'0 to classes - 1' if class_names is None else 'of every class'}"
+            f"{'0 to classes - 1' if class_names is None else 'of every class'}, and values need a task, regression"
         )
     if held.max() > present[-1]:
         raise UserError(

@@ -1,6 +1,6 @@
 """From what people hold in Python, arrays, torch datasets and loaders, torch_geometric graphs, to a `Data`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +16,6 @@ from localearn.data.items import as_array, as_pair
 from localearn.data.labels import numbered
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
-from localearn.data.regression import checked_values, value_data
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.data.streams import LoaderData
 from localearn.errors import UserError, suggestion
@@ -55,7 +54,7 @@ def as_data(data: Any) -> Data:
 
 def from_arrays(
     x: Any,
-    y: Any,
+    y: Any = None,
     x_test: Any = None,
     y_test: Any = None,
     *,
@@ -70,14 +69,17 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     name: str = "arrays",
     task: Task | None = None,
+    vocabulary: int | None = None,
 ) -> ArrayData:
     """Return arrays as a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
 
     Equal arrays give equal data, whether they come from here or as an archive's through `localearn.load`.
 
     Args:
-        x: (N, H, W) or (N, H, W, C) images or (N, D) vectors, NumPy or torch, integers or real numbers.
-        y: labels of N rows: (N,) or (N, 1) numbers from 0 or from 1, booleans or words, or (N, C) one-hot rows.
+        x: (N, H, W) or (N, H, W, C) images or (N, D) vectors, NumPy or torch, integers or real numbers; with
+            layout="ntd" (N, T, D) sequences; with a vocabulary (N, T) token ids.
+        y: labels of N rows: (N,) or (N, 1) numbers from 0 or from 1, booleans or words, or (N, C) one-hot rows; with a
+            task what it takes, (N,) or (N, D) numbers, and nothing for an `Autoencoding`.
         x_test: the test part; without it `test_fraction` of the rows is drawn, always the same ones.
         y_test: its labels.
         x_val: the validation part; without it `val_fraction` of the training rows is drawn by `seed`.
@@ -88,11 +90,14 @@ def from_arrays(
         normalize: "standard", "unit" or "none", as of `localearn.load`.
         augment: "none", "crop" or "crop_flip", as of `localearn.load`.
         layout: "nhwc" or "nchw", where 4 dimensions have their channels; by default torch tensors have them first.
-        class_names: the classes' names in the order of their labels.
+            "ntd": 3 dimensions are sequences, which nothing but this tells from grey images; each of their D features
+            is normalised over all rows and positions.
+        class_names: the classes' names in the order of their labels, or those of a `MultiLabel`'s labels.
         name: what records call the data set.
-        task: what y is, for (N, n) vectors: a `Regression` where y is values, (N,) or (N, D), which are standardised,
-            with metrics in their own unit; its criterion and delta say for which loss to train. A task of your own
-            has y as it is, (N, D) float32. By default y is labels.
+        task: what y is, where it is no label: a `Regression`, whose values are standardised, with metrics in their own
+            unit, and whose criterion and delta say for which loss to train; a `MultiLabel`, zeros and ones; an
+            `Autoencoding`, for which x is the target. A task of your own has y as it is, (N, D) float32.
+        vocabulary: the number of tokens, where x is their ids, 0 to vocabulary - 1; they are not normalised.
 
     Raises:
         UserError: for a wrong type, shape, length, label or option, for values that are not finite, and for parts
@@ -110,26 +115,21 @@ def from_arrays(
     check_fraction("val", val_fraction)
     check_seed("seed", seed)
     given = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
-    for part in ("train", "val", "test"):
-        if (given[f"x_{part}"] is None) != (given[f"y_{part}"] is None):
-            has, lacks = ("x", "y") if given[f"y_{part}"] is None else ("y", "x")
-            raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}")
-    arrays = {key: as_array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
     if not isinstance(task, Task | None):
         raise UserError(f"{name}: task must be a localearn.tasks.Task, say Regression(), not {task!r}")
-    if task is not None and not isinstance(task, Classification):
-        if augment != "none" or class_names is not None:
-            kind = type(task).__name__
-            raise UserError(f"{name}: a {kind} has vectors and values; augment and class_names do not apply")
-        values = checked_values(name, arrays, test_fraction)
-        return value_data(name, values, task, val_fraction=val_fraction, seed=seed, normalize=normalize)
+    if type(task) is Classification:
+        task = None
+    arrays = _given(name, given, task)
     if layout is None:
         layout = "nchw" if isinstance(x, torch.Tensor) else "nhwc"
-    parts, names = checked_parts(name, arrays, layout, class_names)
+    if vocabulary is not None and vocabulary < 1:
+        raise UserError(f"{name}: vocabulary must be 1 or more, not {vocabulary}")
+    parts, names = checked_parts(name, arrays, layout, class_names, task, vocabulary)
     for part in ("val", "test"):  # the training part is copied as it is split
-        if f"x_{part}" in parts:
-            parts[f"x_{part}"], parts[f"y_{part}"] = parts[f"x_{part}"].copy(), parts[f"y_{part}"].copy()
-    parts, drawn = with_test(name, parts, test_fraction, names)
+        for key in (f"x_{part}", f"y_{part}"):
+            if key in parts:
+                parts[key] = parts[key].copy()
+    parts, drawn = with_test(name, parts, test_fraction, names, task)
     twice = duplicates(parts)
     tell(name, twice)
     return array_data(
@@ -142,7 +142,24 @@ def from_arrays(
         augment=augment,
         class_names=names,
         notes=(*drawn, *twice),
+        task=task,
+        sequences=layout == "ntd",
+        vocabulary=vocabulary,
     )
+
+
+def _given(name: str, given: Mapping[str, Any], task: Task | None) -> dict[str, np.ndarray]:
+    """Return the arrays that were given. Raises UserError for x without its y, or y where x is the target."""
+    for part in ("train", "val", "test"):
+        has_x, has_y = (given[f"{letter}_{part}"] is not None for letter in "xy")
+        if task is not None and task.target_is_input:
+            if has_y:
+                raise UserError(f"{name}: y_{part} is given, but {type(task).__name__}'s target is x; leave it out")
+        elif has_x != has_y:
+            has, lacks = "xy" if has_x else "yx"
+            more = "; task=Autoencoding() has x for its target" if has_x and part == "train" else ""
+            raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}{more}")
+    return {key: as_array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
 
 
 def from_dataset(
@@ -158,7 +175,8 @@ def from_dataset(
     A random transform is applied once to each item, not anew in each epoch; use `augment` for that.
 
     Args:
-        dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names.
+        dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names. Where
+            the target is x an item may be x alone.
         test: the test part; without it one is drawn.
         val: the validation part; without it one is drawn.
         name: what records call the data set; the dataset's class in lower case by default.
@@ -169,11 +187,11 @@ def from_dataset(
 
     """
     name = name or type(dataset).__name__.lower()
-    arrays = {}
+    arrays, whole = {}, _is_target(options.get("task"))
     for part, source in (("", dataset), ("_test", test), ("_val", val)):
         if source is not None:
-            arrays[f"x{part}"], arrays[f"y{part}"] = _items(f"{name}{part}", source)
-    classes = getattr(dataset, "classes", None)
+            arrays |= _named(part, _items(f"{name}{part}", source, whole))
+    classes = None if whole else getattr(dataset, "classes", None)
     if isinstance(classes, list | tuple) and all(isinstance(word, str) for word in classes):
         options = {"class_names": classes} | options
     return from_arrays(**arrays, name=name, **options)
@@ -192,40 +210,40 @@ def from_loader(
     Streamed data may be larger than memory: every pass reads its loader again, in the loader's own order, and rows are
     as it gives them, uint8 divided by 255; see `LoaderData`. Data held whole are one pass of each loader, normalised,
     split and shuffled as of `from_arrays`. The batch size of the training is `fit`'s in both. A loader's `drop_last`
-    loses rows, of data held whole for good.
+    loses rows, of data held whole for good. Where the target is x a batch may be x alone.
 
     Args:
         loader: the training part.
         test: the test part; without it one is drawn, from data held whole.
         val: the validation part; without it one is drawn, from data held whole.
         stream: whether to stream; by default where test and val are given, and no option but name.
-        options: those of `from_arrays`; of a stream, name.
+        options: those of `from_arrays`; of a stream, name, task and layout.
 
     Raises:
         UserError: as `from_arrays` and `LoaderData`, for batches that are not (x, y) or whose rows have different
             shapes, and for a stream without test or val, or with other options.
 
     """
-    others = [option for option in options if option != "name"]
     if stream is None:
-        stream = test is not None and val is not None and not others
+        stream = test is not None and val is not None and not options.keys() - {"name"}
     if stream:
+        others = [option for option in options if option not in ("name", "task", "layout")]
         if test is None or val is None:
             raise UserError("stream=True needs test= and val=: nothing can be drawn from data that are not held")
         if others:
             raise UserError(f"streamed data take no {', '.join(others)}; leave it out, or give stream=False")
         return LoaderData(loader, val, test, **options)
     name = options.setdefault("name", "loader")
-    arrays = {}
+    arrays, whole = {}, _is_target(options.get("task"))
     for part, source in (("", loader), ("_test", test), ("_val", val)):
         if source is not None:
-            pairs = [as_pair(f"{name}{part}: batch {i}", batch) for i, batch in enumerate(source)]
+            pairs = [_columns(f"{name}{part}: batch {i}", batch, whole) for i, batch in enumerate(source)]
             joined = [
                 _joined(f"{name}{part}", column, torch.cat, np.concatenate) for column in zip(*pairs, strict=True)
             ]
             if not joined:
                 raise UserError(f"{name}{part} gives no batch")
-            arrays[f"x{part}"], arrays[f"y{part}"] = joined
+            arrays |= _named(part, joined)
     return from_arrays(**arrays, **options)
 
 
@@ -319,10 +337,26 @@ def _nodes(
     return {**splits, "train": rest}, notes
 
 
-def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
-    """Return x and y of all items of a dataset."""
+def _is_target(task: object) -> bool:
+    """Whether x is the target, so that no y is needed."""
+    return isinstance(task, Task) and task.target_is_input
+
+
+def _columns(what: str, item: Any, whole: bool) -> tuple[Any, ...]:
+    """Return x and y of an item or a batch; x alone where it is the target, whether or not there is a y."""
+    if whole:
+        return (item[0] if isinstance(item, tuple | list) else item,)
+    return as_pair(what, item)
+
+
+def _named(part: str, columns: Sequence[Any]) -> dict[str, Any]:
+    return {f"{letter}{part}": column for letter, column in zip("xy", columns, strict=False)}
+
+
+def _items(what: str, dataset: Dataset, whole: bool) -> list[Any]:
+    """Return x and y of all items of a dataset, or x alone where it is the target."""
     if isinstance(dataset, TensorDataset):
-        return as_pair(what, dataset.tensors)
+        return list(_columns(what, dataset.tensors, whole))
     items: Any = dataset
     if isinstance(dataset, IterableDataset):
         source: Iterable[Any] = items
@@ -330,11 +364,10 @@ def _items(what: str, dataset: Dataset) -> tuple[Any, Any]:
         source = (items[i] for i in range(len(items)))
     else:
         raise UserError(f"{what} is {type(dataset).__name__}, which has no length; give a DataLoader over it")
-    pairs = [as_pair(f"{what}: item {i}", item) for i, item in enumerate(source)]
+    pairs = [_columns(f"{what}: item {i}", item, whole) for i, item in enumerate(source)]
     if not pairs:
         raise UserError(f"{what} is empty")
-    x, y = zip(*pairs, strict=True)
-    return _joined(what, x, torch.stack, np.stack), _joined(what, y, torch.stack, np.stack)
+    return [_joined(what, column, torch.stack, np.stack) for column in zip(*pairs, strict=True)]
 
 
 def _joined(what: str, values: Sequence[Any], join_tensors: Any, join_arrays: Any) -> Any:

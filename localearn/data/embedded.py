@@ -7,9 +7,28 @@ from typing import Any
 import numpy as np
 
 from localearn.data.splits import hold_out
+from localearn.errors import UserError
 from localearn.quiet import torch_geometric
 
 DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16
+
+_NUCLEUS = (
+    "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
+    "fractal dimension",
+)  # fmt: skip
+TUMOURS = ("malignant", "benign")
+# What the columns of the sets of vectors are called.
+FEATURES = {
+    "diabetes": ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"),
+    "breast_cancer": (
+        *(f"mean {name}" for name in _NUCLEUS), *(f"{name} error" for name in _NUCLEUS),
+        *(f"worst {name}" for name in _NUCLEUS),
+    ),
+    "wine": (
+        "alcohol", "malic acid", "ash", "alcalinity of ash", "magnesium", "total phenols", "flavanoids",
+        "nonflavanoid phenols", "proanthocyanins", "color intensity", "hue", "od280/od315 of diluted wines", "proline",
+    ),
+}  # fmt: skip
 
 _SEED = 0  # of the test splits, which nobody published: they stay the same for everyone, whatever split_seed is
 
@@ -63,6 +82,48 @@ def diabetes() -> dict[str, np.ndarray]:
     x, y = np.asarray(table), np.asarray(values)[:, None]
     train, test = hold_out(np.zeros(len(y), dtype=np.int64), round(0.2 * len(y)), _SEED)
     return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+
+
+def breast_cancer() -> dict[str, np.ndarray]:
+    """Return scikit-learn's 569 breast tumours, a stratified fifth (114) as the test: which of `TUMOURS` each one is.
+
+    x is (N, 30) float64, figures of the cells' nuclei in an image, see `FEATURES`; y (N,) int64 (Street et al., 1993).
+    """
+    return _classified("breast_cancer")
+
+
+def wine() -> dict[str, np.ndarray]:
+    """Return scikit-learn's 178 wines of three growers, a stratified fifth (36) as the test.
+
+    x is (N, 13) float64, a chemical analysis, see `FEATURES`; y (N,) int64, the grower (Forina et al., 1991).
+    """
+    return _classified("wine")
+
+
+def _classified(name: str) -> dict[str, np.ndarray]:
+    table: Any
+    labels: Any
+    file = {"breast_cancer": "breast_cancer.csv", "wine": "wine_data.csv"}[name]
+    folder = _sklearn_folder()
+    if folder and (folder / file).is_file():
+        whole = np.loadtxt(folder / file, delimiter=",", skiprows=1)
+        table, labels = whole[:, :-1], whole[:, -1]
+    else:
+        import sklearn.datasets
+
+        table, labels = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+    x, y = np.asarray(table), np.asarray(labels).astype(np.int64)
+    train, test = hold_out(y, round(0.2 * len(y)), _SEED)
+    return {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+
+
+def photograph(name: str) -> Path:
+    """Return the file of one of scikit-learn's photographs, 640 x 427 pixels: "china" or "flower"."""
+    folder = _sklearn_folder()
+    path = (folder.parent / "images" / f"{name}.jpg") if folder else None
+    if path is None or not path.is_file():
+        raise UserError(f"scikit-learn's photograph {name}.jpg is not where it should be ({path}); install it anew")
+    return path
 
 
 def _sklearn_folder() -> Path | None:

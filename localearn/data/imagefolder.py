@@ -3,10 +3,11 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from localearn.errors import UserError
 
 # torchvision's own list, which people's folders follow.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_ANNOTATIONS = "val_annotations.txt"
 _LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir")
 _VAL_FOLDERS = ("val", "valid", "validation")
 _HIDDEN, _OTHER = "hidden files or folders", "other files that are no images of a class"  # what is counted
@@ -32,11 +34,16 @@ def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarr
     are numbered by their folders' names in order. With `image_size` each image is scaled and centrally cropped to a
     square of that many pixels; without it all must be of one size. Hidden files are left out; links are followed, and
     each real file is taken once.
+    Tiny ImageNet's own layout is known by its val/val_annotations.txt, which names the class of each image in
+    val/images: they are the test part, for its test images have no labels.
     Raises UserError, naming the folder or the file, for what is missing, empty, broken or of another size.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder" if path.exists() else f"{path} does not exist")
     search = _Search()
+    annotations = path / "val" / _ANNOTATIONS
+    if annotations.is_file():
+        return _tiny_imagenet(path, annotations, image_size, search)
     folders = _part_folders(path, search)
     found = {part: search.folders(folder) for part, folder in folders.items()}
     search.own |= {os.path.realpath(folders[part] / name) for part in folders for name in found[part]}
@@ -65,6 +72,50 @@ def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarr
         own = part_of == part
         arrays |= {f"x_{part}": pictures[own], f"y_{part}": y[own]}
     return arrays, tuple(classes), search.notes()
+
+
+def _tiny_imagenet(
+    path: Path, annotations: Path, image_size: int | None, search: "_Search"
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+    """Return what `image_folder` does, of Tiny ImageNet as it is published: train/<class>/images and val/images."""
+    train = path / "train"
+    classes = search.folders(train) if train.is_dir() else []
+    if not classes:
+        raise UserError(f"{annotations} is Tiny ImageNet's, and {train}/<class>/images is lacking")
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        images = search.images(train / name)
+        if not images:
+            raise UserError(f"{train / name} holds no image ({', '.join(_SUFFIXES)})")
+        files += images
+        labels += [label] * len(images)
+    trained = len(files)
+    try:
+        lines = annotations.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{annotations} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, rest = line.partition("\t")
+        word, file = rest.partition("\t")[0].strip(), path / "val" / "images" / name
+        if word not in classes:
+            raise UserError(f"{annotations}, line {number} has the class {word!r}, which {train} has not")
+        if not file.is_file():
+            raise UserError(f"{annotations}, line {number} names {name!r}, which {file.parent} has not")
+        files.append(file)
+        labels.append(classes.index(word))
+    if len(files) == trained:
+        raise UserError(f"{annotations} names no image")
+    pictures, y = _pictures(files, image_size), np.array(labels)
+    note = "Tiny ImageNet's layout: its val images are the test part, and its test images, without labels, are left out"
+    arrays = {
+        "x_train": pictures[:trained],
+        "y_train": y[:trained],
+        "x_test": pictures[trained:],
+        "y_test": y[trained:],
+    }
+    return arrays, tuple(classes), (note, *search.notes())
 
 
 def _part_folders(path: Path, search: "_Search") -> dict[str, Path]:
@@ -181,8 +232,21 @@ def _pictures(files: Sequence[Path], image_size: int | None) -> np.ndarray:
 
 
 def _picture(file: Path, image_size: int | None) -> np.ndarray:
-    """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise."""
+    """Return one image as `decoded` does, scaled and centrally cropped to a square where its size is given."""
     from PIL import Image, ImageOps
+
+    if image_size is None:
+        return decoded(file)
+    square = (image_size, image_size)
+    return decoded(file, lambda picture: ImageOps.fit(picture, square, Image.Resampling.BILINEAR))
+
+
+def decoded(file: Path, scaled: Callable[[Any], Any] | None = None) -> np.ndarray:
+    """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise.
+
+    scaled: what is done to Pillow's image before it is an array.
+    """
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
@@ -199,8 +263,8 @@ def _picture(file: Path, image_size: int | None) -> np.ndarray:
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{file} is no image that can be read; it is cut short, damaged or another file") from error
-    if image_size is not None:
-        picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
+    if scaled is not None:
+        picture = scaled(picture)
     return np.asarray(picture).round().astype(np.uint16) if deep else np.asarray(picture)
 
 

@@ -85,7 +85,10 @@ def _from_floats(what: str, y: np.ndarray) -> np.ndarray:
         raise UserError(f"{what} holds {int(bad.sum())} of {len(y)} labels that are NaN or infinite")
     part = y[(y != np.round(y)) | (np.abs(y) > _WHOLE)]
     if len(part):
-        raise UserError(f"{what} is {y.dtype} and holds {part[0]}; labels must be integers, 0 to classes - 1")
+        raise UserError(
+            f"{what} is {y.dtype} and holds {part[0]}; labels must be integers, 0 to classes - 1, and "
+            "values need a task, regression"
+        )
     return y.astype(np.int64)
 
 

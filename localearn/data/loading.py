@@ -1,11 +1,10 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,28 +14,59 @@ from localearn.data.augmentation import Augment
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
-from localearn.data.embedded import DIGITS_TOP, diabetes, digits, karate
+from localearn.data.coordinates import coordinates, photo
+from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer, diabetes, digits, karate, wine
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
+from localearn.data.interactions import interactions
 from localearn.data.normalization import Normalize, row_shares
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.regression import value_data
 from localearn.data.splits import check_fraction, check_seed
-from localearn.data.vision import VISION, vision
+from localearn.data.table import FILE_OPTIONS, table, task_of_file
+from localearn.data.text import text
+from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
-from localearn.tasks import Criterion, Regression
+from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
-GRAPHS = ("karate", *PLANETOID)
+GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
+TABLES = ("breast_cancer", "wine")
 
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
-FUNCTIONS: dict[str, Callable[..., Data]] = {}
+FUNCTIONS: dict[str, Callable[..., Data]] = {
+    "coordinates": coordinates,
+    "interactions": interactions,
+    "photo": photo,
+    "table": table,
+    "text": text,
+}
 
-NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *FILES, *FUNCTIONS)
+VALUES = ("coordinates", "interactions", "photo", "text")  # of these no row has one class, whatever the options
+
+NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
+
+TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
+
+
+def task_named(options: Mapping[str, Any]) -> Any:
+    """Return the task of the data that a configuration describes, by its name or as it is there, before they are read.
+
+    The file of a table whose task is "auto" is looked into; where that fails, building the data says why.
+    """
+    kind = str(options.get("_target_")).rpartition(".")[2]
+    if kind in VALUES:
+        return "regression"
+    if kind != "table" or options.get("task") != "auto":
+        return options.get("task")
+    try:
+        return task_of_file(**{str(name): value for name, value in options.items() if name in FILE_OPTIONS})
+    except UserError:
+        return None
 
 
 def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:
@@ -68,7 +98,8 @@ def load(
     test_fraction: float = 0.2,
     train_size: int | None = None,
     layout: Layout = "nhwc",
-    criterion: Criterion = "squared",
+    task: TaskName | Task | None = None,
+    criterion: Criterion | Reconstruction = "squared",
 ) -> Data:
     """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
 
@@ -86,9 +117,15 @@ def load(
     image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
         no test part, the same rows for every split_seed.
     train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
-    criterion: the loss that a regression ("diabetes") is trained for, "squared", "absolute" or "huber". Its targets are
-        standardised as x is by "standard", and its metrics are in the unit that they had.
-    layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw".
+    task: what a net is to make of the rows: "classification", but "regression" of "diabetes" and "binary" of
+        "breast_cancer", by one output, which takes "classification" too; "autoencoding", the rows
+        themselves, of all sets but graphs; "regression", "multilabel" or "binary" of "npz" too, whose y are numbers,
+        (N,) or (N, D), or zeros and ones; or a `localearn.tasks.Task` with its options, such as MultiLabel(k=5).
+    criterion: the loss that such a name's task is trained for: "squared", "absolute" or "huber" of a regression, whose
+        targets are standardised as x is by "standard", with metrics in the unit that they had; "squared" or "bce" of an
+        autoencoding.
+    layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw"; "ntd": its x are
+        sequences, (N, T, D), and no grey images.
 
     Raises UserError, in one or two lines, for an unknown name or option, a value out of its range, and data that are
     missing, damaged or cannot be learned from.
@@ -98,9 +135,11 @@ def load(
         ("normalize", normalize, get_args(Normalize)),
         ("augment", augment, get_args(Augment)),
         ("layout", layout, get_args(Layout)),
-        ("criterion", criterion, get_args(Criterion)),
+        ("criterion", criterion, (*get_args(Criterion), "bce")),
+        ("task", task if isinstance(task, str) else None, (*NAMED, None)),
     ):
         if value not in known:
+            known = [choice for choice in known if choice is not None]
             raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)} (known: {', '.join(known)})")
     if (path is not None) != (name in FILES):
         raise UserError(
@@ -112,36 +151,37 @@ def load(
         raise UserError(f"image_size is {image_size}; it must be at least 1")
     if layout != "nhwc" and name != "npz":
         raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
-    if criterion != "squared" and name not in REGRESSIONS:
-        raise UserError(f"criterion belongs to {', '.join(REGRESSIONS)}, whose targets are values, not to {name}")
+    binary = task == "binary"
+    task = _task(name, task, criterion)
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
-    folder = _data_dir(data_dir)
+    folder = archive.data_folder(data_dir)
     if name in GRAPHS or name == "graph":
         if augment != "none" or val_size is not None or train_size is not None:
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
+        if name in NPZ_GRAPHS:
+            _checked_normalize(name, normalize)
+            return from_graph(
+                SimpleNamespace(**npz_graph(name, folder)),
+                test_fraction=test_fraction,
+                val_fraction=val_fraction,
+                seed=split_seed,
+                normalize="none" if normalize == "none" else "rows",
+                name=name,
+            )
         if name == "graph":
             own = Path(path or "").expanduser()
             return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
         graph = planetoid(name, folder) if name in PLANETOID else checked_graph(name, karate())
         return _graph_data(name, graph, normalize)
-    if name in REGRESSIONS:
-        if augment != "none":
-            raise UserError(f"{name} holds vectors: augment={augment} needs images")
-        return value_data(
-            name,
-            diabetes(),
-            Regression(criterion=criterion),
-            val_fraction=val_fraction,
-            val_size=val_size,
-            seed=split_seed,
-            normalize=normalize,
-            train_size=train_size,
-        )
     place = Path(path or "").expanduser()
-    parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout)
-    return array_data(
+    parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
+    if binary and parts["y_train"].shape[1] > 1:
+        raise UserError(
+            f"{place}: y_train has {parts['y_train'].shape[1]} columns, and binary one; use task=multilabel"
+        )
+    data = array_data(
         name,
         parts,
         levels=levels,
@@ -153,50 +193,102 @@ def load(
         train_size=train_size,
         class_names=class_names,
         notes=notes,
+        task=task,
+        sequences=layout == "ntd",
+        where=str(place) if name in FILES else None,
     )
+    data.feature_names = FEATURES.get(name)
+    return data
 
 
-def _data_dir(data_dir: str | Path | None) -> Path:
-    return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
+def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Reconstruction) -> Task | None:
+    """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
+    if task is None:
+        task = "regression" if name in REGRESSIONS else "binary" if name == "breast_cancer" else "classification"
+    if type(task) is Classification:
+        task = "classification"
+    kind = NAMED[task] if isinstance(task, str) else type(task)
+    told = task if isinstance(task, str) else kind.__name__
+    graph = name in GRAPHS or name == "graph"
+    if kind is Classification or kind.has_classes:
+        fits = name not in REGRESSIONS
+    elif kind.target_is_input:
+        fits = not graph
+    else:
+        fits = name in ("npz", *REGRESSIONS) or (name == "breast_cancer" and kind is MultiLabel)
+    if not fits:
+        has = "values" if name in REGRESSIONS else "labels"
+        raise UserError(f"task={told} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
+    if isinstance(task, Task):
+        if criterion != "squared":
+            raise UserError(f"criterion={criterion} is an option of a task that is named; give it to {kind.__name__}")
+        return task
+    choices = {Regression: get_args(Criterion), Autoencoding: get_args(Reconstruction)}.get(kind, ("squared",))
+    if criterion not in choices:
+        of = f"there are {', '.join(choices)}" if len(choices) > 1 else "its loss is a cross-entropy"
+        raise UserError(f"criterion={criterion} is none of task={told} ({name}); {of}")
+    chosen: Any = {} if kind not in (Regression, Autoencoding) else {"criterion": criterion}
+    return None if kind is Classification else kind(**chosen)
 
 
 def _parts(
-    name: str, data_dir: Path, path: Path, image_size: int | None, test_fraction: float, layout: Layout
+    name: str,
+    data_dir: Path,
+    path: Path,
+    image_size: int | None,
+    test_fraction: float,
+    layout: Layout,
+    task: Task | None,
 ) -> tuple[dict[str, np.ndarray], tuple[int, int] | None, tuple[str, ...] | None, tuple[str, ...]]:
     """Return a set's checked parts, a test part among them, and what is known of it.
 
     That is the lowest and highest level that its values can take, the names of its classes, and notes of what was
-    decided.
+    decided. Where the target is the row itself there are labels all the same, by which rows are split, if it has any.
     """
     if name == "digits":
         return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
     if name in VISION:
         parts = vision(name, data_dir)
-        return parts, levels_of(parts), None, ()
+        return parts, levels_of(parts), CLASSES.get(name), ()
+    if name in REGRESSIONS:
+        parts, _ = checked_parts(name, diabetes(), task=task)
+        return parts, None, None, ()
+    if name in TABLES:
+        arrays = breast_cancer() if name == "breast_cancer" else wine()
+        parts, _ = checked_parts(name, arrays, task=task)
+        if task is None:
+            return parts, None, TUMOURS if name == "breast_cancer" else tuple(f"grower {k + 1}" for k in range(3)), ()
+        told = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
+        return parts, None, None, () if task.target_is_input or name == "wine" else (told,)
     found: tuple[str, ...] = ()
     if name == "npz":
-        parts, class_names = checked_parts(str(path), _own_archive(path), layout)
+        own = _own_archive(path, labelled=task is None or not task.target_is_input)
+        parts, class_names = checked_parts(str(path), own, layout, task=task)
         levels = levels_of(parts)
     else:
         arrays, folders, found = image_folder(path, image_size)
         levels = levels_of(arrays)
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
-    parts, drawn = with_test(str(path), parts, test_fraction, class_names)
+    parts, drawn = with_test(str(path), parts, test_fraction, class_names, task)
     told = (*found, *duplicates(parts))
     tell(str(path), told)
-    return parts, levels, class_names, (*drawn, *told)
+    return parts, levels, class_names if task is None else None, (*drawn, *told)
 
 
-def _own_archive(path: Path) -> dict[str, np.ndarray]:
-    """Return what a user's archive holds of x_train, y_train and the held-out parts; x and y are a training part."""
+def _own_archive(path: Path, *, labelled: bool = True) -> dict[str, np.ndarray]:
+    """Return what a user's archive holds of x_train, y_train and the held-out parts; x and y are a training part.
+
+    labelled: whether y is needed; else it is left where it is.
+    """
     present = archive.names(path)
+    letters = "xy" if labelled else "x"
     if "edge_index" in present:
         raise UserError(f"{path} holds edge_index, a graph; use dataset=graph, localearn.load('graph', path=...)")
-    if "x_train" not in present and "y_train" not in present and {"x", "y"} <= present:
-        arrays = archive.read(path, ("x", "y"))
-        return {"x_train": arrays["x"], "y_train": arrays["y"]}
-    held = [part for part in ("val", "test") if {f"x_{part}", f"y_{part}"} & present]
-    return archive.read(path, [f"{letter}_{part}" for part in ("train", *held) for letter in "xy"])
+    if not {"x_train", "y_train"} & present and set(letters) <= present:
+        arrays = archive.read(path, letters)
+        return {f"{letter}_train": arrays[letter] for letter in letters}
+    held = [part for part in ("val", "test") if {f"{letter}_{part}" for letter in letters} & present]
+    return archive.read(path, [f"{letter}_{part}" for part in ("train", *held) for letter in letters])
 
 
 def _graph_data(name: str, arrays: Mapping[str, np.ndarray], normalize: Normalize) -> GraphData:

@@ -32,7 +32,7 @@ class Scaling:
 
 
 def standard(train: Tensor) -> Scaling:
-    """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D).
+    """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D), (N, T, D).
 
     What does not vary is centred and not scaled.
     """
@@ -67,9 +67,10 @@ def _level_moments(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation per channel or feature, in two float64 passes."""
-    dims = [0, 2, 3] if rows.ndim == 4 else [0]
-    count = rows.numel() // rows.shape[1]
-    total = torch.zeros(rows.shape[1], dtype=torch.float64)
+    dims = {4: [0, 2, 3], 3: [0, 1]}.get(rows.ndim, [0])
+    features = rows.shape[2 if rows.ndim == 3 else 1]
+    count = rows.numel() // features
+    total = torch.zeros(features, dtype=torch.float64)
     for chunk in rows.split(_CHUNK_ROWS):
         total += chunk.double().sum(dims)
     mean = total / count

@@ -14,8 +14,10 @@ from localearn.data.base import Split
 from localearn.data.checks import same_classes
 from localearn.data.normalization import Normalize, Scaling, standard, unit
 from localearn.data.splits import held_size, hold_out
+from localearn.data.targets import check_targets, fitted, of_classes, strata
 from localearn.errors import UserError
 from localearn.printing import one_line
+from localearn.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +25,11 @@ _TEST_SEED = 0  # of a test part where none was given: it is the same for everyo
 
 
 def with_test(
-    where: str, parts: Mapping[str, np.ndarray], fraction: float, class_names: Sequence[str] | None = None
+    where: str,
+    parts: Mapping[str, np.ndarray],
+    fraction: float,
+    class_names: Sequence[str] | None = None,
+    task: Task | None = None,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Return the parts with a test part, always the same rows, every class in proportion, and notes of what was drawn.
 
@@ -31,12 +37,17 @@ def with_test(
     """
     if "x_test" in parts:
         return dict(parts), ()
-    labels = parts["y_train"]
+    labels = strata(parts, task)
     rest, held = hold_out(labels, held_size("test", len(labels), fraction), _TEST_SEED)
-    same_classes(where, labels[rest], labels[held], class_names)
-    drawn = {"x_test": parts["x_train"][held], "y_test": labels[held]}
+    if of_classes(task):
+        same_classes(where, labels[rest], labels[held], class_names)
+    drawn = {}
+    for letter in "xy":
+        if f"{letter}_train" in parts:
+            whole = parts[f"{letter}_train"]
+            drawn |= {f"{letter}_train": whole[rest], f"{letter}_test": whole[held]}
     note = f"no test part was given: {len(held)} of {len(labels)} rows were drawn (test_fraction={fraction})"
-    return {**parts, "x_train": parts["x_train"][rest], "y_train": labels[rest], **drawn}, (note,)
+    return {**parts, **drawn}, (note,)
 
 
 def levels_of(parts: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
@@ -74,42 +85,70 @@ def array_data(
     train_size: int | None = None,
     class_names: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
+    task: Task | None = None,
+    sequences: bool = False,
+    vocabulary: int | None = None,
+    where: str | None = None,
 ) -> ArrayData:
     """Return the data set of checked parts: x_train, y_train, x_test, y_test and, where there are, x_val and y_val.
 
-    levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's. The
-    other options are those of `load`. Raises UserError for an option that these parts cannot meet.
+    levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's. task: what
+    y is, where it is no label; see `targets.fitted`. Where the target is the row itself y may be lacking, or labels by
+    which the rows are split. sequences: whether three dimensions are (N, T, D), and no grey images. vocabulary: the
+    number of tokens where x is their ids. where: what messages call the source, its name by default. The other options
+    are those of `load`. Raises UserError for an option that these parts cannot meet.
     """
-    labels = parts["y_train"]
+    labels = strata(parts, task)
     if "x_val" in parts:
         if val_size is not None:
             raise UserError(f"{name} has a validation part of its own: val_size does not apply")
-        train, val = np.arange(len(labels)), np.arange(len(parts["y_val"]))
+        train, val = np.arange(len(labels)), np.arange(len(parts["x_val"]))
     else:
         train, val = hold_out(labels, held_size("val", len(labels), val_fraction, val_size), seed)
     if train_size is not None:
         if not 1 <= train_size <= len(train):
             raise UserError(f"train_size is {train_size}; it must lie between 1 and {len(train)}, the training split")
         train = train[hold_out(labels[train], train_size, seed)[1]]
-    rows, test_rows = channels_first(parts["x_train"]), channels_first(parts["x_test"])
-    held = channels_first(parts["x_val"]) if "x_val" in parts else rows
+    as_rows = torch.from_numpy if sequences or vocabulary is not None else channels_first
+    rows, test_rows = as_rows(parts["x_train"]), as_rows(parts["x_test"])
+    held = as_rows(parts["x_val"]) if "x_val" in parts else rows
     if augment != "none" and rows.ndim != 4:
-        raise UserError(f"{name} holds vectors: augment={augment} needs images")
+        raise UserError(f"{name} holds {'sequences' if rows.ndim == 3 else 'vectors'}: augment={augment} needs images")
     x: dict[Split, torch.Tensor] = {
         "train": rows.index_select(0, torch.from_numpy(train)),
         "val": held.index_select(0, torch.from_numpy(val)),
         "test": test_rows,
     }
-    y: dict[Split, torch.Tensor] = {
-        "train": torch.from_numpy(labels[train]),
-        "val": torch.from_numpy(parts.get("y_val", labels)[val]),
-        "test": torch.from_numpy(parts["y_test"]),
-    }
-    scaling = _scaling(name, x["train"], levels, normalize)
-    classes = int(labels.max()) + 1
-    data = ArrayData(name, x, y, classes, scaling=scaling, augment=augment, class_names=class_names)
+    if vocabulary is not None and normalize not in ("none", "standard"):
+        raise UserError(f"{name} holds token ids, which are not normalised: normalize={normalize} does not apply")
+    scaling = None if vocabulary is not None else _scaling(name, x["train"], levels, normalize)
+    y: dict[Split, torch.Tensor] = {}
+    if task is None or not task.target_is_input:
+        given = parts["y_train"]
+        y = {
+            "train": torch.from_numpy(given[train]),
+            "val": torch.from_numpy(parts.get("y_val", given)[val]),
+            "test": torch.from_numpy(parts["y_test"]),
+        }
+    classes = int(labels.max()) + 1 if of_classes(task) else 0
+    if task is not None:
+        task, y = fitted(where or name, task, x, y, scaling, levels)
+        if where is not None and not task.has_classes:
+            check_targets(where, task, x, y, scaling)
+    data = ArrayData(
+        name, x, y, classes, scaling=scaling, augment=augment, class_names=class_names, task=task, vocabulary=vocabulary
+    )
+    data.continues = vocabulary is not None and task is not None and _continues(task, x["train"], y.get("train"))
     data.notes = notes
     return data
+
+
+def _continues(task: Task, x: torch.Tensor, target: torch.Tensor | None) -> bool:
+    """Whether every position's target is the token after it in the row, so that a net that looks ahead sees it."""
+    if target is None or not task.per_position or target.shape != x.shape or x.shape[1] < 2:
+        return False
+    counted = task.counted(target)[:, :-1]
+    return torch.equal(x[:, 1:][counted], target[:, :-1][counted])
 
 
 def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, normalize: Normalize) -> Scaling | None:

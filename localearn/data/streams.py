@@ -3,9 +3,11 @@
 import copy
 import functools
 import hashlib
+import math
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from localearn.data.base import Batch, Data, Split, leaves_out_last
-from localearn.data.checks import checked_rows, same_classes
+from localearn.data.checks import Layout, checked_rows, same_classes
 from localearn.data.items import as_array, as_pair
 from localearn.data.labels import flat_labels, numbered
+from localearn.data.normalization import Scaling
 from localearn.data.partition import channels_first, tell
+from localearn.data.targets import Moments, checked_targets, of_classes
 from localearn.errors import UserError
+from localearn.tasks import Autoencoding, Classification, Task
 
 _END = object()
 _NUMPY_SEEDS, _EPOCHS = 2**32, 2**31  # what NumPy's seeds and samplers' epochs stay below
@@ -39,8 +44,18 @@ class LoaderData(Data):
     """
 
     _row: tuple[tuple[int, ...], torch.dtype] | None = None  # the shape and the type of the first one
+    _units: Scaling | None = None  # of a regression's targets
 
-    def __init__(self, train: Iterable[Any], val: Iterable[Any], test: Iterable[Any], *, name: str = "loader") -> None:
+    def __init__(
+        self,
+        train: Iterable[Any],
+        val: Iterable[Any],
+        test: Iterable[Any],
+        *,
+        name: str = "loader",
+        task: Task | None = None,
+        layout: Layout | None = None,
+    ) -> None:
         """Read one pass of each loader, which is checked and learned from but not kept.
 
         Args:
@@ -50,6 +65,8 @@ class LoaderData(Data):
             val: the validation part.
             test: the test part.
             name: what records call the data set.
+            task: what y is, where it is no label, as of `from_arrays`; where the target is x a batch may be x alone.
+            layout: where images have their channels, or that rows are sequences, "ntd", as of `from_arrays`.
 
         Raises:
             UserError: as `from_arrays` for values and labels, and for what is no loader, gives no batch, or gives
@@ -65,10 +82,37 @@ class LoaderData(Data):
             "val": _loader(f"{name}: val", val),
             "test": _loader(f"{name}: test", test),
         }
+        self._layout = layout
+        self._task = None if type(task) is Classification else task
+        self._valued = None if of_classes(task) else task  # whose targets are no labels
+        self._moments: dict[Split, Moments] = {}
         labels: dict[Split, np.ndarray] = {}
         digests: dict[Split, str] = {}
         for split in self._loaders:
             labels[split], digests[split] = self._inspect(split)
+        assert self._row is not None
+        self.input_shape, dtype = self._row
+        self.kind = "image" if len(self.input_shape) == 3 else "sequence" if len(self.input_shape) == 2 else "vector"
+        if self._valued is None:
+            self._number_classes(name, labels)
+        else:
+            self._fit_task(name, self._valued, dtype)
+        seen = [name, str(self.class_names), f"{self.input_shape} {dtype}"]
+        seen += [f"{split} {size} {digests[split]}" for split, size in self.sizes.items()]
+        seen += [str(self._task)] if self._task is not None else []
+        self._fingerprint = hashlib.sha256("\n".join(seen).encode()).hexdigest()
+        scaled = "divided by 255" if dtype == torch.uint8 else "as the loaders give it"
+        unshuffled = ("the training loader does not shuffle: every epoch has the same order",)
+        seen_of = "labels" if self._valued is None else "targets"
+        self.notes = (
+            f"streamed, not held: every pass reads the loaders again; x is {scaled}",
+            f"the fingerprint is that of names, shapes and {seen_of}; rows are not hashed",
+            *(unshuffled if _in_order(train) else ()),
+        )
+        tell(name, self.notes[2:])
+
+    def _number_classes(self, name: str, labels: dict[Split, np.ndarray]) -> None:
+        """Give the labels of all splits their numbers, 0..classes - 1."""
         # The distinct labels as they were given, ascending, and the number of each.
         parts, self.class_names = numbered(name, {f"y_{split}": found for split, found in labels.items()})
         for part in parts.values():
@@ -76,20 +120,23 @@ class LoaderData(Data):
         self._labels, places = np.unique(np.concatenate(list(labels.values())), return_index=True)
         self._numbers = np.concatenate(list(parts.values()))[places]
         self.classes = int(self._numbers.max()) + 1
-        assert self._row is not None
-        self.input_shape, dtype = self._row
-        self.kind = "image" if len(self.input_shape) == 3 else "vector"
-        seen = [name, str(self.class_names), f"{self.input_shape} {dtype}"]
-        seen += [f"{split} {size} {digests[split]}" for split, size in self.sizes.items()]
-        self._fingerprint = hashlib.sha256("\n".join(seen).encode()).hexdigest()
-        scaled = "divided by 255" if dtype == torch.uint8 else "as the loaders give it"
-        unshuffled = ("the training loader does not shuffle: every epoch has the same order",)
-        self.notes = (
-            f"streamed, not held: every pass reads the loaders again; x is {scaled}",
-            "the fingerprint is that of names, shapes and labels; rows are not hashed",
-            *(unshuffled if _in_order(train) else ()),
-        )
-        tell(name, self.notes[2:])
+
+    def _fit_task(self, name: str, task: Task, dtype: torch.dtype) -> None:
+        """Give the task its outputs and its unit, as the training split has them; see `targets.fitted`."""
+        self.classes = 0
+        if isinstance(task, Autoencoding):
+            levels = {"center": (0.0,), "scale": (255.0,), "peak": task.peak or 255.0} if dtype == torch.uint8 else {}
+            task = replace(task, outputs=math.prod(self.input_shape), **levels)
+            self._units = None
+        else:
+            task, self._units = self._moments["train"].fit(f"{name}: y_train", task)
+        for split, moments in self._moments.items():
+            letter = "x" if task.target_is_input else "y"
+            extremes = moments.extremes if self._units is None else self._units(moments.extremes)
+            task.check_target(f"{name}: {letter}_{split}", extremes)
+            if split == "train" or (split == "val" and task.needs_whole):
+                task.check_learnable(f"{name}: {letter}_{split}", extremes)
+        self._task = self._valued = task
 
     def to(self, device: torch.device | str) -> "LoaderData":
         """Return the same data, whose batches are moved to `device` as they are made."""
@@ -136,6 +183,8 @@ class LoaderData(Data):
 
     def _inspect(self, split: Split) -> tuple[np.ndarray, str]:
         """Note a split's size; return its distinct labels as they are given, and a SHA-256 of all of them in order."""
+        if self._valued is not None:
+            return self._inspect_values(split, self._valued)
         found: np.ndarray | None = None
         digest, rows = hashlib.sha256(), 0
         for _, y in self._read(split, 0):
@@ -149,14 +198,47 @@ class LoaderData(Data):
         self.sizes[split] = rows
         return found, digest.hexdigest()
 
+    def _inspect_values(self, split: Split, task: Task) -> tuple[np.ndarray, str]:
+        """Note a split's size and what there is to know of its targets; return no labels, and a SHA-256 of them."""
+        moments, digest = Moments(), hashlib.sha256()
+        for x, y in self._read(split, 0):
+            digest.update(y.tobytes())
+            target = _scaled(x).flatten(1) if task.target_is_input else torch.from_numpy(y)
+            if moments.rows and target.shape[1:] != moments.extremes.shape[1:]:
+                width, first = target.shape[1], moments.extremes.shape[1]
+                raise UserError(
+                    f"{self.name}: rows of y_{split} have {width} values in one batch and {first} in another"
+                )
+            moments.add(target)
+        if not moments.rows:
+            raise UserError(f"{self.name}: {split} gives no batch")
+        self.sizes[split], self._moments[split] = moments.rows, moments
+        return np.zeros(0), digest.hexdigest()
+
     def _read(self, split: Split, seed: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Return the loader's batches: x (N, ...), uint8 or float32 with channels first, and y (N,) as it is given."""
+        """Return the loader's batches: x (N, ...), uint8 or float32 with channels first, and y.
+
+        y is (N,) labels as they are given or, with a task, its targets, (N, D); (N, 0) where the target is x.
+        """
+        whole = self._valued is not None and self._valued.target_is_input
         for number, batch in enumerate(_drawn(self._loaders[split], seed)):
+            if whole and not isinstance(batch, tuple | list):
+                batch = (batch, None)
             x, y = as_pair(f"{self.name}: {split} batch {number}", batch)
             where_x, where_y = (f"{self.name}: {part}_{split} of batch {number}" for part in "xy")
-            labels = flat_labels(where_y, as_array(where_y, y))
-            layout = "nchw" if isinstance(x, Tensor) else "nhwc"
-            rows = channels_first(checked_rows(where_x, as_array(where_x, x), layout))
+            by_type: Layout = "nchw" if isinstance(x, Tensor) else "nhwc"
+            layout = self._layout or by_type
+            given = checked_rows(where_x, as_array(where_x, x), layout)
+            rows = torch.tensor(given) if layout == "ntd" else channels_first(given)
+            if whole:
+                labels = np.zeros((len(rows), 0), np.float32)
+            elif self._valued is None:
+                labels = flat_labels(where_y, as_array(where_y, y))
+            else:
+                labels = checked_targets(
+                    self.name, {f"y_{split} of batch {number}": as_array(where_y, y)}, self._valued
+                )
+                labels = next(iter(labels.values()))
             if len(rows) != len(labels):
                 raise UserError(f"{where_x} has {len(rows)} rows and y {len(labels)} labels")
             row = (tuple(rows.shape[1:]), rows.dtype)
@@ -176,9 +258,13 @@ class LoaderData(Data):
             rows += len(y)
             if rows > size:
                 raise UserError(f"{self.name}: {split} gives more than the {size} rows that its first pass gave")
-            yield x, torch.from_numpy(self._number(split, y))
+            yield x, torch.from_numpy(self._number(split, y)) if self._valued is None else self._target(y)
         if rows < size:
             raise UserError(f"{self.name}: {split} gives {rows} rows in a pass, and its first pass gave {size}")
+
+    def _target(self, y: np.ndarray) -> Tensor:
+        target = torch.from_numpy(y)
+        return target if self._units is None else self._units(target)
 
     def _number(self, split: Split, y: np.ndarray) -> np.ndarray:
         unknown = y
@@ -208,8 +294,14 @@ class LoaderData(Data):
 
     def _batch(self, pieces: list[tuple[Tensor, Tensor]]) -> Batch:
         x, y = pieces[0] if len(pieces) == 1 else (torch.cat([piece[i] for piece in pieces]) for i in (0, 1))
-        x = x.to(self._device)  # where bytes are bytes yet
-        return Batch(x.float().div_(255) if x.dtype == torch.uint8 else x, y.to(self._device))
+        x = _scaled(x.to(self._device))  # where bytes are bytes yet
+        whole = self._valued is not None and self._valued.target_is_input
+        return Batch(x, x.flatten(1) if whole else y.to(self._device))
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Return rows as the net is given them: bytes divided by 255."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 class _OwnDraws:

@@ -1,6 +1,7 @@
 """The image sets that torchvision knows, kept as one archive each once they were downloaded."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,7 +18,22 @@ VISION = {
     "svhn": ("SVHN", "train_32x32.mat"),
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
     "cifar100": ("CIFAR100", "cifar-100-python"),
+    "stl10": ("STL10", "stl10_binary"),
+    "imagenette": ("Imagenette", "imagenette2-160"),
 }
+
+# The classes of those whose labels are of words, in their order.
+CLASSES = {
+    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+    "imagenette": (
+        "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck",
+        "gas pump", "golf ball", "parachute",
+    ),
+}  # fmt: skip
+
+_IMAGENETTE_PIXELS = 128  # of the square that its images, whose shorter side has 160, are scaled and cropped to
+_OF_SPLITS = ("SVHN", "STL10", "Imagenette")  # which name their parts, and do not ask whether it is the training one
+_CHANNELS_FIRST = ("SVHN", "STL10")
 
 
 def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
@@ -56,6 +72,8 @@ def _source(class_name: str) -> str:
     urls = getattr(published, "mirrors", None) or [getattr(published, "url", None)]
     if class_name == "SVHN":
         urls = [url for url, *_ in published.split_list.values()]
+    if class_name == "Imagenette":
+        urls = [url for url, _ in published._ARCHIVES.values()]
     hosts = dict.fromkeys(urlsplit(url).hostname for url in urls)
     return f"{' or '.join(str(host) for host in hosts)}, by torchvision"
 
@@ -65,12 +83,31 @@ def _read(class_name: str, root: Path, *, download: bool) -> dict[str, np.ndarra
     import torchvision.datasets
 
     arrays = {}
+    published = getattr(torchvision.datasets, class_name)
     for part in ("train", "test"):
-        which = {"split": part} if class_name == "SVHN" else {"train": part == "train"}
-        data = getattr(torchvision.datasets, class_name)(str(root), download=download, **which)
+        if class_name == "Imagenette":
+            # Its second part is called val, and is what is reported: the test part here.
+            data = published(str(root), split="train" if part == "train" else "val", size="160px", download=download)
+            arrays[f"x_{part}"], arrays[f"y_{part}"] = _squares(data)
+            download = False  # it refuses to download what is there, and both parts are one archive
+            continue
+        which = {"split": part} if class_name in _OF_SPLITS else {"train": part == "train"}
+        data = published(str(root), download=download, **which)
         images = np.asarray(data.data)
-        labels = data.labels if class_name == "SVHN" else data.targets
-        # Of all these sets SVHN alone comes with its channels first.
-        arrays[f"x_{part}"] = images.transpose(0, 2, 3, 1) if class_name == "SVHN" else images
+        labels = data.labels if class_name in _OF_SPLITS else data.targets
+        arrays[f"x_{part}"] = images.transpose(0, 2, 3, 1) if class_name in _CHANNELS_FIRST else images
         arrays[f"y_{part}"] = np.asarray(labels).astype(np.uint8)
     return arrays
+
+
+def _squares(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return images of different sizes scaled and centrally cropped, (N, H, W, 3) uint8, and their labels, uint8."""
+    from PIL import Image, ImageOps
+
+    square = (_IMAGENETTE_PIXELS, _IMAGENETTE_PIXELS)
+    images = np.empty((len(data), *square, 3), dtype=np.uint8)
+    labels = np.empty(len(data), dtype=np.uint8)
+    for number in range(len(data)):
+        image, labels[number] = data[number]
+        images[number] = np.asarray(ImageOps.fit(image.convert("RGB"), square, Image.Resampling.BILINEAR))
+    return images, labels

@@ -2,13 +2,16 @@ from localearn.inputs import InputSpec
 from localearn.nets.block import Block
 from localearn.nets.classifiers import MobileNetV3, Torchvision
 from localearn.nets.cnn import CNN
+from localearn.nets.deepfm import DeepFM
 from localearn.nets.gnn import GNN
 from localearn.nets.lenet import LeNet
 from localearn.nets.mixer import Mixer
 from localearn.nets.mlp import MLP
 from localearn.nets.net import Net
+from localearn.nets.recurrent import Recurrent
 from localearn.nets.resnet import ResNet
-from localearn.nets.views import Flattened, PerPosition, Pooled, View
+from localearn.nets.transformer import Transformer
+from localearn.nets.views import Flattened, LastPosition, Normalized, PerPosition, Pooled, View
 from localearn.nets.vit import ViT
 
 __all__ = [
@@ -16,16 +19,21 @@ __all__ = [
     "GNN",
     "MLP",
     "Block",
+    "DeepFM",
     "Flattened",
     "InputSpec",
+    "LastPosition",
     "LeNet",
     "Mixer",
     "MobileNetV3",
     "Net",
+    "Normalized",
     "PerPosition",
     "Pooled",
+    "Recurrent",
     "ResNet",
     "Torchvision",
+    "Transformer",
     "ViT",
     "View",
 ]

@@ -5,11 +5,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from localearn.errors import UserError
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import dropout as dropout_layer
+from localearn.nets.layers import is_transforming
 
 
 class AttentionLayer(nn.Module):
@@ -91,12 +91,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Te
     mask: (N, T) bool, which positions may be read; each may read itself.
     """
     allowed = None
-    if mask is not None or (causal and is_functorch_wrapped_tensor(q)):
+    if mask is not None or (causal and is_transforming()):
         size = q.shape[-2]
         own = torch.eye(size, dtype=torch.bool, device=q.device)
         allowed = own.new_ones(size, size) if mask is None else mask[:, None, None, :] | own
         allowed = allowed.tril() if causal else allowed
-    if not is_functorch_wrapped_tensor(q):
+    if not is_transforming():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=causal and allowed is None)
     # The fused kernels have no forward-mode derivative, and no rule by which vmap batches them.
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])

@@ -65,6 +65,14 @@ def out_of_place(module: nn.Module) -> None:
             vars(layer)["inplace"] = False
 
 
+def is_transforming() -> bool:
+    """Whether torch.func is at work, vmap or jvp, for which fused kernels have neither a batching rule nor a tangent.
+
+    torch's compiler looks through this question, and not through that whether one tensor is transformed.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
 def choose(what: str, name: str, choices: Mapping[str, T]) -> T:
     """Return `choices[name]`, or raise a UserError that lists the choices."""
     if name not in choices:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from localearn.nets.layers import NORMALISATIONS
 from localearn.nets.net import Net, modes_kept
@@ -76,13 +77,67 @@ def linear_maps(net: Net) -> list[LinearMap]:
 
 
 def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
-    """Return the names of the parameters with two or more dimensions that are no linear map's weight.
+    """Return the names of the parameters with two or more dimensions through which an error would pass as through W.
 
-    Parameters with one dimension are biases and the scales of normalisations, which act on each channel for itself.
+    Those are all but the linear maps' weights, the scales of normalisations, which act on each channel for itself, and
+    what is looked up or added and never multiplied: embeddings of tokens and positions, a class token.
     """
     known = {m.name for m in maps}
     scales = {id(p) for m in net.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters()}
-    return [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
+    found = [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
+    if not found:
+        return []
+    with modes_kept(net), torch.no_grad(), _Uses([net.get_parameter(name) for name in found]) as uses:
+        net.eval()
+        net(*net.trial())
+    return [name for name in found if not uses.only_added(net.get_parameter(name))]
+
+
+class _Uses(TorchFunctionMode):
+    """Inside this context, what is done with parameters, or with what is merely a part or a copy of one, is noted."""
+
+    _SAME = (
+        "expand",
+        "expand_as",
+        "__getitem__",
+        "unsqueeze",
+        "to",
+        "view",
+        "reshape",
+        "repeat",
+        "narrow",
+        "transpose",
+    )
+    _ADDED = ("add", "add_", "cat", "concat")
+
+    def __init__(self, parameters: list[Tensor]):
+        super().__init__()
+        self._of = {id(p): id(p) for p in parameters}  # a tensor, and which parameter it is a part of
+        self._held: list[Any] = []  # so that no id comes twice
+        self._added, self._multiplied = set[int](), set[int]()
+
+    def only_added(self, parameter: Tensor) -> bool:
+        """Whether the parameter was looked up or added, and nothing else was done with it."""
+        return id(parameter) in self._added and id(parameter) not in self._multiplied
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Note which parameters a call takes, and what it does with them."""
+        out = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs))
+        taken = {self._of[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._of}
+        name = getattr(func, "__name__", "")
+        if not taken or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+            pass  # a question after its shape, say
+        elif name in self._SAME and isinstance(out, Tensor):
+            self._held.append(out)
+            self._of[id(out)] = next(iter(taken))
+        elif func is F.embedding or name in self._ADDED:
+            self._added |= taken
+        else:
+            self._multiplied |= taken
+        return out
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from localearn.nets.layers import out_of_place
 from localearn.nets.sequential import parts
 from localearn.nets.torchvision import torchvision_parts
 from localearn.nets.views import Flattened, Pooled, View
-from localearn.tasks import Classification, Task
+from localearn.tasks import Classification, LanguageModelling, Task
 
 # What layers raise at a wrong input.
 WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError)
@@ -50,16 +50,21 @@ class Net(nn.Module):
 
     Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
     `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
-    `classes`, C, the number of outputs, whatever they mean. `class_names`, (C,) words, is set by `load_net` where the
-    data had them. `task` says what the output means: to tell C classes apart unless it is set, by `for_task` before a
-    rule is built on the net, or by `fit`, which takes that of the data. `grouped`: how many blocks of the net that it
-    was made of are one block of it, see `group`. `options`: what builds the net again, as in the group `net` of a
-    configuration, `_target_` and what it takes beside the data's shape; None where `load_net` has to be given the net.
+    `classes`, C, the number of outputs, whatever they mean; `positions`, how many of a row have outputs of their own,
+    (T,), or () where the row has them as a whole. `class_names`, (C,) words, is set by `load_net` where the
+    data had them; so is `codec`, a `localearn.data.Codec`, of a net that was trained on text, and by `fit`. `task` says
+    what the output means: to tell C classes apart, or at positions which of C tokens follows, unless it is set, by
+    `for_task` before a rule is built on the net, or by `fit`, which takes that of the data. `grouped`: how many blocks
+    of the net that it was made of are one block of it, see `group`. `options`: what builds the net again, as in the
+    group `net` of a configuration, `_target_` and what it takes beside the data's shape; None where `load_net` has to
+    be given the net.
     """
 
     class_names: tuple[str, ...] | None = None
+    codec: object = None
     grouped: int = 1
     options: Mapping[str, Any] | None = None
+    positions: tuple[int, ...] = ()
     _task: Task | None = None
     kind: Literal["dense", "maps", "graph", "sequence"] = "dense"
 
@@ -106,7 +111,8 @@ class Net(nn.Module):
     @property
     def task(self) -> Task:
         """What the output means."""
-        return self._task or Classification(self.classes)
+        by_itself = LanguageModelling if self.positions else Classification
+        return self._task or by_itself(self.classes)
 
     @task.setter
     def task(self, task: Task) -> None:
@@ -165,6 +171,18 @@ class Net(nn.Module):
             isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
             for m in self.modules()
         )
+
+    def looks_ahead(self) -> bool:
+        """Whether an output at a position depends on what stands after it in the row."""
+        x, *context = self.trial()
+        if x.is_meta or self.takes.vocabulary == 1:
+            return False  # as far as can be told
+        changed = x.clone()
+        changed[:, -1] += 1
+        with modes_kept(self), torch.no_grad():
+            self.eval()
+            before, after = (self(rows, *context)[:, :-1] for rows in (x, changed))
+        return not torch.allclose(before, after, rtol=1e-4, atol=1e-5)
 
     @staticmethod
     def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
@@ -305,6 +323,7 @@ class Net(nn.Module):
                 shapes.append(tuple(h.shape[1:]))
             gives = f"given what {self.view} reads of block {len(shapes)}'s rows of shape {shapes[-1]}"
             logits = self._tried(f"the readout ({type(self.readout).__name__})", gives, self.logits, h, *context)
+        self.positions = tuple(logits.shape[1:-1])
         return tuple(shapes), logits.shape[-1]
 
     def _tried(self, name: str, given: str, part: Callable[..., Any], h: Tensor, *context: Tensor) -> Tensor:

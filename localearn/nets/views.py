@@ -5,14 +5,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import final
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class View(ABC):
     """What a net's readout, a local rule's projections and a feedback rule's matrices have of h_k, (N, *shape).
 
-    A view is linear in h, and `spread` is its transpose: <view(h), s> = <h, view.spread(s, h)> for all h and s.
+    `spread` is the transpose of its derivative at h, and `along` the derivative itself. A view is linear in h, so that
+    <view(h), s> = <h, view.spread(s, h)> for all h and s, unless it normalises.
     """
+
+    @property
+    def per_position(self) -> bool:
+        """Whether a head has an output at each position of a sequence, (N, T, C)."""
+        return False
 
     @abstractmethod
     def width(self, shape: tuple[int, ...]) -> int:
@@ -25,6 +33,10 @@ class View(ABC):
     @abstractmethod
     def spread(self, signal: Tensor, h: Tensor) -> Tensor:
         """Return a signal at what is read of h, (N, ..., width), as one at h, shaped as h."""
+
+    def along(self, tangent: Tensor, h: Tensor) -> Tensor:
+        """Return the derivative of what is read, (K, N, ..., width), along tangents of h, (K, *h.shape)."""
+        return self(tangent.flatten(0, 1)).unflatten(0, tangent.shape[:2])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -50,6 +62,11 @@ class Flattened(View):
 @final
 class PerPosition(View):
     """Each position of a sequence by itself: (N, T, D) as it is, so that outputs are (N, T, C)."""
+
+    @property
+    def per_position(self) -> bool:
+        """Whether a head has an output at each position: yes."""
+        return True
 
     def width(self, shape: tuple[int, ...]) -> int:
         """Return D."""
@@ -87,6 +104,71 @@ class Pooled(View):
 
 
 VIEWS: Mapping[str, Callable[[], View]] = {"flattened": Flattened, "pooled": Pooled, "per_position": PerPosition}
+
+
+@final
+class Normalized(View):
+    """What another view reads of h once each position has mean 0 and deviation 1 over its D values.
+
+    It is the layer normalisation in front of the readout of a net whose blocks add to a stream, without scale and bias,
+    which would say nothing that the Linear after it does not. As every head reads by the net's view, all of them read
+    values of one size, while blocks, and a rule that goes by their activities, have the stream as it is.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, view: View | None = None):
+        self.view = view or PerPosition()
+
+    @property
+    def per_position(self) -> bool:
+        """Whether a head has an output at each position: as the other view has it."""
+        return self.view.per_position
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        """Return the other view's width."""
+        return self.view.width(shape)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Return what the other view reads of the normalised h."""
+        return self.view(F.layer_norm(h, h.shape[-1:], eps=self.eps))
+
+    def spread(self, signal: Tensor, h: Tensor) -> Tensor:
+        """Return the signal without its parts along 1 and along h in each position, divided by h's deviation."""
+        return self._derivative(self.view.spread(signal, h), h)
+
+    def along(self, tangent: Tensor, h: Tensor) -> Tensor:
+        """Return the derivative of what is read along tangents of h."""
+        return self.view.along(self._derivative(tangent, h), h)
+
+    def _derivative(self, v: Tensor, h: Tensor) -> Tensor:
+        """Return J v, J = d normalised / d h at h, which is symmetric."""
+        h = h.to(torch.promote_types(h.dtype, torch.float32))
+        variance, mean = torch.var_mean(h, -1, correction=0, keepdim=True)
+        scale = (variance + self.eps).rsqrt()
+        normal = (h - mean) * scale
+        inner = v - v.mean(-1, keepdim=True) - normal * (normal * v).mean(-1, keepdim=True)
+        return (inner * scale).to(v.dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.view!r})"
+
+
+@final
+class LastPosition(View):
+    """The last position of a sequence alone: (N, D) of (N, T, D)."""
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        """Return D."""
+        return shape[-1]
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Return (N, D)."""
+        return h[:, -1]
+
+    def spread(self, signal: Tensor, h: Tensor) -> Tensor:
+        """Return the signal at the last position, and zeros before it."""
+        return F.pad(signal[:, None], (0, 0, h.shape[1] - 1, 0))
 
 
 @final

@@ -54,6 +54,7 @@ def _net_options(run: Run) -> Any:
 
 
 # Parts of a configuration that say how a rule was trained, beside what `Settings` has.
+FORMER_MONITOR = "val_accuracy"  # what the option was called where nobody set it
 _OPTIONS = ("algo", "optim", "schedule", "epochs", "patience", "min_delta", "monitor", "restore_best", "clip_norm")
 
 
@@ -65,7 +66,7 @@ def options(run: Run) -> tuple[tuple[str, str], ...]:
     """
     found = {"rule": run.record.rule or ""}
     for part in _OPTIONS:
-        found |= _flat(part, run.record.config.get(part))
+        found |= _flat(part, _monitor(run) if part == "monitor" else run.record.config.get(part))
     return tuple(sorted((name, value) for name, value in found.items() if value and " at 0x" not in value))
 
 
@@ -81,7 +82,20 @@ def data_of(run: Run) -> tuple[str, object]:
     split = known.pop("split_seed", None)
     for place in ("data_dir", "path"):
         known.pop(place, None)  # a data set that was moved is the same one by its fingerprint
+    if isinstance(known.get("task"), str):  # which older records do not have; the metric tells tasks apart
+        del known["task"]
+    if known.get("criterion") == "squared":
+        del known["criterion"]
     return json.dumps(known, sort_keys=True, default=str), run.record.seed if split is None else split
+
+
+def _monitor(run: Run) -> object:
+    """Return what a run was watched by: where nobody said it, its task's first metric; so in older records."""
+    named = run.record.config.get("monitor")
+    former = named == FORMER_MONITOR and FORMER_MONITOR.removeprefix("val_") not in run.record.metrics
+    if former or (named is None and "monitor" in run.record.config):
+        return f"val_{run.metric.name}"
+    return named
 
 
 def _flat(name: str, value: object) -> dict[str, str]:
@@ -127,5 +141,6 @@ def _said(value: object) -> str:
 
 def stopping(run: Run) -> str:
     """Return what a run's early stopping went by, in words."""
-    options = {name: run.record.config.get(name) for name in ("monitor", "patience", "min_delta")}
+    options = {name: run.record.config.get(name) for name in ("patience", "min_delta")}
+    options = {"monitor": _monitor(run), **options}
     return ", ".join(f"{name}={_said(value)}" for name, value in options.items())

@@ -6,7 +6,16 @@ from localearn.reporting.formatting import Unit
 from localearn.tasks import Classification, Metric
 
 ACCURACY = Classification.metrics[0]
-_WRITTEN = {"rmse": "RMSE", "mae": "MAE", "r2": "R²"}
+_WRITTEN = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "mse": "MSE",
+    "psnr": "PSNR",
+    "auc": "AUC",
+    "log_loss": "log loss",
+}
+_SYMBOLS = {"psnr": "dB"}  # of metrics whose unit is not the targets' own
 
 
 def written(metric: Metric) -> str:
@@ -32,17 +41,19 @@ def scale(metric: Metric) -> int:
 
 def unit(metric: Metric) -> Unit:
     """Return the unit that shown figures have, which is none where the metric has the targets' own."""
-    return Unit("%" if metric.unit == "fraction" else "", 1.0)
+    return Unit("%" if metric.unit == "fraction" else _SYMBOLS.get(metric.name, ""), 1.0)
 
 
 def units(metric: Metric) -> tuple[Unit, ...]:
     """Return the units of a column of the record's figures."""
-    return formatting.PERCENT if metric.unit == "fraction" else formatting.COUNT
+    return formatting.PERCENT if metric.unit == "fraction" else (unit(metric),)
 
 
 def shown(metric: Metric, figure: float) -> str:
-    """Return a record's figure with its unit: 97.22 %, or 55.31."""
-    return f"{100 * figure:.2f} %" if metric.unit == "fraction" else formatting.plain(figure)
+    """Return a record's figure with its unit: 97.22 %, 31.20 dB, or 55.31."""
+    if metric.unit == "fraction":
+        return f"{100 * figure:.2f} %"
+    return f"{formatting.plain(figure)} {unit(metric).symbol}".rstrip()
 
 
 def named(metric: Metric, figure: float) -> str:
@@ -52,5 +63,5 @@ def named(metric: Metric, figure: float) -> str:
 
 def axis(metric: Metric) -> str:
     """Return a metric's name as the label of an axis: with its unit, and with its direction where less is better."""
-    notes = ["%"] * (metric.unit == "fraction") + ["less is better"] * (metric.direction == "min")
+    notes = [unit(metric).symbol] * bool(unit(metric).symbol) + ["less is better"] * (metric.direction == "min")
     return short(written(metric)) + (f" ({', '.join(notes)})" if notes else "")

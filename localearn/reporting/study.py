@@ -1,4 +1,4 @@
-"""A study's table and plot: published accuracies beside ours."""
+"""A study's table and plot: published figures beside ours, of each row's metric."""
 
 import json
 from dataclasses import dataclass
@@ -7,17 +7,21 @@ from typing import Any
 
 from localearn.errors import UserError
 from localearn.records import Record
-from localearn.reporting import drawing
+from localearn.reporting import drawing, formatting, metrics
+from localearn.reporting.metrics import ACCURACY
 from localearn.reporting.statistics import Estimate, mean_interval
+from localearn.tasks import Metric
 
-WITHIN_POINTS = 0.5
+WITHIN_POINTS = 0.5  # of a fraction, in per cent
+WITHIN_SHARE = 0.01  # of what was published, where it is no fraction
 
 
 @dataclass(frozen=True)
 class StudyRow:
     """A row with the records of its runs, one of each of `seeds` once it is done.
 
-    published: in per cent. command: what runs the first seed by itself.
+    published: of the metric that the runs are judged by, in per cent where it is a fraction. command: what runs the
+    first seed by itself.
     """
 
     name: str
@@ -30,15 +34,20 @@ class StudyRow:
     records: list[Record]
 
     @property
-    def accuracies(self) -> list[float]:
-        """The test accuracies of the completed runs, in per cent."""
-        completed = [record.metric("accuracy") for record in self.records if record.status == "completed"]
-        return [100 * accuracy for accuracy in completed if accuracy is not None]
+    def metric(self) -> Metric:
+        """The metric that the runs are judged by, the accuracy where there is none yet."""
+        return next((record.judged_by for record in self.records if record.status == "completed"), ACCURACY)
+
+    @property
+    def figures(self) -> list[float]:
+        """The completed runs' figures of that metric on the test split, in per cent where it is a fraction."""
+        completed = [record.metric(self.metric.name) for record in self.records if record.status == "completed"]
+        return [metrics.scale(self.metric) * figure for figure in completed if figure is not None]
 
     @property
     def ours(self) -> Estimate | None:
         """Their mean with its 95 % interval; None where nothing was run."""
-        return mean_interval(self.accuracies) if self.accuracies else None
+        return mean_interval(self.figures) if self.figures else None
 
     @property
     def verdict(self) -> str:
@@ -54,44 +63,51 @@ class StudyRow:
             return "not run"
         if self.published is None:
             return "nothing published"
-        difference = self.ours.mean - self.published
-        if difference >= -WITHIN_POINTS:
-            return "better" if difference > WITHIN_POINTS else "agrees"
+        sign = 1 if self.metric.direction == "max" else -1
+        within = WITHIN_POINTS if self.metric.unit == "fraction" else WITHIN_SHARE * abs(self.published)
+        difference = sign * (self.ours.mean - self.published)
+        if difference >= -within:
+            return "better" if difference > within else "agrees"
         return "short"
 
 
 def write_study(rows: list[StudyRow], out: Path) -> None:
-    """Write table.md, table.json and plot.png into `out`; raise UserError if that cannot be done."""
+    """Write table.md, table.json and plot.png into `out`; raise UserError if that cannot be done.
+
+    Where the rows have several metrics there is a plot of each, plot-<metric>.png.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "table.md").write_text(as_table(rows), encoding="utf-8")
         (out / "table.json").write_text(json.dumps([_values(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-        if any(row.ours for row in rows):
-            (out / "plot.png").write_bytes(plot(rows))
+        judged = dict.fromkeys(row.metric for row in rows if row.ours)
+        for metric in judged:
+            name = "plot" if len(judged) == 1 else drawing.plot_name("plot", metric.name)
+            (out / f"{name}.png").write_bytes(plot([row for row in rows if row.metric == metric]))
     except OSError as error:
         raise UserError(f"the study cannot be written to {out}: {error.strerror or error}") from error
 
 
 def as_table(rows: list[StudyRow]) -> str:
     """Return the table in Markdown."""
-    lines = [
-        "| row | published % | ours %, mean ± 95 % | seeds | training s | | command, for one seed |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    judged = {row.metric for row in rows if row.ours}
+    named = not judged <= {ACCURACY}  # else the heading says it for all
+    head = ["row", *(["published", "ours, mean ± 95 %"] if named else ["published %", "ours %, mean ± 95 %"])]
+    lines = [f"| {' | '.join(head)} | seeds | training s | | command, for one seed |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        published = "–" if row.published is None else f"{row.published:.2f}"
+        published = "–" if row.published is None else _plain(row, row.published)
         seeds = ", ".join(str(record.seed) for record in row.records) or "–"
         seconds = [record.train_s for record in row.records]
         training = f"{sum(seconds) / len(seconds):,.0f}" if seconds else "–"
         verdict = f"{row.verdict}: {row.reason}" if row.reason and row.records else row.verdict
         title = f"{row.title}<br>{row.source}"
-        cells = [title, published, _shown(row.ours), seeds, training, verdict, f"`{row.command}`"]
+        cells = [title, published, _shown(row, named), seeds, training, verdict, f"`{row.command}`"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: list[StudyRow]) -> bytes:
-    """Return a PNG of ours, with intervals, beside the published numbers, a line a row."""
+    """Return a PNG of ours, with intervals, beside the published numbers, a line a row; all have one metric."""
     shown = [row for row in rows if row.ours]
     with drawing.style():
         figure, axes = drawing.canvas(0.9 + 0.32 * len(shown), ["published", "ours"])
@@ -107,21 +123,39 @@ def plot(rows: list[StudyRow]) -> bytes:
                 )
         axes.set_yticks(range(len(shown)), [drawing.short(row.title, 44) for row in shown])
         axes.invert_yaxis()
-        axes.set_xlabel("test accuracy (%)")
+        axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "study", "", "").png
 
 
-def _shown(estimate: Estimate | None) -> str:
+def _shown(row: StudyRow, named: bool) -> str:
+    """Return the mean and its interval; with unit and metric where `named`."""
+    estimate = row.ours
     if estimate is None:
         return "not run"
+    metric = f"{_unit(row)} {metrics.written(row.metric)}" if named else ""
     if estimate.high is None:
-        return f"{estimate.mean:.2f} (one seed)"
-    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
+        return f"{_plain(row, estimate.mean)}{metric} (one seed)"
+    return f"{_plain(row, estimate.mean)} ± {_plain(row, estimate.high - estimate.mean)}{metric}"
+
+
+def _plain(row: StudyRow, figure: float) -> str:
+    """Return a figure of the row's metric, without its unit."""
+    return f"{figure:.2f}" if row.metric.unit == "fraction" else formatting.plain(figure)
+
+
+def _unit(row: StudyRow) -> str:
+    symbol = metrics.unit(row.metric).symbol
+    return f" {symbol}" if symbol else ""
 
 
 def _values(row: StudyRow) -> dict[str, Any]:
     ours = row.ours
+    # Of accuracies the key is what it was before there were other metrics.
+    figures = {"accuracies": row.figures}
+    if row.metric != ACCURACY:
+        metric = {"name": row.metric.name, "direction": row.metric.direction, "unit": row.metric.unit}
+        figures = {"metric": metric, "figures": row.figures}
     return {
         "name": row.name,
         "title": row.title,
@@ -130,7 +164,7 @@ def _values(row: StudyRow) -> dict[str, Any]:
         "mean": ours and ours.mean,
         "low": ours and ours.low,
         "high": ours and ours.high,
-        "accuracies": row.accuracies,
+        **figures,
         "seeds": [record.seed for record in row.records],
         "verdict": row.verdict,
         "reason": row.reason,

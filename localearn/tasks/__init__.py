@@ -4,17 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.tasks.autoencoding import Autoencoding, Reconstruction
 from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
 from localearn.tasks.classification import Classification
+from localearn.tasks.language import LanguageModelling
+from localearn.tasks.multilabel import MultiLabel
 from localearn.tasks.regression import Criterion, Regression
 
 __all__ = [
     "KINDS",
+    "NAMED",
+    "Autoencoding",
     "Classification",
     "Criterion",
     "Direction",
+    "LanguageModelling",
     "Means",
     "Metric",
+    "MultiLabel",
+    "Reconstruction",
     "Regression",
     "Targets",
     "Task",
@@ -23,7 +31,17 @@ __all__ = [
     "read_task",
 ]
 
-KINDS: Mapping[str, type[Task]] = {"Classification": Classification, "Regression": Regression}
+KINDS: Mapping[str, type[Task]] = {
+    kind.__name__: kind for kind in (Classification, Regression, MultiLabel, LanguageModelling, Autoencoding)
+}
+# What a data set's option `task` calls them.
+NAMED: Mapping[str, type[Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "multilabel": MultiLabel,
+    "binary": MultiLabel,
+    "autoencoding": Autoencoding,
+}
 
 
 def read_task(where: object, described: Any) -> Task:

@@ -41,4 +41,4 @@ class Classification(Task):
 
     def pool(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return the log of the sum of the predictors' class probabilities, (N, C)."""
-        return torch.stack([logits.log_softmax(1) for logits in outputs]).logsumexp(0)
+        return torch.stack([logits.log_softmax(-1) for logits in outputs]).logsumexp(0)

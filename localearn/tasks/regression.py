@@ -1,5 +1,6 @@
 """Regression: the output is values, and so is the target."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from localearn.errors import UserError
-from localearn.tasks.base import Means, Metric, Task
+from localearn.tasks.base import Means, Metric, Task, exact
 
 Criterion = Literal["squared", "absolute", "huber"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Regression(Task):
     """The output is (M, D) values, the target the values themselves, (M, D) or, where D = 1, (M,).
 
@@ -23,7 +24,11 @@ class Regression(Task):
 
     Metrics are means over the outputs: `rmse` = sqrt(mean (o - y)^2), `mae` = mean |o - y|, both in the unit that the
     targets had before they were standardised, and `r2` = 1 - mean (o - y)^2 / variance of y, which is 0 for the best
-    constant (and where y does not vary, unless it is met).
+    constant (and where y does not vary, unless it is met). With a `peak` the first of them is
+
+        psnr        10 log10(peak^2 / mean (o - y)^2), in dB, more being better
+
+    the peak signal-to-noise ratio, by which images are judged that a net maps coordinates to.
 
     Args:
         outputs: D.
@@ -31,6 +36,8 @@ class Regression(Task):
         delta: where huber's loss turns from a square into a line, in the unit of the standardised targets.
         center: what was subtracted from each target, (D,); nothing where it is empty.
         scale: what each target was then divided by, (D,); nothing where it is empty.
+        peak: the range of the targets before they were standardised, largest less smallest, say 255 or 1; None: there
+            is none.
 
     """
 
@@ -39,6 +46,7 @@ class Regression(Task):
     delta: float = 1.0
     center: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    peak: float | None = None
 
     def __post_init__(self) -> None:
         if self.outputs < 1:
@@ -52,11 +60,19 @@ class Regression(Task):
                 raise UserError(f"{name} has {len(values)} values for {self.outputs} outputs; give one for each")
         if not all(value > 0 for value in self.scale):
             raise UserError(f"scale must be positive, not {self.scale}")
+        check_peak(self.peak)
+
+    def __repr__(self) -> str:
+        """Return the options; those that came later only where they are set, for fingerprints are made of the text."""
+        names = ["outputs", "criterion", "delta", "center", "scale", *(["peak"] if self.peak is not None else [])]
+        return f"Regression({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The metrics; the first one is what a run is watched by."""
+        ratio = () if self.peak is None else (Metric("psnr", "max", "value", self._psnr),)
         return (
+            *ratio,
             Metric("rmse", "min", "value", self._rmse),
             Metric("mae", "min", "value", self._mae),
             Metric("r2", "max", "value", _r2),
@@ -82,9 +98,7 @@ class Regression(Task):
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the sums of the losses and, for each output, of |o - y|, (o - y)^2, y and y^2; in float64."""
-        # MPS has no float64.
-        dtype = torch.float32 if output.device.type == "mps" else torch.float64
-        output, values = output.to(dtype), self.encode(target).to(dtype)
+        output, values = exact(output, self.encode(target))
         error = output - values
         sums = {
             "loss": self.losses(output, target).sum(),
@@ -95,6 +109,11 @@ class Regression(Task):
         }
         return sums, torch.full_like(sums["loss"], len(target))
 
+    def _psnr(self, means: Means) -> Tensor:
+        assert self.peak is not None
+        squared = means["squared"]
+        return psnr(self.peak, (squared * self._of_outputs(self.scale, 1.0, squared).square()).mean())
+
     def _rmse(self, means: Means) -> Tensor:
         return (means["squared"].sqrt() * self._of_outputs(self.scale, 1.0, means["squared"])).mean()
 
@@ -103,6 +122,17 @@ class Regression(Task):
 
     def _of_outputs(self, values: tuple[float, ...], default: float, like: Tensor) -> Tensor:
         return like.new_tensor(values or (default,) * self.outputs)
+
+
+def psnr(peak: float, error: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB, 10 log10(peak^2 / error), of a mean squared error."""
+    return 10 * (peak**2 / error).log10()
+
+
+def check_peak(peak: float | None) -> None:
+    """Raise UserError unless a range of values is positive, or unknown."""
+    if peak is not None and not (peak > 0 and math.isfinite(peak)):
+        raise UserError(f"peak must be positive, the largest value less the smallest, say 255, not {peak}")
 
 
 def _r2(means: Means) -> Tensor:

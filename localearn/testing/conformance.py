@@ -5,7 +5,7 @@ import inspect
 import itertools
 import re
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -32,9 +32,13 @@ class RuleConformance:
 
     Without pytest, `check_rule(MyRule)` runs the same. What a rule claims stands in the class's attributes:
 
-    kinds: the nets that it serves, of mlp, cnn, gcn, sage, gat. A kind left out must be refused by `supports`.
-    tasks: of "classes" and "values", a regression, which an MLP is trained for where the rule serves one. One left out
+    kinds: the nets that it serves, of `localearn.testing.KINDS`: mlp, cnn, gcn, sage, gat, transformer, recurrent, vit,
+        mixer, resnet, and those that others have registered. A kind left out must be refused by `supports`.
+    tasks: of `localearn.testing.TASKS`: classes, values (a regression), multilabel, tokens (a language model), and
+        autoencoding, each by a net of the kind that its toy says (`Toy.on`), where the rule serves that. One left out
         must be refused, by `supports` or `check_task`, with what would work instead.
+    runs_on: of what is served, where the tests run; None: on all of it. What is left out here is not refused: it is for
+        a second suite of a rule, with another option, that need not be seen on everything.
     precisions: of fp32 and bf16 (by autocast).
     draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
     local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
@@ -46,14 +50,17 @@ class RuleConformance:
         label's: of a rule whose scores are no logits, so that their cross-entropy says little.
     learns_to: the most that may be left of that, as a part of what is left when the same rule trains everything but the
         blocks; of what chance leaves, where it trains no blocks.
+    by_kind: what it claims otherwise of `draws_noise`, `judged_by`, `steps`, `lr` and `learns_to` on a kind of net or
+        of task: {"vit": {"steps": 200}}.
 
     The net is built for `Trainer.input_shape`, as a run builds it. Every test starts from fixed seeds and runs on the
     CPU. A test of a device stands on torch's `meta` device, which has no numbers: what reads one, or makes a tensor
     elsewhere, fails there as it would fail or wait on a GPU.
     """
 
-    kinds: tuple[str, ...] = KINDS
-    tasks: tuple[str, ...] = TASKS
+    kinds: Collection[str] = KINDS
+    tasks: Collection[str] = TASKS
+    runs_on: Collection[str] | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16")
     draws_noise: bool = False
     local: bool | None = None
@@ -63,6 +70,7 @@ class RuleConformance:
     steps: int = 60
     lr: float = 0.03
     learns_to: float = 0.5
+    by_kind: Mapping[str, Mapping[str, Any]] = {}
 
     def make(self, net: Net) -> Trainer:
         """Build the rule on a net."""
@@ -77,17 +85,18 @@ class RuleConformance:
     def test_learns_its_task(self, kind: str, precision: str) -> None:
         """The loss falls, and well below where it gets with blocks that stay as they were drawn, or below chance."""
         batch = toy(kind).batch
-        judged_by = "loss" if kind == "values" else self.judged_by
+        judged_by = self._claim("judged_by", kind) if toy(kind).data.task.exclusive else "loss"
         judge = {"loss": probes.loss_of, "errors": probes.errors_of}[judged_by]
+        learn = self._claim("steps", kind), self._lr(kind), precision
         before = judge(self._made(kind), batch)
-        after = judge(probes.train(self._made(kind), batch, self.steps, self.lr, precision), batch)
+        after = judge(probes.train(self._made(kind), batch, *learn), batch)
         assert after < before, f"the {judged_by} rose on the toy task from {before:.3f} to {after:.3f}"
         if self.trains_blocks:
-            held = probes.train(self._made(kind), batch, self.steps, self.lr, precision, blocks=False)
+            held = probes.train(self._made(kind), batch, *learn, blocks=False)
             without, what = judge(held, batch), "with untrained blocks"
         else:
-            without, what = probes.chance(judged_by, batch), "by chance"
-        limit = self.learns_to * without
+            without, what = probes.chance(judged_by, toy(kind).data.task, batch), "by chance"
+        limit = self._claim("learns_to", kind) * without
         assert after < limit, (
             f"the rule did not learn: {judged_by} {after:.3f}, {what} {without:.3f}; it must be below {limit:.3f}"
         )
@@ -112,14 +121,14 @@ class RuleConformance:
         assert trained, "no phase has a parameter"
         of_blocks = any(id(p) in trained for p in trainer.net.blocks.parameters())
         assert of_blocks == self.trains_blocks, f"trains_blocks is {self.trains_blocks}, and the phases say otherwise"
-        probes.train(trainer, toy(kind).batch, 3, self.lr)
+        probes.train(trainer, toy(kind).batch, 3, self._lr(kind))
         for name, p in trainer.named_parameters():
             moved = not torch.equal(p, before[name])
             assert moved == (id(p) in trained), f"{name} {'moved' if moved else 'did not move'}"
 
     def test_repeats_bit_for_bit(self, kind: str) -> None:
         """Two runs from the same seed end with the same weights."""
-        runs = [probes.train(self._made(kind), toy(kind).batch, 5, self.lr).state_dict() for _ in range(2)]
+        runs = [probes.train(self._made(kind), toy(kind).batch, 5, self._lr(kind)).state_dict() for _ in range(2)]
         assert not probes.differing(*runs), f"seeded runs differ in {probes.differing(*runs)}"
 
     def test_no_gradient_crosses_a_block(self, kind: str) -> None:
@@ -157,7 +166,7 @@ class RuleConformance:
         batch = probes.moved(toy(kind).batch, dtype=torch.float64)
         trainer = self._made(kind).double()
         once, again = probes.learned_from(trainer, batch), probes.learned_from(trainer, batch, seed=1)
-        if self.draws_noise:
+        if self._claim("draws_noise", kind):
             assert probes.differing(once, again), "draws_noise is set, and two seeds give the same gradient"
             return
         assert not probes.differing(once, again), "two seeds give two gradients: set draws_noise"
@@ -169,6 +178,21 @@ class RuleConformance:
             for name, value in other.items():
                 close = torch.allclose(value, once[name], rtol=1e-9, atol=1e-12)
                 assert close, f"{name}: another gradient or solution where {where}"
+
+    def test_padding_says_nothing(self) -> None:
+        """Rows that are padding alone leave gradients and solutions as they are, to rounding in float64.
+
+        Not those of a rule that draws noise, which differs with the number of rows.
+        """
+        for kind in self._served():
+            batch = probes.moved(toy(kind).batch, dtype=torch.float64)
+            if toy(kind).data.task.counted(batch.target) is None or self._claim("draws_noise", kind):
+                continue
+            trainer = self._made(kind).double()
+            once, padded = probes.learned_from(trainer, batch), probes.learned_from(trainer, probes.padded(batch))
+            for name, value in once.items():
+                close = torch.allclose(padded[name], value, rtol=1e-9, atol=1e-12)
+                assert close, f"{name}: another gradient or solution where rows of padding are added"
 
     def test_keeps_the_dtype(self, kind: str) -> None:
         """A rule made float64 is trained and scores in float64."""
@@ -203,15 +227,17 @@ class RuleConformance:
     def test_state_dict_round_trips(self, kind: str) -> None:
         """Loaded into a rule drawn from another seed, the state gives the same scores, gradients and solutions."""
         batch = toy(kind).batch
-        trained, fresh = probes.train(self._made(kind), batch, 3, self.lr), self._made(kind, seed=1)
+        trained, fresh = probes.train(self._made(kind), batch, 3, self._lr(kind)), self._made(kind, seed=1)
         fresh.load_state_dict(trained.state_dict())
         assert torch.equal(probes.scored(trained, batch), probes.scored(fresh, batch)), "scores differ after loading"
         moved = probes.differing(probes.learned_from(trained, batch), probes.learned_from(fresh, batch))
         assert not moved, f"what {', '.join(moved)} learn depends on something that the state does not hold"
 
     def test_scores_and_leaves_modes_alone(self, kind: str) -> None:
-        """Scores are (N, C) and change nothing; neither they nor learning leave another mode behind."""
+        """Scores are (N, C), or (N, T, C), and change nothing; neither they nor learning leave another mode behind."""
         trainer, batch = self._made(kind), toy(kind).batch
+        positions = tuple(batch.x.shape[1:2]) if trainer.net.view.per_position else ()
+        expected = (*positions, trainer.net.classes)
         for phase, inputs in probes.phased(trainer, batch):
             modes = [module.training for module in trainer.modules()]
             probes.learn(phase, inputs)
@@ -221,11 +247,11 @@ class RuleConformance:
             with torch.no_grad():
                 scores = phase.predict(inputs.x, *inputs.context)
             assert not any(module.training for module in trainer.modules()), "scores left training mode behind"
-            assert scores.shape == (len(batch.x), trainer.net.classes), f"the scores' shape is {tuple(scores.shape)}"
+            assert scores.shape == (len(batch.x), *expected), f"the scores' shape is {tuple(scores.shape)}"
             assert not probes.differing(state, trainer.state_dict()), "scoring changed the rule's state"
             trainer.train()
         shape = probes.scored(trainer, batch).shape
-        assert shape == (len(batch.target), trainer.net.classes), "the whole net's scores are not (N, C)"
+        assert shape == (len(batch.target), *expected), f"the whole net's scores are {tuple(shape)}, not (N, C)"
 
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
         """A kind in `kinds` is served; others, and data that do not fit the net, are refused with their names."""
@@ -247,16 +273,19 @@ class RuleConformance:
                 assert type(net).__name__ in message, f"{message!r} does not name {type(net).__name__}"
 
     def test_supports_its_tasks_and_refuses_the_rest(self) -> None:
-        """A regression is served, and its net refuses data of classes; or the task is refused, with an alternative."""
-        if "mlp" not in self.kinds:
-            raise unittest.SkipTest("the task of values is an MLP's, which is not among kinds")
-        if "values" not in self.tasks:
-            net = toy("values").net()
+        """A task is served, and its net refuses data of another; or the task is refused, with an alternative."""
+        for task in TASKS:
+            if task != "classes" and toy(task).on in self.kinds:
+                self._check_task(task)
+
+    def _check_task(self, task: str) -> None:
+        if task not in self.tasks:
+            net = toy(task).net()
             message = _refusal(lambda: self.make(net).check_task(net.task))
-            assert message, "values is not among tasks, and supports accepts it: add it, or refuse it"
+            assert message, f"{task} is not among tasks, and supports accepts it: add it, or refuse it"
             assert re.search(r"\buse \w+", message), f"{message!r} does not say what to use instead"
             return
-        for kind, other in (("values", "mlp"), ("mlp", "values")):
+        for kind, other in ((task, toy(task).on), (toy(task).on, task)):
             trainer = self._made(kind)
             trainer.supports(trainer.net, toy(kind).data)
             misfit = toy(other).data
@@ -264,8 +293,17 @@ class RuleConformance:
             assert misfit.name in message, f"supports accepts {misfit.name} for {type(trainer.net).__name__} of {kind}"
 
     def _served(self) -> tuple[str, ...]:
-        """Return the toys that the rule serves: the kinds of net, and a regression."""
-        return (*self.kinds, *(["values"] if "values" in self.tasks and "mlp" in self.kinds else []))
+        """Return the toys to run on: the kinds of net served, and the tasks by nets of such kinds."""
+        tasks = (task for task in TASKS if task in self.tasks and task != "classes")
+        served = (*self.kinds, *(task for task in tasks if toy(task).on in self.kinds))
+        return tuple(kind for kind in served if self.runs_on is None or kind in self.runs_on)
+
+    def _claim(self, name: str, kind: str) -> Any:
+        """Return what the suite claims on a kind of net or of task."""
+        return self.by_kind.get(kind, {}).get(name, getattr(self, name))
+
+    def _lr(self, kind: str) -> float:
+        return self._claim("lr", kind) * toy(kind).pace
 
     def _made(self, kind: str, seed: int = 0) -> Trainer:
         torch.manual_seed(seed)

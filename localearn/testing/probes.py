@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from localearn.data import Batch
+from localearn.tasks import Task
+from localearn.tasks.language import PADDING
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Phase, Solve, completed, in_parts
 
 
 def moved(batch: Batch, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-    """Return the batch on that device, its x of that dtype."""
+    """Return the batch on that device, its x of that dtype where it is of values."""
     nodes = None if batch.nodes is None else batch.nodes.to(device)
     context = tuple(c.to(device) for c in batch.context)
-    return Batch(batch.x.to(device=device, dtype=dtype), batch.y.to(device), context, nodes)
+    x = batch.x.to(device=device, dtype=dtype if batch.x.is_floating_point() else None)
+    return Batch(x, batch.y.to(device), context, nodes)
 
 
 def doubled(batch: Batch) -> Batch:
@@ -30,6 +33,12 @@ def doubled(batch: Batch) -> Batch:
         tuple(torch.cat([edges, edges + n], dim=1) for edges in batch.context),
         None if batch.nodes is None else torch.cat([batch.nodes, batch.nodes + n]),
     )
+
+
+def padded(batch: Batch) -> Batch:
+    """Return the batch of token ids with three rows more, whose targets are padding alone."""
+    more = torch.zeros_like(batch.x[:3]), torch.full_like(batch.target[:3], PADDING)
+    return replace(batch, x=torch.cat([batch.x, more[0]]), target=torch.cat([batch.target, more[1]]))
 
 
 def autocast(precision: str, device: str = "cpu") -> torch.autocast:
@@ -121,16 +130,30 @@ def loss_of(trainer: Trainer, batch: Batch) -> float:
 
 
 def errors_of(trainer: Trainer, batch: Batch) -> float:
-    """Return the share of the labelled rows whose largest score is not their label's."""
-    return (scored(trainer, batch).argmax(1) != batch.y).float().mean().item()
+    """Return the share of the labelled rows, or of positions that count, whose largest score is not their label's."""
+    counted = trainer.task.counted(batch.target)
+    wrong = scored(trainer, batch).argmax(-1) != batch.target
+    return (wrong if counted is None else wrong[counted]).float().mean().item()
 
 
-def chance(judged_by: str, batch: Batch) -> float:
-    """Return the least loss, or errors, of scores that know of each class how frequent it is, or the values' mean."""
-    if batch.target.is_floating_point():
-        return batch.target.var(0, correction=0).mean().item()
-    shares = batch.y.bincount() / len(batch.y)
-    return torch.special.entr(shares).sum().item() if judged_by == "loss" else 1 - shares.max().item()
+def chance(judged_by: str, task: Task, batch: Batch) -> float:
+    """Return the least loss, or errors, of scores that are the same for every row and position."""
+    if judged_by == "errors":
+        counted = task.counted(batch.target)
+        shares = (batch.target if counted is None else batch.target[counted]).bincount()
+        return 1 - (shares.max() / shares.sum()).item()
+    best = torch.zeros(task.outputs, dtype=torch.float64, requires_grad=True)
+    elements = batch.target.shape if task.per_position else batch.target.shape[:1]
+    optimizer = torch.optim.LBFGS([best], line_search_fn="strong_wolfe", max_iter=100)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found = task.mean_loss(best.expand(*elements, -1), batch.target)
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    return loss().item()
 
 
 def gradients_of(

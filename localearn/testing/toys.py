@@ -1,21 +1,20 @@
 """Tiny tasks, one for each kind of net and of task, that a readout on random features does not solve.
 
 Each has several times as many rows as a net's last block has units, so that they cannot be told apart by heart either.
+Others register kinds of their own by `register_kind` and `register_task`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from localearn.data import ArrayData, Batch, Data, GraphData, Split
-from localearn.nets import CNN, GNN, MLP, Net
-from localearn.tasks import Regression
-
-KINDS = ("mlp", "cnn", "gcn", "sage", "gat")
-TASKS = ("classes", "values")  # the kinds of net are of classes; "values" is a regression by an MLP
+from localearn.nets import CNN, GNN, MLP, Mixer, Net, Recurrent, ResNet, Transformer, ViT
+from localearn.tasks import Autoencoding, LanguageModelling, MultiLabel, Regression, Task
+from localearn.tasks.language import PADDING
 
 CLASSES = 2
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -26,38 +25,174 @@ class Toy:
     """A task: `batch` is all of it, `data` holds it, and `net(shape)` builds a fresh net of two narrow blocks for it.
 
     shape: of the rows that the net takes, for a rule that adds to them; None: the data's own.
+    on: of a kind of task the kind of net that is trained for it, itself one of `KINDS`.
+    pace: by what the suites' learning rate is multiplied here.
     """
 
     net: Callable[..., Net]
     batch: Batch
     data: Data
+    on: str = "mlp"
+    pace: float = 1.0
+
+
+_KINDS: dict[str, Callable[[], Toy]] = {}
+_TASKS: dict[str, Callable[[], Toy] | None] = {"classes": None}  # the kinds of net are of classes
+
+KINDS: Collection[str] = _KINDS.keys()
+"""The kinds of net, in the order in which they were registered; a kind that is registered later is among them too."""
+
+TASKS: Collection[str] = _TASKS.keys()
+"""The kinds of task, likewise."""
+
+
+def register_kind(name: str, make: Callable[[], Toy]) -> None:
+    """Have the conformance suite run on a kind of net; a suite that does not name it among its `kinds` must refuse it.
+
+    Args:
+        name: what suites call it in `kinds`.
+        make: makes its task, always the same one, and is called once: some hundred rows at most, two blocks or three of
+            a few units, and classes that a linear readout of untrained blocks does not tell apart.
+
+    Raises:
+        ValueError: where the name is taken.
+
+    Example:
+        def spikes() -> Toy:
+            x, y = ...
+            return Toy(lambda shape=None: MySpikingNet(shape or (6,), 2), Batch(x, y), from_arrays(x, y))
+
+        localearn.testing.register_kind("spiking", spikes)
+
+    """
+    _register(_KINDS, name, make)
+
+
+def register_task(name: str, make: Callable[[], Toy]) -> None:
+    """Have the conformance suite train rules for a kind of task, by a net whose kind is the toy's `on`.
+
+    Args:
+        name: what suites call it in `tasks`; one that does not must refuse it and say what would work.
+        make: makes it, as of `register_kind`; the net it builds is for the task already, see `Net.for_task`.
+
+    Raises:
+        ValueError: where the name is taken.
+
+    """
+    _register(_TASKS, name, make)
+
+
+def _register(kinds: dict, name: str, make: Callable[[], Toy]) -> None:
+    if name in (*_KINDS, *_TASKS):
+        raise ValueError(f"there is a kind {name!r} already")
+    kinds[name] = make
 
 
 @functools.cache
 def toy(kind: str) -> Toy:
-    """Return the task of one of `KINDS`, or "values", a regression; float32, on the CPU, always the same."""
-    if kind == "mlp":
-        x, y = _exclusive_or(128)
-        return _of_rows("toy vectors", lambda shape=None: MLP(shape or (6,), CLASSES, widths=(8, 8)), x, y)
-    if kind == "cnn":
-        x, y = _stripes(48)
-        return _of_rows("toy images", lambda shape=None: CNN(shape or (1, 4, 4), CLASSES, channels=(4, 6)), x, y)
-    if kind == "values":
-        x, y = _exclusive_or(128)
-        task, values = Regression(), 2 * y[:, None].float() - 1
-        parts = dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, values)
-        return Toy(
-            lambda shape=None: MLP(shape or (6,), 1, widths=(8, 8)).for_task(task),
-            Batch(x, values),
-            ArrayData("toy values", *parts, 0, task=task),
-        )
-    if kind not in KINDS:
-        raise ValueError(f"no toy of kind {kind!r}; there are {', '.join((*KINDS, 'values'))}")
-    return _graph(kind)
+    """Return the task of one of `KINDS` or `TASKS`; float32 or ids, on the CPU, always the same."""
+    make = _KINDS.get(kind) or _TASKS.get(kind)
+    if make is None:
+        raise ValueError(f"no toy of kind {kind!r}; there are {', '.join((*KINDS, *list(TASKS)[1:]))}")
+    return make()
 
 
 def _of_rows(name: str, net: Callable[..., Net], x: Tensor, y: Tensor) -> Toy:
     return Toy(net, Batch(x, y), ArrayData(name, dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, y), CLASSES))
+
+
+def _for_task(name: str, net: Callable[..., Net], x: Tensor, target: Tensor, task: Task) -> Toy:
+    parts = dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, target)
+    return Toy(lambda shape=None: net(shape).for_task(task), Batch(x, target), ArrayData(name, *parts, 0, task=task))
+
+
+def _vectors() -> Toy:
+    x, y = _exclusive_or(128)
+    return _of_rows("toy vectors", lambda shape=None: MLP(shape or (6,), CLASSES, widths=(8, 8)), x, y)
+
+
+def _images() -> Toy:
+    x, y = _stripes(48)
+    return _of_rows("toy images", lambda shape=None: CNN(shape or (1, 4, 4), CLASSES, channels=(4, 6)), x, y)
+
+
+def _residual() -> Toy:
+    x, y = _stripes(48)
+    return _of_rows(
+        "toy images",
+        lambda shape=None: ResNet(
+            shape or (1, 4, 4), CLASSES, widths=(4, 6), blocks=1, shortcut="projection", view="pooled"
+        ),
+        x,
+        y,
+    )
+
+
+def _patches(net: Callable[..., Net]) -> Toy:
+    x, y = _stripes(48)
+    return _of_rows("toy images", lambda shape=None: net(shape or (1, 4, 4), CLASSES), x, y)
+
+
+def _vit(shape: tuple[int, int, int], classes: int) -> Net:
+    return ViT(shape, classes, patch=2, width=8, layers=2, heads=2, hidden=16)
+
+
+def _mixer(shape: tuple[int, int, int], classes: int) -> Net:
+    return Mixer(shape, classes, patch=2, width=8, layers=2, token_hidden=8, channel_hidden=16)
+
+
+def _transformer() -> Toy:
+    x, y = _later_or()
+    return _of_rows(
+        "toy sequences",
+        lambda shape=None: Transformer(shape or (4, 3), CLASSES, layers=2, width=8, heads=2, expansion=2),
+        x,
+        y,
+    )
+
+
+def _recurrent() -> Toy:
+    x, y = _later_or()
+    return _of_rows("toy sequences", lambda shape=None: Recurrent(shape or (4, 3), CLASSES, widths=(8, 8)), x, y)
+
+
+def _values() -> Toy:
+    x, y = _exclusive_or(128)
+    net = lambda shape: MLP(shape or (6,), 1, widths=(8, 8))  # noqa: E731
+    return _for_task("toy values", net, x, 2 * y[:, None].float() - 1, Regression())
+
+
+def _tags() -> Toy:
+    """Two labels, either, both or none of which are true: the exclusive-or and the sign of a third entry."""
+    x, y = _exclusive_or(128)
+    target = torch.stack([y.float(), 1 - y.float(), (x[:, 2] > 0).float()], dim=1)
+    net = lambda shape: MLP(shape or (6,), 3, widths=(8, 8))  # noqa: E731
+    return _for_task("toy labels", net, x, target, MultiLabel(3))
+
+
+def _reconstruction() -> Toy:
+    """Rows of 8 values on one line through zero, seen through 3 units: a unit for each of its directions is enough."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(128, 1, generator=generator) @ torch.randn(1, 8, generator=generator)
+    x = x / x.std()
+    net = lambda shape: MLP(shape or (8,), 8, widths=(8, 3))  # noqa: E731
+    return _for_task("toy reconstruction", net, x, x, Autoencoding(8))
+
+
+def _tokens() -> Toy:
+    """Ids (48, 2): what follows a token is whether it and the one before it differ; of the first nothing is asked."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(2, (48, 2), generator=generator)
+    target = torch.cat([torch.full((48, 1), PADDING), x[:, 1:] ^ x[:, :-1]], dim=1)
+    task = LanguageModelling(2)
+    parts = dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, target)
+    return Toy(
+        lambda shape=None: Transformer(shape or (2,), 2, vocabulary=2, layers=2, width=12, heads=2, expansion=2),
+        Batch(x, target),
+        ArrayData("toy tokens", *parts, 0, task=task, vocabulary=2),
+        on="transformer",
+        pace=1 / 3,
+    )
 
 
 def _exclusive_or(n: int) -> tuple[Tensor, Tensor]:
@@ -65,6 +200,13 @@ def _exclusive_or(n: int) -> tuple[Tensor, Tensor]:
     x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
     x[:, :2] += x[:, :2].sign()
     return x, (x[:, 0] * x[:, 1] > 0).long()
+
+
+def _later_or() -> tuple[Tensor, Tensor]:
+    """Sequences (64, 4, 3): the class is whether the signs of the first entry at the first and last place agree."""
+    x = 0.5 * torch.randn(64, 4, 3, generator=torch.Generator().manual_seed(0))
+    x[:, ::3, 0] += x[:, ::3, 0].sign()
+    return x, (x[:, 0, 0] * x[:, -1, 0] > 0).long()
 
 
 def _stripes(n: int) -> tuple[Tensor, Tensor]:
@@ -93,3 +235,26 @@ def _graph(conv: str) -> Toy:
         Batch(x, y[labelled], (edges,), labelled),
         data,
     )
+
+
+for _name, _make in {
+    "mlp": _vectors,
+    "cnn": _images,
+    "gcn": functools.partial(_graph, "gcn"),
+    "sage": functools.partial(_graph, "sage"),
+    "gat": functools.partial(_graph, "gat"),
+    "transformer": _transformer,
+    "recurrent": _recurrent,
+    "vit": functools.partial(_patches, _vit),
+    "mixer": functools.partial(_patches, _mixer),
+    "resnet": _residual,
+}.items():
+    register_kind(_name, _make)
+
+for _name, _make in {
+    "values": _values,
+    "multilabel": _tags,
+    "tokens": _tokens,
+    "autoencoding": _reconstruction,
+}.items():
+    register_task(_name, _make)

@@ -142,10 +142,32 @@ class Trainer(FormerContract, nn.Module, ABC):
                 f"{type(net).__name__} takes {knows['net']}, and {data.name} has {knows['data']}; "
                 + ("use net=transformer, gru or lstm" if data.vocabulary else "use net=mlp, or another for values")
             )
+        if net.takes.categories != data.categories:
+            has, takes = (
+                f"{len(codes)} columns of codes ({', '.join(map(str, codes[:4]))}{', ...' if len(codes) > 4 else ''})"
+                if codes
+                else "values alone"
+                for codes in (data.categories, net.takes.categories)
+            )
+            raise Unsupported(
+                f"{data.name} has {has}, and {type(net).__name__} takes {takes}; use net=deepfm, which is built for "
+                "them, or dataset.categories=onehot"
+            )
         if net.input_shape not in (tuple(data.input_shape), cls.input_shape(net, data)):
             takes = f"{type(net).__name__} takes rows of shape {net.input_shape}"
             has = f"{data.name} has {tuple(data.input_shape)}"
             raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(net, data)}")
+        if data.task.per_position and not net.positions:
+            one = f"{type(net).__name__} has one output a row, and {data.name} a target at each position"
+            raise Unsupported(f"{one}; use net.reads=positions, of net=transformer, rnn, gru or lstm")
+        if net.positions and not data.task.per_position:
+            each = f"{type(net).__name__} has an output at each position, and {data.name} one target a row"
+            raise Unsupported(f"{each}; use net.reads=last, or pooled")
+        if data.continues and net.looks_ahead():
+            raise Unsupported(
+                f"{type(net).__name__} sees the tokens that {data.name} has it predict, for they stand in its input; "
+                "use a causal one, net=transformer, rnn, gru or lstm"
+            )
         if net.classes != data.task.outputs and not data.task.has_classes:
             has = f"{type(net).__name__} has {net.classes} outputs"
             raise Unsupported(f"{has}, and {data.name} needs {data.task.outputs}; build the net for as many")
@@ -238,7 +260,7 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
         given = {**dict(zip(ordered, arguments, strict=False)), **options}
         if type(self) is rule:  # and not of a family, whose rule has chosen already
             task = getattr(given.get("net"), "task", None)
-            values = isinstance(task, Task) and not task.has_classes
+            values = isinstance(task, Task) and not task.exclusive
             recipe = rule_options(rule, kind_of(given.get("net")), values=values)
             options |= {name: value for name, value in recipe.items() if name not in given}
         init(self, *arguments, **options)

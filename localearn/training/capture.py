@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.training.recording import CudaGraph, Graph, Recorded
 from localearn.training.update import Step, Update
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +114,7 @@ def captured(update: Update, mode: str, device: torch.device) -> Step:
     return GraphUpdate(update, device)
 
 
-def captured_measure(measure: Callable[[Batch], Tensor], mode: str, device: torch.device) -> Callable[[Batch], Tensor]:
+def captured_measure(measure: Callable[[Batch], T], mode: str, device: torch.device) -> Callable[[Batch], T]:
     """Return what measures a batch in validation as `Settings.capture` wants it; compiled blocks are that already."""
     if not _by_graph(mode, device):
         return measure

@@ -7,25 +7,25 @@ from torch import nn
 from localearn.errors import UserError, suggestion
 from localearn.tasks import Direction, Task
 
-DEFAULT = "val_accuracy"
+FORMER_DEFAULT = "val_accuracy"
 
 
-def monitored(monitor: str, task: Task) -> tuple[str, Direction]:
+def monitored(monitor: str | None, task: Task) -> tuple[str, Direction]:
     """Return the figure of a metrics line that a run is watched by, and which way it is better.
 
     Args:
-        monitor: "val_" and `loss` or a metric of the task. The default of `Settings`, the validation accuracy, is the
-            first metric of a task that has no accuracy.
+        monitor: "val_" and `loss` or a metric of the task; None: its first metric. So is the validation accuracy of a
+            task that has none, which is what files of former versions say by default.
         task: what the run is trained for.
 
     Raises:
         UserError: for another figure, with those that there are.
 
     """
+    if monitor is None or (monitor == FORMER_DEFAULT and task.metric("accuracy") is None):
+        monitor = f"val_{task.metrics[0].name}"
     name = monitor.removeprefix("val_")
-    if monitor == DEFAULT and task.metric("accuracy") is None:
-        name = task.metrics[0].name
-    elif not monitor.startswith("val_") or (name != "loss" and task.metric(name) is None):
+    if not monitor.startswith("val_") or (name != "loss" and task.metric(name) is None):
         known = [*(f"val_{metric.name}" for metric in task.metrics), "val_loss"]
         told = f"{', '.join(known[:-1])} or {known[-1]}"
         raise UserError(f"monitor must be {told}, not {monitor!r}{suggestion(monitor, known)}")

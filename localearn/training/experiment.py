@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from localearn.data import Data
+from localearn.data import Data, read_codec
 from localearn.defaults import CONF, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
@@ -241,6 +241,11 @@ def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[st
     net.load_state_dict(weights)
     if "task" in described:
         net.task = read_task(path, described["task"])
+    if "codec" in described:
+        codec = read_codec(path, described["codec"])
+        if codec.size != net.takes.vocabulary:
+            raise UserError(f"{path}: its net takes {net.takes.vocabulary} tokens and its vocabulary has {codec.size}")
+        net.codec = codec
     names = described.get("class_names")
     if isinstance(names, list) and len(names) == net.classes and all(isinstance(name, str) for name in names):
         net.class_names = tuple(names)
@@ -314,7 +319,7 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
         # What a file of the user's own leaves out the rule has by itself, and the record says it.
-        plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.has_classes) | plain["algo"]
+        plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.exclusive) | plain["algo"]
     return data, trainer, settings
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from localearn.data import Data, as_data
+from localearn.data import Codec, Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
 from localearn.energy.carbon import grid
@@ -46,6 +46,7 @@ from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
+_NAMES = 1000  # of columns, at most, that a record lists
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
@@ -93,7 +94,7 @@ def fit(
 
 def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the rule learns on its kind of net where the user says nothing."""
-    values = not data.task.has_classes
+    values = not data.task.exclusive
     return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"), values=values)
 
 
@@ -142,6 +143,8 @@ def train(
             )
         )
         trainer.task = data.task
+        if data.codec is not None:
+            trainer.net.codec = data.codec
         trainer.to(device)
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.release, trainer)
@@ -268,6 +271,8 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     given = next(data.batches("val", 1)).x.dtype
     cast = settings.precision == "bf16" and trainer.autocasts
     taken = (torch.float32, torch.bfloat16) if cast else (given,)
+    if not given.is_floating_point:  # token ids, which a net of any precision takes
+        taken = {p.dtype for p in trainer.net.parameters()}
     wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
     if wrong is not None:
         alone = settings.precision == "bf16" and not trainer.autocasts
@@ -375,6 +380,10 @@ def _new_record(
     )
     if data.class_names is not None:
         record.diagnostics["class_names"] = list(data.class_names)
+    for name in ("feature_names", "target_names"):
+        names = getattr(data, name)
+        if names is not None and len(names) <= _NAMES:
+            record.diagnostics[name] = list(names)
     if data.notes:
         record.diagnostics["data"] = list(data.notes)
     for name, value in labels.items():
@@ -470,6 +479,8 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["vocabulary"] = net.takes.vocabulary
     if net.takes.categories:
         values["categories"] = net.takes.categories
+    if isinstance(net.codec, Codec):
+        values["codec"] = net.codec.describe()
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
     if not net.task.has_classes:

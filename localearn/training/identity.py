@@ -14,6 +14,7 @@ from localearn import trainers
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent
+from localearn.training.early_stopping import FORMER_DEFAULT
 
 # Options that may change at a resume, for they change no number but by rounding; a data set that was moved is held
 # against its fingerprint.
@@ -123,6 +124,8 @@ def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], 
     """
     saved = copy.deepcopy(dict(saved))
     complete_rule(saved)
+    if saved.get("monitor") == FORMER_DEFAULT and now.get("monitor", FORMER_DEFAULT) is None:
+        saved["monitor"] = None  # which meant the task's first metric, too
     told = []
     for name, before, after in _differences(saved, now):
         if name not in extend:

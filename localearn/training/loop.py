@@ -163,7 +163,8 @@ class Loop:
 
     def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
         share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
-        return evaluate(measure, self.trainer.task, share, split, self.settings.eval_batch_size, self.ranks.add)
+        batch_size, ranks = self.settings.eval_batch_size, self.ranks
+        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.add, ranks.joined)
 
     def _note_memory(self) -> None:
         now = self._memory.read()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from localearn.printing import one_line, say
+from localearn.tasks import Metric
 from localearn.training.callbacks import Callback, Context
 
 
@@ -36,7 +37,7 @@ class Lines(Callback):
         self._shown_s = now
         pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
         left = f"{_clock(pace * (epochs - line['epoch']))} left" if not last else "done"
-        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line)}  {left}")
+        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line, _first(context))}  {left}")
 
 
 class Bar(Callback):
@@ -75,7 +76,7 @@ class Bar(Callback):
             self._task,
             completed=line["epoch"] * context.batches,
             epoch=f"{line['epoch']}/{context.epochs}",
-            figures=describe(line),
+            figures=describe(line, _first(context)),
         )
 
     def run_ended(self, context: Context) -> None:
@@ -83,21 +84,24 @@ class Bar(Callback):
         self._bar.stop()
 
 
-def describe(line: dict[str, Any]) -> str:
-    """Return an epoch's figures in a few words."""
-    parts = [f"loss {line['train_loss']:.4f}", _validation(line)]
+def describe(line: dict[str, Any], metric: Metric) -> str:
+    """Return an epoch's figures in a few words. metric: the one that the run is judged by."""
+    parts = [f"loss {line['train_loss']:.4f}", _validation(line, metric)]
     parts.append(f"{line['samples_per_s']:,.0f} samples/s")
     if line["train_j"] is not None:
         parts.append(f"{line['train_j']:,.1f} J")
     return "  ".join(parts)
 
 
-def _validation(line: dict[str, Any]) -> str:
-    """Return the accuracy, or the first metric of a task that has none."""
-    if "val_accuracy" in line:
-        return f"val {100 * line['val_accuracy']:.2f} %"
-    name = next((name for name in line if name.startswith("val_") and name != "val_loss"), "val_loss")
-    return f"{name.replace('_', ' ')} {line[name]:.4g}"
+def _first(context: Context) -> Metric:
+    return context.trainer.task.metrics[0]
+
+
+def _validation(line: dict[str, Any], metric: Metric) -> str:
+    """Return the metric on the validation split; an accuracy needs no name."""
+    figure = line[f"val_{metric.name}"]
+    shown = f"{100 * figure:.2f} %" if metric.unit == "fraction" else f"{figure:.4g}"
+    return f"val {shown}" if metric.name == "accuracy" else f"val {metric.name.replace('_', ' ')} {shown}"
 
 
 def _clock(seconds: float) -> str:

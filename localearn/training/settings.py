@@ -41,9 +41,9 @@ class Settings:
     optim: a torch.optim class with its options bound; one is built for each stage.
     schedule: a torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None keeps the rate.
     monitor: what a stage is watched by, "val_" and the loss or a metric of the data's task, say "val_accuracy" or
-    "val_loss"; the default is the first metric of a task without an accuracy. patience: epochs without an improvement
-    of more than min_delta, after which a stage stops (None: never); restore_best: whether a stage ends with its best
-    epoch's weights or its last one's.
+    "val_loss" (None: the task's first metric). patience: epochs without an improvement of more than min_delta, after
+    which a stage stops (None: never); restore_best: whether a stage ends with its best epoch's weights or its last
+    one's.
     clip_norm: the largest norm of all gradients together (None: no clipping).
     step: "all", one step of the optimizer when all gradients are there; "block", a step for each as soon as it is
     there, after which it is dropped: the same weights, with less memory in a deep net.
@@ -71,7 +71,7 @@ class Settings:
     eval_batch_size: int = 1024
     optim: OptimizerFactory = _ADAM
     schedule: ScheduleFactory | None = None
-    monitor: str = "val_accuracy"
+    monitor: str | None = None
     patience: int | None = None
     min_delta: float = 1e-4
     restore_best: bool = True

@@ -26,10 +26,10 @@ class Plan:
 
     trials: how many are to end, pruned or completed, on all machines together. objective: a metric on the validation
     split, say "accuracy", or with "_energy" behind it, which also asks for few joules of training and ends in a Pareto
-    front; see `for_task`. metric: the one that it names. storage: a SQLAlchemy URL, or a journal file's path after
-    "journal:". heartbeat_s: seconds between the signs of life of a worker on a database; after three without one its
-    trial is another's to go on with. aside: whether a damaged database is set aside, and a new one made of the trials'
-    records.
+    front; empty: the task's first metric, see `for_task`. metric: the one that it names. storage: a SQLAlchemy URL, or
+    a journal file's path after "journal:". heartbeat_s: seconds between the signs of life of a worker on a database;
+    after three without one its trial is another's to go on with. aside: whether a damaged database is set aside, and a
+    new one made of the trials' records.
     overrides: what all trials have in common. ranges: overrides of the algorithm's own space, see `altered`.
     """
 
@@ -41,7 +41,7 @@ class Plan:
     trials: int = 20
     sampler: str = "tpe"
     pruner: str = "median"
-    objective: str = "accuracy"
+    objective: str = ""
     heartbeat_s: int = 15
     aside: bool = False
     config_dir: str | None = None
@@ -60,7 +60,7 @@ class Plan:
     def for_task(self, task: Task) -> "Plan":
         """Return the plan with the metric that its objective names.
 
-        The default, the accuracy, is the first metric of a task that has none.
+        Where none is named it is the task's first, and so is the accuracy of a task that has none.
 
         Raises:
             UserError: for an objective that is no metric of the task.
@@ -68,7 +68,7 @@ class Plan:
         """
         name, energy = self.objective.removesuffix(_ENERGY), _ENERGY * self.names_energy
         metric = task.metric(name)
-        if metric is None and name == ACCURACY.name:
+        if metric is None and name in ("", ACCURACY.name):
             metric = task.metrics[0]
         if metric is None:
             known = [f"{metric.name}{end}" for metric in task.metrics for end in ("", _ENERGY)]

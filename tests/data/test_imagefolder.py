@@ -291,3 +291,51 @@ def test_an_image_too_large_to_unpack_is_told_as_one(tmp_path):
     told = r"bomb\.png has 600,000,000 pixels, and images of more than 178,956,970 are not read"
     with pytest.raises(UserError, match=told):
         load("imagefolder", path=path)
+
+
+def tiny_imagenet(root):
+    """Its own layout: classes of images in train, those of val named in a file, and test without labels."""
+    for label, name in enumerate(("n01", "n02")):
+        (root / "train" / name / "images").mkdir(parents=True)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t3\t3\n")
+        for i in range(10):
+            picture(2 * i + label).save(root / "train" / name / "images" / f"{name}_{i}.JPEG", quality=100)
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "test" / "images").mkdir(parents=True)
+    picture(250).save(root / "test" / "images" / "test_0.JPEG")
+    lines = []
+    for i in range(6):
+        picture(200 + i).save(root / "val" / "images" / f"val_{i}.JPEG", quality=100)
+        lines.append(f"val_{i}.JPEG\tn0{1 + i % 2}\t0\t0\t3\t3\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    return root
+
+
+def test_tiny_imagenet_is_taken_as_it_is_published_and_its_val_images_are_the_test_part(tmp_path):
+    data = load("imagefolder", path=tiny_imagenet(tmp_path), normalize="none", val_size=4)
+    assert data.class_names == ("n01", "n02") and data.sizes == {"train": 16, "val": 4, "test": 6}
+    levels, labels = values(data, "test")
+    assert levels == [200, 201, 202, 203, 204, 205] and labels == [0, 1] * 3
+    levels, labels = values(data, "train")
+    assert [level % 2 for level in levels] == labels
+    assert "Tiny ImageNet's layout: its val images are the test part" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("val_0.JPEG\tn03\t0\t0\t3\t3\n", r"val_annotations\.txt, line 1 has the class 'n03', which .*train has not"),
+        ("val_9.JPEG\tn01\t0\t0\t3\t3\n", r"val_annotations\.txt, line 1 names 'val_9\.JPEG', which .*images has not"),
+        ("\n", r"val_annotations\.txt names no image"),
+    ],
+)
+def test_what_is_wrong_in_tiny_imagenets_file_is_named_with_its_line(tmp_path, line, message):
+    path = tiny_imagenet(tmp_path)
+    (path / "val" / "val_annotations.txt").write_text(line)
+    with pytest.raises(UserError, match=message):
+        load("imagefolder", path=path)
+    for name in ("n01", "n02"):
+        (path / "train" / name).rename(path / name)
+    with pytest.raises(UserError, match=r"is Tiny ImageNet's, and .*train/<class>/images is lacking"):
+        load("imagefolder", path=path)

@@ -9,6 +9,7 @@ import urllib.response
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torchvision.datasets
@@ -17,13 +18,15 @@ from localearn.data.loading import load
 from localearn.data.vision import VISION
 from localearn.errors import UserError
 
-COLOUR = {"svhn", "cifar10", "cifar100"}
+COLOUR = {"svhn", "cifar10", "cifar100", "stl10"}
+CHANNELS_FIRST = {"svhn", "stl10"}
+ARRAYS = [name for name in VISION if name != "imagenette"]  # which comes as images of different sizes
 
 
 def published(name, part):
     """Thirty images of three classes, as torchvision holds them after reading."""
     rows = 30 if part == "train" else 12
-    shape = (rows, 3, 6, 6) if name == "svhn" else (rows, 6, 6, 3) if name in COLOUR else (rows, 6, 6)
+    shape = (rows, 3, 6, 6) if name in CHANNELS_FIRST else (rows, 6, 6, 3) if name in COLOUR else (rows, 6, 6)
     images = np.random.RandomState(rows).randint(256, size=shape).astype(np.uint8)
     return images, [i % 3 for i in range(rows)]
 
@@ -55,7 +58,7 @@ class Torchvision:
             raise RuntimeError("Dataset not found. You can use download=True to download it")
         images, labels = self.made(self.name, part)
         self.data = torch.from_numpy(images) if self.name in ("mnist", "fashion_mnist", "kmnist") else images
-        if self.name == "svhn":
+        if self.name in CHANNELS_FIRST:
             self.labels = np.array(labels)
         else:
             self.targets = torch.tensor(labels) if self.name == "mnist" else labels
@@ -72,7 +75,7 @@ def fake(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("name", VISION)
+@pytest.mark.parametrize("name", ARRAYS)
 def test_a_set_is_downloaded_once_and_then_read_from_its_archive(name, fake, tmp_path, capsys, caplog):
     stand_in = fake(name)
     data = load(name, data_dir=tmp_path / "new", normalize="none")
@@ -83,13 +86,47 @@ def test_a_set_is_downloaded_once_and_then_read_from_its_archive(name, fake, tmp
     assert [record.getMessage() for record in caplog.records if "downloaded" in record.getMessage()] == [told]
 
     images, labels = published(name, "test")
-    images = images if name == "svhn" else images.transpose(0, 3, 1, 2) if name in COLOUR else images[:, None]
+    images = images if name in CHANNELS_FIRST else images.transpose(0, 3, 1, 2) if name in COLOUR else images[:, None]
     (batch,) = data.batches("test", 12)
     assert torch.equal(batch.x, torch.from_numpy(images).float()) and batch.y.tolist() == labels
     assert data.classes == 3 and data.sizes == {"train": 27, "val": 3, "test": 12}
 
     again = load(name, data_dir=tmp_path / "new", normalize="none")
     assert len(stand_in.calls) == 3 and again.fingerprint() == data.fingerprint()
+
+
+class Imagenette(Torchvision):
+    """Stands for torchvision's: images of different sizes, by number, whose second part is called val."""
+
+    _ARCHIVES = {"160px": ("https://published.example/imagenette2-160.tgz", "")}  # noqa: RUF012
+
+    def __init__(self, root, *, split, size, download):
+        assert size == "160px"
+        super().__init__(root, split=split, download=download)
+        if download:  # one archive with both parts
+            Path(root, "raw-val").touch()
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, number):
+        grey = number % 2 == 0
+        pixels = np.full((200, 160 + number) if grey else (160 + number, 200, 3), 8 * number, np.uint8)
+        return PIL.Image.fromarray(pixels), self.targets[number]
+
+
+def test_images_of_different_sizes_are_scaled_and_cropped_and_their_classes_have_names(monkeypatch, tmp_path):
+    stand_in = type("StandIn", (Imagenette,), {"name": "imagenette", "calls": [], "timeouts": []})
+    monkeypatch.setattr(torchvision.datasets, "Imagenette", stand_in)
+    data = load("imagenette", data_dir=tmp_path, normalize="none")
+    assert stand_in.calls == [("train", False), ("train", True), ("val", False)]
+    assert data.input_shape == (3, 128, 128) and data.sizes == {"train": 27, "val": 3, "test": 12}
+    (batch,) = data.batches("test", 12)
+    assert batch.x[:, :, 64, 64].tolist() == [[8.0 * n] * 3 for n in range(12)]
+    assert batch.target.tolist() == [n % 3 for n in range(12)]
+    assert data.class_names is not None and data.class_names[:2] == ("tench", "English springer")
+    assert os.listdir(tmp_path) == ["imagenette.npz"]
+    assert load("imagenette", data_dir=tmp_path, normalize="none").fingerprint() == data.fingerprint()
 
 
 def test_the_archive_holds_uint8(fake, tmp_path):
@@ -144,6 +181,8 @@ def test_a_failed_download_says_what_was_looked_for_and_leaves_nothing(failure, 
         ("svhn", "ufldl.stanford.edu, by torchvision"),
         ("cifar10", "www.cs.toronto.edu, by torchvision"),
         ("cifar100", "www.cs.toronto.edu, by torchvision"),
+        ("stl10", "ai.stanford.edu, by torchvision"),
+        ("imagenette", "s3.amazonaws.com, by torchvision"),
     ],
 )
 @pytest.mark.parametrize("answer", [urllib.error.URLError("no route to host"), b"<html>moved</html>"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2
 
-from localearn import CNN, GNN, MLP, Block, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, ViT
+from localearn import CNN, GNN, MLP, Block, DeepFM, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, ViT
 from localearn.data import ArrayData, Batch, Split
 
 CLASSES = 3
@@ -43,6 +43,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "vit": lambda: ViT((2, 8, 8), CLASSES, patch=4, width=8, layers=3, heads=2),
     "mixer": lambda: Mixer((2, 8, 8), CLASSES, patch=4, width=8, layers=3, token_hidden=6, channel_hidden=10),
     "gcn": lambda: GNN(5, CLASSES, widths=(8, 7, 6), dropout=0.0),
+    "deepfm": lambda: DeepFM((6,), CLASSES, categories=(3, 4), dim=3, widths=(8, 7)),
     "blocks": lambda: Net([Block(nn.Linear(4, 4), nn.Tanh()) for _ in range(3)], nn.Linear(4, 3), input_shape=(4,)),
     "from_blocks": of_modules,
 }
@@ -62,6 +63,8 @@ class Small:
         """Return six rows with their classes."""
         net = self()
         x = torch.randn(6, *net.input_shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+        for column, size in enumerate(net.takes.categories):
+            x[:, column] = torch.arange(6) % size
         context: tuple[Tensor, ...] = (EDGES,) if net.graph else ()
         return Batch(x, torch.arange(6) % CLASSES, context)
 
@@ -70,7 +73,7 @@ class Small:
         batch = self.batch()
         assert batch.target is not None
         x, y = (dict.fromkeys(SPLITS, values) for values in (batch.x, batch.target))
-        return ArrayData("toy", x, y, CLASSES)
+        return ArrayData("toy", x, y, CLASSES, categories=self().takes.categories)
 
 
 @pytest.fixture(params=NETS)

@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from torch import nn
+from torch.func import jvp
 
 from localearn import (
     CNN,
@@ -23,12 +24,19 @@ from localearn import (
     UserError,
     load,
 )
-from localearn.nets import Flattened, InputSpec, PerPosition, Pooled
+from localearn.nets import Flattened, InputSpec, LastPosition, Normalized, PerPosition, Pooled
 from localearn.testing.probes import gradients_of
 
 SHAPES = {"row": (5,), "sequence": (7, 5), "map": (5, 3, 4)}
-VIEWS = [Flattened(), Pooled(), PerPosition()]
-CASES = [(view, shape) for view in VIEWS for shape in SHAPES.values() if view is not VIEWS[2] or len(shape) < 3]
+VIEWS = [Flattened(), Pooled(), PerPosition(), LastPosition(), Normalized(), Normalized(Pooled())]
+LINEAR = VIEWS[:4]
+OF_SEQUENCES = VIEWS[3:]
+CASES = [
+    (view, shape)
+    for view in VIEWS
+    for shape in SHAPES.values()
+    if len(shape) == 2 or (len(shape) < 3 or view is not VIEWS[2]) * (view not in OF_SEQUENCES)
+]
 
 
 @pytest.mark.parametrize(("view", "shape"), CASES, ids=[f"{view}-{len(shape)}" for view, shape in CASES])
@@ -40,10 +48,14 @@ def test_a_signal_is_spread_by_the_transpose(view, shape):
     signal = torch.randn_like(read)
     spread = view.spread(signal, h)
     assert spread.shape == h.shape
-    torch.testing.assert_close((read * signal).sum(), (h * spread).sum())
+    if view in LINEAR:
+        torch.testing.assert_close((read * signal).sum(), (h * spread).sum())
     moved = h.clone().requires_grad_()
     (expected,) = torch.autograd.grad(view(moved), moved, signal)
     torch.testing.assert_close(spread, expected)
+    tangents = torch.randn(2, *h.shape, dtype=h.dtype)
+    for tangent, along in zip(tangents, view.along(tangents, h), strict=True):
+        torch.testing.assert_close(along, jvp(view, (h,), (tangent,))[1])
 
 
 def sequences(view, depth=2):
@@ -59,7 +71,7 @@ def sequences(view, depth=2):
 def tokens(view):
     generator = torch.Generator().manual_seed(1)
     x = torch.randint(11, (5, 7), generator=generator)
-    of_each = (5, 7, 3) if isinstance(view, PerPosition) else (5, 3)
+    of_each = (5, 7, 3) if isinstance(getattr(view, "view", view), PerPosition) else (5, 3)
     return Batch(x, torch.randn(*of_each, generator=generator, dtype=torch.float64))
 
 

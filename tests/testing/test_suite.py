@@ -1,14 +1,15 @@
 """The suite fails a rule that is wrong, for each way of being wrong that it names."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from localearn import CNN, DirectFeedbackAlignment, Trainer, Unsupported
-from localearn.testing import RuleConformance, check_rule, toy
+from localearn import CNN, MLP, DirectFeedbackAlignment, Trainer, Unsupported
+from localearn.testing import KINDS, RuleConformance, check_rule, register_kind, register_task, toy, toys
 from localearn.trainers.base import cross_entropy, follow
 
 
@@ -201,6 +202,77 @@ class AcceptsAll(Wrong):
         pass
 
 
+class Heads(Trainer):
+    """A local rule on positions, right until a subclass breaks one thing: each block learns by a head of its own."""
+
+    is_local = True
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.heads = nn.ModuleList(nn.Linear(n, net.classes) for n in net.reads[:-1])
+
+    def outputs(self, k, h):
+        return [*self.heads, self.net.readout][k](self.net.view(h))
+
+    def loss(self, outputs, batch):
+        return self.task.loss(outputs, batch)
+
+    def gradients(self, batch):
+        h, losses = self.net.stem(batch.x), []
+        for k in range(self.net.depth):
+            h = self.net.block(k)(h.detach(), *batch.context)
+            losses.append(self.loss(self.outputs(k, h), batch))
+            losses[-1].backward()
+        return {"loss": torch.stack(losses).sum().detach()}
+
+
+class PaddingCounts(Heads):
+    def loss(self, outputs, batch):
+        return self.task.losses(outputs, batch.target).mean()
+
+
+class PaddingIsAToken(Heads):
+    def loss(self, outputs, batch):
+        return F.cross_entropy(outputs.flatten(0, -2), batch.target.clamp_min(0).flatten())
+
+
+class MeanOfRows(Heads):
+    def loss(self, outputs, batch):
+        counted = self.task.counted(batch.target)
+        losses = self.task.losses(outputs, batch.target).flatten(1).sum(1)
+        return losses.mean() if counted is None else (losses / counted.sum(1).clamp_min(1)).mean()
+
+
+class FeedbackSummedOverPositions(Wrong):
+    """Every position follows what all of them are told together."""
+
+    def gradients(self, batch):
+        outputs, h = [], self.net.stem(batch.x)
+        for k in range(self.net.depth):
+            h = self.net.block(k)(h.detach(), *batch.context)
+            outputs.append(h)
+        logits = self.net.logits(h.detach(), *batch.context)
+        loss, error = self.task.error(logits, batch)
+        follow(logits, error)
+        for k, h in enumerate(outputs):
+            feedback = self.feedback[:, : self.net.reads[k]]
+            follow(h, (error.flatten(0, -2).sum(0) @ feedback).expand_as(h))
+        return {"loss": loss}
+
+
+class OneOutputARow(Heads):
+    def predict(self, x, *context):
+        return super().predict(x, *context).mean(1)
+
+
+ON_TOKENS = [
+    (PaddingCounts, "test_padding_says_nothing"),
+    (PaddingIsAToken, "test_padding_says_nothing"),
+    (MeanOfRows, "test_padding_says_nothing"),
+    (FeedbackSummedOverPositions, "test_learns_its_task"),
+    (OneOutputARow, "test_scores_and_leaves_modes_alone"),
+]
+
 WRONG = [
     (ZeroGradient, "test_learns_its_task"),
     (ZeroGradient, "test_every_trained_parameter_moves"),
@@ -241,6 +313,30 @@ def test_a_wrong_rule_fails(run, suite_of, rule, name):
             run(suite_of(rule), name)
     finally:
         toy("mlp").batch.x.copy_(before)
+
+
+@pytest.mark.parametrize("name", sorted({name for _, name in ON_TOKENS}))
+def test_the_rule_that_the_ones_wrong_on_tokens_break_is_right(run, suite_of, name):
+    run(suite_of(Heads, runs_on=("tokens",)), name, kind="tokens")
+
+
+@pytest.mark.parametrize(("rule", "name"), ON_TOKENS, ids=[f"{rule.__name__}-{name}" for rule, name in ON_TOKENS])
+def test_a_rule_that_is_wrong_on_tokens_fails(run, suite_of, rule, name):
+    with pytest.raises(AssertionError):
+        run(suite_of(rule, runs_on=("tokens",)), name, kind="tokens")
+
+
+def test_kinds_of_ones_own_are_registered_and_served():
+    own = toy("mlp")
+    register_kind("narrow", lambda: replace(own, net=lambda shape=None: MLP(shape or (6,), 2, widths=(8,))))
+    try:
+        assert "narrow" in KINDS and "narrow" in RuleConformance.kinds
+        done = check_rule(Heads, kinds=KINDS, runs_on=("narrow",), precisions=("fp32",))
+        assert "test_learns_its_task[narrow-fp32]" in done and not any("mlp" in name for name in done)
+        with pytest.raises(ValueError, match="there is a kind 'narrow' already"):
+            register_task("narrow", lambda: own)
+    finally:
+        del toys._KINDS["narrow"]
 
 
 def test_a_local_claim_is_held_against_what_stands_after_the_block(run, suite_of):
@@ -291,7 +387,7 @@ def test_check_rule_names_what_it_did():
             if type(net).__name__ != "MLP":
                 raise Unsupported(f"{type(net).__name__} is not an MLP")
 
-    done = check_rule(MLPOnly, kinds=("mlp",))
+    done = check_rule(MLPOnly, kinds=("mlp",), runs_on=("mlp", "values"))
     tests = {name for name in dir(RuleConformance) if name.startswith("test_")}
     assert {name.split("[")[0] for name in done} == tests
     assert "test_learns_its_task[mlp-bf16]" in done

@@ -1,26 +1,36 @@
 """Our rules pass the suite with other options than those of their configurations, which the README's table runs."""
 
 from localearn import ForwardGradient, MonoForward, ProductFeedbackAlignment, SignSymmetry
-from localearn.testing import RuleConformance
+from localearn.testing import KINDS, RuleConformance
+from tests.trainers.basic import BASIC
+
+PATHS = [kind for kind in KINDS if kind not in ("gat", "recurrent")]
 
 
 class TestMonoForwardJointFF(RuleConformance):
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, prediction="ff")
 
 
 class TestMonoForwardGreedy(RuleConformance):
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, schedule="greedy")
 
 
 class TestMonoForwardGreedyFF(RuleConformance):
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, schedule="greedy", prediction="ff")
 
 
 class TestSignSymmetryRedrawn(RuleConformance):
-    kinds = ("mlp", "cnn", "gcn", "sage")
+    kinds = PATHS
+    runs_on = BASIC
     draws_noise = True
 
     def make(self, net):
@@ -28,20 +38,23 @@ class TestSignSymmetryRedrawn(RuleConformance):
 
 
 class TestSignSymmetryDrawnOnce(RuleConformance):
-    kinds = ("mlp", "cnn", "gcn", "sage")
+    kinds = PATHS
+    runs_on = BASIC
 
     def make(self, net):
         return SignSymmetry(net, "frsf")
 
 
 class TestProductFeedbackAlignmentOrthogonal(RuleConformance):
-    kinds = ("mlp", "cnn", "gcn", "sage")
+    kinds = PATHS
+    runs_on = BASIC
 
     def make(self, net):
         return ProductFeedbackAlignment(net, expansion=1, feedback="orthogonal")
 
 
 class TestForwardGradientWeight(RuleConformance):
+    runs_on = BASIC
     draws_noise = True
     steps, lr, learns_to = 200, 0.02, 0.7
 
@@ -50,6 +63,7 @@ class TestForwardGradientWeight(RuleConformance):
 
 
 class TestForwardGradientWeightTangents(RuleConformance):
+    runs_on = BASIC
     draws_noise = True
 
     def make(self, net):
@@ -57,6 +71,7 @@ class TestForwardGradientWeightTangents(RuleConformance):
 
 
 class TestForwardGradientActivity(RuleConformance):
+    runs_on = BASIC
     # Where rows are coupled, on a graph or by batch normalisation, one tangent has too much variance for these steps.
     draws_noise = True
     steps, lr, learns_to = 300, 0.01, 0.7

@@ -10,6 +10,7 @@ from torch import nn
 import localearn
 from localearn.errors import UserError
 from localearn.records.folder import RunFolder
+from localearn.training.identity import check_resumed
 
 RULES = """
 import torch.nn.functional as F
@@ -151,3 +152,11 @@ def test_a_run_completed_by_another_process_meanwhile_is_not_overwritten(tiny, m
     ended = tiny("out=run", "epochs=2")
     assert ended.status == 2 and "already holds a run" in ended.err
     assert read.record("run")["status"] == "completed"
+
+
+def test_a_checkpoint_of_before_the_monitor_was_the_tasks_first_metric_by_default_is_gone_on_with():
+    check_resumed("out", {"monitor": "val_accuracy"}, {"monitor": None}, {})
+    with pytest.raises(UserError, match="monitor was 'val_loss' and is None"):
+        check_resumed("out", {"monitor": "val_loss"}, {"monitor": None}, {})
+    with pytest.raises(UserError, match="monitor was 'val_accuracy' and is 'val_loss'"):
+        check_resumed("out", {"monitor": "val_accuracy"}, {"monitor": "val_loss"}, {})

@@ -20,7 +20,7 @@ def test_a_search_has_defaults_named_after_what_it_searches():
     assert plan.study == "cafo-digits-mlp_2x256"
     assert plan.out == Path("tuning/cafo-digits-mlp_2x256")
     assert plan.storage == "sqlite:///tuning/cafo-digits-mlp_2x256/study.db"
-    assert (plan.trials, plan.sampler, plan.pruner, plan.objective) == (20, "tpe", "median", "accuracy")
+    assert (plan.trials, plan.sampler, plan.pruner, plan.objective) == (20, "tpe", "median", "")
     assert plan.overrides == ("algo=cafo", "dataset=digits", "epochs=3")
 
 

@@ -1,11 +1,12 @@
 """Rules that estimate a gradient from forward passes alone."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from localearn.data import Batch
 from localearn.nets.layers import NORMALISATIONS
@@ -33,6 +34,11 @@ class EstimatorTrainer(Trainer):
         """Write running statistics back, as an ordinary pass would have left them."""
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
+
+    @staticmethod
+    def transformable_attention() -> AbstractContextManager[None]:
+        """Compute attention by plain products for the while: the fused kernels know neither jvp nor vmap."""
+        return sdpa_kernel(SDPBackend.MATH)
 
     @contextmanager
     def full_precision_normalisation(self) -> Iterator[None]:

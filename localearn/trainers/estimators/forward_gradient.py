@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from localearn.data import Batch
@@ -35,6 +34,7 @@ class ForwardGradient(EstimatorTrainer):
         activity space:  g_z = mean over K of (J u) u     u ~ noise, one for every z_k and row; then d theta_k by
                                                           the op's own product, (d z_k / d theta_k)^T g_z
 
+    Of a sequence a row is all of it: what attention or recurrence may carry from one position to another counts.
     E[v v^T] = 1 makes both unbiased; the variance grows with the number of perturbed values, so activity space, with
     n_k values a row and a directional derivative for each row, has far less of it than weight space. Where rows
     depend on each other (a graph, batch normalisation) J u is that of the batch's loss. In activity space the readout,
@@ -82,8 +82,7 @@ class ForwardGradient(EstimatorTrainer):
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
         """Fill `.grad` as `gradients` does; among activities it pauses after each perturbed layer."""
         sites: Iterable[tuple[Tensor, Tensor]] = ()
-        # Attention's fused kernels have no forward-mode derivative.
-        with self.full_precision_normalisation(), sdpa_kernel(SDPBackend.MATH):
+        with self.full_precision_normalisation(), self.transformable_attention():
             if self.space == "weight":
                 loss = self._in_weights(batch)
             else:
@@ -120,7 +119,7 @@ class ForwardGradient(EstimatorTrainer):
                     sites.append((h, u))
                     tangent = u if tangent is None else torch.cat([tangent, u]) if self.guess else tangent + u
         if tangent is not None:
-            tangent = self.net.view(tangent.flatten(0, 1)).unflatten(0, tangent.shape[:2])
+            tangent = self.net.view.along(tangent, h.detach())
         context = batch.context if self.net.readout_takes_context else ()
         logits, tangent = self._push(self.net.readout, self.net.view(h.detach()), tangent, context)
         loss, error = self.task.error(logits, batch)

@@ -45,11 +45,12 @@ class LikelihoodRatio(EstimatorTrainer):
         z_k + eps_k, eps_k ~ N(0, sigma_k^2), in each block, row and copy;   L_i: the loss of row i
         d theta_k = E[(L_i - b_i) (d z_k / d theta_k)^T eps_k / sigma_k^2]      of a Linear: E[L (eps / sigma^2)^T h]
 
-    averaged over rows and copies. It is the gradient of the loss expected under the noise, which is smooth whatever
-    the activation: only a block's op is differentiated, so nets of `sign` units learn. L_i counts the
-    losses that row i's noise can reach: on a graph, those of the nodes that the blocks to come carry it to; under batch
-    normalisation, the copy's whole batch. The readout, which knows its error, follows its true
-    gradient. A post with parameters of its own is perturbed at its output too, and is differentiated for them.
+    averaged over rows and copies; of a sequence L_i is what all its positions have in the mean loss. It is the gradient
+    of the loss expected under the noise, which is smooth whatever the activation: only a block's op is differentiated,
+    so nets of `sign` units learn. L_i counts the losses that row i's noise can reach: on a graph, those of the nodes
+    that the blocks to come carry it to; under batch normalisation, the copy's whole batch. The readout, which knows its
+    error, follows its true gradient. A post with parameters of its own is perturbed at its output too, and is
+    differentiated for them.
 
     sigma: the noise's deviation, in units of z_k: one for all blocks, or a list. copies: K of each row in one batch,
     vectorised by `torch.func.vmap`, which refuses layers that look at values; what comes before the first noise is
@@ -163,7 +164,7 @@ class LikelihoodRatio(EstimatorTrainer):
         logits = streams.clean if self.layerwise or streams.noisy is None else streams.noisy
         assert logits is not None
         output = logits.detach().requires_grad_()
-        losses = self._row_losses(output, batch)
+        losses = self._row_losses(output, batch, streams=logits is not streams.clean)
         (error,) = torch.autograd.grad(losses.mean(), output)
         follow(logits, error)
         return losses.detach()
@@ -172,20 +173,22 @@ class LikelihoodRatio(EstimatorTrainer):
     def _shares(self, streams: Streams, batch: Batch) -> Tensor:
         """Return the losses, less their baseline, as shares of the mean: (sites, K, M), one for all sites if joint."""
         assert streams.noisy is not None
-        losses = self._row_losses(streams.noisy, batch).unflatten(0, (-1, self.copies))
+        losses = self._row_losses(streams.noisy, batch, streams=True).unflatten(0, (-1, self.copies))
         if self.baseline == "mean":
             # A copy's own pair shares its noise, so only the others' losses are independent of it.
             own = losses.unflatten(1, (2, -1)).mean(1).repeat(1, 2, 1) if self.antithetic else losses
             count = losses.shape[1] // 2 if self.antithetic else losses.shape[1]
             losses = losses - (losses.mean(1, keepdim=True) * count - own) / (count - 1)
         elif streams.clean is not None and self.baseline == "clean":
-            losses = losses - self._row_losses(streams.clean, batch)
+            losses = losses - self._row_losses(streams.clean, batch, streams=False)
         return losses / (self.copies * len(batch.target))
 
-    def _row_losses(self, output: Tensor, batch: Batch) -> Tensor:
-        """Return the loss of each row with a target, (..., M), from outputs, (..., N, C)."""
-        rows = output if batch.index is None else output.index_select(-2, batch.index)
-        return self.task.losses(rows, batch.target)
+    def _row_losses(self, output: Tensor, batch: Batch, *, streams: bool) -> Tensor:
+        """Return the loss of each row with a target, (M,) or (S, M), from outputs, (N, ..., C) or (S, N, ..., C)."""
+        many = output if streams else output[None]
+        many = many if batch.index is None else many.index_select(1, batch.index)
+        losses = self.task.row_losses(many, batch.target)
+        return losses if streams else losses[0]
 
     def _reached(self, shares: Tensor, batch: Batch, hops: int) -> Tensor:
         """Return the sum of the shares, (K, M), that each row's noise reaches: (K, N), or (K, 1) if all."""
@@ -207,6 +210,9 @@ def _reach(batch: Batch, hops: int) -> Tensor:
 
 def _each(module: nn.Module, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the module's output for each stream, (S, N, ...), and its buffers, the streams' mean."""
+    if not context and not list(module.buffers()) and any(isinstance(m, nn.RNNBase) for m in module.modules()):
+        # vmap knows no recurrent layer; a stream's rows are rows like others to it.
+        return module(h.flatten(0, 1)).unflatten(0, h.shape[:2]), {}
 
     def apply(h: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return functional_call(module, buffers, (h, *context)), buffers
@@ -215,7 +221,8 @@ def _each(module: nn.Module, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Te
         # Where a map lies channels last torch restrides its mean, stream by stream, and warns that this is slow.
         h = h.contiguous()
     buffers = {name: buffer.expand(len(h), *buffer.shape).clone() for name, buffer in module.named_buffers()}
-    out, buffers = vmap(apply, randomness="different")(h, buffers)
+    with EstimatorTrainer.transformable_attention():
+        out, buffers = vmap(apply, randomness="different")(h, buffers)
     return out, {name: b.mean(0) if b.is_floating_point() else b[0] for name, b in buffers.items()}
 
 

@@ -41,13 +41,17 @@ class BackwardPathTrainer(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose matrices are all weights of Linear or Conv2d layers, however they are connected."""
+        """Serve every net whose matrices are all weights of Linear or Conv2d layers, however they are connected.
+
+        Attention has no matrix of its own: its exact derivative is taken. Embeddings are looked up and added.
+        """
         super().supports(net, data)
         maps = linear_maps(net)
         for name in unmapped_matrices(net, maps):
+            instead = "cnn, resnet20, transformer, gcn or sage; or algo=direct_feedback_alignment for this net"
             raise Unsupported(
                 f"{cls.__name__} sends the error around Linear and Conv2d layers, and {type(net).__name__}'s {name} is "
-                "a matrix of another kind; use such layers alone, say net=mlp, cnn, resnet20, gcn or sage"
+                f"a matrix of another kind; use such layers alone, say net=mlp, {instead}"
             )
         for m in maps:
             if m.inner and not m.numeric:

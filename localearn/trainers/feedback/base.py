@@ -14,6 +14,7 @@ class FeedbackTrainer(Trainer):
     """The readout follows the true gradient; block k follows a teaching signal at its output h_k.
 
         e = d loss / d o                                  (N, C); (softmax(o) - Y) / N of classes; zero without a target
+                                                           or where padded; (N, T, C) of outputs of positions
         delta_k = signal(k, e, ...)                        in place of d loss / d h_k
         d theta_k = (d h_k / d theta_k)^T delta_k          exact within the block, its input being a constant
 

@@ -1,5 +1,6 @@
 """Passes through a net, layer by layer, that share their dropout masks."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from localearn.nets import Net
 from localearn.trainers.phases import Metrics
 
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)  # whose features are the last axis, and not the second
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -19,10 +21,12 @@ class Site(NamedTuple):
     output: what the layer gave, with the graph of its own parameters alone.
     activity: the block's last value of the output's shape, (N, ...): after normalisation, activation and dropout, but
         before what pools.
+    positions: how many places of a row share the layer's parameters: those of a map, or of a sequence.
     """
 
     output: Tensor
     activity: Tensor
+    positions: int
 
 
 class Passes:
@@ -38,14 +42,15 @@ class Passes:
         for i, layer in enumerate(layers(self.net.stem)):
             h = self._through(layer, h, (-1, i))
         for k in range(self.net.depth):
-            outputs, last = [], {}
+            outputs, last = list[tuple[Tensor, int]](), {}
             for i, layer in enumerate(layers(self.net.block(k))):
                 output = self._through(layer, h, (k, i), *(context if i == 0 else ()))
                 h = output.detach()
                 last[h.shape] = h
                 if any(p.requires_grad for p in layer.parameters()):
-                    outputs.append(output)
-            sites += [Site(output, last[output.shape]) for output in outputs]
+                    places = output.shape[1:-1] if isinstance(layer, LAST) else output.shape[2:]
+                    outputs.append((output, math.prod(places)))
+            sites += [Site(output, last[output.shape], positions) for output, positions in outputs]
         return sites, self.net.logits(h, *context)
 
     def _through(self, layer: nn.Module, h: Tensor, place: tuple[int, int], *context: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from localearn.trainers.base import Trainer, follow, linear_readout
 from localearn.trainers.feedback.passes import (
     DROPOUTS,
     Passes,
+    Site,
     layers,
     no_autocast,
     still_buffers,
@@ -37,9 +38,10 @@ class Pepita(Trainer):
     activities (PEPITA-TL). "hebbian": the sum of both products, of the same weights, in one step (PEPITA-Hebbian).
     mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`; it has each step, too.
     As the authors' code has it: in a convolution h_k is taken before pooling and the product is also averaged over
-    positions; where the readout is the only Linear layer, its error is the first pass's. Ours: biases and
-    normalisations follow the same differences, running statistics are the first pass's, a graph's products run along
-    its edges, and autocast, whose rounding is as large as the differences, is left aside.
+    positions, as in a Linear of a sequence's; where the net's outputs are of positions each is a row, whose error is
+    added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
+    first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
+    a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
     Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; rates just
     above those by which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD, for
@@ -55,8 +57,15 @@ class Pepita(Trainer):
         if scale <= 0:
             raise UserError(f"scale must be positive, not {scale}: the blocks learn through F alone")
         self.form = form
-        size, like = math.prod(net.input_shape), next(net.parameters())
+        # Of positions that have outputs each, the error of one is added to its own values.
+        self._by_position = net.view.per_position
+        size = net.input_shape[-1] if self._by_position else math.prod(net.input_shape)
+        like = next(net.parameters())
         self.mirror = WeightMirror(net, scale * math.sqrt(2 / size)) if mirror else None
+        if self.mirror is not None and len(self.mirror.factors[0]) != size:
+            raise UserError(
+                "a mirror sends noise from all of a row, and the first layer takes its parts; use mirror=false"
+            )
         if self.mirror is None:
             feedback = torch.empty(size, net.classes, device=like.device, dtype=like.dtype)
             self.register_buffer("feedback", feedback.uniform_(-1, 1).mul_(scale * math.sqrt(6 / size)))
@@ -65,6 +74,11 @@ class Pepita(Trainer):
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Serve plain blocks, whose op is a linear map, and a Linear readout."""
         super().supports(net, data)
+        if net.takes.vocabulary is not None:
+            raise Unsupported(
+                f"pepita adds the error to the input, and {type(net).__name__} takes token ids, which are no values "
+                "that it could be added to; use algo=direct_feedback_alignment or mono_forward"
+            )
         for k, block in enumerate(net.blocks):
             wrong = block if type(block) is not Block else block.op
             if not isinstance(wrong, _linear_maps(net)):
@@ -93,58 +107,64 @@ class Pepita(Trainer):
         return [self.descent("all", self.parameters(), steps=2 if self.form == "time_local" else 1)]
 
     def _by_difference(self, batch: Batch) -> Iterator[Metrics]:
-        passes, rows = Passes(self.net), len(batch.target)
+        passes = Passes(self.net)
         with torch.no_grad():
             first, logits = passes.run(batch.x, *batch.context)
         loss, error = self.task.error(logits, batch)  # e / N
+        rows = self._elements(error, batch)
         with still_buffers(self.net):  # to the end, for the graph of a normalisation holds them
-            second, logits = passes.run(self._second_input(batch, error), *batch.context)
-            self._learn_mirror(rows)  # by the weights of before the step
+            second, logits = passes.run(self._second_input(batch, error, rows), *batch.context)
+            self._learn_mirror(batch)  # by the weights of before the step
             for site, later in zip(first, second, strict=True):
-                _follow(later.output, site.activity - later.activity, rows)
+                self._follow(later, site.activity - later.activity, rows)
                 yield {}
             follow(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
         yield {"loss": loss}
 
     def _pass_by_pass(self, batch: Batch) -> Iterator[Metrics]:
-        passes, rows = Passes(self.net), len(batch.target)
+        passes = Passes(self.net)
         sites, logits = passes.run(batch.x, *batch.context)
         loss, error = self.task.error(logits, batch)
-        target, x = self._target(error, batch), self._second_input(batch, error)
+        rows = self._elements(error, batch)
+        target, x = self._target(error, batch, rows), self._second_input(batch, error, rows)
         for site in sites:
-            _follow(site.output, site.activity, rows)
+            self._follow(site, site.activity, rows)
         follow(logits, error + target)
         if self.form == "time_local":  # whose every step has a gradient of every parameter
-            self._learn_mirror(rows)
+            self._learn_mirror(batch)
         yield {"loss": loss}
         with still_buffers(self.net):
             sites, logits = passes.run(x, *batch.context)
             for site in sites:
-                _follow(site.output, -site.activity, rows)
+                self._follow(site, -site.activity, rows)
             follow(logits, -target)
-        self._learn_mirror(rows)
+        self._learn_mirror(batch)
         yield {}
 
-    def _second_input(self, batch: Batch, error: Tensor) -> Tensor:
+    def _elements(self, error: Tensor, batch: Batch) -> Tensor | int:
+        """Return of how many errors the loss is a mean: of rows with a target, or of their positions that count."""
+        counted = self.task.counted(batch.target)
+        return len(batch.target) * math.prod(error.shape[1:-1]) if counted is None else counted.sum().clamp_min(1)
+
+    def _second_input(self, batch: Batch, error: Tensor, rows: Tensor | int) -> Tensor:
         """Return x' = x + e F^T, shaped as x, from e / N."""
         feedback = self.feedback if self.mirror is None else self.mirror()
-        return batch.x + (len(batch.target) * error @ feedback.T).view_as(batch.x)
+        return batch.x + (rows * error @ feedback.T).view_as(batch.x)
 
-    def _learn_mirror(self, rows: int) -> None:
+    def _learn_mirror(self, batch: Batch) -> None:
         if self.mirror is not None:
-            self.mirror.gradients(self.net, rows)
+            self.mirror.gradients(self.net, len(batch.target))
 
-    def _target(self, error: Tensor, batch: Batch) -> Tensor:
+    def _target(self, error: Tensor, batch: Batch, rows: Tensor | int) -> Tensor:
         """Return Y / N, (N, C), zero in rows without a target."""
-        return batch.scatter(self.task.encode(batch.target).to(error.dtype) * (1 / len(batch.target)))
+        return batch.scatter(self.task.encode(batch.target).to(error.dtype) * (1 / rows))
+
+    def _follow(self, site: Site, activity: Tensor, rows: Tensor | int) -> None:
+        """Add an activity's product with the layer's input to `.grad`: the mean over rows, and over their positions."""
+        follow(site.output, activity / (rows * (1 if self._by_position else site.positions)))
 
     def _has_linear_block(self) -> bool:
         return any(isinstance(self.net.block(k).op, nn.Linear) for k in range(self.net.depth))
-
-
-def _follow(output: Tensor, activity: Tensor, rows: int) -> None:
-    """Add an activity's product with the layer's input to `.grad`: the mean over rows and a map's positions."""
-    follow(output, activity / (rows * math.prod(output.shape[2:])))
 
 
 def _linear_maps(net: Net) -> tuple[type, ...]:
@@ -157,4 +177,5 @@ def _linear_maps(net: Net) -> tuple[type, ...]:
 
 def _refuse(net: Net, why: str) -> None:
     alone = ", with net.group=1" if net.grouped > 1 else ""
-    raise Unsupported(f"pepita cannot train this {type(net).__name__}: {why}; use net=mlp, cnn, gcn or sage{alone}")
+    use = f"use net=mlp, cnn, gcn or sage{alone}, or algo=direct_feedback_alignment for this net"
+    raise Unsupported(f"pepita cannot train this {type(net).__name__}: {why}; {use}")

@@ -14,7 +14,7 @@ from localearn.nets.statistics import RunningStatistics, tracking
 from localearn.tasks import Task
 from localearn.trainers.base import Trainer, linear_readout
 from localearn.trainers.feedback import DirectFeedbackAlignment
-from localearn.trainers.local.ridge import NormalEquations, squared_error
+from localearn.trainers.local.ridge import NormalEquations, mean_over, squared_error
 from localearn.trainers.local.sparsemax import sparsemax_loss
 from localearn.trainers.phases import Descent, Metrics, Phase, Solve
 
@@ -23,9 +23,17 @@ Loss = Literal["mse", "ce", "sparsemax"]
 Solver = Literal["closed_form", "gradient"]
 Combine = Literal["sum", "average"]
 
-LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+
+def _cross_entropy(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy, a scalar, of logits z, (N, C), at labels y, (N,), over those that are counted."""
+    if counted is None:
+        return F.cross_entropy(z, y)
+    return mean_over(F.cross_entropy(z, y, reduction="none"), counted)
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "mse": squared_error,
-    "ce": F.cross_entropy,
+    "ce": _cross_entropy,
     "sparsemax": sparsemax_loss,
 }
 LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matrix and the factor take 2 GiB each
@@ -46,6 +54,8 @@ class CaFo(Trainer):
     the normal matrix, (n_k, n_k) in float64, up to n_k = 16384, and raises UserError where ridge, which counts there
     alone, is too small to solve it. Autocast rounds the features, not the sums. "gradient" is steps of the optimizer,
     for every loss. Random blocks with batch normalisation have a pass before it for their running statistics.
+
+    Where the view is per position, o_k is (N, T, C) and a position is what a row is here; padding counts nowhere.
 
     The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero. What
     `predict` gives is the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
@@ -108,7 +118,7 @@ class CaFo(Trainer):
     def check_task(self, task: Task) -> None:
         """Refuse losses of labels where there are none."""
         super().check_task(task)
-        if self._on != "mse" and not task.has_classes:
+        if self._on != "mse" and not task.exclusive:
             raise Unsupported(f"cafo's loss={self._on} is one of labels, and {task} has none; use loss=mse")
 
     def predictor(self, k: int) -> nn.Linear:
@@ -155,8 +165,8 @@ class CaFo(Trainer):
 
     def _learn(self, k: int, h: Tensor, batch: Batch) -> Metrics:
         """Fill `.grad` of predictor k from h_{k+1}, (N, ...); return its loss."""
-        target = self.task.encode(batch.target) if self._on == "mse" else batch.target
-        loss = self.criterion(batch.select(self.predictor(k)(self.net.view(h.detach()))), target)
+        z = batch.select(self.predictor(k)(self.net.view(h.detach())))
+        loss = self.criterion(*_elements(self.task, z, batch.target, encoded=self._on == "mse"))
         loss.backward()
         return {"loss": loss.detach()}
 
@@ -185,8 +195,9 @@ class Statistics(Solve):
         if self._statistics is None:
             self._statistics = RunningStatistics(self.net)
         self._statistics.add(batch.x, *batch.context)
-        if not self.net.task.has_classes:
-            self._unlearned = self.net.task.loss(batch.x.new_zeros(len(batch.x), self.net.classes), batch)
+        if not self.net.task.exclusive:
+            nothing = next(self.net.parameters()).new_zeros(len(batch.x), self.net.classes)
+            self._unlearned = self.net.task.loss(nothing, batch)
 
     def sums(self) -> list[Tensor]:
         """Return nothing: running statistics are buffers, and averages."""
@@ -214,9 +225,10 @@ class RidgeRegression(Solve):
         """Take a batch's features, (N, ...), into the normal equations."""
         task = self.net.task
         if self._equations is None:
-            self._equations = NormalEquations(self.predictor, self.ridge, labels=task.has_classes)
-        target = batch.target if task.has_classes else task.encode(batch.target)
-        self._equations.add(batch.select(self.net.view(batch.x)), target)
+            labels = task.exclusive and task.counted(batch.target) is None
+            self._equations = NormalEquations(self.predictor, self.ridge, labels=labels)
+        h = batch.select(self.net.view(batch.x))
+        self._equations.add(*_elements(task, h, batch.target, encoded=not self._equations.labels))
 
     def sums(self) -> list[Tensor]:
         """Return the sums of the normal equations."""
@@ -227,6 +239,19 @@ class RidgeRegression(Solve):
         assert self._equations is not None
         equations, self._equations = self._equations, None
         return {"loss": equations.solve()}
+
+
+def _elements(task: Task, per_row: Tensor, target: Tensor, *, encoded: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what is said of each element, (E, n), its target, a label or encoded, and whether it counts, None: all.
+
+    per_row: (M, n), or (M, T, n) where positions are the elements. encoded: (E, outputs), zeros where not counted.
+    """
+    counted = task.counted(target)
+    if encoded:
+        target = task.regressand(target).flatten(0, -2)
+    else:
+        target = target.flatten() if counted is None else torch.where(counted, target, 0).flatten()
+    return per_row.flatten(0, -2), target, None if counted is None else counted.flatten()
 
 
 def _leave_out_shared(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

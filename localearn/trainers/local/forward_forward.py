@@ -12,7 +12,7 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.net import modes_kept
 from localearn.tasks import Task
-from localearn.trainers.base import cross_entropy, follow
+from localearn.trainers.base import follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import MOMENTUM, PeerNormalization, length_normalized, share_off
@@ -39,6 +39,15 @@ class ForwardForward(LocalTrainer):
     graph each labelled node carries its label and every other the neutral one, 1/C: of the labels only the batch's are
     read, and a node's neighbours see what it carries.
 
+    Tokens have no entries to write a label into, so x is their ids and the label's embedding, a row of E (C, D), which
+    learns with block 1, is added to what block 1's op gives, at all positions; the neutral label is the mean of E.
+    Where outputs are of positions (`PerPosition`, a language model: the label is the next token), a position is what a
+    row is above: it carries its own label, appended to its features or by E, its goodness and length are of its D
+    values, and padding counts nowhere. Attention and recurrence would see by the labels before a position whether a
+    pass is one of true labels; so each of the two passes has the true one at half of the positions, drawn anew, and
+    the other pass at the other half, and what was drawn elsewhere says nothing about a position's own. The sequences'
+    form is ours; among published ones arXiv 2609.33240 has a head for each block instead.
+
     threshold: t_k, the same for every block; None: n_k for the sum, 2 for the mean.
     negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
     peer_normalization: how strongly a unit's mean activity m_i over x+ is drawn to its block's, whether the unit is on
@@ -50,9 +59,10 @@ class ForwardForward(LocalTrainer):
         of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
     prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
         cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
-        "goodness", C passes: the label with the largest sum of g_2..g_L. On a graph all nodes carry it at once, unlike
-        in training, and the readout is far better. The first block predicts too where blocks collaborate, since it
-        is the sum of all goodness that learns then, and where it is alone, as in a greedy schedule's first phase.
+        "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph all nodes
+        carry it at once, unlike in training, and the readout is far better. The first block predicts too where blocks
+        collaborate, since it is the sum of all goodness that learns then, and where it is alone, as in a greedy
+        schedule's first phase.
     schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
         in each step, so it is not kept, and goes through the frozen blocks again.
     readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
@@ -93,6 +103,9 @@ class ForwardForward(LocalTrainer):
             raise UserError(f"threshold must be positive, or null for n_k (sum) or 2 (mean), not {threshold}")
         if peer_normalization < 0:
             raise UserError(f"peer_normalization must be 0 (none) or more, not {peer_normalization}")
+        self.by_position = net.view.per_position
+        if self.by_position and prediction == "goodness":
+            raise Unsupported("goodness would need each label at each position by itself; use prediction=softmax")
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
         self.mean_goodness, self.threshold = goodness == "mean", threshold
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}
@@ -108,11 +121,19 @@ class ForwardForward(LocalTrainer):
         self.projections = nn.ModuleList(nn.Linear(net.reads[k], net.classes, bias=False, **placed) for k in others)
         with modes_kept(net), torch.no_grad():
             net.eval()  # so that a stem's dropout draws nothing
-            self._taken = tuple(net.stem(net.trial()[0]).shape[1:])  # of a row as the first block takes it
-        peers = [peer_normalization * self._peer_scale(n, peer_scale) for n in net.widths if peer_normalization]
+            h, *context = net.trial()
+            h = net.stem(h)
+            self._taken = tuple(h.shape[1:])  # of a row as the first block takes it
+            self.tokens = (
+                None if net.takes.vocabulary is None else _embedding(net.block(0).op(h, *context), net.classes)
+            )
+        self.units = net.reads if self.by_position else net.widths  # that a goodness is of
+        peers = [peer_normalization * self._peer_scale(n, peer_scale) for n in self.units if peer_normalization]
         self.peers = nn.ModuleList(
-            PeerNormalization(like, n, strength) for n, strength in zip(net.widths, peers, strict=bool(peers))
+            PeerNormalization(like, n, strength) for n, strength in zip(self.units, peers, strict=bool(peers))
         )
+        self._shown: Tensor | None = None  # the labels of this step's 2N rows, where block 1 adds them as embeddings
+        self._true_first: Tensor | None = None  # which positions, (N, T), carry the true label in the first N rows
 
     @classmethod
     def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
@@ -127,6 +148,10 @@ class ForwardForward(LocalTrainer):
     @classmethod
     def _labelled(cls, data: Data, *, flattens: bool) -> tuple[int, ...]:
         _refuse_without_classes(data.task, data.name)
+        if data.vocabulary is not None:
+            return tuple(data.input_shape)  # labels are embedded
+        if data.kind == "sequence" and not flattens:
+            return (*data.input_shape[:-1], data.input_shape[-1] + data.task.outputs)
         channels, *places = data.input_shape
         return (channels if places and flattens else channels + data.classes, *places)
 
@@ -134,34 +159,44 @@ class ForwardForward(LocalTrainer):
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Serve every net whose input has room for a label."""
         super().supports(net, data)
-        _refuse_without_classes(net.task if data is None else data.task, type(net).__name__)
+        task = net.task if data is None else data.task
+        _refuse_without_classes(task, type(net).__name__)
+        if task.per_position and not net.view.per_position:
+            raise Unsupported(
+                f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()"
+            )
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
-        name, size = type(net).__name__, math.prod(net.input_shape)
-        if size <= net.classes:
+        name = type(net).__name__
+        size = net.input_shape[-1] if net.view.per_position else math.prod(net.input_shape)
+        if size <= net.classes and net.takes.vocabulary is None:
             raise Unsupported(
                 f"forward_forward writes {net.classes} labels into the input, and {name} takes {size} values; "
                 f"build it for {net.classes} more than the data have"
             )
 
     def goodness(self, h: Tensor) -> Tensor:
-        """Return g, (N,), of a block's output h, (N, ...), in float32 at least."""
-        squares = h.flatten(1).to(torch.promote_types(h.dtype, torch.float32)).square()
-        return squares.mean(1) if self.mean_goodness else squares.sum(1)
+        """Return g, (N,), of a block's output h, (N, ...), in float32 at least; (N, T) where it is of positions."""
+        squares = h.flatten(self._axes).to(torch.promote_types(h.dtype, torch.float32)).square()
+        return squares.mean(-1) if self.mean_goodness else squares.sum(-1)
 
     def block_loss(self, k: int, h: Tensor, batch: Batch, others: Tensor | float = 0.0) -> Tensor:
         """Return the loss of block k from its output for the rows with true and then with wrong labels, (2N, ...).
 
         others: the other blocks' goodness, (2N,), where blocks collaborate.
         """
-        default = 2.0 if self.mean_goodness else float(self.net.widths[k])
+        default = 2.0 if self.mean_goodness else float(self.units[k])
         logits = self.goodness(h) + others - (default if self.threshold is None else self.threshold)
-        true, wrong = logits.chunk(2)
+        true, wrong = self._told_apart(logits)
+        counted = self._counted(batch)
+        if counted is not None:
+            return (F.softplus(-true) + F.softplus(wrong)).mul(counted).sum() / (2 * counted.sum().clamp_min(1))
         return (F.softplus(-batch.rows(true)).mean() + F.softplus(batch.rows(wrong)).mean()) / 2
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
-        """Return W, b of block k."""
-        return [p for p in self.net.block(k).parameters() if p.requires_grad]
+        """Return W, b of block k; with the first one's the labels' embedding, where there is one."""
+        labels_too = () if k or self.tokens is None else self.tokens.parameters()
+        return [p for p in (*self.net.block(k).parameters(), *labels_too) if p.requires_grad]
 
     def readout_parameters(self) -> list[nn.Parameter]:
         """Return what the softmax prediction trains, the net's own readout among it; nothing without it."""
@@ -173,18 +208,27 @@ class ForwardForward(LocalTrainer):
 
         Not in a greedy schedule, which trains the readout last.
         """
-        h, y, classes = self.net.stem(batch.x), batch.y, self.net.classes
+        h, y, classes = self.net.stem(batch.x), batch.target, self.net.classes
+        counted = self._counted(batch)
+        y = y if counted is None else torch.where(counted, y, 0)
         wrong, told = labels.uniform_wrong_labels(y, classes), {}
         if self.has_readout and self.schedule == "joint":
             told["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
             if self.negatives == "hard":
                 wrong = labels.hard_wrong_labels(y, batch.rows(logits))
-        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (y, wrong)]
+        one, other = y, wrong
+        if self.by_position:
+            self._true_first = first = torch.rand(y.shape, device=y.device) < 0.5
+            one, other = torch.where(first, y, wrong), torch.where(first, wrong, y)
+        if self.tokens is not None:
+            self._shown = torch.cat([one, other])
+            return torch.cat([h, h]), told
+        both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (one, other)]
         return torch.cat(both), told
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
         """Return block k's output for rows with true and with wrong labels, (2N, ...), its loss and `off_k`."""
-        z, h = self._through(k, h, _twice(batch))
+        z, h = self._through(k, h, _twice(batch), self._shown)
         return h, self._loss(k, z, h, batch), {f"off_{k + 1}": share_off(h.detach())}
 
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
@@ -224,9 +268,14 @@ class ForwardForward(LocalTrainer):
             raise ValueError("a label enters at h_0, so scores start there")
         totals = []
         for label in range(self.net.classes):
-            rows = labels.neutral_rows(len(h), h, self.net.classes).zero_()
-            rows[:, label] = 1
-            outputs = enumerate(self._outputs(self._embed(h, rows), context, stop))
+            shown = None
+            if self.tokens is None:
+                rows = labels.neutral_rows(len(h), h, self.net.classes).zero_()
+                rows[:, label] = 1
+            else:
+                shown = torch.full((len(h),), label, device=h.device)
+            h_0 = self._embed(h, rows) if shown is None else h
+            outputs = enumerate(self._outputs(h_0, context, stop, shown))
             goodness = [self.goodness(h_k) for k, h_k in outputs if k >= self._first(stop)]
             totals.append(torch.stack(goodness).sum(0))
         return torch.stack(totals, dim=1)
@@ -245,7 +294,7 @@ class ForwardForward(LocalTrainer):
             groups=groups,
             predict=lambda h, *context: self._read(h),
             features=lambda x, *context: self._features(self.net.stem(x), *context),
-            width=sum(self.net.reads[k] for k in self.predicting),
+            width=sum(self.net.widths[k] if self.by_position else self.net.reads[k] for k in self.predicting),
             frozen=(self.net.stem, *self.net.blocks),
         )
         return [first, *rest, last] if readout else [first, *rest]
@@ -258,7 +307,7 @@ class ForwardForward(LocalTrainer):
             known = []
             with torch.no_grad():
                 for j in range(k):
-                    _, h = self._through(j, h, _twice(batch))
+                    _, h = self._through(j, h, _twice(batch), self._shown)
                     if self.collaboration != "none":
                         known.append(self.goodness(h))
             learn = self.learn_blocks if self.collaboration == "none" else partial(self._collaborate, known=known)
@@ -283,22 +332,55 @@ class ForwardForward(LocalTrainer):
     def _embed(self, h: Tensor, rows: Tensor) -> Tensor:
         return labels.embed(h, rows, self._taken)
 
-    def _through(self, k: int, h: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return z_k and h_k of a block from h_{k-1}, whose history is left behind."""
+    @property
+    def _axes(self) -> int:
+        """How many axes stand before what has a goodness: a row's, or a position's too."""
+        return 2 if self.by_position else 1
+
+    def _counted(self, batch: Batch) -> Tensor | None:
+        """Return which positions of a batch are no padding, (N, T) bool; None where there is none."""
+        return self.task.counted(batch.target) if self.by_position else None
+
+    def _told_apart(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is of true labels and what is of wrong ones, (N, ...) each, of both passes' rows, (2N, ...)."""
+        one, other = both.chunk(2)
+        if self._true_first is None:
+            return one, other
+        first = self._true_first.view(*self._true_first.shape, *(1,) * (one.dim() - 2))
+        return torch.where(first, one, other), torch.where(first, other, one)
+
+    def _through(
+        self, k: int, h: Tensor, context: tuple[Tensor, ...], shown: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return z_k and h_k of a block from h_{k-1}, whose history is left behind.
+
+        shown: the labels, (N,) or (N, T), that block 1 adds as embeddings, where it does; None: the neutral one.
+        """
         block = self.net.block(k)
-        z = block.op(length_normalized(h.detach()), *context)
+        if k or self.tokens is None:
+            z = block.op(length_normalized(h.detach(), self._axes), *context)
+        else:
+            z = block.op(h, *context)
+            label = self.tokens.weight.mean(0) if shown is None else self.tokens(shown)
+            z = z + (label if shown is None or self.by_position else label.unsqueeze(1)).to(z.dtype)
         return z, block.post(z)
 
-    def _outputs(self, h: Tensor, context: tuple[Tensor, ...], stop: int) -> Iterator[Tensor]:
+    def _outputs(
+        self, h: Tensor, context: tuple[Tensor, ...], stop: int, shown: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Yield h_1..h_stop from h_0; no gradient passes from one to another."""
         for k in range(stop):
-            _, h = self._through(k, h, context)
+            _, h = self._through(k, h, context, shown)
             yield h
 
     def _loss(self, k: int, z: Tensor, h: Tensor, batch: Batch, others: Tensor | float = 0.0) -> Tensor:
         """Return the loss of block k and of its peers."""
         loss = self.block_loss(k, h, batch, others)
-        if self.peers:
+        if self.peers and self.by_position:
+            counted = self._counted(batch)
+            true = [self._told_apart(value)[0].flatten(0, 1) for value in (z, h)]
+            loss = loss + self.peers[k](*true, None if counted is None else counted.flatten())
+        elif self.peers:
             true = slice(len(z) // 2)
             loss = loss + self.peers[k](batch.rows(z[true]), batch.rows(h[true]))
         return loss
@@ -330,15 +412,18 @@ class ForwardForward(LocalTrainer):
 
     def _run(self, blocks: range, h: Tensor, context: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         for k in blocks:
-            z, h = self._through(k, h, context)
+            z, h = self._through(k, h, context, self._shown)
             yield z, h
 
     @torch.no_grad()
     def _features(self, h: Tensor, *context: Tensor) -> Tensor:
         """Return the normalised outputs of the blocks that predict, with the neutral label, (N, sum of n_k)."""
-        h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes))
+        if self.tokens is None:
+            places = h.shape[1:-1] if self.by_position else ()
+            h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes, *places))
         outputs = enumerate(self._outputs(h, context, self.net.depth))
-        features = torch.cat([self.net.view(length_normalized(h)) for k, h in outputs if k in self.predicting], dim=-1)
+        read = [self.net.view(length_normalized(h, self._axes)) for k, h in outputs if k in self.predicting]
+        features = torch.cat(read, dim=-1)
         # Before torch 2.11, autocast keeps the weights that it cast here, without a graph, for the pass that needs one.
         torch.clear_autocast_cache()
         return features
@@ -353,9 +438,17 @@ class ForwardForward(LocalTrainer):
     def _learn_readout(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Fill the readout's `.grad`; return its loss and its logits, (N, C), both detached."""
         logits = self._read(features)
-        loss = cross_entropy(logits, batch)
+        loss = self.task.loss(logits, batch)
         follow(loss)
         return loss.detach(), logits.detach()
+
+
+def _embedding(z: Tensor, classes: int) -> nn.Embedding:
+    """Return a label's embedding, as large as what it is added to, (N, T, D)."""
+    embedding = nn.Embedding(classes, z.shape[-1], device=z.device, dtype=z.dtype)
+    with torch.no_grad():
+        embedding.weight.mul_(z.square().mean().sqrt())
+    return embedding
 
 
 def _twice(batch: Batch) -> tuple[Tensor, ...]:
@@ -365,7 +458,7 @@ def _twice(batch: Batch) -> tuple[Tensor, ...]:
 
 def _refuse_without_classes(task: Task, name: str) -> None:
     """Raise `Unsupported` where there are no wrong labels that the right one could be told from."""
-    if not task.has_classes:
+    if not task.exclusive:
         raise Unsupported(
             f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}; use "
             "algo=mono_forward, or another rule"

@@ -10,14 +10,15 @@ from localearn.nets.edges import kept
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
-    """Return the labels y, (M,), as rows of a boolean (M, C), without waiting for the device."""
-    return y.unsqueeze(1) == torch.arange(classes, device=y.device)
+    """Return the labels y, (M, ...), as rows of a boolean (M, ..., C), without waiting for the device."""
+    return y.unsqueeze(-1) == torch.arange(classes, device=y.device)
 
 
 def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Return what each row of a batch carries as its label, (N, C): y (M,) one-hot where the batch has labels.
 
-    A graph's other nodes carry the neutral label, whatever their own is: it is never read.
+    Of positions (N, T, C), from y (N, T). A graph's other nodes carry the neutral label, whatever their own is: it is
+    never read.
     """
     shown = one_hot(y, classes).to(dtype)
     if batch.nodes is None:
@@ -25,20 +26,26 @@ def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Ten
     return neutral_rows(len(batch.x), shown, classes).index_copy(0, batch.nodes, shown)
 
 
-def neutral_rows(rows: int, like: Tensor, classes: int) -> Tensor:
-    """Return the neutral label, 1/C in each of C places, for every row; of like's dtype and device."""
-    return like.new_full((rows, classes), 1 / classes)
+def neutral_rows(rows: int, like: Tensor, classes: int, *positions: int) -> Tensor:
+    """Return the neutral label, 1/C in each of C places, for every row and position; of like's dtype and device."""
+    return like.new_full((rows, *positions, classes), 1 / classes)
 
 
 def embed(h: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return h_0, (N, ...), with its (N, C) labels, as a net takes it whose rows have that shape.
 
     Where h has as many entries, its first C are written over; else C channels are appended, constant over an image's
-    places, which are the features of a vector or a node.
+    places, which are the features of a vector, a node or, where the net's first axis is the data's, of each position of
+    a sequence (N, T, D). Labels of positions, (N, T, C), are a position's own.
     """
-    classes = labels.shape[1]
-    if math.prod(h.shape[1:]) == math.prod(shape):
+    classes = labels.shape[-1]
+    appended = math.prod(h.shape[1:]) != math.prod(shape)
+    if labels.dim() == 3:
+        return torch.cat([h, labels] if appended else [labels, h[..., classes:]], dim=-1)
+    if not appended:
         return torch.cat([labels, h.flatten(1)[:, classes:]], dim=1).view(h.shape)
+    if h.dim() == 3 and shape[0] == h.shape[1]:
+        return torch.cat([h, labels.unsqueeze(1).expand(-1, h.shape[1], -1)], dim=-1)
     planes = labels.view(*labels.shape, *(1,) * (h.dim() - 2)).expand(*labels.shape, *h.shape[2:])
     return torch.cat([h, planes], dim=1)
 
@@ -53,12 +60,12 @@ def _twice(edges: Tensor, rows: int) -> Tensor:
 
 
 def uniform_wrong_labels(y: Tensor, classes: int) -> Tensor:
-    """Draw for each of y (M,) one of the C - 1 other labels, each as likely."""
+    """Draw for each of y (M, ...) one of the C - 1 other labels, each as likely."""
     return (y + torch.randint_like(y, 1, classes)) % classes
 
 
 def hard_wrong_labels(y: Tensor, logits: Tensor) -> Tensor:
-    """Draw for each of y (M,) another label with the probability that softmax of the (M, C) logits gives it."""
+    """Draw for each of y (M, ...) another label with the probability that softmax of its (C,) logits gives it."""
     # The largest of logits with Gumbel noise is such a draw; torch.multinomial would make the host wait for it.
     noisy = logits - torch.empty_like(logits).exponential_().log()
-    return noisy.scatter(1, y.unsqueeze(1), -math.inf).argmax(1)
+    return noisy.scatter(-1, y.unsqueeze(-1), -math.inf).argmax(-1)

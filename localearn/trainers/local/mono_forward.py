@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
+from localearn.nets.net import modes_kept
 from localearn.trainers.base import linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.phases import Descent, Metrics
@@ -17,7 +18,8 @@ Prediction = Literal["bp", "ff"]
 class MonoForward(LocalTrainer):
     """Mono-Forward: each block learns to tell the classes apart through a projection of its own.
 
-        G_k = view(h_k) M_k^T              goodness, (N, C); M_k is (C, n_k), n_k what the net's view reads: all of h_k
+        G_k = view(h_k) M_k^T              goodness, (N, C); M_k is (C, n_k), n_k what the net's view reads: all of h_k,
+                                           or of each position for itself, G_k then being (N, T, C)
         loss_k = L(G_k, y)                 trains block k and M_k, and nothing else; L is CE, of values their own
 
     The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
@@ -44,8 +46,7 @@ class MonoForward(LocalTrainer):
             return nn.Linear(n, net.classes, bias=False, device=like.device, dtype=like.dtype)
 
         self.projections = nn.ModuleList(projection(n) for n in net.reads[:-1])
-        h_0 = net.stem(torch.zeros(1, *net.input_shape, device=like.device, dtype=like.dtype))
-        self.input_projection = projection(h_0.numel()) if input_projection else None
+        self.input_projection = projection(_input_width(net)) if input_projection else None
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
@@ -79,7 +80,7 @@ class MonoForward(LocalTrainer):
         """Return G_stop ("bp"), or the sum of G_{start+1}, ..., G_stop and, from h_0, of G_0 ("ff"); (N, C)."""
         terms = []
         if self.input_projection is not None and start == 0 and (self.prediction == "ff" or stop == 0):
-            terms.append(self.input_projection(h.flatten(1)))
+            terms.append(self.input_projection(self.net.view(h)))
         for k in range(start, stop):
             h = self.net.block(k)(h, *context)
             if self.prediction == "ff" or k == stop - 1:
@@ -122,9 +123,19 @@ class MonoForward(LocalTrainer):
         """Fill `.grad` of M_0, if there is one, and return its loss."""
         if self.input_projection is None:
             return {}
-        loss = self.task.loss(self.input_projection(self.net.stem(batch.x).flatten(1)), batch)
+        loss = self.task.loss(self.input_projection(self.net.view(self.net.stem(batch.x))), batch)
         loss.backward()
         return {"loss_0": loss.detach()}
 
     def _projection(self, k: int) -> nn.Module:
         return self.net.readout if k == self.net.depth - 1 else self.projections[k]
+
+
+def _input_width(net: Net) -> int:
+    """Return how many values of h_0 a projection reads at once."""
+    if net.takes.vocabulary is not None:
+        raise Unsupported("token ids are no values that a projection could read; use input_projection=false")
+    with modes_kept(net), torch.no_grad():
+        net.eval()  # so that a stem's dropout draws nothing
+        h_0 = net.stem(net.trial()[0])
+    return net.view.width(tuple(h_0.shape[1:]))

@@ -9,15 +9,22 @@ EPS = 1e-8
 MOMENTUM = 0.9
 
 
-def length_normalized(h: Tensor) -> Tensor:
-    """Return h / (RMS(h) + 1e-8), RMS the root mean square of each row of h, (N, ...)."""
-    rms = torch.linalg.vector_norm(h.flatten(1), dim=1) / math.sqrt(math.prod(h.shape[1:]))
-    return h / (rms + EPS).to(h.dtype).view(-1, *(1,) * (h.dim() - 1))
+def length_normalized(h: Tensor, axes: int = 1) -> Tensor:
+    """Return h / (RMS(h) + 1e-8), RMS the root mean square of each row of h, (N, ...).
+
+    axes: how many there are before those that are taken together; 2: of each position of (N, T, D).
+    """
+    rms = torch.linalg.vector_norm(h.flatten(axes), dim=axes) / math.sqrt(math.prod(h.shape[axes:]))
+    return h / (rms + EPS).to(h.dtype).view(*h.shape[:axes], *(1,) * (h.dim() - axes))
 
 
 def share_off(h: Tensor) -> Tensor:
-    """Return the share, a scalar, of the units or, of maps, channels of h, (N, n, ...), that no row turns on."""
-    return (h.flatten(2).amax(2) if h.dim() > 2 else h).amax(0).le(0).to(torch.float32).mean()
+    """Return the share, a scalar, of the units that no row turns on.
+
+    They are the entries of a row (N, n), the channels of maps (N, n, H, W), the features of a sequence (N, T, n).
+    """
+    most = h.flatten(2).amax(2) if h.dim() > 3 else h.flatten(0, -2)
+    return most.amax(0).le(0).to(torch.float32).mean()
 
 
 class PeerNormalization(nn.Module):
@@ -35,15 +42,21 @@ class PeerNormalization(nn.Module):
         self.strength = strength
         self.register_buffer("running", torch.full((size,), 0.5, device=like.device, dtype=like.dtype))
 
-    def forward(self, z: Tensor, h: Tensor) -> Tensor:
-        """Return the loss, a scalar, of a block's op's output z and its own output h, (N, ...) both."""
-        mean = self._mean(h)
+    def forward(self, z: Tensor, h: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar, of a block's op's output z and its own output h, (N, ...) both.
+
+        counted: (N,) bool, of which rows the mean is; of all where it is None.
+        """
+        mean = self._mean(h, counted)
         if z.shape == h.shape:
-            before = self._mean(z)
+            before = self._mean(z, counted)
             mean = mean.detach() + before - before.detach()
         mean = MOMENTUM * self.running + (1 - MOMENTUM) * mean
         self.running.copy_(mean.detach())
         return self.strength * (mean.mean() - mean).square().mean()
 
-    def _mean(self, h: Tensor) -> Tensor:
-        return h.flatten(1).mean(0).to(self.running.dtype)
+    def _mean(self, h: Tensor, counted: Tensor | None) -> Tensor:
+        rows = h.flatten(1)
+        if counted is None:
+            return rows.mean(0).to(self.running.dtype)
+        return ((rows * counted.unsqueeze(1)).sum(0) / counted.sum().clamp_min(1)).to(self.running.dtype)

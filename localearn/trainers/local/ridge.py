@@ -23,7 +23,7 @@ class NormalEquations:
 
     def __init__(self, predictor: nn.Linear, ridge: float, *, labels: bool = True):
         """Begin with no rows. labels: whether targets are labels, each row of Y having a square of 1; else values."""
-        self.predictor, self.ridge = predictor, ridge
+        self.predictor, self.ridge, self.labels = predictor, ridge, labels
         device = predictor.weight.device
         self._device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         size = predictor.in_features + (predictor.bias is not None)
@@ -32,11 +32,16 @@ class NormalEquations:
         self._rows = torch.zeros((), dtype=torch.float64, device=self._device)
         self._squares = None if labels else torch.zeros((), dtype=torch.float64, device=self._device)  # sum_i |Y_i|^2
 
-    def add(self, h: Tensor, y: Tensor) -> None:
-        """Take in rows h, (M, n), and their labels, (M,), or values, (M, C)."""
+    def add(self, h: Tensor, y: Tensor, counted: Tensor | None = None) -> None:
+        """Take in rows h, (M, n), and their labels, (M,), or values, (M, C), all of them or those that are counted.
+
+        counted: (M,) bool. What is not counted is multiplied by zero, so that shapes do not depend on values.
+        """
         h = h.to(self._device).double()
         if self.predictor.bias is not None:
             h = torch.cat([h, h.new_ones(len(h), 1)], dim=1)
+        if counted is not None:
+            h = h * counted.to(self._device).unsqueeze(1)
         for start in range(0, h.shape[1], self.STRIP):
             stop = start + self.STRIP
             self._a[start:, start:stop].addmm_(h[:, start:].T, h[:, start:stop])
@@ -44,7 +49,7 @@ class NormalEquations:
         self._b.addmm_(h.T, target)
         if self._squares is not None:
             self._squares += target.square().sum()
-        self._rows += len(h)
+        self._rows += len(h) if counted is None else counted.sum().to(self._device)
 
     def sums(self) -> list[Tensor]:
         """Return A, B and N, and the squares of values, which other rows' may be added to."""
@@ -74,10 +79,18 @@ class NormalEquations:
         return square - ((solution * self._b).sum() + penalty * solution[:n].square().sum()) / self._rows
 
 
-def squared_error(z: Tensor, y: Tensor) -> Tensor:
-    """Return mean_i |Y_i - z_i|^2, a scalar, of outputs z, (N, C), at labels, (N,), or values, (N, C)."""
+def squared_error(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return mean_i |Y_i - z_i|^2, a scalar, of outputs z, (N, C), at labels, (N,), or values, (N, C).
+
+    The mean is over those rows that are counted, (N,) bool; over all where it is None.
+    """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
-    return (z - _encoded(y, z.shape[1]).to(z.dtype)).square().sum(1).mean()
+    return mean_over((z - _encoded(y, z.shape[1]).to(z.dtype)).square().sum(1), counted)
+
+
+def mean_over(losses: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean, a scalar, of losses (N,) over those that are counted, (N,) bool, or over all."""
+    return losses.mean() if counted is None else (losses * counted).sum() / counted.sum().clamp_min(1)
 
 
 def _encoded(y: Tensor, outputs: int) -> Tensor:

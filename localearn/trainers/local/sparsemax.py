@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from localearn.trainers.local.ridge import mean_over
+
 
 def sparsemax(z: Tensor) -> Tensor:
     """Return the Euclidean projection of each row of z, (N, C), onto the probability simplex (algorithm 1).
@@ -19,13 +21,15 @@ def sparsemax(z: Tensor) -> Tensor:
     return (z - tau).clamp_(min=0)
 
 
-def sparsemax_loss(z: Tensor, y: Tensor) -> Tensor:
+def sparsemax_loss(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return the mean sparsemax loss, a scalar, of scores z, (N, C), at labels y, (N,) (section 3).
 
         L = -z_y + (sum over p_j > 0 of z_j^2 - tau^2) / 2 + 1/2 = z . p - |p|^2 / 2 - z_y + 1/2,   p = sparsemax(z)
 
-    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y.
+    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y. The mean is over those
+    rows that are counted, (N,) bool; over all where it is None.
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     p = sparsemax(z.detach())
-    return ((z * p).sum(1) - p.square().sum(1) / 2 - z.gather(1, y.unsqueeze(1)).squeeze(1) + 0.5).mean()
+    losses = (z * p).sum(1) - p.square().sum(1) / 2 - z.gather(1, y.unsqueeze(1)).squeeze(1) + 0.5
+    return mean_over(losses, counted)

@@ -45,6 +45,16 @@ class JoinedRanks(Ranks, ABC):
         for tensor in tensors:
             self.add_up(tensor)
 
+    def joined(self, rows: Tensor) -> Tensor:
+        """Return the (M, ...) rows of all ranks, in their order; each sends as many as whoever has the most."""
+        counts = self.gathered(len(rows))
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        with self.waiting():
+            dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
     def gathered(self, value: T) -> list[T]:
         """Return every rank's plain value, in their order."""
         values: list[Any] = [None] * self.size

@@ -54,6 +54,10 @@ class Ranks:
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Turn each tensor, a sum over this process's rows, into the sum over the rows of all, in place."""
 
+    def joined(self, rows: Tensor) -> Tensor:
+        """Return the (M, ...) rows of all, one process's after another's; they may have different numbers of them."""
+        return rows
+
     def means(self, sums: dict[str, Tensor], rows: int) -> tuple[dict[str, float], int]:
         """Return the mean of each metric over the rows that all have seen, from sums over one's own, and their number.
 

@@ -5,14 +5,19 @@ from torch import nn
 from localearn import MLP, Batch, ForwardGradient, UserError
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import forward_gradient
+from tests.trainers.basic import BASIC
 
 
 class TestActivityConformance(RuleConformance):
+    runs_on = BASIC
+
     def make(self, net):
         return ForwardGradient(net, guess="local")
 
 
 class TestWeightConformance(RuleConformance):
+    runs_on = BASIC[:-1]
+
     def make(self, net):
         return ForwardGradient(net, space="weight", guess="local")
 

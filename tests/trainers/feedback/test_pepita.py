@@ -13,6 +13,7 @@ from localearn.data.base import Split
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.feedback.passes import Passes
 from localearn.trainers.phases import completed
+from tests.trainers.basic import BASIC
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -45,6 +46,8 @@ def true_gradients(net, data):
 
 class TestMirrorConformance(RuleConformance):
     kinds = ("mlp",)
+    tasks = ("classes", "values", "multilabel", "autoencoding")
+    runs_on = ("mlp", "values")
     draws_noise = True
     steps, lr, learns_to = 400, 0.003, 0.8
 
@@ -284,7 +287,9 @@ def test_mirror_learns_the_weights():
 class TestTimeLocalConformance(RuleConformance):
     """Its two steps nearly undo each other, and Adam, who scales by their size, makes little of the rest."""
 
+    runs_on = BASIC
     kinds = ("mlp", "cnn", "gcn", "sage")
+    tasks = ("classes", "values", "multilabel", "autoencoding")
     steps, lr, learns_to = 600, 0.01, 0.7
 
     def make(self, net):

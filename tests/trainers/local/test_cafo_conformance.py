@@ -6,22 +6,24 @@ regression of 0 and 1 have a cross-entropy of 0.31 at best, half of chance's.
 
 from localearn import CaFo
 from localearn.testing import RuleConformance
+from tests.trainers.basic import BASIC
 
 
 class RandomBlocks(RuleConformance):
+    runs_on = BASIC
     trains_blocks = False
     judged_by, learns_to = "errors", 0.8
 
 
 class TestRandomBlocksByCrossEntropy(RandomBlocks):
-    tasks = ("classes",)  # a loss of labels
+    tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
         return CaFo(net, loss="ce", combine="average")
 
 
 class TestRandomBlocksBySparsemax(RandomBlocks):
-    tasks = ("classes",)  # a loss of labels
+    tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
         return CaFo(net, loss="sparsemax")
@@ -33,6 +35,7 @@ class TestRandomBlocksBySteps(RandomBlocks):
 
 
 class TestTrainedBlocksInClosedForm(RuleConformance):
+    runs_on = BASIC
     learns_to = 0.8  # of a loss that cannot fall below 0.31
 
     def make(self, net):
@@ -40,14 +43,16 @@ class TestTrainedBlocksInClosedForm(RuleConformance):
 
 
 class TestTrainedBlocksByCrossEntropy(RuleConformance):
-    tasks = ("classes",)  # a loss of labels
+    runs_on = BASIC
+    tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
         return CaFo(net, blocks="dfa", loss="ce")
 
 
 class TestTrainedBlocksBySparsemax(RuleConformance):
-    tasks = ("classes",)  # a loss of labels
+    runs_on = BASIC
+    tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
         return CaFo(net, blocks="dfa", loss="sparsemax")

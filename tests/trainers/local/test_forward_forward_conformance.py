@@ -5,9 +5,11 @@ Sums of goodness are no logits, so that prediction is judged by its errors. With
 
 from localearn import ForwardForward
 from localearn.testing import RuleConformance
+from tests.trainers.basic import BASIC
 
 
 class TestMeanGoodness(RuleConformance):
+    runs_on = BASIC
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -16,6 +18,7 @@ class TestMeanGoodness(RuleConformance):
 
 
 class TestHardNegativesAndCollaborationOfAll(RuleConformance):
+    runs_on = BASIC
     tasks = ("classes",)
     # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
     local, sends_back_weights = False, True
@@ -26,6 +29,7 @@ class TestHardNegativesAndCollaborationOfAll(RuleConformance):
 
 
 class TestGreedyCollaborationWithPrevious(RuleConformance):
+    runs_on = BASIC
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -34,7 +38,8 @@ class TestGreedyCollaborationWithPrevious(RuleConformance):
 
 
 class TestGreedySoftmax(RuleConformance):
-    tasks = ("classes",)
+    runs_on = BASIC
+    tasks = ("classes", "tokens")
     steps = 150
 
     def make(self, net):

@@ -11,14 +11,21 @@ import localearn
 from localearn import MLP, Batch, MonoForward, UserError
 from localearn.testing import RuleConformance
 from localearn.testing.probes import learn
+from tests.trainers.basic import BASIC
 
 
 class TestInputProjectionJoint(RuleConformance):
+    tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, prediction="ff", input_projection=True)
 
 
 class TestInputProjectionGreedy(RuleConformance):
+    tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, schedule="greedy", input_projection=True)
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,13 @@ DATA = {
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip
+# Tasks without classes, of which a figure may need all rows at once; {folder} has the archives.
+TASKS = {
+    "binary": ["dataset=npz", "dataset.path={folder}/binary.npz", "dataset.task=binary"],
+    "multilabel": ["dataset=npz", "dataset.path={folder}/multilabel.npz", "dataset.task=multilabel"],
+    "autoencoding": ["dataset.task=autoencoding"],
+    "greedy_autoencoding": ["dataset.task=autoencoding", "algo=mono_forward", "algo.schedule=greedy"],
+}
 CHANCE = {rule: [f"algo={rule}"] for rule in ("forward_forward", "forward_gradient", "likelihood_ratio")}
 LAYERS = {
     "joint": ["algo=mono_forward"],
@@ -72,10 +80,16 @@ def several(tmp_path_factory, launch):
     """Run all cases on two ranks, once; return what a rank had in the end of a case."""
     folder = tmp_path_factory.mktemp("ranks")
     cases = {}
-    for mode, asked in (("data", DATA | CHANCE), ("layers", LAYERS)):
+    random = np.random.RandomState(0)
+    x = random.randn(173, 6)
+    np.savez(folder / "binary.npz", x=x, y=x[:, 0] + random.randn(173) > 0)
+    np.savez(folder / "multilabel.npz", x=x, y=x @ random.randn(6, 13) + random.randn(173, 13) > 0)
+    tasks = {name: [word.format(folder=folder) for word in own] for name, own in TASKS.items()}
+    for mode, asked in (("data", DATA | CHANCE | tasks), ("layers", LAYERS)):
         for name, own in asked.items():
             mlp = [] if "net=cnn" in own else ["net.widths=[12,10,8]"]
-            cases[f"{mode}-{name}"] = [*SMALL, *mlp, *own, f"parallel={mode}"]
+            small = SMALL if "dataset=npz" not in own else SMALL[1:]
+            cases[f"{mode}-{name}"] = [*small, *mlp, *own, f"parallel={mode}"]
     cases |= {f"refused-{name}": own for name, (own, _) in REFUSED.items()}
     (folder / "cases.json").write_text(json.dumps(cases))
     done = launch(2, str(WORKER), str(folder / "cases.json"), str(folder))
@@ -119,6 +133,16 @@ def test_rows_shared_out_give_the_weights_of_the_whole_batch(case, several, alon
         assert line["val_accuracy"] == pytest.approx(other["val_accuracy"])
 
 
+@pytest.mark.parametrize("case", TASKS)
+def test_every_tasks_metrics_are_those_of_one_process(case, several, alone):
+    (state, record), (expected, single) = several(f"data-{case}"), alone(f"data-{case}")
+    assert furthest(state, expected) < 2e-5
+    assert list(record["metrics"]) == list(single["metrics"])
+    for name, figures in single["metrics"].items():
+        for split in ("val", "test"):
+            assert record["metrics"][name][split] == pytest.approx(figures[split], rel=1e-4), (name, split)
+
+
 @pytest.mark.parametrize("case", LAYERS)
 def test_blocks_shared_out_give_the_bits_of_the_joint_schedule(case, several, alone):
     state, record = several(f"layers-{case}")
@@ -131,7 +155,9 @@ def test_blocks_shared_out_give_the_bits_of_the_joint_schedule(case, several, al
     assert record["test_accuracy"] == pytest.approx(single["test_accuracy"])
 
 
-@pytest.mark.parametrize("case", [*(f"data-{case}" for case in DATA | CHANCE), *(f"layers-{case}" for case in LAYERS)])
+@pytest.mark.parametrize(
+    "case", [*(f"data-{case}" for case in DATA | CHANCE | TASKS), *(f"layers-{case}" for case in LAYERS)]
+)
 def test_every_rank_ends_with_the_same_weights(case, several):
     (one, first), (other, second) = several(case), several(case, rank=1)
     assert [name for name in one if not torch.equal(one[name], other[name])] == []

@@ -23,7 +23,7 @@ def run(overrides):
     asked = ["dataset=digits", "energy.enabled=false", "progress=false", *overrides]
     data, trainer, settings = build(*cli.compose(asked))
     record = train(trainer, data, Settings(**{**vars(settings), "out": None}))
-    known = ("status", "val_accuracy", "test_accuracy", "parallel", "ranks", "passes", "history")
+    known = ("status", "val_accuracy", "test_accuracy", "parallel", "ranks", "passes", "history", "metrics")
     return trainer.state_dict(), {name: getattr(record, name) for name in known}
 
 

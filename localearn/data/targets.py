@@ -1,0 +1,214 @@
+"""Targets that are no labels: people's arrays as a task takes them, and the task as the training split has it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from localearn.data.base import Split
+from localearn.data.normalization import Scaling, standard
+from localearn.errors import UserError
+from localearn.tasks import Autoencoding, MultiLabel, Regression, Task
+
+_NUMBERS = {torch.float32: ("buif", np.float32), torch.int64: ("bui", np.int64)}
+
+
+def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """Return the targets of every part as numbers of the task's own type, (N, D), those of tokens as they come.
+
+    Args:
+        where: the source, for messages.
+        arrays: by name, y_train first: (N,) or (N, D).
+        task: what they are of.
+
+    Raises:
+        UserError: for words, Python objects, and parts whose rows have different widths, and as `Task.check_target`
+            for numbers that are not the task's.
+
+    """
+    kinds, dtype = _NUMBERS[task.target_dtype]
+    checked: dict[str, np.ndarray] = {}
+    for key, array in arrays.items():
+        kind = type(task).__name__
+        if array.dtype.kind not in kinds or not array.ndim:
+            words = array.dtype.kind in "USO"
+            wanted = "real numbers, (N,) or (N, D)," if dtype is np.float32 else "integers"
+            raise UserError(
+                f"{where}: {key} is {array.dtype} with shape {array.shape}; {wanted} are needed for {kind}"
+                + ("; words are the labels of classes, which need no task" if words else "")
+            )
+        with np.errstate(over="ignore"):
+            values = array.astype(dtype)
+        checked[key] = values.reshape(len(array), -1) if dtype is np.float32 else values
+        if dtype is np.float32 and not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(checked[key]).all(1))[0])
+            raise UserError(
+                f"{where}: {key} holds values that are NaN or infinite, the first in row {row}; fill them in, or leave "
+                "their rows out"
+            )
+        first = next(iter(checked))
+        if checked[key].shape[1:] != checked[first].shape[1:]:
+            raise UserError(
+                f"{where}: rows of {key} have {checked[key].shape[1:]} values, those of {first} "
+                f"{checked[first].shape[1:]}"
+            )
+    whole = {key: torch.from_numpy(values) for key, values in checked.items()}
+    if whole:  # before rows are drawn from them, so that a message names the source's row
+        task = _widened(f"{where}: y_train", task, next(iter(whole.values())))
+    for key, values in whole.items():
+        task.check_target(f"{where}: {key}", values)
+    return checked
+
+
+def of_classes(task: Task | None) -> bool:
+    """Whether targets are labels."""
+    return task is None or task.has_classes
+
+
+def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
+    """Return a whole number for each training row, (N,): parts are drawn from the rows of each in proportion.
+
+    It is the label, where there are such, and that of a single output that is zeros and ones; else all are alike.
+    """
+    y = parts.get("y_train")
+    if y is not None and (task is None or of_classes(task) or task.target_is_input) and y.ndim == 1:
+        return y.astype(np.int64, copy=False)
+    if y is not None and isinstance(task, MultiLabel) and task.outputs == 1 == y.size // len(y):
+        return (y.reshape(-1) > 0.5).astype(np.int64)
+    return np.zeros(len(parts["x_train"]), dtype=np.int64)
+
+
+def check_targets(
+    where: str, task: Task, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], scaling: Scaling | None
+) -> None:
+    """Raise UserError unless every split has what the task takes, and the training split something to learn from.
+
+    Args:
+        where: the source, for messages.
+        task: what is to be made of the rows.
+        x: of each split, before it is scaled.
+        y: likewise the targets; nothing of a task whose target is the row.
+        scaling: what is done to x.
+
+    """
+    for split, rows in x.items():
+        what, target = f"{where}: y_{split}", y.get(split)
+        if task.target_is_input:  # scaling keeps which values are the extremes
+            extremes = torch.stack([rows.amin(0), rows.amax(0)])
+            what, target = f"{where}: x_{split}", (scaling(extremes) if scaling else extremes).float().flatten(1)
+        if target is None:
+            continue
+        task.check_target(what, target)
+        if split == "train" or (split == "val" and task.needs_whole):  # of a figure that needs targets that vary
+            task.check_learnable(what, target)
+
+
+def fitted(
+    name: str,
+    task: Task,
+    x: Mapping[Split, Tensor],
+    y: Mapping[Split, Tensor],
+    scaling: Scaling | None,
+    levels: tuple[int, int] | None,
+) -> tuple[Task, dict[Split, Tensor]]:
+    """Return the task as the training split has it, and the targets in its unit.
+
+    A `Regression` is given the mean and deviation of its targets, which are standardised; an `Autoencoding` the scaling
+    of x and the range of its levels; both, and a `MultiLabel`, the number of outputs where it was left at one. Another
+    task, and its targets, stay as they are.
+
+    Raises:
+        UserError: for targets of another width than the task's.
+
+    """
+    if isinstance(task, Autoencoding):
+        return _reconstructing(task, x["train"], scaling, levels), {}
+    targets: dict[Split, Tensor] = dict(y)
+    if task.has_classes:
+        classes = int(targets["train"].max()) + 1
+        if task.outputs != classes:
+            raise UserError(f"{name}: there are {classes} classes of labels, and {task} has {task.outputs}")
+        return task, targets
+    task = _widened(f"{name}: y_train", task, targets["train"])
+    if isinstance(task, Regression):
+        task.check_target(f"{name}: y_train", targets["train"])  # before its statistics are taken
+        task.check_learnable(f"{name}: y_train", targets["train"])
+        units = standard(targets["train"])
+        task = _in_units(task, units)
+        targets = {split: units(values) for split, values in targets.items()}
+    return task, targets
+
+
+def _widened(what: str, task: Task, train: Tensor) -> Task:
+    """Return the task for as many outputs as its targets have values, where it was left at one."""
+    if not isinstance(task, Regression | MultiLabel):
+        return task
+    width = train.shape[-1]
+    if task.outputs not in (1, width):
+        raise UserError(f"{what} has {width} values a row, and {type(task).__name__} has {task.outputs} outputs")
+    return replace(task, outputs=width)
+
+
+def _in_units(task: Regression, units: Scaling) -> Regression:
+    center, scale = units.center.tolist(), units.scale.reciprocal().tolist()
+    return replace(task, center=tuple(center), scale=tuple(scale))
+
+
+class Moments:
+    """Number, mean, variance and extremes of values that come in parts, (N, D) each (Chan, Golub, LeVeque, 1983).
+
+    rows: how many rows there were. extremes: (2, D), the least and the largest of each column.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.extremes = torch.empty(2, 0)
+        self._mean, self._squares = torch.zeros(0).double(), torch.zeros(0).double()
+
+    def add(self, values: Tensor) -> None:
+        """Take in more rows."""
+        rows, wide = len(values), values.double()
+        mean = wide.mean(0)
+        squares, extremes = (wide - mean).square().sum(0), torch.stack([values.amin(0), values.amax(0)])
+        if not self.rows:
+            self.rows, self._mean, self._squares, self.extremes = rows, mean, squares, extremes
+            return
+        total, apart = self.rows + rows, mean - self._mean
+        self._squares = self._squares + squares + apart.square() * (self.rows * rows / total)
+        self._mean = self._mean + apart * (rows / total)
+        self.rows = total
+        self.extremes = torch.stack(
+            [torch.minimum(self.extremes[0], extremes[0]), torch.maximum(self.extremes[1], extremes[1])]
+        )
+
+    def fit(self, what: str, task: Task) -> tuple[Task, Scaling | None]:
+        """Return the task for such training targets, and what brings them into its unit; see `fitted`."""
+        task = _widened(what, task, self.extremes)
+        if not isinstance(task, Regression):
+            return task, None
+        task.check_learnable(what, self.extremes)
+        deviation = (self._squares / self.rows).sqrt()
+        varies = deviation > torch.finfo(torch.float32).eps * self._mean.abs()
+        scale = torch.where(varies, deviation, 1.0).reciprocal().float()
+        units = Scaling(self._mean.float(), scale, "standard")
+        return _in_units(task, units), units
+
+
+def _reconstructing(
+    task: Autoencoding, train: Tensor, scaling: Scaling | None, levels: tuple[int, int] | None
+) -> Autoencoding:
+    row = train.shape[1:]
+    if task.outputs not in (1, row.numel()):
+        raise UserError(f"a row has {row.numel()} values, and {type(task).__name__} has {task.outputs} outputs")
+    found: dict[str, Any] = {"outputs": row.numel()}
+    if task.peak is None and levels is not None:
+        found["peak"] = float(levels[1] - levels[0])
+    if scaling is not None:
+        # One for all values, or for each channel of an image; of a sequence the features lie innermost.
+        each = [part.expand(row) if len(row) == 2 and part.ndim else part for part in (scaling.center, scaling.scale)]
+        found["center"] = tuple(each[0].flatten().tolist())
+        found["scale"] = tuple(each[1].flatten().reciprocal().tolist())
+    return replace(task, **found)
