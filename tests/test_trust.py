@@ -184,7 +184,6 @@ READERS = {
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
-    "recipes.py": {"locate"},  # a task's class, of a configuration whose files were checked as they were read
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
     "reporting/writing.py": {"read_json"},
