@@ -4,23 +4,14 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-<<<<<<< HEAD
 from localearn import FeedbackAlignment, InputSpec, ProductFeedbackAlignment, SignSymmetry, cli
-=======
-from localearn import FeedbackAlignment, ProductFeedbackAlignment, SignSymmetry, cli
-from localearn.inputs import InputSpec
->>>>>>> h-rules
 from localearn.training.building import build_net
 
 
 def built(*overrides: str):
     config, _ = cli.compose(["dataset=cifar10", *overrides])
-<<<<<<< HEAD
     options: Any = OmegaConf.to_container(config.net, resolve=True)
     net = build_net(options, InputSpec((3, 32, 32)), 10)
-=======
-    net = build_net(config.net, InputSpec((3, 32, 32)), 10)
->>>>>>> h-rules
     return config, instantiate(config.algo, net)
 
 
