@@ -18,8 +18,9 @@ NETS = (
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "MultiLabel", "Regression")
-_OF_TASKS = (f"tasks.{name}" for name in TASKS)
-OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA, *TASKS, *_OF_TASKS)) | {
+OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
+    *(f"localearn.tasks.{name}" for name in TASKS),
+    *(f"localearn.{name}" for name in TASKS),
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.StepWithDecay",
 }

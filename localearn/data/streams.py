@@ -82,7 +82,7 @@ class LoaderData(Data):
             "val": _loader(f"{name}: val", val),
             "test": _loader(f"{name}: test", test),
         }
-        self._layout = layout
+        self._layout: Layout | None = layout
         self._task = None if type(task) is Classification else task
         self._valued = None if of_classes(task) else task  # whose targets are no labels
         self._moments: dict[Split, Moments] = {}
@@ -226,8 +226,7 @@ class LoaderData(Data):
                 batch = (batch, None)
             x, y = as_pair(f"{self.name}: {split} batch {number}", batch)
             where_x, where_y = (f"{self.name}: {part}_{split} of batch {number}" for part in "xy")
-            by_type: Layout = "nchw" if isinstance(x, Tensor) else "nhwc"
-            layout = self._layout or by_type
+            layout = self._layout or _layout_of(x)
             given = checked_rows(where_x, as_array(where_x, x), layout)
             rows = torch.tensor(given) if layout == "ntd" else channels_first(given)
             if whole:
@@ -297,6 +296,10 @@ class LoaderData(Data):
         x = _scaled(x.to(self._device))  # where bytes are bytes yet
         whole = self._valued is not None and self._valued.target_is_input
         return Batch(x, x.flatten(1) if whole else y.to(self._device))
+
+
+def _layout_of(x: Any) -> Layout:
+    return "nchw" if isinstance(x, Tensor) else "nhwc"
 
 
 def _scaled(x: Tensor) -> Tensor:

@@ -15,14 +15,16 @@ from localearn.reporting.runs import Run
 def net_depth(run: Run) -> tuple[int, str] | None:
     """Return the net's number of blocks and what nets of its kind share at every depth; None where it is not known.
 
-    A configured `depth`, or a list of equal `widths` (or `hidden`, `channels`), or else a name like `mlp_2x256` tells.
+    A configured `depth` or `layers`, or a list of equal `widths` (or `channels`, `hidden`), or else a name like
+    `mlp_2x256` tells.
     """
     config: dict[str, Any] = dict(run.record.config["net"]) if isinstance(run.record.config.get("net"), dict) else {}
     config.pop("name", None)
-    if isinstance(config.get("depth"), int):
-        depth = config.pop("depth")
-        return depth, json.dumps(config, sort_keys=True, default=str)
-    for key in ("widths", "hidden", "channels"):
+    for key in ("depth", "layers"):
+        if isinstance(config.get(key), int):
+            depth = config.pop(key)
+            return depth, json.dumps(config, sort_keys=True, default=str)
+    for key in ("widths", "channels", "hidden"):  # a CNN's `hidden` are Linear layers after its channels
         widths = config.get(key)
         if isinstance(widths, list) and widths and all(width == widths[0] for width in widths):
             return len(widths), json.dumps(config | {key: widths[0]}, sort_keys=True, default=str)

@@ -75,7 +75,9 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule):
     net = small()
     torch.manual_seed(1)
     if rule == "pepita" and small.name not in OF_LINEAR_MAPS:
-        with pytest.raises(Unsupported, match=r"not one linear map and what follows it; use net=mlp, cnn, gcn or sage"):
+        with pytest.raises(
+            Unsupported, match=r"not one linear map and what follows it; use net=mlp, cnn, gcn or sage, or algo="
+        ):
             RULES[rule](net)
     else:
         trained(RULES[rule](net), small)

@@ -119,6 +119,13 @@ def test_unlike_runs_get_no_ratio_and_the_reason_is_said(compared, factory, chan
     assert any(said in note and "not compared" in note for note in comparison.notes)
 
 
+@pytest.mark.parametrize(("group", "differs"), [(1, False), (2, True)])
+def test_a_run_older_than_groups_of_blocks_has_none(compared, factory, group, differs):
+    net = factory.record()["config"]["net"] | {"group": group}
+    comparison = compared(*two_rules(factory, config={"net": net}))
+    assert any("under two configurations" in note for note in comparison.notes) == differs
+
+
 def test_runs_that_did_not_stop_alike_are_noted(compared, factory):
     patient = factory.record()["config"] | {"patience": 20}
     comparison = compared(
