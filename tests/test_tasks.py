@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -346,7 +347,7 @@ def test_a_regression_says_its_peak_only_where_it_has_one():
         (lambda: MultiLabel(0), "1 output or more"),
         (lambda: MultiLabel(3, k=-1), "k must be 1 or more"),
         (lambda: Autoencoding(0), "1 output or more"),
-        (lambda: Autoencoding(**{"criterion": "ce"}), "criterion must be squared or bce, not 'ce'"),
+        (lambda: Autoencoding(criterion=cast("Any", "ce")), "criterion must be squared or bce, not 'ce'"),
         (lambda: Autoencoding(3, scale=(1.0, 1.0)), "scale has 2 values"),
         (lambda: Autoencoding(2, scale=(1.0, 0.0)), "scale must be positive"),
         (lambda: Autoencoding(2, peak=0.0), "peak must be positive"),

@@ -44,6 +44,7 @@ def arrays_of(row: str) -> tuple[localearn.Data, dict[str, tuple[np.ndarray, np.
 def regression(row: str) -> Iterator[dict[str, Any]]:
     """Yield the test rmse, in the targets' unit, of ridge regression and of scikit-learn's MLP."""
     data, parts = arrays_of(row)
+    assert isinstance(data.task, localearn.Regression)
     scale = np.asarray(data.task.scale)
 
     def rmse(model: Any, split: str) -> float:
@@ -54,10 +55,10 @@ def regression(row: str) -> Iterator[dict[str, Any]]:
     fitted = [Ridge(alpha=alpha).fit(x, y) for alpha in np.logspace(-3, 4, 15)]
     best = min(fitted, key=lambda model: rmse(model, "val"))
     yield {"row": row, "model": f"Ridge, alpha {best.alpha:.3g} by validation", "rmse": [rmse(best, "test")]}
-    nets = [
-        MLPRegressor((256, 256), early_stopping=True, max_iter=500, random_state=seed).fit(x, y.squeeze(-1))
-        for seed in SEEDS
-    ]
+    nets = []
+    for seed in SEEDS:
+        net = MLPRegressor(hidden_layer_sizes=(256, 256), early_stopping=True, max_iter=500, random_state=seed)
+        nets.append(net.fit(x, y.squeeze(-1)))
     yield {"row": row, "model": "MLPRegressor 2x256, early stopping", "rmse": [rmse(net, "test") for net in nets]}
 
 
@@ -77,6 +78,7 @@ def binary(row: str) -> Iterator[dict[str, Any]]:
 def picture(row: str) -> Iterator[dict[str, Any]]:
     """Yield the PSNR of the mean of the four nearest training pixels, and of the mean colour, at the test pixels."""
     data, parts = arrays_of(row)
+    assert isinstance(data.task, localearn.Regression) and data.task.peak is not None
     scale, peak = np.asarray(data.task.scale), data.task.peak
     x, y = parts["train"]
     # The first two values of a row are the place itself.

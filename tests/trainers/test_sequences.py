@@ -9,6 +9,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
+import localearn
 from localearn import (
     Backprop,
     Batch,
@@ -224,6 +225,7 @@ def test_forward_forward_tells_the_tokens_of_each_position_apart():
     assert not (torch.where(first, other, one)[counted] == target).any()
     output, loss, _ = trainer.run_block(0, h, batch)
     embedded = trainer.net.block(0).op(batch.x).detach().numpy()
+    assert trainer.tokens is not None
     label = trainer.tokens.weight.detach().numpy()
     losses = []
     for tokens, sign in ((torch.where(first, one, other), -1), (torch.where(first, other, one), 1)):
@@ -248,6 +250,7 @@ def test_what_forward_forward_shows_elsewhere_says_nothing_of_a_position():
 
 def test_forward_forwards_neutral_token_is_the_mean_embedding():
     trainer, x = ForwardForward(plain()), padded().x
+    assert trainer.tokens is not None
     with torch.no_grad():
         z, _ = trainer._through(0, x, ())
         expected = trainer.net.block(0).op(x) + trainer.tokens.weight.mean(0)
@@ -431,3 +434,10 @@ def test_the_input_projection_reads_each_position():
     assert trainer.input_projection is not None and trainer.input_projection.in_features == 3
     assert "loss_0" in probes.completed(trainer.gradients(batch))
     assert trainer.predict(batch.x).shape == (6, T, V)
+
+
+def test_forward_forward_on_token_ids_cannot_be_trained_by_blocks_on_different_processes():
+    net = localearn.Transformer((6,), 3, vocabulary=7, layers=2, width=8, heads=2, reads="pooled")
+    trainer = ForwardForward(net, prediction="goodness")
+    with pytest.raises(UserError, match="draws it for all blocks, so they cannot learn apart; use parallel=data"):
+        trainer.pipelined()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class EstimatorTrainer(Trainer):
             buffer.copy_(buffers[name])
 
     @staticmethod
-    def transformable_attention() -> AbstractContextManager[None]:
+    def transformable_attention() -> AbstractContextManager[Any]:
         """Compute attention by plain products for the while: the fused kernels know neither jvp nor vmap."""
         return sdpa_kernel(SDPBackend.MATH)
 

@@ -246,6 +246,11 @@ class ForwardForward(LocalTrainer):
                 "forward_forward's readout reads every block, so blocks cannot learn apart; "
                 "use prediction=goodness with negatives=uniform, or parallel=data"
             )
+        if self.tokens is not None:
+            raise UserError(
+                "forward_forward adds a label to token ids in block 1, which draws it for all blocks, so they cannot "
+                "learn apart; use parallel=data"
+            )
         if self.collaboration != "none":
             raise UserError(
                 f"collaboration={self.collaboration} needs other blocks' goodness, so blocks cannot learn apart; "
