@@ -78,7 +78,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "steps": 150,
         "by_kind": {
             "recurrent": {"steps": 250},
-            "transformer": {"lr": 0.01},
+            "transformer": {"lr": 0.01, "steps": 300, "learns_to": 0.6},
             "tokens": {"draws_noise": True},  # which positions carry the true token
             "vit": {"lr": 0.01},
             "mixer": {"learns_to": 0.6},

@@ -106,6 +106,11 @@ class ForwardForward(LocalTrainer):
         self.by_position = net.view.per_position
         if self.by_position and prediction == "goodness":
             raise Unsupported("goodness would need each label at each position by itself; use prediction=softmax")
+        if self.by_position and schedule == "greedy":
+            raise Unsupported(
+                "a greedy block is judged by the goodness of each label, which at positions would be one at a time; "
+                "use schedule=joint"
+            )
         self.negatives, self.collaboration, self.prediction = negatives, collaboration, prediction
         self.mean_goodness, self.threshold = goodness == "mean", threshold
         options = {"lr": readout_lr, "weight_decay": readout_weight_decay}

@@ -34,13 +34,15 @@ class TestGreedyCollaborationWithPrevious(RuleConformance):
     judged_by = "errors"
 
     def make(self, net):
-        return ForwardForward(net, schedule="greedy", collaboration="previous", prediction="goodness")
+        return ForwardForward(
+            net, schedule="greedy", negatives="uniform", collaboration="previous", prediction="goodness"
+        )
 
 
 class TestGreedySoftmax(RuleConformance):
     runs_on = BASIC
-    tasks = ("classes", "tokens")
+    tasks = ("classes",)
     steps = 150
 
     def make(self, net):
-        return ForwardForward(net, schedule="greedy", peer_scale="port")
+        return ForwardForward(net, schedule="greedy", negatives="uniform", peer_scale="port")
