@@ -31,6 +31,8 @@ OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is lear
                      an MLP of so many blocks, and rows a step
   widths=[500,1000]  as well at these, the others as they are; so too depths=[2,8] and batches=[64,2048]
   input=[3072]       a row's shape
+  vocabulary=65      rows are so many tokens' ids, of which the net is to predict those that follow: net=transformer
+                     input=[128] batch=8
   net=cnn            another net, with input=[3,32,32]; its options by net.KEY=VALUE; batches alone are varied then
   turns=7            for which each median is taken
   turn_s=1.0         seconds a turn for each rule, a step at least
@@ -92,7 +94,15 @@ def _bench(
     name = plan.net if size.depth is None else f"{plan.net}_{size.depth}x{size.width}"
     device = select_device(plan.device)
     point = Point(
-        name, plan.input_shape, size.batch, plan.precision, device, plan.step, plan.capture, plan.memory_format
+        name,
+        plan.input_shape,
+        size.batch,
+        plan.precision,
+        device,
+        plan.step,
+        plan.capture,
+        plan.memory_format,
+        plan.vocabulary,
     )
     workloads, refused = [], {}
     for rule in plan.rules:

@@ -66,8 +66,9 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     point = base.point
     threads = f", {machine['threads']} threads" if machine["threads"] else ""
     columns = [*COLUMNS, *(["joules a 1,000 samples"] if base.energy else [])]
+    of = f" of {point.vocabulary} tokens" if point.vocabulary else ""
     lines = [
-        f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}, {point.precision}"
+        f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}{of}, {point.precision}"
         + (f", step={point.step}" if point.step != "all" else "")
         + (f", capture={point.capture}" if point.capture != "off" else "")
         + (f", memory_format={point.memory_format}" if point.memory_format != "auto" else ""),
@@ -188,6 +189,7 @@ def _plain(axis: str, size: Size, bench: Bench) -> dict[str, Any]:
         **vars(size),
         "net": point.net,
         "input_shape": point.input_shape,
+        **({"vocabulary": point.vocabulary} if point.vocabulary else {}),
         "precision": point.precision,
         "step": point.step,
         "capture": point.capture,

@@ -9,7 +9,8 @@ from localearn.arguments import listed, overrides_of, refuse_other_rules, whole
 from localearn.errors import UserError, suggestion
 
 OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
-       "precision", "net", "step", "capture", "memory_format", "debug")  # fmt: skip
+       "precision", "net", "step", "capture", "memory_format", "vocabulary",
+       "debug")  # fmt: skip
 DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
 QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
 AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
@@ -41,6 +42,7 @@ class Plan:
     memory_format: Literal["auto", "channels_last", "contiguous"]
     out: Path
     overrides: list[str]
+    vocabulary: int | None = None
 
     def for_rule(self, rule: str, size: Size) -> list[str]:
         """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
@@ -99,6 +101,7 @@ def parse(arguments: list[str]) -> Plan:
         memory_format=_choice("memory_format", own, ("auto", "channels_last", "contiguous")),
         out=Path(own.get("out", "results/bench")).expanduser(),
         overrides=overrides,
+        vocabulary=whole("vocabulary", own["vocabulary"]) if "vocabulary" in own else None,
     )
 
 

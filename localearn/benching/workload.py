@@ -1,6 +1,7 @@
 """A rule at work on rows made up for it: the whole update of one batch, as the training loop makes it."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
 from localearn.nets import Net
+from localearn.tasks import LanguageModelling
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve
 from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
@@ -31,7 +33,8 @@ BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch
 class Point:
     """What is measured: a batch of rows of that shape through a net, at a precision on a device.
 
-    step, capture, memory_format: as in `localearn.training.Settings`.
+    step, capture, memory_format: as in `localearn.training.Settings`. vocabulary: the number of tokens whose ids rows
+    are, (T,), so that the net models a language; None: rows are values, of classes.
     """
 
     net: str
@@ -42,6 +45,7 @@ class Point:
     step: Literal["all", "block"] = "all"
     capture: Literal["auto", "graph", "compile", "off"] = "off"
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    vocabulary: int | None = None
 
 
 class Workload:
@@ -55,7 +59,7 @@ class Workload:
     def __init__(self, algo: str, config: Any, point: Point):
         self.algo, self.point = algo, point
         self.batches = made_up(point)
-        data = as_data(self.batches)
+        data = as_data(self.batches, point.vocabulary)
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = built(algo, config, data).to(point.device)
             lay_out(trainer, point.memory_format, point.precision)
@@ -165,21 +169,31 @@ class _Part:
 
 
 def made_up(point: Point) -> list[Batch]:
-    """Return batches of standard normal rows, (batch, *input_shape), and labels drawn uniformly."""
+    """Return batches of standard normal rows, (batch, *input_shape), and labels; or token ids, and those that follow.
+
+    Labels and tokens are drawn uniformly.
+    """
     generator = torch.Generator().manual_seed(0)
     batches = []
     for _ in range(BATCHES):
+        if point.vocabulary is not None:
+            length = math.prod(point.input_shape) + 1
+            tokens = torch.randint(point.vocabulary, (point.batch, length), generator=generator).to(point.device)
+            batches.append(Batch(tokens[:, :-1], tokens[:, 1:]))
+            continue
         x = torch.randn(point.batch, *point.input_shape, generator=generator).to(point.device)
         y = torch.randint(CLASSES, (point.batch,), generator=generator).to(point.device)
         batches.append(Batch(x, y))
     return batches
 
 
-def as_data(batches: Sequence[Batch]) -> ArrayData:
+def as_data(batches: Sequence[Batch], vocabulary: int | None = None) -> ArrayData:
     """Return data whose splits are all the first batch, for who asks a data set of its shapes."""
     rows, labels = batches[0].x, batches[0].y
     x: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), rows)
     y: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), labels)
+    if vocabulary is not None:
+        return ArrayData("made up", x, y, 0, task=LanguageModelling(vocabulary), vocabulary=vocabulary)
     return ArrayData("made up", x, y, CLASSES)
 
 

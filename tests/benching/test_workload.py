@@ -103,3 +103,13 @@ def test_a_captured_step_multiplies_and_holds_what_one_as_ever_does(algo, stand_
     assert (measured.multiply_adds, measured.live_bytes) == (plain.multiply_adds(), plain.live_bytes())
     assert measured.captured == ("off" if algo == "cafo" else "graph")  # which is solved from sums
     assert stand_in.replays > 0 or algo == "cafo"
+
+
+@pytest.mark.parametrize("algo", ["backprop", "mono_forward", "direct_feedback_alignment", "forward_forward"])
+def test_a_language_model_steps_on_token_ids(algo):
+    work = workload(algo, "recipe=alike", "net.width=8", net="transformer", shape=(6,), batch=4, vocabulary=5)
+    before = [p.clone() for p in work.net.parameters()]
+    work.step()
+    assert work.batches[0].x.shape == work.batches[0].target.shape == (4, 6)
+    assert all(not torch.equal(p, q) for p, q in zip(before, work.net.parameters(), strict=True))
+    assert work.multiply_adds() > 0
