@@ -105,6 +105,14 @@ def test_a_table_of_several_metrics_names_them_with_their_units(tmp_path):
     assert values[2]["accuracies"] == [91.0] and "metric" not in values[2]
 
 
+def test_values_of_several_data_sets_share_no_plot(tmp_path):
+    rows = [valued(54.0), valued(52000.0)]
+    for row, dataset in zip(rows, ("diabetes", "table"), strict=True):
+        row.records[0].dataset = dataset
+    write_study(rows, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["plot-rmse-diabetes.png", "plot-rmse-table.png"]
+
+
 def test_a_row_that_falls_short_carries_the_reason_and_its_command():
     table = as_table([row_of(0.80, published=90.0, reason="a smaller net")])
     assert "short: a smaller net" in table

@@ -1,19 +1,23 @@
 """Fit scikit-learn's models, and counts of characters, to the splits of the rows in this folder.
 
-    LOCALEARN_DATA=<folder with the data> python experiments/tasks/baselines.py
+    python experiments/tasks/baselines.py out=results/tasks
+
+from a folder with `tinyshakespeare.txt` and `housing.csv`, see README.md.
 
 The data, their splits and their standardisation are localearn's, so that the figures stand beside the rows' own: the
 models are fitted to the training part, what they choose is chosen by the validation part, and the test part is read
-once. Writes results/tasks/baselines.json.
+once. Writes baselines.json into `out`.
 """
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsRegressor
@@ -33,7 +37,8 @@ def arrays_of(row: str) -> tuple[localearn.Data, dict[str, tuple[np.ndarray, np.
     """Return a row's data, and x and the target of each split as its runs have them."""
     run = next(r.run for r in read_rows(HERE) if r.name == row)
     config, _ = cli.compose(list(run), None)
-    data = build_data(dict(config.dataset))
+    options: Any = OmegaConf.to_container(config.dataset, resolve=True)
+    data = build_data(options)
     parts = {}
     for split in SPLITS:
         (batch,) = data.batches(split, data.sizes[split])
@@ -140,9 +145,9 @@ def main() -> None:
         for figures in baseline(row):
             print(figures, flush=True)
             found.append(figures)
-    out = Path("results/tasks/baselines.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    out = Path(sys.argv[1].removeprefix("out=") if len(sys.argv) > 1 else "results/tasks")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "baselines.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -74,16 +74,25 @@ class StudyRow:
 def write_study(rows: list[StudyRow], out: Path) -> None:
     """Write table.md, table.json and plot.png into `out`; raise UserError if that cannot be done.
 
-    Where the rows have several metrics there is a plot of each, plot-<metric>.png.
+    Where the rows have several metrics there is a plot of each, plot-<metric>.png; of a metric in the targets' own unit
+    one for each data set, plot-<metric>-<dataset>.png, since those share no axis.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "table.md").write_text(as_table(rows), encoding="utf-8")
         (out / "table.json").write_text(json.dumps([_values(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-        judged = dict.fromkeys(row.metric for row in rows if row.ours)
-        for metric in judged:
-            name = "plot" if len(judged) == 1 else drawing.plot_name("plot", metric.name)
-            (out / f"{name}.png").write_bytes(plot([row for row in rows if row.metric == metric]))
+        shown = [row for row in rows if row.ours]
+        datasets = {
+            metric: {row.records[0].dataset for row in shown if row.metric == metric}
+            for metric in dict.fromkeys(row.metric for row in shown)
+        }
+        for metric, names in datasets.items():
+            apart = sorted(names) if metric.unit == "value" and len(names) > 1 else [""]
+            for dataset in apart:
+                parts = [metric.name, *filter(None, [dataset])]
+                name = "plot" if len(datasets) == len(apart) == 1 else drawing.plot_name("plot", "-".join(parts))
+                of = [row for row in shown if row.metric == metric and dataset in ("", row.records[0].dataset)]
+                (out / f"{name}.png").write_bytes(plot(of))
     except OSError as error:
         raise UserError(f"the study cannot be written to {out}: {error.strerror or error}") from error
 
