@@ -57,6 +57,13 @@ def test_the_committed_records_are_there():
     assert len(COMMITTED) >= 300
 
 
+METRICS = {
+    **dict.fromkeys(("loss", "rmse", "mae", "log_loss", "bits_per_character", "perplexity"), ("min", "value")),
+    **dict.fromkeys(("r2", "psnr", "auc"), ("max", "value")),
+    **dict.fromkeys(("accuracy", "token_accuracy"), ("max", "fraction")),
+}
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: str(path.parent.relative_to(RESULTS)))
 def test_every_committed_record_is_read_as_it_stands(path):
     written = json.loads(path.read_text())
@@ -70,8 +77,7 @@ def test_every_committed_record_is_read_as_it_stands(path):
     for former, (metric, split) in FORMER.items():
         assert getattr(record, former) == record.metric(metric, split) == written[former]
     for name, figures in record.metrics.items():
-        direction, unit = {"loss": ("min", "value"), "accuracy": ("max", "fraction")}[name]
-        assert (figures["direction"], figures["unit"]) == (direction, unit)
+        assert (figures["direction"], figures["unit"]) == METRICS[name]
 
 
 @pytest.mark.parametrize("top", sorted({path.relative_to(RESULTS).parts[0] for path in COMMITTED}))
