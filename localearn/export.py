@@ -161,7 +161,7 @@ def _torch_export(net: "Net", out: Path) -> Program:
 
     module, example, free = _exported(net)
     with torch.no_grad(), warnings.catch_warnings():
-        # A recurrent layer of torch's lists its own weights anew while it is looked through.
+        # A recurrent layer of torch's rebuilds the list of its weights while it is iterated over.
         warnings.filterwarnings("ignore", message=r"The tensor attributes? self\..*_flat_weights", category=UserWarning)
         program = torch.export.export(module, example, dynamic_shapes=free, strict=False)
         torch.export.save(program, out, extra_files=_class_names(net))

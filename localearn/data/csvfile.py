@@ -247,7 +247,7 @@ class CsvFile:
             for name in list(chunks):
                 numbers = self._as_numbers(fields[self._places[name]])
                 if numbers is None:
-                    del chunks[name]  # `columns` reads it anew
+                    del chunks[name]  # `columns` reads it again
                 else:
                     chunks[name].append(numbers)
         if not self._lines:

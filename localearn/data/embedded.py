@@ -122,7 +122,7 @@ def photograph(name: str) -> Path:
     folder = _sklearn_folder()
     path = (folder.parent / "images" / f"{name}.jpg") if folder else None
     if path is None or not path.is_file():
-        raise UserError(f"scikit-learn's photograph {name}.jpg is not where it should be ({path}); install it anew")
+        raise UserError(f"scikit-learn's photograph {name}.jpg is not where it should be ({path}); reinstall it")
     return path
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from localearn.errors import UserError
-from localearn.nets.layers import check_classes, check_row, choose
+from localearn.nets.layers import check_classes, check_image, choose
 from localearn.nets.net import Net
 from localearn.nets.torchvision import torchvision_parts
 from localearn.nets.views import VIEWS
@@ -71,9 +71,7 @@ class MobileNetV3(Net):
         dropout: float = 0.2,
         view: str = "pooled",
     ):
-        shape = check_row("input_shape", input_shape)
-        if len(shape) != 3:
-            raise UserError(f"a MobileNetV3 takes images, rows of (channels, height, width), not {shape}; use net=mlp")
+        shape = check_image("MobileNetV3", input_shape)
         if width <= 0:
             raise UserError(f"width is a factor of all channels and must be positive, not {width}")
         small = choose("stem", stem, {"cifar": True, "imagenet": False})

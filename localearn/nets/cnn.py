@@ -8,7 +8,7 @@ from localearn.errors import UserError
 from localearn.nets.block import Block
 from localearn.nets.initialization import draw_weights
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
+from localearn.nets.layers import chain, check_classes, check_image, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 
@@ -57,9 +57,7 @@ class CNN(Net):
         bias: bool = True,
         init: str = "default",
     ):
-        shape = check_row("input_shape", input_shape)
-        if len(shape) != 3:
-            raise UserError(f"a CNN takes images, rows of shape (channels, height, width), not {shape}; use net=mlp")
+        shape = check_image("CNN", input_shape)
         widths = check_widths("channels", channels)
         if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
             raise UserError(f"kernel_size must be odd and positive, so that padding keeps the map, not {kernel_size!r}")

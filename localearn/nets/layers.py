@@ -105,6 +105,17 @@ def check_row(what: str, shape: Sequence[int] | int) -> tuple[int, ...]:
     return sizes
 
 
+def check_image(net: str, shape: Sequence[int] | int) -> tuple[int, ...]:
+    """Return the shape of a row that is an image, or raise a UserError that names the net, which takes nothing else."""
+    sizes = check_row("input_shape", shape)
+    if len(sizes) != 3:
+        raise UserError(
+            f"a {net} takes images, rows of shape (channels, height, width), not {sizes}; use net=mlp or, of text, "
+            "net=transformer"
+        )
+    return sizes
+
+
 def check_classes(classes: int) -> int:
     """Return the number of classes, or raise a UserError unless it is whole and positive."""
     if not _is_size(classes):

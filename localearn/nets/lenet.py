@@ -7,7 +7,7 @@ from localearn.errors import UserError
 from localearn.nets.block import Block
 from localearn.nets.initialization import draw_weights
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import check_classes, check_row, check_widths
+from localearn.nets.layers import check_classes, check_image, check_widths
 from localearn.nets.net import Net
 
 SIDE = 32
@@ -38,9 +38,7 @@ class LeNet(Net):
         activation: str = "relu",
         init: str = "default",
     ):
-        shape = check_row("input_shape", input_shape)
-        if len(shape) != 3:
-            raise UserError(f"a LeNet takes images, rows of (channels, height, width), not {shape}; use net=mlp")
+        shape = check_image("LeNet", input_shape)
         if not isinstance(kernel_size, int) or kernel_size < 1:
             raise UserError(f"kernel_size must be a positive whole number, not {kernel_size!r}")
         widths = check_widths("channels", channels)

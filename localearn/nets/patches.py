@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
-from localearn.nets.layers import check_row
+from localearn.nets.layers import check_image
 
 
 class Patches(nn.Module):
@@ -50,9 +50,7 @@ def places(rows: int, columns: int, width: int) -> Tensor:
 
 def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> tuple[int, ...]:
     """Return an image's shape, or raise a UserError unless patches of that side divide it."""
-    shape = check_row("input_shape", input_shape)
-    if len(shape) != 3:
-        raise UserError(f"a {net} takes images, rows of (channels, height, width), not {shape}; use net=mlp")
+    shape = check_image(net, input_shape)
     sides = [side for side in range(1, min(shape[1:]) + 1) if not shape[1] % side and not shape[2] % side]
     if patch not in sides:
         raise UserError(

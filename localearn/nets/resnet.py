@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_row, check_widths, choose
+from localearn.nets.layers import check_classes, check_image, check_widths, choose
 from localearn.nets.net import Net
 from localearn.nets.views import VIEWS
 
@@ -58,9 +58,7 @@ class ResNet(Net):
         stem: str = "cifar",
         view: str = "flattened",
     ):
-        shape = check_row("input_shape", input_shape)
-        if len(shape) != 3:
-            raise UserError(f"a ResNet takes images, rows of (channels, height, width), not {shape}; use net=mlp")
+        shape = check_image("ResNet", input_shape)
         stages = check_widths("widths", widths)
         counts = [blocks] * len(stages) if isinstance(blocks, int) else list(blocks)
         if len(counts) != len(stages) or not all(isinstance(n, int) and n >= 1 for n in counts):

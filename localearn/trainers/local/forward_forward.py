@@ -44,7 +44,7 @@ class ForwardForward(LocalTrainer):
     Where outputs are of positions (`PerPosition`, a language model: the label is the next token), a position is what a
     row is above: it carries its own label, appended to its features or by E, its goodness and length are of its D
     values, and padding counts nowhere. Attention and recurrence would see by the labels before a position whether a
-    pass is one of true labels; so each of the two passes has the true one at half of the positions, drawn anew, and
+    pass is one of true labels; so each of the two passes has the true one at half of the positions, redrawn, and
     the other pass at the other half, and what was drawn elsewhere says nothing about a position's own. The sequences'
     form is ours; among published ones arXiv 2609.33240 has a head for each block instead.
 
