@@ -11,12 +11,14 @@ from localearn.trainers.feedback import (
     SignSymmetry,
 )
 from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
+from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "CounterCurrent",
     "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
