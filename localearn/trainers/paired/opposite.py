@@ -24,10 +24,11 @@ class Opposite(nn.Module):
     Args:
         net: the first net, whose blocks give vectors (n,) or maps (n, H, W).
         activation: of every layer but the last, by its name in `localearn.nets.layers`.
+        norm: before it, "none" or "batch", without a scale and a shift.
 
     """
 
-    def __init__(self, net: Net, activation: str = "elu"):
+    def __init__(self, net: Net, activation: str = "elu", norm: str = "none"):
         super().__init__()
         like = next(net.parameters())
         picture = len(net.shapes[-1]) == 3 and not isinstance(net.readout, nn.Linear)
@@ -39,9 +40,10 @@ class Opposite(nn.Module):
             stem = tuple(net.stem(net.trial()[0]).shape[1:])
         shapes, parts = (stem, *net.shapes, self.target), (*net.blocks, net.readout)
         # layers[k] makes c_k of c_{k+1}, and layers[L] makes c_L of the target.
-        self.layers = nn.ModuleList(
-            _layer(part, shapes[k + 1], shapes[k]) for k, part in enumerate(parts)
-        ).to(device=like.device, dtype=like.dtype)
+        layers = (_layer(part, shapes[k + 1], shapes[k]) for k, part in enumerate(parts))
+        self.layers = nn.ModuleList(layers).to(device=like.device, dtype=like.dtype)
+        norms = (_normalisation(norm, shape) if k else nn.Identity() for k, shape in enumerate(shapes[:-1]))
+        self.norms = nn.ModuleList(norms).to(device=like.device, dtype=like.dtype)
         self.activation = activation_layer(activation)
 
     def signals(self, target: Tensor) -> Iterator[Tensor]:
@@ -49,7 +51,7 @@ class Opposite(nn.Module):
         c = target.view(len(target), *self.target)
         for k in reversed(range(len(self.layers))):
             c = self.layers[k](c.detach())
-            c = self.activation(c) if k else c
+            c = self.activation(self.norms[k](c)) if k else c
             yield c
 
 
@@ -90,3 +92,10 @@ def _layer(part: nn.Module, source: Shape, target: Shape) -> nn.Module:
     kernels = (m.kernel_size[0] for m in part.modules() if isinstance(m, nn.Conv2d))
     kernel = next(kernels, 3)
     return _Map(source, target, kernel + 1 - kernel % 2)
+
+
+def _normalisation(norm: str, shape: Shape) -> nn.Module:
+    if norm == "none":
+        return nn.Identity()
+    kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+    return kind(shape[0], affine=False, track_running_stats=False)

@@ -1,5 +1,6 @@
 import copy
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -7,7 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from localearn import CNN, GNN, MLP, Autoencoding, Batch, CounterCurrent, Net, Regression, Transformer, Unsupported, UserError
+from localearn import (
+    CNN,
+    GNN,
+    MLP,
+    Autoencoding,
+    Batch,
+    CounterCurrent,
+    Net,
+    Regression,
+    Transformer,
+    Unsupported,
+    UserError,
+)
 from localearn.data import ArrayData
 from localearn.data.base import Split
 from localearn.testing import toy
@@ -76,9 +89,7 @@ def test_steps_by_products_agree_with_numpy_straight_from_the_equations():
         for k in range(3):
             error = h[k] @ c[k].T - target
             factor = 128 / h[k].shape[1] * 2 / (n * CLASSES)
-            np.testing.assert_allclose(
-                metrics[f"loss_{k}"].item(), 128 / h[k].shape[1] * (error**2).mean(), rtol=1e-10
-            )
+            np.testing.assert_allclose(metrics[f"loss_{k}"].item(), 128 / h[k].shape[1] * (error**2).mean(), rtol=1e-10)
             if k:
                 dw[k - 1] = (factor * error @ c[k] * slope(z[k])).T @ h[k - 1]
             sent = c[k + 1] if k < 2 else np.eye(CLASSES)
@@ -88,7 +99,7 @@ def test_steps_by_products_agree_with_numpy_straight_from_the_equations():
         dw[2] = ((p - target) / n).T @ h[2]
         np.testing.assert_allclose(metrics["loss"].item(), -np.log(p[target == 1]).mean(), rtol=1e-10)
         w, v = ([a - eta * d for a, d in zip(*pair, strict=True)] for pair in ((w, dw), (v, dv)))
-        for found, expected in zip(sum(arrays(rule), []), [*w, *v], strict=True):
+        for found, expected in zip(itertools.chain(*arrays(rule)), [*w, *v], strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-13)
 
 
@@ -140,7 +151,6 @@ def test_gradients_by_cosines_are_differences_of_the_equations_in_numpy(contrast
                 kept, sides = weights[j][place], []
                 for step in (1e-6, -1e-6):
                     weights[j][place] = kept + step
-                    # What rows count is of the net as it is, so the readout sees the weights of before.
                     sides.append(losses(w, v)[k])
                 weights[j][place] = kept
                 np.testing.assert_allclose(found[place], (sides[0] - sides[1]) / 2e-6, rtol=2e-5, atol=1e-9)
@@ -171,7 +181,7 @@ def test_values_are_compared_row_by_row_and_as_units():
     torch.manual_seed(0)
     x = rows().x
     net = MLP(5, 5, widths=(4, 3), activation="elu").for_task(Autoencoding(5)).double()
-    rule = CounterCurrent(net)
+    rule = CounterCurrent(net, similarity="difference", norm="none")
     metrics = completed(rule.gradients(Batch(x, x)))
     w, h, c, losses = [net.block(k).op for k in range(2)], x, x, []
     outputs, signals = [x], []
@@ -184,7 +194,9 @@ def test_values_are_compared_row_by_row_and_as_units():
         loss = (h - c).square().mean()
         if k:
             one, other = (a - a.mean(1, keepdim=True) for a in (h, c))
-            loss = loss + (one / one.norm(dim=1, keepdim=True) - other / other.norm(dim=1, keepdim=True)).square().mean()
+            loss = (
+                loss + (one / one.norm(dim=1, keepdim=True) - other / other.norm(dim=1, keepdim=True)).square().mean()
+            )
         losses.append(loss)
         torch.testing.assert_close(metrics[f"loss_{k}"], loss.detach())
     losses.append((net.readout(outputs[-1].detach()) - x).square().mean())
@@ -193,14 +205,34 @@ def test_values_are_compared_row_by_row_and_as_units():
         torch.testing.assert_close(p.grad, expected, rtol=1e-9, atol=1e-13)
 
 
-def test_a_map_of_values_counts_by_its_height_and_has_units_of_places():
-    rule = CounterCurrent(CNN((2, 8, 8), 1, channels=(4,)).for_task(Regression()).double())
+def test_a_map_differences_counts_by_its_height_and_has_units_of_places():
+    rule = CounterCurrent(CNN((2, 8, 8), 1, channels=(4,)).for_task(Regression()).double(), similarity="difference")
     h, c = torch.randn(2, 3, 4, 6, 5, dtype=torch.float64)
     one, other = (a - a.mean((2, 3), keepdim=True) for a in (h, c))
     one, other = (a / a.square().sum((2, 3), keepdim=True).sqrt() for a in (one, other))
     expected = 6 * ((h - c).square().mean() + (one - other).square().mean())
-    torch.testing.assert_close(rule._of_values(1, h, c), expected)
-    torch.testing.assert_close(rule._of_values(0, h, c), 6 * (h - c).square().mean())
+    torch.testing.assert_close(rule._differences(1, h, c), expected)
+    torch.testing.assert_close(rule._differences(0, h, c), 6 * (h - c).square().mean())
+
+
+@pytest.mark.parametrize("similarity", ["product", "cosine"])
+def test_values_by_products_say_which_rows_have_the_same_target(similarity):
+    """T_ij = [t_i = t_j], of the rows' own signals; the second net may normalise over the batch."""
+    torch.manual_seed(0)
+    net = MLP(5, 2, widths=(4,), activation="elu").for_task(Regression(2)).double()
+    rule = CounterCurrent(net, similarity=similarity, norm="batch")
+    x = rows(4).x
+    t = torch.tensor([[0.5, 1.0], [0.2, 1.0], [0.5, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    metrics = completed(rule.gradients(Batch(x, t)))
+    same = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    h, c = net.block(0)(x), rule.opposite.layers[1](t)
+    c = F.elu((c - c.mean(0)) / (c.var(0, unbiased=False) + 1e-5).sqrt())
+    if similarity == "product":
+        expected = 128 / 4 * (h @ c.T - same).square().mean()
+    else:
+        h, c = h / h.norm(dim=1, keepdim=True), c / c.norm(dim=1, keepdim=True)
+        expected = sum(f * (a @ b.T - same).square().mean() for f, a, b in ((1, h, c), (0.5, h, h), (0.5, c, c)))
+    torch.testing.assert_close(metrics["loss_1"], expected.detach())
 
 
 def test_nothing_crosses_from_one_layer_to_another_in_either_net():
@@ -216,7 +248,9 @@ def test_nothing_crosses_from_one_layer_to_another_in_either_net():
                 changed.opposite.layers[j].linear.weight.add_(1)
         completed(changed.gradients(data))
         for j in range(k, 4):
-            assert torch.equal(changed.opposite.layers[j].linear.weight.grad, plain[f"opposite.layers.{j}.linear.weight"])
+            assert torch.equal(
+                changed.opposite.layers[j].linear.weight.grad, plain[f"opposite.layers.{j}.linear.weight"]
+            )
     assert all(s.grad_fn is not None for s in rule.opposite.signals(torch.eye(CLASSES, dtype=torch.float64)))
 
 
@@ -266,8 +300,15 @@ def test_the_second_net_is_saved_and_the_first_one_alone_predicts(tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: CounterCurrent(GNN(5, 3, widths=(4,))), "GNN has others; use net=mlp, cnn or resnet20"),
-        (lambda: CounterCurrent(Transformer((4, 3), 2, layers=1, width=8, heads=2)), "or algo=direct_feedback_alignment"),
+        (
+            lambda: CounterCurrent(mlp(), similarity="difference").check_task(mlp().task),
+            "use similarity=product or cosine",
+        ),
+        (lambda: CounterCurrent(GNN(5, 3, widths=(4,))), "GNN has others; .* or net=mlp, cnn or resnet20"),
+        (
+            lambda: CounterCurrent(Transformer((4, 3), 2, layers=1, width=8, heads=2)),
+            "or algo=direct_feedback_alignment",
+        ),
     ],
 )
 def test_nets_of_other_rows_are_refused(make, said):

@@ -28,6 +28,7 @@ DATA = {
         "backprop", "pepita")},
     **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
         "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
+    "counter_current": ["algo=counter_current", "optim=sgd", "optim.lr=0.3"],
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip
