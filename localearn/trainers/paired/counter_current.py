@@ -54,8 +54,8 @@ class CounterCurrent(Trainer):
     with the run, and no part of what is exported or predicts.
     Kao, Hariharan, arXiv 2409.19841, section 3; the constants, and the loss of convolutions, are of their code
     (github.com/IandRover/CCL-NeurIPS24), which differs so: its contrast is "rows", by which less was learned here;
-    its filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins anew in each
-    epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
+    its filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins anew in
+    each epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
     several layers, biases that a block may have, and products and cosines of values.
     Known weakness: where both nets learn to agree they may agree on little, above all by differences: without batch
     normalisation in both they shrink, and on a narrow autoencoder (digits, 128-16) the reconstruction stays below what

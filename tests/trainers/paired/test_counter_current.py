@@ -307,7 +307,7 @@ def test_the_second_net_is_saved_and_the_first_one_alone_predicts(tmp_path):
         (lambda: CounterCurrent(GNN(5, 3, widths=(4,))), "GNN has others; .* or net=mlp, cnn or resnet20"),
         (
             lambda: CounterCurrent(Transformer((4, 3), 2, layers=1, width=8, heads=2)),
-            "or algo=direct_feedback_alignment",
+            "has others; use algo=direct_feedback_alignment",
         ),
     ],
 )
