@@ -48,6 +48,7 @@ from localearn.trainers import (
     MonoForward,
     Pepita,
     ProductFeedbackAlignment,
+    ScalableForwardForward,
     SignSymmetry,
     Trainer,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "Recurrent",
     "Regression",
     "ResNet",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Task",
     "Torchvision",

@@ -10,7 +10,7 @@ from localearn.errors import UserError
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
-    "CounterCurrent",
+    "CounterCurrent", "ScalableForwardForward",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",

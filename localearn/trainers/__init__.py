@@ -10,7 +10,7 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
+from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward, ScalableForwardForward
 from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
 
@@ -32,6 +32,7 @@ __all__ = [
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Solve",
     "Stage",

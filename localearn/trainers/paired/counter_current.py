@@ -90,9 +90,9 @@ class CounterCurrent(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve nets whose blocks give vectors or maps, of rows by themselves."""
+        """Serve nets whose blocks give vectors or maps; a graph's nodes are rows, of which those with a label count."""
         super().supports(net, data)
-        if net.graph or net.takes.vocabulary is not None or any(len(shape) not in (1, 3) for shape in net.shapes):
+        if net.takes.vocabulary is not None or any(len(shape) not in (1, 3) for shape in net.shapes):
             raise Unsupported(
                 f"counter_current's second net runs through vectors and maps, and {type(net).__name__} has others; use "
                 "algo=direct_feedback_alignment, or net=mlp, cnn or resnet20"

@@ -10,11 +10,11 @@ from torch import nn
 
 from localearn import (
     CNN,
-    GNN,
     MLP,
     Autoencoding,
     Batch,
     CounterCurrent,
+    Mixer,
     Net,
     Regression,
     Transformer,
@@ -304,7 +304,10 @@ def test_the_second_net_is_saved_and_the_first_one_alone_predicts(tmp_path):
             lambda: CounterCurrent(mlp(), similarity="difference").check_task(mlp().task),
             "use similarity=product or cosine",
         ),
-        (lambda: CounterCurrent(GNN(5, 3, widths=(4,))), "GNN has others; .* or net=mlp, cnn or resnet20"),
+        (
+            lambda: CounterCurrent(Mixer((1, 4, 4), 2, patch=2, width=8, layers=1)),
+            "Mixer has others; .* or net=mlp, cnn or resnet20",
+        ),
         (
             lambda: CounterCurrent(Transformer((4, 3), 2, layers=1, width=8, heads=2)),
             "has others; use algo=direct_feedback_alignment",
