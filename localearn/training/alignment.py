@@ -37,7 +37,7 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
     zero. A rule with paths of its own (`Trainer.path_angles`) also has `path_angle_<layer>`, between what stands in
     the weight's place on the way back and the weight.
 
-    Both gradients are taken as in training, but without dropout, whose draws would differ. The rule, its gradients and
+    Both gradients are taken as in training, but without dropout in any form, whose draws would differ. The rule, its gradients and
     its buffers, running statistics among them, and the random numbers stay as they were.
 
     phase: the one that is trained, the rule's first one by gradients where it is not given.
@@ -50,9 +50,7 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
             h = phase.input(batch.x, *batch.context)
         trainer.train()
         phase.freeze()
-        for module in trainer.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.eval()
+        _draw_nothing(trainer)
         completed(phase.gradients(replace(batch, x=h)))
         update = _gradients(trainer)
         trainer.task.loss(trainer.net(batch.x, *batch.context), batch).backward()
@@ -66,6 +64,18 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
         return {}
     degrees = torch.stack([angle.double() for angle in angles.values()]).tolist()  # the one read from the device
     return {name: None if math.isnan(angle) else angle for name, angle in zip(angles, degrees, strict=True)}
+
+
+def _draw_nothing(trainer: Trainer) -> None:
+    """Put in evaluation mode all that may draw: dropout layers, and modules that drop units or paths by themselves.
+
+    Only layers of batch statistics stay in training mode, and so do recurrent ones, whose dropout lies between their own
+    layers: a GPU differentiates them in no other mode.
+    """
+    own = (nn.modules.batchnorm._NormBase, nn.RNNBase)
+    for module in trainer.modules():
+        if module is not trainer and not isinstance(module, own):
+            module.training = False
 
 
 def _parts(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
