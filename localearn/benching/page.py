@@ -67,7 +67,7 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     threads = f", {machine['threads']} threads" if machine["threads"] else ""
     columns = [*COLUMNS, *(["joules a 1,000 samples"] if base.energy else [])]
     of = f" of {point.vocabulary} tokens" if point.vocabulary else ""
-    of += f" with {', '.join(map(str, point.categories))} categories" if point.categories else ""
+    of += f", {' and '.join(map(str, point.categories))} categories" if point.categories else ""
     lines = [
         f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}{of}, {point.precision}"
         + (f", step={point.step}" if point.step != "all" else "")

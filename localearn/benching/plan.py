@@ -112,7 +112,9 @@ def parse(arguments: list[str]) -> Plan:
 def _categories(own: dict[str, str], shape: tuple[int, ...], vocabulary: int | None) -> tuple[int, ...]:
     """Return the columns' numbers of categories; raise UserError where rows of that shape cannot be ids or codes."""
     if vocabulary is not None and len(shape) > 1:
-        raise UserError(f"vocabulary= is of rows of so many tokens, and input={own['input']} has more sides; use input=[T]")
+        raise UserError(
+            f"vocabulary= is of rows of so many tokens, and input={own['input']} has more sides; use input=[T]"
+        )
     if "categories" not in own:
         return ()
     if vocabulary is not None:

@@ -33,7 +33,8 @@ class RuleConformance:
     Without pytest, `check_rule(MyRule)` runs the same. What a rule claims stands in the class's attributes:
 
     kinds: the nets that it serves, of `localearn.testing.KINDS`: mlp, cnn, gcn, sage, gat, transformer, recurrent, vit,
-        mixer, resnet, and those that others have registered. A kind left out must be refused by `supports`.
+        mixer, resnet, mobilenet, deepfm (a table whose first columns are codes), and those that others have
+        registered. A kind left out must be refused by `supports`.
     tasks: of `localearn.testing.TASKS`: classes, values (a regression), multilabel, tokens (a language model), and
         autoencoding, each by a net of the kind that its toy says (`Toy.on`), where the rule serves that. One left out
         must be refused, by `supports` or `check_task`, with what would work instead.
