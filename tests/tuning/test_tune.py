@@ -223,6 +223,7 @@ def until(condition, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, how):
     out = tmp_path / "out"
@@ -268,6 +269,7 @@ def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_pa
     assert (out / "trials" / "0000.broken-0").exists() == bool(said)
 
 
+@pytest.mark.slow
 def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path):
     out = tmp_path / "out"
     arguments = [

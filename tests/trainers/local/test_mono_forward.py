@@ -11,12 +11,12 @@ import localearn
 from localearn import MLP, Batch, MonoForward, UserError
 from localearn.testing import RuleConformance
 from localearn.testing.probes import learn
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 
 class TestInputProjectionJoint(RuleConformance):
     tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, prediction="ff", input_projection=True)
@@ -24,7 +24,7 @@ class TestInputProjectionJoint(RuleConformance):
 
 class TestInputProjectionGreedy(RuleConformance):
     tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, schedule="greedy", input_projection=True)
