@@ -137,9 +137,9 @@ def tests_lines(asked: Asked) -> list[Line]:
 
 def steps(asked: Asked) -> list[Piece]:
     """Return every rule's captured step beside backprop's, in turns that last long enough for the counter of joules."""
-    size = ["width=24", "batch=16"] if asked.small else ["width=2000", "batch=512", "turns=3", "turn_s=5.5"]
+    size = ["width=24", "batch=16"] if asked.small else ["width=2000", "batch=512", "turns=2", "turn_s=5.2"]
     options = ["depth=3", "input=[784]", "capture=graph", "forward_forward:algo.prediction=goodness"]
-    return [asked.bench("steps", 300, *size, *options)]
+    return [asked.bench("steps", 220, *size, *options)]
 
 
 def steps_lines(asked: Asked) -> list[Line]:
