@@ -9,13 +9,14 @@ import torch.nn.functional as F
 
 import localearn
 from localearn import MLP, Batch, MonoForward, UserError
-from localearn.testing import RuleConformance
+from localearn.testing import KINDS, RuleConformance
 from localearn.testing.probes import learn
 from tests.trainers.basic import BASIC, IN_SHORT
 
 
 class TestInputProjectionJoint(RuleConformance):
-    tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
+    kinds = [kind for kind in KINDS if kind != "deepfm"]  # codes and tokens are no values that could be projected
+    tasks = ("classes", "values", "multilabel", "autoencoding")
     runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
@@ -23,7 +24,8 @@ class TestInputProjectionJoint(RuleConformance):
 
 
 class TestInputProjectionGreedy(RuleConformance):
-    tasks = ("classes", "values", "multilabel", "autoencoding")  # tokens are no values that could be projected
+    kinds = [kind for kind in KINDS if kind != "deepfm"]  # codes and tokens are no values that could be projected
+    tasks = ("classes", "values", "multilabel", "autoencoding")
     runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
