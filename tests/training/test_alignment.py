@@ -1,4 +1,5 @@
 import copy
+import functools
 
 import pytest
 import torch
@@ -156,6 +157,11 @@ def test_an_unknown_diagnosis_is_refused():
         Backprop(mlp()).fit(load("digits"), diagnose="alignmnt")
 
 
+@functools.cache
+def options_of(algo):
+    return cli.compose([f"algo={algo}"])[0].algo
+
+
 TAKEN = {"cafo": "solves for its weights", "forward_forward": "predicts by more than the net"}
 
 
@@ -167,7 +173,7 @@ def test_every_rule_has_its_angles_on_every_kind_of_net_or_says_why_not(algo, ki
     torch.manual_seed(0)
     net, batch = toy(kind).net(), toy(kind).batch
     try:
-        trainer = build_rule(cli.compose([f"algo={algo}"])[0].algo, net, algo)
+        trainer = build_rule(options_of(algo), net, algo)
         trainer.supports(net, toy(kind).data)
     except Unsupported:  # as the README's tables have it
         return

@@ -18,6 +18,7 @@ from localearn.locks import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import aside, search
 from localearn.tuning.search import Limits
+from tests.marks import slow_but
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
@@ -409,7 +410,7 @@ def emptied(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [overwritten, torn, without_objective, emptied, Path.unlink])
+@pytest.mark.parametrize("damage", slow_but([overwritten, torn, without_objective, emptied, Path.unlink], torn))
 def test_a_damaged_database_is_set_aside_and_its_trials_go_on(tiny, tmp_path, capsys, damage):
     out = tmp_path / "out"
     arguments = [*tiny, f"out={out}"]

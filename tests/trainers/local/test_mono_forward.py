@@ -14,9 +14,12 @@ from localearn.testing.probes import learn
 from tests.trainers.basic import BASIC, IN_SHORT
 
 
+# Codes and tokens are no values that could be projected.
+PROJECTED = [kind for kind in KINDS if kind != "deepfm"], ("classes", "values", "multilabel", "autoencoding")
+
+
 class TestInputProjectionJoint(RuleConformance):
-    kinds = [kind for kind in KINDS if kind != "deepfm"]  # codes and tokens are no values that could be projected
-    tasks = ("classes", "values", "multilabel", "autoencoding")
+    kinds, tasks = PROJECTED
     runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
@@ -24,8 +27,7 @@ class TestInputProjectionJoint(RuleConformance):
 
 
 class TestInputProjectionGreedy(RuleConformance):
-    kinds = [kind for kind in KINDS if kind != "deepfm"]  # codes and tokens are no values that could be projected
-    tasks = ("classes", "values", "multilabel", "autoencoding")
+    kinds, tasks = PROJECTED
     runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
