@@ -13,7 +13,6 @@ from localearn.testing import KINDS, RuleConformance
 from localearn.testing.probes import learn
 from tests.trainers.basic import BASIC, IN_SHORT
 
-
 # Codes and tokens are no values that could be projected.
 PROJECTED = [kind for kind in KINDS if kind != "deepfm"], ("classes", "values", "multilabel", "autoencoding")
 
