@@ -120,7 +120,7 @@ def _categories(own: dict[str, str], shape: tuple[int, ...], vocabulary: int | N
     if vocabulary is not None:
         raise UserError("vocabulary= is of tokens, categories= of a table's columns; give one of them")
     categories = tuple(whole("categories", part) for part in own["categories"].strip("[]()").split(","))
-    if len(shape) > 1 or len(categories) > shape[0]:
+    if len(shape) > 1 or len(categories) > max(shape):
         raise UserError(f"categories= are of the first columns of a row, and input={own['input']} has fewer of them")
     return categories
 

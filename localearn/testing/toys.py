@@ -7,6 +7,7 @@ Others register kinds of their own by `register_kind` and `register_task`.
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,13 +135,13 @@ def _inverted_residual() -> Toy:
     def net(shape: tuple[int, int, int] | None = None) -> Net:
         from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 
-        channels, *places = shape or (1, 4, 4)
+        channels, height, width = shape or (1, 4, 4)
         settings = [InvertedResidualConfig(8, 3, 16, 8, True, "HS", 1, 1, 1.0)]
         # The running statistics follow in as few steps as the suites take, as in `localearn.MobileNetV3`.
         norm = functools.partial(nn.BatchNorm2d, eps=0.001)
-        model = MobileNetV3(settings, 12, num_classes=CLASSES, norm_layer=norm, dropout=0.0)
+        model: Any = MobileNetV3(settings, 12, num_classes=CLASSES, norm_layer=norm, dropout=0.0)
         model.features[0][0] = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
-        return Net.from_torchvision(model, (channels, *places))
+        return Net.from_torchvision(model, (channels, height, width))
 
     x, y = _stripes(48)
     return replace(_of_rows("toy images", net, x, y), pace=1 / 3)
