@@ -1,6 +1,7 @@
 """Heads: what a local rule reads a block's output by, beside the readout, where a linear map is not all of it."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -117,7 +118,7 @@ def mlp(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.M
     read = Read(net, shape, most)
     n = shape[0] if len(shape) == 3 else shape[-1]
     widths = [read.width, *[n] * depth]
-    hidden = [layer for i, o in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(i, o), nn.ReLU())]
+    hidden = [layer for i, o in itertools.pairwise(widths) for layer in (nn.Linear(i, o), nn.ReLU())]
     return nn.Sequential(read, *hidden, nn.Linear(n, net.classes))
 
 
@@ -206,7 +207,7 @@ class NoiseContrastive(nn.Module):
 
         J_i = softplus(-(s_y - ln(K/C))) + sum_{n of K} softplus(s_n - ln(K/C)),    s = D x + b, x = view(a)
 
-    The K others are drawn uniformly for a batch, the same for all of its elements (Gutmann, Hyvarinen 2010, eq. 3-4).
+    The K others are drawn uniformly for a batch, the same for all of its elements (Gutmann, Hyvarinen 2010).
     """
 
     def __init__(self, net: Net, shape: tuple[int, ...], most: int, noise: int):

@@ -8,6 +8,7 @@ from localearn.data import Batch
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.tasks import Task
+from localearn.trainers.feedback.passes import no_autocast
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.heads import TIED, Activity, Kind, NoiseContrastive, activity_shapes, build
 from localearn.trainers.phases import Metrics
@@ -19,15 +20,15 @@ class LocalLoss(LocalTrainer):
     """Local losses: each block learns by a head of its own, and to be alike where the targets are alike.
 
         a_k = block k's activity, before the dropout and pooling that it ends with; h_k its output
-        pred     L(head_k(a_k), y)                      L is CE, of values their own; D_k avgpool(a_k), (N, C)    eq. 4
-        sim      mean_ij (S(W_k a_k) - S(Y))_ij^2       S (N, N), of rows of the batch                            eq. 2
-        predsim  (1 - beta) pred + beta sim             beta = 0.99 lies on the SIMILARITY                        eq. 5
-        S(X)_ij = cos(x_i - mean(x_i), x_j - mean(x_j)), each row's mean being over its own entries               eq. 1
+        pred     L(head_k(a_k), y)                    L is CE, of values their own; linear: D_k avgpool(a_k), (N, C)
+        sim      mean_ij (S(W_k a_k) - S(Y))_ij^2     S is (N, N), of the rows of the batch
+        predsim  (1 - beta) pred + beta sim           beta = 0.99 lies on the SIMILARITY
+        S(X)_ij = cos(x_i - mean(x_i), x_j - mean(x_j)), each row's mean being over its own entries
 
-    W_k is a 3x3 convolution of maps, (N, D, H, W) to the same, else a (D, D) matrix, without bias; its map is reduced to
-    its standard deviation over places, (N, D), where there are several and D > 3, and of a sequence is compared what the
-    net's view reads. Y is the target in the output's space, one-hot of labels. Block k, W_k and head_k follow loss_k alone. The last head is the
-    net's readout; by sim it learns from h_L, held constant, so the trained net predicts without this class.
+    W_k is a 3x3 convolution of maps, (N, D, H, W) to the same, else a (D, D) matrix, without bias. A map is reduced to
+    its deviation over places, (N, D), where there are several and D > 3; of a sequence the net's view is compared. Y is
+    the target in the output's space, one-hot of labels. Block k, W_k and head_k follow loss_k alone. The last head is
+    the net's readout, which by sim learns from h_L as a constant; so the trained net predicts without this class.
 
     loss: null is predsim; pred where a target is one value, which has no direction to compare, or where outputs are of
     positions, whose matrix has (N T)^2 entries. Positions that are padding are not compared.
@@ -36,19 +37,18 @@ class LocalLoss(LocalTrainer):
         mlp, conv   head_depth hidden layers first; 1x1 convolutions of a coarser map (Belilovsky et al. 2019/2020)
         auglocal    copies of head_depth of the net's later blocks, and of its readout (arXiv 2402.17318); reads h_k
         tied        the readout's weights W, as constants; projected: W P_k, P_k from the identity;
-                    low_rank: W + U_k V_k, rank r; for blocks of one width, as transformers are
-        nce         linear, learned by telling the target from `noise` others, drawn uniformly; for targets of classes
-    Where the view is per position each position has its head's output; linear is an untied readout then (2609.33240).
+                    low_rank: W + U_k V_k; for blocks of one width, as a transformer's are
+        nce         linear, learned by telling the target from `noise` others; for targets of classes
+    Where the view is per position, each position has its head's output; linear is an untied readout then (2609.33240).
     With all blocks in one group, `Net.group`, pred is backprop.
 
-    Nokland, Eidnes, "Training Neural Networks with Local Error Signals", arXiv 1901.06656, and github.com/anokland/
-    local-loss. Differences: their last hidden layer has a D_k beside the readout, ours has the readout alone; windows
-    at a map's edge are means of what they hold; they step a layer before the next one runs, which is the same, as what
-    goes forward is of before the step. AugLocal changes a copied layer's own channels and stride, ours has a pooling
-    and a 1x1 map before it. Two papers' trap: 0.99 is not the prediction's weight, as a later benchmark writes.
-    Known weakness: S is of the rows in a batch, so it wants batches that hold each class several times (they draw 20 of
-    100 classes a batch), and a rank of parallel=data compares its own rows alone. Tied heads read weights that learn
-    elsewhere, so they are not for parallel=layers. Vectors of two values have S = +-1, and equal values S = 0.
+    Nokland, Eidnes, "Training Neural Networks with Local Error Signals", arXiv 1901.06656, as its code has it
+    (github.com/anokland/local-loss). Differences: their last hidden layer has a D_k beside the readout, ours that
+    alone, drawn and not from zero; windows at a map's edge are means of what they hold; AugLocal changes a copied
+    layer's own channels and stride, ours has a pooling and a 1x1 map before it, and lets depth fall at the end alone.
+    Known weakness: S is of the rows in a batch, so it wants batches that hold each class several times (of 100 classes
+    they draw 20 a batch), and a rank of parallel=data compares its own rows alone. Tied heads read weights that learn
+    elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class LocalLoss(LocalTrainer):
         counted = self.task.counted(batch.target)
         y = self.task.encode(batch.target)
         y = y.flatten(0, -2) if y.dim() > 2 else y
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z.device):
             # In bfloat16 a cosine has an error of its own size where classes are barely told apart.
             z = z.to(torch.promote_types(z.dtype, torch.float32))
             x, t = _directions(z), _directions(y.to(z.dtype))
