@@ -85,6 +85,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "resnet": {"lr": 0.01},
         },
     },
+    "local_loss": {"by_kind": {"gat": {"steps": 120}}},
     "likelihood_ratio": {
         "draws_noise": True,
         "steps": 150,

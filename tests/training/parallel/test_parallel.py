@@ -49,7 +49,7 @@ LAYERS = {
     "bf16": ["algo=mono_forward", "precision=bf16"],
     "sgd": ["algo=mono_forward", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "schedule=exponential"],
     "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6,8]"],
-    "local_loss": ["algo=local_loss", "algo.head=auglocal", "net=cnn", "net.channels=[4,6,8]", "net.dropout=0.2"],
+    "local_loss": ["algo=local_loss", "algo.head=auglocal", "net=cnn", "net.channels=[4,6,8]"],
     "patience": ["algo=mono_forward", "patience=1", "epochs=30", "optim.lr=0.02"],
 }  # fmt: skip
 REFUSED = {
