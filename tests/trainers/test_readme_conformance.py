@@ -97,6 +97,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "mobilenet": {"steps": 60},
         },
     },
+    "local_loss": {"by_kind": {"gat": {"steps": 120}}},
     "likelihood_ratio": {
         "draws_noise": True,
         "steps": 150,
