@@ -10,13 +10,22 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward
+from localearn.trainers.local import (
+    CaFo,
+    ForwardForward,
+    LocalLoss,
+    LocalTrainer,
+    MonoForward,
+    ScalableForwardForward,
+)
+from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "CounterCurrent",
     "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
@@ -31,6 +40,7 @@ __all__ = [
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Solve",
     "Stage",
