@@ -48,6 +48,7 @@ from localearn.trainers import (
     Pepita,
     ProductFeedbackAlignment,
     SignSymmetry,
+    StateFeedback,
     Trainer,
 )
 from localearn.training import Callback, Record, fit, load_net
@@ -95,6 +96,7 @@ __all__ = [
     "Regression",
     "ResNet",
     "SignSymmetry",
+    "StateFeedback",
     "Task",
     "Torchvision",
     "Trainer",

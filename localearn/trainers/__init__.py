@@ -12,6 +12,7 @@ from localearn.trainers.feedback import (
 )
 from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
     "Backprop",
@@ -33,5 +34,6 @@ __all__ = [
     "SignSymmetry",
     "Solve",
     "Stage",
+    "StateFeedback",
     "Trainer",
 ]
