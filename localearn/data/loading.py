@@ -51,13 +51,6 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
 
 # Of these no row has one class, whatever the options.
 VALUES = ("adding", "copy_memory", "coordinates", "interactions", "photo", "text")
-    "adding",
-    "copy_memory",
-    "coordinates",
-    "interactions",
-    "photo",
-    "text",
-)  # of these no row has one class, whatever the options
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 

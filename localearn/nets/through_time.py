@@ -77,7 +77,7 @@ class Truncated(ThroughTime):
 
 @final
 class Detached(ThroughTime):
-    """Fully truncated backpropagation through time: ds_t / ds_{t-1} = 0, so that all steps are differentiated at once."""
+    """Fully truncated backpropagation through time: ds_t / ds_{t-1} = 0, all steps being differentiated at once."""
 
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
         """Return the states, each from the one before it as a constant."""
@@ -130,7 +130,7 @@ class Diagonal(ThroughTime):
         return state.detach()
 
     def after(self, state: Tensor, previous: Tensor) -> Tensor:
-        """Return the state, whose derivative by the one before is A: A (s_{t-1} - s_{t-1}) is added, half a constant."""
+        """Return the state, whose derivative by the one before is A: A times s_{t-1} less itself as a constant is added."""
         moved, a = _as_entries(previous - previous.detach(), self.diagonal)
         return state + _as_units(moved * a.conj(), previous)
 

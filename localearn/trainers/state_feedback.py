@@ -61,8 +61,8 @@ class StateFeedback(Trainer):
         own = next((layer.through_time for layer in layers if layer.through_time is not None), None)
         if own is not None:
             raise Unsupported(
-                f"{type(net).__name__} says itself how it is differentiated through time ({type(own).__name__.lower()}), "
-                "and state_feedback says it, too; use net.through_time=exact, or algo=backprop"
+                f"{type(net).__name__} is built to be differentiated through time by {type(own).__name__.lower()} "
+                "derivatives, and state_feedback has its own; use net.through_time=exact, or algo=backprop"
             )
 
     def gradients(self, batch: Batch) -> Metrics:
