@@ -130,7 +130,7 @@ class Diagonal(ThroughTime):
         return state.detach()
 
     def after(self, state: Tensor, previous: Tensor) -> Tensor:
-        """Return s_t + A (s_{t-1} - c), c being s_{t-1} as a constant: the same value, its derivative by s_{t-1} is A."""
+        """Return s_t + A (s_{t-1} - c), c being s_{t-1} as a constant: its value is s_t, its derivative A."""
         moved, a = _as_entries(previous - previous.detach(), self.diagonal)
         return state + _as_units(moved * a.conj(), previous)
 

@@ -14,7 +14,7 @@ SMALL = {"train_size": 50, "val_size": 20, "test_size": 30}
 
 
 def rows(data, split="train"):
-    return next(iter(data.batches(split, 1000)))
+    return next(iter(data.batches(split, 30000)))
 
 
 def test_symbols_are_told_again_after_the_delay():
@@ -24,7 +24,7 @@ def test_symbols_are_told_again_after_the_delay():
         batch = rows(data, split)
         shown, x, y = batch.x[:, :3], batch.x, batch.target
         assert x.shape[1:] == (10,) == data.input_shape
-        assert 0 <= shown.min() and shown.max() <= 5
+        assert shown.min() >= 0 and shown.max() <= 5
         assert (x[:, 3:6] == 6).all() and (x[:, 6] == 7).all() and (x[:, 7:] == 6).all()
         assert (y[:, :7] == PADDING).all() and torch.equal(y[:, 7:], shown)
     assert "3 of 6 symbols to tell again after 4 steps; without a memory 2.58 bits" in data.notes[0]
@@ -36,15 +36,13 @@ def test_two_marked_values_are_added():
         batch = rows(data, split)
         values, marks = batch.x.unbind(2)
         assert batch.x.shape[1:] == (9, 2) == data.input_shape
-        assert ((marks == 0) | (marks == 1)).all() and (0 <= values).all() and (values < 1).all()
+        assert ((marks == 0) | (marks == 1)).all() and (values >= 0).all() and (values < 1).all()
         assert (marks[:, :4].sum(1) == 1).all() and (marks[:, 4:].sum(1) == 1).all()
         told = batch.target * data.task.scale[0] + data.task.center[0]
         torch.testing.assert_close(told, (values * marks).sum(1, keepdim=True))
     # Whatever is held, the mean has the error that the docstring says, to 6 standard errors of 30,000 draws.
     many = rows(adding(4, train_size=30000, val_size=1, test_size=1), "train").target
     assert many.mean().abs() < 0.035 and abs(many.square().mean() - 1) < 0.04
-    mean = data.task.measure(torch.zeros(len(many), 1), many)
-    del mean
 
 
 def test_the_test_part_is_of_no_seed_and_the_others_are():
@@ -61,7 +59,7 @@ def test_they_are_the_same_on_every_machine():
     assert {name: data.fingerprint()[:16] for name, data in found.items()} == FINGERPRINTS
 
 
-FINGERPRINTS = {"copy_memory": "", "adding": ""}
+FINGERPRINTS = {"copy_memory": "4c7c73457ef1e1a3", "adding": "62991aefa0702426"}
 
 
 @pytest.mark.parametrize(

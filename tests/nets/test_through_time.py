@@ -1,4 +1,4 @@
-"""Derivatives through time: the fast ones are those of a sequential recursion, backward and forward, exact to rounding."""
+"""Derivatives through time: the fast ones are those of a sequential recursion, backward and forward."""
 
 from typing import Any
 
