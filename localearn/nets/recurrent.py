@@ -1,7 +1,8 @@
 """Recurrent nets: a layer is a block, differentiated through time exactly, in windows, not at all or by a feedback."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from localearn.nets.layers import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.through_time import Derivative, Feedback, ThroughTime
-from localearn.nets.through_time import through_time as derivative
+from localearn.nets.through_time import through_time as named
 from localearn.nets.transformer import Reads, check_sequence, reading
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -74,7 +75,7 @@ class Recurrent(Net):
         sizes = (shape[1] if vocabulary is None else first, *widths)
         ops: list[nn.Module] = [RecurrentLayer(cell, n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
         for op, n in zip(ops, widths, strict=True):
-            op.through_time = derivative(through_time, n, truncation, feedback)
+            op.through_time = named(through_time, n, truncation, feedback)
         if vocabulary is not None:
             ops[0] = nn.Sequential(nn.Embedding(vocabulary, first), ops[0])
         blocks = [Block(op, dropout_layer(dropout)) for op in ops]
@@ -152,6 +153,31 @@ class RecurrentLayer(nn.Module):
 
     def _recurrent(self, state: Tensor) -> Tensor:
         return F.linear(state, self.layer.weight_hh_l0, self.layer.bias_hh_l0)
+
+
+@contextmanager
+def differentiated(net: nn.Module, derivatives: Sequence[ThroughTime | None] = ()) -> Iterator[None]:
+    """Have the graphs that are made within differentiated through time otherwise; then the net is as it was.
+
+    Args:
+        net: whose recurrent layers are meant, see `recurrent_layers`.
+        derivatives: one for each of them; by default the exact one.
+
+    """
+    layers = recurrent_layers(net)
+    before = [layer.through_time for layer in layers]
+    for layer, derivative in zip(layers, derivatives or [None] * len(layers), strict=True):
+        layer.through_time = derivative
+    try:
+        yield
+    finally:
+        for layer, derivative in zip(layers, before, strict=True):
+            layer.through_time = derivative
+
+
+def recurrent_layers(net: nn.Module) -> list[RecurrentLayer]:
+    """Return a net's recurrent layers, first to last."""
+    return [layer for layer in net.modules() if isinstance(layer, RecurrentLayer)]
 
 
 def _shifted(states: Tensor) -> Tensor:

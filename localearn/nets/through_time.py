@@ -119,7 +119,7 @@ class Diagonal(ThroughTime):
         super().__init__()
         self.accumulate = choose("recursion", recursion, RECURSIONS)
         values = choose("feedback", feedback, FEEDBACKS)(n)
-        self.register_buffer("diagonal", values if like is None else values.to(like))
+        self.register_buffer("diagonal", values.to(torch.zeros(()) if like is None else like))
 
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
         """Return the states, to whose gradient on the way back the later ones' is added."""
@@ -210,7 +210,7 @@ def _as_units(entries: Tensor, like: Tensor) -> Tensor:
 
 
 def _linear(n: int) -> Tensor:
-    return torch.linspace(0, 1, n) if n > 1 else torch.ones(1)
+    return torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.ones(1)
 
 
 def _gaussian(n: int) -> Tensor:

@@ -1,13 +1,12 @@
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
+from typing import Any
 
 from torch import nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.nets.recurrent import RecurrentLayer
+from localearn.nets.recurrent import differentiated, recurrent_layers
 from localearn.nets.through_time import Diagonal, Feedback, Recursion
 from localearn.trainers.backward import CutPass, can_be_cut
 from localearn.trainers.base import Trainer
@@ -44,15 +43,15 @@ class StateFeedback(Trainer):
     def __init__(self, net: Net, feedback: Feedback = "linear", recursion: Recursion = "scan"):
         super().__init__(net)
         like = next(net.parameters())
-        self.feedbacks = nn.ModuleList(
-            Diagonal(layer.layer.hidden_size, feedback, recursion, like) for layer in _recurrent_layers(net)
+        self.feedbacks: Any = nn.ModuleList(
+            Diagonal(layer.layer.hidden_size, feedback, recursion, like) for layer in recurrent_layers(net)
         )
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
         """Serve nets that have a recurrent layer, which they do not say themselves how to differentiate."""
         super().supports(net, data)
-        layers = _recurrent_layers(net)
+        layers = recurrent_layers(net)
         if not layers:
             raise Unsupported(
                 f"state_feedback sends errors back through time, and {type(net).__name__} has no recurrent layer; use "
@@ -67,7 +66,7 @@ class StateFeedback(Trainer):
 
     def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` with the gradient that has A for the Jacobian through time; return the loss."""
-        with self._through_time():
+        with differentiated(self.net, self.feedbacks):
             loss = self.task.loss(self.net(batch.x, *batch.context), batch)
         loss.backward()
         return {"loss": loss.detach()}
@@ -77,24 +76,8 @@ class StateFeedback(Trainer):
         return self._by_block(batch) if can_be_cut(self.net) else self.gradients(batch)
 
     def _by_block(self, batch: Batch) -> Iterator[Metrics]:
-        with self._through_time():
+        with differentiated(self.net, self.feedbacks):
             cut = CutPass(self.net, batch)
         loss = self.task.loss(cut.logits, batch)
         yield from cut.backward(loss)
         yield {"loss": loss.detach()}
-
-    @contextmanager
-    def _through_time(self) -> Iterator[None]:
-        """Have the layers' graphs, which are made within, differentiated by A; the net is left as it was."""
-        layers = _recurrent_layers(self.net)
-        for layer, feedback in zip(layers, self.feedbacks, strict=True):
-            layer.through_time = cast(Diagonal, feedback)
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.through_time = None
-
-
-def _recurrent_layers(net: Net) -> list[RecurrentLayer]:
-    return [layer for layer in net.modules() if isinstance(layer, RecurrentLayer)]

@@ -13,9 +13,10 @@ from localearn.nets.recurrent import RecurrentLayer
 from localearn.nets.through_time import Diagonal
 from localearn.testing import RuleConformance
 from localearn.testing.probes import gradients_of
+from localearn.training.alignment import alignment_angles
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]
-N, T, WIDTHS = 3, 5, (4, 2)
+N, T, WIDTHS = 3, 5, (5, 3)
 
 
 def recurrent(cell: Any = "gru", **options: Any) -> Recurrent:
@@ -213,3 +214,12 @@ def test_it_learns_language_and_values(cell, feedback):
             losses.append(trainer.gradients(of)["loss"].item())
             optimizer.step()
         assert losses[-1] < 0.8 * losses[0]
+
+
+def test_its_angles_are_to_the_exact_gradient_whatever_the_net_is_built_with():
+    of, plain = batch(), recurrent()
+    of = Batch(of.x.float(), of.target)
+    by_rule = alignment_angles(StateFeedback(plain.float()), of)
+    by_net = alignment_angles(Backprop(recurrent(through_time="diagonal").float()), of)
+    assert by_rule == by_net and by_rule["angle_readout"] == pytest.approx(0, abs=0.1)
+    assert all(1 < (by_rule[f"angle_{k}"] or 0) < 90 for k in (1, 2))
