@@ -51,6 +51,7 @@ from localearn.trainers import (
     ProductFeedbackAlignment,
     ScalableForwardForward,
     SignSymmetry,
+    StateFeedback,
     Trainer,
 )
 from localearn.training import Callback, Record, fit, load_net
@@ -101,6 +102,7 @@ __all__ = [
     "ResNet",
     "ScalableForwardForward",
     "SignSymmetry",
+    "StateFeedback",
     "Task",
     "Torchvision",
     "Trainer",

@@ -20,6 +20,7 @@ from localearn.trainers.local import (
 )
 from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
     "Backprop",
@@ -44,5 +45,6 @@ __all__ = [
     "SignSymmetry",
     "Solve",
     "Stage",
+    "StateFeedback",
     "Trainer",
 ]
