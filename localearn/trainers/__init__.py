@@ -10,9 +10,17 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward, ScalableForwardForward
+from localearn.trainers.local import (
+    CaFo,
+    ForwardForward,
+    LocalLoss,
+    LocalTrainer,
+    MonoForward,
+    ScalableForwardForward,
+)
 from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
     "Backprop",
@@ -27,6 +35,7 @@ __all__ = [
     "ForwardForward",
     "ForwardGradient",
     "LikelihoodRatio",
+    "LocalLoss",
     "LocalTrainer",
     "MonoForward",
     "Pepita",
@@ -36,5 +45,6 @@ __all__ = [
     "SignSymmetry",
     "Solve",
     "Stage",
+    "StateFeedback",
     "Trainer",
 ]

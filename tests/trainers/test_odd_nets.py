@@ -17,6 +17,7 @@ from localearn import (
     ForwardForward,
     ForwardGradient,
     LikelihoodRatio,
+    LocalLoss,
     MonoForward,
     Net,
     Pepita,
@@ -33,6 +34,7 @@ from localearn.data.graphs import GraphData
 BY_DERIVATIVES = [
     Backprop,
     MonoForward,
+    LocalLoss,
     ForwardForward,
     FeedbackAlignment,
     SignSymmetry,
