@@ -14,6 +14,7 @@ from tests.marks import rules_of
 
 CPU = torch.device("cpu")
 WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
+NO_TIME = {"pepita", "state_feedback"}  # what refuses the nets that are not recurrent
 PATHS = ("feedback_alignment", "sign_symmetry", "product_feedback_alignment")
 
 
@@ -113,29 +114,29 @@ WORKLOADS: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
     "transformer of text": (
         {"net": "transformer", **TEXT},
         ["net.width=8", "net.layers=2", "net.heads=2"],
-        {"pepita", "state_feedback"},
+        NO_TIME,
     ),
     "transformer of values": (
         {"net": "transformer", "shape": (6, 3)},
         ["net.width=8", "net.layers=2", "net.heads=2"],
-        {"pepita", "state_feedback"},
+        NO_TIME,
     ),
     "gru of text": ({"net": "gru", **TEXT}, ["net.widths=[8,8]"], {"pepita", *PATHS}),
     "gru of values": ({"net": "gru", "shape": (6, 3)}, ["net.widths=[8,8]"], {"pepita", *PATHS}),
     "resnet18": (
         {"net": "resnet18", "shape": (3, 8, 8)},
         ["net.widths=[4,4,4,4]", "net.blocks=1"],
-        {"pepita", "state_feedback"},
+        NO_TIME,
     ),
     "vit": (
         {"net": "vit", "shape": (3, 8, 8)},
         ["net.width=8", "net.layers=2", "net.heads=2"],
-        {"pepita", "state_feedback"},
+        NO_TIME,
     ),
     "deepfm": (
         {"net": "deepfm", "shape": (3,), "categories": (7, 5)},
         ["net.widths=[8,8]"],
-        {"pepita", "state_feedback"},
+        NO_TIME,
     ),
 }
 
