@@ -10,7 +10,7 @@ from localearn.errors import UserError
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
-    "StateFeedback",
+    "CounterCurrent", "ScalableForwardForward", "StateFeedback",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",

@@ -10,7 +10,15 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward
+from localearn.trainers.local import (
+    CaFo,
+    ForwardForward,
+    LocalLoss,
+    LocalTrainer,
+    MonoForward,
+    ScalableForwardForward,
+)
+from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
 from localearn.trainers.state_feedback import StateFeedback
 
@@ -18,6 +26,7 @@ __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "CounterCurrent",
     "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
@@ -32,6 +41,7 @@ __all__ = [
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Solve",
     "Stage",
