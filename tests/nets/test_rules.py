@@ -20,6 +20,7 @@ from localearn import (
     Net,
     Pepita,
     ProductFeedbackAlignment,
+    ScalableForwardForward,
     SignSymmetry,
     Unsupported,
 )
@@ -45,6 +46,7 @@ RULES = {
     "forward_forward": ForwardForward,
     "pepita": Pepita,
     "counter_current": CounterCurrent,
+    "scalable_forward_forward": ScalableForwardForward,
 }
 # The library's first nets, and graphs, are the conformance suite's.
 ALONE = (

@@ -176,6 +176,38 @@ def test_maps_go_back_by_nearest_neighbours_and_a_convolution():
     assert not [name for name, _ in rule.opposite.named_parameters() if "bias" in name]
 
 
+def autoencoder():
+    """The paper's in small: convolutions with a stride, then nearest neighbours and convolutions; no Linear layer."""
+    torch.manual_seed(0)
+
+    def down(n_in, n_out):
+        return nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.BatchNorm2d(n_out), nn.ReLU())
+
+    up = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(6, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    readout = nn.Sequential(nn.Unflatten(1, (4, 4, 4)), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3, padding=1))
+    stages = [down(2, 4), down(4, 6), up]
+    return Net.from_blocks(None, stages, nn.Sequential(*readout, nn.Flatten()), input_shape=(2, 8, 8))
+
+
+def test_an_image_that_is_the_target_goes_through_the_second_net_as_a_map():
+    net = autoencoder().for_task(Autoencoding(128)).double()
+    rule = CounterCurrent(net, similarity="difference", norm="batch", activation="relu")
+    x = images(6)
+    signals = list(rule.opposite.signals(x.flatten(1)))
+    first = F.conv2d(x, rule.opposite.layers[3].conv.weight, stride=2, padding=1)
+    first = (first - first.mean((0, 2, 3), keepdim=True)) / (first.var((0, 2, 3), False, True) + 1e-5).sqrt()
+    torch.testing.assert_close(signals[0], first.relu())
+    assert [tuple(c.shape[1:]) for c in signals] == [(4, 4, 4), (6, 2, 2), (4, 4, 4), (2, 8, 8)]
+    batch = Batch(x, x.flatten(1))
+    before = after = completed(rule.gradients(batch))["loss"]
+    optimizer = torch.optim.SGD(rule.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(100):
+        optimizer.zero_grad()
+        after = completed(rule.gradients(batch))["loss"]
+        optimizer.step()
+    assert after < 0.9 * before
+
+
 def test_values_are_compared_row_by_row_and_as_units():
     """An autoencoder: both ends are the input, and between them rows agree by themselves and by their directions."""
     torch.manual_seed(0)

@@ -29,6 +29,7 @@ DATA = {
     **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
         "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
     "local_loss": ["algo=local_loss", "algo.loss=pred", "algo.head=mlp"],
+    "scalable_forward_forward": ["algo=scalable_forward_forward", "algo.schedule=greedy"],
     "counter_current": ["algo=counter_current", "optim=sgd", "optim.lr=0.3"],
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
@@ -46,6 +47,7 @@ LAYERS = {
     "projection": ["algo=mono_forward", "algo.input_projection=true", "algo.prediction=ff"],
     "forward_forward": ["algo=forward_forward", "algo.prediction=goodness"],
     "normalised": ["algo=mono_forward", "net.norm=batch"],
+    "scalable_forward_forward": ["algo=scalable_forward_forward", "net=cnn", "net.channels=[4,6,8]"],
     "by_block": ["algo=mono_forward", "step=block"],
     "bf16": ["algo=mono_forward", "precision=bf16"],
     "sgd": ["algo=mono_forward", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "schedule=exponential"],
