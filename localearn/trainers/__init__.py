@@ -10,7 +10,7 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
+from localearn.trainers.local import CaFo, ForwardForward, ForwardGNN, LocalTrainer, MonoForward
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "FeedbackAlignment",
     "FeedbackTrainer",
     "ForwardForward",
+    "ForwardGNN",
     "ForwardGradient",
     "LikelihoodRatio",
     "LocalTrainer",
