@@ -16,8 +16,8 @@ NETS = (
     "ViT",
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
-DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))
-TASKS = ("Autoencoding", "Classification", "LanguageModelling", "MultiLabel", "Regression")
+DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
+TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),

@@ -19,6 +19,7 @@ from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
+from localearn.data.links import links
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
@@ -41,12 +42,19 @@ TABLES = ("breast_cancer", "wine")
 FUNCTIONS: dict[str, Callable[..., Data]] = {
     "coordinates": coordinates,
     "interactions": interactions,
+    "links": links,
     "photo": photo,
     "table": table,
     "text": text,
 }
 
-VALUES = ("coordinates", "interactions", "photo", "text")  # of these no row has one class, whatever the options
+VALUES = (
+    "coordinates",
+    "interactions",
+    "links",
+    "photo",
+    "text",
+)  # whose rows have no class, whatever the options
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 

@@ -22,10 +22,10 @@ def graph():
     return Batch(torch.rand(NODES, FEATURES, dtype=torch.float64), LABELS, (EDGES,), TRAINED)
 
 
-def rule(conv="gcn", **options):
+def rule(conv="gcn", temperature=TEMPERATURE, **options):
     torch.manual_seed(0)
     net = GNN(FEATURES, CLASSES, widths=WIDTHS, conv=conv, dropout=0.0, heads=2).double()
-    return ForwardGNN(net, temperature=TEMPERATURE, **options)
+    return ForwardGNN(net, temperature=temperature, **options)
 
 
 def sums_over_neighbours(conv):
@@ -176,13 +176,12 @@ def test_labels_may_come_in_parts():
 
 
 def test_refuses_what_has_no_classes_or_no_edges():
-    with pytest.raises(Unsupported, match="MLP takes no edges; use net=gcn, sage or gat"):
+    with pytest.raises(Unsupported, match="MLP takes no edges; use algo=mono_forward, or a graph with net=gcn"):
         ForwardGNN(MLP(4, 3))
-    with pytest.raises(Unsupported, match="virtual node for each class.*use algo=mono_forward"):
+    with pytest.raises(Unsupported, match=r"virtual node for each class.*use algo=mono_forward"):
         ForwardGNN(GNN(FEATURES, 3).for_task(Regression(3)))
     with pytest.raises(UserError, match="temperature must be positive, not 0"):
-        rule_of = GNN(FEATURES, CLASSES, widths=WIDTHS)
-        ForwardGNN(rule_of, temperature=0.0)
+        rule(temperature=0.0)
 
 
 def test_learns_karate_by_its_defaults():
