@@ -1,4 +1,4 @@
-"""Link prediction: the output is a vector for each node, the target of a pair of nodes is whether an edge joins them."""
+"""Link prediction: the output is a vector of each node, the target of a pair of nodes whether an edge joins them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
