@@ -55,9 +55,7 @@ class LinkPrediction(Task):
 
     def encode(self, target: Tensor) -> Tensor:
         """Raise UserError: a pair's target is no value of a node's."""
-        raise UserError(
-            "link prediction has no target for a node alone; use algo=backprop, mono_forward or forward_gnn"
-        )
+        raise UserError("link prediction has no target of a node alone; use algo=backprop or forward_gnn")
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the sums of the losses and of the pairs whose logit has the right sign, in float64."""

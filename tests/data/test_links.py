@@ -66,7 +66,7 @@ def test_batches_are_the_whole_graph_with_pairs_of_rows():
 
 
 def test_refuses_what_cannot_be_split():
-    with pytest.raises(UserError, match="unknown graph 'karat', did you mean 'karate'"):
+    with pytest.raises(UserError, match="unknown graph 'karat'; did you mean 'karate'"):
         links("karat")
     with pytest.raises(UserError, match="too few for val_fraction and test_fraction"):
         split_links("ring", ring(3), 3, 0.16, 0.2, 0)

@@ -39,18 +39,17 @@ class ForwardGNN(LocalTrainer):
     so that `predict` returns the blocks' vectors side by side, (N, L, max n), which the task takes.
 
     schedule: "greedy", the published one, after a pass that reads which nodes are labelled, trains one block after
-        another. Its input being fixed, what a graph convolution sums over neighbours, A h of (A h) W^T, is computed once
+        another. Its input being fixed, what a convolution sums over neighbours, A h of (A h) W^T, is computed once
         (`localearn.nets.aggregation`), and a step is a linear map of the training nodes and the C virtual ones; a GAT,
         whose sums are weighted by what it learns, goes through the graph in each step. "joint" steps all blocks on each
         pass. There the input's dropout is as in any net; greedy has none on the features that it computed once.
     temperature: of the softmax.
 
-    Park et al., "Forward Learning of Graph Neural Networks", arXiv 2403.11004 (ICLR 2024), section 4 and algorithm 1,
-    and their code (facebookresearch/forwardgnn). There CE is over the training nodes as here, patience counts
-    validations by accuracy, every second epoch; ours counts epochs. Their GAT has loops on top of those a graph brings.
-    A validation or test node is never joined, so its label is not seen. Known weakness: a virtual node makes all training
-    nodes of a class neighbours of one another at two steps' distance, so the depth at which a graph smooths over
-    comes sooner; and where a class has no training node its virtual node says nothing.
+    Park et al., "Forward Learning of Graph Neural Networks", arXiv 2403.11004 (ICLR 2024), and the authors' code
+    (facebookresearch/forwardgnn), where patience counts validations, every second epoch, and ours counts epochs. Nodes
+    held out are never joined to a class, so their labels are not seen. Known weakness: a virtual node brings all
+    training nodes of a class within two steps of one another, so more blocks smooth over the classes' difference
+    sooner; and the virtual node of a class without training nodes says nothing.
     """
 
     serves_pairs = True
@@ -126,7 +125,10 @@ class ForwardGNN(LocalTrainer):
         return [p for p in self.net.block(k).parameters() if p.requires_grad]
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
-        """Return the log of the sum of the blocks' class probabilities, (N, C), from h_0, (N, D); of pairs their vectors."""
+        """Return the log of the sum of the blocks' class probabilities, (N, C), from h_0, (N, D).
+
+        Of pairs it is the blocks' vectors, (N, L, max n).
+        """
         if start:
             raise ValueError("the virtual nodes enter at h_0, so scores start there")
         return self._told(self._outputs(h, context[0], stop))
