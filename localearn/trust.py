@@ -8,8 +8,9 @@ from localearn.errors import UserError
 
 # Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
 RULES = (
-    "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGNN",
-    "ForwardGradient", "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
+    "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
@@ -17,11 +18,13 @@ NETS = (
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
+DATA += ("data.adding", "data.copy_memory")
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
     "localearn.training.schedules.CoolDown",
+    "localearn.training.schedules.FractionSteps",
     "localearn.training.schedules.StepWithDecay",
 }
 _TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z][A-Za-z0-9]*", re.ASCII)

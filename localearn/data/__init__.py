@@ -7,6 +7,7 @@ from localearn.data.graphs import GraphData
 from localearn.data.interactions import interactions
 from localearn.data.links import LinkData, links
 from localearn.data.loading import NAMES, load
+from localearn.data.memory import adding, copy_memory
 from localearn.data.streams import LoaderData
 from localearn.data.table import table
 from localearn.data.text import TextData, text
@@ -24,8 +25,10 @@ __all__ = [
     "LoaderData",
     "Split",
     "TextData",
+    "adding",
     "as_data",
     "coordinates",
+    "copy_memory",
     "from_arrays",
     "from_dataset",
     "from_graph",

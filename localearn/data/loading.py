@@ -20,6 +20,7 @@ from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
 from localearn.data.links import links
+from localearn.data.memory import adding, copy_memory
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
@@ -40,7 +41,9 @@ TABLES = ("breast_cancer", "wine")
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
 FUNCTIONS: dict[str, Callable[..., Data]] = {
+    "adding": adding,
     "coordinates": coordinates,
+    "copy_memory": copy_memory,
     "interactions": interactions,
     "links": links,
     "photo": photo,
@@ -48,13 +51,8 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
     "text": text,
 }
 
-VALUES = (
-    "coordinates",
-    "interactions",
-    "links",
-    "photo",
-    "text",
-)  # whose rows have no class, whatever the options
+# Of these no row has one class, whatever the options.
+VALUES = ("adding", "copy_memory", "coordinates", "interactions", "links", "photo", "text")
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 

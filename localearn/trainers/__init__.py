@@ -10,13 +10,24 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, ForwardGNN, LocalTrainer, MonoForward
+from localearn.trainers.local import (
+    CaFo,
+    ForwardForward,
+    ForwardGNN,
+    LocalLoss,
+    LocalTrainer,
+    MonoForward,
+    ScalableForwardForward,
+)
+from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "CounterCurrent",
     "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
@@ -26,13 +37,16 @@ __all__ = [
     "ForwardGNN",
     "ForwardGradient",
     "LikelihoodRatio",
+    "LocalLoss",
     "LocalTrainer",
     "MonoForward",
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Solve",
     "Stage",
+    "StateFeedback",
     "Trainer",
 ]

@@ -13,14 +13,16 @@ import pytest
 import torch
 
 from localearn import Unsupported, cli
+from localearn.files import read_yaml
+from localearn.nets import Net
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {
-    "MLP": ("mlp",),
+    "MLP": ("mlp", "deepfm"),
     "CNN": ("cnn",),
-    "ResNet": ("resnet",),
+    "ResNet": ("resnet", "mobilenet"),
     "GNN": ("gcn", "sage", "gat"),
     "transformer": ("transformer",),
     "recurrent": ("recurrent",),
@@ -33,7 +35,15 @@ OF_TASKS = {
     "language": ("tokens",),
     "autoencoding": ("autoencoding",),
 }
-CELLS = {"yes": (), "not GAT": ("gat",)}  # what is refused of a column's kinds; "no" would be all of them
+
+
+def refused(cell: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which of a column's kinds a cell says are refused: none where it is "yes", all by "no", or "not GAT"."""
+    if cell in ("yes", "no"):
+        return () if cell == "yes" else kinds
+    named = tuple(cell.removeprefix("not ").lower().split(", "))
+    assert cell.startswith("not ") and set(named) < set(kinds), cell
+    return named
 
 
 def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -44,7 +54,7 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
     for cells in body:
         row = dict(zip(header, cells, strict=True))
         table[row["rule"].strip("`")] = {
-            column: tuple(kind for kind in kinds if row[column] != "no" and kind not in CELLS[row[column]])
+            column: tuple(kind for kind in kinds if kind not in refused(row[column], kinds))
             for column, kinds in columns.items()
         }
     return table
@@ -61,6 +71,8 @@ BY_NET = {
     # What residual blocks add to is signed: its units are not on or off, and need no peers to be turned on again.
     **{("forward_forward", net): ("algo.peer_normalization=0",) for net in ("Transformer", "ViT", "Mixer")},
     ("forward_forward", "ResNet"): ("algo.peer_normalization=0", "algo.goodness=mean"),  # the latter as on all maps
+    ("forward_forward", "Net"): ("algo.goodness=mean",),
+    ("forward_forward", "DeepFM"): ("algo.goodness=mean",),  # of embeddings that are drawn too small for a sum
 }
 CLAIMS: dict[str, dict[str, Any]] = {
     "cafo": {
@@ -71,6 +83,14 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "recurrent": {"learns_to": 0.9},
             "tokens": {"judged_by": "loss"},
             "multilabel": {"learns_to": 0.95},
+            "deepfm": {"learns_to": 0.95},
+        },
+    },
+    "counter_current": {
+        "by_kind": {
+            "resnet": {"steps": 200},
+            "multilabel": {"learns_to": 0.7},
+            "autoencoding": {"steps": 400, "lr": 0.01},
         },
     },
     "feedback_alignment": {"by_kind": {"tokens": {"steps": 150}}},
@@ -83,8 +103,10 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "vit": {"lr": 0.01},
             "mixer": {"learns_to": 0.6},
             "resnet": {"lr": 0.01},
+            "mobilenet": {"steps": 60},
         },
     },
+    "local_loss": {"by_kind": {"gat": {"steps": 120}}},
     "likelihood_ratio": {
         "draws_noise": True,
         "steps": 150,
@@ -92,6 +114,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "by_kind": {
             **{kind: {"steps": 50} for kind in ("transformer", "recurrent", "tokens", "vit", "mixer", "multilabel")},
             "resnet": {"steps": 60, "learns_to": 0.8},
+            "mobilenet": {"steps": 30, "lr": 0.06},
         },
     },
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},
@@ -100,14 +123,26 @@ CLAIMS: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def options_of(rule: str, net: str = "") -> Any:
-    return cli.compose([f"algo={rule}", *OVERRIDES.get(rule, ()), *BY_NET.get((rule, net), ())])[0].algo
+def options_of(rule: str, net: str = "", recipe: str = "dense") -> Any:
+    asked = (f"algo={rule}", f"recipe={recipe}", *OVERRIDES.get(rule, ()), *BY_NET.get((rule, net), ()))
+    return cli.compose(asked)[0].algo
+
+
+def recipe_for(rule: str, net: Net) -> str:
+    """Return the recipe of values where the rule has one and the net is for such, as a run without classes takes it."""
+    return (
+        "values"
+        if not net.task.exclusive and "values" in read_yaml(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+        else "dense"
+    )
 
 
 def suite(rule: str) -> type[RuleConformance]:
     kinds = tuple(kind for column in TABLE[rule].values() for kind in column)
     tasks = tuple(task for column in TASK_TABLE[rule].values() for task in column)
-    make = lambda self, net: build_rule(options_of(rule, type(net).__name__), net, rule)  # noqa: E731 - a method
+    make = lambda self, net: build_rule(  # noqa: E731 - a method
+        options_of(rule, type(net).__name__, recipe_for(rule, net)), net, rule
+    )
     name = f"Test{rule_class(options_of(rule)).__name__}"
     return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **CLAIMS.get(rule, {})})
 
