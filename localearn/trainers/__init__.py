@@ -13,6 +13,7 @@ from localearn.trainers.feedback import (
 from localearn.trainers.local import (
     CaFo,
     ForwardForward,
+    ForwardGNN,
     LocalLoss,
     LocalTrainer,
     MonoForward,
@@ -33,6 +34,7 @@ __all__ = [
     "FeedbackAlignment",
     "FeedbackTrainer",
     "ForwardForward",
+    "ForwardGNN",
     "ForwardGradient",
     "LikelihoodRatio",
     "LocalLoss",
