@@ -176,6 +176,7 @@ READERS = {
     "data/archive.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
     "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
     "energy/fake.py": {"json.loads"},
