@@ -168,7 +168,7 @@ class CounterCurrent(Trainer):
             return self._differences(k, h, c)
         a, b = h.flatten(1), c.flatten(1)
         a = a if keep is None else a * keep
-        told = F.one_hot(target, self.net.classes).to(wide) if self.task.exclusive else _same(target).to(wide)
+        told = (self.task.encode(target) if self.task.exclusive else _same(target)).to(wide)
         if self.similarity == "product":
             scale = 128.0 if self.scale is None else self.scale
             return F.mse_loss((a @ b.T).to(wide), told) * (scale / a.shape[1])
