@@ -31,6 +31,7 @@ from localearn.files import read_yaml
 from localearn.training.building import CONF, build_net_for, locate, optimizer_factory, schedule_factory
 from localearn.training.experiment import execute, resumed
 from localearn.training.settings import Settings
+from tests.marks import slow_but
 
 NETS = {"dense": "mlp", "maps": "cnn", "graph": "gcn"}
 SMALL = {"mlp": {"widths": [12, 10]}, "cnn": {"channels": [4, 6]}, "gcn": {"widths": [8, 6]}}
@@ -157,7 +158,7 @@ def by_python(rule, kind, out, **given):
     return trainer.fit(data, device="cpu", out=out, **given), trainer.net
 
 
-@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("kind", slow_but(NETS, "dense", "graph"))
 @pytest.mark.parametrize("rule", rule_names())
 def test_a_run_by_both_ways_gives_the_same_bits(rule, kind, tmp_path):
     commanded = by_command(rule, kind, tmp_path / "command", "epochs=3")
