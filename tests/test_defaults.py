@@ -31,6 +31,7 @@ from localearn.files import read_yaml
 from localearn.training.building import CONF, build_net_for, locate, optimizer_factory, schedule_factory
 from localearn.training.experiment import execute, resumed
 from localearn.training.settings import Settings
+from tests.marks import slow_but
 
 NETS = {"dense": "mlp", "maps": "cnn", "graph": "gcn"}
 OF_SEQUENCES = ("state_feedback",)  # which refuses such nets, and has its own file's test of both ways
@@ -159,10 +160,15 @@ def by_python(rule, kind, out, **given):
     return trainer.fit(data, device="cpu", out=out, **given), trainer.net
 
 
-@pytest.mark.parametrize(
-    ("rule", "kind"),
-    [(r, k) for r in rule_names() if r not in OF_SEQUENCES for k in NETS if r not in ON_GRAPHS or k == "graph"],
-)
+BOTH_WAYS = [
+    pytest.param(rule, kind, marks=[pytest.mark.slow] if kind == "maps" else [])
+    for rule in rule_names()
+    for kind in NETS
+    if rule not in OF_SEQUENCES and (rule not in ON_GRAPHS or kind == "graph")
+]
+
+
+@pytest.mark.parametrize(("rule", "kind"), BOTH_WAYS)
 def test_a_run_by_both_ways_gives_the_same_bits(rule, kind, tmp_path):
     commanded = by_command(rule, kind, tmp_path / "command", "epochs=3")
     called, net = by_python(rule, kind, tmp_path / "python", epochs=3)

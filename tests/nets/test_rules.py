@@ -25,6 +25,7 @@ from localearn import (
     Unsupported,
 )
 from localearn.data import Batch
+from tests.marks import slow_but
 
 RULES = {
     "backprop": Backprop,
@@ -78,7 +79,7 @@ def trained(rule, small):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("small", ALONE, indirect=True)
+@pytest.mark.parametrize("small", slow_but(ALONE, "vgg", "resnet20", "torchvision", "from_blocks"), indirect=True)
 def test_a_rule_trains_a_net_or_refuses_it(small, rule):
     net = small()
     torch.manual_seed(1)
@@ -98,7 +99,7 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("small", GROUPED, indirect=True)
+@pytest.mark.parametrize("small", slow_but(GROUPED, "mlp", "torchvision", "vit"), indirect=True)
 def test_a_rule_trains_blocks_that_are_grouped_or_refuses_them(small, rule):
     net = small().group(2)
     torch.manual_seed(1)

@@ -63,6 +63,9 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
 TABLE = rows("| rule | family |", NETS)
 TASK_TABLE = rows("| rule | classes |", OF_TASKS)
 
+# Unless all is asked for: each cell's first kind, and fewer in bfloat16.
+LEARNS_ON = RuleConformance.learns_on | {"fp32": (*(kinds[0] for kinds in NETS.values()), *TASKS)}
+
 # What the toys' few rows and narrow blocks want otherwise than the published recipes; on a kind of net alone.
 OVERRIDES = {"pepita": ("algo.scale=0.2",)}
 BY_NET = {
@@ -144,7 +147,8 @@ def suite(rule: str) -> type[RuleConformance]:
         options_of(rule, type(net).__name__, recipe_for(rule, net)), net, rule
     )
     name = f"Test{rule_class(options_of(rule)).__name__}"
-    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **CLAIMS.get(rule, {})})
+    claims = {"learns_on": LEARNS_ON, **CLAIMS.get(rule, {})}
+    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **claims})
 
 
 for _rule in TABLE:
