@@ -9,10 +9,10 @@ from localearn.errors import UserError
 # Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
-    "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "LikelihoodRatio", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = (
-    "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
+    "CNN", "DeepFM", "Denoiser", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
     "ViT",
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.

@@ -10,7 +10,7 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
+from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward, NoProp
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "LikelihoodRatio",
     "LocalTrainer",
     "MonoForward",
+    "NoProp",
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",

@@ -52,6 +52,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     is_local: whether block k learns from its input and the targets alone, whatever stands after it.
     couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
         what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
+    inference_seeds: seeds of what `predict` draws at random in evaluation, which are told apart from the run's seed; none
+        where it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
     likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
     """
 
@@ -61,6 +63,7 @@ class Trainer(FormerContract, nn.Module, ABC):
     is_local: ClassVar[bool] = False
     couples_ranks: ClassVar[bool] = True
     likes_channels_last: ClassVar[bool] = True
+    inference_seeds: tuple[int, ...] = ()
     _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -197,6 +200,9 @@ class Trainer(FormerContract, nn.Module, ABC):
         """Return the (N, C) output that the task is measured by: logits where it is to tell classes apart."""
         return self.net(x, *context)
 
+    def redraw(self, seed: int) -> None:
+        """Have `predict` draw by another of `inference_seeds` from now on; nothing where it draws nothing."""
+
     def phases(self) -> Sequence[Phase]:
         """Return what is trained one after another: by default all parameters at once, by `gradients`."""
         return [self.descent("all", self.parameters())]
@@ -269,7 +275,15 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
 
 
 class Pipelined(Protocol):
-    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`."""
+    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`.
+
+    chained: whether anything does; if not, each learns from what `first_input` returns, which has nothing that learns.
+    """
+
+    @property
+    def chained(self) -> bool:
+        """Whether block k + 1 learns from what block k returns."""
+        ...
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return what the first block learns from, and the losses of what learns from the input alone."""

@@ -2,5 +2,6 @@ from localearn.trainers.local.base import LocalTrainer
 from localearn.trainers.local.cafo import CaFo
 from localearn.trainers.local.forward_forward import ForwardForward
 from localearn.trainers.local.mono_forward import MonoForward
+from localearn.trainers.local.noprop import NoProp
 
-__all__ = ["CaFo", "ForwardForward", "LocalTrainer", "MonoForward"]
+__all__ = ["CaFo", "ForwardForward", "LocalTrainer", "MonoForward", "NoProp"]
