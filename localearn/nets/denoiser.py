@@ -100,7 +100,7 @@ class Denoiser(Net):
             return Block(step(network, embeddings, noise, schedule, steps, k))
 
         count = steps if form == "dt" else 1
-        readout = nn.Linear(width, classes) if form != "fm" else Nearest(embeddings)
+        readout = embeddings.nearest() if form != "fm" else Nearest(embeddings)
         super().__init__(
             [block(k) for k in range(count)], readout, input_shape=shape, stem=Start(noise), view=Leading(width)
         )
@@ -128,6 +128,20 @@ class Embeddings(nn.Module):
             nn.init.orthogonal_(self.weight)
         else:
             nn.init.normal_(self.weight, std=width**-0.5)
+
+    @torch.no_grad()
+    def nearest(self) -> nn.Linear:
+        """Return a map from z, (N, d), to logits, (N, C), whose largest is that of the nearest embedding, at first."""
+        linear = nn.Linear(self.weight.shape[1], len(self.weight), device=self.weight.device, dtype=self.weight.dtype)
+        self.settle(linear)
+        return linear
+
+    @torch.no_grad()
+    def settle(self, linear: nn.Linear) -> None:
+        """Set a map to logits (z . W_c - |W_c|^2 / 2) / mean_c |W_c|^2."""
+        lengths = self.weight.square().sum(1)
+        linear.weight.copy_(self.weight / lengths.mean())
+        linear.bias.copy_(-lengths / (2 * lengths.mean()))
 
     def forward(self, y: Tensor) -> Tensor:
         """Return u_y, (N, d), of labels y, (N,)."""

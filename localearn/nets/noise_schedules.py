@@ -43,11 +43,11 @@ class LearnedSchedule(nn.Module):
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (1 - (g(t) - g(0)) / (g(1) - g(0)))
 
     So gamma falls from gamma_1 to gamma_0, which learn too. arXiv 2503.24322, eq. 65-67. Weights and the distance of the
-    ends are softplus of what is learned, which keeps them positive. The hidden width and the first ends, -7 and 7, are
+    ends are softplus of what is learned, which keeps them positive. The hidden width and the first ends, -4 and 4, are
     ours: the paper gives none.
     """
 
-    def __init__(self, hidden: int = 64, ends: tuple[float, float] = (-7.0, 7.0)):
+    def __init__(self, hidden: int = 64, ends: tuple[float, float] = (-4.0, 4.0)):
         super().__init__()
         self.first = nn.Parameter(torch.randn(hidden))
         self.bias = nn.Parameter(torch.randn(hidden))

@@ -72,9 +72,7 @@ class NoProp(LocalTrainer):
         self.sigma = sigma
         self.inference_seeds = tuple(range(inference_seed, inference_seed + inference_runs))
         self.redraw(inference_seed)
-        like = net.embedding.weight
-        anchored = net.form == "fm" and net.embedding.learned
-        self.anchor = nn.Linear(like.shape[1], net.classes, device=like.device, dtype=like.dtype) if anchored else None
+        self.anchor = net.embedding.nearest() if net.form == "fm" and net.embedding.learned else None
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
