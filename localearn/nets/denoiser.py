@@ -374,7 +374,9 @@ def of_images(
 ) -> nn.Sequential:
     """Return what embeds an image, (N, *shape), in (N, hidden): three convolutions and a fully connected layer."""
     if len(channels) != 3 or min(shape[1:]) < 4:
-        raise UserError(f"three convolutions, two of them pooled, want 3 channels, not {channels}, of 4x4 pixels or more")
+        raise UserError(
+            f"three convolutions, two of them pooled, want 3 channels, not {channels}, of 4x4 pixels or more"
+        )
     layers: list[nn.Module] = []
     for k, (n_in, n_out) in enumerate(itertools.pairwise((shape[0], *channels))):
         pooled = nn.MaxPool2d(2) if k != 1 else nn.Identity()

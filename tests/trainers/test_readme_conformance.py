@@ -15,6 +15,7 @@ import torch
 from localearn import Unsupported, cli
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
+from tests.trainers import denoisers
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {
@@ -33,7 +34,11 @@ OF_TASKS = {
     "language": ("tokens",),
     "autoencoding": ("autoencoding",),
 }
-CELLS = {"yes": (), "not GAT": ("gat",)}  # what is refused of a column's kinds; "no" would be all of them
+CELLS = {"yes": (), "not GAT": ("gat",)}  # what is refused of a column's kinds; "no" and "its own" are all of them
+OWN = {"noprop": {"MLP": denoisers.rows, "CNN": denoisers.images}}  # toys of nets that no other rule has, by column
+
+
+NET_TABLE = "| rule | family |"
 
 
 def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -44,13 +49,16 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
     for cells in body:
         row = dict(zip(header, cells, strict=True))
         table[row["rule"].strip("`")] = {
-            column: tuple(kind for kind in kinds if row[column] != "no" and kind not in CELLS[row[column]])
+            column: tuple(kind for kind in kinds if kind not in CELLS.get(row[column], kinds))
             for column, kinds in columns.items()
         }
+        own = {column for column, cell in row.items() if cell == "its own"}
+        assert start != NET_TABLE or own == set(OWN.get(row["rule"].strip("`"), ())), row["rule"]
+        assert set(row[column] for column in columns) <= {*CELLS, "no", "its own"}
     return table
 
 
-TABLE = rows("| rule | family |", NETS)
+TABLE = rows(NET_TABLE, NETS)
 TASK_TABLE = rows("| rule | classes |", OF_TASKS)
 
 # What the toys' few rows and narrow blocks want otherwise than the published recipes; on a kind of net alone.
@@ -94,6 +102,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "resnet": {"steps": 60, "learns_to": 0.8},
         },
     },
+    "noprop": {"draws_noise": True, "judged_by": "errors", "steps": 150, "lr": 0.01},
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},
     "pepita": {"steps": 400, "lr": 0.01},
 }
@@ -109,7 +118,11 @@ def suite(rule: str) -> type[RuleConformance]:
     tasks = tuple(task for column in TASK_TABLE[rule].values() for task in column)
     make = lambda self, net: build_rule(options_of(rule, type(net).__name__), net, rule)  # noqa: E731 - a method
     name = f"Test{rule_class(options_of(rule)).__name__}"
-    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **CLAIMS.get(rule, {})})
+    claims = {
+        "own": {f"{rule}_{column.lower()}": own for column, own in OWN.get(rule, {}).items()},
+        **CLAIMS.get(rule, {}),
+    }
+    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **claims})
 
 
 for _rule in TABLE:
@@ -122,7 +135,9 @@ def test_the_tables_have_every_rule_that_there_is_a_configuration_of():
 
 
 def test_every_row_is_a_suite_that_is_collected():
-    suites = {type(s.make(toy("mlp").net())).__name__: s for s in (suite(rule)() for rule in TABLE)}
+    suites = {
+        type(s.make(s._toy(next(iter(s._served()))).net())).__name__: s for s in (suite(rule)() for rule in TABLE)
+    }
     assert len(suites) == len(TABLE)
     assert all(issubclass(globals()[f"Test{name}"], RuleConformance) for name in suites)
     assert {kind for s in suites.values() for kind in s.kinds} == set(KINDS)
