@@ -12,8 +12,8 @@ RULES = (
     "LikelihoodRatio", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = (
-    "CNN", "DeepFM", "Denoiser", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
-    "ViT",
+    "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
+    "Denoiser", "ViT",
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
@@ -30,12 +29,12 @@ class Denoiser(Net):
         logits = out(z_T)
         uhat_t = softmax(f_t(x, z_{t-1})) W                                   W, (C, d): the classes' embeddings
 
-    f embeds x by convolutions or by an MLP, and z by a fully connected net with a skip; three layers read both
-    (figure 6). a, b and c are those of the cosine schedule.
+    f embeds x by convolutions or by an MLP, and z by a fully connected net with a skip; three layers read both, as in
+    figure 6. a, b and c are those of the cosine schedule.
 
     form "ct" is one block for all times in [0, 1], which f has as an input; a prediction is `steps` such steps along a
-    schedule that is learned. form "fm" is a flow: z_{i+1} = z_i + v(z_i, x, t_i) / steps, where v = f(x, z, t) W is free
-    of the softmax, and the logits are -|z - W_c|^2, so that the nearest embedding is the label.
+    schedule that is learned. form "fm" is a flow: z_{i+1} = z_i + v(z_i, x, t_i) / steps, where v = f(x, z, t) W has
+    no softmax, and the logits are -|z - W_c|^2, so that the nearest embedding is the label.
 
     A net is told to predict as every other: `net(x)`. What it draws then is its own, not torch's generators': in
     evaluation row i of a batch has the noise of seed `inference_seed` and of place i, exactly N(0, 1) and independent

@@ -42,8 +42,8 @@ class LearnedSchedule(nn.Module):
         g(t) = sum_j v_j sigmoid(w_j t + b_j)                             v, w > 0: two layers, rising in t
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (1 - (g(t) - g(0)) / (g(1) - g(0)))
 
-    So gamma falls from gamma_1 to gamma_0, which learn too. arXiv 2503.24322, eq. 65-67. Weights and the distance of the
-    ends are softplus of what is learned, which keeps them positive. The hidden width and the first ends, -4 and 4, are
+    So gamma falls from gamma_1 to gamma_0, which learn too. arXiv 2503.24322, eq. 65-67. Weights and the ends' distance
+    are softplus of what is learned, which keeps them positive. The hidden width and the first ends, -4 and 4, are
     ours: the paper gives none.
     """
 

@@ -52,8 +52,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     is_local: whether block k learns from its input and the targets alone, whatever stands after it.
     couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
         what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
-    inference_seeds: seeds of what `predict` draws at random in evaluation, which are told apart from the run's seed; none
-        where it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
+    inference_seeds: seeds of what `predict` draws at random in evaluation, told apart from the run's seed; none where
+        it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
     likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
     """
 

@@ -81,8 +81,8 @@ class NoProp(LocalTrainer):
         name = type(net).__name__
         if not isinstance(net, Denoiser):
             raise Unsupported(
-                f"noprop's blocks take a noisy label beside x, and {name}'s do not; use net=noprop_mlp or noprop_cnn, "
-                "or algo=mono_forward"
+                f"noprop's blocks take a noisy label beside x, and {name}'s do not; use net=noprop_mlp, net=noprop_cnn or, "
+                "with this net, algo=mono_forward"
             )
         if not all(isinstance(block.op, Denoising) for block in net.blocks):
             raise Unsupported(f"noprop trains every block of {name} by itself; use net.group=1")
@@ -118,7 +118,7 @@ class NoProp(LocalTrainer):
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return what every block's noise is, (N, L + 1, d); no block changes it."""
-        x, (classes, width) = batch.x, self._net.embedding.weight.shape
+        x, width = batch.x, self._net.embedding.weight.shape[1]
         return torch.randn(len(x), self.net.depth + 1, width, device=x.device, dtype=x.dtype), {}
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
