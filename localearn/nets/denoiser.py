@@ -327,8 +327,9 @@ class Network(nn.Module):
         self.shape, self.of_x, self.of_z = shape, of_x, of_z
         self.label_shape = shape if images else (-1,)
         self.of_t = nn.Sequential(nn.Linear(_TIME, hidden), nn.ReLU()) if timed else None
-        rates = 1000 * 10000 ** (-torch.arange(_TIME // 2) / (_TIME // 2))  # a time in [0, 1] is a step of 1000
-        self.register_buffer("frequencies", rates, persistent=False)
+        half = _TIME // 2
+        rates = [1000 * 10000 ** (-i / half) for i in range(half)]  # a time in [0, 1] is one of 1000 steps
+        self.register_buffer("frequencies", torch.tensor(rates), persistent=False)
         sizes = (hidden * (3 if timed else 2), hidden, max(1, hidden // 2))
         layers = [
             layer for n_in, n_out in itertools.pairwise(sizes) for layer in dense(n_in, n_out, normalise, nn.ReLU())

@@ -81,8 +81,8 @@ class NoProp(LocalTrainer):
         name = type(net).__name__
         if not isinstance(net, Denoiser):
             raise Unsupported(
-                f"noprop's blocks take a noisy label beside x, and {name}'s do not; use net=noprop_mlp, net=noprop_cnn or, "
-                "with this net, algo=mono_forward"
+                f"noprop's blocks take a noisy label beside x, and {name}'s do not; use net=noprop_mlp, net=noprop_cnn "
+                "or, with this net, algo=mono_forward"
             )
         if not all(isinstance(block.op, Denoising) for block in net.blocks):
             raise Unsupported(f"noprop trains every block of {name} by itself; use net.group=1")
@@ -108,13 +108,13 @@ class NoProp(LocalTrainer):
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
         """Return the block's parameters and those that all blocks' losses train; with the last one's, `out`'s too."""
-        last = (self.net.readout, self.anchor) if k == self.net.depth - 1 else ()
+        last = self._told if k == self.net.depth - 1 else ()
         modules = (self.net.block(k), self._net.embedding, self._net.schedule, *last)
         return [p for module in modules if module is not None for p in module.parameters()]
 
     def phases(self) -> Sequence[Phase]:
         """Return one phase for all blocks, and before it the prototypes' where the embeddings are such."""
-        return [*([Prototypes(self._net)] if self._net.prototypes else []), *super().phases()]
+        return [*([Prototypes(self._net, self._told)] if self._net.prototypes else []), *super().phases()]
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return what every block's noise is, (N, L + 1, d); no block changes it."""
@@ -133,6 +133,11 @@ class NoProp(LocalTrainer):
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Refuse: a block's output is nothing that it learns by."""
         raise NotImplementedError("noprop's blocks learn in run_block(), from no block's output")
+
+    @property
+    def _told(self) -> list[nn.Linear]:
+        """The map from z to the logits of a cross-entropy: the readout, or what keeps a flow's embeddings apart."""
+        return [head for head in (self.net.readout, self.anchor) if isinstance(head, nn.Linear)]
 
     @property
     def _net(self) -> Denoiser:
@@ -177,14 +182,16 @@ class NoProp(LocalTrainer):
 class Prototypes(Solve):
     """Sets a class's embedding to the image, of the training set, with the least median distance to its class's others.
 
-    Images are compared within a class, in blocks of rows; a class without rows keeps the embedding that it has.
+    Images are compared within a class, in blocks of rows; a class without rows keeps the embedding that it has. Then
+    the maps from z to logits begin anew, by the nearest embedding.
     """
 
     rows = 1024  # whose distances to all of their class are held at once
 
-    def __init__(self, net: Denoiser):
-        super().__init__("prototypes", net.embedding.parameters(), predict=net, frozen=[net])
-        self.net = net
+    def __init__(self, net: Denoiser, heads: Sequence[nn.Linear]):
+        parameters = [p for module in (net.embedding, *heads) for p in module.parameters()]
+        super().__init__("prototypes", parameters, predict=net, frozen=[net])
+        self.net, self.heads = net, heads
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def accumulate(self, batch: Batch) -> None:
@@ -203,6 +210,8 @@ class Prototypes(Solve):
             medians = torch.cat([_median_to_others(part, of_class) for part in of_class.split(self.rows)])
             self.net.embedding.weight[label] = of_class[medians.argmin()]
             least.append(medians.min())
+        for head in self.heads:
+            self.net.embedding.settle(head)
         return {"loss": torch.stack(least).mean()}
 
 
