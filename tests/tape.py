@@ -29,6 +29,8 @@ class Tape(TorchDispatchMode):
         name = str(function).removeprefix("aten.")
         if any(name in (word, f"{word}.default") or name.startswith(f"{word}.") for word in WAITS):
             raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        if name.startswith("lift_fresh"):  # torch.tensor(...), rows[index] = 1: unpinned memory
+            raise RuntimeError("Cannot copy between CPU and CUDA tensors during CUDA graph capture")
         if name.startswith("index.") and any(i is not None and i.dtype == torch.bool for i in arguments[1]):
             raise RuntimeError("operation not permitted when stream is capturing: a mask's nonzero")
         schema = function._schema

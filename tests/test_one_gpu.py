@@ -80,10 +80,8 @@ def test_the_parts_fit_into_two_commands_in_order_of_worth(measure, clock, tmp_p
         done |= set(begun)
         calls.append(begun)
     assert asked.budget_s <= 9 * 60 - clock.GRACE_S
-    assert calls[0][:3] == ["tests", "steps", "energy-mnist-mono_forward"]
-    assert calls[1][:3] == [
-        "energy-fashion_mnist-mono_forward", "cnn-cifar10_cnn-mono_forward-0", "cnn-cifar10_cnn-backprop-0",
-    ]  # fmt: skip
+    assert calls[0] == ["tests", "steps", "energy-mnist-mono_forward", "energy-fashion_mnist-mono_forward"]
+    assert calls[1][:2] == ["cnn-cifar10_cnn-mono_forward-0", "cnn-cifar10_cnn-backprop-0"]
 
 
 def test_the_convolutional_rows_are_those_of_the_table_that_were_not_run(measure):

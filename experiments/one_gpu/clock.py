@@ -31,7 +31,7 @@ WEIGHTS = (".pt", ".safetensors")
 class Piece:
     """What one command does, done or not as a whole.
 
-    expected_s: seconds on an H100. target: what it writes; cleared before it is run anew. goes_on: the same command
+    expected_s: seconds on one H200. target: what it writes; cleared before it is run anew. goes_on: the same command
     goes on with an interrupted one, which is not cleared. like: pieces of one name are expected to take equally long.
     done_with: the exit statuses that end it.
     """

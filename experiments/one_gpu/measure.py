@@ -37,9 +37,9 @@ OWN = ("only", "out", "work", "device", "small", "budget_s")
 PACKED_FIRST = ("asked.md", "asked.json", "state.json", "logs", "steps", "energy", "fidelity")
 ENERGY_ROWS = ("mnist-mono_forward", "fashion_mnist-mono_forward")
 
-# Rows of the fidelity table, each seed with the seconds that it is expected to take on an H100. The first two are one
+# Rows of the fidelity table, each seed with the seconds that it took on an H200, or is expected to take. The first two are one
 # comparison, so they take turns seed by seed; a row of more than a command's seconds waits for a longer budget.
-CNN_FIRST = {"cifar10_cnn-mono_forward": 75, "cifar10_cnn-backprop": 65}
+CNN_FIRST = {"cifar10_cnn-mono_forward": 60, "cifar10_cnn-backprop": 55}
 CNN_REST = {
     "cifar10_cnn-pepita": 120,
     "cifar10_cnn-cafo_dfa": 100,
@@ -120,8 +120,8 @@ class Part:
 def tests(asked: Asked) -> list[Piece]:
     """Return the tests that need a card; the files without one are not even collected."""
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
-    command = ["python", "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, files)]
-    return [Piece("tests", asked.seconds(60), command, asked.work / "logs" / "tests.txt", done_with=(0, 1))]
+    command = ["python", "-m", "pytest", "-q", "-m", "gpu", "-n", "8", "-p", "no:cacheprovider", *map(str, files)]
+    return [Piece("tests", asked.seconds(100), command, asked.work / "logs" / "tests.txt", done_with=(0, 1))]
 
 
 def tests_lines(asked: Asked) -> list[Line]:
@@ -139,7 +139,7 @@ def steps(asked: Asked) -> list[Piece]:
     """Return every rule's captured step beside backprop's, in turns that last long enough for the counter of joules."""
     size = ["width=24", "batch=16"] if asked.small else ["width=2000", "batch=512", "turns=2", "turn_s=5.2"]
     options = ["depth=3", "input=[784]", "capture=graph", "forward_forward:algo.prediction=goodness"]
-    return [asked.bench("steps", 220, *size, *options)]
+    return [asked.bench("steps", 200, *size, *options)]
 
 
 def steps_lines(asked: Asked) -> list[Line]:
@@ -179,7 +179,7 @@ def energy(asked: Asked) -> list[Piece]:
             tuned = f"tuned={ROOT / 'results' / 'energy_study' / row.name / 'tuned'}"
             compare = row.commands(out, 20, [0] if asked.small else [0, 1, 2], more)[-1]
             command = [tuned if word.startswith("tuned=") else word for word in compare]
-            pieces.append(Piece(f"energy-{row.name}", asked.seconds(135), command, out / row.name, True, "energy"))
+            pieces.append(Piece(f"energy-{row.name}", asked.seconds(90), command, out / row.name, True, "energy"))
     return pieces
 
 

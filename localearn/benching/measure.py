@@ -1,6 +1,7 @@
 """Time rules in turns, in one process, with the device's matrix rate measured between them."""
 
 import contextlib
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def bench(
         workload.capture()
         for _ in range(WARM_UP):
             workload.step()
-    steps = {w.algo: max(1, round(turn_s / _timed(w.step, 1, point.device, clock))) for w in workloads}
+    steps = {w.algo: _lasting(w.step, turn_s, point.device, clock) for w in workloads}
     rate, times, joules = [], {w.algo: [] for w in workloads}, {w.algo: [] for w in workloads}
     for turn in range(turns + 1):
         found = rate_of(point, turn_s)
@@ -207,9 +208,21 @@ def matrix_rate(
             torch.mm(left, right, out=out)
 
         product()
-        count = max(1, round(seconds / len(sizes) / _timed(product, 1, point.device, clock)))
+        count = _lasting(product, seconds / len(sizes), point.device, clock)
         best = max(best, size**3 / _timed(product, count, point.device, clock))
     return best
+
+
+def _lasting(work: Callable[[], None], seconds: float, device: torch.device, clock: Clock) -> int:
+    """Return how many calls last at least so long, one at least.
+
+    A call alone takes longer than one of many, whose queueing a device hides behind the one before it, so the calls of
+    a tenth of the time are timed.
+    """
+    count = 1
+    while (each_s := _timed(work, count, device, clock)) * count < seconds / 10:
+        count = min(10 * count, math.ceil(seconds / 8 / each_s))
+    return max(1, math.ceil(seconds / each_s))
 
 
 def _timed(work: Callable[[], None], count: int, device: torch.device, clock: Clock) -> float:

@@ -201,8 +201,7 @@ def _reach(batch: Batch, hops: int) -> Tensor:
     """Return whether a path of at most `hops` edges leads from each node to each labelled one, (N, M), as 0 or 1."""
     (source, target), n = batch.context[0], len(batch.x)
     nodes = torch.arange(n, device=source.device) if batch.nodes is None else batch.nodes
-    reach = torch.zeros(n, len(nodes), device=source.device)
-    reach[nodes, torch.arange(len(nodes), device=source.device)] = 1
+    reach = torch.zeros(n, len(nodes), device=source.device).scatter_(0, nodes[None], 1.0)
     for _ in range(hops):
         reach = reach.index_add(0, source, reach.index_select(0, target)).clamp_max(1)
     return reach
