@@ -83,6 +83,10 @@ class LayerRanks(JoinedRanks):
             yield found
         yield {"loss": rule.total(told, losses)}
 
+    def seed(self, seed: int) -> int:
+        """Return a seed of the rank's own, or the same on all, which draw alike what no block changes."""
+        return super().seed(seed) if self._rule is None or self._rule.chained else seed
+
     def release(self, trainer: Trainer) -> None:
         """Forget the rule."""
         self._rule = self._taken = None
