@@ -338,16 +338,16 @@ class Network(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return what there is to know of x, (N, hidden), which steps in continuous time need but once."""
-        return self.of_x(x.view(-1, *self.shape))
+        return self.of_x(x.reshape(x.shape[0], *self.shape))
 
     def forward(self, features: Tensor, z: Tensor, t: Tensor | None = None) -> Tensor:
         """Return the logits, (N, C), from the features of x, z, (N, d), and times, (N,) or (1,), where it has any."""
-        of_z = self.of_z(z.view(len(z), *self.label_shape))
+        of_z = self.of_z(z.unflatten(1, self.label_shape))
         if self.of_t is None or t is None:
             return self.head(torch.cat([features, of_z], dim=1))
         angles = t.unsqueeze(-1) * self.frequencies
         of_t = self.of_t(torch.cat([angles.sin(), angles.cos()], dim=-1))
-        return self.head(torch.cat([features, of_z, of_t.expand(len(z), -1)], dim=1))
+        return self.head(torch.cat([features, of_z, of_t.expand(z.shape[0], -1)], dim=1))
 
 
 class Skip(nn.Module):

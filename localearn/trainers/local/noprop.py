@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -13,6 +14,8 @@ from localearn.nets.noise_schedules import snr
 from localearn.tasks import Task
 from localearn.trainers.local.base import LocalTrainer
 from localearn.trainers.phases import Metrics, Phase, Solve
+
+Bar = float | Tensor  # abar, a number of the fixed schedule or what the learned one gives
 
 
 class NoProp(LocalTrainer):
@@ -150,7 +153,7 @@ class NoProp(LocalTrainer):
         loss = self.eta / 2 * (snr(after) - snr(before)) * _squared(estimate - u).mean()
         if k < self.net.depth - 1:
             return loss
-        return loss + self._of_ends(u, u.new_tensor(block.alpha_bar[0]), u.new_tensor(after), noise[:, k + 1], batch)
+        return loss + self._of_ends(u, block.alpha_bar[0], after, noise[:, k + 1], batch)
 
     def _diffusion(self, k: int, block: Denoising, features: Tensor, u: Tensor, noise: Tensor, batch: Batch) -> Tensor:
         schedule = self._net.schedule
@@ -171,11 +174,12 @@ class NoProp(LocalTrainer):
             return loss
         return loss + F.cross_entropy(self.anchor(z + (1 - time) * velocity), batch.target)
 
-    def _of_ends(self, u: Tensor, first: Tensor, last: Tensor, noise: Tensor, batch: Batch) -> Tensor:
+    def _of_ends(self, u: Tensor, first: Bar, last: Bar, noise: Tensor, batch: Batch) -> Tensor:
         """Return CE(out(z_T), y) + KL(q(z_0 | y) || N(0, 1)), with abar at the two ends of time."""
         told = F.cross_entropy(self.net.readout(_noisy(u, last, noise)), batch.target)
-        width = u.shape[1]
-        return told + 0.5 * (first * _squared(u).mean() - width * first - width * torch.log1p(-first))
+        width, rest = u.shape[1], 1 - first
+        log = rest.log() if isinstance(rest, Tensor) else math.log(rest)
+        return told + 0.5 * (first * _squared(u).mean() - width * first - width * log)
 
 
 @final
@@ -223,7 +227,7 @@ def _median_to_others(part: Tensor, rows: Tensor) -> Tensor:
     return torch.cdist(part, rows).kthvalue((len(rows) - 2) // 2 + 2, dim=1).values
 
 
-def _noisy(u: Tensor, alpha_bar: float | Tensor, noise: Tensor) -> Tensor:
+def _noisy(u: Tensor, alpha_bar: Bar, noise: Tensor) -> Tensor:
     """Return sqrt(abar) u + sqrt(1 - abar) eps, (N, d)."""
     return alpha_bar**0.5 * u + (1 - alpha_bar) ** 0.5 * noise
 

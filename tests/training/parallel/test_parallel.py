@@ -171,7 +171,7 @@ def test_blocks_that_do_not_learn_from_one_another_have_the_bits_of_one_process(
 
 @pytest.mark.parametrize("case", ["joint", "unchained"])
 def test_blocks_that_do_not_learn_from_one_another_send_nothing(case, several):
-    """Of a chain, the first rank sends each batch, and the form of it once; else there is no message from one to one."""
+    """Of a chain, the first rank sends each batch, and its form once; else there is no message from one to one."""
     batches = 2 * 8  # two epochs
     sent, received = ({"sends": batches + 1}, {"receives": batches + 1}) if case == "joint" else ({}, {})
     for rank, expected in enumerate((sent, received)):

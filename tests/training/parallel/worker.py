@@ -18,7 +18,6 @@ from localearn.training.experiment import build
 from localearn.training.fit import train
 from localearn.training.settings import Settings
 
-
 COUNTED = ("layers-joint", "layers-unchained")
 
 
