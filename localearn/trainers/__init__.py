@@ -10,7 +10,11 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
+<<<<<<< HEAD
 from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward, NoProp
+=======
+from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward
+>>>>>>> main
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "ForwardForward",
     "ForwardGradient",
     "LikelihoodRatio",
+    "LocalLoss",
     "LocalTrainer",
     "MonoForward",
     "NoProp",

@@ -1,7 +1,12 @@
 from localearn.trainers.local.base import LocalTrainer
 from localearn.trainers.local.cafo import CaFo
 from localearn.trainers.local.forward_forward import ForwardForward
+from localearn.trainers.local.local_loss import LocalLoss
 from localearn.trainers.local.mono_forward import MonoForward
 from localearn.trainers.local.noprop import NoProp
 
+<<<<<<< HEAD
 __all__ = ["CaFo", "ForwardForward", "LocalTrainer", "MonoForward", "NoProp"]
+=======
+__all__ = ["CaFo", "ForwardForward", "LocalLoss", "LocalTrainer", "MonoForward"]
+>>>>>>> main
