@@ -9,11 +9,7 @@ from localearn.errors import UserError
 # Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
-<<<<<<< HEAD
-    "LikelihoodRatio", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
-=======
-    "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
->>>>>>> main
+    "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",

@@ -10,11 +10,7 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-<<<<<<< HEAD
-from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward, NoProp
-=======
-from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward
->>>>>>> main
+from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward, NoProp
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [

@@ -103,14 +103,10 @@ def test_a_rule_trains_blocks_that_are_grouped_or_refuses_them(small, rule):
     if rule == "pepita":
         with pytest.raises(Unsupported, match=r"not one linear map and what follows it; .* with net.group=1"):
             RULES[rule](net)
-<<<<<<< HEAD
     elif rule == "noprop":
         with pytest.raises(Unsupported, match=r"use net.group=1" if small.name == "denoiser" else "use net=noprop_mlp"):
             RULES[rule](net)
-    else:
-=======
     elif (rule, small.name) != ("forward_forward", "deepfm"):  # whose labels have no columns here
->>>>>>> main
         trained(RULES[rule](net), small)
 
 

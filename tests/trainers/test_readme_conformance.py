@@ -34,23 +34,17 @@ OF_TASKS = {
     "language": ("tokens",),
     "autoencoding": ("autoencoding",),
 }
-<<<<<<< HEAD
-CELLS = {"yes": (), "not GAT": ("gat",)}  # what is refused of a column's kinds; "no" and "its own" are all of them
 OWN = {"noprop": {"MLP": denoisers.rows, "CNN": denoisers.images}}  # toys of nets that no other rule has, by column
-
-
 NET_TABLE = "| rule | family |"
-=======
 
 
 def refused(cell: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of a column's kinds a cell says are refused: none where it is "yes", all by "no", or "not GAT"."""
-    if cell in ("yes", "no"):
+    """Return which of a column's kinds a cell says are refused: none by "yes", all by "no" and "its own", or "not GAT"."""
+    if cell in ("yes", "no", "its own"):
         return () if cell == "yes" else kinds
     named = tuple(cell.removeprefix("not ").lower().split(", "))
     assert cell.startswith("not ") and set(named) < set(kinds), cell
     return named
->>>>>>> main
 
 
 def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -61,16 +55,11 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
     for cells in body:
         row = dict(zip(header, cells, strict=True))
         table[row["rule"].strip("`")] = {
-<<<<<<< HEAD
-            column: tuple(kind for kind in kinds if kind not in CELLS.get(row[column], kinds))
-=======
             column: tuple(kind for kind in kinds if kind not in refused(row[column], kinds))
->>>>>>> main
             for column, kinds in columns.items()
         }
         own = {column for column, cell in row.items() if cell == "its own"}
         assert start != NET_TABLE or own == set(OWN.get(row["rule"].strip("`"), ())), row["rule"]
-        assert set(row[column] for column in columns) <= {*CELLS, "no", "its own"}
     return table
 
 

@@ -5,8 +5,4 @@ from localearn.trainers.local.local_loss import LocalLoss
 from localearn.trainers.local.mono_forward import MonoForward
 from localearn.trainers.local.noprop import NoProp
 
-<<<<<<< HEAD
-__all__ = ["CaFo", "ForwardForward", "LocalTrainer", "MonoForward", "NoProp"]
-=======
-__all__ = ["CaFo", "ForwardForward", "LocalLoss", "LocalTrainer", "MonoForward"]
->>>>>>> main
+__all__ = ["CaFo", "ForwardForward", "LocalLoss", "LocalTrainer", "MonoForward", "NoProp"]
