@@ -39,7 +39,7 @@ NET_TABLE = "| rule | family |"
 
 
 def refused(cell: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of a column's kinds a cell says are refused: none by "yes", all by "no" and "its own", or "not GAT"."""
+    """Return which of a column's kinds a cell refuses: none by "yes", all by "no" and "its own", or by "not GAT" one."""
     if cell in ("yes", "no", "its own"):
         return () if cell == "yes" else kinds
     named = tuple(cell.removeprefix("not ").lower().split(", "))
