@@ -10,13 +10,24 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward, NoProp
+from localearn.trainers.local import (
+    CaFo,
+    ForwardForward,
+    LocalLoss,
+    LocalTrainer,
+    MonoForward,
+    NoProp,
+    ScalableForwardForward,
+)
+from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "CounterCurrent",
     "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
@@ -32,8 +43,10 @@ __all__ = [
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Solve",
     "Stage",
+    "StateFeedback",
     "Trainer",
 ]

@@ -9,6 +9,7 @@ from torch import nn
 from localearn import (
     Backprop,
     CaFo,
+    CounterCurrent,
     DirectFeedbackAlignment,
     FeedbackAlignment,
     ForwardForward,
@@ -45,6 +46,7 @@ RULES = {
     "forward_forward": ForwardForward,
     "pepita": Pepita,
     "noprop": NoProp,
+    "counter_current": CounterCurrent,
 }
 # The library's first nets, and graphs, are the conformance suite's.
 ALONE = (
@@ -61,6 +63,7 @@ ALONE = (
     "denoiser",
 )
 GROUPED = ("mlp", "lenet", "resnet18", "torchvision", "vit", "mixer", "from_blocks", "deepfm", "denoiser")
+OF_SEQUENCES = ("vit", "mixer")  # which counter-current learning refuses
 OF_LINEAR_MAPS = ("vgg",)  # each block one, as PEPITA asks
 
 
@@ -91,6 +94,9 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule):
     elif rule == "noprop" and small.name != "denoiser":
         with pytest.raises(Unsupported, match=r"do not; use net=noprop_mlp, net=noprop_cnn or, .*algo=mono_forward"):
             RULES[rule](net)
+    elif rule == "counter_current" and small.name in OF_SEQUENCES:
+        with pytest.raises(Unsupported, match="runs through vectors and maps"):
+            RULES[rule](net)
     else:
         trained(RULES[rule](net), small)
 
@@ -105,6 +111,9 @@ def test_a_rule_trains_blocks_that_are_grouped_or_refuses_them(small, rule):
             RULES[rule](net)
     elif rule == "noprop":
         with pytest.raises(Unsupported, match=r"use net.group=1" if small.name == "denoiser" else "use net=noprop_mlp"):
+            RULES[rule](net)
+    elif rule == "counter_current" and small.name in OF_SEQUENCES:
+        with pytest.raises(Unsupported, match="runs through vectors and maps"):
             RULES[rule](net)
     elif (rule, small.name) != ("forward_forward", "deepfm"):  # whose labels have no columns here
         trained(RULES[rule](net), small)

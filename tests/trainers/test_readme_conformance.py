@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from localearn import Unsupported, cli
+from localearn.files import read_yaml
+from localearn.nets import Net
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
 from tests.trainers import denoisers
@@ -39,7 +41,7 @@ NET_TABLE = "| rule | family |"
 
 
 def refused(cell: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of a column's kinds a cell refuses: none by "yes", all by "no" and "its own", or by "not GAT" one."""
+    """Return which of a column's kinds a cell refuses: none by "yes", all by "no" and "its own", one by "not GAT"."""
     if cell in ("yes", "no", "its own"):
         return () if cell == "yes" else kinds
     named = tuple(cell.removeprefix("not ").lower().split(", "))
@@ -89,6 +91,13 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "deepfm": {"learns_to": 0.95},
         },
     },
+    "counter_current": {
+        "by_kind": {
+            "resnet": {"steps": 200},
+            "multilabel": {"learns_to": 0.7},
+            "autoencoding": {"steps": 400, "lr": 0.01},
+        },
+    },
     "feedback_alignment": {"by_kind": {"tokens": {"steps": 150}}},
     "forward_forward": {
         "steps": 150,
@@ -120,14 +129,26 @@ CLAIMS: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def options_of(rule: str, net: str = "") -> Any:
-    return cli.compose([f"algo={rule}", *OVERRIDES.get(rule, ()), *BY_NET.get((rule, net), ())])[0].algo
+def options_of(rule: str, net: str = "", recipe: str = "dense") -> Any:
+    asked = (f"algo={rule}", f"recipe={recipe}", *OVERRIDES.get(rule, ()), *BY_NET.get((rule, net), ()))
+    return cli.compose(asked)[0].algo
+
+
+def recipe_for(rule: str, net: Net) -> str:
+    """Return the recipe of values where the rule has one and the net is for such, as a run without classes takes it."""
+    return (
+        "values"
+        if not net.task.exclusive and "values" in read_yaml(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+        else "dense"
+    )
 
 
 def suite(rule: str) -> type[RuleConformance]:
     kinds = tuple(kind for column in TABLE[rule].values() for kind in column)
     tasks = tuple(task for column in TASK_TABLE[rule].values() for task in column)
-    make = lambda self, net: build_rule(options_of(rule, type(net).__name__), net, rule)  # noqa: E731 - a method
+    make = lambda self, net: build_rule(  # noqa: E731 - a method
+        options_of(rule, type(net).__name__, recipe_for(rule, net)), net, rule
+    )
     name = f"Test{rule_class(options_of(rule)).__name__}"
     claims = {
         "own": {f"{rule}_{column.lower()}": own for column, own in OWN.get(rule, {}).items()},

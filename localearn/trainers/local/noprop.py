@@ -57,13 +57,14 @@ class NoProp(LocalTrainer):
 
     def __init__(
         self,
-        net: Denoiser,
+        net: Net,
         eta: float | None = None,
         sigma: float = 0.0,
         inference_seed: int = 0,
         inference_runs: int = 5,
     ):
         super().__init__(net)
+        assert isinstance(net, Denoiser)
         if eta is not None and eta <= 0:
             raise UserError(f"eta must be positive, or null for 0.1 (dt) or 1 (ct), not {eta}")
         if sigma < 0:
