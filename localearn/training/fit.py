@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from localearn.data import Codec, Data, Split, as_data
+from localearn.data import Codec, Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
 from localearn.energy.carbon import grid
@@ -355,7 +355,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         raise
 
 
-def _evaluate(loop: Loop, record: Record, split: Split) -> None:
+def _evaluate(loop: Loop, record: Record, split: Literal["val", "test"]) -> None:
     """Put a split's figures into the record; of a rule that draws in predicting, the means over its inference seeds."""
     trainer = loop.trainer
     seeds = trainer.inference_seeds
