@@ -2,6 +2,7 @@
 
 import copy
 import math
+import signal
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from localearn.nets.denoiser import Denoising
 from localearn.nets.noise_schedules import coefficients, cosine_alpha_bar
 from localearn.testing import probes
 from localearn.trainers.local.noprop import Prototypes
+from localearn.training import Callback
 from tests.trainers.denoisers import denoiser, images, rows
 
 N, C, SHAPE = 5, 3, (4,)
@@ -318,6 +320,30 @@ def test_final_figures_are_means_over_the_inference_seeds():
     assert net_of(trainer).noise.seed == 2
     assert record.best_epoch is not None
     assert record.history[record.best_epoch - 1]["val_loss"] == pytest.approx(told["val"]["loss"][0], rel=1e-5)
+
+
+class Interrupts(Callback):
+    """Ctrl-C in the midst of the second epoch's batches."""
+
+    def step_ended(self, context):
+        if context.position.passes == 1 and context.position.batch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "ct", "embedding": "learned"}, {"embedding": "prototype"}], ids=str)
+def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(options, tmp_path):
+    def run(folder, **own):
+        torch.manual_seed(0)
+        trainer = NoProp(denoiser("mlp", (6,), dropout=0.2, **options))
+        given = {"epochs": 3, "batch_size": 32, "energy": False, "progress": False, "out": tmp_path / folder}
+        return trainer.fit(rows().data, **given, **own), trainer.state_dict()
+
+    _, whole = run("whole")
+    stopped, _ = run("parts", callbacks=[Interrupts()])
+    assert stopped.status == "interrupted"
+    record, resumed = run("parts", resume=True)
+    assert record.status == "completed" and record.seams
+    assert [name for name, value in whole.items() if not torch.equal(value, resumed[name])] == []
 
 
 def test_what_does_not_fit_is_refused():
