@@ -50,7 +50,7 @@ from localearn.trainers import (
     SignSymmetry,
     Trainer,
 )
-from localearn.training import Callback, Record, fit, load_net
+from localearn.training import Callback, Record, fit, load_net, load_rule
 
 __version__ = "0.1.0"
 
@@ -106,5 +106,6 @@ __all__ = [
     "generate",
     "load",
     "load_net",
+    "load_rule",
     "recipe",
 ]
