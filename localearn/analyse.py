@@ -12,7 +12,7 @@ from localearn.printing import say
 from localearn.trust import words
 
 HELP = """\
-python -m localearn.analyse DIR... out=DIR [threshold=0.5] [rows=10000] [title=TEXT] [device=auto] [trust=my_rules.MyRule]
+python -m localearn.analyse DIR... out=DIR [threshold=0.5] [rows=10000] [title=TEXT] [device=auto] [trust=my.Class]
 
 Builds the trained rule of each run's folder again, with its own state, looks at the activities of its blocks over test
 rows, and writes analysis.html, analysis.md, analysis.csv, analysis.json and analysis-plots/: Hoyer's sparsity, dead

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from localearn import analyse, run
 
-NET = ["net.widths=[300,300,300]", "dataset.train_size=10000", "energy.enabled=false", "progress=false"]
-EPOCHS = {"forward_forward": 8, "backprop": 6, "mono_forward": 6, "feedback_alignment": 6}
+NET = ["net.widths=[200,200,200]", "dataset.train_size=6000", "energy.enabled=false", "progress=false"]
+EPOCHS = {"forward_forward": 10, "backprop": 6, "mono_forward": 6, "feedback_alignment": 6}
 UNSEEN = {"mnist": 3, "fashion_mnist": 6}  # class 6 of Fashion-MNIST is the shirt
 RULES = ("forward_forward", "backprop", "mono_forward")
 ANGLES = ("mono_forward", "feedback_alignment")

@@ -17,13 +17,13 @@ WIDEST_INPUT = 4096  # values of a row that a probe of the input still reads
 class Activities:
     """What the blocks make of some rows of a split, on the CPU.
 
-    Of a row a unit is a value of a vector; of maps a channel and of a sequence a feature, whose activity is the mean over
-    places or positions.
+    Of a row a unit is a value of a vector; of maps a channel and of a sequence a feature, whose activity is the mean
+    over places or positions.
 
     labels: (N,) int64. predicted: (N,) int64, the class that the rule predicts. states: of each block the units'
     activities, (N, n_k). sparsity: of each block Hoyer's sparsity of each row, (N,), of all of its values. lowest,
-    highest: of each block every unit's least and greatest value, (n_k,), at any place of any row. inputs: (N, n), the rows
-    themselves, or None where they are token ids or too wide for a probe.
+    highest: of each block every unit's least and greatest value, (n_k,), at any place of any row. inputs: (N, n), the
+    rows themselves, or None where they are token ids or too wide for a probe.
     """
 
     labels: Tensor

@@ -32,10 +32,10 @@ THRESHOLD = 0.5  # of the largest mean activity that a unit has for a class
 class BlockFindings:
     """What is found of a block of n units.
 
-    hoyer: the mean over test rows of Hoyer's sparsity of the block's output; None where every row is zeros. silent: the
-    share of test rows that are zeros. dead: the number of units that say nothing, see `dead_units`. probe: the test
-    accuracy of a linear probe, of the classes that were trained on. sets: the class ensembles, (C, n) bool, of test rows'
-    mean activities. shared: their `iou`, (C, C); by_chance: `iou_by_chance`.
+    hoyer: the mean over test rows of Hoyer's sparsity of the block's output; None where every row is zeros. silent:
+    the share of test rows that are zeros. dead: the number of units that say nothing, see `dead_units`. probe: the
+    test accuracy of a linear probe, of the classes that were trained on. sets: the class ensembles, (C, n) bool, of
+    test rows' mean activities. shared: their `iou`, (C, C); by_chance: `iou_by_chance`.
     """
 
     units: int
@@ -117,8 +117,8 @@ def check_analysable(trainer: Trainer, data: Data) -> None:
     """Raise UserError unless the data have one class a row, by which units can be told apart."""
     if not data.task.exclusive or not data.task.has_classes or data.task.per_position:
         raise UserError(
-            f"{data.name} is for {type(data.task).__name__}, and an analysis groups rows by the one class that each has; "
-            "use a run that tells classes apart"
+            f"{data.name} is for {type(data.task).__name__}, and an analysis groups rows by the one class that each "
+            "has; use a run that tells classes apart"
         )
     if len(set(range(data.classes)) - set(data.unseen)) < 2:
         raise UserError(f"{data.name} has fewer than two classes")
@@ -195,9 +195,7 @@ def _probed(
     return Probe(x, train.labels, classes).accuracy(x_test[known], test.labels[known])
 
 
-def _block(
-    train: Activities, test: Activities, k: int, known: Tensor, classes: int, threshold: float
-) -> BlockFindings:
+def _block(train: Activities, test: Activities, k: int, known: Tensor, classes: int, threshold: float) -> BlockFindings:
     h, sparsity = test.states[k], test.sparsity[k]
     silent = sparsity.isnan()
     # A class of which no row was drawn has no mean, and so no unit in its ensemble.

@@ -101,8 +101,8 @@ class Probe:
 
         W = (Z^T Z / N + ridge I)^-1 Z^T (Y - mean Y) / N,    Z = (X - mean X) / deviation X of the N training rows
 
-    Features that do not vary over the training rows are left out. It is scikit-learn's `RidgeClassifier` on standardised
-    features with alpha = ridge N.
+    Features that do not vary over the training rows are left out. It is scikit-learn's `RidgeClassifier` on
+    standardised features with alpha = ridge N.
 
     Example:
         accuracy = Probe(x_train, y_train, classes=10).accuracy(x_test, y_test)

@@ -138,8 +138,8 @@ def _probes(found: Sequence[Findings], looks: plots.Looks, depth: int) -> list[B
 
 def _ensembles(found: Sequence[Findings], threshold: float, depth: int) -> list[Block]:
     told = (
-        f"A class's ensemble is the units whose mean activity for it is more than {threshold:g} of the largest mean that a "
-        "unit has for it. Two ensembles share the units in both over those in either; by chance is what sets of these "
+        f"A class's ensemble is the units whose mean activity for it is more than {threshold:g} of the largest mean that "
+        "a unit has for it. Two ensembles share the units in both over those in either; by chance is what sets of these "
         "sizes would."
     )
     cells = []
@@ -194,7 +194,11 @@ def _unseen(found: Sequence[Findings]) -> list[Block]:
                 )
             drawn.append(plots.unseen_figure(i, finding, unseen))
     columns = ("Run, class and block", "Its ensemble", "Shares most with", "Is predicted as")
-    return [Paragraph(told), Table("Which ensembles an unseen class calls up", columns, tuple(rows)), Figures(tuple(drawn))]
+    return [
+        Paragraph(told),
+        Table("Which ensembles an unseen class calls up", columns, tuple(rows)),
+        Figures(tuple(drawn)),
+    ]
 
 
 def _alignment(found: Sequence[Findings]) -> list[Block]:
@@ -215,18 +219,18 @@ def _alignment(found: Sequence[Findings]) -> list[Block]:
 def _method(found: Sequence[Findings], threshold: float) -> list[str]:
     rows = max(finding.rows[1] for finding in found)
     return [
-        f"Everything is measured on test rows (at most {rows:,}, drawn, the same for all runs), with the rule's own hidden "
-        "states: those that its prediction has, a label in the input or normalised lengths included.",
-        "Of maps a unit is a channel and of a sequence a feature, its activity the mean over places or positions; sparsity "
-        "is of all values of a block's output, and rows of zeros, which have none, are counted apart.",
-        "A unit is dead where its activity is the same for every test row, which a rectified one has that no row turns on.",
-        f"Ensembles go by a threshold that is a choice (threshold={threshold:g}); the findings that hang on it are none.",
+        f"Everything is measured on test rows (at most {rows:,}, drawn, the same for all runs), with the rule's own "
+        "hidden states: those that its prediction has, a label in the input or normalised lengths included.",
+        "Of maps a unit is a channel and of a sequence a feature, its activity the mean over places or positions; "
+        "sparsity is of all values of a block's output, and rows of zeros, which have none, are counted apart.",
+        "A unit is dead where its activity is the same for every test row: a rectified one that no row turns on.",
+        f"Ensembles hang on a threshold, which is a choice: {threshold:g} here. A finding holds at others, too.",
         f"Probes are ridge regressions of one-hot labels on standardised units (ridge {RIDGE:g}), solved on at most "
         f"{max(finding.rows[0] for finding in found):,} training rows and measured on test rows of classes that were "
         "trained on; nothing is chosen by them.",
         "Each figure is of one trained net. How far it differs from seed to seed only more runs tell.",
-        "Ensembles follow Tosato et al., arXiv 2305.18353, who look at rows that are predicted rightly alone; sparsity is "
-        "Hoyer's, JMLR 5 (2004); linear CKA is Kornblith et al.'s, arXiv 1905.00414.",
+        "Ensembles follow Tosato et al., arXiv 2305.18353, who look at rows that are predicted rightly alone; sparsity "
+        "is Hoyer's, JMLR 5 (2004); linear CKA is Kornblith et al.'s, arXiv 1905.00414.",
     ]
 
 

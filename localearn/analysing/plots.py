@@ -159,8 +159,8 @@ def angles_figure(number: int, finding: Findings) -> Figure | None:
     axes.set_ylabel("angle (degrees)")
     drawing.legend(figure, axes)
     caption = (
-        f"{finding.label}: angles over training; at 0 an update is backprop's, or a path back its weight, at 90 it says "
-        "nothing of it."
+        f"{finding.label}: angles over training; at 0 an update is backprop's, or a path back its weight, at 90 it "
+        "says nothing of it."
     )
     spoken = "; ".join(
         f"{_angle_words(name)} from {curve[0][1]:.0f} to {curve[-1][1]:.0f}" for name, curve in angles.items()

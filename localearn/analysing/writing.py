@@ -44,6 +44,7 @@ def write_analysis(
         command: what the reader types to make it again; by default that of the folders.
 
     Raises UserError where a file is in the way that is not of an earlier analysis, or `out` cannot be written.
+
     """
     alike = similarities(found)
     command = command or command_line([finding.folder for finding in found], [f"out={Path(out).as_posix()}"])

@@ -158,7 +158,9 @@ def load(
     binary = task == "binary"
     task = _task(name, task, criterion)
     if leave_out and (name in GRAPHS or name == "graph" or task is not None):
-        what = "is one graph, whose nodes are all there at once" if task is None else f"is for {type(task).__name__} here"
+        what = (
+            "is one graph, whose nodes are all there at once" if task is None else f"is for {type(task).__name__} here"
+        )
         raise UserError(f"leave_out is of rows that have one class each; {name} {what}")
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)

@@ -95,10 +95,10 @@ def array_data(
 
     levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's. task: what
     y is, where it is no label; see `targets.fitted`. Where the target is the row itself y may be lacking, or labels by
-    which the rows are split. leave_out: classes, by number or name, that the training and validation parts have no row of.
-    sequences: whether three dimensions are (N, T, D), and no grey images. vocabulary: the
-    number of tokens where x is their ids. where: what messages call the source, its name by default. The other options
-    are those of `load`. Raises UserError for an option that these parts cannot meet.
+    which the rows are split. leave_out: classes, by number or name, that the training and validation parts have no
+    row of. sequences: whether three dimensions are (N, T, D), and no grey images. vocabulary: the number of tokens
+    where x is their ids. where: what messages call the source, its name by default. The other options are those of
+    `load`. Raises UserError for an option that these parts cannot meet.
     """
     labels = strata(parts, task)
     if "x_val" in parts:

@@ -57,6 +57,7 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
         contents: each file by its name below `out`.
 
     Raises UserError where a file is in the way that is not of an earlier one, or `out` cannot be written.
+
     """
     try:
         earlier = _earlier_files(out, word, kind, plots)

@@ -273,7 +273,7 @@ class ForwardForward(LocalTrainer):
         return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
 
     def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
-        """Yield h_1, ..., h_L with the neutral label, by which the readout predicts, or with the label of most goodness.
+        """Yield h_1, ..., h_L with the neutral label, by which the readout predicts, or the label of most goodness.
 
         They have their own lengths, which a block's goodness is of; the next block and the readout normalise them.
         """
