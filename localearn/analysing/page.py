@@ -138,9 +138,9 @@ def _probes(found: Sequence[Findings], looks: plots.Looks, depth: int) -> list[B
 
 def _ensembles(found: Sequence[Findings], threshold: float, depth: int) -> list[Block]:
     told = (
-        f"A class's ensemble is the units whose mean activity for it is more than {threshold:g} of the largest mean that "
-        "a unit has for it. Two ensembles share the units in both over those in either; by chance is what sets of these "
-        "sizes would."
+        f"A class's ensemble is the units whose mean activity for it is more than {threshold:g} of the largest mean "
+        "that a unit has for it. Two ensembles share the units in both over those in either; by chance is what sets of "
+        "these sizes would."
     )
     cells = []
     for finding in found:
