@@ -57,11 +57,11 @@ def main(arguments: list[str]) -> int:
     difference = export(folder, kind, out, trust)
     if not difference <= TOLERANCE:
         say(
-            f"error: {kind}'s outputs differ from the net's by {difference:.1e} of the largest logit; no file is left",
+            f"error: {kind}'s outputs differ from the net's by {difference:.1e} of the largest output; no file is left",
             error=True,
         )
         return 1
-    say(f"{out}: outputs agree with the net's to {difference:.1e} of the largest logit")
+    say(f"{out}: outputs agree with the net's to {difference:.1e} of the largest output")
     warning = _told_of_prediction(folder, trust)
     if warning:
         say(warning)
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def export(folder: Path, kind: str, out: Path, trust: Collection[str] = (), *, net: "Net | None" = None) -> float:
-    """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest logit.
+    """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest output.
 
     kind: "torch_export" or "onnx". net: as of `load_net`, for a net of one's own modules. A file
     whose outputs differ by more than TOLERANCE is removed. Raises UserError where there is no net, a file is in the

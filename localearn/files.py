@@ -1,8 +1,9 @@
 """Readers of YAML and JSON that may come from anybody; what is wrong is told in a line that names the file."""
 
 import json
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from localearn.errors import UserError
 
@@ -17,6 +18,31 @@ class UnreadableError(UserError):
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
         self.reason = reason
+
+
+def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:
+    """Return what stands at a path, links followed: a regular file, a folder, something else as a pipe, or nothing.
+
+    Raises UserError where that cannot be known: in a folder that may not be read, or for a name that no file has.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError) as error:  # a ValueError is a null byte in the path
+        raise UserError(f"{path!s:.200} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether bytes are decoded to text by an encoding of this name; Python's codecs have others, as zlib and rot13."""
+    try:
+        b"a".decode(name)
+    except LookupError:
+        return False
+    except ValueError:  # these are no bytes of it, or the name has a null byte, which no codec has
+        return "\0" not in name
+    return True
 
 
 def read_bytes(path: Path, kind: str) -> bytes:

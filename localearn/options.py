@@ -10,9 +10,12 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from localearn.errors import UserError, suggestion
+
+_Options = ParamSpec("_Options")
+_Made = TypeVar("_Made")
 
 _ABSTRACT = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
 _NAMED = {
@@ -71,6 +74,19 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
     return checking
 
 
+def checked_call(function: Callable[_Options, _Made]) -> Callable[_Options, _Made]:
+    """Return a function that first checks what it is called with, as `check_call` does."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*arguments: _Options.args, **options: _Options.kwargs) -> _Made:
+        given = signature.bind_partial(*arguments).arguments | options
+        check_call("", function, given)
+        return function(*arguments, **options)
+
+    return checking
+
+
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> None:
     """Raise UserError, naming the option, for a value that does not fit its type; numbers must be finite."""
     for name, value in values.items():
@@ -78,7 +94,10 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str
         if not fits(value, hint):
             choices = [str(choice) for part in _alternatives(hint) for choice in get_args(part) if _is_literal(part)]
             shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {shown}{suggestion(str(value), choices)}")
+            near = suggestion(str(value), choices)
+            if prefix and not near and isinstance(value, bool | int | float) and fits(str(value), hint):
+                near = f"; for a text that looks so quote it twice, {prefix}{name}=\"'{str(value).lower()}'\""
+            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {shown}{near}")
 
 
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:

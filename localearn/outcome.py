@@ -37,4 +37,4 @@ def _tested(record: Record) -> str:
     """Return the test split's metrics in words."""
     shown = {"fraction": lambda figure: f"{100 * figure:.2f} %", "value": lambda figure: f"{figure:.4g}"}
     judged = {name: figures for name, figures in record.metrics.items() if name != LOSS.name}
-    return ", ".join(f"test {name} {shown[m['unit']](m['test'])}" for name, m in judged.items())
+    return ", ".join(f"test {name.replace('_', ' ')} {shown[m['unit']](m['test'])}" for name, m in judged.items())

@@ -75,14 +75,17 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     return name, [f"kind={kind}"] * ("kind" not in typed) + [
         line
         for key, line in zip(keys, lines, strict=True)
-        if key not in typed and key.partition(".")[0] not in chosen and _exists(key, config)
+        if key not in typed and key.partition(".")[0] not in chosen and _exists(key, config, keys)
     ]
 
 
-def _exists(key: str, config: Any) -> bool:
-    """Whether there is such an option: not every net draws its weights by a name, not every data set is normalised."""
+def _exists(key: str, config: Any, keys: Sequence[str]) -> bool:
+    """Whether there is such an option: not every net draws its weights by a name, not every data set is normalised.
+
+    What a recipe says of a net that it chooses itself, that net has.
+    """
     group, dot, option = key.partition(".")
-    return group not in ("net", "dataset") or not dot or option in config[group]
+    return group not in ("net", "dataset") or not dot or group in keys or option in config[group]
 
 
 def _has_classes(task: Any) -> bool:

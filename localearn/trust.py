@@ -9,7 +9,7 @@ from localearn.errors import UserError
 # Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
-    "LikelihoodRatio", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
@@ -22,6 +22,7 @@ OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
     "localearn.training.schedules.CoolDown",
+    "localearn.training.schedules.FractionSteps",
     "localearn.training.schedules.StepWithDecay",
 }
 _TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z][A-Za-z0-9]*", re.ASCII)

@@ -19,6 +19,18 @@ from localearn import run
 from localearn.doorway import run_door
 from localearn.training import capture
 
+# What starts processes, ranks, a PostgreSQL server or a Chromium: a test of these is slow.
+SLOW_FIXTURES = {"process", "launch", "ranks_by_hand", "server", "browser"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they use, before any is left out by its marks."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 TINY = ("dataset.train_size=60", "net.widths=[12,10]", "batch_size=16", "epochs=3", "progress=false")
 TIMES = ("train_s", "train_j", "samples_per_s")
 

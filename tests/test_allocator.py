@@ -43,6 +43,7 @@ def ran(how, **environment):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @linux
 def test_what_a_step_frees_stays_for_the_next_one():
     plain, keeping = ran("plain"), ran("keep")
@@ -50,6 +51,7 @@ def test_what_a_step_frees_stays_for_the_next_one():
     assert plain["held"] < 2**25 and keeping["held"] > 2**26
 
 
+@pytest.mark.slow
 @linux
 def test_what_is_kept_is_given_back_before_memory_is_measured():
     assert ran("keep")["given_back"] > 2**26

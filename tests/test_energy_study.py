@@ -37,6 +37,7 @@ def on_digits(overrides):
     return [*(o for o in overrides if not o.startswith("dataset")), "dataset=digits", "dataset.train_size=20"]
 
 
+@pytest.mark.slow
 def test_a_rule_and_its_baseline_are_tuned_alike_and_can_be_compared(study):
     for row in study.ROWS:
         *tunes, comparison = row.commands(Path("out"), 20, [0, 1, 2], [])
@@ -91,6 +92,7 @@ def test_what_is_not_run_says_so(study, tmp_path):
     assert {row["ours"] for row in json.loads((tmp_path / "table.json").read_text())} == {"not run"}
 
 
+@pytest.mark.slow
 def test_a_row_is_tuned_compared_and_tabled(study, tmp_path):
     shared = "dataset=digits dataset.train_size=100 net.widths=[4] batch_size=50 energy.idle_s=0"
     row = study.Row("digits", "mono_forward", shared, study.Published((97.0, 96.0)), "algo.schedule=greedy",

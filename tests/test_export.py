@@ -8,6 +8,7 @@ import torch
 from localearn import export, run
 from localearn.errors import UserError
 from localearn.training.experiment import load_net
+from tests.marks import slow_but
 
 SMALL = ["dataset.train_size=80", "epochs=1", "energy.enabled=false", "progress=false"]
 CASES = {
@@ -57,7 +58,7 @@ def trained(tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "cafo"])
+@pytest.mark.parametrize("name", slow_but([name for name in CASES if name != "cafo"], "mlp", "gcn", "transformer"))
 def test_a_torch_export_program_gives_the_nets_outputs(trained, tmp_path, capsys, name):
     folder, out = trained(name), tmp_path / "net.pt2"
     assert export.main([str(folder), f"out={out}"]) == 0
@@ -68,7 +69,7 @@ def test_a_torch_export_program_gives_the_nets_outputs(trained, tmp_path, capsys
         torch.testing.assert_close(program(*x), net(*x))
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "cafo"])
+@pytest.mark.parametrize("name", slow_but([name for name in CASES if name != "cafo"], "cnn", "gcn", "lstm"))
 def test_an_onnx_graph_gives_the_nets_outputs(trained, tmp_path, capsys, name):
     onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     folder, out = trained(name), tmp_path / "net.onnx"

@@ -12,6 +12,7 @@ from localearn import compare, report, run, study, tune
 from localearn.doorway import run_door
 from localearn.errors import UserError
 from localearn.files import read_json, read_yaml
+from tests.marks import slow_but
 
 TINY = ["dataset=digits", "dataset.train_size=60", "net.widths=[8]", "progress=false", "energy.enabled=false"]
 BAD = {
@@ -26,6 +27,7 @@ BAD = {
     "aliases": lambda content: b"a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n",
     "a null byte": lambda content: content + b"\0",
 }
+CHANGES = {**BAD, "a pipe": None, "a folder": None}
 
 
 @pytest.fixture(scope="module")
@@ -69,26 +71,25 @@ COMMANDS = {
 }
 
 
+@pytest.mark.parametrize("kind", slow_but(CHANGES, "UTF-16", "half of it", "a folder"))
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_tells_what_is_wrong_with_a_file_in_a_line(name, made, tmp_path, monkeypatch, capsys):
+def test_every_command_tells_what_is_wrong_with_a_file_in_a_line(name, kind, made, tmp_path, monkeypatch, capsys):
     command, arguments = COMMANDS[name]
-    for kind, change in {**BAD, "a pipe": None, "a folder": None}.items():
-        shutil.rmtree(tmp_path)
-        shutil.copytree(made, tmp_path)
-        monkeypatch.chdir(tmp_path)
-        path = Path(name)
-        good = path.read_bytes()
-        path.unlink()
-        if change is None:
-            os.mkfifo(path) if kind == "a pipe" else path.mkdir()
-        else:
-            path.write_bytes(change(good))
-        began = time.monotonic()
-        status = run_door(command, arguments)  # which lets a traceback through
-        assert status in (0, 2), kind
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(errors) == (status == 2), kind
-        assert time.monotonic() - began < 20, kind
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    path, change = Path(name), CHANGES[kind]
+    good = path.read_bytes()
+    path.unlink()
+    if change is None:
+        os.mkfifo(path) if kind == "a pipe" else path.mkdir()
+    else:
+        path.write_bytes(change(good))
+    began = time.monotonic()
+    status = run_door(command, arguments)  # which lets a traceback through
+    assert status in (0, 2)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (status == 2)
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(

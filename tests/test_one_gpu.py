@@ -28,6 +28,7 @@ def clock(measure):
     return importlib.import_module("clock")
 
 
+@pytest.mark.slow
 def test_small_tries_all_of_it_in_a_minute_and_once(measure, tmp_path, capfd):
     work, out = tmp_path / "work", tmp_path / "out"
     asked = ["small=true", "device=cpu", f"work={work}", f"out={out}"]
@@ -160,6 +161,7 @@ def test_what_would_not_fit_is_named_and_left_and_a_smaller_one_is_run(clock, pi
     assert set(ran.state) == {"first", "long", "last"} and len(ran.left) == 1, "the next call has the time for it"
 
 
+@pytest.mark.slow
 def test_the_clock_ends_what_runs_and_the_same_command_goes_on(clock, piece, tmp_path):
     code = """
 import signal
@@ -195,6 +197,7 @@ time.sleep(float((target / "../s").read_text()))
     assert worked(clock, tmp_path, [piece("bench", code, 0.5)]).state["bench"]["status"] == "done"
 
 
+@pytest.mark.slow
 def test_one_that_ignores_the_signal_is_ended_with_what_it_started(clock, piece, tmp_path):
     code = """
 import os, signal
@@ -229,6 +232,7 @@ def test_a_part_that_fails_twice_is_left_for_the_others(measure, clock, piece, t
     assert measure.by_reason(made.left) == ["cnn-2, cnn-3: 2 pieces of cnn failed"]
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_with_the_command_goes_on(clock, piece, tmp_path):
     code = """
 import os, signal

@@ -1,5 +1,7 @@
 """A rule's options where the user names none: by the kind of net, and by the name of the published recipe."""
 
+import functools
+
 import pytest
 
 from localearn import cli, compare, run
@@ -9,11 +11,13 @@ from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.training.building import CONF, locate
+from tests.marks import slow_but
 
 RULES = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
 NETS = {"dense": "mlp", "maps": "cnn", "graph": "gcn"}
 
 
+@functools.cache
 def composed(*overrides):
     config, choices = cli.compose(overrides)
     return config, choices["recipe"]
@@ -65,7 +69,7 @@ def test_a_net_without_the_option_is_served():
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("recipe", ["default", "paper"])
+@pytest.mark.parametrize("recipe", slow_but(["default", "paper"], "default"))
 @pytest.mark.parametrize(
     ("net", "data"), [("mlp", "digits"), ("cnn", "digits"), ("resnet20", "digits"), ("gcn", "karate")]
 )

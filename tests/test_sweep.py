@@ -25,6 +25,7 @@ def sweep(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_runs_at_once_have_folders_of_their_own(tmp_path):
     ended = sweep(tmp_path, "optim.lr=0.01,0.02")
     assert ended.returncode == 0, ended.stderr
@@ -33,6 +34,7 @@ def test_runs_at_once_have_folders_of_their_own(tmp_path):
     assert all(record["status"] == "completed" for record in records)
 
 
+@pytest.mark.slow
 def test_the_exit_status_tells_of_a_run_that_diverged(tmp_path):
     ended = sweep(tmp_path, "optim=sgd", "optim.lr=0.01,1e30")
     assert ended.returncode == 3, ended.stderr

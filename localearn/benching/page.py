@@ -67,6 +67,7 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
     threads = f", {machine['threads']} threads" if machine["threads"] else ""
     columns = [*COLUMNS, *(["joules a 1,000 samples"] if base.energy else [])]
     of = f" of {point.vocabulary} tokens" if point.vocabulary else ""
+    of += f", {' and '.join(map(str, point.categories))} categories" if point.categories else ""
     lines = [
         f"# {point.net}, {point.batch} rows of {'x'.join(map(str, point.input_shape))}{of}, {point.precision}"
         + (f", step={point.step}" if point.step != "all" else "")
@@ -190,6 +191,7 @@ def _plain(axis: str, size: Size, bench: Bench) -> dict[str, Any]:
         "net": point.net,
         "input_shape": point.input_shape,
         **({"vocabulary": point.vocabulary} if point.vocabulary else {}),
+        **({"categories": point.categories} if point.categories else {}),
         "precision": point.precision,
         "step": point.step,
         "capture": point.capture,

@@ -9,7 +9,7 @@ from localearn.arguments import listed, overrides_of, refuse_other_rules, whole
 from localearn.errors import UserError, suggestion
 
 OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
-       "precision", "net", "step", "capture", "memory_format", "vocabulary",
+       "precision", "net", "step", "capture", "memory_format", "vocabulary", "categories",
        "debug")  # fmt: skip
 DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
 QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
@@ -43,6 +43,7 @@ class Plan:
     out: Path
     overrides: list[str]
     vocabulary: int | None = None
+    categories: tuple[int, ...] = ()
 
     def for_rule(self, rule: str, size: Size) -> list[str]:
         """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
@@ -87,11 +88,13 @@ def parse(arguments: list[str]) -> Plan:
     if "backprop" not in rules:
         rules = ["backprop", *rules]
     refuse_other_rules(overrides, rules, f"rules={own['rules']}" if "rules" in own else "the rules")
+    shape = tuple(whole("input", part) for part in own["input"].strip("[]()").split(","))
+    vocabulary = whole("vocabulary", own["vocabulary"]) if "vocabulary" in own else None
     return Plan(
         rules=rules,
         sizes=sizes,
         net=own.get("net", "mlp"),
-        input_shape=tuple(whole("input", part) for part in own["input"].strip("[]()").split(",")),
+        input_shape=shape,
         turns=_sized("turns", own),
         turn_s=_seconds(own["turn_s"]),
         device=own.get("device", "auto"),
@@ -101,8 +104,25 @@ def parse(arguments: list[str]) -> Plan:
         memory_format=_choice("memory_format", own, ("auto", "channels_last", "contiguous")),
         out=Path(own.get("out", "results/bench")).expanduser(),
         overrides=overrides,
-        vocabulary=whole("vocabulary", own["vocabulary"]) if "vocabulary" in own else None,
+        vocabulary=vocabulary,
+        categories=_categories(own, shape, vocabulary),
     )
+
+
+def _categories(own: dict[str, str], shape: tuple[int, ...], vocabulary: int | None) -> tuple[int, ...]:
+    """Return the columns' numbers of categories; raise UserError where rows of that shape cannot be ids or codes."""
+    if vocabulary is not None and len(shape) > 1:
+        raise UserError(
+            f"vocabulary= is of rows of so many tokens, and input={own['input']} has more sides; use input=[T]"
+        )
+    if "categories" not in own:
+        return ()
+    if vocabulary is not None:
+        raise UserError("vocabulary= is of tokens, categories= of a table's columns; give one of them")
+    categories = tuple(whole("categories", part) for part in own["categories"].strip("[]()").split(","))
+    if len(shape) > 1 or len(categories) > max(shape):
+        raise UserError(f"categories= are of the first columns of a row, and input={own['input']} has fewer of them")
+    return categories
 
 
 def known_rules() -> list[str]:

@@ -76,7 +76,7 @@ class Way:
 
     def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
         self.ranks = ranks
-        data = as_data(made_up(point))
+        data = as_data(made_up(point), point)
         self.trainer = built("", config, data).to(point.device).train()
         ranks.divide(self.trainer, data)
         whole = self.trainer.phases()[0]

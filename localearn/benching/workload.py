@@ -1,7 +1,6 @@
 """A rule at work on rows made up for it: the whole update of one batch, as the training loop makes it."""
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -34,7 +33,8 @@ class Point:
     """What is measured: a batch of rows of that shape through a net, at a precision on a device.
 
     step, capture, memory_format: as in `localearn.training.Settings`. vocabulary: the number of tokens whose ids rows
-    are, (T,), so that the net models a language; None: rows are values, of classes.
+    are, (T,), so that the net models a language; None: rows are values, of classes. categories: the numbers of
+    categories of the first columns of a row, (F,), which hold codes; none: all are values.
     """
 
     net: str
@@ -46,6 +46,7 @@ class Point:
     capture: Literal["auto", "graph", "compile", "off"] = "off"
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     vocabulary: int | None = None
+    categories: tuple[int, ...] = ()
 
 
 class Workload:
@@ -59,7 +60,7 @@ class Workload:
     def __init__(self, algo: str, config: Any, point: Point):
         self.algo, self.point = algo, point
         self.batches = made_up(point)
-        data = as_data(self.batches, point.vocabulary)
+        data = as_data(self.batches, point)
         with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = built(algo, config, data).to(point.device)
             lay_out(trainer, point.memory_format, point.precision)
@@ -171,30 +172,33 @@ class _Part:
 def made_up(point: Point) -> list[Batch]:
     """Return batches of standard normal rows, (batch, *input_shape), and labels; or token ids, and those that follow.
 
-    Labels and tokens are drawn uniformly.
+    Labels, tokens and the codes of categories are drawn uniformly.
     """
     generator = torch.Generator().manual_seed(0)
     batches = []
     for _ in range(BATCHES):
         if point.vocabulary is not None:
-            length = math.prod(point.input_shape) + 1
+            length = point.input_shape[0] + 1
             tokens = torch.randint(point.vocabulary, (point.batch, length), generator=generator).to(point.device)
             batches.append(Batch(tokens[:, :-1], tokens[:, 1:]))
             continue
         x = torch.randn(point.batch, *point.input_shape, generator=generator).to(point.device)
+        for column, size in enumerate(point.categories):
+            x[:, column] = torch.randint(size, (point.batch,), generator=generator).to(x)
         y = torch.randint(CLASSES, (point.batch,), generator=generator).to(point.device)
         batches.append(Batch(x, y))
     return batches
 
 
-def as_data(batches: Sequence[Batch], vocabulary: int | None = None) -> ArrayData:
+def as_data(batches: Sequence[Batch], point: Point) -> ArrayData:
     """Return data whose splits are all the first batch, for who asks a data set of its shapes."""
     rows, labels = batches[0].x, batches[0].y
     x: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), rows)
     y: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), labels)
-    if vocabulary is not None:
-        return ArrayData("made up", x, y, 0, task=LanguageModelling(vocabulary), vocabulary=vocabulary)
-    return ArrayData("made up", x, y, CLASSES)
+    if point.vocabulary is not None:
+        task = LanguageModelling(point.vocabulary)
+        return ArrayData("made up", x, y, 0, task=task, vocabulary=point.vocabulary)
+    return ArrayData("made up", x, y, CLASSES, categories=point.categories)
 
 
 def built(algo: str, config: Any, data: ArrayData) -> Trainer:

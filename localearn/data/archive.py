@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from localearn.errors import UserError
+from localearn.files import kind_of_file
 
 # What numpy and zipfile raise, between them, for a file that is cut short, damaged or something else altogether.
 _UNREADABLE = (
@@ -69,9 +70,10 @@ def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -
 
 
 def _check_file(path: Path) -> None:
-    if not path.exists():
+    there = kind_of_file(path)
+    if not there:
         raise UserError(f"{path} does not exist")
-    if not path.is_file():
+    if there != "file":
         raise UserError(f"{path} is not a file; an npz archive is expected there")
 
 

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from localearn.data.embedded import photograph
 from localearn.data.imagefolder import decoded
 from localearn.data.pictures import side_by_side
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
+from localearn.files import kind_of_file
+from localearn.options import checked_call
 from localearn.tasks import Criterion, Regression
 
 Photograph = Literal["china", "flower"]
@@ -27,6 +29,7 @@ _BYTES = 4 * 2**30  # the most that encoded coordinates may take
 _MOST_OCTAVES = 24  # of which the highest turns a float32's last digits
 
 
+@checked_call
 def coordinates(
     path: str | Path | None = None,
     *,
@@ -46,7 +49,8 @@ def coordinates(
     be asked between its pixels. The metric is PSNR in dB, of levels from 0 to 255.
 
     Args:
-        path: the file, of any kind that Pillow reads; what is transparent in it is on black.
+        path: the file, of any kind that Pillow reads; what is transparent in it is on black, and it stands
+            upright where it says how it was held.
         size: pixels of its longer side, which it is scaled down to; null takes it as it is, and so is a smaller one.
         octaves: see above; 0 leaves x and y alone.
         test_fraction: how many pixels are held out as the test, the same for every split_seed.
@@ -68,13 +72,15 @@ def coordinates(
     if path is None:
         raise UserError("coordinates needs a path; give path=picture.png, or use dataset=photo, which needs none")
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path} is no file" if path.exists() else f"{path} does not exist")
+    there = kind_of_file(path)
+    if there != "file":
+        raise UserError(f"{path} is no file" if there else f"{path} does not exist")
     return _of_image(
         "coordinates", path, size, octaves, (test_fraction, val_fraction, split_seed), train_size, criterion
     )
 
 
+@checked_call
 def photo(
     image: Photograph = "china",
     *,
@@ -102,9 +108,6 @@ def photo(
         UserError: as `coordinates`.
 
     """
-    if image not in get_args(Photograph):
-        known = get_args(Photograph)
-        raise UserError(f"unknown image {image!r}{suggestion(image, known)} (known: {', '.join(known)})")
     path = photograph(image)
     return _of_image("photo", path, size, octaves, (test_fraction, val_fraction, split_seed), train_size, criterion)
 
@@ -122,14 +125,11 @@ def _of_image(
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     check_seed("split_seed", seed)
-    if criterion not in get_args(Criterion):
-        known = get_args(Criterion)
-        raise UserError(f"unknown criterion {criterion!r}{suggestion(criterion, known)} (known: {', '.join(known)})")
     if size is not None and size < 2:
         raise UserError(f"size is {size}; it must be at least 2 pixels, or null")
     if not 0 <= octaves <= _MOST_OCTAVES:
         raise UserError(f"octaves is {octaves}; it must lie between 0 and {_MOST_OCTAVES}")
-    pixels = decoded(path, None if size is None else (lambda image: _scaled_down(image, size)))
+    pixels = decoded(path, None if size is None else (lambda image: _scaled_down(image, size)), upright=True)
     height, width = pixels.shape[:2]
     if 4 * height * width * (2 + 4 * octaves) > _BYTES:
         raise UserError(
@@ -138,8 +138,8 @@ def _of_image(
     if (pixels == pixels[0, 0]).all():
         raise UserError(f"{path} is of one colour, so there is nothing to predict")
     every = np.zeros(height * width, dtype=np.int64)
-    rest, test = hold_out(every, held_size("test", len(every), test_fraction), _TEST_SEED)
-    train, val = hold_out(every[rest], held_size("val", len(rest), val_fraction), seed)
+    rest, test = hold_out(every, held_size("test", len(every), test_fraction, where=str(path)), _TEST_SEED)
+    train, val = hold_out(every[rest], held_size("val", len(rest), val_fraction, where=str(path)), seed)
     train, val = rest[train], rest[val]
     if train_size is not None:
         if not 1 <= train_size <= len(train):

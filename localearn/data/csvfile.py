@@ -15,6 +15,7 @@ import numpy as np
 
 from localearn.data import archive
 from localearn.errors import UserError, suggestion
+from localearn.files import is_text_encoding, kind_of_file
 from localearn.printing import one_line
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
@@ -345,17 +346,14 @@ def _broken(path: Path, line: int, end: int, error: str) -> str:
 
 def _decoded(path: Path, encoding: str) -> str:
     """Return the text of a regular file; raise UserError where it cannot be had."""
-    if not path.exists():
+    there = kind_of_file(path)
+    if not there:
         raise UserError(f"{path} does not exist")
-    if not path.is_file():
+    if there != "file":
         raise UserError(f"{path} is not a regular file; a file of comma-separated values is expected there")
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
+    if not is_text_encoding(encoding):
         known = ("utf-8", "latin-1", "cp1252", "utf-16", "ascii")
-        raise UserError(
-            f"unknown encoding {encoding!r}{suggestion(encoding, known)} (say {', '.join(known)})"
-        ) from None
+        raise UserError(f"unknown encoding {encoding!r}{suggestion(encoding, known)} (say {', '.join(known)})")
     try:
         size, memory = path.stat().st_size, archive.machine_memory_bytes()
         if size * _MEMORY_SHARE > memory:

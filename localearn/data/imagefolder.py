@@ -2,9 +2,11 @@
 
 import os
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from localearn.errors import UserError
+from localearn.files import kind_of_file
 
 # torchvision's own list, which people's folders follow.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -38,8 +41,9 @@ def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarr
     val/images: they are the test part, for its test images have no labels.
     Raises UserError, naming the folder or the file, for what is missing, empty, broken or of another size.
     """
-    if not path.is_dir():
-        raise UserError(f"{path} is not a folder" if path.exists() else f"{path} does not exist")
+    there = kind_of_file(path)
+    if there != "folder":
+        raise UserError(f"{path} is not a folder" if there else f"{path} does not exist")
     search = _Search()
     annotations = path / "val" / _ANNOTATIONS
     if annotations.is_file():
@@ -241,15 +245,18 @@ def _picture(file: Path, image_size: int | None) -> np.ndarray:
     return decoded(file, lambda picture: ImageOps.fit(picture, square, Image.Resampling.BILINEAR))
 
 
-def decoded(file: Path, scaled: Callable[[Any], Any] | None = None) -> np.ndarray:
+def decoded(file: Path, scaled: Callable[[Any], Any] | None = None, *, upright: bool = False) -> np.ndarray:
     """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise.
 
-    scaled: what is done to Pillow's image before it is an array.
+    scaled: what is done to Pillow's image before it is an array. upright: whether it is turned as the camera was held,
+    which its EXIF data tell.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
+        with _quiet_about_size(), Image.open(file) as image:
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
             deep = image.mode.startswith(_DEEP)
             if deep:
                 _check_depth(file, np.asarray(image))
@@ -266,6 +273,16 @@ def decoded(file: Path, scaled: Callable[[Any], Any] | None = None) -> np.ndarra
     if scaled is not None:
         picture = scaled(picture)
     return np.asarray(picture).round().astype(np.uint16) if deep else np.asarray(picture)
+
+
+@contextmanager
+def _quiet_about_size() -> Iterator[None]:
+    """Keep Pillow from warning of images that have half as many pixels as those that it refuses."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def _check_depth(file: Path, values: np.ndarray) -> None:

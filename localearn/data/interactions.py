@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from localearn.data.csvfile import Column, CsvFile
 from localearn.data.partition import tell
 from localearn.data.splits import check_seed, hold_out
 from localearn.data.targets import check_targets
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
+from localearn.options import checked_call
 from localearn.tasks import Criterion, MultiLabel, Regression, Task
 
 Form = Literal["pairs", "users"]
@@ -27,6 +28,7 @@ _BYTES = 4 * 2**30  # the most that the rows of form=users may take
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
+@checked_call
 def interactions(
     path: str | Path | None = None,
     *,
@@ -74,9 +76,6 @@ def interactions(
         UserError: which names the file and the line, or the column, for what cannot be learned from.
 
     """
-    for option, value, known in (("form", form, get_args(Form)), ("criterion", criterion, get_args(Criterion))):
-        if value not in known:
-            raise UserError(f"unknown {option} {value!r}{suggestion(value, known)} (known: {', '.join(known)})")
     for option, number in (("prefixes", prefixes), ("k", k)):
         if number < 1:
             raise UserError(f"{option} is {number}; it must be 1 or more")
@@ -247,7 +246,8 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
         held = len(split["val"]) + len(split["test"])
         notes.append(f"{unseen:,} of {held:,} held-out rows have an item that no training row has, code {len(known)}")
     train = log.value[split["train"]]
-    if train.min() == train.max():
+    center, scale = float(train.mean()), float(train.std())
+    if train.min() == train.max() or not scale > 0:  # which is zero too where values differ by next to nothing
         raise UserError(
             f"{file.path}: the target {log.target!r} is {train[0]:g} in every training row, so there is nothing to "
             "predict; form=users predicts the item that comes next"
@@ -258,7 +258,6 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
             name: torch.from_numpy(log.value[rows, None]).float() for name, rows in split.items()
         }
         return x, y, MultiLabel(outputs=1), sizes, notes
-    center, scale = float(train.mean()), float(train.std())
     task = Regression(outputs=1, criterion=criterion, center=(center,), scale=(scale,))
     y = {name: torch.from_numpy((log.value[rows, None] - center) / scale).float() for name, rows in split.items()}
     return x, y, task, sizes, notes

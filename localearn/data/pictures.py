@@ -1,5 +1,6 @@
 """Pictures of what a net has learned: values predicted against true ones, images and their reconstructions."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from localearn.data.base import Batch, Data, Split
+from localearn.printing import one_line
 from localearn.tasks import Regression
 
 if TYPE_CHECKING:
@@ -26,8 +28,12 @@ def predicted_against_true(
 ) -> str:
     """Draw a regression as `against_true` does, write it as a PNG, and return a line that says so."""
     figure = against_true(data, task, predict, split)
-    figure.savefig(path)
-    return f"predicted against true values of {data.sizes[split]:,} {split} rows: {path}"
+    with warnings.catch_warnings():
+        # A column's name may be written in letters that the font lacks; boxes stand for them.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        figure.savefig(path)
+    of = f", the first {_PANELS} of {task.outputs} outputs" if task.outputs > _PANELS else ""
+    return f"predicted against true values of {data.sizes[split]:,} {split} rows{of}: {path}"
 
 
 def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor], split: Split) -> "Figure":
@@ -60,8 +66,8 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
         axes.plot([low, high], [low, high], color=_INK, linewidth=0.8, alpha=0.6)
         axes.scatter(true[shown, k], made[shown, k], s=10, color=_BLUE, alpha=0.6, linewidths=0)
         rmse = np.sqrt(np.mean((made[:, k] - true[:, k]) ** 2))
-        # A dollar sign in a column's name would begin a formula.
-        axes.set_title(f"{names[k]}  RMSE {rmse:.4g}".strip().replace("$", r"\$"), fontsize=10)
+        # A dollar sign in a column's name would begin a formula, and a character that is not seen has no picture.
+        axes.set_title(f"{one_line(names[k])}  RMSE {rmse:.4g}".strip(), fontsize=10, parse_math=False)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))  # more of their numbers would touch each other
         axes.set_xlabel("true")

@@ -36,19 +36,20 @@ def check_fraction(name: str, fraction: float) -> None:
         raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
 
 
-def held_size(name: str, rows: int, fraction: float, size: int | None = None) -> int:
+def held_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
     """Return how many of `rows` are held: `size` where it is given, else the fraction to the nearest row.
 
-    `name` is the option's stem in messages ("val" for val_fraction and val_size). Raises UserError where the
-    fraction is not between 0 and 1 or where one side would be empty.
+    `name` is the option's stem in messages ("val" for val_fraction and val_size), `where` the rows' source. Raises
+    UserError where the fraction is not between 0 and 1 or where one side would be empty.
     """
     check_fraction(name, fraction)
     option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
+    told = f"{where}: " if where else ""
     held = round(rows * fraction) if size is None else size
     if not 1 <= held < rows:
         raise UserError(
-            f"{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
+            f"{told}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
             if rows > 1
-            else f"{option} cannot split {rows} training row in two; at least 2 rows are needed"
+            else f"{told}{option} cannot split {rows} training row in two; at least 2 rows are needed"
         )
     return held

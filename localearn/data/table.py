@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from localearn.data.csvfile import Column, CsvFile, Decimal, Thousands
 from localearn.data.partition import duplicates, tell
 from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.data.targets import check_targets
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
+from localearn.options import checked_call
 from localearn.tasks import Classification, Criterion, MultiLabel, Regression, Task
 
 TableTask = Literal["auto", "regression", "classification", "binary", "multilabel"]
@@ -28,6 +29,7 @@ _ONEHOT_BYTES = 4 * 2**30  # the most that rows of zeros and ones may take
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
+@checked_call
 def table(
     path: str | Path | None = None,
     target: str | Sequence[str] | None = None,
@@ -93,15 +95,6 @@ def table(
         localearn.MonoForward(localearn.MLP(data.input_shape, 1).for_task(data.task)).fit(data)
 
     """
-    for option, value, known in (
-        ("task", task, get_args(TableTask)),
-        ("categories", categories, get_args(Categories)),
-        ("missing", missing, get_args(Missing)),
-        ("normalize", normalize, ("standard", "unit", "none")),
-        ("criterion", criterion, get_args(Criterion)),
-    ):
-        if value not in known:
-            raise UserError(f"unknown {option} {value!r}{suggestion(str(value), known)} (known: {', '.join(known)})")
     if indicator and missing == "refuse":
         raise UserError("indicator says where a value was missing; give missing=median, mean or most_frequent too")
     check_fraction("test", test_fraction)
@@ -118,6 +111,9 @@ def table(
     named = {"target": targets, "columns": columns or (), "drop": drop, "categorical": categorical}
     for option, names in named.items():
         file.check_names(option, names)
+    twice = [name for name in targets if targets.count(name) > 1]
+    if twice:
+        raise UserError(f"{file.path}: target names {twice[0]!r} twice; give each column once")
     used = [name for name in (columns or file.names) if name not in drop and name not in targets]
     if not used:
         raise UserError(f"{file.path}: columns and drop leave no column to predict {_listed(targets)} from")
@@ -272,9 +268,10 @@ class _Goal:
         task, values = self.task, self.y
         if isinstance(task, Regression):
             train = values[splits["train"]]
-            if (train.min(0) == train.max(0)).any():
-                raise UserError(f"{file.path}: the target does not vary in the training split; give another split_seed")
             center, scale = train.mean(0), train.std(0)
+            # Values may differ by so little that their deviation is no number any more.
+            if (train.min(0) == train.max(0)).any() or not (scale > 0).all():
+                raise UserError(f"{file.path}: the target does not vary in the training split; give another split_seed")
             values = (values - center) / scale
             task = Regression(
                 outputs=task.outputs,
@@ -317,8 +314,8 @@ def _split(
         labels = goal.y[:, 0]
     if len(labels) < 3:
         raise UserError(f"{where} has {len(labels)} rows; training, validation and test need one or more each")
-    rest, test = hold_out(labels, held_size("test", len(labels), test_fraction), _TEST_SEED)
-    train, val = hold_out(labels[rest], held_size("val", len(rest), val_fraction, val_size), seed)
+    rest, test = hold_out(labels, held_size("test", len(labels), test_fraction, where=where), _TEST_SEED)
+    train, val = hold_out(labels[rest], held_size("val", len(rest), val_fraction, val_size, where), seed)
     train, val = rest[train], rest[val]
     if train_size is not None:
         if not 1 <= train_size <= len(train):

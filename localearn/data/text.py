@@ -15,8 +15,10 @@ from localearn.data.base import Split
 from localearn.data.generation import continuation
 from localearn.data.partition import tell
 from localearn.data.splits import check_fraction
-from localearn.data.tokens import UNKNOWN, BytePairs, Bytes, Characters, Codec, Unit
+from localearn.data.tokens import LARGEST, UNKNOWN, BytePairs, Bytes, Characters, Codec, Unit
 from localearn.errors import UserError
+from localearn.files import is_text_encoding, kind_of_file
+from localearn.options import checked_call
 from localearn.printing import one_line
 from localearn.tasks.language import PADDING, LanguageModelling
 
@@ -74,6 +76,7 @@ class TextData(ArrayData):
         )
 
 
+@checked_call
 def text(
     path: str | Path | None = None,
     *,
@@ -137,6 +140,7 @@ def text(
                 f"{where}: the {split} part of {len(whole)} characters has {len(tokens)} tokens; {what}{smaller}"
             )
         x[split], y[split] = _windows(tokens, window, (stride or window) if split == "train" else None)
+    LanguageModelling(codec.size).check_learnable(f"{where}: the train part", y["train"])
     held = {split: (len(parts[split]), len(ids[split])) for split in ("val", "test")}
     characters, tokens = (sum(pair[i] for pair in held.values()) for i in (0, 1))
     data = TextData(NAME, x, y, codec, LanguageModelling(codec.size, characters / tokens))
@@ -151,15 +155,15 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 
     Raises UserError, in a line, where it is not there, no regular file, too large, empty, or no text of the encoding.
     """
+    if not is_text_encoding(encoding):
+        raise UserError(f"no encoding {encoding!r}; use utf-8, latin-1, utf-16 or another that Python knows")
     try:
-        codecs.lookup(encoding)
-    except (LookupError, ValueError) as error:
-        raise UserError(f"no encoding {encoding!r}; use utf-8, latin-1, utf-16 or another that Python knows") from error
-    try:
-        if not path.exists():
+        there = kind_of_file(path)
+        if not there:
             raise UserError(f"{path} does not exist; give dataset.path= of a text file")
-        if not path.is_file():
-            raise UserError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; a text file is expected")
+        if there != "file":
+            other = "a folder" if there == "folder" else "no regular file"
+            raise UserError(f"{path} is {other}; a text file is expected")
         if path.stat().st_size > MOST_BYTES:
             raise UserError(
                 f"{path} has more than {MOST_BYTES // 2**30} GiB, which are held in memory; use a part of it"
@@ -194,8 +198,6 @@ def help_topics() -> str:
 
 
 def _check_options(unit: Unit, vocabulary: int | None, window: int, stride: int | None) -> None:
-    if unit not in ("characters", "bytes", "bpe"):
-        raise UserError(f"unit must be characters, bytes or bpe, not {unit!r}")
     if window < 1:
         raise UserError(f"window is {window}; it must be at least 1")
     if stride is not None and stride < 1:
@@ -206,6 +208,8 @@ def _check_options(unit: Unit, vocabulary: int | None, window: int, stride: int 
         raise UserError(
             f"bpe begins with 256 bytes, so vocabulary must be more than that, not {vocabulary}; or use bytes"
         )
+    if vocabulary is not None and vocabulary > LARGEST:  # for which byte pairs ask so much memory at once
+        raise UserError(f"vocabulary is {vocabulary}; it must be at most {LARGEST}")
     if vocabulary is not None and vocabulary < 1:
         raise UserError(f"vocabulary is {vocabulary}; it must be at least 1")
 

@@ -19,6 +19,7 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
 }
 FLAT_NORMS: Mapping[str, Callable[[int], nn.Module]] = {**NORMS, "batch": nn.BatchNorm1d}  # after a Linear layer
 POOLS: Mapping[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+DROPOUTS: Mapping[str, Callable[[float], nn.Module]] = {"units": nn.Dropout, "channels": nn.Dropout2d}
 ORDERS: Mapping[str, Callable[[nn.Module, nn.Module, nn.Module], tuple[nn.Module, ...]]] = {
     "norm_first": lambda norm, activation, pool: (norm, activation, pool),
     "norm_last": lambda norm, activation, pool: (activation, pool, norm),
@@ -34,6 +35,8 @@ class CNN(Net):
     pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
     hidden: the widths of Linear layers between the convolutions and the readout, each with the same normalisation,
         activation and dropout; none by default. VGG8B and VGG11B (Nokland, Eidnes, arXiv 1901.06656) have one of 1024.
+    dropout_of: units, or channels: of the convolutions whole maps are dropped, as VGG8B and VGG11B do; of Linear layers
+        units, in any case.
     order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
     bias: of the readout, and of the convolutions where no batch normalisation takes it away. init: as in `MLP`.
     """
@@ -52,6 +55,7 @@ class CNN(Net):
         pool: int | Sequence[int] = 2,
         pooling: str = "max",
         dropout: float = 0.0,
+        dropout_of: str = "units",
         order: str = "norm_first",
         hidden: Sequence[int] = (),
         bias: bool = True,
@@ -67,12 +71,13 @@ class CNN(Net):
         arrange = choose("order", order, ORDERS)
         # A normalisation right after the convolution that subtracts the channel's mean takes its bias with it.
         conv_bias = bias and (norm != "batch" or order != "norm_first")
+        dropped, drop = dropout_layer(dropout), choose("dropout_of", dropout_of, DROPOUTS)
         blocks = []
         for (n_in, n_out), window in zip(itertools.pairwise((shape[0], *widths)), windows, strict=True):
             pooled = pool_layer(window) if window > 1 else nn.Identity()
             layers = arrange(normalise(n_out), activation_layer(activation), pooled)
             conv = nn.Conv2d(n_in, n_out, kernel_size, padding=kernel_size // 2, bias=conv_bias)
-            blocks.append(Block(conv, chain(*layers, dropout_layer(dropout))))
+            blocks.append(Block(conv, chain(*layers, drop(dropout) if dropout else dropped)))
         flat = widths[-1] * _pooled(shape[1], windows) * _pooled(shape[2], windows)
         if hidden:
             blocks[-1] = Block(blocks[-1].op, nn.Sequential(*blocks[-1].post, nn.Flatten()))

@@ -22,6 +22,7 @@ MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 DASHES = ("-", "--", ":")
 INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
 WIDTH_IN = 5.6
+_LABEL = 34  # characters of a label beside a y axis, at most, that the lowest of the plots has room for
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -102,6 +103,11 @@ def legend(figure: "Canvas", axes: "Axes") -> None:
     """Put the legend above the axes, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(labels), borderaxespad=0.1)
+
+
+def label_y(axes: "Axes", text: str) -> None:
+    """Write the label of the y axis, what stands in brackets below the rest where one line would leave the plot."""
+    axes.set_ylabel(text.replace(" (", "\n(", 1) if len(text) > _LABEL else text)
 
 
 def legend_columns(entries: Sequence[str]) -> int:

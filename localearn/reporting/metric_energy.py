@@ -55,7 +55,7 @@ def metric_energy_figure(group: Group, looks: dict[str, Look], reading: Reading)
         drawing.logarithmic(axes, most / least)
     axes.margins(0.08)
     axes.set_xlabel(f"training energy, gross ({unit.symbol}; {reading})")
-    axes.set_ylabel(f"test {metrics.axis(metric)}")
+    drawing.label_y(axes, f"test {metrics.axis(metric)}")
     drawing.legend(figure, axes)
     best = f"On the Pareto front: {', '.join(points[index].label for index in front)}."
     against = f"{metrics.heading(metric)} against energy"

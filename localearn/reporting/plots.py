@@ -122,8 +122,10 @@ def _curves(
         )  # fmt: skip
     if kind == "epochs":
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        if all(len(curve) == 1 for runs in curves.values() for curve in runs):
+            axes.set_xlim(0, 2)  # around a single epoch there would be fractions of it alone
     axes.set_xlabel(label)
-    axes.set_ylabel(f"validation {metrics.axis(group.metric)}")
+    drawing.label_y(axes, f"validation {metrics.axis(group.metric)}")
     drawing.legend(figure, axes)
     over = f"{reading.label} joules" if reading else kind
     final = "; ".join(

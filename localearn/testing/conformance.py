@@ -18,6 +18,9 @@ from localearn.testing.toys import KINDS, TASKS, toy
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Solve
 
+BRANCHES = ("mlp", "cnn", "gcn", "tokens")
+"""Kinds on which rules go ways of their own: rows, maps, a graph, positions."""
+
 
 class RuleConformance:
     """What a learning rule must do, as tests that a rule inherits.
@@ -33,10 +36,13 @@ class RuleConformance:
     Without pytest, `check_rule(MyRule)` runs the same. What a rule claims stands in the class's attributes:
 
     kinds: the nets that it serves, of `localearn.testing.KINDS`: mlp, cnn, gcn, sage, gat, transformer, recurrent, vit,
-        mixer, resnet, and those that others have registered. A kind left out must be refused by `supports`.
+        mixer, resnet, mobilenet, deepfm (a table whose first columns are codes), and those that others have
+        registered. A kind left out must be refused by `supports`.
     tasks: of `localearn.testing.TASKS`: classes, values (a regression), multilabel, tokens (a language model), and
         autoencoding, each by a net of the kind that its toy says (`Toy.on`), where the rule serves that. One left out
         must be refused, by `supports` or `check_task`, with what would work instead.
+    learns_on: of what is served, by precision, where `test_learns_its_task` runs unless all is asked for; a precision
+        that is not named: on all of it. What is left over is marked `slow`, which pytest leaves out by `-m "not slow"`.
     runs_on: of what is served, where the tests run; None: on all of it. What is left out here is not refused: it is for
         a second suite of a rule, with another option, that need not be seen on everything.
     precisions: of fp32 and bf16 (by autocast).
@@ -62,6 +68,7 @@ class RuleConformance:
     tasks: Collection[str] = TASKS
     runs_on: Collection[str] | None = None
     precisions: tuple[str, ...] = ("fp32", "bf16")
+    learns_on: Mapping[str, Collection[str]] = {"bf16": BRANCHES}
     draws_noise: bool = False
     local: bool | None = None
     sends_back_weights: bool = False
@@ -78,9 +85,21 @@ class RuleConformance:
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run a test for every kind and precision that it asks for; pytest calls this."""
-        for argument, values in (("kind", self._served()), ("precision", self.precisions)):
-            if argument in metafunc.fixturenames:
-                metafunc.parametrize(argument, values)
+        import pytest
+
+        metafunc.config.addinivalue_line("markers", "slow: what a faster test proves already, on more kinds of net")
+        name = metafunc.function.__name__
+        asked = [argument for argument in ("kind", "precision") if argument in metafunc.fixturenames]
+        if asked:
+            found = [tuple(values.values()) for case, values in _cases(self) if case == name]
+            marks = [() if self._in_short(name, *values) else pytest.mark.slow for values in found]
+            cases = zip(found, marks, strict=True)
+            metafunc.parametrize(asked, [pytest.param(*values, marks=mark) for values, mark in cases])
+
+    def _in_short(self, name: str, kind: str, precision: str = "") -> bool:
+        """Return whether a test of that name runs where not all is asked for."""
+        where = self.learns_on.get(precision) if name == "test_learns_its_task" else None
+        return where is None or kind in where
 
     def test_learns_its_task(self, kind: str, precision: str) -> None:
         """The loss falls, and well below where it gets with blocks that stay as they were drawn, or below chance."""

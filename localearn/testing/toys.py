@@ -6,13 +6,14 @@ Others register kinds of their own by `register_kind` and `register_task`.
 
 import functools
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from localearn.data import ArrayData, Batch, Data, GraphData, Split
-from localearn.nets import CNN, GNN, MLP, Mixer, Net, Recurrent, ResNet, Transformer, ViT
+from localearn.nets import CNN, GNN, MLP, DeepFM, Mixer, Net, Recurrent, ResNet, Transformer, ViT
 from localearn.tasks import Autoencoding, LanguageModelling, MultiLabel, Regression, Task
 from localearn.tasks.language import PADDING
 
@@ -125,6 +126,37 @@ def _residual() -> Toy:
         ),
         x,
         y,
+    )
+
+
+def _inverted_residual() -> Toy:
+    """Return images for a small MobileNetV3: depthwise convolutions, squeeze-and-excitation, batch statistics."""
+
+    def net(shape: tuple[int, int, int] | None = None) -> Net:
+        from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
+
+        channels, height, width = shape or (1, 4, 4)
+        settings = [InvertedResidualConfig(8, 3, 16, 8, True, "HS", 1, 1, 1.0)]
+        # The running statistics follow in as few steps as the suites take, as in `localearn.MobileNetV3`.
+        norm = functools.partial(nn.BatchNorm2d, eps=0.001)
+        model: Any = MobileNetV3(settings, 12, num_classes=CLASSES, norm_layer=norm, dropout=0.0)
+        model.features[0][0] = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
+        return Net.from_torchvision(model, (channels, height, width))
+
+    x, y = _stripes(48)
+    return replace(_of_rows("toy images", net, x, y), pace=1 / 3)
+
+
+def _codes() -> Toy:
+    """Rows (144, 4), two codes of 6 categories and two values of noise: the class is whether the codes' sum is odd."""
+    codes = torch.cartesian_prod(torch.arange(6), torch.arange(6)).repeat(4, 1)
+    noise = torch.randn(len(codes), 2, generator=torch.Generator().manual_seed(0))
+    x, y = torch.cat([codes.float(), noise], dim=1), codes.sum(1) % CLASSES
+    parts = dict.fromkeys(_SPLITS, x), dict.fromkeys(_SPLITS, y)
+    return Toy(
+        lambda shape=None: DeepFM(shape or (4,), CLASSES, categories=(6, 6), dim=4, widths=(8,)),
+        Batch(x, y),
+        ArrayData("toy codes", *parts, CLASSES, categories=(6, 6)),
     )
 
 
@@ -248,6 +280,8 @@ for _name, _make in {
     "vit": functools.partial(_patches, _vit),
     "mixer": functools.partial(_patches, _mixer),
     "resnet": _residual,
+    "mobilenet": _inverted_residual,
+    "deepfm": _codes,
 }.items():
     register_kind(_name, _make)
 

@@ -10,7 +10,7 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalTrainer, MonoForward
+from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward
 from localearn.trainers.phases import Descent, Phase, Solve
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ForwardForward",
     "ForwardGradient",
     "LikelihoodRatio",
+    "LocalLoss",
     "LocalTrainer",
     "MonoForward",
     "Pepita",

@@ -37,8 +37,8 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
     zero. A rule with paths of its own (`Trainer.path_angles`) also has `path_angle_<layer>`, between what stands in
     the weight's place on the way back and the weight.
 
-    Both gradients are taken as in training, but without dropout, whose draws would differ. The rule, its gradients and
-    its buffers, running statistics among them, and the random numbers stay as they were.
+    Both gradients are taken as in training, but without dropout in any form, whose draws would differ. The rule, its
+    gradients and its buffers, running statistics among them, and the random numbers stay as they were.
 
     phase: the one that is trained, the rule's first one by gradients where it is not given.
     """
@@ -50,13 +50,11 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
             h = phase.input(batch.x, *batch.context)
         trainer.train()
         phase.freeze()
-        for module in trainer.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.eval()
-        completed(phase.gradients(replace(batch, x=h)))
-        update = _gradients(trainer)
-        trainer.task.loss(trainer.net(batch.x, *batch.context), batch).backward()
-        truth = _gradients(trainer)
+        with _no_draws(trainer):
+            completed(phase.gradients(replace(batch, x=h)))
+            update = _gradients(trainer)
+            trainer.task.loss(trainer.net(batch.x, *batch.context), batch).backward()
+            truth = _gradients(trainer)
         for name, module in _parts(trainer):
             parameters = [p for p in module.parameters() if p in update and p in truth]
             if parameters:
@@ -66,6 +64,27 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
         return {}
     degrees = torch.stack([angle.double() for angle in angles.values()]).tolist()  # the one read from the device
     return {name: None if math.isnan(angle) else angle for name, angle in zip(angles, degrees, strict=True)}
+
+
+@contextmanager
+def _no_draws(trainer: Trainer) -> Iterator[None]:
+    """Have nothing dropped: neither by dropout layers nor by modules that drop units or paths by themselves.
+
+    Such modules ask for their mode, so all but those of batch statistics are in evaluation mode meanwhile. Recurrent
+    layers, which a GPU differentiates in training mode alone, are kept in it with the dropout between them set to 0.
+    """
+    recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
+    with modes_kept(trainer):
+        for module in trainer.modules():
+            if module is not trainer and not isinstance(module, (nn.modules.batchnorm._NormBase, nn.RNNBase)):
+                module.training = False
+        try:
+            for module in recurrent:
+                module.dropout = 0.0
+            yield
+        finally:
+            for module, dropout in recurrent.items():
+                module.dropout = dropout
 
 
 def _parts(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:

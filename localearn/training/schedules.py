@@ -1,5 +1,6 @@
 """Schedules that torch.optim does not have."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -26,6 +27,27 @@ class CoolDown(LRScheduler):
         """Return the rate of each group in the epoch that begins."""
         left = max(self.epochs - self.last_epoch, 0) / (self.epochs * (1 - self.start))
         return [rate * min(1.0, left) for rate in self.base_lrs]
+
+
+class FractionSteps(MultiStepLR):
+    """The rate is multiplied by gamma after each of some fractions of the epochs, rounded to whole ones.
+
+    epochs: how many there are. fractions: parts of them, in (0, 1).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        epochs: int,
+        fractions: Sequence[float] = (0.5, 0.75, 0.875, 0.9375),
+        gamma: float = 0.25,
+    ):
+        if epochs < 1 or not all(0 < part < 1 for part in fractions):
+            raise UserError(
+                f"fractions needs epochs >= 1 and fractions between 0 and 1, not {epochs} and {list(fractions)}"
+            )
+        # After the first epoch at the earliest, for a milestone at 0 would multiply the rate that training begins with.
+        super().__init__(optimizer, [max(1, math.floor(epochs * part + 0.5)) for part in fractions], gamma)
 
 
 class StepWithDecay(MultiStepLR):

@@ -76,6 +76,7 @@ def test_ratios_are_taken_within_a_turn():
     assert (found.costs.beside, found.costs.in_step) == pytest.approx((1.1, 1.5))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need a core each")
 def test_two_processes_are_measured_and_more_are_planned(tmp_path, capsys):
     asked = ["parallel", "width=16", "batch=8", "batches=4", "turns=1", f"out={tmp_path}"]
@@ -90,6 +91,7 @@ def test_two_processes_are_measured_and_more_are_planned(tmp_path, capsys):
     assert page in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need a core each")
 def test_the_net_is_that_of_a_run(tmp_path):
     """Forward-Forward's net has places for the label, and its blocks output rows with true and with wrong labels."""
@@ -100,6 +102,7 @@ def test_the_net_is_that_of_a_run(tmp_path):
     assert costs["message_bytes"] == 4 * (2 * 8) * 16
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_not_local_is_refused(tmp_path, capfd):
     assert run_door(bench.main, ["parallel", "rule=backprop", "width=8", "batch=4", f"out={tmp_path}"]) == 2
     told = capfd.readouterr().err

@@ -8,11 +8,12 @@ from omegaconf import OmegaConf
 from localearn import cli
 from localearn.benching.measure import bench
 from localearn.benching.plan import known_rules
-from localearn.benching.workload import CLASSES, Point, Workload
+from localearn.benching.workload import CLASSES, Point, Workload, made_up
 from localearn.errors import Unsupported, UserError
 
 CPU = torch.device("cpu")
 WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
+PATHS = ("feedback_alignment", "sign_symmetry", "product_feedback_alignment")
 
 
 def workload(algo, *overrides, widths=WIDTHS, batch=ROWS, net="mlp", shape=(INPUT,), **point: Any):
@@ -105,11 +106,48 @@ def test_a_captured_step_multiplies_and_holds_what_one_as_ever_does(algo, stand_
     assert stand_in.replays > 0 or algo == "cafo"
 
 
-@pytest.mark.parametrize("algo", ["backprop", "mono_forward", "direct_feedback_alignment", "forward_forward"])
-def test_a_language_model_steps_on_token_ids(algo):
-    work = workload(algo, "recipe=alike", "net.width=8", net="transformer", shape=(6,), batch=4, vocabulary=5)
-    before = [p.clone() for p in work.net.parameters()]
-    work.step()
-    assert work.batches[0].x.shape == work.batches[0].target.shape == (4, 6)
-    assert all(not torch.equal(p, q) for p, q in zip(before, work.net.parameters(), strict=True))
+TEXT = {"shape": (6,), "vocabulary": 5}
+# Each with the rules that refuse it.
+WORKLOADS: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
+    "transformer of text": (
+        {"net": "transformer", **TEXT},
+        ["net.width=8", "net.layers=2", "net.heads=2"],
+        {"pepita"},
+    ),
+    "transformer of values": (
+        {"net": "transformer", "shape": (6, 3)},
+        ["net.width=8", "net.layers=2", "net.heads=2"],
+        {"pepita"},
+    ),
+    "gru of text": ({"net": "gru", **TEXT}, ["net.widths=[8,8]"], {"pepita", *PATHS}),
+    "gru of values": ({"net": "gru", "shape": (6, 3)}, ["net.widths=[8,8]"], {"pepita", *PATHS}),
+    "resnet18": ({"net": "resnet18", "shape": (3, 8, 8)}, ["net.widths=[4,4,4,4]", "net.blocks=1"], {"pepita"}),
+    "vit": ({"net": "vit", "shape": (3, 8, 8)}, ["net.width=8", "net.layers=2", "net.heads=2"], {"pepita"}),
+    "deepfm": ({"net": "deepfm", "shape": (3,), "categories": (7, 5)}, ["net.widths=[8,8]"], {"pepita"}),
+}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("algo", known_rules())
+def test_every_rule_steps_on_every_kind_of_net_or_refuses_it(algo, name):
+    options, sizes, refused = WORKLOADS[name]
+    if algo in refused:
+        with pytest.raises(Unsupported, match="algo="):
+            workload(algo, "recipe=alike", *sizes, batch=4, **options)
+        return
+    work = workload(algo, "recipe=alike", *sizes, batch=4, **options)
+    trained = [p for part in work.parts if part.update for p in part.phase.parameters]
+    before = [p.detach().clone() for p in trained]
     assert work.multiply_adds() > 0
+    assert all(not torch.equal(p, q) for p, q in zip(before, trained, strict=True))
+    assert (not trained) == work.one_pass
+    assert work.batches[0].x.shape == (4, *work.net.input_shape) or algo == "forward_forward"
+
+
+def test_token_ids_have_the_next_ones_for_targets_and_codes_are_of_their_categories():
+    batch = made_up(Point("transformer", (6,), 4, "fp32", CPU, vocabulary=5))[0]
+    assert batch.target is not None and batch.x.shape == batch.target.shape == (4, 6)
+    assert torch.equal(batch.x[:, 1:], batch.target[:, :-1])
+    x = torch.cat([batch.x for batch in made_up(Point("deepfm", (3,), 500, "fp32", CPU, categories=(7, 5)))])
+    assert set(x[:, 0].tolist()) == set(range(7)) and set(x[:, 1].tolist()) == set(range(5))
+    assert not torch.equal(x[:, 2], x[:, 2].round())

@@ -150,7 +150,7 @@ def test_greedy_phases_map_it_to_features_that_are_plain_rows(image):
         ({"size": 1}, "size is 1; it must be at least 2 pixels"),
         ({"octaves": 25}, "octaves is 25; it must lie between 0 and 24"),
         ({"octaves": -1}, "octaves is -1"),
-        ({"criterion": "hubert"}, r"unknown criterion 'hubert'; did you mean 'huber'"),
+        ({"criterion": "hubert"}, r"criterion must be squared, absolute or huber, not 'hubert'; did you mean 'huber'"),
         ({"train_size": 500}, "train_size is 500; it must lie between 1 and 194"),
         ({"test_fraction": 1.5}, "test_fraction is 1.5"),
     ],
@@ -166,7 +166,7 @@ def test_files_that_are_no_image_or_of_one_colour_are_told(image, tmp_path):
         coordinates(tmp_path / "x.png")
     with pytest.raises(UserError, match=r"p\.png is of one colour, so there is nothing to predict"):
         coordinates(image(np.full((9, 9, 3), 7, np.uint8)))
-    with pytest.raises(UserError, match="unknown image 'chian'; did you mean 'china'"):
+    with pytest.raises(UserError, match="image must be china or flower, not 'chian'; did you mean 'china'"):
         photo("chian")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match=r"test_fraction=0\.1 holds out 0 of 4 training rows"):
         coordinates(image(pixels(2, 2)))

@@ -151,7 +151,7 @@ FAULTS = {
                       {"form": "users"}, "no user has 4 interactions, 2 to train on and 2 that are held out"),
     "nothing liked": (LOG, {"form": "users", "least": 9}, "no rating is 9 or more; give a smaller least"),
     "least of pairs": (LOG, {"least": 3}, "least says which items of form=users count"),
-    "form": (LOG, {"form": "user"}, r"unknown form 'user'; did you mean 'users'\?"),
+    "form": (LOG, {"form": "user"}, r"form must be pairs or users, not 'user'; did you mean 'users'\?"),
     "prefixes": (LOG, {"form": "users", "prefixes": 0}, "prefixes is 0; it must be 1 or more"),
     "train size": (LOG, {"train_size": 6}, "train_size is 6; it must lie between 1 and 5"),
 }  # fmt: skip

@@ -140,6 +140,7 @@ def test_fit_of_a_rule_says_what_it_takes_and_gives():
     assert "return the record" in (inspect.getdoc(MonoForward.fit) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["localearn", "localearn.trainers", "localearn.trainers.local.mono_forward"])
 def test_a_rule_fits_whichever_module_it_was_imported_from(module):
     code = f"""

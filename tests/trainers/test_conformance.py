@@ -2,27 +2,27 @@
 
 from localearn import ForwardGradient, MonoForward, ProductFeedbackAlignment, SignSymmetry
 from localearn.testing import KINDS, RuleConformance
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 PATHS = [kind for kind in KINDS if kind not in ("gat", "recurrent")]
 
 
 class TestMonoForwardJointFF(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, prediction="ff")
 
 
 class TestMonoForwardGreedy(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, schedule="greedy")
 
 
 class TestMonoForwardGreedyFF(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, schedule="greedy", prediction="ff")
@@ -30,7 +30,7 @@ class TestMonoForwardGreedyFF(RuleConformance):
 
 class TestSignSymmetryRedrawn(RuleConformance):
     kinds = PATHS
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     draws_noise = True
 
     def make(self, net):
@@ -39,7 +39,7 @@ class TestSignSymmetryRedrawn(RuleConformance):
 
 class TestSignSymmetryDrawnOnce(RuleConformance):
     kinds = PATHS
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return SignSymmetry(net, "frsf")
@@ -47,14 +47,14 @@ class TestSignSymmetryDrawnOnce(RuleConformance):
 
 class TestProductFeedbackAlignmentOrthogonal(RuleConformance):
     kinds = PATHS
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return ProductFeedbackAlignment(net, expansion=1, feedback="orthogonal")
 
 
 class TestForwardGradientWeight(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     draws_noise = True
     steps, lr, learns_to = 200, 0.02, 0.7
 
@@ -63,7 +63,7 @@ class TestForwardGradientWeight(RuleConformance):
 
 
 class TestForwardGradientWeightTangents(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     draws_noise = True
 
     def make(self, net):
@@ -71,7 +71,7 @@ class TestForwardGradientWeightTangents(RuleConformance):
 
 
 class TestForwardGradientActivity(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     # Where rows are coupled, on a graph or by batch normalisation, one tangent has too much variance for these steps.
     draws_noise = True
     steps, lr, learns_to = 300, 0.01, 0.7

@@ -205,6 +205,7 @@ def test_running_statistics_are_kept_as_by_an_ordinary_pass(vectors, space, tang
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_forward_mode_is_loaded_with_the_rule_and_without_its_warning():
     """Else the first step of a process pays for it, in metered time, and warns on the user's terminal."""
     code = (

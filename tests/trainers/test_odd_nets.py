@@ -16,6 +16,7 @@ from localearn import (
     ForwardForward,
     ForwardGradient,
     LikelihoodRatio,
+    LocalLoss,
     MonoForward,
     Net,
     Pepita,
@@ -31,6 +32,7 @@ from localearn.data.graphs import GraphData
 BY_DERIVATIVES = [
     Backprop,
     MonoForward,
+    LocalLoss,
     ForwardForward,
     FeedbackAlignment,
     SignSymmetry,

@@ -18,9 +18,9 @@ from localearn.training.building import CONF, build_rule, rule_class
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {
-    "MLP": ("mlp",),
+    "MLP": ("mlp", "deepfm"),
     "CNN": ("cnn",),
-    "ResNet": ("resnet",),
+    "ResNet": ("resnet", "mobilenet"),
     "GNN": ("gcn", "sage", "gat"),
     "transformer": ("transformer",),
     "recurrent": ("recurrent",),
@@ -33,7 +33,15 @@ OF_TASKS = {
     "language": ("tokens",),
     "autoencoding": ("autoencoding",),
 }
-CELLS = {"yes": (), "not GAT": ("gat",)}  # what is refused of a column's kinds; "no" would be all of them
+
+
+def refused(cell: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which of a column's kinds a cell says are refused: none where it is "yes", all by "no", or "not GAT"."""
+    if cell in ("yes", "no"):
+        return () if cell == "yes" else kinds
+    named = tuple(cell.removeprefix("not ").lower().split(", "))
+    assert cell.startswith("not ") and set(named) < set(kinds), cell
+    return named
 
 
 def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -44,7 +52,7 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
     for cells in body:
         row = dict(zip(header, cells, strict=True))
         table[row["rule"].strip("`")] = {
-            column: tuple(kind for kind in kinds if row[column] != "no" and kind not in CELLS[row[column]])
+            column: tuple(kind for kind in kinds if kind not in refused(row[column], kinds))
             for column, kinds in columns.items()
         }
     return table
@@ -61,6 +69,8 @@ BY_NET = {
     # What residual blocks add to is signed: its units are not on or off, and need no peers to be turned on again.
     **{("forward_forward", net): ("algo.peer_normalization=0",) for net in ("Transformer", "ViT", "Mixer")},
     ("forward_forward", "ResNet"): ("algo.peer_normalization=0", "algo.goodness=mean"),  # the latter as on all maps
+    ("forward_forward", "Net"): ("algo.goodness=mean",),
+    ("forward_forward", "DeepFM"): ("algo.goodness=mean",),  # of embeddings that are drawn too small for a sum
 }
 CLAIMS: dict[str, dict[str, Any]] = {
     "cafo": {
@@ -71,6 +81,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "recurrent": {"learns_to": 0.9},
             "tokens": {"judged_by": "loss"},
             "multilabel": {"learns_to": 0.95},
+            "deepfm": {"learns_to": 0.95},
         },
     },
     "feedback_alignment": {"by_kind": {"tokens": {"steps": 150}}},
@@ -83,8 +94,10 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "vit": {"lr": 0.01},
             "mixer": {"learns_to": 0.6},
             "resnet": {"lr": 0.01},
+            "mobilenet": {"steps": 60},
         },
     },
+    "local_loss": {"by_kind": {"gat": {"steps": 120}}},
     "likelihood_ratio": {
         "draws_noise": True,
         "steps": 150,
@@ -92,6 +105,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "by_kind": {
             **{kind: {"steps": 50} for kind in ("transformer", "recurrent", "tokens", "vit", "mixer", "multilabel")},
             "resnet": {"steps": 60, "learns_to": 0.8},
+            "mobilenet": {"steps": 30, "lr": 0.06},
         },
     },
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},

@@ -1,7 +1,9 @@
 import copy
+import functools
 
 import pytest
 import torch
+from torch import nn
 
 from localearn import (
     CNN,
@@ -14,12 +16,19 @@ from localearn import (
     ForwardForward,
     ForwardGradient,
     MonoForward,
+    Net,
+    Pooled,
     ProductFeedbackAlignment,
     Trainer,
+    Unsupported,
     UserError,
+    cli,
     load,
 )
-from localearn.training.alignment import alignment_angles
+from localearn.benching.plan import known_rules
+from localearn.testing import toy
+from localearn.training.alignment import alignment_angles, check_alignment
+from localearn.training.building import build_rule
 
 
 class Climb(Trainer):
@@ -146,3 +155,79 @@ def test_a_stage_that_is_solved_in_one_pass_has_no_angles():
 def test_an_unknown_diagnosis_is_refused():
     with pytest.raises(UserError, match="alignment"):
         Backprop(mlp()).fit(load("digits"), diagnose="alignmnt")
+
+
+@functools.cache
+def options_of(algo):
+    return cli.compose([f"algo={algo}"])[0].algo
+
+
+TAKEN = {"cafo": "solves for its weights", "forward_forward": "predicts by more than the net"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["transformer", "tokens", "recurrent", "resnet", "mobilenet", "vit", "deepfm", "values"]
+)
+@pytest.mark.parametrize("algo", known_rules())
+def test_every_rule_has_its_angles_on_every_kind_of_net_or_says_why_not(algo, kind):
+    torch.manual_seed(0)
+    net, batch = toy(kind).net(), toy(kind).batch
+    try:
+        trainer = build_rule(options_of(algo), net, algo)
+        trainer.supports(net, toy(kind).data)
+    except Unsupported:  # as the README's tables have it
+        return
+    if algo in TAKEN:
+        with pytest.raises(UserError, match=TAKEN[algo]):
+            check_alignment(trainer)
+        return
+    check_alignment(trainer)
+    angles = {name: angle for name, angle in alignment_angles(trainer, batch).items() if not name.startswith("path_")}
+    assert angles.keys() == {*(f"angle_{k + 1}" for k in range(net.depth)), "angle_readout"}
+    assert all(angle is not None and 0 <= angle <= 180 for angle in angles.values())
+    if algo not in ("likelihood_ratio", "pepita"):  # whose readouts learn from copies that are noisy or modulated
+        assert angles["angle_readout"] == pytest.approx(0, abs=0.1)
+    if algo == "backprop":
+        assert angles == pytest.approx(dict.fromkeys(angles, 0), abs=0.1)
+
+
+class Stacked(nn.Module):
+    """Two recurrent layers, with dropout in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.GRU(6, 6, num_layers=2, dropout=0.5, batch_first=True)
+
+    def forward(self, h):
+        return self.layers(h)[0]
+
+
+class Drops(nn.Module):
+    """Drops units by itself, as attention and stochastic depth do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, h):
+        return torch.dropout(self.linear(h), 0.5, self.training)
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [
+        ((6,), Drops),
+        ((4, 6), lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.5, batch_first=True)),
+        ((4, 6), Stacked),
+    ],
+    ids=["own", "attention", "recurrent"],
+)
+def test_dropout_of_any_form_is_left_out(shape, block):
+    torch.manual_seed(0)
+    net = Net.from_blocks(None, [block(), block()], nn.Linear(6, 3), input_shape=shape, view=Pooled())
+    rows = Batch(torch.randn(20, *shape), torch.arange(20) % 3)
+    modes = [module.training for module in net.modules()]
+    angles = alignment_angles(Backprop(net), rows)
+    assert angles == pytest.approx({"angle_1": 0, "angle_2": 0, "angle_readout": 0}, abs=0.1)
+    assert modes == [module.training for module in net.modules()]
+    assert all(m.dropout == 0.5 for m in net.modules() if isinstance(m, nn.RNNBase))

@@ -15,6 +15,7 @@ from localearn.training import capture
 from localearn.training.experiment import build
 from localearn.training.recording import WARM_UP
 from localearn.training.settings import Settings
+from tests.marks import slow_but
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -65,7 +66,7 @@ def test_replayed_updates_end_in_the_same_bits(name, digits, stand_in):
         assert stand_in.replays == 3 * 5 - WARM_UP
 
 
-@pytest.mark.parametrize("options", [
+OTHERS = [
     *([f"algo={name}", "net=cnn", "net.channels=[4,6]", "recipe=maps"] for name in known_rules() if name != "cafo"),
     *([f"algo={name}", "precision=bf16"] for name in ("backprop", "mono_forward", "forward_forward", "pepita")),
     ["algo=forward_gradient", "algo.space=weight"],
@@ -80,7 +81,10 @@ def test_replayed_updates_end_in_the_same_bits(name, digits, stand_in):
     ["algo=forward_forward", "algo.prediction=goodness", "algo.collaboration=all"],
     ["algo=cafo", "algo.blocks=dfa", "algo.loss=ce"],
     ["algo=pepita", "algo.mirror=true"],
-], ids=" ".join)  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", slow_but(OTHERS, *OTHERS[1::4]), ids=" ".join)
 def test_other_nets_and_options_are_replayed_too(options, digits, stand_in):
     plain, record = trained("off", digits, options)
     replayed, captured = trained("graph", digits, options)

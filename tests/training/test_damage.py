@@ -15,6 +15,7 @@ from localearn import export
 from localearn.errors import UserError
 from localearn.records.checksums import append_checksum, is_intact
 from localearn.training.experiment import load_net
+from tests.marks import slow_but
 
 SEED = 20261127
 
@@ -57,13 +58,14 @@ def restore(files):
         Path("run", name).write_bytes(content)
 
 
+@pytest.mark.parametrize("times", slow_but([3, 14], 3))
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_of_a_stopped_run_gives_the_right_net_or_one_line(name, stopped, door, read):
+def test_a_damaged_file_of_a_stopped_run_gives_the_right_net_or_one_line(name, times, stopped, door, read):
     files, right = stopped
     draw = np.random.default_rng([SEED, FILES.index(name)])
     refused = 0
     for kind, mutate in MUTATIONS.items():
-        for _ in range(1 if kind in ("emptied", "doubled") else 14):
+        for _ in range(1 if kind in ("emptied", "doubled") else times):
             restore(files)
             Path("run", name).write_bytes(mutate(files[name], draw))
             ended = door("resume=run", "progress=false")

@@ -15,6 +15,7 @@ from localearn.training.experiment import build
 from localearn.training.layout import lay_out
 from localearn.training.parallel import Ranks
 from localearn.training.update import Update
+from tests.marks import slow_but
 
 OPTIMIZERS = {
     "fused": functools.partial(torch.optim.Adam, lr=1e-3, fused=True),
@@ -64,7 +65,7 @@ def stepped(trainer, data, optimizer, steps=3):
     return trainer.state_dict()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", slow_but(OPTIMIZERS, "fused"))
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("name", known_rules())
 def test_every_rule_learns_the_same(name, net, optimizer, digits):

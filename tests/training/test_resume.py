@@ -11,6 +11,7 @@ import yaml
 
 from localearn.records.folder import RunFolder
 from localearn.training.callbacks import Callback, Context, attached
+from tests.marks import slow_but
 
 # What may leave state behind between two steps; 60 rows in batches of 16 make 4 steps an epoch, 12 a stage.
 KINDS = {
@@ -39,6 +40,7 @@ KINDS = {
         "batch_size=16",
     ],
 }
+QUICK = "wrong labels drawn, parameter groups"
 GRAPH = ["dataset=karate", "algo.schedule=greedy", "net.widths=[8,8]", "epochs=3", "progress=false"]
 
 
@@ -47,7 +49,7 @@ def arguments_of(kind: str) -> list[str]:
     return [o for o in options if not o.startswith("~")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "everything random", "greedy, augmented", QUICK))
 @pytest.mark.parametrize("how", ["signal", "kill"])
 def test_the_weights_and_the_history_are_those_of_the_run_never_stopped(kind, how, door, strike, killed, read):
     base = ["dataset.train_size=60", "batch_size=16", "epochs=3", "progress=false", "energy.enabled=false"]

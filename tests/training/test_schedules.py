@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from localearn import UserError
-from localearn.training.schedules import CoolDown, StepWithDecay
+from localearn.training.schedules import CoolDown, FractionSteps, StepWithDecay
 
 
 def made() -> tuple[torch.optim.SGD, StepWithDecay]:
@@ -68,3 +68,28 @@ def test_cool_down_of_any_length_never_reaches_nothing_before_the_end():
 def test_cool_down_refuses_what_is_no_schedule(epochs, start):
     with pytest.raises(UserError, match="cool_down"):
         rates(epochs, start)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones"),
+    [
+        (400, [200, 300, 350, 375]),
+        (100, [50, 75, 88, 94]),
+        (20, [10, 15, 18, 19]),
+        (2, [1, 2, 2, 2]),
+        (1, [1, 1, 1, 1]),
+    ],
+)
+def test_fractions_of_the_epochs_are_milestones_and_none_is_before_the_first_step(epochs, milestones):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule = FractionSteps(optimizer, epochs)
+    for done in range(epochs + 1):
+        assert optimizer.param_groups[0]["lr"] == 0.25 ** sum(done >= stone for stone in milestones)
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"epochs": 4, "fractions": [0.5, 1]}])
+def test_fractions_refuses_what_is_no_schedule(options):
+    with pytest.raises(UserError, match="fractions"):
+        FractionSteps(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0), **options)

@@ -18,6 +18,7 @@ from localearn.locks import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import aside, search
 from localearn.tuning.search import Limits
+from tests.marks import slow_but
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
@@ -223,6 +224,7 @@ def until(condition, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, how):
     out = tmp_path / "out"
@@ -268,6 +270,7 @@ def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_pa
     assert (out / "trials" / "0000.broken-0").exists() == bool(said)
 
 
+@pytest.mark.slow
 def test_a_journal_on_a_shared_disk_finds_the_dead_by_their_locks(tiny, tmp_path):
     out = tmp_path / "out"
     arguments = [
@@ -407,7 +410,7 @@ def emptied(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [overwritten, torn, without_objective, emptied, Path.unlink])
+@pytest.mark.parametrize("damage", slow_but([overwritten, torn, without_objective, emptied, Path.unlink], torn))
 def test_a_damaged_database_is_set_aside_and_its_trials_go_on(tiny, tmp_path, capsys, damage):
     out = tmp_path / "out"
     arguments = [*tiny, f"out={out}"]

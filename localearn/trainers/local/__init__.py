@@ -1,6 +1,7 @@
 from localearn.trainers.local.base import LocalTrainer
 from localearn.trainers.local.cafo import CaFo
 from localearn.trainers.local.forward_forward import ForwardForward
+from localearn.trainers.local.local_loss import LocalLoss
 from localearn.trainers.local.mono_forward import MonoForward
 
-__all__ = ["CaFo", "ForwardForward", "LocalTrainer", "MonoForward"]
+__all__ = ["CaFo", "ForwardForward", "LocalLoss", "LocalTrainer", "MonoForward"]

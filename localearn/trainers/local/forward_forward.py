@@ -39,6 +39,8 @@ class ForwardForward(LocalTrainer):
     graph each labelled node carries its label and every other the neutral one, 1/C: of the labels only the batch's are
     read, and a node's neighbours see what it carries.
 
+    Of a table's row whose first columns are codes only the values and the label behind them are normalised.
+
     Tokens have no entries to write a label into, so x is their ids and the label's embedding, a row of E (C, D), which
     learns with block 1, is added to what block 1's op gives, at all positions; the neutral label is the mean of E.
     Where outputs are of positions (`PerPosition`, a language model: the label is the next token), a position is what a
@@ -178,6 +180,11 @@ class ForwardForward(LocalTrainer):
             raise Unsupported(
                 f"forward_forward writes {net.classes} labels into the input, and {name} takes {size} values; "
                 f"build it for {net.classes} more than the data have"
+            )
+        if data is not None and data.categories and net.input_shape == data.input_shape:
+            raise Unsupported(
+                f"forward_forward would write its labels over {data.name}'s codes; build {name} for {net.classes} "
+                "columns more than the data have, as input_shape_for(data, net.kind) says"
             )
 
     def goodness(self, h: Tensor) -> Tensor:
@@ -382,7 +389,9 @@ class ForwardForward(LocalTrainer):
         """
         block = self.net.block(k)
         if k or self.tokens is None:
-            z = block.op(length_normalized(h.detach(), self._axes), *context)
+            codes = 0 if k else len(self.net.takes.categories)
+            rest = length_normalized(h.detach()[:, codes:] if codes else h.detach(), self._axes)
+            z = block.op(torch.cat([h[:, :codes], rest], dim=1) if codes else rest, *context)
         else:
             z = block.op(h, *context)
             label = self.tokens.weight.mean(0) if shown is None else self.tokens(shown)

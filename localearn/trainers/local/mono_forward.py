@@ -135,6 +135,9 @@ def _input_width(net: Net) -> int:
     """Return how many values of h_0 a projection reads at once."""
     if net.takes.vocabulary is not None:
         raise Unsupported("token ids are no values that a projection could read; use input_projection=false")
+    if net.takes.categories:
+        name = type(net).__name__
+        raise Unsupported(f"{name} takes codes, which are no values to project; use input_projection=false")
     with modes_kept(net), torch.no_grad():
         net.eval()  # so that a stem's dropout draws nothing
         h_0 = net.stem(net.trial()[0])

@@ -17,7 +17,7 @@ from localearn.nets.lenet import LeNet
 from localearn.tasks import Classification
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import likelihood_ratio
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 ROWS = 20_000
 FALSE_ALARM = 1e-4
@@ -38,7 +38,7 @@ OPTIONS = {
 
 
 class TestLayerwiseConformance(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     draws_noise = True
 
     def make(self, net):

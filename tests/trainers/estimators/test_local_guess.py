@@ -5,18 +5,18 @@ from torch import nn
 from localearn import MLP, Batch, ForwardGradient, UserError
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import forward_gradient
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 
 class TestActivityConformance(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return ForwardGradient(net, guess="local")
 
 
 class TestWeightConformance(RuleConformance):
-    runs_on = BASIC[:-1]
+    runs_on, learns_on = BASIC[:-1], IN_SHORT
 
     def make(self, net):
         return ForwardGradient(net, space="weight", guess="local")

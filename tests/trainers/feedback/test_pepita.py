@@ -13,7 +13,7 @@ from localearn.data.base import Split
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.feedback.passes import Passes
 from localearn.trainers.phases import completed
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -287,7 +287,7 @@ def test_mirror_learns_the_weights():
 class TestTimeLocalConformance(RuleConformance):
     """Its two steps nearly undo each other, and Adam, who scales by their size, makes little of the rest."""
 
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     kinds = ("mlp", "cnn", "gcn", "sage")
     tasks = ("classes", "values", "multilabel", "autoencoding")
     steps, lr, learns_to = 600, 0.01, 0.7

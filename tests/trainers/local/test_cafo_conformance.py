@@ -6,11 +6,11 @@ regression of 0 and 1 have a cross-entropy of 0.31 at best, half of chance's.
 
 from localearn import CaFo
 from localearn.testing import RuleConformance
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 
 class RandomBlocks(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     trains_blocks = False
     judged_by, learns_to = "errors", 0.8
 
@@ -35,7 +35,7 @@ class TestRandomBlocksBySteps(RandomBlocks):
 
 
 class TestTrainedBlocksInClosedForm(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     learns_to = 0.8  # of a loss that cannot fall below 0.31
 
     def make(self, net):
@@ -43,7 +43,7 @@ class TestTrainedBlocksInClosedForm(RuleConformance):
 
 
 class TestTrainedBlocksByCrossEntropy(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
@@ -51,7 +51,7 @@ class TestTrainedBlocksByCrossEntropy(RuleConformance):
 
 
 class TestTrainedBlocksBySparsemax(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):

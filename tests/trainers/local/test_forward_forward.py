@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 import localearn
-from localearn import CNN, GNN, MLP, Batch, ForwardForward, Net, Unsupported, UserError
+from localearn import CNN, GNN, MLP, Batch, DeepFM, ForwardForward, Net, Unsupported, UserError
 from localearn.data import ArrayData, GraphData, from_arrays
 from localearn.nets.lenet import LeNet
 from localearn.trainers.local import labels
@@ -454,3 +454,42 @@ def test_a_run_whose_units_are_off_is_warned_once(caplog):
     told = [record.getMessage() for record in caplog.records if "no row of a batch turns on" in record.getMessage()]
     assert len(told) == 1
     assert "block 2 100 %" in told[0]
+
+
+def coded(n=6):
+    """Rows of two codes and a value, with their labels."""
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.stack([torch.randint(size, (n,), generator=generator) for size in (5, 4)], 1)
+    x = torch.cat([codes.double(), torch.randn(n, 1, generator=generator, dtype=torch.float64)], 1)
+    return Batch(x, torch.arange(n) % CLASSES)
+
+
+def test_codes_are_looked_up_as_they_are_and_values_and_label_are_normalised(wrong_labels):
+    torch.manual_seed(0)
+    net = DeepFM((3 + CLASSES,), CLASSES, categories=(5, 4), dim=3, widths=(6,)).double()
+    trainer, batch = ForwardForward(net, goodness="mean", peer_normalization=0), coded()
+    metrics, grads = gradients_of(trainer, batch)
+    expected = []
+    for shown, sign in ((batch.y, -1), ((batch.y + 1) % CLASSES, 1)):
+        values = torch.cat([batch.x[:, 2:], F.one_hot(shown, CLASSES).double()], 1)
+        rms = values.square().mean(1, keepdim=True).sqrt()
+        h = net.block(0)(torch.cat([batch.x[:, :2], values / (rms + 1e-8)], 1))
+        expected.append(F.softplus(sign * (h.square().mean(1) - 2)).mean())
+    torch.testing.assert_close(metrics["loss_1"], sum(expected) / 2, rtol=1e-6, atol=0)
+    looked_up = {*batch.x[:, 0].long().tolist(), *(5 + batch.x[:, 1].long()).tolist()}
+    moved = grads["net.blocks.0.op.vectors.weight"].abs().sum(1).nonzero().flatten().tolist()
+    assert set(moved) == looked_up and len(looked_up) < 9
+
+
+def test_labels_are_not_written_over_codes():
+    batch = coded()
+    rows: dict = dict.fromkeys(("train", "val", "test"), torch.cat([batch.x, batch.x[:, 2:]], 1))
+    data = ArrayData("table", rows, dict.fromkeys(rows, batch.y), CLASSES, categories=(5, 4))
+
+    def net(columns):
+        return DeepFM((columns,), CLASSES, categories=(5, 4), dim=3, widths=(6,))
+
+    assert ForwardForward.input_shape_for(data, "dense") == (4 + CLASSES,)
+    ForwardForward.supports(net(4 + CLASSES), data)
+    with pytest.raises(Unsupported, match="would write its labels over table's codes; build DeepFM for 3 columns more"):
+        ForwardForward.supports(net(4), data)

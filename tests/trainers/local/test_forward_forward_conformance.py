@@ -5,11 +5,11 @@ Sums of goodness are no logits, so that prediction is judged by its errors. With
 
 from localearn import ForwardForward
 from localearn.testing import RuleConformance
-from tests.trainers.basic import BASIC
+from tests.trainers.basic import BASIC, IN_SHORT
 
 
 class TestMeanGoodness(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -18,7 +18,7 @@ class TestMeanGoodness(RuleConformance):
 
 
 class TestHardNegativesAndCollaborationOfAll(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     tasks = ("classes",)
     # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
     local, sends_back_weights = False, True
@@ -29,7 +29,7 @@ class TestHardNegativesAndCollaborationOfAll(RuleConformance):
 
 
 class TestGreedyCollaborationWithPrevious(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -40,7 +40,7 @@ class TestGreedyCollaborationWithPrevious(RuleConformance):
 
 
 class TestGreedySoftmax(RuleConformance):
-    runs_on = BASIC
+    runs_on, learns_on = BASIC, IN_SHORT
     tasks = ("classes",)
     steps = 150
 

@@ -28,6 +28,7 @@ DATA = {
         "backprop", "pepita")},
     **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
         "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
+    "local_loss": ["algo=local_loss", "algo.loss=pred", "algo.head=mlp"],
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip
@@ -48,6 +49,7 @@ LAYERS = {
     "bf16": ["algo=mono_forward", "precision=bf16"],
     "sgd": ["algo=mono_forward", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "schedule=exponential"],
     "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6,8]"],
+    "local_loss": ["algo=local_loss", "algo.head=auglocal", "net=cnn", "net.channels=[4,6,8]"],
     "patience": ["algo=mono_forward", "patience=1", "epochs=30", "optim.lr=0.02"],
 }  # fmt: skip
 REFUSED = {
@@ -57,6 +59,7 @@ REFUSED = {
     "collaboration": (
         ["algo=forward_forward", "algo.prediction=goodness", "algo.collaboration=all", "parallel=layers"],
         "collaboration=all needs other blocks' goodness"),
+    "tied": (["algo=local_loss", "algo.head=tied", "parallel=layers"], "head=tied reads the readout's weights"),
     "few_blocks": (["algo=mono_forward", "net.widths=[8]", "parallel=layers"], "2 ranks are more than the net's 1"),
     "indivisible": (["batch_size=21", "parallel=data"], "batch_size=21 cannot be divided over 2 ranks; use 20 or 22"),
     "graph": (["dataset=karate", "net=gcn", "parallel=data"], "karate is one batch that cannot be divided"),
