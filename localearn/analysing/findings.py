@@ -164,7 +164,11 @@ def examine(
     names = data.class_names or tuple(str(k) for k in range(data.classes))
     seen = tuple(k for k in range(data.classes) if k not in data.unseen)
     known = ~torch.isin(test.labels, torch.tensor(data.unseen, dtype=torch.int64))
-    named = {"algo": type(trainer).__name__, "dataset": data.name, "net": type(trainer.net).__name__} | record
+    named: dict[str, Any] = {
+        "algo": type(trainer).__name__,
+        "dataset": data.name,
+        "net": type(trainer.net).__name__,
+    } | record
     return Findings(
         label=label or type(trainer).__name__,
         class_names=names,

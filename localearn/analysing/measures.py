@@ -34,7 +34,7 @@ def ensembles(means: Tensor, threshold: float) -> Tensor:
     scale of activities, which differs from net to net and block to block, does not count. Where that largest mean is 0
     or less the class has none.
     """
-    return means > threshold * means.amax(1, keepdim=True).clamp_min(0)
+    return means > threshold * means.amax(1, keepdim=True)
 
 
 def iou(sets: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def gram_norm(x: Tensor) -> Tensor:
 class Probe:
     """A linear classifier of features: ridge regression of one-hot labels, solved in closed form.
 
-        W = (Z^T Z / N + ridge I)^-1 Z^T (Y - mean Y) / N,    Z = (X - mean X) / deviation X of the N training rows
+        W = (Z^T Z / N + ridge I)^-1 Z^T Y / N,    Z = (X - mean X) / deviation X of the N training rows
 
     Features that do not vary over the training rows are left out. It is scikit-learn's `RidgeClassifier` on
     standardised features with alpha = ridge N.
@@ -118,7 +118,7 @@ class Probe:
         self._bias = target.mean(0)
         covariance = z.T @ z / len(z)
         covariance.diagonal().add_(ridge)
-        self._weight = torch.linalg.solve(covariance, z.T @ (target - self._bias) / len(z))
+        self._weight = torch.linalg.solve(covariance, z.T @ target / len(z))
 
     def scores(self, x: Tensor) -> Tensor:
         """Return a score of each class, (N, C), for features (N, n)."""

@@ -18,7 +18,7 @@ from localearn.reporting.writing import place
 
 KIND = "localearn analysis"
 PLOTS = "analysis-plots"
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "run", "folder", "algo", "dataset", "net", "block", "quantity", "class", "other_class", "other_run", "other_block",
     "passes", "value",
 )  # fmt: skip

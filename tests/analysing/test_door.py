@@ -63,6 +63,7 @@ def test_figures_of_the_page_are_those_of_the_record(folders):
     (left_out,) = read_findings([folders / "forward_forward"], device="cpu")
     assert left_out.unseen == (3, 8) and left_out.classes == (0, 1, 2, 4, 5, 6, 7, 9)
     seen = left_out.activities
+    assert seen is not None
     right = seen.predicted == seen.labels
     recorded = read_record(folders / "forward_forward").metric("accuracy")
     assert right.double().mean().item() == pytest.approx(recorded, abs=1e-6)

@@ -10,6 +10,8 @@ def test_its_python_writes_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(compile(code, "docs/units.md", "exec"), {})
-    hoyer, called = re.fullmatch(r"\[([^\]]+)\] \((\d), [\d.]+\)", capsys.readouterr().out.strip()).groups()
+    printed = re.fullmatch(r"\[([^\]]+)\] \((\d), [\d.]+\)", capsys.readouterr().out.strip())
+    assert printed
+    hoyer, called = printed.groups()
     assert all(0 < float(value) < 1 for value in hoyer.split(", ")) and called != "3"
     assert "3" in (tmp_path / "units" / "analysis.md").read_text(encoding="utf-8")

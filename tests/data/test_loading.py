@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,7 +342,9 @@ def test_classes_that_are_left_out_are_in_the_test_part_alone(tmp_path):
 
 
 def test_classes_are_left_out_by_name_too_and_of_a_validation_part_that_is_given(tmp_path):
-    named = {f"x_{part}": np.arange(24.0).reshape(12, 2) + k for k, part in enumerate(("train", "val", "test"))}
+    named: dict[str, Any] = {
+        f"x_{part}": np.arange(24.0).reshape(12, 2) + k for k, part in enumerate(("train", "val", "test"))
+    }
     named |= {f"y_{part}": np.array(["cat", "dog", "eel"] * 4) for part in ("train", "val", "test")}
     np.savez(tmp_path / "named.npz", **named)
     data = load("npz", path=tmp_path / "named.npz", leave_out=["dog"])
