@@ -58,7 +58,7 @@ from localearn.trainers import (
     StateFeedback,
     Trainer,
 )
-from localearn.training import Callback, Record, fit, load_net
+from localearn.training import Callback, Record, fit, load_net, load_rule
 
 __version__ = "0.1.0"
 
@@ -122,5 +122,6 @@ __all__ = [
     "generate",
     "load",
     "load_net",
+    "load_rule",
     "recipe",
 ]

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -206,6 +206,14 @@ class Trainer(FormerContract, nn.Module, ABC):
 
     def redraw(self, seed: int) -> None:
         """Have `predict` draw by another of `inference_seeds` from now on; nothing where it draws nothing."""
+
+    def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield h_1, ..., h_L, (N, *shapes[k]) each, as the prediction has them: by default what the net makes of x.
+
+        They are what `python -m localearn.analyse` looks at. A rule whose `predict` gives the blocks something else, as
+        labels in the input or lengths that are normalised, overrides it.
+        """
+        return self.net.outputs(x, *context)
 
     def phases(self) -> Sequence[Phase]:
         """Return what is trained one after another: by default all parameters at once, by `gradients`."""

@@ -22,7 +22,7 @@ from localearn.files import read_yaml
 from localearn.inputs import InputSpec
 from localearn.nets import Net
 from localearn.options import check_types
-from localearn.records import Record, versions
+from localearn.records import Record, read_record, versions
 from localearn.records.checksums import digest_of
 from localearn.records.folder import RunFolder, check_regular
 from localearn.tasks import read_task
@@ -39,7 +39,7 @@ from localearn.training.building import (
     schedule_factory,
 )
 from localearn.training.callbacks import Callback
-from localearn.training.checkpoint import check_weights
+from localearn.training.checkpoint import check_weights, saved_once
 from localearn.training.fit import train
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, complete_rule, names_built
@@ -164,9 +164,7 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
     epochs= and patience= among the overrides extend it, a completed run too; the choices then say so, as `extend`.
     trust: classes, beside those that the overrides trust, which the folder's configuration may name.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     overrides, trusted = words(overrides)
     given = [o for o in overrides if o.partition("=")[0] not in ("resume", "algo._target_")]
@@ -176,10 +174,32 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
     extending = [name for o in given if (name := o.partition("=")[0]) in EXTENDING]
     run = RunFolder(Path(folder).expanduser())
     run.open(extending=bool(extending))
+    config, choices = _read_configuration(
+        run, trusted | set(trust), f"resume={folder}", "goes on there, with fit(resume=True)"
+    )
+    try:
+        config.merge_with_dotlist(given)
+        config.resume = folder
+        if extending:
+            choices["extend"] = {name: config[name] for name in extending}
+    except (OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"resume={folder}: {run.config} does not take {' '.join(given)}: {error}") from error
+    return config, choices
+
+
+def _read_configuration(run: RunFolder, trust: Collection[str], where: str, instead: str) -> tuple[Any, Choices]:
+    """Return the configuration and the choices in a run's folder, which name only classes that are known or trusted.
+
+    where, instead: for the message, what is to blame, and what can be done about a run that was started from Python.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         config: Any = OmegaConf.create(read_yaml(run.config))
     except UserError as error:
-        raise UserError(f"resume={folder}: {run.config} is no configuration of localearn.run: {error}") from error
+        raise UserError(f"{where}: {run.config} is no configuration of localearn.run: {error}") from error
     try:
         recorded: Any = OmegaConf.to_container(config.pop("choices"))
         choices = dict(recorded)
@@ -189,20 +209,66 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
             raise ValueError("a choice is no name")
         if not isinstance(choices.setdefault("overrides", []), list):
             raise ValueError("the overrides are no list")
-        _check_read(run.config, config, trusted | set(trust))
+        _check_read(run.config, config, trust)
         for name, value in BEFORE.items():
             config.setdefault(name, value)
         complete_rule(config)
-        config.merge_with_dotlist(given)
-        config.resume = folder
-        if extending:
-            choices["extend"] = {name: config[name] for name in extending}
     except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"resume={folder}: {run.config} is no configuration of localearn.run; a run that was started from Python "
-            "goes on there, with fit(resume=True)"
+            f"{where}: {run.config} is no configuration of localearn.run; a run that was started from Python {instead}"
         ) from error
     return config, choices
+
+
+def load_rule(folder: str | Path, *, trust: Collection[str] = ()) -> tuple[Data, Trainer]:
+    """Return the data of a run's folder and its trained rule, the rule's own state with it, in evaluation mode.
+
+    The state is the best epoch's where the run ended with that, as its record does, and is read from the folder's
+    checkpoint. Without one a rule is put together of `net.safetensors`, if its net alone predicts.
+
+    Args:
+        folder: of a run that the command line started; one from Python holds no configuration of its rule and data.
+        trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
+
+    Raises:
+        UserError: where the folder holds no such run, its data are not there or others than those of its record, or
+            the rule's state is neither there nor needless.
+
+    Example:
+        data, rule = load_rule("runs/20261120-163926-mono_forward-digits-0")
+
+    """
+    run = RunFolder(Path(folder).expanduser())
+    if not run.path.is_dir():
+        raise UserError(f"{run.path}: there is no such folder")
+    check_regular(run.config)
+    config, choices = _read_configuration(
+        run, trust, str(run.path), "holds no more of its rule and data; what built them builds them again"
+    )
+    plain = _resolved(config)
+    with own_random_numbers():
+        data, trainer, _ = _build(plain, choices)
+    recorded = read_record(run.path).data_fingerprint if run.record.exists() else ""
+    if recorded and recorded != data.fingerprint():
+        raise UserError(f"{run.path}: the data are not those that the run was trained on; put its own in their place")
+    state = run.load_checkpoint(torch.device("cpu"))
+    if state is not None:
+        try:
+            weights = saved_once(state["parts"]["stopping"]["best_weights"] or state["trainer"], trainer)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{run.checkpoint} is not of a run: it lacks {error}") from error
+        check_weights(run.checkpoint, weights, trainer.state_dict())
+        trainer.load_state_dict(weights)
+    elif trainer.net_predicts:
+        _, weights = _read_net(run.net)
+        check_weights(run.net, weights, trainer.net.state_dict())
+        trainer.net.load_state_dict(weights)
+    else:
+        raise UserError(
+            f"{run.checkpoint} is not there, and {type(trainer).__name__} predicts by more than its net, which alone "
+            "is in net.safetensors; keep a run's checkpoint.pt"
+        )
+    return data, trainer.eval()
 
 
 def _check_read(path: Path, config: Any, trust: Collection[str]) -> None:
