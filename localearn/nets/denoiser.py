@@ -256,7 +256,7 @@ class DiscreteStep(Denoising):
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
         self.alpha_bar = cosine_alpha_bar(self.steps)
-        exact = torch.tensor(self.alpha_bar, dtype=torch.float64)
+        exact = torch.tensor(self.alpha_bar, dtype=torch.float64, device="cpu")
         self.a, self.b, self.c = (part[self.index].item() for part in coefficients(exact))
 
     def through(self, features: Tensor, z: Tensor) -> Tensor:
