@@ -10,6 +10,7 @@ from localearn.errors import UserError
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "CounterCurrent", "ScalableForwardForward", "StateFeedback",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
@@ -17,6 +18,7 @@ NETS = (
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))
+DATA += ("data.adding", "data.copy_memory")
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "MultiLabel", "Regression")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),

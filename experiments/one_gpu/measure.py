@@ -37,7 +37,7 @@ OWN = ("only", "out", "work", "device", "small", "budget_s")
 PACKED_FIRST = ("asked.md", "asked.json", "state.json", "logs", "steps", "energy", "fidelity")
 ENERGY_ROWS = ("mnist-mono_forward", "fashion_mnist-mono_forward")
 
-# Rows of the fidelity table, each seed with the seconds that it took on an H200, or is expected to take. The first two are
+# Rows of the fidelity table, each seed with its seconds on an H200, measured or expected. The first two are
 # one comparison, so they take turns seed by seed; a row of more than a command's seconds waits for a longer budget.
 CNN_FIRST = {"cifar10_cnn-mono_forward": 60, "cifar10_cnn-backprop": 55}
 CNN_REST = {

@@ -6,6 +6,7 @@ from localearn.data.generation import generate
 from localearn.data.graphs import GraphData
 from localearn.data.interactions import interactions
 from localearn.data.loading import NAMES, load
+from localearn.data.memory import adding, copy_memory
 from localearn.data.streams import LoaderData
 from localearn.data.table import table
 from localearn.data.text import TextData, text
@@ -22,8 +23,10 @@ __all__ = [
     "LoaderData",
     "Split",
     "TextData",
+    "adding",
     "as_data",
     "coordinates",
+    "copy_memory",
     "from_arrays",
     "from_dataset",
     "from_graph",

@@ -19,6 +19,7 @@ from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
+from localearn.data.memory import adding, copy_memory
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
@@ -39,14 +40,17 @@ TABLES = ("breast_cancer", "wine")
 # The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
 # `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
 FUNCTIONS: dict[str, Callable[..., Data]] = {
+    "adding": adding,
     "coordinates": coordinates,
+    "copy_memory": copy_memory,
     "interactions": interactions,
     "photo": photo,
     "table": table,
     "text": text,
 }
 
-VALUES = ("coordinates", "interactions", "photo", "text")  # of these no row has one class, whatever the options
+# Of these no row has one class, whatever the options.
+VALUES = ("adding", "copy_memory", "coordinates", "interactions", "photo", "text")
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 

@@ -1,7 +1,8 @@
-"""Recurrent nets: a layer is a block, and through time its derivative is exact."""
+"""Recurrent nets: a layer is a block, differentiated through time exactly, in windows, not at all or by a feedback."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,8 @@ from localearn.nets.block import Block
 from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
+from localearn.nets.through_time import Derivative, Feedback, ThroughTime
+from localearn.nets.through_time import through_time as named
 from localearn.nets.transformer import Reads, check_sequence, reading
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -25,8 +28,9 @@ class Recurrent(Net):
         gru     torch.nn.GRU's, Cho et al., arXiv 1406.1078
         lstm    torch.nn.LSTM's, Hochreiter, Schmidhuber (1997)
 
-    Rules are about what crosses blocks: within one, from a time to those before it, autograd differentiates exactly.
-    The first block embeds token ids.
+    Rules are about what crosses blocks. How a block is differentiated within, from a time to those before it, is the
+    block's own matter and the same for every rule: exactly, unless `through_time` says otherwise. What the net computes
+    does not depend on it. The first block embeds token ids.
 
     Args:
         input_shape: (T,) token ids, or (T, D) values.
@@ -38,6 +42,10 @@ class Recurrent(Net):
         dropout: of a block's output.
         reads: what a head reads: "positions", each by itself, "last", "pooled", their mean; "auto" is positions of
             tokens and last of values.
+        through_time: "exact", backpropagation through time; "truncated" to windows, see `Truncated`; "none", each step
+            alone; "diagonal", by a fixed feedback in place of the Jacobian, see `Diagonal`.
+        truncation: of "truncated", the steps of a window.
+        feedback: of "diagonal": linear, gaussian or orthogonal.
 
     Raises:
         UserError: for options out of their range, and for rows that are no sequence.
@@ -57,12 +65,17 @@ class Recurrent(Net):
         embedding: int | None = None,
         dropout: float = 0.0,
         reads: Reads = "auto",
+        through_time: Derivative = "exact",
+        truncation: int = 16,
+        feedback: Feedback = "linear",
     ):
         shape = check_sequence(type(self).__name__, input_shape, vocabulary)
         widths = check_widths("widths", widths)
         (first,) = check_row("embedding", widths[0] if embedding is None else embedding)
         sizes = (shape[1] if vocabulary is None else first, *widths)
         ops: list[nn.Module] = [RecurrentLayer(cell, n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
+        for op, n in zip(ops, widths, strict=True):
+            op.through_time = named(through_time, n, truncation, feedback)
         if vocabulary is not None:
             ops[0] = nn.Sequential(nn.Embedding(vocabulary, first), ops[0])
         blocks = [Block(op, dropout_layer(dropout)) for op in ops]
@@ -72,26 +85,117 @@ class Recurrent(Net):
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of torch's, by its fused kernel, or step by step under the transforms that have none for it."""
+    """One layer of torch's, by its fused kernel, or step by step under the transforms that have none for it.
+
+    Args:
+        cell: rnn, gru or lstm.
+        n_in: the width of its input.
+        n_out: n, its units.
+
+    Attributes:
+        through_time: how it is differentiated from a step to the one before it; None: exactly.
+
+    """
+
+    through_time: ThroughTime | None
 
     def __init__(self, cell: Cell, n_in: int, n_out: int):
         super().__init__()
         self.step = choose("cell", cell, CELLS)
         layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell]
         self.layer: Any = layer(n_in, n_out, batch_first=True)
+        self.through_time = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, T, n_in) to (N, T, n_out)."""
-        of = self.layer
-        if not is_transforming():
-            return of(x)[0]
-        driven = F.linear(x, of.weight_ih_l0, of.bias_ih_l0)
-        state = driven.new_zeros(len(x), of.hidden_size)  # of the precision that autocast multiplies in
-        states, memory = list[Tensor](), state
+        """Map (N, T, n_in) to (N, T, n)."""
+        if is_transforming():
+            return self._step_by_step(x)
+        if self.through_time is None or not torch.is_grad_enabled():
+            return self.run(x)[0]
+        return self.through_time.states(self, x)
+
+    def run(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the states at all times, (N, T, n), and the last one as torch's layer has it, from such a state."""
+        return self.layer(x, state)
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """Return the states at all times, (N, T, n), each from the one before it as a constant.
+
+        The states are found first, without autograd; a step of all times at once then has a graph of each by itself.
+        """
+        with torch.no_grad():
+            states = self.run(x)[0]
+        driven = self._driven(x)
+        before = _shifted(states.to(driven.dtype))
+        recurrent = self._recurrent(before)
+        memory = before
+        if self.step is _lstm:
+            with torch.no_grad():
+                memory = _shifted(_memories(driven, recurrent))
+        return self.step(driven, recurrent, before, memory)[0]
+
+    def _step_by_step(self, x: Tensor) -> Tensor:
+        driven = self._driven(x)
+        state = driven.new_zeros(len(x), self.layer.hidden_size)  # of the precision that autocast multiplies in
+        states, memory, time = list[Tensor](), state, self.through_time
         for t in range(x.shape[1]):
-            state, memory = self.step(driven[:, t], F.linear(state, of.weight_hh_l0, of.bias_hh_l0), state, memory)
+            previous = state
+            if time is not None:
+                state, memory = time.before(state, t), time.before(memory, t)
+            state, memory = self.step(driven[:, t], self._recurrent(state), state, memory)
+            if time is not None:
+                state = time.after(state, previous)
             states.append(state)
         return torch.stack(states, dim=1)
+
+    def _driven(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.layer.weight_ih_l0, self.layer.bias_ih_l0)
+
+    def _recurrent(self, state: Tensor) -> Tensor:
+        return F.linear(state, self.layer.weight_hh_l0, self.layer.bias_hh_l0)
+
+
+@contextmanager
+def differentiated(net: nn.Module, derivatives: Sequence[ThroughTime | None] = ()) -> Iterator[None]:
+    """Have the graphs that are made within differentiated through time otherwise; then the net is as it was.
+
+    Args:
+        net: whose recurrent layers are meant, see `recurrent_layers`.
+        derivatives: one for each of them; by default the exact one.
+
+    """
+    layers = recurrent_layers(net)
+    before = [layer.through_time for layer in layers]
+    for layer, derivative in zip(layers, derivatives or [None] * len(layers), strict=True):
+        layer.through_time = derivative
+    try:
+        yield
+    finally:
+        for layer, derivative in zip(layers, before, strict=True):
+            layer.through_time = derivative
+
+
+def recurrent_layers(net: nn.Module) -> list[RecurrentLayer]:
+    """Return a net's recurrent layers, first to last."""
+    return [layer for layer in net.modules() if isinstance(layer, RecurrentLayer)]
+
+
+def _shifted(states: Tensor) -> Tensor:
+    """Return (N, T, n) states of the step before each, zeros before the first."""
+    return F.pad(states[:, :-1], (0, 0, 1, 0))
+
+
+def _memories(driven: Tensor, recurrent: Tensor) -> Tensor:
+    """Return an LSTM's c_t = f_t c_{t-1} + i_t g_t at all times, (N, T, n), by doubling the steps that are in it."""
+    let_in, forget, new, _ = (driven + recurrent).chunk(4, -1)
+    kept, memory, shift = forget.sigmoid(), let_in.sigmoid() * new.tanh(), 1
+    while shift < memory.shape[1]:
+        more = memory.clone()
+        more[:, shift:].addcmul_(kept[:, shift:], memory[:, :-shift])
+        left = kept.clone()
+        left[:, shift:].mul_(kept[:, :-shift])
+        memory, kept, shift = more, left, 2 * shift
+    return memory
 
 
 def _rnn(driven: Tensor, recurrent: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:

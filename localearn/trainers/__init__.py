@@ -10,13 +10,23 @@ from localearn.trainers.feedback import (
     ProductFeedbackAlignment,
     SignSymmetry,
 )
-from localearn.trainers.local import CaFo, ForwardForward, LocalLoss, LocalTrainer, MonoForward
+from localearn.trainers.local import (
+    CaFo,
+    ForwardForward,
+    LocalLoss,
+    LocalTrainer,
+    MonoForward,
+    ScalableForwardForward,
+)
+from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
     "Backprop",
     "BackwardPathTrainer",
     "CaFo",
+    "CounterCurrent",
     "Descent",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
@@ -31,8 +41,10 @@ __all__ = [
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",
+    "ScalableForwardForward",
     "SignSymmetry",
     "Solve",
     "Stage",
+    "StateFeedback",
     "Trainer",
 ]

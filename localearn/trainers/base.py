@@ -234,7 +234,7 @@ class Trainer(FormerContract, nn.Module, ABC):
         Args:
             name: the phase's name.
             parameters: of which those are trained that require a gradient.
-            options: `groups` and `steps` of `Descent`.
+            options: `groups`, `steps` and `clipped` of `Descent`.
 
         """
         trained = tuple(p for p in parameters if p.requires_grad)

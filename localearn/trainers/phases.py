@@ -119,6 +119,8 @@ class Descent(Phase):
         groups: of the parameters that have options of their own, groups as torch.optim takes them, say
             {"params": [...], "lr": 0.01}; what they leave out, and the other parameters, have the optimizer's.
         steps: optimizer steps for each batch, see below.
+        clipped: of the parameters those whose gradients' norm is bounded together (`clip_norm`), in parts that each
+            have a norm of their own, say two nets; None: all of them in one.
         options: `predict`, `features`, `width` and `frozen`, as in `Phase`.
 
     `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
@@ -139,12 +141,14 @@ class Descent(Phase):
         by_block: Callable[[Batch], Parts] | None = None,
         groups: Iterable[dict[str, Any]] = (),
         steps: int = 1,
+        clipped: Iterable[Iterable[nn.Parameter]] | None = None,
         **options: Any,
     ):
         super().__init__(name, parameters, **options)
         if not isinstance(steps, int) or steps < 1:
             raise UserError(f"phase {name!r}: steps must be a whole number, 1 or more, not {steps!r}")
         self.groups, self.steps = tuple(groups), steps
+        self.clipped = (self.parameters,) if clipped is None else tuple(tuple(part) for part in clipped)
         self._gradients, self._by_block = gradients, by_block or gradients
 
     def gradients(self, batch: Batch) -> Parts:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets.net import modes_kept
+from localearn.nets.recurrent import differentiated
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve, completed
 
@@ -53,7 +54,9 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
         with _no_draws(trainer):
             completed(phase.gradients(replace(batch, x=h)))
             update = _gradients(trainer)
-            trainer.task.loss(trainer.net(batch.x, *batch.context), batch).backward()
+            with differentiated(trainer.net):  # exactly, however the net is built to be
+                loss = trainer.task.loss(trainer.net(batch.x, *batch.context), batch)
+            loss.backward()
             truth = _gradients(trainer)
         for name, module in _parts(trainer):
             parameters = [p for p in module.parameters() if p in update and p in truth]

@@ -44,7 +44,7 @@ class Settings:
     "val_loss" (None: the task's first metric). patience: epochs without an improvement of more than min_delta, after
     which a stage stops (None: never); restore_best: whether a stage ends with its best epoch's weights or its last
     one's.
-    clip_norm: the largest norm of all gradients together (None: no clipping).
+    clip_norm: the largest norm of all gradients together, or of each net's where a rule has two (None: no clipping).
     step: "all", one step of the optimizer when all gradients are there; "block", a step for each as soon as it is
     there, after which it is dropped: the same weights, with less memory in a deep net.
     capture: "graph", the whole update recorded as a CUDA graph and replayed; "compile", blocks and optimizer compiled

@@ -85,7 +85,8 @@ class Update:
             self._check_learns()
         like_their_parameters(self.maps)
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            for part in self.phase.clipped:
+                nn.utils.clip_grad_norm_(part, self.clip_norm)
         self.optimizer.step()
 
     def _check_learns(self) -> None:

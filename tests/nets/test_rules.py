@@ -9,6 +9,7 @@ from torch import nn
 from localearn import (
     Backprop,
     CaFo,
+    CounterCurrent,
     DirectFeedbackAlignment,
     FeedbackAlignment,
     ForwardForward,
@@ -43,6 +44,7 @@ RULES = {
     "cafo_dfa": lambda net: CaFo(net, loss="ce", blocks="dfa"),
     "forward_forward": ForwardForward,
     "pepita": Pepita,
+    "counter_current": CounterCurrent,
 }
 # The library's first nets, and graphs, are the conformance suite's.
 ALONE = (
@@ -58,6 +60,7 @@ ALONE = (
     "deepfm",
 )
 GROUPED = ("mlp", "lenet", "resnet18", "torchvision", "vit", "mixer", "from_blocks", "deepfm")
+OF_SEQUENCES = ("vit", "mixer")  # which counter-current learning refuses
 OF_LINEAR_MAPS = ("vgg",)  # each block one, as PEPITA asks
 
 
@@ -85,6 +88,9 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule):
             Unsupported, match=r"not one linear map and what follows it; use net=mlp, cnn, gcn or sage, or algo="
         ):
             RULES[rule](net)
+    elif rule == "counter_current" and small.name in OF_SEQUENCES:
+        with pytest.raises(Unsupported, match="runs through vectors and maps"):
+            RULES[rule](net)
     else:
         trained(RULES[rule](net), small)
 
@@ -96,6 +102,9 @@ def test_a_rule_trains_blocks_that_are_grouped_or_refuses_them(small, rule):
     torch.manual_seed(1)
     if rule == "pepita":
         with pytest.raises(Unsupported, match=r"not one linear map and what follows it; .* with net.group=1"):
+            RULES[rule](net)
+    elif rule == "counter_current" and small.name in OF_SEQUENCES:
+        with pytest.raises(Unsupported, match="runs through vectors and maps"):
             RULES[rule](net)
     elif (rule, small.name) != ("forward_forward", "deepfm"):  # whose labels have no columns here
         trained(RULES[rule](net), small)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from localearn import Unsupported, cli
+from localearn.files import read_yaml
+from localearn.nets import Net
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
 
@@ -84,6 +86,13 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "deepfm": {"learns_to": 0.95},
         },
     },
+    "counter_current": {
+        "by_kind": {
+            "resnet": {"steps": 200},
+            "multilabel": {"learns_to": 0.7},
+            "autoencoding": {"steps": 400, "lr": 0.01},
+        },
+    },
     "feedback_alignment": {"by_kind": {"tokens": {"steps": 150}}},
     "forward_forward": {
         "steps": 150,
@@ -114,14 +123,26 @@ CLAIMS: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def options_of(rule: str, net: str = "") -> Any:
-    return cli.compose([f"algo={rule}", *OVERRIDES.get(rule, ()), *BY_NET.get((rule, net), ())])[0].algo
+def options_of(rule: str, net: str = "", recipe: str = "dense") -> Any:
+    asked = (f"algo={rule}", f"recipe={recipe}", *OVERRIDES.get(rule, ()), *BY_NET.get((rule, net), ()))
+    return cli.compose(asked)[0].algo
+
+
+def recipe_for(rule: str, net: Net) -> str:
+    """Return the recipe of values where the rule has one and the net is for such, as a run without classes takes it."""
+    return (
+        "values"
+        if not net.task.exclusive and "values" in read_yaml(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+        else "dense"
+    )
 
 
 def suite(rule: str) -> type[RuleConformance]:
     kinds = tuple(kind for column in TABLE[rule].values() for kind in column)
     tasks = tuple(task for column in TASK_TABLE[rule].values() for task in column)
-    make = lambda self, net: build_rule(options_of(rule, type(net).__name__), net, rule)  # noqa: E731 - a method
+    make = lambda self, net: build_rule(  # noqa: E731 - a method
+        options_of(rule, type(net).__name__, recipe_for(rule, net)), net, rule
+    )
     name = f"Test{rule_class(options_of(rule)).__name__}"
     return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **CLAIMS.get(rule, {})})
 
@@ -136,7 +157,7 @@ def test_the_tables_have_every_rule_that_there_is_a_configuration_of():
 
 
 def test_every_row_is_a_suite_that_is_collected():
-    suites = {type(s.make(toy("mlp").net())).__name__: s for s in (suite(rule)() for rule in TABLE)}
+    suites = {type(s.make(toy(s.kinds[0]).net())).__name__: s for s in (suite(rule)() for rule in TABLE)}
     assert len(suites) == len(TABLE)
     assert all(issubclass(globals()[f"Test{name}"], RuleConformance) for name in suites)
     assert {kind for s in suites.values() for kind in s.kinds} == set(KINDS)

@@ -3,5 +3,6 @@ from localearn.trainers.local.cafo import CaFo
 from localearn.trainers.local.forward_forward import ForwardForward
 from localearn.trainers.local.local_loss import LocalLoss
 from localearn.trainers.local.mono_forward import MonoForward
+from localearn.trainers.local.scalable_forward_forward import ScalableForwardForward
 
-__all__ = ["CaFo", "ForwardForward", "LocalLoss", "LocalTrainer", "MonoForward"]
+__all__ = ["CaFo", "ForwardForward", "LocalLoss", "LocalTrainer", "MonoForward", "ScalableForwardForward"]

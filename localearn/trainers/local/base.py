@@ -86,6 +86,13 @@ class LocalTrainer(Trainer):
             h = self.net.block(k)(h, *context)
         return self.net.logits(h, *context)
 
+    def hidden(self, x: Tensor, *context: Tensor, depth: int) -> Tensor:
+        """Return what block `depth` (0..L-1) learns from, (N, *shapes[depth - 1]): the output of those before it.
+
+        A rule that makes something else of a block's output on its way to the next overrides this.
+        """
+        return self.net.hidden(x, *context, depth=depth)
+
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return h_0, what the first block learns from, and the losses of what learns from the input alone.
 
@@ -194,7 +201,7 @@ class LocalTrainer(Trainer):
             parameters,
             gradients,
             predict=predict,
-            features=partial(self.net.hidden, depth=k) if k else None,
+            features=partial(self.hidden, depth=k) if k else None,
             width=self.net.widths[k - 1] if k else None,
             frozen=[self.net.stem, *list(self.net.blocks)[:k]] if k else (),
         )

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,17 @@ from localearn.testing.probes import train
 from localearn.trainers.local.heads import pooling
 
 
+def local(net: Any, *arguments: Any, **options: Any) -> Any:
+    """Return the rule, whose modules are looked into below."""
+    return LocalLoss(net, *arguments, **options)
+
+
 class TestConvolution(RuleConformance):
     kinds = ("cnn", "resnet")
     runs_on = ("cnn",)
 
     def make(self, net):
-        return LocalLoss(net, head="conv")
+        return local(net, head="conv")
 
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
         """Vision transformers' maps end with the patches, and what is no map at all is refused."""
@@ -30,14 +36,14 @@ class TestHiddenLayers(RuleConformance):
     runs_on = ("mlp", "cnn", "tokens")
 
     def make(self, net):
-        return LocalLoss(net, "pred", head="mlp")
+        return local(net, "pred", head="mlp")
 
 
 class TestLaterBlocks(RuleConformance):
     runs_on = ("mlp", "cnn", "gcn", "tokens", "resnet")
 
     def make(self, net):
-        return LocalLoss(net, "pred", head="auglocal")
+        return local(net, "pred", head="auglocal")
 
 
 WIDE = ("mlp", "gcn", "sage", "gat", "transformer", "recurrent", "vit", "mixer")  # whose toys have blocks of one width
@@ -52,17 +58,17 @@ class Tied(RuleConformance):
 
 class TestTied(Tied):
     def make(self, net):
-        return LocalLoss(net, "pred", head="tied")
+        return local(net, "pred", head="tied")
 
 
 class TestProjected(Tied):
     def make(self, net):
-        return LocalLoss(net, "pred", head="projected")
+        return local(net, "pred", head="projected")
 
 
 class TestLowRank(Tied):
     def make(self, net):
-        return LocalLoss(net, "pred", head="low_rank", rank=2)
+        return local(net, "pred", head="low_rank", rank=2)
 
 
 class TestNoiseContrastive(RuleConformance):
@@ -71,7 +77,7 @@ class TestNoiseContrastive(RuleConformance):
     draws_noise = True
 
     def make(self, net):
-        return LocalLoss(net, "pred", head="nce", noise=32)
+        return local(net, "pred", head="nce", noise=32)
 
 
 def text(seed=0):
@@ -80,7 +86,7 @@ def text(seed=0):
     return Batch(x, torch.where(x == 0, -100, (x + 1) % 5))
 
 
-def transformer(layers=3):
+def transformer(layers=3) -> Any:
     torch.manual_seed(0)
     return Transformer((4,), 5, vocabulary=5, layers=layers, width=8, heads=2, expansion=2).double()
 
@@ -97,7 +103,7 @@ def in_sight(net, x):
 @pytest.mark.parametrize("kind", ["tied", "projected", "low_rank"])
 def test_a_tied_head_starts_as_the_readout_and_reads_it_as_a_constant(kind):
     net, batch = transformer(), text()
-    trainer = LocalLoss(net, "pred", head=kind, rank=2)
+    trainer = local(net, "pred", head=kind, rank=2)
     reads = in_sight(net, batch.x)
     with torch.no_grad():
         assert torch.equal(trainer.heads[0](net.view.view and reads[0]), trainer.heads[1](reads[0]))
@@ -115,10 +121,10 @@ def test_adapters_of_the_readout_are_what_they_say():
     net, x = transformer(), torch.randn(2, 4, 8, dtype=torch.float64)
     view = net.view(x)
     w, b = net.readout.weight, net.readout.bias
-    projected = LocalLoss(net, head="projected").heads[0]
+    projected = local(net, head="projected").heads[0]
     nn.init.normal_(projected.before.weight)
     torch.testing.assert_close(projected(x), view @ (w @ projected.before.weight).T + b)
-    low_rank = LocalLoss(net, head="low_rank", rank=3).heads[0]
+    low_rank = local(net, head="low_rank", rank=3).heads[0]
     v, u = (low_rank.beside[i].weight for i in (0, 1))
     nn.init.normal_(u)
     assert (v.shape, u.shape) == ((3, 8), (5, 3))
@@ -127,7 +133,7 @@ def test_adapters_of_the_readout_are_what_they_say():
 
 
 def test_tied_heads_follow_the_readout_and_a_copy_follows_its_own():
-    trainer = LocalLoss(transformer(), head="tied")
+    trainer = local(transformer(), head="tied")
     other = copy.deepcopy(trainer)
     with torch.no_grad():
         other.net.readout.weight.zero_()
@@ -139,7 +145,7 @@ def test_tied_heads_follow_the_readout_and_a_copy_follows_its_own():
 
 def test_noise_contrastive_estimation_is_the_papers_sum():
     net, batch = transformer(2), text()
-    trainer = LocalLoss(net, "pred", head="nce", noise=7)
+    trainer = local(net, "pred", head="nce", noise=7)
     head = trainer.heads[0]
     nn.init.normal_(head.out.weight)
     nn.init.normal_(head.out.bias)
@@ -166,7 +172,7 @@ def test_noise_contrastive_scores_become_log_probabilities():
     """Of one context: at the minimum over D and b the scores are the logs of the frequencies, up to the draws."""
     torch.manual_seed(0)
     net = MLP(1, 3, widths=(1, 1)).double()
-    head = LocalLoss(net, "pred", head="nce", noise=200).heads[0]
+    head = local(net, "pred", head="nce", noise=200).heads[0]
     target = torch.tensor([0] * 6 + [1] * 3 + [2])
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     x = torch.zeros(10, 1, dtype=torch.float64)
@@ -179,8 +185,8 @@ def test_noise_contrastive_scores_become_log_probabilities():
 
 
 def test_auglocal_copies_blocks_at_equal_steps_with_the_last():
-    net = MLP(6, 2, widths=(5, 5, 5, 5, 5, 5, 5))
-    heads = LocalLoss(net, head="auglocal", head_depth=3).heads
+    net: Any = MLP(6, 2, widths=(5, 5, 5, 5, 5, 5, 5))
+    heads = local(net, head="auglocal", head_depth=3).heads
     assert [len(head.blocks) for head in heads] == [3, 3, 3, 3, 2, 1]
 
     def chosen(k):
@@ -201,7 +207,7 @@ def test_auglocal_bridges_what_does_not_fit():
         ResNet((1, 8, 8), 2, widths=(4, 6, 8), blocks=1, view="pooled"),
         MLP(64, 2, widths=(5, 7, 6)),
     ):
-        trainer = LocalLoss(net, head="auglocal")
+        trainer = local(net, head="auglocal")
         x = torch.randn(4, *net.input_shape)
         batch = Batch(x, torch.tensor([0, 1, 1, 0]))
         trainer.gradients(batch)
@@ -209,7 +215,7 @@ def test_auglocal_bridges_what_does_not_fit():
 
 
 def test_auglocals_own_blocks_learn_and_their_statistics_move_with_the_block():
-    trainer = LocalLoss(toy("cnn").net(), "pred", head="auglocal")
+    trainer = local(toy("cnn").net(), "pred", head="auglocal")
     norm = trainer.heads[0].blocks[0].post[0]
     before = norm.running_mean.clone()
     train(trainer, toy("cnn").batch, 1, 0.01)

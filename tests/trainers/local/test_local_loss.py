@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,20 +33,25 @@ from localearn.testing.probes import gradients_of
 from localearn.trainers.local.local_loss import similarity
 
 
+def local(net: Any, *arguments: Any, **options: Any) -> Any:
+    """Return the rule, whose modules are looked into below."""
+    return LocalLoss(net, *arguments, **options)
+
+
 class TestSimilarityAlone(RuleConformance):
     tasks = ("classes", "multilabel", "tokens", "autoencoding")
     runs_on = ("mlp", "cnn", "sage", "tokens", "autoencoding")
     steps = 120
 
     def make(self, net):
-        return LocalLoss(net, "sim")
+        return local(net, "sim")
 
 
 class TestPredictionAndGreedy(RuleConformance):
     runs_on = ("mlp", "cnn", "gcn")
 
     def make(self, net):
-        return LocalLoss(net, "pred", schedule="greedy")
+        return local(net, "pred", schedule="greedy")
 
 
 def rows(n=6, features=5, classes=3, seed=0):
@@ -74,7 +80,7 @@ def cosines(z):
 def test_steps_agree_with_numpy_straight_from_the_equations(loss):
     """Two blocks of an MLP; beta lies on the similarity, and the readout is the last head."""
     batch, eta = rows(), 0.3
-    trainer = drawn(LocalLoss(MLP(5, 3, widths=(6, 4), activation="tanh").double(), loss, beta=0.9))
+    trainer = drawn(local(MLP(5, 3, widths=(6, 4), activation="tanh").double(), loss, beta=0.9))
     of_pred, of_sim = {"pred": (1, 0), "sim": (0, 1), "predsim": (1 - 0.9, 0.9)}[loss]
     own = {name: p.detach().numpy().copy() for name, p in trainer.named_parameters()}
     y = np.eye(3)[batch.y.numpy()]
@@ -120,7 +126,7 @@ def test_steps_agree_with_numpy_straight_from_the_equations(loss):
         np.testing.assert_allclose(p.detach(), own[name], rtol=1e-9, atol=1e-13, err_msg=name)
 
 
-def convolved(x, w, b=0.0):
+def convolved(x, w, b: Any = 0.0):
     """Return a 3x3 convolution of (N, C, H, W) that keeps the map, from its definition."""
     n, _, height, width = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -135,7 +141,7 @@ def test_a_convolutions_gradients_are_those_of_the_equations_by_differences():
     generator = torch.Generator().manual_seed(1)
     batch = Batch(torch.randn(5, 2, 4, 4, generator=generator, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0]))
     net = CNN((2, 4, 4), 3, channels=(4, 5), norm="none", activation="leaky_relu", pool=2).double()
-    trainer = drawn(LocalLoss(net, "predsim", beta=0.8, head_width=16))
+    trainer = drawn(local(net, "predsim", beta=0.8, head_width=16))
     trainer.gradients(batch)
     own = {name: p.detach().numpy().copy() for name, p in trainer.named_parameters()}
     y, target = batch.y.numpy(), cosines(np.eye(3)[batch.y.numpy()])[0]
@@ -166,14 +172,14 @@ def test_a_convolutions_gradients_are_those_of_the_equations_by_differences():
 def test_beta_lies_on_the_similarity():
     """The trap: 0.99 is the similarity's part, and 0.01 the prediction's."""
     net, batch = toy("mlp").net(), toy("mlp").batch
-    trainer = drawn(LocalLoss(net))
+    trainer = drawn(local(net))
     assert (trainer.loss, trainer.beta) == ("predsim", 0.99)
     metrics = trainer.gradients(batch)
     for k in (1, 2):
         expected = 0.01 * metrics[f"pred_{k}"] + 0.99 * metrics[f"sim_{k}"]
         torch.testing.assert_close(metrics[f"loss_{k}"], expected)
         assert not torch.isclose(metrics[f"pred_{k}"], metrics[f"sim_{k}"])
-    pred = LocalLoss(copy.deepcopy(net), "pred")
+    pred = local(copy.deepcopy(net), "pred")
     pred.load_state_dict({n: v for n, v in trainer.state_dict().items() if not n.startswith("similarities")})
     pred.gradients(batch)
     torch.testing.assert_close(trainer.heads[0][1].weight.grad, 0.01 * pred.heads[0][1].weight.grad)
@@ -189,7 +195,7 @@ def test_similarities_of_labels_are_one_in_a_class_and_less_than_nothing_across(
 
 
 def test_a_dead_map_and_rows_without_direction_leave_gradients_finite():
-    trainer = LocalLoss(CNN((1, 4, 4), 2, channels=(4, 6), norm="none"), "sim")
+    trainer = local(CNN((1, 4, 4), 2, channels=(4, 6), norm="none"), "sim")
     with torch.no_grad():
         trainer.net.block(0).op.bias.fill_(-100)
     trainer.gradients(toy("cnn").batch)
@@ -197,9 +203,9 @@ def test_a_dead_map_and_rows_without_direction_leave_gradients_finite():
 
 
 def test_losses_read_what_stands_before_dropout_and_pooling():
-    net = CNN((1, 4, 4), 2, channels=(4, 4), dropout=0.5, dropout_of="channels")
+    net: Any = CNN((1, 4, 4), 2, channels=(4, 4), dropout=0.5, dropout_of="channels")
     assert isinstance(net.block(0).post[-1], nn.Dropout2d)
-    trainer = LocalLoss(net)
+    trainer = local(net)
     assert trainer.similarities[1](torch.zeros(1, 4, 2, 2)).shape == (1, 4, 2, 2)
     told = []
     for seed in range(2):
@@ -213,12 +219,12 @@ def test_losses_read_what_stands_before_dropout_and_pooling():
 
 def test_a_linear_head_reads_so_many_values_at_most():
     net = CNN((3, 32, 32), 10, channels=(8, 16), pool=[1, 2], hidden=(12,))
-    heads = LocalLoss(net, head_width=2048).heads
+    heads = local(net, head_width=2048).heads
     # 8 x 32 x 32 halved in height and width; 16 x 32 x 32, before the pooling, in height, width and height.
     assert [head[0].window for head in heads] == [(2, 2), (4, 2)]
     assert [head[1].in_features for head in heads] == [2048, 2048]
-    assert LocalLoss(MLP(6, 2, widths=(9, 4)), head_width=2).heads[0][1].in_features == 9
-    assert LocalLoss(ResNet((1, 8, 8), 2, widths=(4, 6), blocks=1, view="pooled")).heads[0][1].in_features == 4
+    assert local(MLP(6, 2, widths=(9, 4)), head_width=2).heads[0][1].in_features == 9
+    assert local(ResNet((1, 8, 8), 2, widths=(4, 6), blocks=1, view="pooled")).heads[0][1].in_features == 4
 
 
 def test_in_one_group_the_prediction_is_backprop():
@@ -229,7 +235,7 @@ def test_in_one_group_the_prediction_is_backprop():
         if net.graph:
             ring = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
             batch = Batch(batch.x, batch.y[:4], (ring,), torch.arange(4))
-        found, true = gradients_of(LocalLoss(net, "pred"), batch), gradients_of(Backprop(net), batch)
+        found, true = gradients_of(local(net, "pred"), batch), gradients_of(Backprop(net), batch)
         assert {name.partition("/")[2] for name in found} == {name.partition("/")[2] for name in true}
         for name, value in found.items():
             torch.testing.assert_close(value, next(v for n, v in true.items() if n.endswith(name.partition("/")[2])))
@@ -237,7 +243,7 @@ def test_in_one_group_the_prediction_is_backprop():
 
 def test_linear_heads_without_more_are_mono_forwards():
     net, batch = MLP(5, 3, widths=(6, 4)).double(), rows()
-    ours, theirs = LocalLoss(net, "pred"), MonoForward(copy.deepcopy(net))
+    ours, theirs = local(net, "pred"), MonoForward(copy.deepcopy(net))
     with torch.no_grad():
         theirs.projections[0].weight.copy_(ours.heads[0][1].weight.normal_())
         ours.heads[0][1].bias.zero_()
@@ -249,7 +255,7 @@ def test_linear_heads_without_more_are_mono_forwards():
 
 def test_what_is_compared_of_positions_leaves_padding_aside():
     batch = toy("tokens").batch
-    trainer = LocalLoss(toy("tokens").net(), "sim")
+    trainer = local(toy("tokens").net(), "sim")
     a = torch.randn(48, 2, 12)
     counted = batch.target != -100
     z = trainer.similarities[0](a)
@@ -259,24 +265,24 @@ def test_what_is_compared_of_positions_leaves_padding_aside():
 
 
 def test_by_itself_it_compares_what_has_a_direction():
-    assert LocalLoss(MLP(6, 3, widths=(5,))).loss == "predsim"
-    assert LocalLoss(MLP(6, 1, widths=(5,)).for_task(Regression())).loss == "pred"
-    assert LocalLoss(MLP(6, 2, widths=(5,)).for_task(Regression(2))).loss == "predsim"
-    assert LocalLoss(toy("tokens").net()).loss == "pred"
+    assert local(MLP(6, 3, widths=(5,))).loss == "predsim"
+    assert local(MLP(6, 1, widths=(5,)).for_task(Regression())).loss == "pred"
+    assert local(MLP(6, 2, widths=(5,)).for_task(Regression(2))).loss == "predsim"
+    assert local(toy("tokens").net()).loss == "pred"
 
 
 @pytest.mark.parametrize(
     ("make", "kind", "told"),
     [
-        (lambda: LocalLoss(MLP(6, 1).for_task(Regression()), "sim"), Unsupported, "has one value; use loss=pred"),
-        (lambda: LocalLoss(MLP(6, 2), head="conv"), Unsupported, "convolves maps, and MLP has none; use head=linear"),
-        (lambda: LocalLoss(MLP(6, 2, widths=(5, 4)), head="tied"), Unsupported, r"differ in width \(4, 5\); use head="),
-        (lambda: LocalLoss(MLP(6, 2).for_task(Regression(2)), head="nce"), Unsupported, "has none; use head=linear"),
-        (lambda: LocalLoss(MLP(6, 2), "sim", schedule="greedy"), Unsupported, "no scores before .*use schedule=joint"),
-        (lambda: LocalLoss(MLP(6, 2), head="tied", schedule="greedy"), Unsupported, "use schedule=joint"),
-        (lambda: LocalLoss(MLP(6, 2), head="tied").pipelined(), UserError, "use head=linear"),
-        (lambda: LocalLoss(MLP(6, 2), beta=1.5), UserError, r"beta.* in \[0, 1\], not 1.5"),
-        (lambda: LocalLoss(MLP(6, 2), head_depth=0), UserError, "head_depth must be 1 or more, not 0"),
+        (lambda: local(MLP(6, 1).for_task(Regression()), "sim"), Unsupported, "has one value; use loss=pred"),
+        (lambda: local(MLP(6, 2), head="conv"), Unsupported, "convolves maps, and MLP has none; use head=linear"),
+        (lambda: local(MLP(6, 2, widths=(5, 4)), head="tied"), Unsupported, r"differ in width \(4, 5\); use head="),
+        (lambda: local(MLP(6, 2).for_task(Regression(2)), head="nce"), Unsupported, "has none; use head=linear"),
+        (lambda: local(MLP(6, 2), "sim", schedule="greedy"), Unsupported, "no scores before .*use schedule=joint"),
+        (lambda: local(MLP(6, 2), head="tied", schedule="greedy"), Unsupported, "use schedule=joint"),
+        (lambda: local(MLP(6, 2), head="tied").pipelined(), UserError, "use head=linear"),
+        (lambda: local(MLP(6, 2), beta=1.5), UserError, r"beta.* in \[0, 1\], not 1.5"),
+        (lambda: local(MLP(6, 2), head_depth=0), UserError, "head_depth must be 1 or more, not 0"),
     ],
 )
 def test_what_it_does_not_serve_is_refused_with_what_works(make, kind, told):
@@ -290,7 +296,7 @@ def test_a_block_of_a_class_of_its_own_is_read_at_its_end():
             return super().forward(h, *context) + 1
 
     net = Net([Whole(nn.Linear(6, 4), nn.Dropout(0.5))], nn.Linear(4, 2), input_shape=(6,))
-    a, h = LocalLoss(net).activities[0](torch.zeros(3, 6))
+    a, h = local(net).activities[0](torch.zeros(3, 6))
     assert a is h
 
 
@@ -299,12 +305,12 @@ def test_it_learns_digits_better_than_a_linear_map():
     torch.manual_seed(0)
     net = MLP(data.input_shape, 10, widths=(64, 64), norm="batch", activation="leaky_relu")
     optim = functools.partial(torch.optim.Adam, lr=0.005)
-    record = LocalLoss(net).fit(data, epochs=12, batch_size=64, optim=optim, energy=False, progress=False)
-    assert record.metric("accuracy", "test") > 0.9  # the seed is fixed; chance is 0.1
+    record = local(net).fit(data, epochs=12, batch_size=64, optim=optim, energy=False, progress=False)
+    assert (record.metric("accuracy", "test") or 0) > 0.9  # the seed is fixed; chance is 0.1
 
 
 def test_a_transformer_of_a_text_has_a_head_at_each_position():
     net = Transformer((4,), 5, vocabulary=5, layers=2, width=8, heads=2)
-    trainer = LocalLoss(net)
+    trainer = local(net)
     h = torch.randn(3, 4, 8)
     assert trainer.head_output(0, h, h).shape == (3, 4, 5)

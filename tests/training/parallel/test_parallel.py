@@ -29,6 +29,7 @@ DATA = {
     **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
         "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
     "local_loss": ["algo=local_loss", "algo.loss=pred", "algo.head=mlp"],
+    "counter_current": ["algo=counter_current", "optim=sgd", "optim.lr=0.3"],
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip

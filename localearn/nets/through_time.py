@@ -1,0 +1,245 @@
+"""Derivatives through time: which part of a recurrent layer's Jacobian a gradient comes back by, step by step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from localearn.errors import UserError
+from localearn.nets.layers import choose
+
+Derivative = Literal["exact", "truncated", "none", "diagonal"]
+Feedback = Literal["linear", "gaussian", "orthogonal"]
+Recursion = Literal["scan", "fft"]
+
+
+class Unrolled(Protocol):
+    """What a `ThroughTime` asks of a recurrent layer."""
+
+    def run(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the states at all times, (N, T, n), and the last one, differentiated exactly."""
+        ...
+
+    def at_once(self, x: Tensor) -> Tensor:
+        """Return the states at all times, (N, T, n), each from the one before it as a constant, in one step of all."""
+        ...
+
+
+class ThroughTime(nn.Module, ABC):
+    """How a recurrent layer s_t = f(x_t, s_{t-1}) is differentiated through time; what it computes does not change.
+
+    A layer without one is differentiated exactly. Whoever differentiates the layer, whatever the rule, has this
+    derivative: by backward mode through `states`, and by forward mode through `before` and `after`.
+    """
+
+    @abstractmethod
+    def states(self, layer: Unrolled, x: Tensor) -> Tensor:
+        """Return the layer's states at all times, (N, T, n), of x, (N, T, n_in)."""
+
+    @abstractmethod
+    def before(self, state: Tensor, t: int) -> Tensor:
+        """Return s_{t-1}, (N, n), as step t, 0..T-1, reads it."""
+
+    def after(self, state: Tensor, previous: Tensor) -> Tensor:
+        """Return s_t, (N, n), as step t hands it on; `previous` is s_{t-1} as the step before did."""
+        return state
+
+
+@final
+class Truncated(ThroughTime):
+    """Truncated backpropagation through time: windows of `length` steps, between which nothing comes back.
+
+    ds_t / ds_{t-1} is exact, and zero where t is a multiple of the length, t = 0..T-1; the states go on.
+    """
+
+    def __init__(self, length: int):
+        super().__init__()
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+            raise UserError(f"truncation must be 1 or more steps, not {length!r}")
+        self.length = length
+
+    def states(self, layer: Unrolled, x: Tensor) -> Tensor:
+        """Return the states, window after window."""
+        windows, state = list[Tensor](), None
+        for window in x.split(self.length, dim=1):
+            states, state = layer.run(window, state)
+            state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+            windows.append(states)
+        return torch.cat(windows, dim=1)
+
+    def before(self, state: Tensor, t: int) -> Tensor:
+        """Return the state, as a constant where a window begins."""
+        return state if t % self.length else state.detach()
+
+
+@final
+class Detached(ThroughTime):
+    """Fully truncated backpropagation through time: ds_t / ds_{t-1} = 0, all steps being differentiated at once."""
+
+    def states(self, layer: Unrolled, x: Tensor) -> Tensor:
+        """Return the states, each from the one before it as a constant."""
+        return layer.at_once(x)
+
+    def before(self, state: Tensor, t: int) -> Tensor:
+        """Return the state as a constant."""
+        return state.detach()
+
+
+@final
+class Diagonal(ThroughTime):
+    """Diagonal state feedback: ds_t / ds_{t-1} = A, one fixed diagonal, so that all steps are differentiated at once.
+
+        g_t = dL/ds_t|local + g_{t+1} A         (N, n), from the last step to the first; g_T = 0
+        dL/dtheta = sum_t g_t ds_t/dtheta       with s_{t-1} a constant, and likewise dL/dx_t
+
+    The recursion is linear and stays the same at all times: it is computed by doubling (see `by_scan`) or by FFT (see
+    `by_fft`), not step by step. The eigenvalues of A are
+
+        linear       a_i = i / (n - 1), i = 0..n-1; 1 where n = 1
+        gaussian     a_i from N(0, 1/4), drawn again outside of [-1, 1]
+        orthogonal   units two by two turned by an angle, uniform on the circle, which is a diagonal of complex numbers
+                     of modulus 1; where n is odd, the last unit's is 1
+
+    The states of an LSTM are (h, c); a loss reads h alone, so that c_t gets nothing back from a later step.
+    Caillon, Fagnou, Allauzen, arXiv 2503.23104.
+
+    Attributes:
+        diagonal: a, (n,), or real and imaginary parts, (ceil(n / 2), 2), of orthogonal feedback; a buffer.
+
+    """
+
+    diagonal: Tensor
+
+    def __init__(
+        self, n: int, feedback: Feedback = "linear", recursion: Recursion = "scan", like: Tensor | None = None
+    ):
+        super().__init__()
+        self.accumulate = choose("recursion", recursion, RECURSIONS)
+        values = choose("feedback", feedback, FEEDBACKS)(n)
+        self.register_buffer("diagonal", values.to(torch.zeros(()) if like is None else like))
+
+    def states(self, layer: Unrolled, x: Tensor) -> Tensor:
+        """Return the states, to whose gradient on the way back the later ones' is added."""
+        return _Returning.apply(layer.at_once(x), self.diagonal, self.accumulate)
+
+    def before(self, state: Tensor, t: int) -> Tensor:
+        """Return the state as a constant."""
+        return state.detach()
+
+    def after(self, state: Tensor, previous: Tensor) -> Tensor:
+        """Return s_t + A (s_{t-1} - c), c being s_{t-1} as a constant: its value is s_t, its derivative A."""
+        moved, a = _as_entries(previous - previous.detach(), self.diagonal)
+        return state + _as_units(moved * a.conj(), previous)
+
+
+class _Returning(torch.autograd.Function):
+    """The identity, whose gradient is the accumulated one."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, diagonal: Tensor, accumulate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(diagonal)
+        ctx.accumulate = accumulate
+        return states.view_as(states)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (diagonal,) = ctx.saved_tensors
+        return ctx.accumulate(gradient, diagonal), None, None
+
+
+def by_scan(local: Tensor, diagonal: Tensor) -> Tensor:
+    """Return g, (N, T, n), of g_t = local_t + g_{t+1} A, by log2(T) sums over twice as many steps each.
+
+    With g^(0) = local, g^(j+1)_t = g^(j)_t + A^(2^j) g^(j)_{t + 2^j}: after j sums 2^j steps are in it.
+
+    Args:
+        local: (N, T, n).
+        diagonal: that of A, see `Diagonal`.
+
+    """
+    g, power = _as_entries(local, diagonal)
+    shift = 1
+    while shift < g.shape[1]:
+        total = g.clone()
+        total[:, :-shift].addcmul_(g[:, shift:], power)
+        g, power, shift = total, power * power, 2 * shift
+    return _as_units(g, local)
+
+
+def by_fft(local: Tensor, diagonal: Tensor) -> Tensor:
+    """Return g, (N, T, n), of g_t = local_t + g_{t+1} A, as a correlation with A's powers, by FFT of 2 T points.
+
+    Args:
+        local: (N, T, n).
+        diagonal: that of A, see `Diagonal`.
+
+    """
+    g, a = _as_entries(local, diagonal)
+    steps = g.shape[1]
+    powers = a ** torch.arange(steps, device=a.device)[:, None]
+    # Time runs backwards in the kernel: g_t = sum_s a^s local_{t+s}.
+    kernel = torch.cat([powers[:1], torch.zeros_like(powers), powers[1:].flip(0)])
+    if g.is_complex():
+        found = torch.fft.ifft(torch.fft.fft(g, 2 * steps, dim=1) * torch.fft.fft(kernel, dim=0), dim=1)
+    else:
+        transformed = torch.fft.rfft(g, 2 * steps, dim=1) * torch.fft.rfft(kernel, dim=0)
+        found = torch.fft.irfft(transformed, 2 * steps, dim=1)
+    return _as_units(found[:, :steps], local)
+
+
+def _as_entries(units: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (..., n) units and the diagonal as A's eigenvectors have them: as they are, or two as a complex number."""
+    dtype = torch.promote_types(units.dtype, torch.float32)  # sums over hundreds of steps, which bfloat16 would lose
+    units, diagonal = units.to(dtype), diagonal.to(dtype)
+    if diagonal.dim() == 1:
+        return units, diagonal
+    if units.shape[-1] % 2:
+        units = nn.functional.pad(units, (0, 1))
+    return torch.view_as_complex(units.unflatten(-1, (-1, 2)).contiguous()), torch.view_as_complex(diagonal)
+
+
+def _as_units(entries: Tensor, like: Tensor) -> Tensor:
+    """Return entries as the units that they were made of, of the shape and precision of `like`."""
+    if entries.is_complex():
+        entries = torch.view_as_real(entries).flatten(-2)[..., : like.shape[-1]]
+    return entries.to(like.dtype)
+
+
+def _linear(n: int) -> Tensor:
+    return torch.linspace(0, 1, n, dtype=torch.float64) if n > 1 else torch.ones(1)
+
+
+def _gaussian(n: int) -> Tensor:
+    return nn.init.trunc_normal_(torch.empty(n), std=0.5, a=-1, b=1)
+
+
+def _orthogonal(n: int) -> Tensor:
+    angle = 2 * torch.pi * torch.rand((n + 1) // 2)
+    if n % 2:
+        angle[-1] = 0
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+FEEDBACKS: Mapping[str, Callable[[int], Tensor]] = {
+    "linear": _linear,
+    "gaussian": _gaussian,
+    "orthogonal": _orthogonal,
+}
+RECURSIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"scan": by_scan, "fft": by_fft}
+
+
+def through_time(derivative: Derivative, n: int, truncation: int, feedback: Feedback) -> ThroughTime | None:
+    """Return the derivative of a layer of n units by name, None where it is exact; UserError for what there is not."""
+    choose("feedback", feedback, FEEDBACKS)
+    truncated = Truncated(truncation)
+    made: Mapping[str, Callable[[], ThroughTime | None]] = {
+        "exact": lambda: None,
+        "truncated": lambda: truncated,
+        "none": Detached,
+        "diagonal": lambda: Diagonal(n, feedback),
+    }
+    return choose("derivative through_time", derivative, made)()

@@ -1,0 +1,3 @@
+from localearn.trainers.paired.counter_current import CounterCurrent
+
+__all__ = ["CounterCurrent"]
