@@ -166,6 +166,7 @@ READS = {
 }  # fmt: skip
 # Where localearn reads what may be somebody else's, or imports by name, and what keeps that from running code.
 READERS = {
+    "analysing/reading.py": {"read_record"},  # load_rule builds the rule: check_tree
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
     "benching/rank.py": {"json.loads"},
     "cli.py": {
@@ -190,7 +191,14 @@ READERS = {
     "reporting/writing.py": {"read_json"},
     "study.py": {"read_record", "read_yaml"},  # check_overrides
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
-    "training/experiment.py": {"OmegaConf.load", "json.loads", "locate", "read_yaml", "safe_open"},  # check_tree
+    "training/experiment.py": {
+        "OmegaConf.load",
+        "json.loads",
+        "locate",
+        "read_record",  # its fingerprint alone
+        "read_yaml",
+        "safe_open",
+    },  # check_tree
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
     "training/parallel/joining.py": {"json.loads"},  # of other ranks
     "tuning/aside.py": {

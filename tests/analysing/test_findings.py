@@ -150,3 +150,14 @@ def test_by_default_the_states_are_the_nets_own(rule):
     x = torch.randn(3, 1, 8, 8)
     states = list(trainer.hidden_states(x))
     assert all(torch.equal(one, other) for one, other in zip(states, trainer.net.outputs(x), strict=True))
+
+
+def test_scalable_forward_forwards_states_are_normalised_as_it_predicts():
+    torch.manual_seed(0)
+    rule = localearn.ScalableForwardForward(MLP((1, 8, 8), 10, widths=(9, 7)), prediction="mean").eval()
+    x = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        states = list(rule.hidden_states(x))
+        goodness = [rule.goodness(k, u) for k, u in enumerate(states)]
+        torch.testing.assert_close(sum(goodness) / 2, rule.predict(x))
+    assert all(u.mean(1).abs().max() < 1e-5 for u in states)
