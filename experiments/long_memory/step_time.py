@@ -1,6 +1,6 @@
 """Time a recurrent layer's way back through time against its steps: exact, truncated, none, and by a fixed diagonal.
 
-    python experiments/long_memory/step_time.py out=results/long_memory [device=cuda] [steps=[16,64,256]] [cells=[rnn,gru]] [turns=7]
+    python experiments/long_memory/step_time.py out=DIR [device=cuda] [steps=[16,64]] [cells=[rnn,gru]] [turns=7]
 
 In each turn every derivative takes one forward and one backward pass of the same layer on the same rows, in an order
 that goes round; what is told are medians over turns of the ratio to the exact one in the same turn. On the CPU it is
