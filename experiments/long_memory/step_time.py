@@ -1,6 +1,6 @@
 """Time a recurrent layer's way back through time against its steps: exact, truncated, none, and by a fixed diagonal.
 
-    python experiments/long_memory/step_time.py out=results/long_memory [device=cuda] [steps=[16,64,256]] [turns=7]
+    python experiments/long_memory/step_time.py out=DIR [device=cuda] [steps=[16,64]] [cells=[rnn,gru]] [turns=7]
 
 In each turn every derivative takes one forward and one backward pass of the same layer on the same rows, in an order
 that goes round; what is told are medians over turns of the ratio to the exact one in the same turn. On the CPU it is
@@ -98,8 +98,9 @@ def main(arguments: list[str]) -> None:
     lengths = [int(steps) for steps in listed(options.get("steps", "[16,32,64,128,256,512]"))]
     turns = int(options.get("turns", 7))
     torch.set_num_threads(1)
+    cells = listed(options["cells"]) if "cells" in options else CELLS
     table = {}
-    for cell in CELLS:
+    for cell in cells:
         for steps in lengths:
             table[f"{cell} {steps}"] = measured(cell, steps, turns, device)
             print(cell, steps, {name: round(one["step_ratio"], 3) for name, one in table[f"{cell} {steps}"].items()})
@@ -109,7 +110,7 @@ def main(arguments: list[str]) -> None:
     record = {**about, "device": device.type, "machine": machine, "table": table}
     (out / "step_time.json").write_text(json.dumps(record, indent=1) + "\n")
     (out / "step_time.md").write_text(page(table, about, device.type))
-    draw(table, lengths, out / "step_time.png")
+    draw(table, cells, lengths, out / "step_time.png")
 
 
 def page(table: dict[str, Any], about: dict[str, Any], device: str) -> str:
@@ -131,21 +132,23 @@ def page(table: dict[str, Any], about: dict[str, Any], device: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(table: dict[str, Any], lengths: list[int], path: Path) -> None:
+def draw(table: dict[str, Any], cells: list[Any], lengths: list[int], path: Path) -> None:
     """Draw seconds of the way back against steps, both axes logarithmic, a panel a cell."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(CELLS), figsize=(11, 3.4), sharey=True, layout="constrained")
-    for panel, cell in zip(axes, CELLS, strict=True):
+    figure, axes = plt.subplots(
+        1, len(cells), figsize=(3.7 * len(cells), 3.4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, cell in zip(axes[0], cells, strict=True):
         for name in LINES:
             panel.loglog(lengths, [table[f"{cell} {t}"][name]["backward_s"] for t in lengths], "o-", label=name)
         panel.set_title(cell)
         panel.set_xlabel("steps")
-    axes[0].set_ylabel("backward pass, s")
-    axes[0].legend(fontsize=7)
+    axes[0, 0].set_ylabel("backward pass, s")
+    axes[0, 0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
 

@@ -204,8 +204,9 @@ class TestOnTokens(RuleConformance):
 def test_it_learns_language_and_values(cell, feedback):
     torch.manual_seed(0)
     copying, values = copy_memory(2, symbols=2, length=2, train_size=128), adding(6, train_size=128)
-    for data, options in ((copying, {"vocabulary": 4}), (values, {})):
-        net = Recurrent(data.input_shape, data.task.outputs, cell=cell, widths=(8,), **options).for_task(data.task)
+    for data in (copying, values):
+        sizes = (data.input_shape, data.task.outputs)
+        net = Recurrent(*sizes, vocabulary=data.vocabulary, cell=cell, widths=(8,)).for_task(data.task)
         assert isinstance(net.task, Regression) == (data is values)
         trainer = StateFeedback(net, feedback)
         optimizer = torch.optim.Adam(trainer.parameters(), lr=0.02)
