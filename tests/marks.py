@@ -26,7 +26,14 @@ def rules_of(kind: str) -> list[str]:
 
 
 def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:
-    """Return the parameters, all but the quick ones marked slow; what they prove together, `-m slow` and CI prove."""
+    """Return the parameters, or tuples of them, all but the quick ones marked slow.
+
+    What they prove together is seen by `-m slow`, as in CI.
+    """
     values = list(values)
     assert all(value in values for value in quick), f"{quick} are to be among {values}"
-    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    return [value if value in quick else _slow(value) for value in values]
+
+
+def _slow(value: Any) -> Any:
+    return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
