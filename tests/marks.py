@@ -1,9 +1,28 @@
 """Parameters of which a few run by default."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
+from localearn import Unsupported, cli
+from localearn.benching.plan import known_rules
+from localearn.testing import toy
+from localearn.training.building import build_rule
+
+
+@functools.cache
+def rules_of(kind: str) -> list[str]:
+    """Return the rules that serve a kind of net of the conformance suite's, as their configurations have them."""
+    served = []
+    for name in known_rules():
+        try:
+            build_rule(cli.compose([f"algo={name}"])[0].algo, toy(kind).net(), name)
+        except Unsupported:  # which the README's tables hold it to
+            continue
+        served.append(name)
+    return served
 
 
 def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:
