@@ -9,6 +9,7 @@ from localearn.nets import (
     MLP,
     Block,
     DeepFM,
+    Denoiser,
     Flattened,
     InputSpec,
     LeNet,
@@ -49,6 +50,7 @@ from localearn.trainers import (
     LocalLoss,
     LocalTrainer,
     MonoForward,
+    NoProp,
     Pepita,
     ProductFeedbackAlignment,
     ScalableForwardForward,
@@ -56,7 +58,7 @@ from localearn.trainers import (
     StateFeedback,
     Trainer,
 )
-from localearn.training import Callback, Record, fit, load_net
+from localearn.training import Callback, Record, fit, load_net, load_rule
 
 __version__ = "0.1.0"
 
@@ -75,6 +77,7 @@ __all__ = [
     "CounterCurrent",
     "Data",
     "DeepFM",
+    "Denoiser",
     "DirectFeedbackAlignment",
     "EstimatorTrainer",
     "FeedbackAlignment",
@@ -96,6 +99,7 @@ __all__ = [
     "MonoForward",
     "MultiLabel",
     "Net",
+    "NoProp",
     "Pepita",
     "PerPosition",
     "Pooled",
@@ -118,5 +122,6 @@ __all__ = [
     "generate",
     "load",
     "load_net",
+    "load_rule",
     "recipe",
 ]

@@ -9,12 +9,12 @@ from localearn.errors import UserError
 # Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
-    "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
     "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
-    "ViT",
+    "Denoiser", "ViT",
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))

@@ -149,6 +149,8 @@ class ArrayData(Data):
             for split in self._y:
                 tensors += [(f"x {split}", self._x[split]), (f"y {split}", self._y[split])]
             note = self._scaling.note if self._scaling else "none"
+            if self.unseen:
+                note += f" without {self.unseen}"
             self._fingerprint = sha256(tensors, note if self._task is None else f"{note} {self._task}")
         return self._fingerprint
 

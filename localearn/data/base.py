@@ -95,6 +95,7 @@ class Data(ABC):
     class_names: tuple[str, ...] | None = None  # in the order of the labels; None where classes are their numbers
     feature_names: tuple[str, ...] | None = None  # of a row's values, in their order, where they have names
     target_names: tuple[str, ...] | None = None  # of a target's values, likewise
+    unseen: tuple[int, ...] = ()  # classes that the test part alone has rows of, see `load(leave_out=)`
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
     codec: Codec | None = None  # what turns text into such ids and back

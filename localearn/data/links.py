@@ -196,7 +196,7 @@ def split_links(
     return pairs, targets, seen
 
 
-def _others(joined: np.ndarray, nodes: int, random: np.random.RandomState) -> np.ndarray:
+def _others(joined: np.ndarray, nodes: int, random: "np.random.RandomState") -> np.ndarray:
     """Draw as many pairs that are not joined, u * nodes + v with u < v, all distinct."""
     found = np.zeros(0, dtype=np.int64)
     while len(found) < len(joined):

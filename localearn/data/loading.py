@@ -1,7 +1,7 @@
 """From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
@@ -107,6 +107,7 @@ def load(
     layout: Layout = "nhwc",
     task: TaskName | Task | None = None,
     criterion: Criterion | Reconstruction = "squared",
+    leave_out: Sequence[int | str] = (),
 ) -> Data:
     """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
 
@@ -133,6 +134,9 @@ def load(
     criterion: the loss that such a name's task is trained for: "squared", "absolute" or "huber" of a regression, whose
         targets are standardised as x is by "standard", with metrics in the unit that they had; "squared" or "bce" of an
         autoencoding.
+    leave_out: classes, by number or by name, no row of which is in the training or the validation part, while the test
+        part stays whole: of what a net makes of a class that it never saw. The classes keep their numbers and outputs,
+        and the other classes' rows are in the parts where they are without the option; see `Data.unseen`.
     layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw"; "ntd": its x are
         sequences, (N, T, D), and no grey images.
 
@@ -162,6 +166,11 @@ def load(
         raise UserError(f"layout belongs to npz, whose images may come either way, not to {name}")
     binary = task == "binary"
     task = _task(name, task, criterion)
+    if leave_out and (name in GRAPHS or name == "graph" or task is not None):
+        what = (
+            "is one graph, whose nodes are all there at once" if task is None else f"is for {type(task).__name__} here"
+        )
+        raise UserError(f"leave_out is of rows that have one class each; {name} {what}")
     check_seed("split_seed", split_seed)
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
@@ -210,6 +219,7 @@ def load(
         task=task,
         sequences=layout == "ntd",
         where=str(place) if name in FILES else None,
+        leave_out=leave_out,
     )
     data.feature_names = FEATURES.get(name)
     return data

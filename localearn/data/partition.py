@@ -89,14 +89,16 @@ def array_data(
     sequences: bool = False,
     vocabulary: int | None = None,
     where: str | None = None,
+    leave_out: Sequence[int | str] = (),
 ) -> ArrayData:
     """Return the data set of checked parts: x_train, y_train, x_test, y_test and, where there are, x_val and y_val.
 
     levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's. task: what
     y is, where it is no label; see `targets.fitted`. Where the target is the row itself y may be lacking, or labels by
-    which the rows are split. sequences: whether three dimensions are (N, T, D), and no grey images. vocabulary: the
-    number of tokens where x is their ids. where: what messages call the source, its name by default. The other options
-    are those of `load`. Raises UserError for an option that these parts cannot meet.
+    which the rows are split. leave_out: classes, by number or name, that the training and validation parts have no
+    row of. sequences: whether three dimensions are (N, T, D), and no grey images. vocabulary: the number of tokens
+    where x is their ids. where: what messages call the source, its name by default. The other options are those of
+    `load`. Raises UserError for an option that these parts cannot meet.
     """
     labels = strata(parts, task)
     if "x_val" in parts:
@@ -105,6 +107,13 @@ def array_data(
         train, val = np.arange(len(labels)), np.arange(len(parts["x_val"]))
     else:
         train, val = hold_out(labels, held_size("val", len(labels), val_fraction, val_size), seed)
+    classes = int(labels.max()) + 1 if of_classes(task) else 0
+    unseen = _left_out(where or name, leave_out, classes, class_names)
+    if unseen:  # after the draw of the validation part, so that the other classes' rows are where they are without it
+        train = train[~np.isin(labels[train], unseen)]
+        val = val[~np.isin(parts["y_val"] if "x_val" in parts else labels[val], unseen)]
+        told = f"no row of {', '.join(_called(k, class_names) for k in unseen)} is in the training or validation part"
+        notes = (*notes, f"{told}, which the test part has")
     if train_size is not None:
         if not 1 <= train_size <= len(train):
             raise UserError(f"train_size is {train_size}; it must lie between 1 and {len(train)}, the training split")
@@ -130,7 +139,6 @@ def array_data(
             "val": torch.from_numpy(parts.get("y_val", given)[val]),
             "test": torch.from_numpy(parts["y_test"]),
         }
-    classes = int(labels.max()) + 1 if of_classes(task) else 0
     if task is not None:
         task, y = fitted(where or name, task, x, y, scaling, levels)
         if where is not None and not task.has_classes:
@@ -139,8 +147,27 @@ def array_data(
         name, x, y, classes, scaling=scaling, augment=augment, class_names=class_names, task=task, vocabulary=vocabulary
     )
     data.continues = vocabulary is not None and task is not None and _continues(task, x["train"], y.get("train"))
-    data.notes = notes
+    data.notes, data.unseen = notes, unseen
     return data
+
+
+def _left_out(
+    where: str, leave_out: Sequence[int | str], classes: int, class_names: Sequence[str] | None
+) -> tuple[int, ...]:
+    """Return the numbers of the classes that are named by number or by name, in order; raise UserError otherwise."""
+    known = {str(k): k for k in range(classes)} | {name: k for k, name in enumerate(class_names or ())}
+    for asked in leave_out:
+        if str(asked) not in known:
+            told = ", ".join(class_names) if class_names else f"0 to {classes - 1}"
+            raise UserError(f"{where}: leave_out has {asked!r}, which is none of its classes ({told})")
+    unseen = tuple(sorted({known[str(asked)] for asked in leave_out}))
+    if classes - len(unseen) < 2 and unseen:
+        raise UserError(f"{where}: leave_out leaves {classes - len(unseen)} of {classes} classes; two are needed")
+    return unseen
+
+
+def _called(number: int, class_names: Sequence[str] | None) -> str:
+    return f"class {number}" if class_names is None else f"class {number} ({class_names[number]})"
 
 
 def _continues(task: Task, x: torch.Tensor, target: torch.Tensor | None) -> bool:

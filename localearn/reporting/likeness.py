@@ -86,6 +86,8 @@ def data_of(run: Run) -> tuple[str, object]:
         del known["task"]
     if known.get("criterion") == "squared":
         del known["criterion"]
+    if known.get("leave_out") == []:
+        del known["leave_out"]
     return json.dumps(known, sort_keys=True, default=str), run.record.seed if split is None else split
 
 

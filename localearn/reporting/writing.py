@@ -1,6 +1,7 @@
 """Write a report's files: all of them, over those of an earlier report, and over nothing else."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from localearn.errors import UserError
@@ -40,22 +41,36 @@ def write_report(
 
     Raises UserError where a file is in the way that is not a report's, or `out` cannot be written.
     """
-    out = Path(out)
     comparison = compare(runs, baseline, allow_unlike, tunings)
-    contents = _contents(comparison, title, command)
+    place(Path(out), "report", KIND, PLOTS, _contents(comparison, title, command))
+    return Path(out) / "report.html"
+
+
+def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, bytes]) -> None:
+    """Write files below `out`, over those of an earlier one of its kind and over nothing else.
+
+    Args:
+        out: the folder, which is made where it is not there.
+        word: `<word>.json`, `.md`, `.html` and `.csv` are its files.
+        kind: what `<word>.json` says of itself, beside the `files` that there are.
+        plots: the folder, below `out`, of its plots, PNG files.
+        contents: each file by its name below `out`.
+
+    Raises UserError where a file is in the way that is not of an earlier one, or `out` cannot be written.
+
+    """
     try:
-        earlier = _earlier_files(out)
+        earlier = _earlier_files(out, word, kind, plots)
         in_the_way = [name for name in contents if (out / name).exists() and name not in earlier]
         if in_the_way:
-            raise UserError(f"{out / in_the_way[0]} exists and is not an earlier report's; choose another out=")
-        (out / PLOTS).mkdir(parents=True, exist_ok=True)
+            raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {word}'s; choose another out=")
+        (out / plots).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             _replace(out / name, content)
         for name in earlier - contents.keys():
             (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"the report cannot be written to {out}: {error.strerror or error}") from error
-    return out / "report.html"
+        raise UserError(f"the {word} cannot be written to {out}: {error.strerror or error}") from error
 
 
 def _contents(comparison: Comparison, title: str, command: str | None) -> dict[str, bytes]:
@@ -75,17 +90,17 @@ def _contents(comparison: Comparison, title: str, command: str | None) -> dict[s
     return {"report.json": summary.encode(), **{name: text.encode() for name, text in texts.items()}, **plots}
 
 
-def _earlier_files(out: Path) -> set[str]:
-    """Return the files of the report that stands in `out`, by its own report.json; none where there is no report."""
+def _earlier_files(out: Path, word: str, kind: str, plots: str) -> set[str]:
+    """Return the files of the one that stands in `out`, by its own <word>.json; none where there is none."""
     try:
-        report = read_json(out / "report.json")
+        report = read_json(out / f"{word}.json")
     except UserError:
         return set()
-    if report.get("kind") != KIND:
+    if report.get("kind") != kind:
         return set()
     named = {name for name in report.get("files", ()) if isinstance(name, str)}
-    plots = {path.relative_to(out).as_posix() for path in (out / PLOTS).glob("*.png")}
-    return named & (plots | {"report.json", "report.md", "report.html", "report.csv"})
+    drawn = {path.relative_to(out).as_posix() for path in (out / plots).glob("*.png")}
+    return named & (drawn | {f"{word}.{suffix}" for suffix in ("json", "md", "html", "csv")})
 
 
 def _replace(file: Path, content: bytes) -> None:

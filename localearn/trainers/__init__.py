@@ -17,6 +17,7 @@ from localearn.trainers.local import (
     LocalLoss,
     LocalTrainer,
     MonoForward,
+    NoProp,
     ScalableForwardForward,
 )
 from localearn.trainers.paired import CounterCurrent
@@ -40,6 +41,7 @@ __all__ = [
     "LocalLoss",
     "LocalTrainer",
     "MonoForward",
+    "NoProp",
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -53,6 +53,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
         what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
     serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
+    inference_seeds: seeds of what `predict` draws at random in evaluation, told apart from the run's seed; none where
+        it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
     likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
     """
 
@@ -63,6 +65,7 @@ class Trainer(FormerContract, nn.Module, ABC):
     couples_ranks: ClassVar[bool] = True
     likes_channels_last: ClassVar[bool] = True
     serves_pairs: ClassVar[bool] = False
+    inference_seeds: tuple[int, ...] = ()
     _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -201,6 +204,17 @@ class Trainer(FormerContract, nn.Module, ABC):
         """Return the (N, C) output that the task is measured by: logits where it is to tell classes apart."""
         return self.net(x, *context)
 
+    def redraw(self, seed: int) -> None:
+        """Have `predict` draw by another of `inference_seeds` from now on; nothing where it draws nothing."""
+
+    def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield h_1, ..., h_L, (N, *shapes[k]) each, as the prediction has them: by default what the net makes of x.
+
+        They are what `python -m localearn.analyse` looks at. A rule whose `predict` gives the blocks something else, as
+        labels in the input or lengths that are normalised, overrides it.
+        """
+        return self.net.outputs(x, *context)
+
     def phases(self) -> Sequence[Phase]:
         """Return what is trained one after another: by default all parameters at once, by `gradients`."""
         return [self.descent("all", self.parameters())]
@@ -282,7 +296,15 @@ def _refuse_pairs(rule: type[Trainer], task: Task) -> None:
 
 
 class Pipelined(Protocol):
-    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`."""
+    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`.
+
+    chained: whether anything does; if not, each learns from what `first_input` returns, which has nothing that learns.
+    """
+
+    @property
+    def chained(self) -> bool:
+        """Whether block k + 1 learns from what block k returns."""
+        ...
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return what the first block learns from, and the losses of what learns from the input alone."""

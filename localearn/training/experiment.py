@@ -4,9 +4,10 @@ import contextlib
 import datetime
 import functools
 import json
+import math
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from localearn.files import read_yaml
 from localearn.inputs import InputSpec
 from localearn.nets import Net
 from localearn.options import check_types
-from localearn.records import Record, versions
+from localearn.records import Record, read_record, versions
 from localearn.records.checksums import digest_of
 from localearn.records.folder import RunFolder, check_regular
 from localearn.tasks import read_task
@@ -38,14 +39,14 @@ from localearn.training.building import (
     schedule_factory,
 )
 from localearn.training.callbacks import Callback
-from localearn.training.checkpoint import check_weights
+from localearn.training.checkpoint import check_weights, saved_once
 from localearn.training.fit import train
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, complete_rule, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
 from localearn.training.settings import Settings
-from localearn.trust import check_interpolations, check_tree, words
+from localearn.trust import check_interpolations, check_tree, is_known, words
 
 # The fields of Settings that stand under the same name at the top of the configuration: all but these.
 _ELSEWHERE = ("optim", "schedule", "energy", "country", "idle_s", "out")
@@ -56,6 +57,7 @@ GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 # What may differ in a run that goes on, for it changes no number but by rounding.
+_LARGEST_ROW = 2**28  # values of a row of a net that a file describes, a gibibyte of them
 _WITH_RESUME = ("progress", "debug", "parallel", "rank_timeout_s")
 
 
@@ -162,9 +164,7 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
     epochs= and patience= among the overrides extend it, a completed run too; the choices then say so, as `extend`.
     trust: classes, beside those that the overrides trust, which the folder's configuration may name.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     overrides, trusted = words(overrides)
     given = [o for o in overrides if o.partition("=")[0] not in ("resume", "algo._target_")]
@@ -174,10 +174,32 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
     extending = [name for o in given if (name := o.partition("=")[0]) in EXTENDING]
     run = RunFolder(Path(folder).expanduser())
     run.open(extending=bool(extending))
+    config, choices = _read_configuration(
+        run, trusted | set(trust), f"resume={folder}", "goes on there, with fit(resume=True)"
+    )
+    try:
+        config.merge_with_dotlist(given)
+        config.resume = folder
+        if extending:
+            choices["extend"] = {name: config[name] for name in extending}
+    except (OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"resume={folder}: {run.config} does not take {' '.join(given)}: {error}") from error
+    return config, choices
+
+
+def _read_configuration(run: RunFolder, trust: Collection[str], where: str, instead: str) -> tuple[Any, Choices]:
+    """Return the configuration and the choices in a run's folder, which name only classes that are known or trusted.
+
+    where, instead: for the message, what is to blame, and what can be done about a run that was started from Python.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         config: Any = OmegaConf.create(read_yaml(run.config))
     except UserError as error:
-        raise UserError(f"resume={folder}: {run.config} is no configuration of localearn.run: {error}") from error
+        raise UserError(f"{where}: {run.config} is no configuration of localearn.run: {error}") from error
     try:
         recorded: Any = OmegaConf.to_container(config.pop("choices"))
         choices = dict(recorded)
@@ -187,20 +209,66 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
             raise ValueError("a choice is no name")
         if not isinstance(choices.setdefault("overrides", []), list):
             raise ValueError("the overrides are no list")
-        _check_read(run.config, config, trusted | set(trust))
+        _check_read(run.config, config, trust)
         for name, value in BEFORE.items():
             config.setdefault(name, value)
         complete_rule(config)
-        config.merge_with_dotlist(given)
-        config.resume = folder
-        if extending:
-            choices["extend"] = {name: config[name] for name in extending}
     except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"resume={folder}: {run.config} is no configuration of localearn.run; a run that was started from Python "
-            "goes on there, with fit(resume=True)"
+            f"{where}: {run.config} is no configuration of localearn.run; a run that was started from Python {instead}"
         ) from error
     return config, choices
+
+
+def load_rule(folder: str | Path, *, trust: Collection[str] = ()) -> tuple[Data, Trainer]:
+    """Return the data of a run's folder and its trained rule, the rule's own state with it, in evaluation mode.
+
+    The state is the best epoch's where the run ended with that, as its record does, and is read from the folder's
+    checkpoint. Without one a rule is put together of `net.safetensors`, if its net alone predicts.
+
+    Args:
+        folder: of a run that the command line started; one from Python holds no configuration of its rule and data.
+        trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
+
+    Raises:
+        UserError: where the folder holds no such run, its data are not there or others than those of its record, or
+            the rule's state is neither there nor needless.
+
+    Example:
+        data, rule = load_rule("runs/20261120-163926-mono_forward-digits-0")
+
+    """
+    run = RunFolder(Path(folder).expanduser())
+    if not run.path.is_dir():
+        raise UserError(f"{run.path}: there is no such folder")
+    check_regular(run.config)
+    config, choices = _read_configuration(
+        run, trust, str(run.path), "holds no more of its rule and data; what built them builds them again"
+    )
+    plain = _resolved(config)
+    with own_random_numbers():
+        data, trainer, _ = _build(plain, choices)
+    recorded = read_record(run.path).data_fingerprint if run.record.exists() else ""
+    if recorded and recorded != data.fingerprint():
+        raise UserError(f"{run.path}: the data are not those that the run was trained on; put its own in their place")
+    state = run.load_checkpoint(torch.device("cpu"))
+    if state is not None:
+        try:
+            weights = saved_once(state["parts"]["stopping"]["best_weights"] or state["trainer"], trainer)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{run.checkpoint} is not of a run: it lacks {error}") from error
+        check_weights(run.checkpoint, weights, trainer.state_dict())
+        trainer.load_state_dict(weights)
+    elif trainer.net_predicts:
+        _, weights = _read_net(run.net)
+        check_weights(run.net, weights, trainer.net.state_dict())
+        trainer.net.load_state_dict(weights)
+    else:
+        raise UserError(
+            f"{run.checkpoint} is not there, and {type(trainer).__name__} predicts by more than its net, which alone "
+            "is in net.safetensors; keep a run's checkpoint.pt"
+        )
+    return data, trainer.eval()
 
 
 def _check_read(path: Path, config: Any, trust: Collection[str]) -> None:
@@ -229,7 +297,7 @@ def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[st
     path = RunFolder(Path(folder)).net
     described, weights = _read_net(path)
     if net is None:
-        net = _rebuilt(path, described, trust)
+        net = _rebuilt(path, described, weights, trust)
     elif not isinstance(net, Net):
         raise UserError(f"net= takes a localearn.Net, not a {type(net).__name__}; Net.from_blocks makes one of modules")
     elif (net.input_shape, net.classes) != (found := _sizes_of(path, described)):
@@ -273,7 +341,7 @@ def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, weights
 
 
-def _rebuilt(path: Path, described: dict[str, Any], trust: Collection[str]) -> Net:
+def _rebuilt(path: Path, described: dict[str, Any], weights: Mapping[str, Tensor], trust: Collection[str]) -> Net:
     """Return a net as the file describes it, its weights still to be loaded."""
     options = described.get("net")
     if not options:
@@ -294,7 +362,30 @@ def _rebuilt(path: Path, described: dict[str, Any], trust: Collection[str]) -> N
     categories: Any = described.get("categories", [])
     if not _are_sizes([1 if vocabulary is None else vocabulary]) or not _are_sizes(categories):
         raise UserError(f"{path}: its net is of {vocabulary!r} tokens and {categories!r} categories, which is none")
-    return build_net(options, InputSpec(shape, vocabulary, categories=tuple(categories)), classes)
+    takes = InputSpec(shape, vocabulary, categories=tuple(categories))
+    if is_known(options["_target_"]):  # of which it is known that they can be built without memory
+        _check_sizes(path, options, takes, classes, weights)
+    with full_memory_told(f"the net that {path} describes", "a machine with more"):
+        return build_net(options, takes, classes)
+
+
+def _check_sizes(
+    path: Path, options: dict[str, Any], takes: InputSpec, classes: int, weights: Mapping[str, Tensor]
+) -> None:
+    """Raise UserError unless the net that a file describes is as large as the tensors that the file holds.
+
+    So a few bytes of it ask neither for any memory nor for any number of layers.
+    """
+    elements = sum(tensor.numel() for tensor in weights.values())
+    for name, value in options.items():
+        sizes = value if isinstance(value, list) else [value]
+        of_net = name != "group" and any(type(size) is int and size > max(elements, 1) for size in sizes)
+        if of_net or len(sizes) > max(len(weights), 1):
+            raise UserError(f"{path}: net.{name} asks for a larger net than its {len(weights)} tensors are of")
+    if math.prod(takes.shape) > _LARGEST_ROW:
+        raise UserError(f"{path}: its net is of rows of shape {takes.shape}, of more values than a row has")
+    with torch.device("meta"):
+        check_weights(path, weights, build_net(options, takes, classes).state_dict())
 
 
 def _sizes_of(path: Path, described: dict[str, Any]) -> tuple[tuple[int, ...], int]:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -320,3 +321,48 @@ def test_rows_in_two_parts_are_told_by_the_first_rank_alone(rank, lines, tmp_pat
     data = load("npz", path=tmp_path / "a.npz")
     assert any("10 of 10 test rows" in note for note in data.notes)
     assert len([record for record in caplog.records if "test rows" in record.getMessage()]) == lines
+
+
+def rows_and_labels(data, split):
+    batches = list(data.batches(split, 500))
+    return torch.cat([batch.x for batch in batches]), torch.cat([batch.target for batch in batches])
+
+
+def test_classes_that_are_left_out_are_in_the_test_part_alone(tmp_path):
+    whole, part = load("digits", normalize="none"), load("digits", normalize="none", leave_out=[3, "7"])
+    assert part.unseen == (3, 7) and whole.unseen == () and part.to("cpu").unseen == (3, 7)
+    assert (part.classes, part.sizes["test"]) == (10, whole.sizes["test"])
+    for split in ("train", "val"):
+        (rows, labels), (own, own_labels) = (rows_and_labels(data, split) for data in (whole, part))
+        kept = (labels != 3) & (labels != 7)
+        assert torch.equal(own_labels, labels[kept]) and torch.equal(own, rows[kept]) and len(own) < len(rows)
+    assert part.notes == ("no row of class 3, class 7 is in the training or validation part, which the test part has",)
+    others = (load("digits", normalize="none", leave_out=left_out) for left_out in ([3], []))
+    assert [data.fingerprint() for data in others][1] == whole.fingerprint() != part.fingerprint()
+    few = load("digits", leave_out=[3, 7], train_size=80)
+    assert few.sizes["train"] == 80 and len(rows_and_labels(few, "train")[1].unique()) == 8
+
+
+def test_classes_are_left_out_by_name_too_and_of_a_validation_part_that_is_given(tmp_path):
+    named: dict[str, Any] = {
+        f"x_{part}": np.arange(24.0).reshape(12, 2) + k for k, part in enumerate(("train", "val", "test"))
+    }
+    named |= {f"y_{part}": np.array(["cat", "dog", "eel"] * 4) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "named.npz", **named)
+    data = load("npz", path=tmp_path / "named.npz", leave_out=["dog"])
+    assert data.unseen == (1,) and data.sizes == {"train": 8, "val": 8, "test": 12}
+    assert any("class 1 (dog)" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "digits", "leave_out": [10]}, r"leave_out has 10, which is none of its classes \(0 to 9\)"),
+        ({"name": "digits", "leave_out": list(range(9))}, r"leave_out leaves 1 of 10 classes; two are needed"),
+        ({"name": "karate", "leave_out": [0]}, r"leave_out is of rows that have one class each; karate is one graph"),
+        ({"name": "diabetes", "leave_out": [0]}, r"leave_out is of rows .*; diabetes is for Regression here"),
+    ],
+)
+def test_a_class_that_cannot_be_left_out_is_told(options, message):
+    with pytest.raises(UserError, match=message):
+        load(**options)

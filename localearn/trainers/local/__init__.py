@@ -4,6 +4,7 @@ from localearn.trainers.local.forward_forward import ForwardForward
 from localearn.trainers.local.forward_gnn import ForwardGNN
 from localearn.trainers.local.local_loss import LocalLoss
 from localearn.trainers.local.mono_forward import MonoForward
+from localearn.trainers.local.noprop import NoProp
 from localearn.trainers.local.scalable_forward_forward import ScalableForwardForward
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "LocalLoss",
     "LocalTrainer",
     "MonoForward",
+    "NoProp",
     "ScalableForwardForward",
 ]

@@ -279,6 +279,20 @@ class ForwardForward(LocalTrainer):
             return self._read(self._features(self.net.stem(x), *context))
         return self.block_scores(self.net.stem(x), *context, start=0, stop=self.net.depth)
 
+    def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield h_1, ..., h_L with the neutral label, by which the readout predicts, or the label of most goodness.
+
+        They have their own lengths, which a block's goodness is of; the next block and the readout normalise them.
+        """
+        h = self.net.stem(x)
+        if self.prediction == "softmax":
+            return self._outputs(self._with_neutral(h), context, self.net.depth)
+        best = self.block_scores(h, *context, start=0, stop=self.net.depth).argmax(1)
+        if self.tokens is not None:
+            return self._outputs(h, context, self.net.depth, best)
+        shown = labels.one_hot(best, self.net.classes).to(h.dtype)
+        return self._outputs(self._embed(h, shown), context, self.net.depth)
+
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return the goodness of each label, (N, C), summed over the predicting blocks: a pass for each, from h_0."""
         if start:
@@ -437,15 +451,19 @@ class ForwardForward(LocalTrainer):
     @torch.no_grad()
     def _features(self, h: Tensor, *context: Tensor) -> Tensor:
         """Return the normalised outputs of the blocks that predict, with the neutral label, (N, sum of n_k)."""
-        if self.tokens is None:
-            places = h.shape[1:-1] if self.by_position else ()
-            h = self._embed(h, labels.neutral_rows(len(h), h, self.net.classes, *places))
-        outputs = enumerate(self._outputs(h, context, self.net.depth))
+        outputs = enumerate(self._outputs(self._with_neutral(h), context, self.net.depth))
         read = [self.net.view(length_normalized(h, self._axes)) for k, h in outputs if k in self.predicting]
         features = torch.cat(read, dim=-1)
         # Before torch 2.11, autocast keeps the weights that it cast here, without a graph, for the pass that needs one.
         torch.clear_autocast_cache()
         return features
+
+    def _with_neutral(self, h: Tensor) -> Tensor:
+        """Return h_0 with the neutral label; tokens as they are, to which block 1 adds it."""
+        if self.tokens is not None:
+            return h
+        places = h.shape[1:-1] if self.by_position else ()
+        return self._embed(h, labels.neutral_rows(len(h), h, self.net.classes, *places))
 
     def _read(self, features: Tensor) -> Tensor:
         parts = features.split([self.net.reads[k] for k in self.predicting], dim=-1)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -123,6 +124,13 @@ class ScalableForwardForward(LocalTrainer):
         for k in range(depth):
             h = self._through(k, h, *context)
         return h
+
+    def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield u_1, ..., u_L, by which the goodness of each class is predicted."""
+        h = self.net.stem(x)
+        for k in range(self.net.depth):
+            h = self._through(k, h, *context)
+            yield h
 
     def _through(self, k: int, h: Tensor, *context: Tensor) -> Tensor:
         """Return u_{k+1} from u_k."""
