@@ -271,7 +271,7 @@ def unit_rows(h: Tensor) -> Tensor:
     return h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + EPS)
 
 
-def _sized_as_saved(trainer: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _sized_as_saved(trainer: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Take the labelled nodes in the number in which they were saved, which is the data's."""
     for name in ("known_nodes", "known_labels"):
         saved = state.get(f"{prefix}{name}")
