@@ -82,8 +82,10 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            config = hydra.compose("config", given, return_hydra_config=True)
+            config, missing = _composed_first(given)
             recipe, more = recipe_overrides(config, overrides)
+            if missing and not any(line.startswith("net=") for line in more):
+                raise missing
             if more != ["kind=dense"]:  # which was composed
                 config = hydra.compose("config", [*more, *given], return_hydra_config=True)
         except (*config_errors(), ValueError) as error:
@@ -96,6 +98,20 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
         del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen
+
+
+def _composed_first(given: Sequence[str]) -> tuple[Any, Exception | None]:
+    """Return the configuration before its recipe, which may choose the net, and what was wrong with the net's options.
+
+    Where that is something, they are left out.
+    """
+    import hydra
+
+    try:
+        return hydra.compose("config", list(given), return_hydra_config=True), None
+    except config_errors() as error:
+        rest = [override for override in given if not override.startswith("net.")]
+        return hydra.compose("config", rest, return_hydra_config=True), error
 
 
 def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> None:

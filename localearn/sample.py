@@ -8,6 +8,7 @@ from pathlib import Path
 from localearn.arguments import whole
 from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
+from localearn.printing import visible
 from localearn.trust import words
 
 HELP = """\
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         temperature=_temperature(options.get("temperature", "0.8")),
         seed=whole("seed", options.get("seed", "0"), 0),
     )
-    print(text)
+    # Its vocabulary may be a stranger's: a tab and a line break are written as they are, an escape sequence is not.
+    print("\t".join(visible(part) for part in text.split("\t")))
     return 0
 
 

@@ -9,17 +9,17 @@ from localearn.errors import UserError
 # Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
-    "LikelihoodRatio", "LocalLoss", "MonoForward", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
-    "CounterCurrent", "ScalableForwardForward", "StateFeedback",
+    "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
+    "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
-    "ViT",
+    "Denoiser", "ViT",
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
-DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "photo", "table", "text")))
+DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
 DATA += ("data.adding", "data.copy_memory")
-TASKS = ("Autoencoding", "Classification", "LanguageModelling", "MultiLabel", "Regression")
+TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),

@@ -6,7 +6,7 @@ import pytest
 
 # Each command line, and words that its error must have.
 CONTRADICTIONS = {
-    "algo=backprop algo.schedule=greedy": "with algo=backprop; forward_forward, mono_forward have it",
+    "algo=backprop algo.schedule=greedy": "with algo=backprop; forward_forward, forward_gnn, ",
     "algo=backprop +algo.schedule=greedy": "Backprop has no option algo.schedule",
     "algo=pepita net=resnet20": "pepita cannot train this ResNet: block 2 is a Residual",
     "algo=pepita algo.mirror=true net=cnn net.channels=[4] net.pool=2": "this CNN has others; use net=mlp",

@@ -19,6 +19,8 @@ CASES = {
     "transformer": ["algo=mono_forward", "dataset=text", "net.width=8", "net.heads=2"],
     "gru": ["algo=backprop", "dataset=text", "net=gru", "net.widths=[6]"],
     "lstm": ["algo=backprop", "dataset=text", "net=lstm", "net.widths=[6]"],
+    "state_feedback": ["algo=state_feedback", "dataset=text", "net.widths=[6]"],
+    "diagonal": ["algo=mono_forward", "dataset=text", "net=gru", "net.widths=[6]", "net.through_time=diagonal"],
     "resnet18": ["algo=mono_forward", "dataset=digits", "net=resnet18", "net.widths=[4,6]", "net.blocks=1"],
     "mobilenet": ["algo=backprop", "dataset=digits", "net=mobilenet_v3_small", "net.width=0.1"],
     "vit": ["algo=mono_forward", "dataset=digits", "net=vit_6x128", "net.patch=2", "net.width=8", "net.layers=3"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from localearn.errors import UserError
-from localearn.options import check_call, checked, fits, in_words
+from localearn.options import check_call, check_types, checked, checked_call, fits, in_words
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,25 @@ def test_a_checked_constructor_takes_what_fits_and_anything_in_its_first_place()
     assert Built("net", 2, mode="off").given == ("net", 2, "off")
     with pytest.raises(TypeError, match="positional"):
         Built(1, 2, "off")  # pyright: ignore[reportCallIssue]
+
+
+def test_a_text_that_looks_like_a_number_is_told_how_to_quote():
+    with pytest.raises(UserError, match=r"""^data\.target must be text .*, data\.target="'2020'"$"""):
+        check_types({"target": 2020}, {"target": str | None}, prefix="data.")
+    with pytest.raises(UserError, match=r"^data\.size must be a whole number, not 2\.5$"):
+        check_types({"size": 2.5}, {"size": int}, prefix="data.")
+
+
+def test_a_function_checks_what_it_is_called_with():
+    @checked_call
+    def sized(path: str, size: int = 1, *, unit: Literal["a", "b"] = "a") -> tuple[str, int, str]:
+        return path, size, unit
+
+    assert sized("x", 2, unit="b") == ("x", 2, "b")
+    for arguments, options, message in (
+        (("x", "2"), {}, "^size must be a whole number, not '2'$"),
+        (("x",), {"unit": "c"}, "^unit must be a or b, not 'c'"),
+        (("x",), {"unti": "a"}, "has no option unti; did you mean 'unit'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sized(*arguments, **options)

@@ -47,6 +47,7 @@ def test_the_recipe_in_python_is_the_run_of_the_command(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_new_rule_is_short_whole_and_learns(tmp_path):
     code = next(block for block in PYTHON if "# my_rules.py" in block)
     lines = [line for line in code.splitlines() if line.strip()]
@@ -94,6 +95,7 @@ def test_a_net_of_ones_own_modules_is_trained_and_comes_back(tmp_path, monkeypat
     assert abs(hits.double().mean().item() - accuracy) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_callback_is_called_and_stops(tmp_path):
     code = next(block for block in PYTHON if "# my_callbacks.py" in block)
     (tmp_path / "my_callbacks.py").write_text(code, encoding="utf-8")

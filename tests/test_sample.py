@@ -1,10 +1,13 @@
 """A language model writes: the same text for a seed, from Python and from the command line, and beside a record."""
 
 import json
+import math
 import random
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import localearn
 from localearn import run, sample
@@ -57,6 +60,27 @@ def test_the_command_prints_what_python_gives(trained, capsys):
     assert sample.main([str(trained), "prompt=ab", "length=20", "temperature=0", "seed=1"]) == 0
     expected = localearn.generate(localearn.load_net(trained), "ab", length=20, temperature=0)
     assert capsys.readouterr().out == expected + "\n"
+
+
+def test_a_vocabulary_of_a_strangers_moves_no_cursor(trained, tmp_path, capsys):
+    net = load_file(trained / "net.safetensors")
+    with safe_open(trained / "net.safetensors", "pt") as file:
+        described = json.loads(file.metadata()["localearn"])
+    del described["sha256"]
+    described["codec"]["characters"] = "\t\n\x1b\x9ba"
+    save_file(net, tmp_path / "net.safetensors", {"localearn": json.dumps(described)})
+    assert sample.main([str(tmp_path), "prompt=\t\x1ba", "length=200", "temperature=3"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("\t\\x1ba") and set(printed) <= set("\t\n\\x1b9ba")
+    assert {"\t", "\n", "\\"} <= set(printed[4:])
+
+
+def test_a_net_whose_outputs_are_not_finite_writes_nothing(trained):
+    net = localearn.load_net(trained)
+    with torch.no_grad():
+        net.readout.weight.fill_(math.nan)
+    with pytest.raises(UserError, match="outputs are not finite"):
+        localearn.generate(net, "ab")
 
 
 def test_a_token_is_drawn_as_the_logits_have_it():

@@ -183,6 +183,7 @@ def test_wrong_command_lines_are_told(tmp_path):
             study.main(arguments)
 
 
+@pytest.mark.slow
 def test_every_row_of_the_fidelity_study_is_a_configuration():
     rows = study.read_rows(Path(__file__).parent.parent / "experiments" / "fidelity")
     assert len({row.title for row in rows}) == len(rows)

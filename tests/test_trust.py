@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from localearn import compare, export, run, study, trust
 from localearn.cli import compose
 from localearn.errors import UserError
+from localearn.nets import MLP
 from localearn.training.experiment import load_net, resumed
 
 TARGETS = [
@@ -86,6 +87,28 @@ def test_a_net_is_never_built_by_a_strangers_class(target, evil):
             with pytest.raises(UserError, match="_target_"):
                 reader(Path("run"))
     assert not Path("canary").exists()
+
+
+LARGER = {
+    "wide": {"net": {"_target_": "localearn.MLP", "widths": [10**6, 10**6]}},
+    "deep": {"net": {"_target_": "localearn.MLP", "widths": [8] * 10**5}},
+    "layers": {"net": {"_target_": "localearn.Transformer", "width": 8, "depth": 10**8}, "input_shape": [8, 8]},
+    "classes": {"classes": 2**31 - 1},
+    "pixels": {"input_shape": [2**30]},
+    "rows": {"input_shape": [1, 2**14, 2**14]},
+}
+
+
+@pytest.mark.parametrize("case", LARGER)
+def test_a_net_is_as_large_as_the_tensors_that_its_file_holds(case, tmp_path):
+    net = MLP((1, 8, 8), 10, widths=(8,))
+    own = {"input_shape": [1, 8, 8], "classes": 10, "net": {"_target_": "localearn.MLP", "widths": [8]}}
+    path = tmp_path / "net.safetensors"
+    save_file(net.state_dict(), path, metadata={"localearn": json.dumps(own)})
+    assert load_net(tmp_path).widths == (8,)
+    save_file(net.state_dict(), path, metadata={"localearn": json.dumps({**own, **LARGER[case]})})
+    with pytest.raises(UserError, match=r"net\.safetensors: "):  # and not that the memory was full
+        load_net(tmp_path)
 
 
 def test_export_builds_no_rule_of_a_strangers_record(evil, capsys):
@@ -177,6 +200,7 @@ READERS = {
     "data/archive.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
     "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
     "energy/fake.py": {"json.loads"},

@@ -55,6 +55,12 @@ CNN_REST = {
         150,
     ),
     "cifar10_cnn-cafo_ce": 400,
+    "cifar10_cnn-scalable_forward_forward": 250,
+    "cifar10_cnn_5x512-backprop": 150,
+    "cifar10_cnn_5x512-counter_current": 300,
+    "cifar10_cnn_5x512-counter_current_rows": 300,
+    "cifar10_mobilenet_v3_small-scalable_forward_forward": 900,
+    "cifar10_resnet18-scalable_forward_forward": 1200,
     **dict.fromkeys(
         (
             "cifar10_resnet20-backprop",
@@ -67,6 +73,9 @@ CNN_REST = {
         ),
         600,
     ),
+    # Expected by their products at 30 TFLOP/s; the similarities' convolutions are more than the net's own.
+    **dict.fromkeys(("cifar10_vgg8b-backprop", "cifar10_vgg8b-local_loss_pred"), 3600),
+    **dict.fromkeys(("cifar10_vgg8b-local_loss", "cifar10_vgg8b-local_loss_sim"), 9600),
 }
 
 

@@ -5,6 +5,7 @@ from localearn.data.coordinates import coordinates, photo
 from localearn.data.generation import generate
 from localearn.data.graphs import GraphData
 from localearn.data.interactions import interactions
+from localearn.data.links import LinkData, links
 from localearn.data.loading import NAMES, load
 from localearn.data.memory import adding, copy_memory
 from localearn.data.streams import LoaderData
@@ -20,6 +21,7 @@ __all__ = [
     "Data",
     "GraphData",
     "Kind",
+    "LinkData",
     "LoaderData",
     "Split",
     "TextData",
@@ -33,6 +35,7 @@ __all__ = [
     "from_loader",
     "generate",
     "interactions",
+    "links",
     "load",
     "photo",
     "read_codec",

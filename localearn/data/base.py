@@ -26,7 +26,8 @@ class Batch:
         of the data set itself, so nobody changes it in place.
     target: (M, ...) what the task is to make of the rows that count: int64 labels, 0..C-1, (M,), or values, (M, D).
     context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
-    index: (M,) int64, the rows that the targets are of; None where they are of all N rows in order.
+    index: (M,) int64, the rows that the targets are of, or (M, 2), pairs of rows; None where they are of all N rows in
+        order.
 
     `y`, `nodes` and `rows` are the former names of `target`, `index` and `select`, deprecated: the next release has
     them no more. As keywords they go before the new names, so that `dataclasses.replace` takes them.
@@ -55,8 +56,10 @@ class Batch:
             object.__setattr__(self, name, value)  # as dataclasses do where they are frozen
 
     def select(self, per_row: Tensor) -> Tensor:
-        """Return the rows of an (N, ...) tensor that have a target, (M, ...)."""
-        return per_row if self.index is None else per_row.index_select(0, self.index)
+        """Return the rows of an (N, ...) tensor that have a target, (M, ...); of pairs both ends', (M, 2, ...)."""
+        if self.index is None or self.index.dim() == 1:
+            return per_row if self.index is None else per_row.index_select(0, self.index)
+        return per_row.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)
 
     def scatter(self, per_target: Tensor) -> Tensor:
         """Return an (N, ...) tensor with the given (M, ...) in the rows that have a target, zeros elsewhere."""

@@ -101,6 +101,8 @@ def continuation(
         # What stands after the last one is not seen by it, and a fixed length suits rules and programs of any kind.
         x = torch.tensor([seen + [0] * (window - len(seen))], device=device)
         logits = predict(x)[0, len(seen) - 1].float().cpu()
+        if not logits.isfinite().all():
+            raise UserError("the net's outputs are not finite, so it goes on with nothing; its training diverged")
         if temperature:
             found = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
         else:

@@ -19,12 +19,13 @@ from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
+from localearn.data.links import links
 from localearn.data.memory import adding, copy_memory
 from localearn.data.normalization import Normalize, row_shares
 from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.splits import check_fraction, check_seed
+from localearn.data.splits import check_fraction, check_seed, fold_of
 from localearn.data.table import FILE_OPTIONS, table, task_of_file
 from localearn.data.text import text
 from localearn.data.vision import CLASSES, VISION, vision
@@ -44,13 +45,14 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
     "coordinates": coordinates,
     "copy_memory": copy_memory,
     "interactions": interactions,
+    "links": links,
     "photo": photo,
     "table": table,
     "text": text,
 }
 
 # Of these no row has one class, whatever the options.
-VALUES = ("adding", "copy_memory", "coordinates", "interactions", "photo", "text")
+VALUES = ("adding", "copy_memory", "coordinates", "interactions", "links", "photo", "text")
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 
@@ -101,6 +103,7 @@ def load(
     image_size: int | None = None,
     test_fraction: float = 0.2,
     train_size: int | None = None,
+    fold: int | None = None,
     layout: Layout = "nhwc",
     task: TaskName | Task | None = None,
     criterion: Criterion | Reconstruction = "squared",
@@ -122,6 +125,8 @@ def load(
     image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
         no test part, the same rows for every split_seed.
     train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
+    fold: of a graph, which of five folds is the test, 0..4, as ForwardGNN's authors draw them (see `fold_of`): 64 % of
+        the nodes to train on, 16 % to validate, 20 % to test, in place of the split that it has.
     task: what a net is to make of the rows: "classification", but "regression" of "diabetes" and "binary" of
         "breast_cancer", by one output, which takes "classification" too; "autoencoding", the rows
         themselves, of all sets but graphs; "regression", "multilabel" or "binary" of "npz" too, whose y are numbers,
@@ -175,8 +180,9 @@ def load(
             raise UserError(f"{name} is one graph with a fixed split: augment, val_size and train_size do not apply")
         if name in NPZ_GRAPHS:
             _checked_normalize(name, normalize)
+            graph = npz_graph(name, folder)
             return from_graph(
-                SimpleNamespace(**npz_graph(name, folder)),
+                SimpleNamespace(**graph, **({} if fold is None else _fold_masks(len(graph["y"]), fold))),
                 test_fraction=test_fraction,
                 val_fraction=val_fraction,
                 seed=split_seed,
@@ -185,9 +191,13 @@ def load(
             )
         if name == "graph":
             own = Path(path or "").expanduser()
-            return _own_graph(own, normalize, test_fraction, val_fraction, split_seed)
+            return _own_graph(own, normalize, test_fraction, val_fraction, split_seed, fold)
         graph = planetoid(name, folder) if name in PLANETOID else checked_graph(name, karate())
+        if fold is not None:
+            graph = {**graph, **dict(zip(("train", "val", "test"), fold_of(len(graph["y"]), fold), strict=True))}
         return _graph_data(name, graph, normalize)
+    if fold is not None:
+        raise UserError(f"fold belongs to graphs; {name} is split by val_fraction and split_seed")
     place = Path(path or "").expanduser()
     parts, levels, class_names, notes = _parts(name, folder, place, image_size, test_fraction, layout, task)
     if binary and parts["y_train"].shape[1] > 1:
@@ -316,17 +326,20 @@ def _graph_data(name: str, arrays: Mapping[str, np.ndarray], normalize: Normaliz
 
 
 def _own_graph(
-    path: Path, normalize: Normalize, test_fraction: float, val_fraction: float, split_seed: int
+    path: Path, normalize: Normalize, test_fraction: float, val_fraction: float, split_seed: int, fold: int | None
 ) -> GraphData:
     """Return the graph of a user's archive, whose splits may be lists of nodes, masks, or lacking."""
     present = archive.names(path)
-    named = {split: [key for key in (split, f"{split}_mask") if key in present][:1] for split in get_args(Split)}
+    splits = get_args(Split) if fold is None else ()
+    named = {split: [key for key in (split, f"{split}_mask") if key in present][:1] for split in splits}
     given = [key for keys in named.values() for key in keys]
     arrays = archive.read(path, ("x", "edge_index", "y", *given))
     nodes = len(np.atleast_1d(arrays["y"]))
     masks = {
         f"{split}_mask": _mask(f"{path}: {keys[0]}", arrays[keys[0]], nodes) for split, keys in named.items() if keys
     }
+    if fold is not None:
+        masks = _fold_masks(nodes, fold)
     graph = SimpleNamespace(x=arrays["x"], edge_index=arrays["edge_index"], y=arrays["y"], **masks)
     _checked_normalize("graph", normalize)
     return from_graph(
@@ -338,6 +351,12 @@ def _own_graph(
         name="graph",
         where=str(path),
     )
+
+
+def _fold_masks(nodes: int, fold: int) -> dict[str, np.ndarray]:
+    """Return masks of a fold's nodes, (nodes,) booleans each, by the names that a graph has them under."""
+    parts = zip(("train", "val", "test"), fold_of(nodes, fold), strict=True)
+    return {f"{split}_mask": np.isin(np.arange(nodes), index) for split, index in parts}
 
 
 def _mask(what: str, nodes: np.ndarray, count: int) -> np.ndarray:

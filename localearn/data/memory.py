@@ -29,8 +29,8 @@ def copy_memory(
         y = nothing asked              ...    u_1   ...   u_S       the last S positions
 
     A row is 2 S + delay token ids, of which the symbols are 0..K-1, the blank K and the cue K + 1. A net that remembers
-    nothing has log2 K bits a symbol, 3 by default, and one of K right. What stands S + delay steps back is asked for,
-    so backpropagation through time that is truncated to fewer steps cannot learn to keep it.
+    nothing has log2 K bits a symbol, 3 by default, and one of K right. What stands S + delay steps back is asked for:
+    backpropagation through time that is truncated to fewer steps sends nothing back to where it was seen.
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.1, where S = 10, K = 8 and
     delay is 100 and more; there blanks are asked for at the other positions, which say nothing of memory, and rows are
     drawn anew at each step.
@@ -82,8 +82,9 @@ def adding(
 
     A row is (T, 2): values, uniform on [0, 1), and marks, 1 at two steps and 0 elsewhere; one mark lies in each half,
     at a step that is uniform there. The target is the sum of the two marked values, (1,). A net that always tells the
-    mean, 1, has a squared error of 1/6, an rmse of 0.408. The first value is at least T / 2 steps back, so
-    backpropagation through time that is truncated to fewer steps cannot learn to keep it.
+    mean, 1, has a squared error of 1/6, an rmse of 0.408. The first value is T / 2 steps back or more:
+    backpropagation through time that is truncated to fewer sends nothing back to where it was seen. Gated units keep
+    some of it all the same, and a few steps' derivative tells which mark it is by, so that only long sequences fail.
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.2, where rows are drawn
     anew at each step.
 

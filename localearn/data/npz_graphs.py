@@ -13,6 +13,11 @@ from localearn.errors import UserError
 # Our name: where the file is published, and where torch_geometric itself would keep it.
 NPZ_GRAPHS = {
     "cora_ml": ("github.com/abojchevski/graph2gauss/raw/master/data/cora_ml.npz", "cora_ml/raw/cora_ml.npz"),
+    "citeseer_full": (
+        "github.com/abojchevski/graph2gauss/raw/master/data/citeseer.npz",
+        "citeseer/raw/citeseer.npz",
+    ),
+    "pubmed_full": ("github.com/abojchevski/graph2gauss/raw/master/data/pubmed.npz", "pubmed/raw/pubmed.npz"),
     "amazon_photo": (
         "github.com/shchur/gnn-benchmark/raw/master/data/npz/amazon_electronics_photo.npz",
         "Photo/raw/amazon_electronics_photo.npz",

@@ -120,6 +120,8 @@ class BytePairs(Codec):
         except Exception as error:  # the library has no one type for a text that is none of its own
             raise UserError(f"this is no state of a tokenizer: {str(error).splitlines()[0]}") from error
         self.size = self._tokenizer.get_vocab_size()
+        if self.size and max(self._tokenizer.get_vocab().values()) >= self.size:
+            raise UserError(f"this is no state of a tokenizer: its {self.size} tokens are not numbered one by one")
 
     @classmethod
     def learned(cls, text: str, size: int) -> "BytePairs":
@@ -175,10 +177,31 @@ def read_codec(where: object, described: Any) -> Codec:
     value = described.get(name) if name else ""
     if not isinstance(value, str) or len(value) > 64 * LARGEST:
         raise UserError(f"{where}: the vocabulary of its {unit} is none")
+    if unit == "bpe" and _has_expression(value):
+        raise UserError(
+            f"{where}: its tokenizer brings a regular expression of its own, and a file runs none; build the codec, "
+            "and give it by codec="
+        )
     try:
         return kind(value) if name else kind()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _has_expression(state: str) -> bool:
+    """Whether a tokenizer's state has a regular expression, of which a short one can take time without end."""
+    try:
+        parts = list(json.loads(state).items())
+    except (ValueError, AttributeError, RecursionError):
+        return False  # which the library will say
+    while parts:
+        name, value = parts.pop()
+        if name == "Regex":
+            return True
+        if name != "vocab":
+            parts += value.items() if isinstance(value, dict) else ()
+            parts += ((None, element) for element in value) if isinstance(value, list) else ()
+    return False
 
 
 def _codes(text: str) -> np.ndarray:

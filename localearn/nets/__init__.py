@@ -3,6 +3,7 @@ from localearn.nets.block import Block
 from localearn.nets.classifiers import MobileNetV3, Torchvision
 from localearn.nets.cnn import CNN
 from localearn.nets.deepfm import DeepFM
+from localearn.nets.denoiser import Denoiser
 from localearn.nets.gnn import GNN
 from localearn.nets.lenet import LeNet
 from localearn.nets.mixer import Mixer
@@ -20,6 +21,7 @@ __all__ = [
     "MLP",
     "Block",
     "DeepFM",
+    "Denoiser",
     "Flattened",
     "InputSpec",
     "LastPosition",

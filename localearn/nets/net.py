@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block, as_blocks, chained, joined
-from localearn.nets.layers import out_of_place
+from localearn.nets.layers import check_row, out_of_place
 from localearn.nets.sequential import parts
 from localearn.nets.torchvision import torchvision_parts
 from localearn.nets.views import Flattened, Pooled, View
@@ -86,7 +86,8 @@ class Net(nn.Module):
         self.readout = readout
         if (takes is None) == (input_shape is None) or (takes is not None and graph):
             raise UserError("a net is given input_shape, and graph, or takes, an InputSpec; not both, and not neither")
-        self.takes = takes or InputSpec(tuple(input_shape or ()), context=("edge_index",) if graph else ())
+        row = () if input_shape is None else check_row("input_shape", input_shape)
+        self.takes = takes or InputSpec(row, context=("edge_index",) if graph else ())
         self.view = view or Flattened()
         self.readout_takes_context = readout_takes_context
         if not self.blocks:
@@ -230,6 +231,8 @@ class Net(nn.Module):
 
         """
         stem, made = joined(stem, as_blocks(blocks))
+        for module in filter(None, (stem, *made, readout)):
+            out_of_place(module)
         net = Net(
             made,
             readout,
@@ -239,7 +242,6 @@ class Net(nn.Module):
             view=view,
             readout_takes_context=readout_takes_context,
         )
-        out_of_place(net)
         net.kind = _kind(net)
         return net
 
@@ -328,6 +330,7 @@ class Net(nn.Module):
 
     def _tried(self, name: str, given: str, part: Callable[..., Any], h: Tensor, *context: Tensor) -> Tensor:
         """Return what a part of the net gives of two rows; raise UserError, naming it, where that cannot be."""
+        before = None if h.is_inference() else h._version
         try:
             out = part(h, *context)
         except WRONG_INPUT as error:
@@ -336,6 +339,11 @@ class Net(nn.Module):
             raise UserError(
                 f"the net cannot take rows of shape {self.input_shape}: {what}: {why:.160}; {_remedy(why)}"
             ) from error
+        if before is not None and h._version != before:
+            raise UserError(
+                f"{name} writes over its input, which rules hold; write h = h * 2 where it says h *= 2, and "
+                "torch.relu(h) for torch.relu_(h)"
+            )
         if not isinstance(out, Tensor):
             raise UserError(
                 f"{name} returns a {type(out).__name__}, and a part of a net returns one tensor, (N, ...); "

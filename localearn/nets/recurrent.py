@@ -73,9 +73,10 @@ class Recurrent(Net):
         widths = check_widths("widths", widths)
         (first,) = check_row("embedding", widths[0] if embedding is None else embedding)
         sizes = (shape[1] if vocabulary is None else first, *widths)
-        ops: list[nn.Module] = [RecurrentLayer(cell, n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
-        for op, n in zip(ops, widths, strict=True):
-            op.through_time = named(through_time, n, truncation, feedback)
+        layers = [RecurrentLayer(cell, n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
+        for layer, n in zip(layers, widths, strict=True):
+            layer.through_time = named(through_time, n, truncation, feedback)
+        ops: list[nn.Module] = [*layers]
         if vocabulary is not None:
             ops[0] = nn.Sequential(nn.Embedding(vocabulary, first), ops[0])
         blocks = [Block(op, dropout_layer(dropout)) for op in ops]

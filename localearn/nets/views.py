@@ -172,6 +172,29 @@ class LastPosition(View):
 
 
 @final
+class Leading(View):
+    """The first values of a row alone: (N, width) of (N, n), where the others are carried along."""
+
+    def __init__(self, width: int):
+        self._width = width
+
+    def width(self, shape: tuple[int, ...]) -> int:
+        """Return how many values are read."""
+        return self._width
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Return (N, width)."""
+        return h[:, : self._width]
+
+    def spread(self, signal: Tensor, h: Tensor) -> Tensor:
+        """Return the signal at the first values, and zeros after them."""
+        return F.pad(signal, (0, h.shape[1] - self._width))
+
+    def __repr__(self) -> str:
+        return f"Leading({self._width})"
+
+
+@final
 class Head(nn.Module):
     """head(view(h)) as one module, for who needs the two together."""
 

@@ -8,6 +8,7 @@ from localearn.tasks.autoencoding import Autoencoding, Reconstruction
 from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
 from localearn.tasks.classification import Classification
 from localearn.tasks.language import LanguageModelling
+from localearn.tasks.links import LinkPrediction
 from localearn.tasks.multilabel import MultiLabel
 from localearn.tasks.regression import Criterion, Regression
 
@@ -19,6 +20,7 @@ __all__ = [
     "Criterion",
     "Direction",
     "LanguageModelling",
+    "LinkPrediction",
     "Means",
     "Metric",
     "MultiLabel",
@@ -32,7 +34,8 @@ __all__ = [
 ]
 
 KINDS: Mapping[str, type[Task]] = {
-    kind.__name__: kind for kind in (Classification, Regression, MultiLabel, LanguageModelling, Autoencoding)
+    kind.__name__: kind
+    for kind in (Classification, Regression, MultiLabel, LanguageModelling, LinkPrediction, Autoencoding)
 }
 # What a data set's option `task` calls them.
 NAMED: Mapping[str, type[Task]] = {

@@ -14,12 +14,9 @@ from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.testing import probes
 from localearn.testing.phases import check_gradients, check_solve
-from localearn.testing.toys import KINDS, TASKS, toy
+from localearn.testing.toys import KINDS, TASKS, Toy, toy
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Solve
-
-BRANCHES = ("mlp", "cnn", "gcn", "tokens")
-"""Kinds on which rules go ways of their own: rows, maps, a graph, positions."""
 
 
 class RuleConformance:
@@ -45,6 +42,7 @@ class RuleConformance:
         that is not named: on all of it. What is left over is marked `slow`, which pytest leaves out by `-m "not slow"`.
     runs_on: of what is served, where the tests run; None: on all of it. What is left out here is not refused: it is for
         a second suite of a rule, with another option, that need not be seen on everything.
+    own: of nets that no other rule has, their toys by kind. They are served beside `kinds`, and asked of no other rule.
     precisions: of fp32 and bf16 (by autocast).
     draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
     local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
@@ -67,8 +65,9 @@ class RuleConformance:
     kinds: Collection[str] = KINDS
     tasks: Collection[str] = TASKS
     runs_on: Collection[str] | None = None
+    own: Mapping[str, Callable[[], Toy]] = {}
     precisions: tuple[str, ...] = ("fp32", "bf16")
-    learns_on: Mapping[str, Collection[str]] = {"bf16": BRANCHES}
+    learns_on: Mapping[str, Collection[str]] = {"bf16": ("mlp", "tokens")}
     draws_noise: bool = False
     local: bool | None = None
     sends_back_weights: bool = False
@@ -103,8 +102,8 @@ class RuleConformance:
 
     def test_learns_its_task(self, kind: str, precision: str) -> None:
         """The loss falls, and well below where it gets with blocks that stay as they were drawn, or below chance."""
-        batch = toy(kind).batch
-        judged_by = self._claim("judged_by", kind) if toy(kind).data.task.exclusive else "loss"
+        batch = self._toy(kind).batch
+        judged_by = self._claim("judged_by", kind) if self._toy(kind).data.task.exclusive else "loss"
         judge = {"loss": probes.loss_of, "errors": probes.errors_of}[judged_by]
         learn = self._claim("steps", kind), self._lr(kind), precision
         before = judge(self._made(kind), batch)
@@ -114,7 +113,7 @@ class RuleConformance:
             held = probes.train(self._made(kind), batch, *learn, blocks=False)
             without, what = judge(held, batch), "with untrained blocks"
         else:
-            without, what = probes.chance(judged_by, toy(kind).data.task, batch), "by chance"
+            without, what = probes.chance(judged_by, self._toy(kind).data.task, batch), "by chance"
         limit = self._claim("learns_to", kind) * without
         assert after < limit, (
             f"the rule did not learn: {judged_by} {after:.3f}, {what} {without:.3f}; it must be below {limit:.3f}"
@@ -122,7 +121,7 @@ class RuleConformance:
 
     def test_fills_gradients_or_solves(self, kind: str, precision: str) -> None:
         """See `check_gradients` of a `Descent`, and `check_solve` of a `Solve`."""
-        trainer, batch = self._made(kind), toy(kind).batch
+        trainer, batch = self._made(kind), self._toy(kind).batch
         for phase, inputs in probes.phased(trainer, batch):
             if isinstance(phase, Solve):
                 check_solve(trainer, phase, inputs, precision)
@@ -140,14 +139,14 @@ class RuleConformance:
         assert trained, "no phase has a parameter"
         of_blocks = any(id(p) in trained for p in trainer.net.blocks.parameters())
         assert of_blocks == self.trains_blocks, f"trains_blocks is {self.trains_blocks}, and the phases say otherwise"
-        probes.train(trainer, toy(kind).batch, 3, self._lr(kind))
+        probes.train(trainer, self._toy(kind).batch, 3, self._lr(kind))
         for name, p in trainer.named_parameters():
             moved = not torch.equal(p, before[name])
             assert moved == (id(p) in trained), f"{name} {'moved' if moved else 'did not move'}"
 
     def test_repeats_bit_for_bit(self, kind: str) -> None:
         """Two runs from the same seed end with the same weights."""
-        runs = [probes.train(self._made(kind), toy(kind).batch, 5, self._lr(kind)).state_dict() for _ in range(2)]
+        runs = [probes.train(self._made(kind), self._toy(kind).batch, 5, self._lr(kind)).state_dict() for _ in range(2)]
         assert not probes.differing(*runs), f"seeded runs differ in {probes.differing(*runs)}"
 
     def test_no_gradient_crosses_a_block(self, kind: str) -> None:
@@ -155,7 +154,7 @@ class RuleConformance:
 
         A rule that says `crosses_blocks` is held to that too.
         """
-        trainer, batch = self._made(kind), toy(kind).batch
+        trainer, batch = self._made(kind), self._toy(kind).batch
         with probes.block_inputs(trainer) as crossed:
             for phase, inputs in probes.phased(trainer, batch):
                 probes.learn(phase, inputs)
@@ -182,7 +181,7 @@ class RuleConformance:
 
         So does a `Solve`'s solution, which is also the same whether the rows come in one batch or in two.
         """
-        batch = probes.moved(toy(kind).batch, dtype=torch.float64)
+        batch = probes.moved(self._toy(kind).batch, dtype=torch.float64)
         trainer = self._made(kind).double()
         once, again = probes.learned_from(trainer, batch), probes.learned_from(trainer, batch, seed=1)
         if self._claim("draws_noise", kind):
@@ -204,8 +203,8 @@ class RuleConformance:
         Not those of a rule that draws noise, which differs with the number of rows.
         """
         for kind in self._served():
-            batch = probes.moved(toy(kind).batch, dtype=torch.float64)
-            if toy(kind).data.task.counted(batch.target) is None or self._claim("draws_noise", kind):
+            batch = probes.moved(self._toy(kind).batch, dtype=torch.float64)
+            if self._toy(kind).data.task.counted(batch.target) is None or self._claim("draws_noise", kind):
                 continue
             trainer = self._made(kind).double()
             once, padded = probes.learned_from(trainer, batch), probes.learned_from(trainer, probes.padded(batch))
@@ -215,7 +214,7 @@ class RuleConformance:
 
     def test_keeps_the_dtype(self, kind: str) -> None:
         """A rule made float64 is trained and scores in float64."""
-        trainer, batch = self._made(kind).double(), probes.moved(toy(kind).batch, dtype=torch.float64)
+        trainer, batch = self._made(kind).double(), probes.moved(self._toy(kind).batch, dtype=torch.float64)
         for name, value in probes.learned_from(trainer, batch).items():
             assert value.dtype == torch.float64, f"{name}: {value.dtype} is learned in a float64 net"
         assert probes.scored(trainer, batch).dtype == torch.float64, "scores are not float64 in a float64 net"
@@ -225,8 +224,8 @@ class RuleConformance:
 
         Nor is it in `accumulate`; `solve`, once in a phase, may read whether there is a solution.
         """
-        batch = probes.moved(toy(kind).batch, "meta")
-        net = toy(kind).net().to("meta")
+        batch = probes.moved(self._toy(kind).batch, "meta")
+        net = self._toy(kind).net().to("meta")
         try:
             net(batch.x, *batch.context)
         except NotImplementedError as error:
@@ -245,7 +244,7 @@ class RuleConformance:
 
     def test_state_dict_round_trips(self, kind: str) -> None:
         """Loaded into a rule drawn from another seed, the state gives the same scores, gradients and solutions."""
-        batch = toy(kind).batch
+        batch = self._toy(kind).batch
         trained, fresh = probes.train(self._made(kind), batch, 3, self._lr(kind)), self._made(kind, seed=1)
         fresh.load_state_dict(trained.state_dict())
         assert torch.equal(probes.scored(trained, batch), probes.scored(fresh, batch)), "scores differ after loading"
@@ -254,7 +253,7 @@ class RuleConformance:
 
     def test_scores_and_leaves_modes_alone(self, kind: str) -> None:
         """Scores are (N, C), or (N, T, C), and change nothing; neither they nor learning leave another mode behind."""
-        trainer, batch = self._made(kind), toy(kind).batch
+        trainer, batch = self._made(kind), self._toy(kind).batch
         positions = tuple(batch.x.shape[1:2]) if trainer.net.view.per_position else ()
         expected = (*positions, trainer.net.classes)
         for phase, inputs in probes.phased(trainer, batch):
@@ -274,19 +273,19 @@ class RuleConformance:
 
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
         """A kind in `kinds` is served; others, and data that do not fit the net, are refused with their names."""
-        for kind in KINDS:
-            if kind in self.kinds:
+        for kind in (*KINDS, *self.own):
+            if kind in self.kinds or kind in self.own:
                 trainer = self._made(kind)
                 net = trainer.net
-                trainer.supports(net, toy(kind).data)
-                misfits = [toy(other) for other in KINDS if toy(other).data.kind != toy(kind).data.kind]
+                trainer.supports(net, self._toy(kind).data)
+                misfits = [toy(other) for other in KINDS if toy(other).data.kind != self._toy(kind).data.kind]
                 for misfit in misfits:
                     message = _refusal(lambda rule=trainer, data=misfit.data: rule.supports(rule.net, data))
                     names = (type(net).__name__, misfit.data.name)
                     assert message, f"supports accepts {misfit.data.name} for {names[0]}"
                     assert all(name in message for name in names), f"{message!r} does not name {' and '.join(names)}"
             else:
-                net = toy(kind).net()
+                net = self._toy(kind).net()
                 message = _refusal(lambda net=net: self.make(net))
                 assert message, f"{kind} is not among kinds, and supports accepts it: add it, or refuse it"
                 assert type(net).__name__ in message, f"{message!r} does not name {type(net).__name__}"
@@ -306,27 +305,30 @@ class RuleConformance:
             return
         for kind, other in ((task, toy(task).on), (toy(task).on, task)):
             trainer = self._made(kind)
-            trainer.supports(trainer.net, toy(kind).data)
-            misfit = toy(other).data
+            trainer.supports(trainer.net, self._toy(kind).data)
+            misfit = self._toy(other).data
             message = _refusal(lambda rule=trainer, data=misfit: rule.supports(rule.net, data))
             assert misfit.name in message, f"supports accepts {misfit.name} for {type(trainer.net).__name__} of {kind}"
 
     def _served(self) -> tuple[str, ...]:
         """Return the toys to run on: the kinds of net served, and the tasks by nets of such kinds."""
         tasks = (task for task in TASKS if task in self.tasks and task != "classes")
-        served = (*self.kinds, *(task for task in tasks if toy(task).on in self.kinds))
+        served = (*self.kinds, *self.own, *(task for task in tasks if toy(task).on in self.kinds))
         return tuple(kind for kind in served if self.runs_on is None or kind in self.runs_on)
+
+    def _toy(self, kind: str) -> Toy:
+        return self.own[kind]() if kind in self.own else toy(kind)
 
     def _claim(self, name: str, kind: str) -> Any:
         """Return what the suite claims on a kind of net or of task."""
         return self.by_kind.get(kind, {}).get(name, getattr(self, name))
 
     def _lr(self, kind: str) -> float:
-        return self._claim("lr", kind) * toy(kind).pace
+        return self._claim("lr", kind) * self._toy(kind).pace
 
     def _made(self, kind: str, seed: int = 0) -> Trainer:
         torch.manual_seed(seed)
-        task = toy(kind)
+        task = self._toy(kind)
         trainer = self.make(task.net())
         shape = trainer.input_shape(trainer.net, task.data)
         if shape == trainer.net.input_shape:

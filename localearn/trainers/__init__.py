@@ -13,9 +13,11 @@ from localearn.trainers.feedback import (
 from localearn.trainers.local import (
     CaFo,
     ForwardForward,
+    ForwardGNN,
     LocalLoss,
     LocalTrainer,
     MonoForward,
+    NoProp,
     ScalableForwardForward,
 )
 from localearn.trainers.paired import CounterCurrent
@@ -33,11 +35,13 @@ __all__ = [
     "FeedbackAlignment",
     "FeedbackTrainer",
     "ForwardForward",
+    "ForwardGNN",
     "ForwardGradient",
     "LikelihoodRatio",
     "LocalLoss",
     "LocalTrainer",
     "MonoForward",
+    "NoProp",
     "Pepita",
     "Phase",
     "ProductFeedbackAlignment",

@@ -13,6 +13,7 @@ class Backprop(Trainer):
     Rumelhart, Hinton, Williams (1986), "Learning representations by back-propagating errors".
     """
 
+    serves_pairs = True
     crosses_blocks = True
 
     def gradients(self, batch: Batch) -> Metrics:

@@ -52,6 +52,9 @@ class Trainer(FormerContract, nn.Module, ABC):
     is_local: whether block k learns from its input and the targets alone, whatever stands after it.
     couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
         what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
+    serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
+    inference_seeds: seeds of what `predict` draws at random in evaluation, told apart from the run's seed; none where
+        it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
     likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
     """
 
@@ -61,6 +64,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     is_local: ClassVar[bool] = False
     couples_ranks: ClassVar[bool] = True
     likes_channels_last: ClassVar[bool] = True
+    serves_pairs: ClassVar[bool] = False
+    inference_seeds: tuple[int, ...] = ()
     _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -90,6 +95,7 @@ class Trainer(FormerContract, nn.Module, ABC):
 
         What depends on the rule alone is for `supports` to say, which knows the data's task.
         """
+        _refuse_pairs(type(self), task)
 
     @classmethod
     def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
@@ -124,6 +130,7 @@ class Trainer(FormerContract, nn.Module, ABC):
                 f"{cls.__name__} needs derivatives, and {flat}'s is zero everywhere, so no block would learn; use "
                 "algo=likelihood_ratio or pepita, or another activation"
             )
+        _refuse_pairs(cls, net.task if not isinstance(data, Data) else data.task)
         if data is None:
             return
         if not isinstance(data, Data):
@@ -196,6 +203,9 @@ class Trainer(FormerContract, nn.Module, ABC):
     def predict(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the (N, C) output that the task is measured by: logits where it is to tell classes apart."""
         return self.net(x, *context)
+
+    def redraw(self, seed: int) -> None:
+        """Have `predict` draw by another of `inference_seeds` from now on; nothing where it draws nothing."""
 
     def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
         """Yield h_1, ..., h_L, (N, *shapes[k]) each, as the prediction has them: by default what the net makes of x.
@@ -276,8 +286,25 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
     return completing
 
 
+def _refuse_pairs(rule: type[Trainer], task: Task) -> None:
+    """Raise `Unsupported` where a target is of two rows, and the rule needs one of each row."""
+    if task.of_pairs and not rule.serves_pairs:
+        raise Unsupported(
+            f"{rule.__name__} needs a target of each row, and {task} has one of two; use algo=backprop, mono_forward, "
+            "direct_feedback_alignment or forward_gnn"
+        )
+
+
 class Pipelined(Protocol):
-    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`."""
+    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`.
+
+    chained: whether anything does; if not, each learns from what `first_input` returns, which has nothing that learns.
+    """
+
+    @property
+    def chained(self) -> bool:
+        """Whether block k + 1 learns from what block k returns."""
+        ...
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return what the first block learns from, and the losses of what learns from the input alone."""

@@ -44,7 +44,7 @@ def evaluate(
     whole: list[tuple[Tensor, Tensor]] = []  # outputs and targets
     for batch in data.batches(split, batch_size):
         if totals is None:  # of no rows, for a rank may have none: the names, shapes and dtype of the task's sums
-            positions = batch.target.shape[1:] if task.per_position else ()
+            positions = batch.target.shape[1:] if task.per_position else (2,) if task.of_pairs else ()
             empty = torch.zeros(0, *positions, task.outputs, device=batch.target.device)
             nothing, elements = task.measure(empty, batch.target[:0])
             totals = _in_a_row(nothing, elements)
@@ -60,7 +60,7 @@ def evaluate(
     means = (totals[:-1] / totals[-1]).split([value.numel() for value in nothing.values()])
     shaped = {name: mean.view(nothing[name].shape) for name, mean in zip(nothing, means, strict=True)}
     if task.needs_whole:
-        figures = task.finish(shaped, *(join(torch.cat(part)) for part in zip(*whole, strict=True)))
+        figures = task.finish(shaped, *(join(torch.cat(part)) for part in zip(*(whole[1:] or whole), strict=True)))
     else:
         figures = task.finish(shaped)
     return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))

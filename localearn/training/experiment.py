@@ -4,9 +4,10 @@ import contextlib
 import datetime
 import functools
 import json
+import math
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,7 @@ from localearn.training.identity import EXTENDING, complete_rule, names_built
 from localearn.training.memory import full_memory_told
 from localearn.training.parallel import Ranks, joined
 from localearn.training.settings import Settings
-from localearn.trust import check_interpolations, check_tree, words
+from localearn.trust import check_interpolations, check_tree, is_known, words
 
 # The fields of Settings that stand under the same name at the top of the configuration: all but these.
 _ELSEWHERE = ("optim", "schedule", "energy", "country", "idle_s", "out")
@@ -56,6 +57,7 @@ GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 # What may differ in a run that goes on, for it changes no number but by rounding.
+_LARGEST_ROW = 2**28  # values of a row of a net that a file describes, a gibibyte of them
 _WITH_RESUME = ("progress", "debug", "parallel", "rank_timeout_s")
 
 
@@ -295,7 +297,7 @@ def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[st
     path = RunFolder(Path(folder)).net
     described, weights = _read_net(path)
     if net is None:
-        net = _rebuilt(path, described, trust)
+        net = _rebuilt(path, described, weights, trust)
     elif not isinstance(net, Net):
         raise UserError(f"net= takes a localearn.Net, not a {type(net).__name__}; Net.from_blocks makes one of modules")
     elif (net.input_shape, net.classes) != (found := _sizes_of(path, described)):
@@ -339,7 +341,7 @@ def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, weights
 
 
-def _rebuilt(path: Path, described: dict[str, Any], trust: Collection[str]) -> Net:
+def _rebuilt(path: Path, described: dict[str, Any], weights: Mapping[str, Tensor], trust: Collection[str]) -> Net:
     """Return a net as the file describes it, its weights still to be loaded."""
     options = described.get("net")
     if not options:
@@ -360,7 +362,30 @@ def _rebuilt(path: Path, described: dict[str, Any], trust: Collection[str]) -> N
     categories: Any = described.get("categories", [])
     if not _are_sizes([1 if vocabulary is None else vocabulary]) or not _are_sizes(categories):
         raise UserError(f"{path}: its net is of {vocabulary!r} tokens and {categories!r} categories, which is none")
-    return build_net(options, InputSpec(shape, vocabulary, categories=tuple(categories)), classes)
+    takes = InputSpec(shape, vocabulary, categories=tuple(categories))
+    if is_known(options["_target_"]):  # of which it is known that they can be built without memory
+        _check_sizes(path, options, takes, classes, weights)
+    with full_memory_told(f"the net that {path} describes", "a machine with more"):
+        return build_net(options, takes, classes)
+
+
+def _check_sizes(
+    path: Path, options: dict[str, Any], takes: InputSpec, classes: int, weights: Mapping[str, Tensor]
+) -> None:
+    """Raise UserError unless the net that a file describes is as large as the tensors that the file holds.
+
+    So a few bytes of it ask neither for any memory nor for any number of layers.
+    """
+    elements = sum(tensor.numel() for tensor in weights.values())
+    for name, value in options.items():
+        sizes = value if isinstance(value, list) else [value]
+        of_net = name != "group" and any(type(size) is int and size > max(elements, 1) for size in sizes)
+        if of_net or len(sizes) > max(len(weights), 1):
+            raise UserError(f"{path}: net.{name} asks for a larger net than its {len(weights)} tensors are of")
+    if math.prod(takes.shape) > _LARGEST_ROW:
+        raise UserError(f"{path}: its net is of rows of shape {takes.shape}, of more values than a row has")
+    with torch.device("meta"):
+        check_weights(path, weights, build_net(options, takes, classes).state_dict())
 
 
 def _sizes_of(path: Path, described: dict[str, Any]) -> tuple[tuple[int, ...], int]:

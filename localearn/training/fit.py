@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -330,9 +330,9 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
     """Train and evaluate; say in the record how it ended."""
     try:
         loop.run(interrupt)
-        record.evaluated(loop.trainer.task.metrics, "val", loop.evaluate("val"))
+        _evaluate(loop, record, "val")
         if test:
-            record.evaluated(loop.trainer.task.metrics, "test", loop.evaluate("test"))
+            _evaluate(loop, record, "test")
         if loop.folder:
             loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
@@ -353,6 +353,24 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         record.status = "failed"
         record.error = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise
+
+
+def _evaluate(loop: Loop, record: Record, split: Literal["val", "test"]) -> None:
+    """Put a split's figures into the record; of a rule that draws in predicting, the means over its inference seeds."""
+    trainer = loop.trainer
+    seeds = trainer.inference_seeds
+    if not seeds:
+        record.evaluated(trainer.task.metrics, split, loop.evaluate(split))
+        return
+    runs = []
+    for seed in seeds:
+        trainer.redraw(seed)
+        runs.append(loop.evaluate(split))
+    trainer.redraw(seeds[0])
+    each = {name: [figures[name] for figures in runs] for name in runs[0]}
+    means = {name: sum(values) / len(seeds) for name, values in each.items()}
+    record.evaluated(trainer.task.metrics, split, means)
+    record.diagnostics.setdefault("inference", {"seeds": list(seeds)})[split] = each
 
 
 def _new_record(

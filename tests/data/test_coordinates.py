@@ -31,6 +31,14 @@ def image(tmp_path):
     return save
 
 
+def test_a_photograph_stands_upright(image, tmp_path):
+    values, exif = pixels(), Image.Exif()
+    exif[0x112] = 6  # the camera was held a quarter of a turn to the left
+    Image.fromarray(values).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(coordinates(tmp_path / "turned.png").pixels, np.rot90(values, -1))
+    np.testing.assert_array_equal(coordinates(image(values)).pixels, values)
+
+
 def colours(data):
     """Return every pixel's colour by where it is."""
     found = {}
@@ -150,6 +158,8 @@ def test_greedy_phases_map_it_to_features_that_are_plain_rows(image):
         ({"size": 1}, "size is 1; it must be at least 2 pixels"),
         ({"octaves": 25}, "octaves is 25; it must lie between 0 and 24"),
         ({"octaves": -1}, "octaves is -1"),
+        ({"octaves": 2.5}, "octaves must be a whole number, not 2.5"),
+        ({"path": "x" * 5000}, "cannot be read: File name too long"),
         ({"criterion": "hubert"}, r"criterion must be squared, absolute or huber, not 'hubert'; did you mean 'huber'"),
         ({"train_size": 500}, "train_size is 500; it must lie between 1 and 194"),
         ({"test_fraction": 1.5}, "test_fraction is 1.5"),

@@ -141,6 +141,7 @@ HOSTILE = {
     "spaced": ("a,b\n1 234,2\n5,3\n", {}, r"line 2: '1 234' in column 'a' looks like.*give thousands=space"),
     "same marks": (GOOD, {"decimal": "comma", "thousands": "comma"}, "decimal and thousands are both comma"),
     "unknown decimal": (GOOD, {"decimal": "coma"}, r"unknown decimal 'coma'; did you mean 'comma'\?"),
+    "no text encoding": (GOOD, {"encoding": "zlib"}, r"unknown encoding 'zlib'"),
     "infinite": ("a,b\n1,2\ninf,3\n", {}, r"line 3: column 'a' holds inf, and values are at most 1e\+30"),
     "overflow": ("a,b\n1,2\n1e999,3\n", {}, r"line 3: column 'a' holds inf"),
     "too large": ("a,b\n1,2\n-1e200,3\n", {}, r"line 3: column 'a' holds -1e\+200"),

@@ -146,6 +146,8 @@ FAULTS = {
     "no time": (LOG.replace(",10\n", ",Monday\n").replace(",20\n", ",Tuesday\n"), {}, "line 4: 'Monday' in column"),
     "same rating": (LOG.replace("5", "4").replace(",2,", ",4,").replace(",1,", ",4,").replace(",3,", ",4,"), {},
                     "'rating' is 4 in every training row, so there is nothing to predict; form=users"),
+    "vanishing rating": ("user,item,rating\n" + "".join(f"u{n // 4},i{n % 4},{n}e-320\n" for n in range(16)), {},
+                         "'rating' is .* in every training row, so there is nothing to predict"),
     "few": ("user,item,rating\na,x,1\nb,y,2\nc,z,3\n", {}, "no user has 3 interactions, so none can be held out"),
     "few for users": ("user,item\n" + "".join(f"u{u},i{n}\n" for u in range(3) for n in (u, 3 - u, 5)),
                       {"form": "users"}, "no user has 4 interactions, 2 to train on and 2 that are held out"),

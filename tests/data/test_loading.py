@@ -307,6 +307,7 @@ def test_importing_it_and_loading_the_default_import_nothing_heavy():
 def test_every_name_of_the_house_is_known():
     images = {"digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100", "stl10", "imagenette"}
     graphs = {"karate", "cora", "citeseer", "pubmed", "graph", "cora_ml", "amazon_photo", "amazon_computers", "github"}
+    graphs |= {"citeseer_full", "pubmed_full", "links"}
     tables = {"diabetes", "breast_cancer", "wine", "table", "interactions"}
     made_up = {"adding", "copy_memory"}
     assert set(NAMES) == images | graphs | tables | made_up | {"npz", "imagefolder", "coordinates", "photo", "text"}

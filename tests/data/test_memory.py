@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from localearn import load
+from localearn import Regression, load
 from localearn.data import adding, copy_memory
 from localearn.errors import UserError
 from localearn.tasks.language import PADDING
@@ -32,6 +32,7 @@ def test_symbols_are_told_again_after_the_delay():
 
 def test_two_marked_values_are_added():
     data = adding(9, **SMALL)
+    assert isinstance(data.task, Regression)
     for split in ("train", "val", "test"):
         batch = rows(data, split)
         values, marks = batch.x.unbind(2)

@@ -10,6 +10,7 @@ import scipy.sparse
 
 from localearn.data.loading import load
 from localearn.data.npz_graphs import NPZ_GRAPHS
+from localearn.data.splits import fold_of
 from localearn.errors import UserError
 
 NODES, WORDS = 60, 7
@@ -135,3 +136,14 @@ def test_edges_outside_the_graph_and_a_page_in_place_of_the_file_are_told(tmp_pa
     network(lambda request: io.BytesIO(b"<html>moved</html>"))
     with pytest.raises(UserError, match=r"cora_ml is not here and could not be downloaded from github\.com"):
         load("cora_ml", data_dir=tmp_path)
+
+
+def test_a_fold_takes_the_place_of_the_split_that_a_graph_has():
+    first, second = (load("karate", fold=fold) for fold in (0, 1))
+    assert first.sizes == {"train": 21, "val": 6, "test": 7}
+    assert sum(first.sizes.values()) == 34
+    held = [set(next(data.batches("test", 1)).index.tolist()) for data in (first, second)]
+    assert not held[0] & held[1]
+    assert held[0] == set(fold_of(34, 0)[2].tolist())
+    with pytest.raises(UserError, match="fold belongs to graphs; digits is split by val_fraction"):
+        load("digits", fold=0)

@@ -42,12 +42,18 @@ def test_the_test_rows_are_drawn_in_their_own_unit_a_panel_an_output(tmp_path, o
 
 def test_it_is_written_and_told_and_names_may_hold_any_sign(tmp_path):
     data, _ = regression(2)
-    data.target_names = ("price in $", "$x_1$\n\\frac")
+    data.target_names = ("price in $", "$x_1$\n\\frac \x1b 価格")
     # A rank that writes draws all rows, not its part of them.
     (told,) = data.part(0, 2).illustrate(lambda x: torch.zeros(len(x), 2), tmp_path)
     assert told == f"predicted against true values of 30 test rows: {tmp_path / 'predicted.png'}"
     with Image.open(tmp_path / "predicted.png") as picture:
         assert min(picture.size) > 300
+
+
+def test_outputs_that_are_not_drawn_are_told(tmp_path):
+    data, _ = regression(9)
+    (told,) = data.illustrate(lambda x: torch.zeros(len(x), 9), tmp_path)
+    assert "of 30 test rows, the first 6 of 9 outputs: " in told
 
 
 def test_of_many_rows_some_are_drawn_from_first_to_last():

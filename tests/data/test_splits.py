@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from localearn.data.splits import check_fraction, held_size, hold_out
+from localearn.data.splits import check_fraction, fold_of, held_size, hold_out
 from localearn.errors import UserError
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 11])
@@ -56,3 +56,21 @@ def test_a_fraction_outside_its_range_is_named(fraction):
 def test_a_side_left_empty_is_an_error(rows, fraction, size, message):
     with pytest.raises(UserError, match=message):
         held_size("val", rows, fraction, size)
+
+
+@pytest.mark.parametrize("rows", [10, 34, 103])
+@pytest.mark.parametrize("fold", range(5))
+def test_folds_are_those_of_scikit_learn(rows, fold):
+    from sklearn.model_selection import KFold, train_test_split
+
+    rest, test = list(KFold(5, shuffle=True, random_state=101).split(np.arange(rows)))[fold]
+    train, val = train_test_split(rest, test_size=0.2, random_state=127 * fold, shuffle=True)
+    for ours, theirs in zip(fold_of(rows, fold), (train, val, test), strict=True):
+        assert ours.tolist() == sorted(theirs.tolist())
+
+
+def test_refuses_folds_that_there_are_not():
+    with pytest.raises(UserError, match="fold is 5; it must lie between 0 and 4"):
+        fold_of(100, 5)
+    with pytest.raises(UserError, match="9 nodes are too few for 5 folds"):
+        fold_of(9, 0)

@@ -65,6 +65,16 @@ def test_a_vocabulary_is_read_from_what_describes_it(kind, byte_pairs):
     assert again.encode("abcab").tolist() == codec.encode("abcab").tolist()
 
 
+def _state(vocab=None, pre=None):
+    """Return the description of byte pairs with such tokens and such a part of them that cuts a text into words."""
+    model = {"type": "BPE", "vocab": vocab or {"a": 0, "b": 1}, "merges": []}
+    return {"unit": "bpe", "tokenizer": json.dumps({"version": "1.0", "pre_tokenizer": pre, "model": model})}
+
+
+def test_such_a_description_without_a_fault_is_read():
+    assert read_codec("file", _state()).encode("abba").tolist() == [0, 1, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("described", "message"),
     [
@@ -73,6 +83,11 @@ def test_a_vocabulary_is_read_from_what_describes_it(kind, byte_pairs):
         ({"unit": "characters"}, "file: the vocabulary of its characters is none"),
         ({"unit": "characters", "characters": "aa"}, "file: a vocabulary of characters has each of them once"),
         ({"unit": "bpe", "tokenizer": "{"}, "file: this is no state of a tokenizer"),
+        (_state(vocab={"a": 0, "b": 7}), "file: this is no state of a tokenizer: its 2 tokens are not numbered one by"),
+        (
+            _state(pre={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}),
+            "file: its tokenizer brings a regular expression of its own, and a file runs none",
+        ),
     ],
 )
 def test_what_describes_none_is_refused(described, message):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2
 
-from localearn import CNN, GNN, MLP, Block, DeepFM, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, ViT
+from localearn import CNN, GNN, MLP, Block, DeepFM, Denoiser, LeNet, Mixer, MobileNetV3, Net, Pooled, ResNet, ViT
 from localearn.data import ArrayData, Batch, Split
 
 CLASSES = 3
@@ -44,6 +44,7 @@ NETS: dict[str, Callable[[], Net]] = {
     "mixer": lambda: Mixer((2, 8, 8), CLASSES, patch=4, width=8, layers=3, token_hidden=6, channel_hidden=10),
     "gcn": lambda: GNN(5, CLASSES, widths=(8, 7, 6), dropout=0.0),
     "deepfm": lambda: DeepFM((6,), CLASSES, categories=(3, 4), dim=3, widths=(8, 7)),
+    "denoiser": lambda: Denoiser((6,), CLASSES, embed="mlp", hidden=8, steps=3),
     "blocks": lambda: Net([Block(nn.Linear(4, 4), nn.Tanh()) for _ in range(3)], nn.Linear(4, 3), input_shape=(4,)),
     "from_blocks": of_modules,
 }

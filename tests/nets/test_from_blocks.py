@@ -116,6 +116,12 @@ class Sum(nn.Module):
         return h.sum(1)
 
 
+class Doubling(nn.Module):
+    def forward(self, h):
+        h *= 2
+        return h
+
+
 REFUSED = {
     "a block for other rows": (
         lambda: two(nn.Linear(3, 4), nn.Linear(5, 4)),
@@ -143,6 +149,11 @@ REFUSED = {
         lambda: two(nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), shape=(3, 5, 5)),
         r"block 2 \(MaxPool2d\).*the image is too small",
     ),
+    "a block that writes over its input": (
+        lambda: two(nn.Linear(3, 4), Doubling()),
+        r"block 2 \(Doubling\) writes over its input",
+    ),
+    "no size": (lambda: two(nn.Linear(3, 4), shape=(0,)), r"input_shape must be positive whole numbers, not \(0,\)"),
     "a function": (lambda: two(torch.relu), "block 1 is relu, and a block is an nn.Module"),
     "no block": (two, "at least one block"),
     "no shape": (lambda: Net.from_blocks(None, [nn.Linear(3, 4)], nn.Linear(4, 2)), "input_shape"),

@@ -18,12 +18,15 @@ from localearn import (
     LocalLoss,
     MonoForward,
     Net,
+    NoProp,
     Pepita,
     ProductFeedbackAlignment,
+    ScalableForwardForward,
     SignSymmetry,
     Unsupported,
 )
 from localearn.data import Batch
+from tests.marks import slow_but
 
 RULES = {
     "backprop": Backprop,
@@ -44,7 +47,9 @@ RULES = {
     "cafo_dfa": lambda net: CaFo(net, loss="ce", blocks="dfa"),
     "forward_forward": ForwardForward,
     "pepita": Pepita,
+    "noprop": NoProp,
     "counter_current": CounterCurrent,
+    "scalable_forward_forward": ScalableForwardForward,
 }
 # The library's first nets, and graphs, are the conformance suite's.
 ALONE = (
@@ -58,8 +63,9 @@ ALONE = (
     "mixer",
     "from_blocks",
     "deepfm",
+    "denoiser",
 )
-GROUPED = ("mlp", "lenet", "resnet18", "torchvision", "vit", "mixer", "from_blocks", "deepfm")
+GROUPED = ("mlp", "lenet", "resnet18", "torchvision", "vit", "mixer", "from_blocks", "deepfm", "denoiser")
 OF_SEQUENCES = ("vit", "mixer")  # which counter-current learning refuses
 OF_LINEAR_MAPS = ("vgg",)  # each block one, as PEPITA asks
 
@@ -76,7 +82,7 @@ def trained(rule, small):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("small", ALONE, indirect=True)
+@pytest.mark.parametrize("small", slow_but(ALONE, "vgg", "resnet20", "torchvision", "from_blocks"), indirect=True)
 def test_a_rule_trains_a_net_or_refuses_it(small, rule):
     net = small()
     torch.manual_seed(1)
@@ -88,6 +94,9 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule):
             Unsupported, match=r"not one linear map and what follows it; use net=mlp, cnn, gcn or sage, or algo="
         ):
             RULES[rule](net)
+    elif rule == "noprop" and small.name != "denoiser":
+        with pytest.raises(Unsupported, match=r"do not; use net=noprop_mlp, net=noprop_cnn or, .*algo=mono_forward"):
+            RULES[rule](net)
     elif rule == "counter_current" and small.name in OF_SEQUENCES:
         with pytest.raises(Unsupported, match="runs through vectors and maps"):
             RULES[rule](net)
@@ -96,12 +105,15 @@ def test_a_rule_trains_a_net_or_refuses_it(small, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("small", GROUPED, indirect=True)
+@pytest.mark.parametrize("small", slow_but(GROUPED, "mlp", "torchvision", "vit"), indirect=True)
 def test_a_rule_trains_blocks_that_are_grouped_or_refuses_them(small, rule):
     net = small().group(2)
     torch.manual_seed(1)
     if rule == "pepita":
         with pytest.raises(Unsupported, match=r"not one linear map and what follows it; .* with net.group=1"):
+            RULES[rule](net)
+    elif rule == "noprop":
+        with pytest.raises(Unsupported, match=r"use net.group=1" if small.name == "denoiser" else "use net=noprop_mlp"):
             RULES[rule](net)
     elif rule == "counter_current" and small.name in OF_SEQUENCES:
         with pytest.raises(Unsupported, match="runs through vectors and maps"):

@@ -16,6 +16,7 @@ from localearn.data import ArrayData
 from localearn.export import TOLERANCE, export
 from localearn.inputs import InputSpec
 from localearn.training.building import build_net
+from tests.marks import slow_but
 
 MBCONV = [MBConvConfig(4, 3, 1, 8, 8, 2, 1.0, 1.0), MBConvConfig(4, 3, 2, 8, 16, 1, 1, 1)]
 CNBLOCKS = [CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 1)]
@@ -196,7 +197,7 @@ def test_a_refused_model_is_left_as_it_was():
     assert model.training and not model.layer1.training and model.layer2.training
 
 
-@pytest.mark.parametrize("name", ["resnet", "vision transformer"])
+@pytest.mark.parametrize("name", slow_but(["resnet", "vision transformer"], "vision transformer"))
 @pytest.mark.parametrize("kind", ["torch_export", "onnx"])
 def test_a_users_model_is_trained_reloaded_and_exported(tmp_path, name, kind):
     if kind == "onnx":

@@ -1,3 +1,6 @@
+import pytest
+
+from localearn.reporting import drawing
 from localearn.reporting.drawing import INK, PALETTE, legend_columns, looks, short
 
 
@@ -23,3 +26,16 @@ def test_legends_have_as_many_columns_as_fit():
     assert legend_columns([]) == 1
     assert legend_columns(["ab", "cd"]) == 2
     assert legend_columns(["x" * 34] * 5) == 1
+
+
+@pytest.mark.parametrize("text", ["test accuracy (%)", "validation bits per character (less is better)"])
+def test_the_label_of_the_y_axis_stays_in_the_plot_and_below_the_legend(text):
+    with drawing.style():
+        figure, axes = drawing.canvas(3.3, ["backprop"])
+        axes.plot([0, 1], [0, 1], label="backprop")
+        drawing.label_y(axes, text)
+        drawing.legend(figure, axes)
+        figure.draw_without_rendering()
+        label, (legend,) = axes.yaxis.label.get_window_extent(), figure.legends
+        assert label.y0 >= 0 and label.y1 <= legend.get_window_extent().y0
+        assert axes.get_ylabel().replace("\n", " ") == text

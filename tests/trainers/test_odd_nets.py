@@ -22,6 +22,7 @@ from localearn import (
     Net,
     Pepita,
     ProductFeedbackAlignment,
+    ScalableForwardForward,
     SignSymmetry,
     Unsupported,
     UserError,
@@ -41,6 +42,7 @@ BY_DERIVATIVES = [
     ProductFeedbackAlignment,
     ForwardGradient,
     CounterCurrent,
+    ScalableForwardForward,
 ]
 RULES = [*BY_DERIVATIVES, CaFo, Pepita, LikelihoodRatio]
 
@@ -148,7 +150,7 @@ def test_a_net_of_float16_is_refused_under_bfloat16():
         Backprop(MLP(6, 3, widths=(5,)).half()).fit(rows(), precision="bf16")
 
 
-@pytest.mark.parametrize("rule", [r for r in RULES if r is not CounterCurrent])  # which refuses graphs
+@pytest.mark.parametrize("rule", RULES)
 def test_a_graph_without_labelled_nodes_is_refused(rule):
     nodes: dict[Split, torch.Tensor] = {"train": torch.arange(0), "val": torch.arange(1), "test": torch.arange(1, 2)}
     edges, labels = torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 1])
@@ -176,7 +178,7 @@ def test_weights_that_blocks_share_are_stepped_once(rule):
         assert len(set(phase.parameters)) == len(phase.parameters)
 
 
-@pytest.mark.parametrize("rule", [MonoForward, ForwardForward])
+@pytest.mark.parametrize("rule", [MonoForward, ForwardForward, ScalableForwardForward])
 def test_greedy_refuses_weights_that_blocks_share(rule):
     with pytest.raises(Unsupported, match="blocks share weights; use schedule=joint"):
         rule(shared(), schedule="greedy")

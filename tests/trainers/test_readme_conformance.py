@@ -17,6 +17,7 @@ from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
+from tests.trainers import denoisers
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {
@@ -35,11 +36,13 @@ OF_TASKS = {
     "language": ("tokens",),
     "autoencoding": ("autoencoding",),
 }
+OWN = {"noprop": {"MLP": denoisers.rows, "CNN": denoisers.images}}  # toys of nets that no other rule has, by column
+NET_TABLE = "| rule | family |"
 
 
 def refused(cell: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of a column's kinds a cell says are refused: none where it is "yes", all by "no", or "not GAT"."""
-    if cell in ("yes", "no"):
+    """Return which of a column's kinds a cell refuses: none by "yes", all by "no" and "its own", one by "not GAT"."""
+    if cell in ("yes", "no", "its own"):
         return () if cell == "yes" else kinds
     named = tuple(cell.removeprefix("not ").lower().split(", "))
     assert cell.startswith("not ") and set(named) < set(kinds), cell
@@ -57,11 +60,16 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
             column: tuple(kind for kind in kinds if kind not in refused(row[column], kinds))
             for column, kinds in columns.items()
         }
+        own = {column for column, cell in row.items() if cell == "its own"}
+        assert start != NET_TABLE or own == set(OWN.get(row["rule"].strip("`"), ())), row["rule"]
     return table
 
 
-TABLE = rows("| rule | family |", NETS)
+TABLE = rows(NET_TABLE, NETS)
 TASK_TABLE = rows("| rule | classes |", OF_TASKS)
+
+# Unless all is asked for: each cell's first kind, and fewer in bfloat16.
+LEARNS_ON = RuleConformance.learns_on | {"fp32": (*(kinds[0] for kinds in NETS.values()), *TASKS)}
 
 # What the toys' few rows and narrow blocks want otherwise than the published recipes; on a kind of net alone.
 OVERRIDES = {"pepita": ("algo.scale=0.2",)}
@@ -117,6 +125,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "mobilenet": {"steps": 30, "lr": 0.06},
         },
     },
+    "noprop": {"draws_noise": True, "judged_by": "errors", "steps": 150, "lr": 0.01},
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},
     "pepita": {"steps": 400, "lr": 0.01},
 }
@@ -144,7 +153,12 @@ def suite(rule: str) -> type[RuleConformance]:
         options_of(rule, type(net).__name__, recipe_for(rule, net)), net, rule
     )
     name = f"Test{rule_class(options_of(rule)).__name__}"
-    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **CLAIMS.get(rule, {})})
+    claims = {
+        "own": {f"{rule}_{column.lower()}": own for column, own in OWN.get(rule, {}).items()},
+        "learns_on": LEARNS_ON,
+        **CLAIMS.get(rule, {}),
+    }
+    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **claims})
 
 
 for _rule in TABLE:
@@ -157,7 +171,9 @@ def test_the_tables_have_every_rule_that_there_is_a_configuration_of():
 
 
 def test_every_row_is_a_suite_that_is_collected():
-    suites = {type(s.make(toy(s.kinds[0]).net())).__name__: s for s in (suite(rule)() for rule in TABLE)}
+    suites = {
+        type(s.make(s._toy(next(iter(s._served()))).net())).__name__: s for s in (suite(rule)() for rule in TABLE)
+    }
     assert len(suites) == len(TABLE)
     assert all(issubclass(globals()[f"Test{name}"], RuleConformance) for name in suites)
     assert {kind for s in suites.values() for kind in s.kinds} == set(KINDS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from localearn import Backprop, Batch, Recurrent, Regression, StateFeedback, Transformer
+from localearn import Backprop, Batch, Recurrent, Regression, StateFeedback, Transformer, cli, load_net
 from localearn.data import adding, copy_memory
 from localearn.errors import Unsupported
 from localearn.nets.recurrent import RecurrentLayer
@@ -14,6 +14,7 @@ from localearn.nets.through_time import Diagonal
 from localearn.testing import RuleConformance
 from localearn.testing.probes import gradients_of
 from localearn.training.alignment import alignment_angles
+from localearn.training.experiment import execute
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]
 N, T, WIDTHS = 3, 5, (5, 3)
@@ -203,8 +204,9 @@ class TestOnTokens(RuleConformance):
 def test_it_learns_language_and_values(cell, feedback):
     torch.manual_seed(0)
     copying, values = copy_memory(2, symbols=2, length=2, train_size=128), adding(6, train_size=128)
-    for data, options in ((copying, {"vocabulary": 4}), (values, {})):
-        net = Recurrent(data.input_shape, data.task.outputs, cell=cell, widths=(8,), **options).for_task(data.task)
+    for data in (copying, values):
+        sizes = (data.input_shape, data.task.outputs)
+        net = Recurrent(*sizes, vocabulary=data.vocabulary, cell=cell, widths=(8,)).for_task(data.task)
         assert isinstance(net.task, Regression) == (data is values)
         trainer = StateFeedback(net, feedback)
         optimizer = torch.optim.Adam(trainer.parameters(), lr=0.02)
@@ -223,3 +225,19 @@ def test_its_angles_are_to_the_exact_gradient_whatever_the_net_is_built_with():
     by_net = alignment_angles(Backprop(recurrent(through_time="diagonal").float()), of)
     assert by_rule == by_net and by_rule["angle_readout"] == pytest.approx(0, abs=0.1)
     assert all(1 < (by_rule[f"angle_{k}"] or 0) < 90 for k in (1, 2))
+
+
+def test_a_run_by_command_and_one_by_python_have_the_same_bits_and_by_a_seed_the_same_feedback(tmp_path):
+    small = ["dataset=adding", "dataset.steps=6", "dataset.train_size=96", "net.widths=[8,6]", "algo.feedback=gaussian"]
+    quiet = ["progress=false", "energy.enabled=false", "device=cpu", f"out={tmp_path / 'command'}", "epochs=2"]
+    config, choices = cli.compose(["algo=state_feedback", *small, *quiet])
+    assert choices["recipe"] == "sequence"
+    commanded = execute(config, choices)
+    torch.manual_seed(0)
+    data = adding(6, train_size=96)
+    net = Recurrent((6, 2), 1, widths=(8, 6)).for_task(data.task)
+    called = StateFeedback(net, feedback="gaussian").fit(data, epochs=2, device="cpu", out=tmp_path / "python")
+    assert called.test_loss == commanded.test_loss
+    loaded = load_net(tmp_path / "command").state_dict()
+    assert net.state_dict().keys() == loaded.keys()
+    assert all(torch.equal(value, loaded[name]) for name, value in net.state_dict().items())

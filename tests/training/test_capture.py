@@ -9,13 +9,12 @@ import torch
 
 import localearn
 from localearn import cli
-from localearn.benching.plan import known_rules
 from localearn.errors import UserError
 from localearn.training import capture
 from localearn.training.experiment import build
 from localearn.training.recording import WARM_UP
 from localearn.training.settings import Settings
-from tests.marks import slow_but
+from tests.marks import rules_of, slow_but
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
@@ -55,7 +54,7 @@ def losses(record):
     return [(line["train_loss"], line["val_loss"], line["val_accuracy"]) for line in record.history]
 
 
-@pytest.mark.parametrize("name", known_rules())
+@pytest.mark.parametrize("name", rules_of("mlp"))
 def test_replayed_updates_end_in_the_same_bits(name, digits, stand_in):
     plain, record = fitted(digits, "off", name)
     replayed, captured = fitted(digits, "graph", name)
@@ -67,7 +66,7 @@ def test_replayed_updates_end_in_the_same_bits(name, digits, stand_in):
 
 
 OTHERS = [
-    *([f"algo={name}", "net=cnn", "net.channels=[4,6]", "recipe=maps"] for name in known_rules() if name != "cafo"),
+    *([f"algo={name}", "net=cnn", "net.channels=[4,6]", "recipe=maps"] for name in rules_of("cnn") if name != "cafo"),
     *([f"algo={name}", "precision=bf16"] for name in ("backprop", "mono_forward", "forward_forward", "pepita")),
     ["algo=forward_gradient", "algo.space=weight"],
     ["algo=forward_gradient", "algo.tangents=3"],
@@ -260,7 +259,7 @@ def test_ranks_are_not_captured():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", known_rules())
+@pytest.mark.parametrize("name", rules_of("mlp"))
 def test_a_cards_graph_ends_in_the_same_weights_to_rounding(name, digits):
     plain, _ = fitted(digits, "off", name, device="cuda")
     replayed, record = fitted(digits, "graph", name, device="cuda")
@@ -295,3 +294,16 @@ def test_what_a_schedule_changes_is_in_the_graph(what, optim, digits, stand_in):
     assert (losses(captured), captured.capture) == (losses(record), "graph")
     # A context for each first update and validation and a graph of validation; of the update a graph an epoch.
     assert stand_in.made - before == WARM_UP + WARM_UP + 1 + (1 if what == "nothing" else 4)
+
+
+def test_a_recurrent_nets_feedback_is_replayed_and_stepped_block_by_block(stand_in):
+    def trained(**how):
+        asked = ["algo=state_feedback", "dataset=adding", "dataset.steps=6", "dataset.train_size=110"]
+        data, trainer, _ = build(*cli.compose([*asked, "net.widths=[8,6]"]))
+        record = trainer.fit(data, epochs=3, batch_size=20, device="cpu", **how)
+        return trainer.state_dict(), record
+
+    plain, record = trained()
+    replayed, captured = trained(capture="graph")
+    assert not differing(plain, replayed) and not differing(plain, trained(step="block")[0])
+    assert (record.capture, captured.capture) == ("off", "graph") and stand_in.replays > 0

@@ -7,7 +7,6 @@ import torch
 
 import localearn
 from localearn import cli
-from localearn.benching.plan import known_rules
 from localearn.trainers import Descent
 from localearn.training import Settings
 from localearn.training.device import autocast
@@ -15,7 +14,7 @@ from localearn.training.experiment import build
 from localearn.training.layout import lay_out
 from localearn.training.parallel import Ranks
 from localearn.training.update import Update
-from tests.marks import slow_but
+from tests.marks import rules_of, slow_but
 
 OPTIMIZERS = {
     "fused": functools.partial(torch.optim.Adam, lr=1e-3, fused=True),
@@ -67,7 +66,7 @@ def stepped(trainer, data, optimizer, steps=3):
 
 @pytest.mark.parametrize("optimizer", slow_but(OPTIMIZERS, "fused"))
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("name", known_rules())
+@pytest.mark.parametrize("name", rules_of("cnn"))
 def test_every_rule_learns_the_same(name, net, optimizer, digits):
     if net == "lenet" and name in ("forward_gradient", "likelihood_ratio"):
         pytest.skip("its margin of zeros ties maxima, and which of them noise follows is the layout's to choose")

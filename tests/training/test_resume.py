@@ -31,6 +31,7 @@ KINDS = {
     "greedy, augmented": ["algo.schedule=greedy", "dataset.augment=crop", "patience=1", "schedule=step"],
     "tangents drawn": ["algo=forward_gradient", "algo.tangents=2", "net.dropout=0.3"],
     "wrong labels drawn, parameter groups": ["algo=forward_forward", "algo.negatives=hard"],
+    "states fed back": ["algo=state_feedback", "algo.feedback=gaussian", "dataset=adding", "dataset.steps=6"],
     "fixed feedback": ["algo=direct_feedback_alignment", "restore_best=false"],
     "convolutions": [
         "net=cnn",

@@ -7,7 +7,6 @@ import torch
 
 import localearn
 from localearn import cli
-from localearn.benching.plan import known_rules
 from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.nets import MLP
@@ -17,6 +16,7 @@ from localearn.training.memory import live_tensor_bytes
 from localearn.training.parallel import Ranks
 from localearn.training.settings import Settings
 from localearn.training.update import UPDATES
+from tests.marks import rules_of
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def differing(one, other):
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
-@pytest.mark.parametrize("rule", known_rules())
+@pytest.mark.parametrize("rule", rules_of("mlp"))
 def test_a_step_for_each_gradient_ends_in_the_same_bits_for_every_rule(rule):
     assert not differing(trained("all", f"algo={rule}"), trained("block", f"algo={rule}"))
 

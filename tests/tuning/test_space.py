@@ -20,8 +20,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+OF_SEQUENCES = ("state_feedback",)  # what refuses other data
+
+
 def composed(rule, *overrides):
-    config, choices = cli.compose([f"algo={rule}", "dataset=digits", "net.widths=[8]", *overrides])
+    data = "adding" if rule in OF_SEQUENCES else "digits"
+    config, choices = cli.compose([f"algo={rule}", f"dataset={data}", "net.widths=[8]", *overrides])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return config, choices, plain
 

@@ -244,13 +244,17 @@ def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, ho
 
 @pytest.mark.parametrize(
     ("file", "left", "said"),
-    [
-        ("checkpoint.pt", b"PK\x03\x04 half", None),  # the one before it is there
+    slow_but(
+        [
+            ("checkpoint.pt", b"PK\x03\x04 half", None),  # the one before it is there
+            ("config.yaml", b"seed: 0\nopt", "config.yaml is no configuration of localearn.run"),
+            ("config.yaml", None, "there is no config.yaml"),
+            ("run.json", b'{"schema": 1, "stat', None),
+            ("metrics.jsonl", b'{"stage": 0, "ep', None),
+        ],
+        ("checkpoint.pt", b"PK\x03\x04 half", None),
         ("config.yaml", b"seed: 0\nopt", "config.yaml is no configuration of localearn.run"),
-        ("config.yaml", None, "there is no config.yaml"),
-        ("run.json", b'{"schema": 1, "stat', None),
-        ("metrics.jsonl", b'{"stage": 0, "ep', None),
-    ],
+    ),
 )
 def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_path, capsys, file, left, said):
     out = tmp_path / "out"
@@ -492,7 +496,9 @@ def test_a_database_that_a_worker_is_at_is_not_set_aside(tiny, tmp_path):
     assert (tmp_path / "study.db").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"{no\n" + path.read_bytes()), emptied])
+@pytest.mark.parametrize(
+    "damage", slow_but([lambda path: path.write_bytes(b"{no\n" + path.read_bytes()), emptied], emptied)
+)
 def test_a_damaged_journal_is_set_aside_and_an_emptied_one_written_on(tiny, tmp_path, damage):
     arguments = [*tiny, f"storage=journal:{tmp_path}/study.log", f"out={tmp_path}"]
     tune.main([*arguments, "trials=1"])

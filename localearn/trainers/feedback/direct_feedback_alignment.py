@@ -37,6 +37,7 @@ class DirectFeedbackAlignment(FeedbackTrainer):
     Known weakness: convolutions, where random directions align poorly with the few shared weights.
     """
 
+    serves_pairs = True
     feedback: Tensor
 
     def __init__(self, net: Net, scale: Scale = "widest", feedback: Feedback = "position"):

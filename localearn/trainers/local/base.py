@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,14 @@ class LocalTrainer(Trainer):
     A rule says `block_loss`; where that needs more than the block's output, it overrides `run_block`, and where
     something learns from the input alone, `first_input`. `learn_block` is what trains a block, here and in a pipeline
     over ranks.
+
+    chained: whether block k + 1 learns from what block k returns. Where it is False, every block learns from what
+        `first_input` returns, which passes through `run_block` as it is and has nothing that learns: so blocks have no
+        order, and on ranks that each make it for themselves nothing passes between them.
     """
 
     is_local = True
+    chained: ClassVar[bool] = True
 
     def __init__(self, net: Net, schedule: Schedule = "joint"):
         super().__init__(net)

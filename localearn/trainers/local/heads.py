@@ -129,10 +129,10 @@ def conv(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.
     """
     if len(shape) != 3:
         return linear(net, k, shape, most, depth)
-    n, sides = shape[0], shape[1:]
-    quarter = tuple(min(4, side) for side in sides)
-    left = [math.ceil(side / window) for side, window in zip(sides, quarter, strict=True)]
-    last = tuple(math.ceil(side / 2) for side in left)
+    n, height, width = shape
+    quarter = (min(4, height), min(4, width))
+    left = [math.ceil(height / quarter[0]), math.ceil(width / quarter[1])]
+    last = (math.ceil(left[0] / 2), math.ceil(left[1] / 2))
     places = math.prod(math.ceil(side / window) for side, window in zip(left, last, strict=True))
     convolutions = [layer for _ in range(depth) for layer in (nn.Conv2d(n, n, 1), nn.ReLU())]
     pools = [nn.AvgPool2d(window, ceil_mode=True) for window in (quarter, last)]

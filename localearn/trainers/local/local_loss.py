@@ -71,14 +71,15 @@ class LocalLoss(LocalTrainer):
                 raise UserError(f"{name} must be 1 or more, not {value}")
         single = net.classes == 1 or bool(net.positions)
         self.loss: Loss = ("pred" if single else "predsim") if loss is None else loss
-        self.beta = {"pred": 0.0, "sim": 1.0, "predsim": beta}[self.loss]
+        self.beta = beta
+        self.weights = {"pred": 1 - beta, "sim": beta} if self.loss == "predsim" else {self.loss: 1.0}
         self.head = head
         if schedule == "greedy" and (self.loss == "sim" or head in TIED):
             what = "loss=sim has no scores before the last block" if self.loss == "sim" else f"head={head} reads it"
             raise Unsupported(f"greedy ends with the readout, and {what}; use schedule=joint")
         self.check_task(net.task)
         shapes = activity_shapes(net)
-        self.activities = [Activity(block) for block in net.blocks if isinstance(block, nn.Module)]
+        self.activities = [Activity(net.block(k)) for k in range(net.depth)]
         learns = self.loss != "sim"
         self.heads = build(head, net, shapes, head_width, head_depth, rank, noise) if learns else nn.ModuleList()
         like = next(net.parameters())
@@ -102,24 +103,27 @@ class LocalLoss(LocalTrainer):
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
         """Return h_{k+1}, the loss of block k and, where it is made of two, both of them."""
         a, h = self.activities[k](h, *batch.context)
-        parts: Metrics = {}
-        loss: Tensor | None = None
-        if self.loss != "sim":
-            parts["pred"] = self.prediction_loss(k, a, h, batch)
-            loss = (1 - self.beta) * parts["pred"] if self.loss == "predsim" else parts["pred"]
-        if self.loss != "pred":
-            parts["sim"] = self.similarity_loss(k, a, batch)
-            weighted = self.beta * parts["sim"]
-            loss = weighted if loss is None else loss + weighted
-        if self.loss == "sim" and k == self.net.depth - 1:
-            loss = loss + self.task.loss(self.net.logits(h.detach(), *batch.context), batch)
-        assert loss is not None
-        told = {f"{name}_{k + 1}": part.detach() for name, part in parts.items()} if len(parts) > 1 else {}
-        return h, loss, told
+        parts = self._parts(k, a, h, batch)
+        told = {f"{name}_{k + 1}": part.detach() for name, part in parts.items() if len(parts) > 1}
+        return h, self._weighed(parts), told
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
-        """Not asked: a block's loss is made of more than its output, see `run_block`."""
-        raise NotImplementedError("run_block makes the loss")
+        """Return the loss of block k from its output where that is its activity, too."""
+        return self._weighed(self._parts(k, h, h, batch))
+
+    def _parts(self, k: int, a: Tensor, h: Tensor, batch: Batch) -> Metrics:
+        """Return the losses that block k's loss is made of, by name."""
+        parts: Metrics = {}
+        if self.loss != "sim":
+            parts["pred"] = self.prediction_loss(k, a, h, batch)
+        if self.loss != "pred":
+            parts["sim"] = self.similarity_loss(k, a, batch)
+        if self.loss == "sim" and k == self.net.depth - 1:
+            parts["readout"] = self.task.loss(self.net.logits(h.detach(), *batch.context), batch)
+        return parts
+
+    def _weighed(self, parts: Metrics) -> Tensor:
+        return torch.stack([self.weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
 
     def prediction_loss(self, k: int, a: Tensor, h: Tensor, batch: Batch) -> Tensor:
         """Return L(head_{k+1}, y), the task's mean loss, or of noise-contrastive heads their own."""

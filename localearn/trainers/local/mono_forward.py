@@ -31,6 +31,8 @@ class MonoForward(LocalTrainer):
     Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
     """
 
+    serves_pairs = True
+
     def __init__(
         self,
         net: Net,

@@ -60,8 +60,8 @@ class _Map(nn.Module):
 
     def __init__(self, source: Shape, target: Shape, kernel: int):
         super().__init__()
-        self.size = target[1:]
-        stride = tuple(max(1, s // t) for s, t in zip(source[1:], self.size, strict=True))
+        self.size = (target[1], target[2])
+        stride = (max(1, source[1] // target[1]), max(1, source[2] // target[2]))
         self.conv = nn.Conv2d(source[0], target[0], kernel, stride=stride, padding=kernel // 2, bias=False)
 
     def forward(self, c: Tensor) -> Tensor:

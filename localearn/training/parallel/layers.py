@@ -28,7 +28,8 @@ class LayerRanks(JoinedRanks):
     schedule on one process. So the weights are those of that schedule, with no delay, bit for bit where the arithmetic
     is; only what a rule draws at random, such as dropout's masks, is drawn on each rank for itself. A batch need not be
     cut into micro-batches: those that follow keep the ranks busy, all but for the first and the last size - 1 of an
-    epoch. Every rank holds the whole net, and has the others' blocks as they are at the end of each epoch, for
+    epoch. Blocks of a rule that is not `chained` need nothing of each other, and ranks send nothing while they learn.
+    Every rank holds the whole net, and has the others' blocks as they are at the end of each epoch, for
     validation, whose rows are shared out, and for the checkpoint.
     """
 
@@ -68,7 +69,7 @@ class LayerRanks(JoinedRanks):
         """Fill `.grad` of this rank's blocks and send the last one's output to the rank after, pausing after each."""
         rule, span, told = self._rule, self._spans[self.rank], dict[str, Tensor]()
         assert rule is not None
-        if self.first:
+        if self._alone:
             h, told = rule.first_input(batch)
         else:
             assert self._taken is not None
@@ -76,11 +77,15 @@ class LayerRanks(JoinedRanks):
         yield told
         losses: list[Tensor] = []
         for k in span:
-            ends = k == span[-1] and self.rank < self.size - 1
+            ends = k == span[-1] and self.rank < self.size - 1 and rule.chained
             h, found = rule.learn_block(k, h, batch, self._send if ends else None)
             losses.append(found[f"loss_{k + 1}"])
             yield found
         yield {"loss": rule.total(told, losses)}
+
+    def seed(self, seed: int) -> int:
+        """Return a seed of the rank's own, or the same on all, which draw alike what no block changes."""
+        return super().seed(seed) if self._rule is None or self._rule.chained else seed
 
     def release(self, trainer: Trainer) -> None:
         """Forget the rule."""
@@ -88,7 +93,7 @@ class LayerRanks(JoinedRanks):
 
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Return the batches; the activations of the rank before are prefetched by one batch."""
-        yield from batches if self.first else self._received(batches)
+        yield from batches if self._alone else self._received(batches)
         self._flush()
 
     def _received(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -125,6 +130,11 @@ class LayerRanks(JoinedRanks):
         for parameter in list(optimizer.state):
             if parameter not in own:
                 del optimizer.state[parameter]
+
+    @property
+    def _alone(self) -> bool:
+        """Whether this rank makes its first block's input itself, the stem's output or what no block changes."""
+        return self.first or (self._rule is not None and not self._rule.chained)
 
     def _owned(self, span: range) -> list[Tensor]:
         assert self._rule is not None

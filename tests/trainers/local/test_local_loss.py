@@ -243,7 +243,8 @@ def test_in_one_group_the_prediction_is_backprop():
 
 def test_linear_heads_without_more_are_mono_forwards():
     net, batch = MLP(5, 3, widths=(6, 4)).double(), rows()
-    ours, theirs = local(net, "pred"), MonoForward(copy.deepcopy(net))
+    ours = local(net, "pred")
+    theirs: Any = MonoForward(copy.deepcopy(net))
     with torch.no_grad():
         theirs.projections[0].weight.copy_(ours.heads[0][1].weight.normal_())
         ours.heads[0][1].bias.zero_()

@@ -1,6 +1,7 @@
 import copy
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,11 @@ def arrays(rule):
     return [[w.detach().numpy().copy() for w in weights] for weights in (own, other)]
 
 
+def made(net, **options) -> Any:
+    """Return the rule, whose layers are what one looks into here."""
+    return CounterCurrent(net, **options)
+
+
 def elu(z):
     return np.where(z > 0, z, np.exp(z) - 1)
 
@@ -74,7 +80,7 @@ def passes(x, w, v):
 
 def test_steps_by_products_agree_with_numpy_straight_from_the_equations():
     """loss_k = 128 / n_k mean (h_k c_k^T - T)^2; its derivatives at h_k and c_k, each through one layer alone."""
-    data, rule, eta = rows(), CounterCurrent(mlp()), 0.05
+    data, rule, eta = rows(), made(mlp()), 0.05
     w, v = arrays(rule)
     x, target = data.x.numpy(), np.eye(CLASSES)[data.target.numpy()]
     n = len(x)
@@ -132,7 +138,7 @@ def cosine_losses(x, target, w, v, h_fixed, c_fixed, contrast, margin):
 def test_gradients_by_cosines_are_differences_of_the_equations_in_numpy(contrast, margin):
     """Central differences of loss_k alone in W_k and V_{k+1}, with what comes before them held fixed."""
     data = rows()
-    rule = CounterCurrent(mlp(), similarity="cosine", contrast=contrast, margin=margin)
+    rule = made(mlp(), similarity="cosine", contrast=contrast, margin=margin)
     w, v = arrays(rule)
     x, target = data.x.numpy(), np.eye(CLASSES)[data.target.numpy()]
     _, h, o, _, c = passes(x, w, v)
@@ -164,7 +170,7 @@ def images(n=5):
 def test_maps_go_back_by_nearest_neighbours_and_a_convolution():
     torch.manual_seed(0)
     net = CNN((2, 8, 8), CLASSES, channels=(4, 6), pool=(2, 4), norm="none", activation="elu").double()
-    rule = CounterCurrent(net)
+    rule = made(net)
     c_2, c_1, c_0 = rule.opposite.signals(torch.eye(CLASSES, dtype=torch.float64))
     first, second, third = (layer for layer in rule.opposite.layers)
     expected = F.elu(third.linear.weight.T).view(CLASSES, 6, 1, 1)
@@ -176,12 +182,44 @@ def test_maps_go_back_by_nearest_neighbours_and_a_convolution():
     assert not [name for name, _ in rule.opposite.named_parameters() if "bias" in name]
 
 
+def autoencoder():
+    """The paper's in small: convolutions with a stride, then nearest neighbours and convolutions; no Linear layer."""
+    torch.manual_seed(0)
+
+    def down(n_in, n_out):
+        return nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.BatchNorm2d(n_out), nn.ReLU())
+
+    up = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(6, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    readout = nn.Sequential(nn.Unflatten(1, (4, 4, 4)), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3, padding=1))
+    stages = [down(2, 4), down(4, 6), up]
+    return Net.from_blocks(None, stages, nn.Sequential(*readout, nn.Flatten()), input_shape=(2, 8, 8))
+
+
+def test_an_image_that_is_the_target_goes_through_the_second_net_as_a_map():
+    net = autoencoder().for_task(Autoencoding(128)).double()
+    rule = made(net, similarity="difference", norm="batch", activation="relu")
+    x = images(6)
+    signals = list(rule.opposite.signals(x.flatten(1)))
+    first = F.conv2d(x, rule.opposite.layers[3].conv.weight, stride=2, padding=1)
+    first = (first - first.mean((0, 2, 3), keepdim=True)) / (first.var((0, 2, 3), False, True) + 1e-5).sqrt()
+    torch.testing.assert_close(signals[0], first.relu())
+    assert [tuple(c.shape[1:]) for c in signals] == [(4, 4, 4), (6, 2, 2), (4, 4, 4), (2, 8, 8)]
+    batch = Batch(x, x.flatten(1))
+    before = after = completed(rule.gradients(batch))["loss"]
+    optimizer = torch.optim.SGD(rule.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(100):
+        optimizer.zero_grad()
+        after = completed(rule.gradients(batch))["loss"]
+        optimizer.step()
+    assert after < 0.9 * before
+
+
 def test_values_are_compared_row_by_row_and_as_units():
     """An autoencoder: both ends are the input, and between them rows agree by themselves and by their directions."""
     torch.manual_seed(0)
     x = rows().x
     net = MLP(5, 5, widths=(4, 3), activation="elu").for_task(Autoencoding(5)).double()
-    rule = CounterCurrent(net, similarity="difference", norm="none")
+    rule = made(net, similarity="difference", norm="none")
     metrics = completed(rule.gradients(Batch(x, x)))
     w, h, c, losses = [net.block(k).op for k in range(2)], x, x, []
     outputs, signals = [x], []
@@ -201,12 +239,12 @@ def test_values_are_compared_row_by_row_and_as_units():
         torch.testing.assert_close(metrics[f"loss_{k}"], loss.detach())
     losses.append((net.readout(outputs[-1].detach()) - x).square().mean())
     parameters = list(rule.parameters())
-    for p, expected in zip(parameters, torch.autograd.grad(sum(losses), parameters), strict=True):
+    for p, expected in zip(parameters, torch.autograd.grad(torch.stack(losses).sum(), parameters), strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-9, atol=1e-13)
 
 
 def test_a_map_differences_counts_by_its_height_and_has_units_of_places():
-    rule = CounterCurrent(CNN((2, 8, 8), 1, channels=(4,)).for_task(Regression()).double(), similarity="difference")
+    rule = made(CNN((2, 8, 8), 1, channels=(4,)).for_task(Regression()).double(), similarity="difference")
     h, c = torch.randn(2, 3, 4, 6, 5, dtype=torch.float64)
     one, other = (a - a.mean((2, 3), keepdim=True) for a in (h, c))
     one, other = (a / a.square().sum((2, 3), keepdim=True).sqrt() for a in (one, other))
@@ -220,7 +258,7 @@ def test_values_by_products_say_which_rows_have_the_same_target(similarity):
     """T_ij = [t_i = t_j], of the rows' own signals; the second net may normalise over the batch."""
     torch.manual_seed(0)
     net = MLP(5, 2, widths=(4,), activation="elu").for_task(Regression(2)).double()
-    rule = CounterCurrent(net, similarity=similarity, norm="batch")
+    rule = made(net, similarity=similarity, norm="batch")
     x = rows(4).x
     t = torch.tensor([[0.5, 1.0], [0.2, 1.0], [0.5, 1.0], [-1.0, 0.0]], dtype=torch.float64)
     metrics = completed(rule.gradients(Batch(x, t)))
@@ -231,13 +269,14 @@ def test_values_by_products_say_which_rows_have_the_same_target(similarity):
         expected = 128 / 4 * (h @ c.T - same).square().mean()
     else:
         h, c = h / h.norm(dim=1, keepdim=True), c / c.norm(dim=1, keepdim=True)
-        expected = sum(f * (a @ b.T - same).square().mean() for f, a, b in ((1, h, c), (0.5, h, h), (0.5, c, c)))
+        terms = [f * (a @ b.T - same).square().mean() for f, a, b in ((1, h, c), (0.5, h, h), (0.5, c, c))]
+        expected = torch.stack(terms).sum()
     torch.testing.assert_close(metrics["loss_1"], expected.detach())
 
 
 def test_nothing_crosses_from_one_layer_to_another_in_either_net():
     """The gradient of a layer of the second net stays as it is whatever its later layers are; so do the blocks'."""
-    data, rule = rows(), CounterCurrent(mlp((6, 4, 4)))
+    data, rule = rows(), made(mlp((6, 4, 4)))
     completed(rule.gradients(data))
     plain = {name: p.grad.clone() for name, p in rule.named_parameters()}
     for k in range(1, 4):
@@ -257,7 +296,7 @@ def test_nothing_crosses_from_one_layer_to_another_in_either_net():
 def test_centered_gradients_have_no_mean_over_a_units_weights():
     torch.manual_seed(0)
     net = CNN((2, 8, 8), CLASSES, channels=(4, 6), norm="none").double()
-    batch, rule, plain = Batch(images(), torch.arange(5) % CLASSES), CounterCurrent(net, centered=True), None
+    batch, rule, plain = Batch(images(), torch.arange(5) % CLASSES), made(net, centered=True), None
     plain = copy.deepcopy(rule)
     plain.centered = False
     completed(rule.gradients(batch))
@@ -270,7 +309,7 @@ def test_centered_gradients_have_no_mean_over_a_units_weights():
 
 @pytest.mark.parametrize("bound", [None, 0.01])
 def test_each_net_is_clipped_by_its_own_norm(bound):
-    data, rule = rows(), CounterCurrent(mlp())
+    data, rule = rows(), made(mlp())
     other = copy.deepcopy(rule)
     parts = ArrayData("rows", dict.fromkeys(SPLITS, data.x), dict.fromkeys(SPLITS, data.target), CLASSES)
     plain = functools.partial(torch.optim.SGD, lr=0.1)
@@ -284,10 +323,10 @@ def test_each_net_is_clipped_by_its_own_norm(bound):
 
 
 def test_the_second_net_is_saved_and_the_first_one_alone_predicts(tmp_path):
-    rule = CounterCurrent(mlp())
+    rule = made(mlp())
     assert {name.partition(".")[0] for name in rule.state_dict()} == {"net", "opposite"}
     assert rule.net_predicts
-    fresh = CounterCurrent(mlp())
+    fresh = made(mlp())
     fresh.load_state_dict(rule.state_dict())
     data = rows()
     for one in (rule, fresh):
@@ -301,15 +340,15 @@ def test_the_second_net_is_saved_and_the_first_one_alone_predicts(tmp_path):
     ("make", "said"),
     [
         (
-            lambda: CounterCurrent(mlp(), similarity="difference").check_task(mlp().task),
+            lambda: made(mlp(), similarity="difference").check_task(mlp().task),
             "use similarity=product or cosine",
         ),
         (
-            lambda: CounterCurrent(Mixer((1, 4, 4), 2, patch=2, width=8, layers=1)),
+            lambda: made(Mixer((1, 4, 4), 2, patch=2, width=8, layers=1)),
             "Mixer has others; .* or net=mlp, cnn or resnet20",
         ),
         (
-            lambda: CounterCurrent(Transformer((4, 3), 2, layers=1, width=8, heads=2)),
+            lambda: made(Transformer((4, 3), 2, layers=1, width=8, heads=2)),
             "has others; use algo=direct_feedback_alignment",
         ),
     ],
@@ -330,14 +369,14 @@ def test_nets_of_other_rows_are_refused(make, said):
 )
 def test_options_out_of_range_are_refused(options, said):
     with pytest.raises(UserError, match=said):
-        CounterCurrent(mlp(), **options)
+        made(mlp(), **options)
 
 
 def test_the_rule_learns_from_maps_what_random_blocks_do_not_show():
     batch = toy("cnn").batch
     torch.manual_seed(0)
     net: Net = CNN((1, 4, 4), 2, channels=(8, 8), norm="none", activation="elu")
-    rule = CounterCurrent(net, similarity="cosine")
+    rule = made(net, similarity="cosine")
     optimizer = torch.optim.Adam(rule.parameters(), lr=0.01)
     for _ in range(150):
         optimizer.zero_grad()

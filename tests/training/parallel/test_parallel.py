@@ -29,6 +29,7 @@ DATA = {
     **{f"normalised_maps_{rule}": [f"algo={rule}", "net=cnn", "net.channels=[4,6]", "optim=sgd"] for rule in (
         "mono_forward", "feedback_alignment", "direct_feedback_alignment", "cafo")},
     "local_loss": ["algo=local_loss", "algo.loss=pred", "algo.head=mlp"],
+    "scalable_forward_forward": ["algo=scalable_forward_forward", "algo.schedule=greedy"],
     "counter_current": ["algo=counter_current", "optim=sgd", "optim.lr=0.3"],
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
@@ -46,6 +47,7 @@ LAYERS = {
     "projection": ["algo=mono_forward", "algo.input_projection=true", "algo.prediction=ff"],
     "forward_forward": ["algo=forward_forward", "algo.prediction=goodness"],
     "normalised": ["algo=mono_forward", "net.norm=batch"],
+    "scalable_forward_forward": ["algo=scalable_forward_forward", "net=cnn", "net.channels=[4,6,8]"],
     "by_block": ["algo=mono_forward", "step=block"],
     "bf16": ["algo=mono_forward", "precision=bf16"],
     "sgd": ["algo=mono_forward", "optim=sgd", "optim.lr=0.1", "optim.momentum=0.9", "schedule=exponential"],
@@ -53,6 +55,8 @@ LAYERS = {
     "local_loss": ["algo=local_loss", "algo.head=auglocal", "net=cnn", "net.channels=[4,6,8]"],
     "patience": ["algo=mono_forward", "patience=1", "epochs=30", "optim.lr=0.02"],
 }  # fmt: skip
+# A prediction's noise is of a row's place among its rank's, so that it chooses no epoch here.
+UNCHAINED = ["algo=noprop", "net=noprop_mlp", "net.hidden=8", "net.steps=3", "net.dropout=0", "restore_best=false"]
 REFUSED = {
     "greedy": (["algo=mono_forward", "algo.schedule=greedy", "parallel=layers"], "greedy trains one block at a time"),
     "not_local": (["algo=backprop", "parallel=layers"], "Backprop is not local"),
@@ -60,6 +64,9 @@ REFUSED = {
     "collaboration": (
         ["algo=forward_forward", "algo.prediction=goodness", "algo.collaboration=all", "parallel=layers"],
         "collaboration=all needs other blocks' goodness"),
+    "shared_embedding": (
+        ["algo=noprop", "net=noprop_mlp", "net.embedding=learned", "net.hidden=8", "net.steps=2", "parallel=layers"],
+        "embeddings that learn do so from every block's loss"),
     "tied": (["algo=local_loss", "algo.head=tied", "parallel=layers"], "head=tied reads the readout's weights"),
     "few_blocks": (["algo=mono_forward", "net.widths=[8]", "parallel=layers"], "2 ranks are more than the net's 1"),
     "indivisible": (["batch_size=21", "parallel=data"], "batch_size=21 cannot be divided over 2 ranks; use 20 or 22"),
@@ -89,9 +96,9 @@ def several(tmp_path_factory, launch):
     np.savez(folder / "binary.npz", x=x, y=x[:, 0] + random.randn(173) > 0)
     np.savez(folder / "multilabel.npz", x=x, y=x @ random.randn(6, 13) + random.randn(173, 13) > 0)
     tasks = {name: [word.format(folder=folder) for word in own] for name, own in TASKS.items()}
-    for mode, asked in (("data", DATA | CHANCE | tasks), ("layers", LAYERS)):
+    for mode, asked in (("data", DATA | CHANCE | tasks), ("layers", LAYERS | {"unchained": UNCHAINED})):
         for name, own in asked.items():
-            mlp = [] if "net=cnn" in own else ["net.widths=[12,10,8]"]
+            mlp = [] if any(word.startswith("net=") for word in own) else ["net.widths=[12,10,8]"]
             small = SMALL if "dataset=npz" not in own else SMALL[1:]
             cases[f"{mode}-{name}"] = [*small, *mlp, *own, f"parallel={mode}"]
     cases |= {f"refused-{name}": own for name, (own, _) in REFUSED.items()}
@@ -157,6 +164,25 @@ def test_blocks_shared_out_give_the_bits_of_the_joint_schedule(case, several, al
         assert line["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
         assert line["val_loss"] == pytest.approx(other["val_loss"], rel=1e-5)
     assert record["test_accuracy"] == pytest.approx(single["test_accuracy"])
+
+
+def test_blocks_that_do_not_learn_from_one_another_have_the_bits_of_one_process(several, alone):
+    expected, single = alone("layers-unchained")
+    for rank in (0, 1):
+        state, record = several("layers-unchained", rank)
+        assert [name for name in expected if not torch.equal(state[name], expected[name])] == []
+        for line, other in zip(record["history"], single["history"], strict=True):
+            assert line["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("case", ["joint", "unchained"])
+def test_blocks_that_do_not_learn_from_one_another_send_nothing(case, several):
+    """Of a chain, the first rank sends each batch, and its form once; else there is no message from one to one."""
+    batches = 2 * 8  # two epochs
+    sent, received = ({"sends": batches + 1}, {"receives": batches + 1}) if case == "joint" else ({}, {})
+    for rank, expected in enumerate((sent, received)):
+        _, record = several(f"layers-{case}", rank)
+        assert record["messages"] == {"sends": 0, "receives": 0} | expected
 
 
 @pytest.mark.parametrize(
