@@ -2,13 +2,14 @@
 
     python experiments/units/labels.py DIR FILE
 
-The paper's networks predict by goodness, so its activities are those of a chosen label; a run that predicts by a readout
-has the neutral one. Writes both as JSON: accuracy, and of each block Hoyer's sparsity, dead units and mean overlap.
+The paper's networks predict by goodness, so its activities are those of a chosen label; a run that predicts by a
+readout has the neutral one. Writes both as JSON: accuracy, and of each block Hoyer's sparsity, dead units and mean overlap.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from localearn import ForwardForward, UserError, load_rule
 from localearn.analysing import examine
@@ -19,7 +20,7 @@ def main(folder: str, file: str) -> None:
     data, rule = load_rule(folder)
     if not isinstance(rule, ForwardForward):
         raise UserError(f"{folder} is of {type(rule).__name__}; give a run of algo=forward_forward")
-    told = {"run": folder}
+    told: dict[str, Any] = {"run": folder}
     for prediction in ("softmax", "goodness"):
         rule.prediction = prediction
         found = examine(rule, data, rows=3000)
