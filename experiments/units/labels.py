@@ -3,7 +3,8 @@
     python experiments/units/labels.py DIR FILE
 
 The paper's networks predict by goodness, so its activities are those of a chosen label; a run that predicts by a
-readout has the neutral one. Writes both as JSON: accuracy, and of each block Hoyer's sparsity, dead units and mean overlap.
+readout has the neutral one. Writes both as JSON: accuracy, and of each block Hoyer's sparsity, dead units and mean
+overlap.
 """
 
 import json
