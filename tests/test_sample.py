@@ -67,7 +67,7 @@ def test_a_vocabulary_of_a_strangers_moves_no_cursor(trained, tmp_path, capsys):
     with safe_open(trained / "net.safetensors", "pt") as file:
         described = json.loads(file.metadata()["localearn"])
     del described["sha256"]
-    described["codec"]["characters"] = "\t\n\x1b\x9ba"
+    described["codec"]["characters"] = "\t\n\x1ba\x9b"
     save_file(net, tmp_path / "net.safetensors", {"localearn": json.dumps(described)})
     assert sample.main([str(tmp_path), "prompt=\t\x1ba", "length=200", "temperature=3"]) == 0
     printed = capsys.readouterr().out
