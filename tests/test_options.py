@@ -122,10 +122,11 @@ def test_a_function_checks_what_it_is_called_with():
         return path, size, unit
 
     assert sized("x", 2, unit="b") == ("x", 2, "b")
-    for arguments, options, message in (
+    wrong: Any = (
         (("x", "2"), {}, "^size must be a whole number, not '2'$"),
         (("x",), {"unit": "c"}, "^unit must be a or b, not 'c'"),
         (("x",), {"unti": "a"}, "has no option unti; did you mean 'unit'"),
-    ):
+    )
+    for arguments, options, message in wrong:
         with pytest.raises(UserError, match=message):
             sized(*arguments, **options)

@@ -78,7 +78,7 @@ def test_a_vocabulary_of_a_strangers_moves_no_cursor(trained, tmp_path, capsys):
 def test_a_net_whose_outputs_are_not_finite_writes_nothing(trained):
     net = localearn.load_net(trained)
     with torch.no_grad():
-        net.readout.weight.fill_(math.nan)
+        next(net.readout.parameters()).fill_(math.nan)
     with pytest.raises(UserError, match="outputs are not finite"):
         localearn.generate(net, "ab")
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_a_graph_ends_in_the_weights_without_one(name, kind):
 
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in SERVED if pair[0] not in DRAWING])
 def test_a_cuda_device_ends_in_the_weights_of_a_cpu(name, kind):
-    whole = {"batch_size": 1024, "epochs": 8}  # for the order of rows is drawn on the device
+    whole: Any = {"batch_size": 1024, "epochs": 8}  # for the order of rows is drawn on the device
     on_cpu, _ = trained(name, kind, "cpu", **whole)
     on_cuda, _ = trained(name, kind, "cuda", **whole)
     assert_alike(on_cpu, on_cuda, 1e-4)
