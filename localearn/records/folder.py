@@ -4,6 +4,8 @@ import contextlib
 import glob
 import json
 import os
+import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,7 +208,13 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     check_regular(path)
     try:
         intact = is_intact(path)
-        state = torch.load(path, map_location=device, weights_only=True) if intact else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            state = torch.load(path, map_location=device, weights_only=True) if intact else None
+    except pickle.UnpicklingError as error:  # of which torch advises to load it all the same, and so to run its code
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds other than tensors and plain values"
+        ) from error
     except Exception as error:  # torch.load has no one type for a file that is not a checkpoint
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import zipfile
 from pathlib import Path
@@ -78,6 +79,20 @@ def test_a_damaged_file_of_a_stopped_run_gives_the_right_net_or_one_line(name, t
                 refused += 1
     if name == "checkpoint.pt":
         assert refused == 0, "the checkpoint before it is there"
+
+
+class Program:
+    def __reduce__(self):
+        return Path.write_text, (Path("canary"), "")
+
+
+def test_a_checkpoint_that_is_a_program_is_not_run_and_nobody_is_told_how_to(stopped, door):
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        Path("run", name).write_bytes(pickle.dumps(Program()))
+    ended = door("resume=run")
+    assert ended.status == 2 and not Path("canary").exists()
+    assert "holds other than tensors and plain values" in ended.err and "weights_only" not in ended.err
+    assert "Warning" not in ended.err and len(ended.err.splitlines()) <= 2
 
 
 def test_where_both_checkpoints_are_damaged_it_is_told(stopped, door):
