@@ -68,7 +68,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def export(folder: Path, kind: str, out: Path, trust: Collection[str] = (), *, net: "Net | None" = None) -> float:
+def export(
+    folder: str | Path, kind: str, out: str | Path, trust: Collection[str] = (), *, net: "Net | None" = None
+) -> float:
     """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest output.
 
     kind: "torch_export" or "onnx". net: as of `load_net`, for a net of one's own modules. A file
@@ -77,7 +79,9 @@ def export(folder: Path, kind: str, out: Path, trust: Collection[str] = (), *, n
     """
     from localearn.training.experiment import load_net
 
-    net = load_net(folder, net=net, trust=trust)
+    if kind not in SUFFIXES:
+        raise UserError(f"no format {kind!r}{suggestion(kind, SUFFIXES)}; there are {', '.join(SUFFIXES)}")
+    net, out = load_net(folder, net=net, trust=trust), Path(out).expanduser()
     try:
         out.touch(exist_ok=False)
     except FileExistsError as error:

@@ -1,5 +1,6 @@
 """`python -m localearn.study DIR`: run a study's rows and table ours beside the published numbers."""
 
+import shlex
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Row:
 
     def command(self) -> str:
         """Return what runs the row's first seed by itself."""
-        return " ".join(["python -m localearn.run", *self.run, f"seed={self.seeds[0]}"])
+        words = (shlex.quote(word) if "$" in word else word for word in self.run)  # which a shell would look up
+        return " ".join(["python -m localearn.run", *words, f"seed={self.seeds[0]}"])
 
 
 def main(arguments: list[str]) -> int:

@@ -79,6 +79,7 @@ def test_forward_gnn_learns_each_block_by_its_own_products():
     trainer = ForwardGNN(net)
     batch = probes.moved(next(data.batches("train", 1)), dtype=torch.float64)
     phases = trainer.phases()
+    assert batch.index is not None
     assert [phase.name for phase in phases] == ["block 1", "block 2"]
     h, probabilities = batch.x, []
     for k, phase in enumerate(phases):
@@ -91,7 +92,7 @@ def test_forward_gnn_learns_each_block_by_its_own_products():
         grads = torch.autograd.grad(expected, list(net.block(k).parameters()))
         assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
         for p, grad in zip(net.block(k).parameters(), grads, strict=True):
-            assert torch.allclose(p.grad, grad, rtol=1e-9, atol=1e-12)
+            assert p.grad is not None and torch.allclose(p.grad, grad, rtol=1e-9, atol=1e-12)
         h = out.detach()
         probabilities.append(o.detach().sigmoid())
         with torch.no_grad():

@@ -73,6 +73,7 @@ CNN_REST = {
         ),
         600,
     ),
+    **dict.fromkeys([f"cifar10_noprop-noprop{form}" for form in ("", "_learned", "_prototype", "_ct", "_fm")], 3600),
     # Expected by their products at 30 TFLOP/s; the similarities' convolutions are more than the net's own.
     **dict.fromkeys(("cifar10_vgg8b-backprop", "cifar10_vgg8b-local_loss_pred"), 3600),
     **dict.fromkeys(("cifar10_vgg8b-local_loss", "cifar10_vgg8b-local_loss_sim"), 9600),

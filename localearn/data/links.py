@@ -154,11 +154,12 @@ def links(
     pairs, targets, edges = split_links(
         graph, np.asarray(arrays["edge_index"]), len(x), val_fraction, test_fraction, split_seed
     )
-    as_tensors = ({s: torch.from_numpy(a) for s, a in of_split.items()} for of_split in (edges, pairs, targets))
-    edges, pairs, targets = as_tensors
-    edges["val"] = edges["train"]
+    tensors: list[dict[Split, Tensor]] = [
+        {split: torch.from_numpy(array) for split, array in of_split.items()} for of_split in (edges, pairs, targets)
+    ]
+    tensors[0]["val"] = tensors[0]["train"]
     x = row_shares(x) if normalize == "rows" else x
-    return LinkData(f"links_{graph}", x, edges, pairs, targets, width=width, note=normalize)
+    return LinkData(f"links_{graph}", x, *tensors, width=width, note=normalize)
 
 
 def split_links(
@@ -187,7 +188,7 @@ def split_links(
         stop = start + held.get(split, kept)
         codes = np.concatenate([positive[start:stop], negative[start:stop]])
         pairs[split] = np.stack([codes // nodes, codes % nodes], axis=1)
-        targets[split] = np.repeat(np.float32([1, 0]), stop - start)
+        targets[split] = np.repeat(np.array([1, 0], dtype=np.float32), stop - start)
         known = np.sort(positive[: kept if split != "test" else start])
         one = np.stack([known // nodes, known % nodes])
         seen[split] = np.concatenate([one, one[::-1]], axis=1)

@@ -83,8 +83,8 @@ def adding(
     A row is (T, 2): values, uniform on [0, 1), and marks, 1 at two steps and 0 elsewhere; one mark lies in each half,
     at a step that is uniform there. The target is the sum of the two marked values, (1,). A net that always tells the
     mean, 1, has a squared error of 1/6, an rmse of 0.408. The first value is T / 2 steps back or more:
-    backpropagation through time that is truncated to fewer sends nothing back to where it was seen. Gated units keep
-    some of it all the same, and a few steps' derivative tells which mark it is by, so that only long sequences fail.
+    backpropagation through time that is truncated to fewer sends nothing back to where it was seen. A GRU learns 24
+    steps by such a derivative all the same, if less well (experiments/long_memory).
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.2, where rows are drawn
     anew at each step.
 

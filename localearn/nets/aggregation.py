@@ -5,6 +5,7 @@ Where a convolution's input is fixed, as in a greedy phase, the sum need be comp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class Aggregation:
     times: int = 1
 
 
-def aggregation(op: nn.Module) -> Aggregation | None:
+def aggregation(op: Any) -> Aggregation | None:
     """Return a block's op as an aggregation and a linear map; None where it is no such product, as attention is none.
 
         GCN     z = (D^-1/2 (A + I) D^-1/2 h) W^T + b

@@ -347,7 +347,7 @@ def _rebuilt(path: Path, described: dict[str, Any], weights: Mapping[str, Tensor
     if not options:
         raise UserError(
             f"{path} was trained from Python and does not say how its net was built; build it as it was then, and "
-            "say load_net(folder, net=...)"
+            "say load_net(folder, net=...), or localearn.export.export(folder, kind, out, net=...)"
         )
     if not isinstance(options, dict):
         raise UserError(f"{path}: its net is described by {type(options).__name__}, not by options")

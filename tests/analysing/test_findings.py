@@ -161,3 +161,20 @@ def test_scalable_forward_forwards_states_are_normalised_as_it_predicts():
         goodness = [rule.goodness(k, u) for k, u in enumerate(states)]
         torch.testing.assert_close(sum(goodness) / 2, rule.predict(x))
     assert all(u.mean(1).abs().max() < 1e-5 for u in states)
+
+
+def test_a_state_has_no_rows_or_values_that_stand_beside_it():
+    """Forward-Forward on graphs joins nodes of the classes, NoProp carries x beside the label."""
+    torch.manual_seed(0)
+    graph = load("karate")
+    joined = localearn.ForwardGNN(GNN(graph.input_shape, graph.classes, widths=(6, 4)))
+    joined.fit(graph, epochs=1, device="cpu", energy=False, progress=False)
+    batch = next(graph.batches("test", 1))
+    with torch.no_grad():
+        shapes = [tuple(h.shape) for h in joined.hidden_states(batch.x, *batch.context)]
+    assert shapes == [(len(batch.x), 6), (len(batch.x), 4)]
+    rule = localearn.NoProp(localearn.Denoiser((1, 8, 8), 10, embed="mlp", hidden=6, steps=3)).eval()
+    with torch.no_grad():
+        states = list(rule.hidden_states(torch.randn(5, 1, 8, 8)))
+        whole = list(rule.net.outputs(torch.randn(5, 1, 8, 8)))
+    assert [tuple(h.shape) for h in states] == 3 * [(5, 10)] and whole[0].shape[1] == 10 + 64

@@ -58,7 +58,7 @@ def test_a_seed_draws_another_split_and_the_fingerprint_tells():
 def test_batches_are_the_whole_graph_with_pairs_of_rows():
     data = links()
     batch = next(data.batches("train", 8))
-    assert isinstance(data, LinkData)
+    assert isinstance(data, LinkData) and batch.index is not None
     assert batch.index.shape == (len(batch.target), 2)
     assert batch.select(batch.x).shape == (len(batch.target), 2, batch.x.shape[1])
     assert torch.equal(batch.select(batch.x)[3, 1], batch.x[batch.index[3, 1]])

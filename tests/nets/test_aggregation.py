@@ -19,6 +19,7 @@ def test_gathering_and_combining_is_the_convolution(conv, width):
         torch.nn.init.normal_(p)  # the bias too, which begins at zero
     h = torch.randn(5, width, dtype=torch.float64)
     split = aggregation(op)
+    assert split is not None
     a = split.gather(h, EDGES)
     assert a.shape == (5, split.times * width)
     assert torch.allclose(split.combine(a), op(h, EDGES), rtol=1e-12, atol=1e-12)

@@ -68,9 +68,6 @@ def rows(start: str, columns: dict[str, tuple[str, ...]]) -> dict[str, dict[str,
 TABLE = rows(NET_TABLE, NETS)
 TASK_TABLE = rows("| rule | classes |", OF_TASKS)
 
-# Unless all is asked for: each cell's first kind, and fewer in bfloat16.
-LEARNS_ON = RuleConformance.learns_on | {"fp32": (*(kinds[0] for kinds in NETS.values()), *TASKS)}
-
 # What the toys' few rows and narrow blocks want otherwise than the published recipes; on a kind of net alone.
 OVERRIDES = {"pepita": ("algo.scale=0.2",)}
 BY_NET = {
@@ -153,11 +150,11 @@ def suite(rule: str) -> type[RuleConformance]:
         options_of(rule, type(net).__name__, recipe_for(rule, net)), net, rule
     )
     name = f"Test{rule_class(options_of(rule)).__name__}"
-    claims = {
-        "own": {f"{rule}_{column.lower()}": own for column, own in OWN.get(rule, {}).items()},
-        "learns_on": LEARNS_ON,
-        **CLAIMS.get(rule, {}),
-    }
+    own = {f"{rule}_{column.lower()}": made for column, made in OWN.get(rule, {}).items()}
+    # Unless all is asked for: on the first kind of each cell, and on fewer in bfloat16.
+    firsts = [column[0] for column in TABLE[rule].values() if column]
+    learns_on = {**RuleConformance.learns_on, "fp32": (*firsts, *own, *TASKS)}
+    claims = {"own": own, "learns_on": learns_on, **CLAIMS.get(rule, {})}
     return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **claims})
 
 

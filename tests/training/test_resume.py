@@ -91,10 +91,12 @@ def test_a_run_that_is_older_than_an_option_goes_on_as_it_began(door, strike, re
     assert read.net("old") == read.net("whole")
 
 
-def test_a_graph_goes_on_too(door, strike, read):
-    assert door(*GRAPH, "energy.enabled=false", "out=whole").status == 0
+@pytest.mark.parametrize("rule", ["mono_forward", "forward_gnn"])
+def test_a_graph_goes_on_too(rule, door, strike, read):
+    graph = [f"algo={rule}", *GRAPH, "energy.enabled=false"]
+    assert door(*graph, "out=whole").status == 0
     strike(4, signal.SIGINT)
-    assert door(*GRAPH, "energy.enabled=false", "out=part").status == 130
+    assert door(*graph, "out=part").status == 130
     assert door("resume=part").status == 0
     assert read.net("part") == read.net("whole")
     assert read.timeless(read.history("part")) == read.timeless(read.history("whole"))

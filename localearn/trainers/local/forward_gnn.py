@@ -133,6 +133,11 @@ class ForwardGNN(LocalTrainer):
             raise ValueError("the virtual nodes enter at h_0, so scores start there")
         return self._told(self._outputs(h, context[0], stop))
 
+    def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield the nodes' own rows of the blocks' outputs, the virtual nodes being joined to the graph."""
+        for h in self._outputs(self.net.stem(x), context[0], self.net.depth):
+            yield self._halves(h)[0]
+
     def phases(self) -> Sequence[Phase]:
         """Return one phase for all blocks, or that which reads the labelled nodes and then one a block."""
         first, *rest = super().phases()
@@ -271,7 +276,7 @@ def unit_rows(h: Tensor) -> Tensor:
     return h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + EPS)
 
 
-def _sized_as_saved(trainer: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _sized_as_saved(trainer: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Take the labelled nodes in the number in which they were saved, which is the data's."""
     for name in ("known_nodes", "known_labels"):
         saved = state.get(f"{prefix}{name}")

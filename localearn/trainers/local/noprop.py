@@ -1,5 +1,5 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
@@ -100,6 +100,11 @@ class NoProp(LocalTrainer):
     def redraw(self, seed: int) -> None:
         """Predict with the noise of that seed from now on."""
         self._net.redraw(seed)
+
+    def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
+        """Yield the label's z after each block, (N, d), without x, which stands beside it."""
+        for h in self.net.outputs(x, *context):
+            yield h[:, : self._net.embedding.weight.shape[1]]
 
     def check_pipeline(self) -> None:
         """Raise UserError where something learns from every block's loss."""

@@ -1,5 +1,7 @@
 """ForwardGNN against its equations in NumPy: what a step does, what it predicts, and which labels it may see."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ def graph():
     return Batch(torch.rand(NODES, FEATURES, dtype=torch.float64), LABELS, (EDGES,), TRAINED)
 
 
-def rule(conv="gcn", temperature=TEMPERATURE, **options):
+def rule(conv="gcn", temperature=TEMPERATURE, **options) -> Any:
     torch.manual_seed(0)
     net = GNN(FEATURES, CLASSES, widths=WIDTHS, conv=conv, dropout=0.0, heads=2).double()
     return ForwardGNN(net, temperature=temperature, **options)
@@ -143,7 +145,7 @@ def test_a_class_is_a_node_that_its_training_nodes_see_and_that_sees_them():
 def test_only_training_labels_are_read():
     """The same run whatever the labels of nodes held out are, to the bit, but for what they are measured against."""
     x, y = graph().x.float(), torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 0])
-    nodes = {"train": TRAINED, "val": torch.tensor([1, 2]), "test": torch.tensor([5, 7])}
+    nodes: Any = {"train": TRAINED, "val": torch.tensor([1, 2]), "test": torch.tensor([5, 7])}
     other = y.clone()
     other[nodes["test"]] = (y[nodes["test"]] + 1) % CLASSES
     states = []
@@ -190,7 +192,8 @@ def test_learns_karate_by_its_defaults():
     options = localearn.recipe("forward_gnn", "graph")
     net = GNN(data.input_shape, data.classes, widths=(16, 16), **options["net"])
     record = ForwardGNN(net).fit(data, epochs=60, energy=False)
-    assert record.metric("accuracy", "test") > 0.6  # of 4 classes
+    accuracy = record.metric("accuracy", "test")
+    assert accuracy is not None and accuracy > 0.6  # of 4 classes
 
 
 class TestJointForwardGNN(RuleConformance):
@@ -209,7 +212,7 @@ class TestJointForwardGNN(RuleConformance):
         loss alone.
         """
         batch = probes.moved(toy(kind).batch, dtype=torch.float64)
-        trainer = self._made(kind).double()
+        trainer: Any = self._made(kind).double()
         h, _ = trainer.first_input(batch)
         trainer.know(batch.index, batch.target)
         index = torch.arange(len(batch.x)) if batch.index is None else batch.index

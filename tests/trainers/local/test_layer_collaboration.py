@@ -1,5 +1,7 @@
 """Layer collaboration in Forward-Forward (arXiv 2305.12393) against its equations in NumPy, derived by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -46,7 +48,7 @@ def test_a_step_is_that_of_the_equations(collaboration, schedule):
     if (collaboration, schedule) == ("all", "greedy"):
         pytest.skip("refused: a greedy block has no later ones")
     torch.manual_seed(0)
-    net = MLP(FEATURES, CLASSES, widths=WIDTHS).double()
+    net: Any = MLP(FEATURES, CLASSES, widths=WIDTHS).double()
     for block in net.blocks:
         torch.nn.init.normal_(block.op.bias, std=0.3)
     trainer = ForwardForward(net, schedule, collaboration=collaboration, peer_normalization=0.0, prediction="goodness")
