@@ -132,7 +132,8 @@ def plot(rows: list[StudyRow]) -> bytes:
                 )
         axes.set_yticks(range(len(shown)), [drawing.short(row.title, 44) for row in shown])
         axes.invert_yaxis()
-        axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}")
+        # Long titles leave the axes less room than the label may take, which then lies under the titles too.
+        axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}", loc="right")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "study", "", "").png
 
@@ -145,7 +146,9 @@ def _shown(row: StudyRow, named: bool) -> str:
     metric = f"{_unit(row)} {metrics.written(row.metric)}" if named else ""
     if estimate.high is None:
         return f"{_plain(row, estimate.mean)}{metric} (one seed)"
-    return f"{_plain(row, estimate.mean)} ± {_plain(row, estimate.high - estimate.mean)}{metric}"
+    if row.metric.unit == "fraction":
+        return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}{metric}"
+    return f"{formatting.with_interval(estimate, formatting.COUNT[0])}{metric}"
 
 
 def _plain(row: StudyRow, figure: float) -> str:
