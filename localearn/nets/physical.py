@@ -99,8 +99,8 @@ class Opaque(nn.Module):
     """Asks a system of which nothing is known but its answers, (N, m) for rows (N, n).
 
     The system is given a detached tensor, with autograd off and in float32 at least, and may answer with a tensor or an
-    array, of any device: so NumPy, a driver or another process serves. If errors are to be sent back through it, by
-    `backward` or by `torch.func`, a `UserError` is raised: that is how one knows that a rule never asks for its derivative.
+    array, of any device: so NumPy, a driver or another process serves. Where errors are to be sent back through it, by
+    `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains never asks for its derivative.
     Parameters that it may have itself, as an `nn.Module`, are frozen.
 
     A `UserError` names the block and the system where it raises, takes longer than `timeout_s`, answers with another

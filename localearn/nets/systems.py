@@ -82,4 +82,49 @@ class Optics(System):
         return intensity / (1 + intensity / self.saturation)
 
 
-SYSTEMS: Mapping[str, Callable[..., System]] = {"optics": Optics}
+class Oscillators(System):
+    """A ring of driven nonlinear oscillators, unit masses on springs that harden, read as they are after a while.
+
+        f = M u,  M_ij ~ N(0, 1/n)                                                     forces, constant, (N, m)
+        q'' = f - q - quadratic q^2 - cubic q^3 - damping q' + link (q_{i-1} - 2 q_i + q_{i+1})
+        y = q(T),  q(0) = q'(0) = 0                                                     by semi-implicit Euler steps
+
+    The quadratic part makes the response to -f another than the negative of that to f.
+    """
+
+    quadratic, cubic, damping, link = 0.5, 1.0, 0.4, 0.3
+    steps, interval = 40, 0.1
+
+    def respond(self, u: Tensor) -> Tensor:
+        """Return the displacements at T = steps * interval, (N, m)."""
+        force = F.linear(u, self.coupling[0])
+        q, velocity = torch.zeros_like(force), torch.zeros_like(force)
+        for _ in range(self.steps):
+            springs = q * (1 + q * (self.quadratic + self.cubic * q))
+            neighbours = torch.roll(q, 1, 1) + torch.roll(q, -1, 1) - 2 * q
+            velocity = velocity + self.interval * (force - springs - self.damping * velocity + self.link * neighbours)
+            q = q + self.interval * velocity
+        return q
+
+
+class Diodes(System):
+    """A resistor network that drives diodes, each with its own resistance in series; what is measured is their current.
+
+    v = M u,  M_ij ~ N(0, 1/n)          voltages, (N, m)
+    y = knee log(1 + exp(v / knee))     nothing below the knee, exponential at it, and as the resistance beyond it
+    y + shot sqrt(y) eps,  eps ~ N(0, 1)        a current's own noise, beside that of measuring, if there is any
+    """
+
+    knee, shot = 0.2, 0.05
+
+    def respond(self, u: Tensor) -> Tensor:
+        """Return the currents, (N, m)."""
+        return self.knee * F.softplus(F.linear(u, self.coupling[0]) / self.knee)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Return the currents with their noise, (N, m)."""
+        y = super().forward(u)
+        return y + self.shot * y.clamp_min(0).sqrt() * torch.randn_like(y)
+
+
+SYSTEMS: Mapping[str, Callable[..., System]] = {"optics": Optics, "oscillators": Oscillators, "diodes": Diodes}

@@ -16,9 +16,11 @@ from localearn import (
     Regression,
     Unsupported,
     UserError,
+    load,
 )
-from localearn.data import Batch
+from localearn.data import Batch, from_arrays
 from localearn.nets import Opaque
+from localearn.nets.systems import SYSTEMS, Diodes, Oscillators
 
 N, C, INPUTS, WIDTHS, MODES = 7, 3, 8, (5, 4), 6
 THETA, SCALE = 3.0, 0.7
@@ -197,6 +199,67 @@ def test_a_system_that_fails_is_named(failure):
     systems[1].fails_at, systems[1].how = systems[1].calls, how
     with pytest.raises(UserError, match=told):
         trainer.gradients(batch())
+
+
+def test_a_run_goes_on_once_the_system_is_mended(tmp_path):
+    """It fails in the third epoch; what goes on from the checkpoint ends where a run without a failure does."""
+
+    def run(system, **options):
+        torch.manual_seed(0)
+        net = Physical(5 + 2, 2, widths=(4,), system=system)
+        return ModelFree(net).fit(data, epochs=4, batch_size=20, energy=False, progress=False, **options)
+
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    data = from_arrays(x, (x[:, 0] > 0).long())
+    whole, failing = Instrument(), Instrument(how=raises)
+    expected = run(whole, out=tmp_path / "whole")
+    failing.fails_at = whole.calls * 6 // 10
+    with pytest.raises(UserError, match=r"block 1's system \(Instrument\) failed"):
+        run(failing, out=tmp_path / "run")
+    failing.fails_at = None
+    mended = run(failing, out=tmp_path / "run", resume=True)
+    assert mended.status == expected.status == "completed"
+    same = ("epoch", "train_loss", "val_loss", "val_accuracy")
+    assert len(mended.history) == 4
+    assert [[line[n] for n in same] for line in mended.history] == [
+        [line[n] for n in same] for line in expected.history
+    ]
+    assert mended.test_loss == expected.test_loss
+
+
+def test_oscillators_follow_their_equation():
+    """Where they are is what a finer integration in NumPy says, up to the step's error."""
+    system = Oscillators(4, 6).double()
+    u = batch().x[:, :4]
+    force = u.numpy() @ system.coupling[0].numpy().T
+    q, velocity = np.zeros_like(force), np.zeros_like(force)
+    for _ in range(4000):
+        around = np.roll(q, 1, 1) + np.roll(q, -1, 1) - 2 * q
+        velocity = velocity + 0.001 * (force - q - 0.5 * q**2 - q**3 - 0.4 * velocity + 0.3 * around)
+        q = q + 0.001 * velocity
+    assert np.abs(q).max() > 0.3
+    assert np.abs(system(u).numpy() - q).max() < 0.1
+
+
+def test_diodes_conduct_one_way_with_the_noise_of_their_current():
+    system = Diodes(4, 6, seed=1).double()
+    u = batch().x[:1, :4].repeat(20_000, 1)
+    voltage = u[0].numpy() @ system.coupling[0].numpy().T
+    current = 0.2 * np.log1p(np.exp(voltage / 0.2))
+    y = system(u).numpy()
+    assert voltage.min() < -0.2 and voltage.max() > 0.2
+    # Means of 20,000 within five standard errors, and deviations within 5 % (ten of theirs).
+    assert (np.abs(y.mean(0) - current) < 5 * 0.05 * np.sqrt(current / 20_000)).all()
+    np.testing.assert_allclose(y.std(0), 0.05 * np.sqrt(current), rtol=0.05)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_simulated_system_learns_the_digits(system):
+    """A fraction of them and a few epochs: 10 % is chance."""
+    torch.manual_seed(0)
+    rule = ModelFree(Physical((1, 8, 8), 10, widths=(64, 64), system=system))
+    record = rule.fit(load("digits", train_size=600), epochs=8, batch_size=50, energy=False, progress=False)
+    assert record.test_accuracy > 0.75
 
 
 def test_in_time_an_answer_is_the_same():
