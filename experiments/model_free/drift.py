@@ -46,6 +46,7 @@ def measured(system: str, seed: int, epochs: int, again: int, folder: Path) -> l
     runs, rows = {"trained": json.loads(trained.to_json())}, []
     for drift in DRIFTS:
         rule.load_state_dict(kept)
+        assert isinstance(rule.net, Physical)
         rule.net.drift_to(drift)  # the state has the couplings as they were
         as_it_is = accuracy(rule, data)
         retrained = rule.fit(data, epochs=again, seed=seed, **QUIET)
@@ -69,7 +70,8 @@ def page(table: dict[str, list[list[dict[str, float]]]], epochs: int, again: int
         f"(least to most) over {seeds} seeds of weights and couplings.",
         "Drift 0 is the system that was trained on, 1 an independent one of its kind. `as it is`: no more training. "
         f"`trained on`: {again} more epochs. `anew`: {again} epochs of a new net.",
-        f"`python experiments/model_free/drift.py epochs={epochs} again={again}` writes this page; each seed's runs are beside it.",
+        f"`python experiments/model_free/drift.py epochs={epochs} again={again}` writes this page; "
+        "each seed's runs are beside it.",
         "",
         "| system | drift | as it is | trained on | anew |",
         "|---|---|---|---|---|",

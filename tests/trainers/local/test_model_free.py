@@ -1,10 +1,12 @@
 """Model-free Forward-Forward against NumPy, and that no derivative of a system is ever asked for."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from localearn import (
     MLP,
@@ -32,10 +34,21 @@ def batch(rows=N):
     return Batch(x, torch.randint(0, C, (rows,), generator=generator))
 
 
-def made(loss="cosine", threshold=None, **options):
+def made(loss: Any = "cosine", threshold=None, **options):
     torch.manual_seed(0)
     net = Physical(INPUTS, C, widths=WIDTHS, modes=MODES, **options)
     return ModelFree(net, loss, theta=THETA, threshold=threshold, label_scale=SCALE).double()
+
+
+def linear(rule, k) -> nn.Linear:
+    found = rule.net.block(k).op.linear
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def gradient(parameter) -> np.ndarray:
+    assert parameter.grad is not None
+    return parameter.grad.numpy()
 
 
 def softplus(a):
@@ -98,9 +111,8 @@ def test_one_update_is_that_of_the_equations(loss, threshold):
     expected = list(updates(trainer, of, wrong.numpy(), threshold))
     for k, (value, of_weight, of_bias) in enumerate(expected):
         assert told[f"loss_{k + 1}"].item() == pytest.approx(value, rel=1e-12)
-        linear = trainer.net.block(k).op.linear
-        np.testing.assert_allclose(linear.weight.grad, of_weight, rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(linear.bias.grad, of_bias, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(gradient(linear(trainer, k).weight), of_weight, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(gradient(linear(trainer, k).bias), of_bias, rtol=1e-9, atol=1e-12)
     assert told["loss"].item() == pytest.approx(sum(value for value, *_ in expected), rel=1e-12)
     assert trainer.net.readout.weight.grad is None
 
@@ -139,7 +151,8 @@ class Instrument:
         n = drive.shape[1]
         matrix = self.couplings.setdefault(n, np.random.default_rng(n).normal(size=(n, MODES)) / n**0.5)
         y = (drive @ matrix) ** 2
-        return self.how(y) if self.fails_at is not None and self.calls > self.fails_at else y
+        failing = self.fails_at is not None and self.calls > self.fails_at
+        return self.how(y) if self.how and failing else y
 
 
 @pytest.mark.parametrize("loss", ["cosine", "squares"])
@@ -166,7 +179,7 @@ def test_a_rule_that_asks_for_one_is_told(rule):
 def test_a_rule_whose_blocks_learn_alone_needs_none():
     rule = MonoForward(Physical(INPUTS, C, widths=WIDTHS, system=Instrument())).double()
     rule.gradients(batch())
-    assert all(rule.net.block(k).op.linear.weight.grad.any() for k in range(2))
+    assert all(gradient(linear(rule, k).weight).any() for k in range(2))
 
 
 def raises(y):
@@ -259,7 +272,7 @@ def test_every_simulated_system_learns_the_digits(system):
     torch.manual_seed(0)
     rule = ModelFree(Physical((1, 8, 8), 10, widths=(64, 64), system=system))
     record = rule.fit(load("digits", train_size=600), epochs=8, batch_size=50, energy=False, progress=False)
-    assert record.test_accuracy > 0.75
+    assert record.test_accuracy is not None and record.test_accuracy > 0.75
 
 
 def test_in_time_an_answer_is_the_same():
