@@ -11,10 +11,12 @@ RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
     "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
+    "ModelFree",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
     "Denoiser", "ViT",
+    "Physical",
 )  # fmt: skip
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))

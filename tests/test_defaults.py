@@ -35,10 +35,14 @@ from localearn.training.settings import Settings
 NETS = {"dense": "mlp", "maps": "cnn", "graph": "gcn"}
 OF_SEQUENCES = ("state_feedback",)  # which refuses such nets, and has its own file's test of both ways
 ON_GRAPHS = ("forward_gnn",)  # alone
-OF_ITS_OWN = {"noprop": {"dense": "noprop_mlp", "maps": "noprop_cnn"}}  # nets of a rule that takes no other
+OF_ITS_OWN = {
+    "noprop": {"dense": "noprop_mlp", "maps": "noprop_cnn"},
+    "model_free": {"dense": "physical"},
+}  # nets of a rule that takes no other
 SMALL = {
     **{"mlp": {"widths": [12, 10]}, "cnn": {"channels": [4, 6]}, "gcn": {"widths": [8, 6]}},
     "noprop_mlp": {"hidden": 8, "steps": 2},
+    "physical": {"widths": [12, 10]},
     "noprop_cnn": {"hidden": 8, "steps": 2, "channels": [3, 4, 5]},
 }
 BOTH_WAYS = [

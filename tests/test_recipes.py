@@ -35,7 +35,7 @@ def test_every_shipped_net_says_its_kind():
     for path in (CONF / "net").glob("*.yaml"):
         net = locate("net", read_yaml(path)["_target_"])
         assert "kind" in vars(net) or net.kind == Net.kind == "dense"
-        assert (net.kind == "dense") == (net.__name__ in ("MLP", "DeepFM", "Denoiser"))
+        assert (net.kind == "dense") == (net.__name__ in ("MLP", "DeepFM", "Denoiser", "Physical"))
 
 
 def test_what_the_user_sets_wins():

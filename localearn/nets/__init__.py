@@ -9,6 +9,7 @@ from localearn.nets.lenet import LeNet
 from localearn.nets.mixer import Mixer
 from localearn.nets.mlp import MLP
 from localearn.nets.net import Net
+from localearn.nets.physical import Opaque, Physical
 from localearn.nets.recurrent import Recurrent
 from localearn.nets.resnet import ResNet
 from localearn.nets.transformer import Transformer
@@ -30,7 +31,9 @@ __all__ = [
     "MobileNetV3",
     "Net",
     "Normalized",
+    "Opaque",
     "PerPosition",
+    "Physical",
     "Pooled",
     "Recurrent",
     "ResNet",

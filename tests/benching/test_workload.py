@@ -14,7 +14,7 @@ from tests.marks import rules_of
 
 CPU = torch.device("cpu")
 WIDTHS, ROWS, INPUT = (32, 48, 40), 16, 64
-APART = {"forward_gnn", "noprop"}  # of graphs, and of nets of its own
+APART = {"forward_gnn", "model_free", "noprop"}  # of graphs, and of nets of its own
 NO_TIME = {"pepita", "state_feedback", *APART}  # what refuses the nets that are not recurrent
 PATHS = ("feedback_alignment", "sign_symmetry", "product_feedback_alignment")
 NO_MAPS = {"pepita", "counter_current", *PATHS, *APART}  # what refuses recurrent nets

@@ -17,7 +17,7 @@ from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
-from tests.trainers import denoisers
+from tests.trainers import denoisers, physical
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {
@@ -36,7 +36,10 @@ OF_TASKS = {
     "language": ("tokens",),
     "autoencoding": ("autoencoding",),
 }
-OWN = {"noprop": {"MLP": denoisers.rows, "CNN": denoisers.images}}  # toys of nets that no other rule has, by column
+OWN = {
+    "noprop": {"MLP": denoisers.rows, "CNN": denoisers.images},
+    "model_free": {"MLP": physical.rows},
+}  # toys of nets that no other rule has, by column
 NET_TABLE = "| rule | family |"
 
 
@@ -122,6 +125,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
             "mobilenet": {"steps": 30, "lr": 0.06},
         },
     },
+    "model_free": {"judged_by": "errors", "steps": 150, "lr": 0.01},
     "noprop": {"draws_noise": True, "judged_by": "errors", "steps": 150, "lr": 0.01},
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},
     "pepita": {"steps": 400, "lr": 0.01},

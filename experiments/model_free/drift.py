@@ -1,0 +1,107 @@
+"""Table what a drift of the systems costs model-free training, with and without training on.
+
+    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [epochs=20] [again=5]
+
+For each seed and simulated system a net learns the digits; then its systems drift, and the test accuracy is read with
+the weights as they are, and after `again` more epochs from these weights. The last column trains a new net for `again`
+epochs on the drifted systems: what training on has to beat.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from localearn import ModelFree, Physical, load
+from localearn.arguments import listed
+from localearn.nets.systems import SYSTEMS
+
+DRIFTS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
+QUIET: dict[str, Any] = {"energy": False, "progress": False, "device": "cpu"}
+
+
+def built(system: str, seed: int, drift: float = 0.0) -> ModelFree:
+    """Return an untrained rule on blocks of that system, whose couplings are of the seed too."""
+    torch.manual_seed(seed)
+    return ModelFree(Physical((1, 8, 8), 10, system=system, seed=100 * seed, drift=drift))
+
+
+def accuracy(rule: ModelFree, data: Any) -> float:
+    """Return the share of the test images that are told right."""
+    (batch,) = data.batches("test", 10_000)
+    rule.eval()
+    with torch.no_grad():
+        return (rule.predict(batch.x).argmax(1) == batch.target).float().mean().item()
+
+
+def measured(system: str, seed: int, epochs: int, again: int, folder: Path) -> list[dict[str, float]]:
+    """Return a row for each drift; the records of the runs are written to the folder."""
+    data = load("digits")
+    rule = built(system, seed)
+    trained = rule.fit(data, epochs=epochs, seed=seed, **QUIET)
+    kept = {name: value.clone() for name, value in rule.state_dict().items()}
+    runs, rows = {"trained": json.loads(trained.to_json())}, []
+    for drift in DRIFTS:
+        rule.load_state_dict(kept)
+        assert isinstance(rule.net, Physical)
+        rule.net.drift_to(drift)  # the state has the couplings as they were
+        as_it_is = accuracy(rule, data)
+        retrained = rule.fit(data, epochs=again, seed=seed, **QUIET)
+        anew = built(system, seed, drift).fit(data, epochs=again, seed=seed, **QUIET)
+        runs |= {f"on {drift}": json.loads(retrained.to_json()), f"anew {drift}": json.loads(anew.to_json())}
+        rows.append(
+            {"drift": drift, "as it is": as_it_is, "trained on": retrained.test_accuracy, "anew": anew.test_accuracy}
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{system}-{seed}.json").write_text(json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
+    return rows
+
+
+def page(table: dict[str, list[list[dict[str, float]]]], epochs: int, again: int) -> str:
+    """Return the table in Markdown, means over the seeds with the least and the most."""
+    seeds = len(next(iter(table.values())))
+    lines = [
+        "# What drift costs model-free training",
+        "",
+        f"Digits, two blocks of 256, {epochs} epochs without drift, then the systems drift. Test accuracy in %: mean "
+        f"(least to most) over {seeds} seeds of weights and couplings.",
+        "Drift 0 is the system that was trained on, 1 an independent one of its kind. `as it is`: no more training. "
+        f"`trained on`: {again} more epochs. `anew`: {again} epochs of a new net.",
+        f"`python experiments/model_free/drift.py epochs={epochs} again={again}` writes this page; "
+        "each seed's runs are beside it.",
+        "",
+        "| system | drift | as it is | trained on | anew |",
+        "|---|---|---|---|---|",
+    ]
+    for system, of_seeds in table.items():
+        for rows in zip(*of_seeds, strict=True):
+            cells = [spread([100 * row[name] for row in rows]) for name in ("as it is", "trained on", "anew")]
+            lines.append(f"| {system} | {rows[0]['drift']:g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: list[float]) -> str:
+    """Return a mean with the least and the most."""
+    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main(arguments: list[str]) -> None:
+    """Measure every system and write table.md, with each seed's rows and runs beside it."""
+    options = dict(argument.split("=", 1) for argument in arguments)
+    out = Path(options.get("out", "results/model_free"))
+    seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]
+    systems = listed(options["systems"]) if "systems" in options else list(SYSTEMS)
+    epochs, again = int(options.get("epochs", 20)), int(options.get("again", 5))
+    torch.set_num_threads(1)
+    table = {}
+    for system in systems:
+        table[system] = [measured(system, seed, epochs, again, out) for seed in seeds]
+        (out / "table.md").write_text(page(table, epochs, again))
+        print(system, "done", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,195 @@
+"""Nets whose blocks hold a system that nobody differentiates: a simulator, an instrument, another process."""
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from localearn.errors import UserError
+from localearn.nets.block import Block
+from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
+from localearn.nets.net import Net
+from localearn.nets.systems import SYSTEMS, System
+
+EPS = 1e-8
+Answer = Callable[[Any], Any]
+
+
+class Physical(Net):
+    """The net of model-free training: each block is an opaque system and a trainable linear map that follows it.
+
+        u_k = h_{k-1} / (RMS(h_{k-1}) + eps)        RMS of a row, (N, n_{k-1}): what the system is driven by
+        h_k = P_k(u_k) W_k^T + b_k                  (N, n_k)
+
+    P_k is asked and never differentiated: see `Opaque`. Rules whose blocks learn by themselves train such a net; one
+    that sends errors through it, as backprop does, is stopped with an error that says so.
+
+    Args:
+        input_shape: a row's shape, or its size; rows are flattened.
+        classes: C.
+        widths: n_1..n_L.
+        system: a simulated one of `localearn.nets.systems` by name; or a callable of your own, or one for each block,
+            from a tensor (N, n) to a tensor or an array, (N, m), with any m.
+        modes: m, how many values a simulated system measures; null: 2 n_k.
+        seed, drift, noise: of simulated systems, see `System`; block k has seed + k.
+        timeout_s: seconds after which a system is taken to hang; null: as long as it takes.
+
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...] | int = (784,),
+        classes: int = 10,
+        *,
+        widths: Sequence[int] = (256, 256),
+        system: str | Answer | Sequence[Answer] = "optics",
+        modes: int | None = None,
+        seed: int = 0,
+        drift: float = 0.0,
+        noise: float = 0.0,
+        timeout_s: float | None = None,
+    ):
+        shape = check_row("input_shape", input_shape)
+        sizes = (math.prod(shape), *check_widths("widths", widths))
+        depth = len(sizes) - 1
+        if isinstance(system, str):
+            build = choose("system", system, SYSTEMS)
+            systems: list[Answer] = [
+                build(n, 2 * to if modes is None else modes, seed=seed + k, drift=drift, noise=noise)
+                for k, (n, to) in enumerate(itertools.pairwise(sizes))
+            ]
+        else:
+            systems = [system] * depth if callable(system) else list(system)
+        if len(systems) != depth:
+            raise UserError(f"widths say {depth} blocks, and there are {len(systems)} systems; give one for each")
+        blocks = [
+            Block(Driven(Opaque(answer, f"block {k + 1}", timeout_s), n, to))
+            for k, (answer, n, to) in enumerate(zip(systems, sizes[:-1], sizes[1:], strict=True))
+        ]
+        readout = nn.Linear(sizes[-1], check_classes(classes))
+        super().__init__(blocks, readout, input_shape=shape, stem=nn.Flatten() if len(shape) > 1 else None)
+
+    def drift_to(self, drift: float) -> None:
+        """Move every simulated system to that drift; see `System`."""
+        for module in self.modules():
+            if isinstance(module, System):
+                module.drift_to(drift)
+
+
+class Driven(nn.Module):
+    """h' = P(h / RMS(h)) W^T + b: a block's op, of an opaque system P and a linear map, which alone learns."""
+
+    def __init__(self, system: "Opaque", inputs: int, outputs: int):
+        super().__init__()
+        self.system = system
+        probe = torch.ones(2, inputs)
+        self.linear = nn.Linear(system.ask(probe).shape[1], outputs)
+        system.measured = self.linear.in_features
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map h_{k-1}, (N, n), to h_k, (N, n_k)."""
+        return self.linear(self.system(h))
+
+
+class Opaque(nn.Module):
+    """Asks a system of which nothing is known but its answers, (N, m) for rows (N, n).
+
+    The system is given a detached tensor, with autograd off and in float32 at least, and may answer with a tensor or an
+    array, of any device: so NumPy, a driver or another process serves. Where errors are to be sent back through it, by
+    `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains never asks for its derivative.
+    Parameters that it may have itself, as an `nn.Module`, are frozen.
+
+    A `UserError` names the block and the system where it raises, takes longer than `timeout_s`, answers with another
+    shape, or, where the answer is read on the CPU, with what is not finite. Then the run ends as at any error, and goes
+    on from its last checkpoint. What hangs is left behind in a thread of its own.
+    """
+
+    def __init__(self, system: Answer, place: str = "a block", timeout_s: float | None = None):
+        super().__init__()
+        if not callable(system):
+            raise UserError(f"{place}'s system is a {type(system).__name__}, and is to be a callable of rows, (N, n)")
+        if timeout_s is not None and timeout_s <= 0:
+            raise UserError(f"timeout_s must be positive, or null for none, not {timeout_s}")
+        self.system, self.timeout_s, self.measured = system, timeout_s, 0
+        if isinstance(system, nn.Module):
+            system.requires_grad_(False)
+        self.name = f"{place}'s system ({getattr(system, '__name__', type(system).__name__)})"
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return P(h / RMS(h)), (N, m), of rows h, (N, n)."""
+        if is_transforming():  # a tangent would be dropped in silence
+            raise _no_derivative(self.name)
+        if torch.is_grad_enabled() and h.requires_grad:
+            return _WithoutDerivative.apply(h, self)
+        return self.answer(h)
+
+    @torch.no_grad()
+    def answer(self, h: Tensor) -> Tensor:
+        """Return what `forward` does, without a graph."""
+        u = h.detach().to(torch.promote_types(h.dtype, torch.float32))
+        rms = torch.linalg.vector_norm(u, dim=1, keepdim=True) / math.sqrt(u.shape[1])
+        with torch.autocast(h.device.type if h.device.type != "meta" else "cpu", enabled=False):
+            return self.ask(u / (rms + EPS)).to(device=h.device, dtype=h.dtype)
+
+    @torch.no_grad()
+    def ask(self, u: Tensor) -> Tensor:
+        """Return the system's answer to rows u, (N, n), checked; (N, m)."""
+        try:
+            y = self.system(u) if self.timeout_s is None else self._within_time(u, self.timeout_s)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{self.name} failed: {type(error).__name__}: {error!s:.160}; mend it and go on") from error
+        try:
+            y = torch.as_tensor(y).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.name} answers with a {type(y).__name__}, and is to give a tensor or an array"
+            ) from error
+        if y.dim() != 2 or len(y) != len(u) or (self.measured and y.shape[1] != self.measured):
+            expected = f"({len(u)}, {self.measured or 'm'})"
+            raise UserError(f"{self.name} answers rows {tuple(u.shape)} with {tuple(y.shape)}, not {expected}")
+        if y.device.type == "cpu" and not y.isfinite().all():  # elsewhere looking would wait for the device
+            raise UserError(f"{self.name} answers with values that are not finite; mend it and go on")
+        return y
+
+    def _within_time(self, u: Tensor, timeout_s: float) -> Any:
+        done: list[tuple[Any, Exception | None]] = []
+
+        def work() -> None:
+            try:
+                with torch.no_grad():
+                    done.append((self.system(u), None))
+            except Exception as error:
+                done.append((None, error))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+        if not done:
+            raise UserError(f"{self.name} has not answered in {timeout_s:g} s; mend it, or raise timeout_s, and go on")
+        answer, error = done[0]
+        if error is not None:
+            raise error
+        return answer
+
+
+class _WithoutDerivative(torch.autograd.Function):
+    """The answer of a system, as a part of a graph that ends there."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, opaque: Opaque) -> Tensor:
+        ctx.name = opaque.name
+        return opaque.answer(h)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise _no_derivative(ctx.name)
+
+
+def _no_derivative(name: str) -> UserError:
+    return UserError(f"{name} has no derivative to send errors through; use algo=model_free or algo=mono_forward")

@@ -1,0 +1,320 @@
+"""Model-free Forward-Forward against NumPy, and that no derivative of a system is ever asked for."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from localearn import (
+    MLP,
+    Backprop,
+    ForwardGradient,
+    ModelFree,
+    MonoForward,
+    Physical,
+    Regression,
+    Unsupported,
+    UserError,
+    load,
+)
+from localearn.data import Batch, from_arrays
+from localearn.nets import Opaque
+from localearn.nets.systems import SYSTEMS, Diodes, Oscillators
+
+N, C, INPUTS, WIDTHS, MODES = 7, 3, 8, (5, 4), 6
+THETA, SCALE = 3.0, 0.7
+
+
+def batch(rows=N):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(rows, INPUTS, generator=generator, dtype=torch.float64)
+    return Batch(x, torch.randint(0, C, (rows,), generator=generator))
+
+
+def made(loss: Any = "cosine", threshold=None, **options):
+    torch.manual_seed(0)
+    net = Physical(INPUTS, C, widths=WIDTHS, modes=MODES, **options)
+    return ModelFree(net, loss, theta=THETA, threshold=threshold, label_scale=SCALE).double()
+
+
+def linear(rule, k) -> nn.Linear:
+    found = rule.net.block(k).op.linear
+    assert isinstance(found, nn.Linear)
+    return found
+
+
+def gradient(parameter) -> np.ndarray:
+    assert parameter.grad is not None
+    return parameter.grad.numpy()
+
+
+def softplus(a):
+    return np.log1p(np.exp(a))
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def optics(transmission, u):
+    intensity = np.abs(u @ (transmission[0] + 1j * transmission[1]).T) ** 2
+    return intensity / (1 + intensity / 4)
+
+
+def driven(h):
+    return h / (np.sqrt((h**2).mean(1, keepdims=True)) + 1e-8)
+
+
+def shown(x, labels):
+    """Return rows with their label, as long as the row, written over the first C entries."""
+    one_hot = np.eye(C)[labels] * SCALE * np.sqrt((x**2).sum(1, keepdims=True))
+    return np.concatenate([one_hot, x[:, C:]], axis=1)
+
+
+def updates(trainer, of, wrong, threshold):
+    """Return each block's loss and its gradients of W and b, from the equations."""
+    values = {name: value.detach().numpy() for name, value in trainer.state_dict().items()}
+    x, y = of.x.numpy(), of.target.numpy()
+    h = np.concatenate([shown(x, y), shown(x, wrong)])
+    for k, n in enumerate(WIDTHS):
+        name = f"net.blocks.{k}.op"
+        a = optics(values[f"{name}.system.system.coupling"], driven(h))
+        h = a @ values[f"{name}.linear.weight"].T + values[f"{name}.linear.bias"]
+        if trainer.loss == "squares":
+            t = n if threshold is None else threshold
+            g = (h**2).sum(1)
+            loss = (softplus(t - g[:N]).mean() + softplus(g[N:] - t).mean()) / 2
+            of_g = np.concatenate([-sigmoid(t - g[:N]), sigmoid(g[N:] - t)]) / (2 * N)
+            of_h = of_g[:, None] * 2 * h
+        else:
+            p = values[f"target_{k + 1}"]
+            length = np.sqrt((h**2).sum(1))
+            g = np.abs(h) @ p / (length * np.sqrt((p**2).sum()))
+            loss = softplus(-THETA * (g[:N] - g[N:])).mean()
+            slope = -THETA * sigmoid(-THETA * (g[:N] - g[N:])) / N
+            of_g = np.concatenate([slope, -slope])
+            of_abs = p / (length[:, None] * np.sqrt((p**2).sum())) - (g / length**2)[:, None] * np.abs(h)
+            of_h = of_g[:, None] * np.sign(h) * of_abs
+        yield loss, of_h.T @ a, of_h.sum(0)
+
+
+@pytest.mark.parametrize(("loss", "threshold"), [("cosine", None), ("squares", None), ("squares", 1.5)])
+def test_one_update_is_that_of_the_equations(loss, threshold):
+    trainer, of = made(loss, threshold), batch()
+    torch.manual_seed(5)
+    wrong = (of.target + torch.randint_like(of.target, 1, C)) % C
+    torch.manual_seed(5)
+    told = trainer.gradients(of)
+    expected = list(updates(trainer, of, wrong.numpy(), threshold))
+    for k, (value, of_weight, of_bias) in enumerate(expected):
+        assert told[f"loss_{k + 1}"].item() == pytest.approx(value, rel=1e-12)
+        np.testing.assert_allclose(gradient(linear(trainer, k).weight), of_weight, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(gradient(linear(trainer, k).bias), of_bias, rtol=1e-9, atol=1e-12)
+    assert told["loss"].item() == pytest.approx(sum(value for value, *_ in expected), rel=1e-12)
+    assert trainer.net.readout.weight.grad is None
+
+
+@pytest.mark.parametrize("loss", ["cosine", "squares"])
+def test_a_label_has_the_goodness_of_all_blocks(loss):
+    trainer, of = made(loss), batch()
+    values = {name: value.detach().numpy() for name, value in trainer.state_dict().items()}
+    scores = np.zeros((N, C))
+    for label in range(C):
+        h = shown(of.x.numpy(), np.full(N, label))
+        for k, n in enumerate(WIDTHS):
+            name = f"net.blocks.{k}.op"
+            a = optics(values[f"{name}.system.system.coupling"], driven(h))
+            h = a @ values[f"{name}.linear.weight"].T + values[f"{name}.linear.bias"]
+            if loss == "squares":
+                scores[:, label] += (h**2).sum(1) / n
+            else:
+                p = values[f"target_{k + 1}"]
+                scores[:, label] += THETA * np.abs(h) @ p / np.sqrt((h**2).sum(1) * (p**2).sum())
+    np.testing.assert_allclose(trainer.predict(of.x).detach(), scores, rtol=1e-8)
+
+
+class Instrument:
+    """A system that NumPy computes; it refuses what autograd follows, and counts what it was asked."""
+
+    def __init__(self, fails_at=None, how=None):
+        self.rows = self.calls = 0
+        self.fails_at, self.how = fails_at, how
+        self.couplings = {}
+
+    def __call__(self, u):
+        assert not u.requires_grad and u.grad_fn is None and not torch.is_grad_enabled()
+        self.calls, self.rows = self.calls + 1, self.rows + len(u)
+        drive = np.asarray(u)
+        n = drive.shape[1]
+        matrix = self.couplings.setdefault(n, np.random.default_rng(n).normal(size=(n, MODES)) / n**0.5)
+        y = (drive @ matrix) ** 2
+        failing = self.fails_at is not None and self.calls > self.fails_at
+        return self.how(y) if self.how and failing else y
+
+
+@pytest.mark.parametrize("loss", ["cosine", "squares"])
+def test_no_derivative_of_a_system_is_asked_for(loss):
+    """Answers are NumPy's, through which autograd cannot run; each training row costs two of each block."""
+    system = Instrument()
+    trainer = made(loss, system=system)
+    system.rows = 0
+    before = {name: p.detach().clone() for name, p in trainer.named_parameters()}
+    adam = torch.optim.Adam([p for phase in trainer.phases() for p in phase.parameters], lr=0.01)
+    trainer.gradients(batch())
+    adam.step()
+    assert system.rows == 2 * N * len(WIDTHS)
+    moved = {name for name, p in trainer.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {f"net.blocks.{k}.op.linear.{name}" for k in range(2) for name in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("rule", [Backprop, ForwardGradient])
+def test_a_rule_that_asks_for_one_is_told(rule):
+    with pytest.raises(UserError, match=r"block [12]'s system \(Optics\) has no derivative .*use algo=model_free"):
+        rule(Physical(INPUTS, C, widths=WIDTHS)).gradients(Batch(batch().x.float(), batch().target))
+
+
+def test_a_rule_whose_blocks_learn_alone_needs_none():
+    rule = MonoForward(Physical(INPUTS, C, widths=WIDTHS, system=Instrument())).double()
+    rule.gradients(batch())
+    assert all(gradient(linear(rule, k).weight).any() for k in range(2))
+
+
+def raises(y):
+    raise OSError("no signal")
+
+
+def hangs(y):
+    time.sleep(1)
+    return y
+
+
+FAILURES = {
+    "raises": (raises, r"block 2's system \(Instrument\) failed: OSError: no signal"),
+    "nan": (lambda y: y * np.nan, r"block 2's system \(Instrument\) answers with values that are not finite"),
+    "shape": (
+        lambda y: y[:, 1:],
+        r"block 2's system \(Instrument\) answers rows \(14, 5\) with \(14, 5\), not \(14, 6",
+    ),
+    "rows": (lambda y: y[1:], r"block 2's system \(Instrument\) answers rows \(14, 5\) with \(13, 6\), not \(14, 6"),
+    "words": (lambda y: "none", r"block 2's system \(Instrument\) answers with a str"),
+    "hangs": (hangs, r"block 2's system \(Instrument\) has not answered in 0.1 s"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_system_that_fails_is_named(failure):
+    how, told = FAILURES[failure]
+    systems = [Instrument(), Instrument()]
+    trainer = made(system=systems, timeout_s=0.1 if failure == "hangs" else None)
+    systems[1].fails_at, systems[1].how = systems[1].calls, how
+    with pytest.raises(UserError, match=told):
+        trainer.gradients(batch())
+
+
+def test_a_run_goes_on_once_the_system_is_mended(tmp_path):
+    """It fails in the third epoch; what goes on from the checkpoint ends where a run without a failure does."""
+
+    def run(system, **options):
+        torch.manual_seed(0)
+        net = Physical(5 + 2, 2, widths=(4,), system=system)
+        return ModelFree(net).fit(data, epochs=4, batch_size=20, energy=False, progress=False, **options)
+
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    data = from_arrays(x, (x[:, 0] > 0).long())
+    whole, failing = Instrument(), Instrument(how=raises)
+    expected = run(whole, out=tmp_path / "whole")
+    failing.fails_at = whole.calls * 6 // 10
+    with pytest.raises(UserError, match=r"block 1's system \(Instrument\) failed"):
+        run(failing, out=tmp_path / "run")
+    failing.fails_at = None
+    mended = run(failing, out=tmp_path / "run", resume=True)
+    assert mended.status == expected.status == "completed"
+    same = ("epoch", "train_loss", "val_loss", "val_accuracy")
+    assert len(mended.history) == 4
+    assert [[line[n] for n in same] for line in mended.history] == [
+        [line[n] for n in same] for line in expected.history
+    ]
+    assert mended.test_loss == expected.test_loss
+
+
+def test_oscillators_follow_their_equation():
+    """Where they are is what a finer integration in NumPy says, up to the step's error."""
+    system = Oscillators(4, 6).double()
+    u = batch().x[:, :4]
+    force = u.numpy() @ system.coupling[0].numpy().T
+    q, velocity = np.zeros_like(force), np.zeros_like(force)
+    for _ in range(4000):
+        around = np.roll(q, 1, 1) + np.roll(q, -1, 1) - 2 * q
+        velocity = velocity + 0.001 * (force - q - 0.5 * q**2 - q**3 - 0.4 * velocity + 0.3 * around)
+        q = q + 0.001 * velocity
+    assert np.abs(q).max() > 0.3
+    assert np.abs(system(u).numpy() - q).max() < 0.1
+
+
+def test_diodes_conduct_one_way_with_the_noise_of_their_current():
+    system = Diodes(4, 6, seed=1).double()
+    u = batch().x[:1, :4].repeat(20_000, 1)
+    voltage = u[0].numpy() @ system.coupling[0].numpy().T
+    current = 0.2 * np.log1p(np.exp(voltage / 0.2))
+    y = system(u).numpy()
+    assert voltage.min() < -0.2 and voltage.max() > 0.2
+    # Means of 20,000 within five standard errors, and deviations within 5 % (ten of theirs).
+    assert (np.abs(y.mean(0) - current) < 5 * 0.05 * np.sqrt(current / 20_000)).all()
+    np.testing.assert_allclose(y.std(0), 0.05 * np.sqrt(current), rtol=0.05)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_simulated_system_learns_the_digits(system):
+    """A fraction of them and a few epochs: 10 % is chance."""
+    torch.manual_seed(0)
+    rule = ModelFree(Physical((1, 8, 8), 10, widths=(64, 64), system=system))
+    record = rule.fit(load("digits", train_size=600), epochs=8, batch_size=50, energy=False, progress=False)
+    assert record.test_accuracy is not None and record.test_accuracy > 0.75
+
+
+def test_in_time_an_answer_is_the_same():
+    at_once, timed = made(system=Instrument()), made(system=Instrument(), timeout_s=30.0)
+    assert torch.equal(at_once.predict(batch().x), timed.predict(batch().x))
+    with pytest.raises(UserError, match="failed: OSError"):
+        Opaque(raises, timeout_s=30.0)(batch().x)
+
+
+def test_a_drift_moves_the_system_and_back():
+    net, same, other = (Physical(INPUTS, C, seed=seed) for seed in (1, 1, 2))
+    x = batch().x.float()
+    first = net.hidden(x, depth=1)
+    ask = lambda net: net.block(0).op.system(x)  # noqa: E731 - the weights aside
+    still, moved = ask(net), []
+    assert torch.equal(still, ask(same)) and not torch.equal(still, ask(other))
+    for drift in (0.1, 0.3, 1.0):
+        net.drift_to(drift)
+        moved.append((ask(net) - still).abs().mean().item())
+    assert 0 < moved[0] < moved[1] < moved[2]
+    net.drift_to(0.0)
+    assert torch.equal(net.hidden(x, depth=1), first)
+    noisy = Physical(INPUTS, C, noise=0.1)
+    assert not torch.equal(ask(noisy), ask(noisy))
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: ModelFree(MLP(8, 3, widths=(4,))), "MLP's blocks are none; use net=physical .* algo=mono_forward"),
+        (lambda: ModelFree(Physical(3, 3)), "writes 3 labels into the input, and Physical takes 3"),
+        (lambda: ModelFree(Physical(8, 3).group(2)), "with net.group=1"),
+        (lambda: ModelFree(Physical(8, 1).for_task(Regression())), "Regression, which has none; use algo="),
+        (lambda: Physical(8, 3, system="optic"), "did you mean 'optics'"),
+        (lambda: Physical(8, 3, system=[Instrument()]), "2 blocks, and there are 1 systems"),
+        (lambda: Physical(8, 3, drift=2.0), "drift must lie in"),
+        (lambda: Physical(8, 3, noise=-1.0), "noise must be 0 or more"),
+        (lambda: Physical(8, 3, modes=0), "modes must be positive"),
+        (lambda: Physical(8, 3, timeout_s=0.0), "timeout_s must be positive"),
+        (lambda: ModelFree(Physical(8, 3), theta=0.0), "theta must be positive"),
+    ],
+)
+def test_what_cannot_be_is_refused(build, told):
+    with pytest.raises((Unsupported, UserError), match=told):
+        build()
