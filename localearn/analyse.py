@@ -1,4 +1,4 @@
-"""The door to analyses: `python -m localearn.analyse DIR... out=DIR` shows what the units of trained nets learned."""
+"""`python -m localearn.analyse DIR... out=DIR`: show what the units of trained nets learned."""
 
 import math
 import sys

@@ -50,10 +50,10 @@ def measured(system: str, seed: int, epochs: int, again: int, folder: Path) -> l
         rule.net.drift_to(drift)  # the state has the couplings as they were
         as_it_is = accuracy(rule, data)
         retrained = rule.fit(data, epochs=again, seed=seed, **QUIET)
-        anew = built(system, seed, drift).fit(data, epochs=again, seed=seed, **QUIET)
-        runs |= {f"on {drift}": json.loads(retrained.to_json()), f"anew {drift}": json.loads(anew.to_json())}
+        new = built(system, seed, drift).fit(data, epochs=again, seed=seed, **QUIET)
+        runs |= {f"on {drift}": json.loads(retrained.to_json()), f"new {drift}": json.loads(new.to_json())}
         rows.append(
-            {"drift": drift, "as it is": as_it_is, "trained on": retrained.test_accuracy, "anew": anew.test_accuracy}
+            {"drift": drift, "as it is": as_it_is, "trained on": retrained.test_accuracy, "new net": new.test_accuracy}
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{system}-{seed}.json").write_text(json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
@@ -69,16 +69,16 @@ def page(table: dict[str, list[list[dict[str, float]]]], epochs: int, again: int
         f"Digits, two blocks of 256, {epochs} epochs without drift, then the systems drift. Test accuracy in %: mean "
         f"(least to most) over {seeds} seeds of weights and couplings.",
         "Drift 0 is the system that was trained on, 1 an independent one of its kind. `as it is`: no more training. "
-        f"`trained on`: {again} more epochs. `anew`: {again} epochs of a new net.",
+        f"`trained on`: {again} more epochs. `new net`: {again} epochs from the start.",
         f"`python experiments/model_free/drift.py epochs={epochs} again={again}` writes this page; "
         "each seed's runs are beside it.",
         "",
-        "| system | drift | as it is | trained on | anew |",
+        "| system | drift | as it is | trained on | new net |",
         "|---|---|---|---|---|",
     ]
     for system, of_seeds in table.items():
         for rows in zip(*of_seeds, strict=True):
-            cells = [spread([100 * row[name] for row in rows]) for name in ("as it is", "trained on", "anew")]
+            cells = [spread([100 * row[name] for row in rows]) for name in ("as it is", "trained on", "new net")]
             lines.append(f"| {system} | {rows[0]['drift']:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

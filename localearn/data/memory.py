@@ -33,7 +33,7 @@ def copy_memory(
     backpropagation through time that is truncated to fewer steps sends nothing back to where it was seen.
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.1, where S = 10, K = 8 and
     delay is 100 and more; there blanks are asked for at the other positions, which say nothing of memory, and rows are
-    drawn anew at each step.
+    drawn independently at each step.
 
     Args:
         delay: steps from the last symbol to the cue.

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ class Denoiser(Net):
     A net is told to predict as every other: `net(x)`. What it draws then is its own, not torch's generators': in
     evaluation row i of a batch has the noise of seed `inference_seed` and of place i, exactly N(0, 1) and independent
     from step to step, and rows some hundred places apart share vectors of it. So the same call gives the same output.
-    `redraw(seed)` has another. In training, by a rule that sends x through the whole net, noise is drawn anew.
+    `redraw(seed)` has another. In training, by a rule that sends x through the whole net, noise is drawn in every pass.
 
     Args:
         input_shape: a row's shape; (channels, height, width) for embed="conv".
@@ -205,7 +206,7 @@ class Nearest(nn.Module):
         return -(z.unsqueeze(1) - self._embeddings[0].weight).square().sum(-1)
 
 
-class Denoising(nn.Module):
+class Denoising(nn.Module, ABC):
     """What a block does: it estimates where the noise-free embedding lies, and takes its step, or steps, there.
 
     Embeddings, noise and schedule are the net's, which blocks share; a block's parameters are its network's.
@@ -241,9 +242,9 @@ class Denoising(nn.Module):
         z, x = h[:, :width], h[:, width:]
         return torch.cat([self.through(self.network.encode(x), z), x], dim=1)
 
+    @abstractmethod
     def through(self, features: Tensor, z: Tensor) -> Tensor:
         """Return z after the block's step or steps, (N, d)."""
-        raise NotImplementedError
 
     def draw(self, step: int, like: Tensor) -> Tensor:
         """Return the noise of a prediction's step, (N, d)."""
