@@ -147,6 +147,8 @@ def draw(table: dict[str, Any], cells: list[Any], lengths: list[int], path: Path
             panel.loglog(lengths, [table[f"{cell} {t}"][name]["backward_s"] for t in lengths], "o-", label=name)
         panel.set_title(cell)
         panel.set_xlabel("steps")
+        panel.set_xticks(lengths, [str(length) for length in lengths])
+        panel.minorticks_off()
     axes[0, 0].set_ylabel("backward pass, s")
     axes[0, 0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
