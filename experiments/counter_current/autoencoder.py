@@ -144,8 +144,8 @@ def page(rows: list[tuple[Setting, list[dict[str, Any]]]], data: Data, epochs: i
         "# Counter-current learning and autoencoders",
         "",
         f"Digits, dense, 64-128-code-64, ELU, {epochs} epochs, Adam 0.001 unless a row says otherwise. PSNR of test "
-        f"rows in dB: mean (least to most) over {len(first)} seeds. `as trained`: by its own readout. `best readout`: by "
-        "ridge regression on its code, solved on training rows. `directions`: along how many the code varies (the "
+        f"rows in dB: mean (least to most) over {len(first)} seeds. `as trained`: by its own readout. `best readout`: "
+        "by ridge regression on its code, solved on training rows. `directions`: along how many the code varies (the "
         "participation ratio of its covariance).",
         f"The mean image alone has {psnr_of(data, mean.expand_as(test), test):.1f} dB, the pixels' 16 principal "
         f"components {psnr_of(data, within, test):.1f}.",

@@ -49,8 +49,8 @@ def long_rows() -> dict[str, list[str]]:
 
     The authors' code (github.com/NiccoloTosato/EmergentRepresentations) has a goodness of |h| against 3, of inputs of
     length 1: a mean square of 9 where inputs have one of 1, as ours; Adam at 0.01, batches of 1,024, no peers and
-    PyTorch's own weights. One block learns after another there, for 1,200 passes over 60,000 rows, by one wrong label for
-    each that is drawn once; ours differ in that.
+    PyTorch's own weights. One block learns after another there, for 1,200 passes over 60,000 rows, by one wrong label
+    for each that is drawn once; ours differ in that.
     """
     read = ["dataset.train_size=6000", "dataset.val_fraction=0.02", "algo.prediction=goodness"]
     alone = "algo.peer_normalization=0"
