@@ -20,9 +20,9 @@ MARK = "<!-- localearn report -->"
 
 def as_markdown(document: Document, folder: str) -> str:
     """Return the report; its plots are PNG files in `folder`, relative to it."""
-    parts = [MARK, f"# {_escape(document.title)}", _escape(document.subtitle)]
+    parts = [MARK, f"# {escape(document.title)}", escape(document.subtitle)]
     for section in document.sections:
-        parts.append(f"## {_escape(section.title)}")
+        parts.append(f"## {escape(section.title)}")
         parts += [_block(block, folder) for block in section.blocks]
     return "\n\n".join(parts) + "\n"
 
@@ -30,9 +30,9 @@ def as_markdown(document: Document, folder: str) -> str:
 def _block(block: Block, folder: str) -> str:
     match block:
         case Paragraph(text, lead):
-            return f"**{_escape(text)}**" if lead else _escape(text)
+            return f"**{escape(text)}**" if lead else escape(text)
         case Bullets(items):
-            return "\n".join(f"- {_escape(item)}" for item in items)
+            return "\n".join(f"- {escape(item)}" for item in items)
         case Commands(lines):
             return "\n".join(f"    {line}" for text in lines for line in text.splitlines())
         case Figures(figures):
@@ -42,13 +42,13 @@ def _block(block: Block, folder: str) -> str:
 
 
 def _figure(figure: Figure, folder: str) -> str:
-    return f"![{_escape(figure.alt)}]({folder}/{figure.name}.png)\n\n{_escape(figure.caption)}"
+    return f"![{escape(figure.alt)}]({folder}/{figure.name}.png)\n\n{escape(figure.caption)}"
 
 
 def _table(table: Table) -> str:
     lines = [
-        f"**{_escape(table.caption)}**\n",
-        f"| {' | '.join(_escape(column) for column in table.columns)} |",
+        f"**{escape(table.caption)}**\n",
+        f"| {' | '.join(escape(column) for column in table.columns)} |",
         f"|{'|'.join([' --- '] * len(table.columns))}|",
     ]
     lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in table.rows]
@@ -60,11 +60,11 @@ def _cell(cell: Cell) -> str:
 
 
 def _line(line: Line) -> str:
-    text = _escape(line.text)
+    text = escape(line.text)
     return f"**{text}**" if line.strong else text
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Return text in which Markdown and HTML see no mark-up, on one line."""
     one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|$\[\]~]|(?<!\w)_|_(?!\w)|^#)", r"\\\1", one_line)
