@@ -38,7 +38,6 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
 """
 OWN = ("only", "seeds", "out", "debug")
 FIELDS = ("title", "source", "published", "run", "seeds", "reason", "gpu")
-DEFAULT_DATASET = "digits"  # conf/config.yaml's
 HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
@@ -61,9 +60,8 @@ class Row:
 
     @property
     def dataset(self) -> str:
-        """The data set that the row names, or the default one."""
-        named = [word.removeprefix("dataset=") for word in self.run if word.startswith("dataset=")]
-        return named[-1] if named else DEFAULT_DATASET
+        """The data set that the row names; empty where it leaves that to the default."""
+        return next((word.removeprefix("dataset=") for word in self.run if word.startswith("dataset=")), "")
 
     def command(self) -> str:
         """Return what runs the row's first seed by itself."""
@@ -139,10 +137,10 @@ def write_table(rows: list[Row], out: Path, folder: Path) -> None:
         studied.append(
             StudyRow(
                 row.name, row.title, row.source, row.published, row.reason, row.command(), row.seeds, records,
-                again=f"python -m localearn.study {folder} only={row.name}", data=row.dataset, gpu=row.gpu,
+                data=row.dataset, gpu=row.gpu,
             )
         )  # fmt: skip
-    write_study(studied, out, folder.resolve().name)
+    write_study(studied, out, f"python -m localearn.study {folder}")
 
 
 def _read_record(path: Path) -> Record | None:

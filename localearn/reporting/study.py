@@ -1,7 +1,6 @@
 """A study's page and plots: published figures beside ours, of each row's metric, by data set."""
 
 import json
-import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,8 @@ class StudyRow:
     """A row with the records of its runs, one of each of `seeds` once it is done.
 
     published: of the metric that the runs are judged by, in per cent where it is a fraction. command: what runs the
-    first seed by itself. again: the study's own command for this row. data: its data set, where the row names it.
-    gpu: whether it is more than a CPU does in about an hour.
+    first seed by itself. data: its data set, where the row names it. gpu: whether it is more than a CPU does in about
+    an hour.
     """
 
     name: str
@@ -38,7 +37,6 @@ class StudyRow:
     command: str
     seeds: list[int]
     records: list[Record]
-    again: str = ""
     data: str = ""
     gpu: bool = False
 
@@ -93,17 +91,21 @@ class StudyRow:
         return "short"
 
 
-def write_study(rows: list[StudyRow], out: Path, title: str = "Study") -> None:
+def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
     """Write table.md, table.json and the plots into `out`; raise UserError if that cannot be done.
 
+    study: the command of the whole study, to which `only=ROW` is added.
+
     The plot is plot.png; where there are several data sets each has its own, plot-<dataset>.png, and where one has
-    several metrics each of these, plot-<dataset>-<metric>.png. Plots of an earlier writing that are no more are removed.
+    several metrics each of these, plot-<dataset>-<metric>.png. Plots that an earlier writing left are removed.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         drawn = _plots(rows)
-        (out / "table.md").write_text(page(rows, title, drawn), encoding="utf-8")
-        (out / "table.json").write_text(json.dumps([_values(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+        (out / "table.md").write_text(page(rows, study, drawn), encoding="utf-8")
+        (out / "table.json").write_text(
+            json.dumps([_values(row, study) for row in rows], indent=2) + "\n", encoding="utf-8"
+        )
         for name, of in drawn.items():
             (out / name).write_bytes(plot(of))
         for path in out.glob("plot*.png"):
@@ -113,13 +115,20 @@ def write_study(rows: list[StudyRow], out: Path, title: str = "Study") -> None:
         raise UserError(f"the study cannot be written to {out}: {error.strerror or error}") from error
 
 
-def page(rows: list[StudyRow], title: str, plots: dict[str, list[StudyRow]] | None = None) -> str:
+def page(rows: list[StudyRow], study: str, plots: dict[str, list[StudyRow]] | None = None) -> str:
     """Return the page in Markdown: for each data set what was run, in a table with its plots, and what was not.
 
-    plots: the rows of each plot, by its file's name.
+    study: as of `write_study`. plots: the rows of each plot, by its file's name.
     """
     datasets = {name: [row for row in rows if row.dataset == name] for name in sorted({row.dataset for row in rows})}
-    lines = [f"# {title}", ""]
+    lines = [
+        f"# Study: {Path(study.split()[-1]).name}",
+        "",
+        f"`{study} only=ROW` runs a row again, or goes on with it, and writes this page; `only=` with the row's name "
+        "stands below each title, `device=cuda` behind it where a row wants a GPU. Seconds are means over the seeds, "
+        "of machines that may have had other work to do.",
+        "",
+    ]
     if len(datasets) > 1:
         lines += [*_summary(datasets), ""]
     for name, of in datasets.items():
@@ -131,14 +140,14 @@ def page(rows: list[StudyRow], title: str, plots: dict[str, list[StudyRow]] | No
             if shown[0].dataset == name:
                 lines += [f"![Ours beside the published figures: {name}]({file})", ""]
         if left:
-            lines += [*_not_run(left), ""]
+            lines += [*_not_run(left, study), ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
 def plot(rows: list[StudyRow]) -> bytes:
     """Return a PNG of ours, with intervals, beside the published numbers, a line a row; all have one metric."""
     shown = [row for row in rows if row.ours]
-    labels = _labels([row.title for row in shown])
+    labels = plot_labels([row.title for row in shown])
     with drawing.style():
         height = 0.9 + sum(0.15 + 0.16 * (label.count("\n") + 1) for label in labels)
         figure, axes = drawing.canvas(height, ["published", "ours"])
@@ -175,11 +184,16 @@ def _plots(rows: list[StudyRow]) -> dict[str, list[StudyRow]]:
     return named
 
 
-def _labels(titles: list[str]) -> list[str]:
-    """Return titles in lines that fit beside a plot, whole, but for the words before a comma that all begin with."""
-    common = os.path.commonprefix(titles) if len(titles) > 1 else ""
-    begin = common.rfind(", ") + 2 if ", " in common else 0
-    return [textwrap.fill(title[begin:], _LABEL).replace("$", r"\$") for title in titles]
+def plot_labels(titles: list[str]) -> list[str]:
+    """Return titles in lines that fit beside a plot, whole but for the words before commas that all begin with."""
+    parts = [title.split(", ") for title in titles]
+    begin = 0
+    while len({tuple(words[: begin + 1]) for words in parts}) == 1 and len(titles) > 1:
+        begin += 1
+        if begin == min(map(len, parts)):
+            begin = 0  # titles that are all alike, or one that is the others' beginning
+            break
+    return [textwrap.fill(", ".join(words[begin:]), _LABEL).replace("$", r"\$") for words in parts]
 
 
 def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
@@ -208,24 +222,24 @@ def _as_table(rows: list[StudyRow]) -> list[str]:
     return lines
 
 
-def _not_run(rows: list[StudyRow]) -> list[str]:
+def _not_run(rows: list[StudyRow], study: str) -> list[str]:
     """Return the table of rows without runs, with what runs them."""
     lines = ["| not run | published | wants | command |", "|---|---|---|---|"]
     for row in rows:
-        wants = "a GPU" if row.gpu else "time"
+        wants = "a GPU" if row.gpu else "–"
         reason = f"<br>{row.reason}" if row.reason else ""
-        cells = [f"{row.title}<br>{row.source}{reason}", _published(row), wants, f"`{_again(row)}`"]
+        cells = [f"{row.title}<br>{row.source}{reason}", _published(row), wants, f"`{study} {_only(row)}`"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def _row(row: StudyRow) -> str:
-    """Return a row's title and source, and its command below."""
-    return f"{row.title}<br>{row.source}<br>`{_again(row)}`"
+    """Return a row's title and source, and below what the study's command takes to run it."""
+    return f"{row.title}<br>{row.source}<br>`{_only(row)}`"
 
 
-def _again(row: StudyRow) -> str:
-    return f"{row.again or row.command}{' device=cuda' if row.gpu else ''}"
+def _only(row: StudyRow) -> str:
+    return f"only={row.name}{' device=cuda' if row.gpu else ''}"
 
 
 def _machines(row: StudyRow) -> str:
@@ -263,7 +277,7 @@ def _unit(row: StudyRow) -> str:
     return f" {symbol}" if symbol else ""
 
 
-def _values(row: StudyRow) -> dict[str, Any]:
+def _values(row: StudyRow, study: str) -> dict[str, Any]:
     ours = row.ours
     # Of accuracies the key is what it was before there were other metrics.
     figures = {"accuracies": row.figures}
@@ -286,5 +300,5 @@ def _values(row: StudyRow) -> dict[str, Any]:
         "verdict": row.verdict,
         "reason": row.reason,
         "command": row.command,
-        "again": _again(row),
+        "study": f"{study} {_only(row)}",
     }
