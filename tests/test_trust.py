@@ -203,7 +203,7 @@ READERS = {
     "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
-    "energy/fake.py": {"json.loads"},
+    "testing/energy.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
     "export.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},

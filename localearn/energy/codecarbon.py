@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, Literal, final
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, Mark
+from localearn.energy.sources import AbsentError, Counter, Mark
 
 START_LIMIT_S = 30.0
 RAM_LOOK_S = 1.0  # to weigh the process costs a walk over /proc, and its size changes slowly

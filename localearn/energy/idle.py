@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import Counter, LostError, Mark, Part
+from localearn.energy.sources import Counter, LostError, Mark, Part
 
 POLL_S = 0.002  # a card's counter moves every 20 to 100 ms; a tenth of that tells its moves apart
 

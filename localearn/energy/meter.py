@@ -13,11 +13,11 @@ import torch
 from localearn.energy.carbon import Grid, grid
 from localearn.energy.clock import Clock
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate
-from localearn.energy.counter import AbsentError, Counter, Part
 from localearn.energy.idle import idle_power_w
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.part import MeteredPart, Reading
 from localearn.energy.rapl import RaplCounter
+from localearn.energy.sources import AbsentError, Counter, Part
 from localearn.energy.tally import Tally
 
 WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")

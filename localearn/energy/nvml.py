@@ -7,8 +7,8 @@ import torch
 
 from localearn.energy.card import CardLog
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark
 from localearn.energy.power import PowerSampler
+from localearn.energy.sources import AbsentError, Counter, LostError, Mark
 
 ASSUMED_PERIOD_S = 0.1  # the slowest card known; used where the counter moved too rarely to measure it
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, final
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, Label, LostError, Mark, Part
+from localearn.energy.sources import AbsentError, Counter, Label, LostError, Mark, Part
 from localearn.energy.tally import Tally
 
 LOSSES = {"source_lost": "the source did not answer", "counter_reset": "the counter began anew"}

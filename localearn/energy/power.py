@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import final
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import LostError, Mark
+from localearn.energy.sources import LostError, Mark
 from localearn.energy.ticker import Ticker
 
 SAMPLE_S = 0.02

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark, machine
+from localearn.energy.sources import AbsentError, Counter, LostError, Mark, machine
 from localearn.energy.ticker import Ticker
 
 POWERCAP = Path("/sys/class/powercap")

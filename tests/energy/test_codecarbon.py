@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate
-from localearn.energy.counter import AbsentError, Mark
+from localearn.energy.sources import AbsentError, Mark
 
 
 @pytest.fixture(scope="module")

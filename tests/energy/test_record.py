@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from localearn.energy import Meter
-from localearn.energy.fake import FakeCard, FakeClock, FakeCounter, FakeNvml, Script
 from localearn.energy.nvml import NvmlCounter
 from localearn.errors import UserError
+from localearn.testing.energy import FakeCard, FakeClock, FakeCounter, FakeNvml, Script
 
 IDLE_THEN_BUSY = Script([(0.0, 60.0), (1.0, 60.0), (1.0001, 300.0)])
 

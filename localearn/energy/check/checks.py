@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, final
 
-from localearn.energy.check.bench import Bench, Span
 from localearn.energy.check.outcome import Figures, Outcome, difference
-from localearn.energy.counter import AbsentError
+from localearn.energy.selftest import Bench, Span
+from localearn.energy.sources import AbsentError
 from localearn.energy.tally import LONG_PERIODS
 
 INTEGRAL_TOLERANCE = 0.05

@@ -14,12 +14,12 @@ import torch
 from localearn.doorway import run_door
 from localearn.energy.check import __main__ as door
 from localearn.energy.check import neighbour
-from localearn.energy.check.bench import Bench, Span
 from localearn.energy.check.checks import EXPECTATIONS
 from localearn.energy.check.load import BURST_S, MatrixLoad
 from localearn.energy.check.outcome import Outcome, Verdict, difference
 from localearn.energy.clock import Clock
-from localearn.energy.fake import FakeClock, FakeCounter
+from localearn.energy.selftest import Bench, Span
+from localearn.testing.energy import FakeClock, FakeCounter
 
 
 @pytest.fixture

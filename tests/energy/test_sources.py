@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import LostError
 from localearn.energy.power import PowerIntegral, PowerSampler
+from localearn.energy.sources import LostError
 
 RECORDING = json.loads(Path(__file__).with_name("recording.json").read_text())
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from localearn.energy.check.bench import Bench
 from localearn.energy.check.checks import EXPECTATIONS, run_checks
 from localearn.energy.check.load import BURST_S
 from localearn.energy.check.outcome import Outcome
-from localearn.energy.counter import Mark
-from localearn.energy.fake import FakeCard, FakeClock, FakeCounter, FakeNvml
 from localearn.energy.nvml import NvmlCounter
+from localearn.energy.selftest import Bench
+from localearn.energy.sources import Mark
+from localearn.testing.energy import FakeCard, FakeClock, FakeCounter, FakeNvml
 
 UUID, PERIOD_S, SECONDS = "GPU-a", 0.02, 4.0
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, Protocol, final
 
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark
+from localearn.energy.sources import AbsentError, Counter, LostError, Mark
 
 
 @final

@@ -9,9 +9,9 @@ import torch
 
 from localearn.energy.check.load import HALF_CYCLE_S, Load
 from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter
 from localearn.energy.meter import Meter
 from localearn.energy.power import PowerIntegral
+from localearn.energy.sources import AbsentError, Counter
 
 
 @dataclass(frozen=True, slots=True)
