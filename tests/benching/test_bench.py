@@ -13,7 +13,7 @@ from localearn.benching.measure import Spread
 from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point
 from localearn.doorway import run_door
-from localearn.energy.clock import Clock
+from localearn.energy.sources import Clock
 from localearn.errors import Unsupported, UserError
 from localearn.testing.energy import FakeClock, FakeCounter
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from localearn.energy.carbon import grid
+from localearn.energy.codecarbon import grid
 from localearn.errors import UserError
 
 

@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from localearn.energy.check.checks import EXPECTATIONS, run_checks
-from localearn.energy.check.load import BURST_S
-from localearn.energy.check.outcome import Outcome
 from localearn.energy.nvml import NvmlCounter
-from localearn.energy.selftest import Bench
+from localearn.energy.selftest import BURST_S, EXPECTATIONS, Bench, Outcome, run_checks
 from localearn.energy.sources import Mark
 from localearn.testing.energy import FakeCard, FakeClock, FakeCounter, FakeNvml
 
@@ -166,9 +163,9 @@ def test_half_load_that_costs_nearly_as_much_as_full_is_no_half(world):
 
 
 def test_a_meter_that_flags_nothing_or_everything_fails_the_short_window(world, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("localearn.energy.tally.LONG_PERIODS", 0)
+    monkeypatch.setattr("localearn.energy.meter.LONG_PERIODS", 0)
     assert checked(world())["short window"].reason == "the short window is not flagged"
-    monkeypatch.setattr("localearn.energy.tally.LONG_PERIODS", 10_000)
+    monkeypatch.setattr("localearn.energy.meter.LONG_PERIODS", 10_000)
     assert checked(world())["short window"].reason == "the long window is flagged"
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from localearn.energy.tally import Tally
+from localearn.energy.meter import Tally
 
 
 def tally(segments: int, duration_s: float, power_w: float = 100.0, period_s: float | None = 0.1) -> Tally:

@@ -12,13 +12,10 @@ import pytest
 import torch
 
 from localearn.doorway import run_door
+from localearn.energy import selftest
 from localearn.energy.check import __main__ as door
-from localearn.energy.check import neighbour
-from localearn.energy.check.checks import EXPECTATIONS
-from localearn.energy.check.load import BURST_S, MatrixLoad
-from localearn.energy.check.outcome import Outcome, Verdict, difference
-from localearn.energy.clock import Clock
-from localearn.energy.selftest import Bench, Span
+from localearn.energy.selftest import BURST_S, EXPECTATIONS, Bench, MatrixLoad, Outcome, Span, Verdict, difference
+from localearn.energy.sources import Clock
 from localearn.testing.energy import FakeClock, FakeCounter
 
 
@@ -102,23 +99,23 @@ def test_a_burst_is_about_as_long_as_it_says():
 
 
 def test_the_second_process_loads_until_its_input_ends(capsys):
-    neighbour.main("cpu", io.StringIO())
-    assert capsys.readouterr().out == f"{neighbour.READY}\n"
+    selftest.load_until_end("cpu", io.StringIO())
+    assert capsys.readouterr().out == f"{selftest.READY}\n"
 
 
 def test_a_second_process_is_there_for_the_while(tmp_path):
     script, log = tmp_path / "python", tmp_path / "log"
-    script.write_text(f'#!/bin/sh\necho "began $*" > {log}\necho {neighbour.READY}\ncat\necho ended >> {log}\n')
+    script.write_text(f'#!/bin/sh\necho "began $*" > {log}\necho {selftest.READY}\ncat\necho ended >> {log}\n')
     script.chmod(0o755)
-    began = f"began -m {neighbour.__name__} cuda:1\n"
-    with neighbour.loaded_by_another("cuda:1", str(script)):
+    began = "began -m localearn.energy.selftest cuda:1\n"
+    with selftest.loaded_by_another("cuda:1", str(script)):
         assert log.read_text() == began
     assert log.read_text() == began + "ended\n"
 
 
 def test_a_second_process_that_does_not_start_is_told():
     none = pytest.raises(ChildProcessError, match="did not come to load cuda:9")
-    with none, neighbour.loaded_by_another("cuda:9", "false"):
+    with none, selftest.loaded_by_another("cuda:9", "false"):
         pytest.fail("nothing loads the card")
 
 
