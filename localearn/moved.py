@@ -4,6 +4,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -29,11 +30,8 @@ MOVED = {
 }
 
 
-class Finder:
-    """Finds a former module, after everybody else has not: a module without names, which asks its new place for them.
-
-    It is a finder and a loader of `importlib`'s protocols.
-    """
+class Finder(MetaPathFinder, Loader):
+    """Find a former module where no other finder has: a module without names, which asks its new place for them."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
