@@ -60,7 +60,7 @@ def long_rows() -> dict[str, list[str]]:
         "10-no_peers": row("forward_forward", "mnist", 10, *read, alone),
         "150": row("forward_forward", "mnist", 150, *read),
         "150-no_peers": row("forward_forward", "mnist", 150, *read, alone),
-        "authors-600": row("forward_forward", "mnist", 600, *read, alone, *authors, "schedule=constant"),
+        "authors": row("forward_forward", "mnist", 440, *read, alone, *authors, "schedule=constant"),
     }
 
 
