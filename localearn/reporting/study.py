@@ -215,7 +215,8 @@ def _as_table(rows: list[StudyRow]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         seeds = ", ".join(str(record.seed) for record in row.records)
-        training = f"{sum(record.train_s for record in row.records) / len(row.records):,.0f}"
+        seconds = sum(record.train_s for record in row.records) / len(row.records)
+        training = f"{seconds:,.0f}" if seconds >= 10 else formatting.plain(seconds, 2)
         outcome = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
         cells = [_row(row), _published(row), _shown(row, named), seeds, training, _machines(row), outcome]
         lines.append(f"| {' | '.join(cells)} |")
