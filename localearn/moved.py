@@ -27,6 +27,9 @@ MOVED = {
     "localearn.energy.power": "localearn.energy.sources",
     "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
+    "localearn.locks": "localearn.records.folder",
+    "localearn.records.checksums": "localearn.records.folder",
+    "localearn.records.energy": "localearn.records.reading",
 }
 
 

@@ -44,6 +44,9 @@ def test_every_former_module_names_its_new_place(former: str):
         ("localearn.energy.part", ["LOSSES", "MeteredPart", "Reading"]),
         ("localearn.energy.power", ["SAMPLE_S", "PowerIntegral", "PowerSampler"]),
         ("localearn.energy.tally", ["LONG_PERIODS", "Tally"]),
+        ("localearn.locks", ["Held", "locked"]),
+        ("localearn.records.checksums", ["append_checksum", "digest_of", "is_intact"]),
+        ("localearn.records.energy", ["LABELS", "Energy", "Part", "Reading", "Window", "label_of", "parse_energy"]),
     ],
 )
 def test_what_a_former_module_held_is_still_there(former: str, names: list[str]):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from localearn.records import Energy, Reading, Record
-from localearn.records.energy import parse_co2e, parse_energy
+from localearn.records.reading import parse_co2e, parse_energy
 from localearn.tasks import Metric
 
 T = TypeVar("T")

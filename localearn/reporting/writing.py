@@ -1,11 +1,10 @@
 """Write a report's files: all of them, over those of an earlier report, and over nothing else."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from localearn.errors import UserError
-from localearn.files import read_json
+from localearn.files import atomic_write, read_json
 from localearn.reporting import drawing
 from localearn.reporting.assemble import assemble
 from localearn.reporting.comparison import Comparison, compare
@@ -66,7 +65,8 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
             raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {word}'s; choose another out=")
         (out / plots).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _replace(out / name, content)
+            with atomic_write(out / name) as temporary:
+                temporary.write_bytes(content)
         for name in earlier - contents.keys():
             (out / name).unlink(missing_ok=True)
     except OSError as error:
@@ -101,14 +101,3 @@ def _earlier_files(out: Path, word: str, kind: str, plots: str) -> set[str]:
     named = {name for name in report.get("files", ()) if isinstance(name, str)}
     drawn = {path.relative_to(out).as_posix() for path in (out / plots).glob("*.png")}
     return named & (drawn | {f"{word}.{suffix}" for suffix in ("json", "md", "html", "csv")})
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
