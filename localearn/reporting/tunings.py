@@ -12,7 +12,7 @@ from localearn.records.reading import decoded, label_of
 from localearn.reporting import formatting
 from localearn.reporting.document import Cell, Line, Table
 from localearn.reporting.metrics import ACCURACY, named, shown, written
-from localearn.reporting.reading import named_below
+from localearn.reporting.runs import named_below
 from localearn.tasks import Direction, Metric, Unit
 
 SCHEMA = 1
