@@ -1,10 +1,11 @@
 """Table what a drift of the systems costs model-free training, with and without training on.
 
-    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [epochs=20] [again=5]
+    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [systems=[optics,diodes]] [epochs=10]
+                                           [again=2]
 
 For each seed and simulated system a net learns the digits; then its systems drift, and the test accuracy is read with
 the weights as they are, and after `again` more epochs from these weights. The last column trains a new net for `again`
-epochs on the drifted systems: what training on has to beat.
+epochs on the drifted systems: what training on has to beat. The table has the systems that `out` has files of already.
 """
 
 import json
@@ -94,13 +95,27 @@ def main(arguments: list[str]) -> None:
     out = Path(options.get("out", "results/model_free"))
     seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]
     systems = listed(options["systems"]) if "systems" in options else list(SYSTEMS)
-    epochs, again = int(options.get("epochs", 20)), int(options.get("again", 5))
+    epochs, again = int(options.get("epochs", 10)), int(options.get("again", 2))
     torch.set_num_threads(1)
-    table = {}
     for system in systems:
-        table[system] = [measured(system, seed, epochs, again, out) for seed in seeds]
-        (out / "table.md").write_text(page(table, epochs, again))
+        for seed in seeds:
+            measured(system, seed, epochs, again, out)
+        (out / "table.md").write_text(page(found(out, seeds, epochs, again), epochs, again))
         print(system, "done", flush=True)
+
+
+def found(out: Path, seeds: list[int], epochs: int, again: int) -> dict[str, list[list[dict[str, float]]]]:
+    """Return each system's rows, seed by seed, of the files that a folder has of all seeds and of these epochs."""
+    table = {}
+    for system in SYSTEMS:
+        paths = [out / f"{system}-{seed}.json" for seed in seeds]
+        files = [json.loads(path.read_text()) for path in paths if path.exists()]
+        alike = all(
+            file["runs"]["trained"]["epochs"] == epochs and file["runs"]["new 1.0"]["epochs"] == again for file in files
+        )
+        if len(files) == len(seeds) and alike:
+            table[system] = [file["rows"] for file in files]
+    return table
 
 
 if __name__ == "__main__":
