@@ -1,7 +1,7 @@
 """Table what a drift of the systems costs model-free training, with and without training on.
 
-    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [systems=[optics,diodes]] [epochs=10]
-                                           [again=2]
+    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [systems=[optics,diodes]]
+                                           [epochs=10] [again=2]
 
 For each seed and simulated system a net learns the digits; then its systems drift, and the test accuracy is read with
 the weights as they are, and after `again` more epochs from these weights. The last column trains a new net for `again`

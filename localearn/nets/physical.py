@@ -116,21 +116,34 @@ class Opaque(nn.Module):
     A `UserError` names the block and the system where it raises, takes longer than `timeout_s`, answers with another
     shape or with what is not finite. Then the run ends as at any error, and goes on from its last checkpoint. What
     hangs is left behind in a thread of its own. An answer that lies on a GPU is looked at there, without waiting for
-    it, and found to be not finite at the next `train()` or `eval()`, which is at the end of the epoch.
+    it, and told to be not finite at the next `train()` or `eval()`, which is at the end of the epoch.
 
     A saved net has no more of a system than its parameters and buffers, if it is an `nn.Module`: `load_net` and
     `export` are given a net that was built on the callable again.
+
+    Args:
+        system: the callable.
+        place: where it stands, for messages.
+        timeout_s: seconds after which it is taken to hang; None: as long as it takes.
+        waits: whether to wait for each answer, so as to raise at once where it is not finite; None: on the CPU alone.
+
     """
 
     not_finite: Tensor
 
-    def __init__(self, system: Answer, place: str = "a block", timeout_s: float | None = None):
+    def __init__(
+        self,
+        system: Answer,
+        place: str = "a block",
+        timeout_s: float | None = None,
+        waits: bool | None = None,
+    ):
         super().__init__()
         if not callable(system):
             raise UserError(f"{place}'s system is a {type(system).__name__}, and is to be a callable of rows, (N, n)")
         if timeout_s is not None and timeout_s <= 0:
             raise UserError(f"timeout_s must be positive, or null for none, not {timeout_s}")
-        self.system, self.timeout_s, self.measured = system, timeout_s, 0
+        self.system, self.timeout_s, self.waits, self.measured = system, timeout_s, waits, 0
         if isinstance(system, nn.Module):
             system.requires_grad_(False)
         self.name = f"{place}'s system ({getattr(system, '__name__', type(system).__name__)})"
@@ -138,7 +151,7 @@ class Opaque(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; raise UserError where the system answered with what is not finite since this was asked."""
-        if self.not_finite.device.type not in ("cpu", "meta") and self.not_finite.item():
+        if not self.not_finite.is_meta and not self._waits_for(self.not_finite) and self.not_finite.item():
             self.not_finite.zero_()
             raise _not_finite(self.name)
         return super().train(mode)
@@ -192,11 +205,15 @@ class Opaque(nn.Module):
     def _look(self, y: Tensor) -> None:
         """Raise UserError where an answer is not finite; of one on the net's own GPU note it there, see `train`."""
         finite = y.isfinite().all()
-        if y.device.type == "cpu" or y.device != self.not_finite.device:
+        if self._waits_for(y):
             if not finite:
                 raise _not_finite(self.name)
         else:
             self.not_finite.add_(finite.logical_not())  # in place, as a graph of the step can replay it
+
+    def _waits_for(self, y: Tensor) -> bool:
+        wanted = y.device.type == "cpu" if self.waits is None else self.waits
+        return wanted or y.device != self.not_finite.device  # from one device to another everybody waits
 
     def _within_time(self, u: Tensor, timeout_s: float) -> Any:
         done: list[tuple[Any, Exception | None]] = []
