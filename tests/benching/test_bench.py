@@ -153,10 +153,9 @@ def test_a_rule_may_have_a_net_of_its_own_beside_backprops(tmp_path):
     assert bench.main([*asked, f"out={tmp_path}"]) == 0
     (measured,) = json.loads((tmp_path / "bench.json").read_text())["benches"]
     products = {rule["algo"]: rule["multiply_adds"] for rule in measured["rules"]}
-    inputs, width, rows = measured["input_shape"][0], measured["width"], measured["batch"]
     # Optics of 3 values, twice a product for its real and imaginary part; the map forward and its weights' gradient.
-    block = [2 * 3 * n + 2 * 3 * width for n in (inputs, width)]
-    assert products["model_free"] == 2 * rows * sum(block)
+    # Of 4 rows with a true and a wrong label each, whose 10 classes are appended to 16 values.
+    assert products["model_free"] == 2 * 4 * sum(2 * 3 * n + 2 * 3 * 8 for n in (16 + 10, 8))
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
