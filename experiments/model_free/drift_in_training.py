@@ -1,7 +1,7 @@
 """Table what it costs model-free training that the systems drift while it trains.
 
-    python experiments/model_free/drift_in_training.py [out=results/model_free] [seeds=[0,1,2]] [systems=[optics,diodes]]
-                                                       [epochs=20]
+    python experiments/model_free/drift_in_training.py [out=results/model_free] [seeds=[0,1,2]]
+                                                       [systems=[optics,diodes]] [epochs=20]
 
 For each seed, simulated system and rate of drift a net learns the digits while its systems move by `net.drift_rate` at
 each batch; the weights of the last epoch are tested on the systems as they have become. Beside it stands what the same
@@ -63,7 +63,7 @@ def measured(system: str, seed: int, epochs: int, folder: Path) -> None:
 
 
 def found(out: Path, seeds: list[int]) -> tuple[int, dict[str, list[list[dict[str, float]]]]]:
-    """Return the batches of a run, and each system's rows, seed by seed, of the files that a folder has of all seeds."""
+    """Return a run's batches, and each system's rows, seed by seed, of the files that a folder has of all seeds."""
     table, batches = {}, 0
     for system in SYSTEMS:
         paths = [out / f"in_training-{system}-{seed}.json" for seed in seeds]
@@ -79,8 +79,8 @@ def page(table: dict[str, list[list[dict[str, Any]]]], batches: int, epochs: int
     lines = [
         "# What drift during training costs",
         "",
-        f"Digits, two blocks of 256, {epochs} epochs of {batches // epochs} batches; test accuracy in %, mean (least to "
-        f"most) over {seeds} seeds of weights and couplings.",
+        f"Digits, two blocks of 256, {epochs} epochs of {batches // epochs} batches; test accuracy in %, mean (least "
+        f"to most) over {seeds} seeds of weights and couplings.",
         "`rate`: `net.drift_rate`, what each batch moves the couplings by; `correlation`: of the couplings at the end "
         f"with those at first. `{COLUMNS[0]}`: the last epoch's weights, on the systems as they have become. "
         f"`{COLUMNS[1]}`: weights of {epochs} epochs on systems at rest, which then drift as far.",
