@@ -35,7 +35,7 @@ from tests.trainers.local.test_forward_gnn import (
 WIDTHS, PASSES = (4, 6, 5), 4
 
 
-def rule(conv="gcn", top_down="input", widths=WIDTHS, **options) -> Any:
+def rule(conv="gcn", top_down: Any = "input", widths=WIDTHS, **options) -> Any:
     torch.manual_seed(0)
     net = GNN(FEATURES, CLASSES, widths=widths, conv=conv, dropout=0.0, heads=1).double()
     return ForwardGNN(net, "joint", TEMPERATURE, top_down, **{"passes": PASSES, **options})
@@ -175,8 +175,8 @@ def test_attention_is_of_both_inputs_side_by_side():
     assert torch.allclose(found, expected, rtol=1e-12)
     found.square().sum().backward()
     expected.square().sum().backward()
-    grads = torch.cat([op.lin.weight.grad, columns.grad], 1)
-    assert torch.allclose(grads, wide.lin.weight.grad, rtol=1e-9) and grads[:, 4:].abs().max() > 0
+    grads, expected = torch.cat([op.lin.weight.grad, columns.grad], 1), wide.lin.weight.grad
+    assert expected is not None and torch.allclose(grads, expected, rtol=1e-9) and grads[:, 4:].abs().max() > 0
 
 
 @pytest.mark.parametrize(("conv", "top_down"), [("gcn", "input"), ("gat", "input"), ("gcn", "loss")])
