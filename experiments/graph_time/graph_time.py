@@ -2,9 +2,9 @@
 
     LOCALEARN_DATA=<folder with the data> python experiments/graph_time/graph_time.py
 
-with dataset=cora_ml turns=15 out=results/graph_time where none are given. An epoch is a step of every block on the whole
-graph and the prediction that validation takes, which are timed apart. The greedy schedule makes one step of each block,
-on sums over neighbours that it computed before, as its training does. Writes OUT/table.md and OUT/times.json.
+with dataset=cora_ml turns=15 out=results/graph_time where none are given. An epoch is a step of every block on the
+whole graph and the prediction that validation takes, which are timed apart. The greedy schedule makes one step of each
+block, on sums over neighbours that it computed before, as its training does. Writes OUT/table.md and OUT/times.json.
 """
 
 import json

@@ -300,8 +300,10 @@ class ForwardGNN(LocalTrainer):
     def _settled(self, h: Tensor, edge_index: Tensor) -> Iterator[Tensor]:
         """Yield the blocks' outputs, (N + C, n_k) each, of each pass of a top-down prediction that counts."""
         edges, x = self._edges(edge_index, len(h)), self._with_virtual(h.detach())
-        told = [unit_rows(out.detach()) for out in self._outputs(h, edge_index, self.net.depth)]
         first = self._merged_input(0, x, edges, h)
+        told = [unit_rows(first(None).detach())]
+        for block in list(self.net.blocks)[1:]:
+            told.append(unit_rows(block(told[-1], edges).detach()))
         for t in range(self.passes):
             h = x
             for k in range(self.net.depth):
