@@ -9,7 +9,7 @@ from typing import Any
 from localearn.errors import UserError
 from localearn.records import Record
 from localearn.reporting import drawing, formatting, metrics
-from localearn.reporting.markdown import escape
+from localearn.reporting.document import markdown_escape as escape
 from localearn.reporting.metrics import ACCURACY
 from localearn.reporting.statistics import Estimate, mean_interval
 from localearn.tasks import Metric
