@@ -12,6 +12,7 @@ RULES = (
     "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
     "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
     "ModelFree",
+    "Shallow",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
