@@ -34,6 +34,7 @@ from localearn.tasks import (
     MultiLabel,
     Regression,
     Task,
+    ViewSynthesis,
 )
 from localearn.trainers import (
     Backprop,
@@ -124,6 +125,7 @@ __all__ = [
     "Unsupported",
     "UserError",
     "ViT",
+    "ViewSynthesis",
     "fit",
     "generate",
     "load",

@@ -22,7 +22,9 @@ NETS = (
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
 DATA += ("data.adding", "data.copy_memory")
+DATA += ("data.views",)
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
+TASKS += ("ViewSynthesis",)
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
