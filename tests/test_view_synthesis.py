@@ -38,7 +38,7 @@ def rendered(output, length, background):
 
 
 def test_three_points_by_hand():
-    """Half of the light stops at the first point, red; of the rest three quarters at the third, blue; behind is white."""
+    """Half of the light stops at the first point, red; three quarters of the rest at the third; behind is white."""
     opaque = [math.log(2), 0.0, math.log(4)]
     output = torch.tensor(
         [[[50.0, -50, -50, opaque[0]], [-50, 50, -50, -3.0], [-50, -50, 50, opaque[2]]]], dtype=torch.float64

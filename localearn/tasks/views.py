@@ -27,13 +27,13 @@ class ViewSynthesis(Task):
         C = sum_i T_i alpha_i c_i + T_{S+1} background                      the colour that the camera sees
         L = mean over red, green, blue of (C - y)^2
 
-    (Mildenhall et al., arXiv 2003.08934, eq. 3; the quadrature is Max's, 1995.) A row is a ray and has a loss of its own,
-    so that the error d L / d o, (M, S, 4), is another at each point and knows of the others: `pools_positions`. Each
-    point stands for one of S equal parts of the ray, so delta is their length, where the source has the distance to the
-    next of its random points; of points in the middle of their parts the two are the same.
+    (Mildenhall et al., arXiv 2003.08934, eq. 3; the quadrature is Max's, 1995.) A row is a ray and has one loss, so
+    that the error d L / d o, (M, S, 4), is another at each point and knows of the others: `pools_positions`. Each point
+    stands for one of S equal parts of the ray, so delta is their length, where the source has the distance to the next
+    of its random points; of points in the middle of their parts the two are the same.
 
-    Metrics are of all pixels of a split: `psnr` = 10 log10(1 / mse) in dB, more being better, and `mse`, of levels from 0
-    to 1. The source averages the PSNR of its images instead, which is a little more where they differ.
+    Metrics are of all pixels of a split: `psnr` = 10 log10(1 / mse) in dB, more being better, and `mse`, of levels from
+    0 to 1. The source averages the PSNR of its images instead, which is a little more where they differ.
 
     Args:
         outputs: 4.

@@ -18,9 +18,9 @@ class Shallow(Trainer):
     Boniface, Krzakala, arXiv 2006.12878, show it beside direct feedback alignment as "shallow" training of the last
     layer; the idea is that of extreme learning machines and of random features.
 
-    In the blocks dropout draws, and batch normalisation has the batch's statistics and follows them, as in any training:
-    statistics are no weights, and so the readout is given what backprop's first step gives it. Nothing of a block is
-    differentiated, so blocks may be opaque, or have flat activations.
+    In the blocks dropout draws, and batch normalisation takes the batch's statistics and follows them, as it does in
+    every training: statistics are no weights, and so the readout is given what backprop's first step gives it. Nothing
+    of a block is differentiated, so blocks may be opaque, or have flat activations.
     Known weakness: it is meant to be weak. Of few inputs and many units random features are hard to beat all the same.
     """
 

@@ -144,7 +144,9 @@ class Pepita(Trainer):
     def _elements(self, error: Tensor, batch: Batch) -> Tensor | int:
         """Return of how many errors the loss is a mean: of rows with a target, or of their positions that count."""
         counted = self.task.counted(batch.target)
-        return len(batch.target) * math.prod(error.shape[1:-1]) if counted is None else counted.sum().clamp_min(1)
+        if counted is not None:
+            return counted.sum().clamp_min(1)
+        return len(batch.target) * (1 if self.task.pools_positions else math.prod(error.shape[1:-1]))
 
     def _second_input(self, batch: Batch, error: Tensor, rows: Tensor | int) -> Tensor:
         """Return x' = x + e F^T, shaped as x, from e / N."""
