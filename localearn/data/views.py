@@ -72,8 +72,8 @@ def views(
 
     Example:
         data = localearn.data.views()
-        net = localearn.MLP(data.input_shape, 4, widths=(64,) * 4, reads="positions").for_task(data.task)
-        localearn.DirectFeedbackAlignment(net).fit(data, epochs=20)
+        net = localearn.MLP(data.input_shape, 4, widths=(64,) * 4, reads="positions", init="glorot_uniform")
+        localearn.DirectFeedbackAlignment(net.for_task(data.task)).fit(data, epochs=20)
 
     """
     check_fraction("test", test_fraction)

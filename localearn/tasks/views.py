@@ -32,6 +32,9 @@ class ViewSynthesis(Task):
     stands for one of S equal parts of the ray, so delta is their length, where the source has the distance to the next
     of its random points; of points in the middle of their parts the two are the same.
 
+    Known weakness: where no point of any ray has a density above 0 nothing is learned, the derivative being 0 there; a
+    net whose biases are drawn large beside what its inputs do may begin so (`net=nerf` is drawn otherwise).
+
     Metrics are of all pixels of a split: `psnr` = 10 log10(1 / mse) in dB, more being better, and `mse`, of levels from
     0 to 1. The source averages the PSNR of its images instead, which is a little more where they differ.
 

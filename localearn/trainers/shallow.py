@@ -14,9 +14,10 @@ class Shallow(Trainer):
         o = readout(view(h_L))                   (N, C), of positions (N, T, C)
         d theta_o = d L(o, y) / d theta_o        backprop's gradient of the readout, to the bit; d theta_k = 0
 
-    It is what a rule for blocks is held against: one that does not beat it has not trained its blocks. Launay, Poli,
-    Boniface, Krzakala, arXiv 2006.12878, show it beside direct feedback alignment as "shallow" training of the last
-    layer; the idea is that of extreme learning machines and of random features.
+    It is what a rule for blocks is held against: one that does not beat it has not trained its blocks. It is the
+    training method "shallow", of the topmost layer alone, of the code of Launay, Poli, Boniface, Krzakala, arXiv
+    2006.12878 (github.com/lightonai/dfa-scales-to-modern-deep-learning), beside direct feedback alignment; the idea is
+    that of random features.
 
     In the blocks dropout draws, and batch normalisation takes the batch's statistics and follows them, as it does in
     every training: statistics are no weights, and so the readout is given what backprop's first step gives it. Nothing

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Block, Net
+from localearn.tasks import Task
 from localearn.trainers.base import Trainer, follow, linear_readout
 from localearn.trainers.feedback.passes import (
     DROPOUTS,
@@ -88,6 +89,15 @@ class Pepita(Trainer):
         reached = {layer for part in (net.stem, *net.blocks) for layer in layers(part)}
         if any(isinstance(layer, DROPOUTS) and layer not in reached for layer in net.modules()):
             _refuse(net, "a layer has dropout inside, whose mask a second pass cannot repeat")
+
+    def check_task(self, task: Task) -> None:
+        """Refuse forms that step towards a target where an output has none of its own."""
+        super().check_task(task)
+        if task.pools_positions and self.form != "difference":
+            raise Unsupported(
+                f"form={self.form} steps towards the target of each output, and {task} has one for all positions of a "
+                "row; use form=difference"
+            )
 
     def gradients(self, batch: Batch) -> Parts:
         """Fill `.grad` with the products; return the first pass's loss. The time-local form yields after each pass."""
