@@ -1,8 +1,8 @@
 """Write clicks.csv, made-up clicks of users on items: `python experiments/dfa_at_scale/clicks.py [out=clicks.csv]`.
 
-User u clicks on item i by chance, with probability sigmoid(a_u + b_i + 1.5 p_u q_i): tastes and kinds are vectors p and q
-of 4 values, normal as a and b are, and a user meets items in an order of chance. The best AUC that there is, that of the
-probabilities themselves on the test rows, is printed. The same file comes out everywhere.
+User u clicks on item i by chance, with probability sigmoid(a_u + b_i + 1.5 p_u q_i): tastes and kinds are vectors p
+and q of 4 values, normal as a and b are, and a user meets items in an order of chance. The best AUC that there is, that
+of the probabilities themselves on the test rows, is printed. The same file comes out everywhere.
 """
 
 import sys
