@@ -133,8 +133,8 @@ def page(table: dict[str, Any], about: dict[str, Any], device: str) -> str:
     lines = [
         f"A layer of {about['units']} units, {about['rows']} rows, medians of {about['turns']} turns that took each "
         f"derivative in turn: {clocked}, and wall time.",
-        "Ratios are to exact derivatives in the same turn; operations are torch's on the way back. Truncated: windows of "
-        f"{about['truncation']} steps. Written by `experiments/long_memory/step_time.py`.",
+        "Ratios are to exact derivatives in the same turn; operations are torch's on the way back. Truncated: windows "
+        f"of {about['truncation']} steps. Written by `experiments/long_memory/step_time.py`.",
         "",
         "| cell, steps | derivative | forward ms | backward ms | backward ratio | step ratio | wall: backward ms | "
         "backward ratio | step ratio | operations |",
