@@ -2,14 +2,15 @@
 
     python docs/tools/site_figures.py
 
-writes them anew. A figure is a function of `FIGURES` that says what there is beside the chain of blocks; in the site they
-stand inside the page and take its colours, light or dark. Solid arrows are activities, dashed ones are what teaches;
-purple is fixed and random, orange is learned or exact.
+writes them anew. A figure is a function of `FIGURES` that says what there is beside the chain of blocks; in the
+site they stand inside the page and take its colours, light or dark. Solid arrows are activities, dashed ones are what
+teaches; purple is fixed and random, orange is learned or exact.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "figures"
@@ -101,34 +102,53 @@ def sub(letter: str, k: int) -> str:
 
 
 def chain(
-    d: Drawing, y: float = ROW, cut: bool = False, first: str = "x", end: str = "loss", label: str = "block {k}"
+    d: Drawing,
+    y: float = ROW,
+    *,
+    cut: bool = False,
+    first: str = "x",
+    end: str = "loss",
+    label: str = "block {k}",
+    readout: bool = True,
 ) -> None:
-    """Draw the forward pass: input, blocks, readout and loss. cut: whether each block's input is a constant."""
+    """Draw the forward pass.
+
+    Args:
+        d: where.
+        y: the middle of its blocks.
+        cut: whether each block's input is a constant to it.
+        first: the input.
+        end: what the readout's output is for; none where it is empty.
+        label: of a block.
+        readout: whether the net's readout is used.
+
+    """
     d.text(X, y, first)
-    places = [X + 22, *BLOCKS, READOUT]
+    places = [X + 14 + 4 * len(first), *BLOCKS, *([READOUT] if readout else [])]
     for k, x in enumerate(BLOCKS, 1):
         d.box(x, y, label.format(k=k))
-    for k, (left, right) in enumerate(zip(places, places[1:], strict=False)):
+    for k, (left, right) in enumerate(pairwise(places)):
         start = left if k == 0 else left + 42
         d.line([(start, y), (right - 44, y)])
         if k:
             d.text((start + right - 44) / 2, y - 16, sub("h", k), "small")
         if cut and k:
             d.cut((start + right - 50) / 2, y)
-    d.box(READOUT, y, "readout")
-    if end:
+    if readout:
+        d.box(READOUT, y, "readout")
+    if readout and end:
         d.line([(READOUT + 42, y), (LOSS - 22, y)])
         d.text(LOSS, y, end)
 
 
-def heads(d: Drawing, head: str, loss: str = "loss{k}", y: float = ROW, kind: str = "head") -> None:
+def heads(d: Drawing, head: str, loss: str = "loss{k}", y: float = ROW) -> None:
     """Draw a loss of each block's own below it, and the way by which it teaches the block."""
     for k, x in enumerate(BLOCKS, 1):
         d.line([(x - 16, y + 22), (x - 16, y + 58)])
-        d.box(x, y + 80, head.format(k=SUBSCRIPT[k]), kind, (84, 36))
+        d.box(x - 10, y + 80, head.format(k=SUBSCRIPT[k]), "head", (64, 36))
         d.line([(x - 16, y + 98), (x - 16, y + 124)])
-        d.text(x, y + 138, loss.format(k=SUBSCRIPT[k]), "small")
-        d.line([(x + 20, y + 128), (x + 20, y + 24)], "teach")
+        d.text(x - 10, y + 138, loss.format(k=SUBSCRIPT[k]), "small")
+        d.line([(x + 34, y + 128), (x + 34, y + 24)], "teach")
 
 
 def backward(d: Drawing, label: str, kind: str = "teach", y: float = ROW) -> None:
@@ -149,18 +169,18 @@ def note(d: Drawing, text: str) -> None:
 
 def backprop() -> Drawing:
     """Draw backpropagation."""
-    d = Drawing(170)
+    d = Drawing(188)
     chain(d)
     backward(d, "Wᵀ")
     note(d, "the error passes back through every later block, by the transposes of their weights")
     return d
 
 
-def local(head: str, text: str, loss: str = "loss{k}", kind: str = "head") -> Drawing:
+def local(head: str, text: str, loss: str = "loss{k}", readout: bool = True) -> Drawing:
     """Draw a local rule: a head and a loss for each block, nothing between blocks."""
     d = Drawing(260)
-    chain(d, cut=True)
-    heads(d, head, loss, kind=kind)
+    chain(d, cut=True, readout=readout)
+    heads(d, head, loss)
     note(d, text)
     return d
 
@@ -172,14 +192,14 @@ def mono_forward() -> Drawing:
 
 def local_loss() -> Drawing:
     """Draw local losses."""
-    return local(
-        "head, sim", "a head predicts, and rows are alike where labels are: (1 − β) pred + β sim", "pred + sim"
-    )
+    return local("head", "a head predicts, and rows are alike where labels are: (1 − β) pred + β sim", "pred + sim")
 
 
 def scalable_forward_forward() -> Drawing:
     """Draw scalable Forward-Forward."""
-    return local("conv{k}, (·)²", "mean square of each class's maps = that class's goodness; softmax over classes")
+    return local(
+        "conv{k}²", "mean square of each class's maps = that class's goodness; softmax over classes", readout=False
+    )
 
 
 def forward_forward() -> Drawing:
@@ -199,7 +219,7 @@ def forward_forward() -> Drawing:
 def forward_gnn() -> Drawing:
     """Draw ForwardGNN."""
     d = Drawing(290)
-    chain(d, cut=True, first="nodes", end="", label="GNN {k}")
+    chain(d, cut=True, first="nodes", label="GNN {k}", readout=False)
     heads(d, "h · v", "CE(y)")
     d.box(X, ROW + 80, "v: classes", "fixed", (92, 36))
     d.line([(X, ROW + 60), (X, ROW + 16)], "fixed")
@@ -212,7 +232,7 @@ def forward_gnn() -> Drawing:
 def cafo() -> Drawing:
     """Draw Cascaded Forward."""
     d = Drawing(270)
-    chain(d, cut=True, end="", label="random {k}")
+    chain(d, cut=True, label="random {k}", readout=False)
     for k, x in enumerate(BLOCKS, 1):
         d.line([(x, ROW + 22), (x, ROW + 62)])
         d.box(x, ROW + 80, f"W{SUBSCRIPT[k]}", "head", (84, 36))
@@ -249,7 +269,7 @@ def noprop() -> Drawing:
 
 def model_free() -> Drawing:
     """Draw model-free Forward-Forward."""
-    d = Drawing(270)
+    d = Drawing(230)
     d.text(X, ROW, "x⁺ , x⁻")
     previous = X + 30
     for k, x in enumerate((190, 390, 590), 1):
@@ -280,7 +300,7 @@ def direct_feedback_alignment() -> Drawing:
 
 def feedback_alignment() -> Drawing:
     """Draw feedback alignment."""
-    d = Drawing(170)
+    d = Drawing(188)
     chain(d)
     backward(d, "B", "fixed")
     note(d, "as backprop, with fixed random matrices B in place of the transposed weights")
@@ -289,7 +309,7 @@ def feedback_alignment() -> Drawing:
 
 def sign_symmetry() -> Drawing:
     """Draw sign symmetry."""
-    d = Drawing(170)
+    d = Drawing(188)
     chain(d)
     backward(d, "|B| ∘ sign W", "fixed")
     note(d, "the way back has the signs of the weights, and magnitudes of its own")
@@ -298,7 +318,7 @@ def sign_symmetry() -> Drawing:
 
 def product_feedback_alignment() -> Drawing:
     """Draw product feedback alignment."""
-    d = Drawing(170)
+    d = Drawing(188)
     chain(d)
     backward(d, "B R", "teach")
     note(d, "a fixed random B and a plastic R, which learns by the same Hebbian product as W: B R tends to W")
@@ -311,7 +331,9 @@ def pepita() -> Drawing:
     chain(d, end="e")
     chain(d, y=ROW + 110, first="x + F e", end="e′")
     d.line([(LOSS, ROW + 16), (LOSS, ROW + 55), (X, ROW + 55), (X, ROW + 92)], "fixed")
-    d.text(390, ROW + 44, "F e, F fixed and random", "small")
+    d.text(540, ROW + 44, "F e, F random", "small")
+    for x in BLOCKS:
+        d.text(x + 32, ROW + 72, "h − h′", "small")
     for x in BLOCKS:
         d.line([(x, ROW + 24), (x, ROW + 86)], "teach", point=False)
     note(d, "a second pass from an input that the error has changed; h − h′ of the two passes teaches each block")
@@ -329,7 +351,7 @@ def counter_current() -> Drawing:
         d.box(x, low, f"V{SUBSCRIPT[k]}", "block")
         d.line([(x, low - 24), (x, ROW + 24)], "teach")
         d.line([(x - 10, ROW + 22), (x - 10, low - 24)], "teach")
-    for right, left in zip(places, places[1:], strict=False):
+    for right, left in pairwise(places):
         d.line([(right if right == places[0] else right - 42, low), (left + 44, low)])
         if right != places[0]:
             d.cut((right + left) / 2, low)
@@ -339,14 +361,14 @@ def counter_current() -> Drawing:
 
 def state_feedback() -> Drawing:
     """Draw state feedback."""
-    d = Drawing(250)
+    d = Drawing(210)
     for t, x in enumerate(BLOCKS, 1):
         d.box(x, ROW, f"cell, t = {t}")
         d.text(x - 14, ROW + 76, sub("x", t), "small")
         d.line([(x - 14, ROW + 64), (x - 14, ROW + 24)])
         d.text(x, ROW - 46, sub("L", t), "small")
         d.line([(x + 12, ROW - 36), (x + 12, ROW - 24)], "teach")
-    for left, right in zip(BLOCKS, BLOCKS[1:], strict=False):
+    for left, right in pairwise(BLOCKS):
         d.line([(left + 42, ROW - 8), (right - 44, ROW - 8)])
         low = ROW + 46
         d.line([(right + 14, ROW + 22), (right + 14, low), (left + 14, low), (left + 14, ROW + 24)], "fixed")
@@ -367,7 +389,7 @@ def forward_gradient() -> Drawing:
         d.line([(x - 10, ROW + 62), (x - 10, ROW + 24)], "fixed")
         d.line([(x + 12, ROW + 130), (x + 12, ROW + 99)], "teach")
     d.line([(LOSS, ROW + 16), (LOSS, ROW + 130), (BLOCKS[0] + 12, ROW + 130)], "teach", point=False)
-    d.text(READOUT, ROW + 114, "∇ₓL · v, one number", "small")
+    d.text(READOUT, ROW + 114, "dL along v, one number", "small")
     note(
         d, "the derivative along v is computed beside the forward pass; times v it is a gradient, and no pass goes back"
     )

@@ -10,6 +10,7 @@ A page asks for what is made at the build by a comment, which plain viewers of t
 """
 
 import html
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ ASKED = re.compile(r"^<!-- site: (\w+)(?: (\w+))? -->$", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FIGURE = re.compile(r'<img alt="([^"]*)" src="[./]*figures/(\w+)\.svg"(?: title="[^"]*")?\s*/?>')
 MIRROR = Mirror()
+log = logging.getLogger("mkdocs.hooks.site")  # a warning here ends a strict build
 
 MAKERS: dict[str, Callable[[str, str], str]] = {
     "facts": lambda rule, page: facts(rule),
@@ -84,10 +86,15 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 def _equation(match: re.Match[str]) -> str:
     display = "block" if match[1] == "div" else "inline"
-    mathml = latex2mathml.converter.convert(html.unescape(match[2]).strip(), display=display)
+    latex = html.unescape(match[2]).strip()
+    mathml = latex2mathml.converter.convert(latex, display=display)
+    unknown = re.search(r"\\\\\w+", mathml)
+    if unknown:
+        log.warning("latex2mathml does not know %s, in %s", unknown[0], latex)
     return f'<div class="la-equation">{mathml}</div>' if display == "block" else mathml
 
 
 def _figure(match: re.Match[str]) -> str:
     svg = (ROOT / "docs" / "figures" / f"{match[2]}.svg").read_text(encoding="utf-8")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{match[1]}" ', 1)
+    named = svg.replace("<svg ", f'<svg role="img" aria-label="{match[1]}" ', 1)
+    return f'<span class="la-figure">{named}</span>'

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from site_repository import ROOT
@@ -166,7 +165,8 @@ def rows() -> list[Row]:
                 made.append(_studied(study, entry, grouped.pop((f"results/{study}/runs", entry["name"]), [])))
     made += [_plain(folder, name, found) for (folder, name), found in grouped.items()]
     order = list(STUDIES)
-    return sorted(made, key=lambda row: (order.index(row.study) if row.study in order else 99, row.name))
+    place = {study: number for number, study in enumerate(order)}
+    return sorted(made, key=lambda row: (row.data, row.net, place.get(row.study, len(place)), row.rule, row.name))
 
 
 def of_rule(rule: str) -> list[Row]:
@@ -288,9 +288,14 @@ def record_files() -> list[str]:
     return [f"{run.folder}/run.json" for row in rows() for run in row.runs]
 
 
-def _cell(text: str, value: float | None | str = None, kind: str = "td") -> str:
+def _cell(text: str, value: float | str | None = None, kind: str = "td") -> str:
     sort = "" if value is None else f' data-sort="{escape(str(value))}"'
     return f"<{kind}{sort}>{text}</{kind}>"
+
+
+def _breakable(name: str) -> str:
+    """Return a name that may be broken after its underscores."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _published(row: Row) -> str:
@@ -308,8 +313,9 @@ def _line(row: Row, page: str, full: bool) -> str:
     rule_page = posixpath.relpath(f"rules/{row.rule}.html", here)
     what = f"{escape(row.title)}<br><small>{escape(row.source)}</small>"
     command = f"<details><summary>command</summary><code>{escape(row.command)}</code></details>" if row.command else ""
-    cells = [_cell(f'<a href="{rule_page}">{escape(row.rule)}</a>'), _cell(escape(row.data)), _cell(escape(row.net))]
-    cells = [*cells, _cell(row.task)] if full else []
+    names = (f'<a href="{rule_page}">{_breakable(row.rule)}</a>', escape(row.data), _breakable(row.net), row.task)
+    cells = [_cell(name, value) for name, value in zip(names, (row.rule, row.data, row.net, row.task), strict=True)]
+    cells = cells if full else []
     cells += [
         _cell(what + command, row.title),
         _cell(f"{measured(row)}<br><small>{METRICS.get(row.metric, row.metric)}</small>", mean),
@@ -352,7 +358,7 @@ def results_table(page: str) -> str:
         f'<form class="la-filters" hidden>{choices}'
         '<label>words <input name="words" type="search" placeholder="any words"></label>'
         '<label class="la-check"><input name="notrun" type="checkbox"> rows not run</label>'
-        '<button type="reset">all</button> <output class="la-count"></output></form>'
+        '<button type="reset">show all</button> <output class="la-count"></output></form>'
     )
     return f'{form}<div class="la-wide"><table class="la-results">{head}<tbody>{body}</tbody></table></div>'
 
@@ -374,7 +380,7 @@ def defaults_matrix(page: str) -> str:
     lines = []
     for rule in rules:
         link = posixpath.relpath(f"rules/{rule}.html", here)
-        line = [f'<th scope="row"><a href="{link}">{rule}</a></th>']
+        line = [f'<th scope="row"><a href="{link}">{_breakable(rule)}</a></th>']
         for cell in cells:
             row = by_place.get((cell, rule))
             if row is None:
@@ -395,8 +401,3 @@ def defaults_matrix(page: str) -> str:
 
 def _cell_name(row: Row) -> str:
     return row.name.removesuffix(f"-{row.rule}")
-
-
-def folder_of(path: str) -> Path:
-    """Return a path of the repository on this machine."""
-    return ROOT / path
