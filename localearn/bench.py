@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from localearn import cli
-from localearn.benching.plan import Plan, Size, parse
+from localearn.benching.plan import Plan, parse
+from localearn.benching.workload import Size
 from localearn.doorway import run_door
 from localearn.errors import Unsupported
 from localearn.printing import say

@@ -17,6 +17,7 @@ import localearn
 # nothing of each other. A room is a module, or a package with all that is in it.
 HOUSE = (
     ("errors",),
+    ("moved",),
     ("allocator", "arguments", "defaults", "files", "locks", "options", "printing", "quiet", "trust"),
     ("doorway",),
     ("energy", "inputs", "tasks"),

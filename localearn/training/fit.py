@@ -15,7 +15,7 @@ from torch import nn
 from localearn.data import Codec, Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
-from localearn.energy.carbon import grid
+from localearn.energy.codecarbon import grid
 from localearn.errors import UserError
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder

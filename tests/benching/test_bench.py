@@ -13,9 +13,9 @@ from localearn.benching.measure import Spread
 from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point
 from localearn.doorway import run_door
-from localearn.energy.clock import Clock
-from localearn.energy.fake import FakeClock, FakeCounter
+from localearn.energy.sources import Clock
 from localearn.errors import Unsupported, UserError
+from localearn.testing.energy import FakeClock, FakeCounter
 
 TINY = ["width=8", "depth=2", "batch=4", "input=[16]", "turns=2", "turn_s=0.001"]
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localearn.energy.check.bench import Bench
-from localearn.energy.check.outcome import Figures, Outcome
+from localearn.energy.selftest import Bench, Figures, Outcome
 
 PLOT = "power.png"
 INK, POWER, WINDOWS = "#1b1b1b", "#0072B2", ("#E69F00", "#009E73")  # of a palette that colour-blind readers can tell

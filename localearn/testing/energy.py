@@ -16,8 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, Protocol, final
 
-from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark
+from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark
 
 
 @final

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localearn.energy.clock import Clock
-from localearn.energy.counter import LostError
-from localearn.energy.power import PowerIntegral, PowerSampler
+from localearn.energy.sources import Clock, LostError, PowerIntegral, PowerSampler
 
 RECORDING = json.loads(Path(__file__).with_name("recording.json").read_text())
 
