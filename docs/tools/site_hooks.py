@@ -20,7 +20,7 @@ import site_results
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
-from site_repository import ROOT, Mirror, contents
+from site_repository import ROOT, Mirror, as_page, contents
 from site_rules import facts, rule_list, rule_names, rules_by_family
 
 ASKED = re.compile(r"^<!-- site: (\w+)(?: (\w+))? -->$", re.MULTILINE)
@@ -76,6 +76,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     path = MIRROR.files.get(here, f"docs/{here}")
     if here.startswith("repository/") and not (ROOT / path).is_file():
         return markdown
+    if not path.startswith("docs/"):
+        markdown = as_page(path, markdown)
     return MIRROR.rewrite(path, ASKED.sub(lambda match: MAKERS[match[1]](match[2] or "", here), markdown))
 
 

@@ -108,6 +108,24 @@ def contents(path: str) -> str:
     return "\n".join([f"# {path}", "", *lines, ""])
 
 
+def as_page(path: str, text: str) -> str:
+    """Return the Markdown of a file outside docs/ as the site's parser wants it.
+
+    What stands in an item of a numbered list is indented by four spaces, not by three, and a page has a heading.
+
+    Args:
+        path: of the file, from the repository's root.
+        text: its Markdown.
+
+    """
+    lines, in_list = [], False
+    for line in text.splitlines():
+        in_list = bool(re.match(r"\d+\. ", line)) or (in_list and (not line or line.startswith("   ")))
+        lines.append(f" {line}" if in_list and line.startswith("   ") else line)
+    heading = [] if any(line.startswith("# ") for line in lines) else [f"# {path}", ""]
+    return "\n".join([*heading, *lines, ""])
+
+
 def _outside_fences(text: str, change) -> str:
     """Return the text with all but its fenced code changed."""
     parts, end = [], 0

@@ -49,3 +49,10 @@ def test_options_in_a_docstring_become_a_list():
     head, options = site_docstrings.listed(text).split("\n\n- ", 1)
     assert head == "Equation:\n\n    x: 1"
     assert options == "**scale**: of it, and\n    more. seed: 0\n- **noise**: none\n\nKnown weakness: none."
+
+
+def test_a_page_of_the_repository_is_indented_as_the_parser_wants_it_and_has_a_heading():
+    text = "1. a\n\n   b\n   ```\n     c\n   ```\n\nd\n\n    e"
+    page = site_repository.as_page("x/y.md", text)
+    assert page == "# x/y.md\n\n1. a\n\n    b\n    ```\n      c\n    ```\n\nd\n\n    e\n"
+    assert site_repository.as_page("x/y.md", "# Title") == "# Title\n"
