@@ -364,9 +364,9 @@ def results_table(page: str) -> str:
 
 
 def _choice(name: str, every: Sequence[Row]) -> str:
-    values = sorted({getattr(row, name) for row in every} - {""})
+    values: list[str] = sorted({getattr(row, name) for row in every} - {""})
     shown = STUDIES if name == "study" else {}
-    options = "".join(f'<option value="{escape(v)}">{escape(shown.get(v, v))}</option>' for v in values)
+    options = "".join(f'<option value="{escape(v)}">{escape(shown.get(v) or v)}</option>' for v in values)
     return f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
 
 
