@@ -9,7 +9,7 @@ from typing import Any
 from localearn.errors import UserError
 from localearn.records import Record
 from localearn.reporting import drawing, formatting, metrics
-from localearn.reporting.document import markdown_escape as escape
+from localearn.reporting.document import markdown_escape
 from localearn.reporting.metrics import ACCURACY
 from localearn.reporting.statistics import Estimate, mean_interval
 from localearn.tasks import Metric
@@ -247,8 +247,8 @@ def _machines(row: StudyRow) -> str:
     """Return what ran the row: each machine, with its seeds where there are several."""
     found = row.machines
     if len(found) == 1:
-        return escape(next(iter(found)))
-    return "<br>".join(f"{escape(name)} ({', '.join(map(str, seeds))})" for name, seeds in found.items())
+        return markdown_escape(next(iter(found)))
+    return "<br>".join(f"{markdown_escape(name)} ({', '.join(map(str, seeds))})" for name, seeds in found.items())
 
 
 def _published(row: StudyRow) -> str:
