@@ -167,6 +167,16 @@ def note(d: Drawing, text: str) -> None:
     d.text(WIDTH / 2, d.height - 16, text, "small")
 
 
+def shallow() -> Drawing:
+    """Draw the shallow baseline."""
+    d = Drawing(188)
+    chain(d)
+    low = ROW + 52
+    d.line([(LOSS, ROW + 14), (LOSS, low), (READOUT, low), (READOUT, ROW + 24)], "teach")
+    note(d, "the error reaches the readout alone; the blocks stay as they were drawn")
+    return d
+
+
 def backprop() -> Drawing:
     """Draw backpropagation."""
     d = Drawing(188)
@@ -429,6 +439,7 @@ def home() -> Drawing:
 
 FIGURES: dict[str, tuple[Callable[[], Drawing], str]] = {
     "backprop": (backprop, "Backpropagation: the error passes back through every block"),
+    "shallow": (shallow, "Shallow: the readout alone learns, on blocks as they were drawn"),
     "mono_forward": (mono_forward, "Mono-Forward: a projection and a loss for each block"),
     "local_loss": (local_loss, "Local losses: a head and a similarity loss for each block"),
     "forward_forward": (forward_forward, "Forward-Forward: goodness of true and wrong labels in each block"),

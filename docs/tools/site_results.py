@@ -35,6 +35,7 @@ STUDIES = {
     "one_gpu": "One GPU",
     "units": "What the units learn",
     "model_free": "Systems that drift",
+    "dfa_at_scale": "DFA at scale",
 }
 DATA = {
     "adding": "the adding problem",
@@ -49,6 +50,8 @@ DATA = {
     "text": "text",
     "copy_memory": "copying from memory",
     "photo": "a photograph",
+    "views": "views of a scene",
+    "interactions": "clicks",
     "karate": "karate club",
 }
 # The task that a record's first metric tells, as the README's table names them.
