@@ -11,6 +11,7 @@ from typing import Any
 
 # The module that holds what each former one held; all names of a former module stand in its new one.
 MOVED = {
+    "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.energy.carbon": "localearn.energy.codecarbon",
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",

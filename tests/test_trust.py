@@ -191,7 +191,6 @@ READS = {
 READERS = {
     "analysing/reading.py": {"read_record"},  # load_rule builds the rule: check_tree
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
-    "benching/rank.py": {"json.loads"},
     "cli.py": {
         "read_yaml",  # config=FILE: check_overrides
         "OmegaConf.load",  # shipped files, for a suggestion
