@@ -41,6 +41,9 @@ MOVED = {
     "localearn.reporting.plain_text": "localearn.reporting.runs",
     "localearn.reporting.prose": "localearn.reporting.verdict",
     "localearn.reporting.reading": "localearn.reporting.runs",
+    "localearn.tuning.aside": "localearn.tuning.search",
+    "localearn.tuning.space": "localearn.tuning.plan",
+    "localearn.tuning.trial": "localearn.tuning.search",
 }
 
 
