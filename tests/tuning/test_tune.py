@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import optuna
 import pytest
 
@@ -552,3 +554,16 @@ def test_records_that_are_none_are_left_out_and_no_folder_makes_a_study_of_endle
     told = capsys.readouterr().err
     assert "by their records 1, to go on from where they stopped 0, left out 3" in told
     assert len(study_of(tmp_path).trials) < 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_no_worker_is_taken_for_dead(tmp_path, monkeypatch, number):
+    (tmp_path / "0000.lock").touch()
+    assert search._abandoned(tmp_path / "0000")
+    (tmp_path / "0000.lock").touch()
+
+    def fails(self, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fails)
+    assert not search._abandoned(tmp_path / "0000")
