@@ -33,8 +33,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def simulation(record: dict[str, Any]) -> dict[str, Any]:
     """Return the ratios of work a second to one rank's: of the two ranks that were measured, and of each in PLANNED."""
-    known = {name: record["costs"][name] for name in Costs.__dataclass_fields__}
-    costs = Costs(**known | {"block_s": tuple(known["block_s"])})
+    known: dict[str, Any] = {name: record["costs"][name] for name in Costs.__dataclass_fields__}
+    known["block_s"] = tuple(known["block_s"])
+    costs = Costs(**known)
     batches, epoch = int(record["options"]["batches"]), int(record["options"]["epoch"])
     return {
         "measured_ranks": simulated(costs, RANKS, batches, here=True),
