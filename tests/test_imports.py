@@ -38,6 +38,7 @@ HOUSE = (
         "report",
         "run",
         "sample",
+        "sklearn",
         "study",
         "tune",
         "",
