@@ -169,9 +169,15 @@ class _RuleEstimator(BaseEstimator):
             return int(self.random_state)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
+    def _flat(self, x: Any) -> Any:
+        """Return rows as vectors, (N, D), where `input_shape` says what they are; else as they came."""
+        if self.input_shape is None or getattr(x, "ndim", 2) < 3:
+            return x
+        return np.asarray(x).reshape(len(x), -1)
+
     def _rows(self, x: np.ndarray) -> torch.Tensor:
         """Return rows in the shape that the net takes, as float64."""
-        rows = torch.from_numpy(np.array(x, dtype=np.float64))
+        rows = torch.from_numpy(np.array(x, dtype=np.float64, order="C"))
         if self.input_shape is None:
             return rows
         size = int(np.prod(self.input_shape))
@@ -289,7 +295,7 @@ class _RuleEstimator(BaseEstimator):
         In single precision they would differ in their last digits with the number of rows that are predicted at once.
         """
         check_is_fitted(self, "rule_")
-        x = validate_data(self, x, reset=False, dtype=np.float64, allow_nd=self.input_shape is not None)
+        x = validate_data(self, self._flat(x), reset=False, dtype=np.float64)
         with _as_estimator_error(), torch.no_grad():
             device = select_device(self.device)
             device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
@@ -304,7 +310,9 @@ class _RuleEstimator(BaseEstimator):
         return (rows - self.scaling_.center.double()) * self.scaling_.scale.double()
 
 
-_PARAMETERS = """
+class RuleClassifier(ClassifierMixin, _RuleEstimator):
+    """Tell classes apart by a net that a rule trains without backpropagation.
+
     Args:
         rule: the name of a rule ("mono_forward", see `localearn.recipe`), a class of one's own, or a rule on its net,
             `MonoForward(net)`, of which each `fit` trains a copy.
@@ -325,7 +333,7 @@ _PARAMETERS = """
         eval_batch_size, step, capture, parallel, rank_timeout_s, memory_format, precision, device, deterministic,
             feature_cache_bytes, energy, country, idle_s, out, log, progress, diagnose, resume, callbacks: as of
             `localearn.fit`.
-        task: what y means, where it is more than {task}
+        task: what y means, where it is more than a label: a task of one's own with classes.
         random_state: the seed of everything that is drawn; a whole number is `localearn.fit`'s `seed`.
 
     Attributes:
@@ -335,36 +343,25 @@ _PARAMETERS = """
         record_: the run's record, with its seconds and, by `energy=True`, its joules.
         history_: each epoch's line of metrics; figures of held-out rows only where there are any.
         n_iter_: the epochs that were trained.
-        n_features_in_, feature_names_in_: as of every estimator.{attributes}
+        n_features_in_, feature_names_in_: as of every estimator.
+        classes_: the labels, (C,), in the order of the outputs.
 
     Raises:
         EstimatorError: a ValueError, for what the user can mend, and where the loss is not finite.
-"""
 
-
-class RuleClassifier(ClassifierMixin, _RuleEstimator):
-    __doc__ = (
-        """Tell classes apart by a net that a rule trains without backpropagation.
-"""
-        + _PARAMETERS.format(
-            task="a label: a task of one's own with classes.",
-            attributes="\n        classes_: the labels, (C,), in the order of the outputs.",
-        )
-        + """
     Example:
         >>> from sklearn.datasets import load_digits
         >>> x, y = load_digits(return_X_y=True)
         >>> RuleClassifier("mono_forward", net_options={"widths": (64,)}, epochs=5, random_state=0).fit(x, y)
 
     """
-    )
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 - scikit-learn's name
         """Train on rows X, (N, D), and their labels y, (N,), and return the estimator.
 
         Raises EstimatorError for fewer than two classes, and for what else cannot be trained.
         """
-        x, y = validate_data(self, X, y, dtype=np.float64, allow_nd=self.input_shape is not None)
+        x, y = validate_data(self, self._flat(X), y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -387,29 +384,24 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
 
 
 class RuleRegressor(RegressorMixin, _RuleEstimator):
-    __doc__ = (
-        """Predict one value or several by a net that a rule trains without backpropagation.
-"""
-        + _PARAMETERS.format(
-            task='values of which the squared error counts, say `Regression(criterion="huber")`.', attributes=""
-        )
-        + """
+    """Predict one value a row, or several, by a net that a rule trains without backpropagation.
+
+    Args and attributes are those of `RuleClassifier`, but for `classes_`. `task` is a `Regression`, whose criterion
+    says for which loss of the standardised targets to train, `Regression(criterion="huber")`; None: the squared error.
+
     Example:
         >>> from sklearn.datasets import load_diabetes
         >>> x, y = load_diabetes(return_X_y=True)
         >>> RuleRegressor("mono_forward", net_options={"widths": (64,)}, epochs=5, random_state=0).fit(x, y)
 
     """
-    )
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
         """Train on rows X, (N, D), and their values y, (N,) or (N, outputs), and return the estimator.
 
         Raises EstimatorError for what cannot be trained.
         """
-        x, y = validate_data(
-            self, X, y, dtype=np.float64, allow_nd=self.input_shape is not None, multi_output=True, y_numeric=True
-        )
+        x, y = validate_data(self, self._flat(X), y, dtype=np.float64, multi_output=True, y_numeric=True)
         self._one_column = y.ndim == 1
         values = np.array(y, dtype=np.float32).reshape(len(y), -1)
         task = Regression(values.shape[1]) if self.task is None else self.task
