@@ -22,9 +22,11 @@ NETS = (
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
 DATA += ("data.adding", "data.copy_memory")
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
+LOGGERS = ("CSVLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
+    *(f"localearn.training.loggers.{name}" for name in LOGGERS),
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.FractionSteps",
     "localearn.training.schedules.StepWithDecay",

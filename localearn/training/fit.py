@@ -37,6 +37,7 @@ from localearn.training.identity import (
 )
 from localearn.training.interrupt import Interrupt
 from localearn.training.layout import lay_out
+from localearn.training.loggers import make_logger
 from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
@@ -315,14 +316,12 @@ def _described(settings: Settings) -> str:
 
 
 def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
-    """Return what shows the run to people: progress and TensorBoard, on the first rank."""
+    """Return what shows the run to people: progress and a logger, on the first rank."""
     shown: list[Callback] = []
     if ranks.first and settings.progress:
         shown.append(make_progress())
-    if ranks.first and settings.log == "tensorboard":
-        from localearn.training.tensorboard import TensorBoard
-
-        shown.append(TensorBoard(settings.out))
+    if ranks.first and settings.log != "none":
+        shown.append(make_logger(settings.log, settings.out))
     return shown
 
 
