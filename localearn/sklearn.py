@@ -29,9 +29,8 @@ from localearn.data.arrays import ArrayData
 from localearn.data.normalization import Scaling, standard, unit
 from localearn.data.splits import check_fraction, held_size, hold_out
 from localearn.data.targets import fitted
-from localearn.defaults import CONF, LEARNING, by_default, fit_options, kind_of, net_choice, recipe, rule_name
+from localearn.defaults import LEARNING, by_default, fit_options, kind_of, net_choice, net_options, recipe, rule_name
 from localearn.errors import UserError, suggestion
-from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.tasks import Regression, Task
 from localearn.trainers import Trainer
@@ -253,16 +252,13 @@ class _RuleEstimator(BaseEstimator):
 
     def _named_net(self, rule: type[Trainer], data: ArrayData, options: dict[str, Any]) -> Net:
         """Return the net of a file in conf/net with what the rule's recipe and the user say of it, as by net=NAME."""
-        known = sorted(path.stem for path in (CONF / "net").glob("*.yaml"))
-        if self.net is not None and self.net not in known:
-            raise EstimatorError(f"no net {self.net!r}{suggestion(str(self.net), known)}; there are {', '.join(known)}")
-        file = read_yaml(CONF / "net" / f"{self.net or 'mlp'}.yaml")
+        file = net_options("mlp" if self.net is None else str(self.net))
         name, kind = rule_name(rule), net_kind(file)
         if name is not None:
             which = by_default(name, not data.task.exclusive)
             chosen, said = net_choice(name, kind, which), recipe(name, kind, which)["net"]
             if self.net is None and chosen is not None:
-                file = read_yaml(CONF / "net" / f"{chosen}.yaml")
+                file = net_options(chosen)
             if self.net is None or chosen is None:
                 file |= said
         return build_net_for(rule, file | options, data)

@@ -1,7 +1,7 @@
 """What loggers write, as the tools that show it read it."""
 
-import contextlib
 import csv
+import json
 import signal
 import sys
 from pathlib import Path
@@ -114,33 +114,10 @@ def test_weights_and_biases_writes_offline_and_sends_nothing(tmp_path, monkeypat
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 2, "the run, and its resumed part"
     assert len({file.stem for file in files}) == 1, "under one name, so that they are uploaded as one run"
-    history, summary = written(files)
-    assert [line["train_loss"] for line in history] == [line["train_loss"] for line in record.history]
-    assert summary["final_test_accuracy"] == record.metric("accuracy")
-
-
-def written(files):
-    """Return the lines and the last summary in Weights & Biases' own files, by its own reader."""
-    import json
-
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
-    history, summary = [], {}
-    for file in files:
-        store = DataStore()
-        store.open_for_scan(str(file))
-        with contextlib.suppress(AssertionError):  # a file's last block
-            while (block := store.scan_data()) is not None:
-                entry = wandb_internal_pb2.Record()
-                entry.ParseFromString(block)
-                if entry.history.item:
-                    history.append(
-                        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in entry.history.item}
-                    )
-                for item in entry.summary.update:
-                    summary[item.key or item.nested_key[0]] = json.loads(item.value_json)
-    return history, summary
+    written = b"".join(file.read_bytes() for file in files)  # records of names and of values as JSON
+    for value in (*(line["train_loss"] for line in record.history), record.metric("accuracy")):
+        assert json.dumps(value).encode() in written
+    assert b"final_test_accuracy" in written
 
 
 @pytest.mark.parametrize("log", ["tensorboard", "csv"])
