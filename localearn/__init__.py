@@ -24,6 +24,8 @@ from localearn.nets import (
     Torchvision,
     Transformer,
     ViT,
+    load_weights,
+    save_weights,
 )
 from localearn.tasks import (
     Autoencoding,
@@ -127,5 +129,7 @@ __all__ = [
     "load",
     "load_net",
     "load_rule",
+    "load_weights",
     "recipe",
+    "save_weights",
 ]

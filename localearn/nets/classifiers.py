@@ -36,8 +36,9 @@ class Torchvision(Net):
         view: str = "pooled",
     ):
         found = torchvision_parts(model, input_shape, classes)
-        kind, _ = found.pop("kind"), found.pop("options")
+        kind, _, source = (found.pop(name) for name in ("kind", "options", "source"))
         super().__init__(**found, view=choose("view", view, VIEWS)())
+        self._source = (source,)
         self.kind = kind  # of a vision transformer another than the class's
 
 

@@ -17,6 +17,7 @@ from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
 from localearn.energy.carbon import grid
 from localearn.errors import UserError
+from localearn.nets.weights import own_names, own_weights
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
@@ -333,7 +334,8 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         if test:
             _evaluate(loop, record, "test")
         if loop.folder:
-            loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
+            net = loop.trainer.net
+            loop.folder.save_net(net, _metadata(loop.trainer, record), own_weights(net))
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
         loop.meter.close()
         loop.ranks.add_joules(loop.meter)
@@ -500,6 +502,9 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["codec"] = net.codec.describe()
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
+    names = own_names(net)
+    if any(name != own for name, own in names.items()):
+        values["names"] = names
     if not net.task.has_classes:
         values["task"] = net.task.describe()
     return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
