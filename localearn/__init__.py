@@ -1,5 +1,6 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
+from localearn import moved
 from localearn.data import Batch, Data, generate, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
@@ -65,6 +66,8 @@ from localearn.trainers import (
 from localearn.training import Callback, Record, fit, load_net, load_rule
 
 __version__ = "0.1.0"
+
+moved.install()
 
 __all__ = [
     "CNN",

@@ -17,7 +17,8 @@ import localearn
 # nothing of each other. A room is a module, or a package with all that is in it.
 HOUSE = (
     ("errors",),
-    ("allocator", "arguments", "defaults", "files", "locks", "options", "printing", "quiet", "trust"),
+    ("moved",),
+    ("allocator", "arguments", "defaults", "files", "options", "printing", "quiet", "trust"),
     ("doorway",),
     ("energy", "inputs", "tasks"),
     ("records",),

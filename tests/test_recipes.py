@@ -6,7 +6,7 @@ import pytest
 
 from localearn import cli, compare, run
 from localearn.benching import plan as bench_plan
-from localearn.benching.plan import Size
+from localearn.benching.workload import Size
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.nets import Net

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from localearn import cli
 from localearn.arguments import listed, overrides_of, refuse_other_rules, whole
+from localearn.benching.workload import Size
 from localearn.errors import UserError, suggestion
 
 OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
@@ -14,15 +15,6 @@ OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input
 DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
 QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
 AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
-
-
-@dataclass(frozen=True)
-class Size:
-    """A net's and a batch's size; width and depth are those of the MLP, None for another net."""
-
-    width: int | None
-    depth: int | None
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,8 @@ class Plan:
         """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
         widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
         own = overrides_of(rule, self.rules, self.overrides)
-        return [f"algo={rule}", f"net={self.net}", "recipe=alike", *widths, *own]
+        nets = [word for word in own if word.startswith("net=")] or [f"net={self.net}"]  # a rule may have its own
+        return [f"algo={rule}", *nets, "recipe=alike", *widths, *(word for word in own if word not in nets)]
 
 
 def parse(arguments: list[str]) -> Plan:
