@@ -40,6 +40,7 @@ MOVED = {
     "localearn.reporting.plain_text": "localearn.reporting.runs",
     "localearn.reporting.prose": "localearn.reporting.verdict",
     "localearn.reporting.reading": "localearn.reporting.runs",
+    "localearn.training.tensorboard": "localearn.training.loggers",
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from localearn.errors import UserError, suggestion
+from localearn.files import atomic_write
 from localearn.nets.net import Net
 
 
@@ -68,7 +69,8 @@ def save_weights(net: Net, path: str | Path) -> None:
         tensors[name] = own.clone() if memory in written else own  # the format refuses tensors that share memory
         written.add(memory)
     try:
-        save_file(tensors, path)
+        with atomic_write(Path(path).expanduser()) as temporary:
+            save_file(tensors, temporary)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -80,6 +80,9 @@ class TensorBoardLogger(_Logger):
             self._writer = None
 
 
+TensorBoard = TensorBoardLogger  # the former name, deprecated: the next release has it no more
+
+
 class CSVLogger(_Logger):
     """Write each epoch's figures as a line of a CSV file, a column a figure, for a spreadsheet or pandas.
 
