@@ -78,7 +78,7 @@ class MobileNetV3(Net):
         small = choose("stem", stem, {"cifar": True, "imagenet": False})
         model = _mobilenet(shape[0], check_classes(classes), width, dropout, small=small)
         found = torchvision_parts(model, shape, None)
-        del found["kind"], found["options"]
+        del found["kind"], found["options"], found["source"]
         super().__init__(**found, view=choose("view", view, VIEWS)())
 
 

@@ -127,6 +127,33 @@ class Net(nn.Module):
         """The module that the net was cut from, whose names its weights are written under; see `save_weights`."""
         return self._source[0] if self._source else None
 
+    def own_names(self) -> dict[str, str]:
+        """Return the module's own name of each tensor of the net's state, by its name in the net.
+
+        The module is `source`: what the net was cut from by `from_sequential`, `from_torchvision` or `from_blocks`, and
+        of a grouped net the one that was not grouped. Of any other net, and where the module has not all that the net
+        has, each name is its own.
+        """
+        state = self.state_dict(keep_vars=True)
+        if self.source is not None:
+            names = {id(tensor): name for name, tensor in reversed(self.source.state_dict(keep_vars=True).items())}
+            if all(id(tensor) in names for tensor in state.values()):
+                return {name: names[id(tensor)] for name, tensor in state.items()}
+        return {name: name for name in state}
+
+    def own_weights(self) -> dict[str, Tensor]:
+        """Return the net's state by its module's own names, with what that has beside the net; see `own_names`."""
+        if self.source is None or all(name == own for name, own in self.own_names().items()):
+            return self.state_dict()
+        return self.source.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state that has the net's names, as of any module, or those of the module that it was cut from."""
+        names = self.own_names()
+        if not names.keys() <= state_dict.keys() and all(own in state_dict for own in names.values()):
+            state_dict = {name: state_dict[own] for name, own in names.items()}
+        return super().load_state_dict(state_dict, strict, assign)
+
     def for_task(self, task: Task) -> Self:
         """Set what the output means, and return the net: `MLP(10, 1).for_task(Regression())`."""
         self.task = task

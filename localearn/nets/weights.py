@@ -16,31 +16,6 @@ from localearn.files import atomic_write
 from localearn.nets.net import Net
 
 
-def own_names(net: Net) -> dict[str, str]:
-    """Return the module's own name of each tensor of a net's state, by its name in the net.
-
-    The module is the one that the net was cut from: by `Net.from_sequential`, `Net.from_torchvision`, or the `module`
-    of `Net.from_blocks`; of a grouped net the one that was not grouped. Of any other net, and where the module has not
-    all that the net has, each is its own.
-    """
-    state = net.state_dict(keep_vars=True)
-    module = net.source
-    if module is not None:
-        names = {id(tensor): name for name, tensor in reversed(module.state_dict(keep_vars=True).items())}
-        if all(id(tensor) in names for tensor in state.values()):
-            return {name: names[id(tensor)] for name, tensor in state.items()}
-    return {name: name for name in state}
-
-
-def own_weights(net: Net) -> dict[str, Tensor]:
-    """Return a net's state, (name, tensor), as the module has it that the net was cut from; see `own_names`."""
-    names = own_names(net)
-    state = net.state_dict()
-    if net.source is None or all(name == own for name, own in names.items()):
-        return state
-    return net.source.state_dict()
-
-
 def save_weights(net: Net, path: str | Path) -> None:
     """Write a net's weights by safetensors under its module's own names.
 
@@ -63,7 +38,7 @@ def save_weights(net: Net, path: str | Path) -> None:
 
     tensors: dict[str, Tensor] = {}
     written: set[int] = set()
-    for name, tensor in own_weights(net).items():
+    for name, tensor in net.own_weights().items():
         own = tensor.detach().cpu().contiguous()
         memory = own.untyped_storage().data_ptr()
         tensors[name] = own.clone() if memory in written else own  # the format refuses tensors that share memory
@@ -89,7 +64,7 @@ def load_weights(net: Net, weights: str | Path | Mapping[str, Tensor]) -> None:
     """
     where = "the weights" if isinstance(weights, Mapping) else str(weights)
     given = weights if isinstance(weights, Mapping) else _read(Path(weights))
-    state, names = net.state_dict(), own_names(net)
+    state, names = net.state_dict(), net.own_names()
     if state.keys() <= given.keys():
         names = {name: name for name in state}
     missing = [own for own in names.values() if own not in given]

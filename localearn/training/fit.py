@@ -18,7 +18,6 @@ from localearn.energy import Meter, make_meter
 from localearn.energy.codecarbon import grid
 from localearn.errors import UserError
 from localearn.nets.systems import drifting
-from localearn.nets.weights import own_names, own_weights
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
@@ -341,7 +340,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
             _evaluate(loop, record, "test")
         if loop.folder:
             net = loop.trainer.net
-            loop.folder.save_net(net, _metadata(loop.trainer, record), own_weights(net))
+            loop.folder.save_net(net, _metadata(loop.trainer, record), net.own_weights())
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
         loop.meter.close()
         loop.ranks.add_joules(loop.meter)
@@ -508,7 +507,7 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["codec"] = net.codec.describe()
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
-    names = own_names(net)
+    names = net.own_names()
     if any(name != own for name, own in names.items()):
         values["names"] = names
     if not net.task.has_classes:

@@ -10,7 +10,6 @@ from torch import nn
 import localearn
 from localearn.errors import UserError
 from localearn.nets import Net, Pooled
-from localearn.nets.weights import own_names
 from localearn.records.folder import RunFolder
 
 
@@ -67,6 +66,17 @@ def test_weights_that_the_users_class_has_saved_are_read_here(trained, tmp_path)
     localearn.load_weights(net, model.net().state_dict())  # the net's own names
 
 
+def test_load_state_dict_takes_the_modules_names_and_the_nets(trained):
+    model, folder, x = trained
+    for state in (load_file(folder / "net.safetensors"), model.net().state_dict()):
+        fresh = Mine()
+        net = fresh.net(module=fresh)
+        net.load_state_dict(state)
+        assert torch.equal(net.eval()(x), model(x))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        Mine().net().load_state_dict({"fc.weight": model.fc.weight})
+
+
 def test_save_weights_needs_no_run(trained, tmp_path):
     model, _, x = trained
     localearn.save_weights(model.net(module=model), tmp_path / "out.safetensors")
@@ -103,7 +113,7 @@ def test_a_stranger_cannot_point_a_name_at_what_is_not_there(trained, tmp_path):
 
 
 def test_without_a_module_the_parts_keep_their_own_names():
-    names = own_names(Mine().net())
+    names = Mine().net().own_names()
     assert names["blocks.0.op.weight"] == "blocks.0.0.weight"
     assert names["blocks.0.post.0.running_mean"] == "blocks.0.1.running_mean"
     assert names["readout.bias"] == "readout.bias"
