@@ -36,6 +36,7 @@ HOUSE = (
         "bench",
         "compare",
         "export",
+        "lightning",
         "report",
         "run",
         "sample",
