@@ -65,9 +65,7 @@ class RuleModule(LightningModule):
         super().__init__()
         for name in options:
             if name not in OPTIONS:
-                raise UserError(
-                    f"RuleModule has no option {name!r}{suggestion(name, OPTIONS)}; others are Lightning's"
-                )
+                raise UserError(f"RuleModule has no option {name!r}{suggestion(name, OPTIONS)}; others are Lightning's")
         self.automatic_optimization = False
         self.rule = rule
         self.seed, self._options = seed, options
