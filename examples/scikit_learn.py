@@ -22,10 +22,8 @@ search = GridSearchCV(model.set_params(ruleclassifier__epochs=8), grid, cv=2).fi
 print("best:", search.best_params_)
 print(f"test accuracy {search.score(x_test, y_test):.3f}")
 best = search.best_estimator_[-1]
-print(
-    f"{best.record_.parameters:,} parameters trained in {best.record_.train_s:.2f} s; probabilities of the first row:"
-)
-print(search.predict_proba(x_test[:1]).round(3))
+print(f"{best.record_.parameters:,} parameters trained in {best.record_.train_s:.2f} s")
+print("probabilities of the first row:", search.predict_proba(x_test[:1]).round(3))
 
 x, y = load_diabetes(return_X_y=True, as_frame=True)
 regressor = RuleRegressor("mono_forward", net_options={"widths": (32,)}, lr=0.003, epochs=30, random_state=0)

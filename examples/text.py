@@ -12,7 +12,7 @@ import localearn
 
 torch.manual_seed(0)
 path = sys.argv[1] if len(sys.argv) > 1 else None
-# A window starts every 600 characters, so that the example takes seconds; leave `stride` out to train on the whole text.
+# A window starts every 600 characters, so that the example takes seconds; without `stride` all of the text is seen.
 data = localearn.data.text(path, window=64, stride=600, val_fraction=0.02, test_fraction=0.02)
 net = localearn.Transformer(
     data.input_shape, data.task.outputs, vocabulary=data.vocabulary, width=64, layers=2, heads=4

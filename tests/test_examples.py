@@ -18,7 +18,7 @@ SAID = {  # what each shows at the end
     "own_arrays": "test accuracy",
     "own_module": "a fresh Mine()",
     "scikit_learn": "r2 of five folds",
-    "sweep_and_report": "mono_forward",
+    "sweep_and_report": "report.html",
     "text": "bits a character",
     "torchvision_resnet": "11,172,810 parameters",
 }
