@@ -1,6 +1,6 @@
 """Sweep over rules and seeds, and compare them in a report: `python examples/sweep_and_report.py`.
 
-The two commands, which are shown as they run, are for a shell as well. A sweep's runs may train at once (docs/sweeps.md);
+The two commands, shown as they run, are for a shell as well. A sweep's runs may train at once (docs/sweeps.md);
 what is compared by seconds or joules is run one after another, interleaved, by `python -m localearn.compare`.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 folder = Path("sweep")
 folder.mkdir(exist_ok=True)
-options = ["epochs=3", "net.widths=[64,64]", "dataset.train_size=600", "progress=false"]
+options = ["epochs=15", "net.widths=[64,64]", "dataset.train_size=600", "progress=false"]
 sweep = ["localearn.run", "-m", "algo=mono_forward,backprop", "seed=0,1,2", *options]
 report = ["localearn.report", "runs", "out=report"]
 for command in (sweep, report):
