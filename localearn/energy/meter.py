@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, Self, final
 
 import torch
 
@@ -93,6 +93,15 @@ class Meter:
             part.prefetch()
         if tell:
             self.warn([self.absence])
+
+    def __enter__(self) -> Self:
+        """Open the meter: `with Meter("cuda") as meter, meter.window("train"): ...`."""
+        self.open()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close the meter; its figures stay."""
+        self.close()
 
     @staticmethod
     def warn(absences: Iterable[str | None]) -> None:
