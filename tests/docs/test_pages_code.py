@@ -88,5 +88,10 @@ def test_the_pages_python_runs(command, page, capsys, tmp_path):
         exec(compile(code, page, "exec"), {"__name__": "page"})
     if page == "howto/add-data.md":
         (tmp_path / "my_data.py").write_text(blocks(page)[0], encoding="utf-8")
-        status, out, err = command("dataset._target_=my_data.spirals", "epochs=100", "progress=false", "out=run")
+        (config,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+        (tmp_path / "conf" / "dataset").mkdir(parents=True)
+        (tmp_path / "conf" / "dataset" / "spirals.yaml").write_text(config, encoding="utf-8")
+        status, out, err = command(
+            "--config-dir", "conf", "dataset=spirals", "dataset.noise=0.1", "epochs=5", "out=run"
+        )
         assert not status and "on spirals: test accuracy" in out, err
