@@ -27,6 +27,19 @@ MOVED = {
     "localearn.energy.power": "localearn.energy.sources",
     "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
+    "localearn.locks": "localearn.records.folder",
+    "localearn.records.checksums": "localearn.records.folder",
+    "localearn.records.energy": "localearn.records.reading",
+    "localearn.reporting.assemble": "localearn.reporting.writing",
+    "localearn.reporting.data": "localearn.reporting.writing",
+    "localearn.reporting.depth": "localearn.reporting.plots",
+    "localearn.reporting.likeness": "localearn.reporting.comparison",
+    "localearn.reporting.markdown": "localearn.reporting.document",
+    "localearn.reporting.metric_energy": "localearn.reporting.plots",
+    "localearn.reporting.page": "localearn.reporting.document",
+    "localearn.reporting.plain_text": "localearn.reporting.runs",
+    "localearn.reporting.prose": "localearn.reporting.verdict",
+    "localearn.reporting.reading": "localearn.reporting.runs",
 }
 
 

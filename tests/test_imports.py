@@ -18,7 +18,7 @@ import localearn
 HOUSE = (
     ("errors",),
     ("moved",),
-    ("allocator", "arguments", "defaults", "files", "locks", "options", "printing", "quiet", "trust"),
+    ("allocator", "arguments", "defaults", "files", "options", "printing", "quiet", "trust"),
     ("doorway",),
     ("energy", "inputs", "tasks"),
     ("records",),

@@ -44,6 +44,18 @@ def test_every_former_module_names_its_new_place(former: str):
         ("localearn.energy.part", ["LOSSES", "MeteredPart", "Reading"]),
         ("localearn.energy.power", ["SAMPLE_S", "PowerIntegral", "PowerSampler"]),
         ("localearn.energy.tally", ["LONG_PERIODS", "Tally"]),
+        ("localearn.locks", ["Held", "locked"]),
+        ("localearn.records.checksums", ["append_checksum", "digest_of", "is_intact"]),
+        ("localearn.records.energy", ["LABELS", "Energy", "Part", "Reading", "Window", "label_of", "parse_energy"]),
+        ("localearn.reporting.data", ["COLUMNS", "KIND", "as_csv", "as_json"]),
+        ("localearn.reporting.depth", ["depth_figures", "net_depth"]),
+        ("localearn.reporting.likeness", ["Settings", "option_differences", "options", "settings", "stopping"]),
+        ("localearn.reporting.markdown", ["as_markdown"]),
+        ("localearn.reporting.metric_energy", ["metric_energy_figure"]),
+        ("localearn.reporting.page", ["as_html"]),
+        ("localearn.reporting.plain_text", ["cell", "visible_tree"]),
+        ("localearn.reporting.prose", ["FLAGS", "machine_table", "method", "reading_guide", "repeat_commands"]),
+        ("localearn.reporting.reading", ["Runs", "named_below", "read_runs"]),
     ],
 )
 def test_what_a_former_module_held_is_still_there(former: str, names: list[str]):

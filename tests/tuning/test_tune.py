@@ -14,7 +14,7 @@ import pytest
 
 from localearn import cli, run, tune
 from localearn.errors import UserError
-from localearn.locks import locked
+from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import aside, search
 from localearn.tuning.search import Limits
