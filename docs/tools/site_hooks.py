@@ -78,6 +78,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     if not path.startswith("docs/"):
         markdown = as_page(path, markdown)
+    if here.startswith("repository/"):
+        page.meta.setdefault("hide", ["toc"])  # wide tables, mostly
     return MIRROR.rewrite(path, ASKED.sub(lambda match: MAKERS[match[1]](match[2] or "", here), markdown))
 
 
