@@ -134,13 +134,7 @@ class Row:
 
     def machines(self) -> str:
         """Return the machines of the runs, as their records name them."""
-        return "; ".join(sorted({machine(run.record.device) for run in self.runs}))
-
-
-def machine(device: dict[str, Any]) -> str:
-    """Return a machine's name for people: the processor with its threads, or the card."""
-    name, threads = device.get("name") or device.get("type") or "unknown", device.get("threads")
-    return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if threads else str(name)
+        return "; ".join(sorted({run.record.machine or "not recorded" for run in self.runs}))
 
 
 @functools.cache
