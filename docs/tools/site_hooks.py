@@ -82,6 +82,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = as_page(path, markdown)
     if here.startswith("repository/"):
         page.meta.setdefault("hide", ["toc"])  # wide tables, mostly
+        page.meta.setdefault("search", {"exclude": True})
     return MIRROR.rewrite(path, ASKED.sub(lambda match: MAKERS[match[1]](match[2] or "", here), markdown))
 
 
