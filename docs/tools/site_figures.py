@@ -167,22 +167,21 @@ def note(d: Drawing, text: str) -> None:
     d.text(WIDTH / 2, d.height - 16, text, "small")
 
 
-def shallow() -> Drawing:
-    """Draw the shallow baseline."""
-    d = Drawing(188)
-    chain(d)
-    low = ROW + 52
-    d.line([(LOSS, ROW + 14), (LOSS, low), (READOUT, low), (READOUT, ROW + 24)], "teach")
-    note(d, "the error reaches the readout alone; the blocks stay as they were drawn")
-    return d
-
-
 def backprop() -> Drawing:
     """Draw backpropagation."""
     d = Drawing(188)
     chain(d)
     backward(d, "Wᵀ")
     note(d, "the error passes back through every later block, by the transposes of their weights")
+    return d
+
+
+def shallow() -> Drawing:
+    """Draw the readout alone that learns."""
+    d = Drawing(188)
+    chain(d, cut=True, label="random {k}")
+    d.line([(LOSS, ROW + 14), (LOSS, ROW + 52), (READOUT + 2, ROW + 52), (READOUT + 2, ROW + 24)], "teach")
+    note(d, "blocks stay as they were drawn; the readout alone follows its gradient")
     return d
 
 
@@ -439,7 +438,7 @@ def home() -> Drawing:
 
 FIGURES: dict[str, tuple[Callable[[], Drawing], str]] = {
     "backprop": (backprop, "Backpropagation: the error passes back through every block"),
-    "shallow": (shallow, "Shallow: the readout alone learns, on blocks as they were drawn"),
+    "shallow": (shallow, "Shallow: the readout alone learns, on random blocks"),
     "mono_forward": (mono_forward, "Mono-Forward: a projection and a loss for each block"),
     "local_loss": (local_loss, "Local losses: a head and a similarity loss for each block"),
     "forward_forward": (forward_forward, "Forward-Forward: goodness of true and wrong labels in each block"),
