@@ -99,7 +99,7 @@ def test_figures_are_of_all_pixels_and_the_task_is_read_back():
         ({"density": "exp"}, "density must be softplus or relu, not 'exp'"),
     ):
         with pytest.raises(UserError, match=message):
-            ViewSynthesis(**options)
+            ViewSynthesis(**options)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_feedback_of_a_point_is_its_own_error_in_numpy():
@@ -120,8 +120,11 @@ def test_the_feedback_of_a_point_is_its_own_error_in_numpy():
     for k, (h, before) in enumerate(((h1, x.numpy()), (h2, h1))):
         delta = e @ trainer.feedback.numpy()[:, : h.shape[-1]] / np.sqrt(7) * (1 - h**2)
         own = net.block(k).op.get_parameter("weight").grad
+        assert own is not None
         np.testing.assert_allclose(own, np.einsum("nsi,nsj->ij", delta, before), rtol=1e-10, atol=1e-16)
-    np.testing.assert_allclose(net.readout.get_parameter("weight").grad, np.einsum("nsi,nsj->ij", e, h2), rtol=1e-10)
+    own = net.readout.get_parameter("weight").grad
+    assert own is not None
+    np.testing.assert_allclose(own, np.einsum("nsi,nsj->ij", e, h2), rtol=1e-10)
 
 
 @pytest.mark.parametrize("rule", RULES)

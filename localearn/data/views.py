@@ -135,13 +135,14 @@ class ViewData(ArrayData):
 
         """
         images, poses, focal = (arrays[key] for key in _ARRAYS)
-        self.pixels, self.samples, self.octaves, self.near = images.shape[1:3], samples, octaves, near
+        height, width = images.shape[1:3]
+        self.pixels, self.samples, self.octaves, self.near = (height, width), samples, octaves, near
         self._span = task.length
         x: dict[Split, Tensor] = {}
         y: dict[Split, Tensor] = {}
         largest = 0.0
         for split, own in of_split.items():
-            begin, along = rays(poses[own], *self.pixels, float(focal))
+            begin, along = rays(poses[own], height, width, float(focal))
             ends = [begin + distance * along for distance in (near, near + task.length)]
             largest = max(largest, *(float(np.abs(end).max()) for end in ends))
             x[split] = torch.from_numpy(np.concatenate([begin, along], 1))
