@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from localearn.data import Batch, Data, as_data
+from localearn.data import Batch, Data, Split, as_data
 from localearn.defaults import LEARNING, fit_options, kind_of
 from localearn.errors import UserError, suggestion
 from localearn.trainers import Descent, Trainer
@@ -225,7 +225,9 @@ class RuleDataModule(LightningDataModule):
 class _Batches:
     """The batches of a split, as often as they are asked for."""
 
-    def __init__(self, module: RuleDataModule, split: Literal["train", "val", "test"]):
+    split: Split
+
+    def __init__(self, module: RuleDataModule, split: Split):
         self.module, self.split = module, split
         trainer = module.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
