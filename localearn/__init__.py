@@ -37,6 +37,7 @@ from localearn.tasks import (
     MultiLabel,
     Regression,
     Task,
+    ViewSynthesis,
 )
 from localearn.trainers import (
     Backprop,
@@ -59,6 +60,7 @@ from localearn.trainers import (
     Pepita,
     ProductFeedbackAlignment,
     ScalableForwardForward,
+    Shallow,
     SignSymmetry,
     StateFeedback,
     Trainer,
@@ -118,6 +120,7 @@ __all__ = [
     "Regression",
     "ResNet",
     "ScalableForwardForward",
+    "Shallow",
     "SignSymmetry",
     "StateFeedback",
     "Task",
@@ -127,6 +130,7 @@ __all__ = [
     "Unsupported",
     "UserError",
     "ViT",
+    "ViewSynthesis",
     "fit",
     "generate",
     "load",

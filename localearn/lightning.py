@@ -118,11 +118,11 @@ class RuleModule(LightningModule):
         batch = _as_batch(batch)
         if self._update is None:
             optimizer: Any = self.optimizers()
+            same: Any = contextlib.nullcontext()  # Lightning has entered its own precision by now
             kind = UPDATES[self._settings.step]
-            # Lightning has entered its own precision by now.
-            same: Any = contextlib.nullcontext()
             self._update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
-        metrics = self._update(batch)
+        update: Update = self._update
+        metrics = update(batch)
         self.log_dict(
             {f"train_{name}": value.float() for name, value in metrics.items()},
             on_step=False,

@@ -122,7 +122,8 @@ def test_values_come_back_in_the_targets_unit():
     x, y = arrays(load_diabetes)
     two = np.stack([y, 1000 - 2 * y], axis=1)
     model: Any = RuleRegressor(net_options={"widths": (32,)}, epochs=30, batch_size=32, lr=0.003, random_state=0)
-    one: Any = clone(model).fit(x, y)
+    one: Any = clone(model)
+    one.fit(x, y)
     assert one.predict(x).shape == y.shape
     assert one.score(x, y) > 0.4
     several: Any = clone(model)

@@ -27,8 +27,8 @@ class System(nn.Module, ABC):
         that a resumed run drifts as one that was never stopped.
 
     The couplings are buffers, saved with the net: loading weights loads the system as it was, which what has drifted
-    in the world would not do; so the best weights are put back without them where they drift, see `EarlyStopping`.
-    `drift_to` moves the system.
+    in the world would not do; so the best weights are put back without them where they drift, and `restore_best=false`
+    is the better choice there. `drift_to` moves the system.
     """
 
     coupling: Tensor

@@ -32,13 +32,13 @@ DATA = {
     "scalable_forward_forward": ["algo=scalable_forward_forward", "algo.schedule=greedy"],
     "counter_current": ["algo=counter_current", "optim=sgd", "optim.lr=0.3"],
     "time_local": ["algo=pepita", "algo.form=time_local", "optim=sgd", "optim.lr=0.1"],
-    "state_feedback": ["algo=state_feedback", "dataset=copy_memory", "dataset.delay=3", "net=gru", "net.widths=[8,6]"],
     "normalised_stages": ["algo=mono_forward", "algo.schedule=greedy", "net=cnn", "net.channels=[4,6]", "optim=sgd"],
 }  # fmt: skip
 # Tasks without classes, of which a figure may need all rows at once; {folder} has the archives.
 TASKS = {
     "binary": ["dataset=npz", "dataset.path={folder}/binary.npz", "dataset.task=binary"],
     "multilabel": ["dataset=npz", "dataset.path={folder}/multilabel.npz", "dataset.task=multilabel"],
+    "states_fed_back": ["algo=state_feedback", "dataset=adding", "dataset.steps=6"],
     "autoencoding": ["dataset.task=autoencoding"],
     "greedy_autoencoding": ["dataset.task=autoencoding", "algo=mono_forward", "algo.schedule=greedy"],
 }
