@@ -24,12 +24,10 @@ DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "li
 DATA += ("data.adding", "data.copy_memory")
 DATA += ("data.views",)
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
-LOGGERS = ("CSVLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger")
 TASKS += ("ViewSynthesis",)
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
-    *(f"localearn.training.loggers.{name}" for name in LOGGERS),
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.FractionSteps",
     "localearn.training.schedules.StepWithDecay",
