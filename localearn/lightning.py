@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from localearn.data import Batch, Data, as_data
+from localearn.data import Batch, Data, Split, as_data
 from localearn.defaults import LEARNING, fit_options, kind_of
 from localearn.errors import UserError, suggestion
 from localearn.trainers import Descent, Trainer
@@ -118,11 +118,11 @@ class RuleModule(LightningModule):
         batch = _as_batch(batch)
         if self._update is None:
             optimizer: Any = self.optimizers()
+            same: Any = contextlib.nullcontext()  # Lightning has entered its own precision by now
             kind = UPDATES[self._settings.step]
-            # Lightning has entered its own precision by now.
-            same: Any = contextlib.nullcontext()
             self._update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
-        metrics = self._update(batch)
+        update: Update = self._update
+        metrics = update(batch)
         self.log_dict(
             {f"train_{name}": value.float() for name, value in metrics.items()},
             on_step=False,
@@ -225,7 +225,9 @@ class RuleDataModule(LightningDataModule):
 class _Batches:
     """The batches of a split, as often as they are asked for."""
 
-    def __init__(self, module: RuleDataModule, split: Literal["train", "val", "test"]):
+    split: Split
+
+    def __init__(self, module: RuleDataModule, split: Split):
         self.module, self.split = module, split
         trainer = module.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")

@@ -229,7 +229,8 @@ class _RuleEstimator(BaseEstimator):
     def _rule_class(self) -> type[Trainer]:
         if isinstance(self.rule, type) and issubclass(self.rule, Trainer):
             return self.rule
-        known = {name: cls for cls in map(vars(trainers).get, trainers.__all__) if (name := rule_name(cls))}
+        classes: list[type[Trainer]] = [getattr(trainers, name) for name in trainers.__all__]
+        known = {name: rule for rule in classes if (name := rule_name(rule))}
         if not isinstance(self.rule, str) or self.rule not in known:
             near = suggestion(str(self.rule), known)
             raise EstimatorError(f"no rule {self.rule!r}{near}; there are {', '.join(sorted(known))}, or a Trainer")
@@ -357,6 +358,7 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
 
         Raises EstimatorError for fewer than two classes, and for what else cannot be trained.
         """
+        x: Any
         x, y = validate_data(self, self._flat(X), y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
@@ -397,6 +399,7 @@ class RuleRegressor(RegressorMixin, _RuleEstimator):
 
         Raises EstimatorError for what cannot be trained.
         """
+        x: Any
         x, y = validate_data(self, self._flat(X), y, dtype=np.float64, multi_output=True, y_numeric=True)
         self._one_column = y.ndim == 1
         values = np.array(y, dtype=np.float32).reshape(len(y), -1)

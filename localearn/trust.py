@@ -25,11 +25,9 @@ DATA += ("data.adding", "data.copy_memory")
 DATA += ("data.views",)
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
 TASKS += ("ViewSynthesis",)
-LOGGERS = ("CSVLogger", "MLflowLogger", "TensorBoardLogger", "WandbLogger")
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
-    *(f"localearn.training.loggers.{name}" for name in LOGGERS),
     "localearn.training.schedules.CoolDown",
     "localearn.training.schedules.FractionSteps",
     "localearn.training.schedules.StepWithDecay",

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import localearn
+from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.tasks import MultiLabel
 
@@ -113,7 +114,7 @@ def test_a_task_whose_metric_needs_all_rows_is_measured_as_by_fit(lit):
     lightning, ours = lit
     torch.manual_seed(0)
     x = torch.randn(200, 6)
-    data = localearn.data.from_arrays(x, (x[:, :2] > 0).float(), task=MultiLabel())
+    data = from_arrays(x, (x[:, :2] > 0).float(), task=MultiLabel())
     by_fit = rule_on(data, "MonoForward")
     record = by_fit.fit(data, epochs=1, batch_size=32, restore_best=False, device="cpu")
     trainer = lightning.Trainer(max_epochs=1, **QUIET)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import localearn
+from localearn import trust
 from localearn.errors import UserError
 from localearn.training.loggers import LOGGERS, CSVLogger, MLflowLogger, TensorBoardLogger, WandbLogger
 
@@ -138,6 +139,10 @@ def test_a_package_that_is_not_there_is_named_with_the_line_that_installs_it(mon
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf'pip install "localearn\[{extra}\]"'):
         logger()
+
+
+def test_a_strangers_folder_does_not_choose_where_a_logger_writes():
+    assert not any(trust.is_known(f"localearn.training.loggers.{logger.__name__}") for logger in LOGGERS.values())
 
 
 def test_figures_are_those_without_a_logger(tmp_path):
