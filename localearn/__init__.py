@@ -35,6 +35,7 @@ from localearn.tasks import (
     MultiLabel,
     Regression,
     Task,
+    ViewSynthesis,
 )
 from localearn.trainers import (
     Backprop,
@@ -57,6 +58,7 @@ from localearn.trainers import (
     Pepita,
     ProductFeedbackAlignment,
     ScalableForwardForward,
+    Shallow,
     SignSymmetry,
     StateFeedback,
     Trainer,
@@ -116,6 +118,7 @@ __all__ = [
     "Regression",
     "ResNet",
     "ScalableForwardForward",
+    "Shallow",
     "SignSymmetry",
     "StateFeedback",
     "Task",
@@ -125,6 +128,7 @@ __all__ = [
     "Unsupported",
     "UserError",
     "ViT",
+    "ViewSynthesis",
     "fit",
     "generate",
     "load",

@@ -45,6 +45,7 @@ OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is lear
   memory_format=auto or channels_last, contiguous: how a convolutional net lies in memory
   --quick            in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]
   key=value          any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone
+                     model_free:net=physical has a rule on a net of its own, of the same widths, beside backprop's MLP
 """
 
 

@@ -129,6 +129,15 @@ class Record:
                 return Metric(name, figures["direction"], figures["unit"])
         return Classification.metrics[0]
 
+    @property
+    def machine(self) -> str | None:
+        """The device's name, a CPU's with its threads: "NVIDIA H200", "AMD EPYC, 2 threads"; None if not recorded."""
+        name, threads = (self.device.get(key) for key in ("name", "threads"))
+        name = name or self.device.get("type")
+        if not name:
+            return None
+        return f"{name}, {threads} thread{'' if threads == 1 else 's'}" if threads else str(name)
+
     def evaluated(self, metrics: Iterable[Metric], split: Split, figures: Mapping[str, float]) -> None:
         """Enter the figures of a split: the loss, and these metrics of the task."""
         for metric in (LOSS, *metrics):

@@ -371,8 +371,6 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 def settings(run: Run) -> Settings:
     """Return the settings that a run was made under."""
-    threads = run.record.device.get("threads") if run.device_type == "cpu" else None
-    name = run.record.device.get("name") or run.device_type
     return Settings(
         net=run.record.net,
         net_config=json.dumps(_net_options(run), sort_keys=True, default=str),
@@ -380,7 +378,7 @@ def settings(run: Run) -> Settings:
         augment=_augmentation(run),
         batch_size=run.batch_size,
         precision=run.precision,
-        device=f"{name}, {threads} threads" if threads else str(name),
+        device=run.record.machine or run.device_type,
         capture=run.capture,
         ranks=run.ranks,
         step=run.step,

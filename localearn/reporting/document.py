@@ -106,9 +106,9 @@ MARKDOWN_MARK = "<!-- localearn report -->"
 
 def as_markdown(document: Document, folder: str) -> str:
     """Return the report; its plots are PNG files in `folder`, relative to it."""
-    parts = [MARKDOWN_MARK, f"# {_markdown_escape(document.title)}", _markdown_escape(document.subtitle)]
+    parts = [MARKDOWN_MARK, f"# {markdown_escape(document.title)}", markdown_escape(document.subtitle)]
     for section in document.sections:
-        parts.append(f"## {_markdown_escape(section.title)}")
+        parts.append(f"## {markdown_escape(section.title)}")
         parts += [_markdown_block(block, folder) for block in section.blocks]
     return "\n\n".join(parts) + "\n"
 
@@ -116,9 +116,9 @@ def as_markdown(document: Document, folder: str) -> str:
 def _markdown_block(block: Block, folder: str) -> str:
     match block:
         case Paragraph(text, lead):
-            return f"**{_markdown_escape(text)}**" if lead else _markdown_escape(text)
+            return f"**{markdown_escape(text)}**" if lead else markdown_escape(text)
         case Bullets(items):
-            return "\n".join(f"- {_markdown_escape(item)}" for item in items)
+            return "\n".join(f"- {markdown_escape(item)}" for item in items)
         case Commands(lines):
             return "\n".join(f"    {line}" for text in lines for line in text.splitlines())
         case Figures(figures):
@@ -128,13 +128,13 @@ def _markdown_block(block: Block, folder: str) -> str:
 
 
 def _markdown_figure(figure: Figure, folder: str) -> str:
-    return f"![{_markdown_escape(figure.alt)}]({folder}/{figure.name}.png)\n\n{_markdown_escape(figure.caption)}"
+    return f"![{markdown_escape(figure.alt)}]({folder}/{figure.name}.png)\n\n{markdown_escape(figure.caption)}"
 
 
 def _markdown_table(table: Table) -> str:
     lines = [
-        f"**{_markdown_escape(table.caption)}**\n",
-        f"| {' | '.join(_markdown_escape(column) for column in table.columns)} |",
+        f"**{markdown_escape(table.caption)}**\n",
+        f"| {' | '.join(markdown_escape(column) for column in table.columns)} |",
         f"|{'|'.join([' --- '] * len(table.columns))}|",
     ]
     lines += [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in table.rows]
@@ -146,11 +146,11 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown_line(line: Line) -> str:
-    text = _markdown_escape(line.text)
+    text = markdown_escape(line.text)
     return f"**{text}**" if line.strong else text
 
 
-def _markdown_escape(text: str) -> str:
+def markdown_escape(text: str) -> str:
     """Return text in which Markdown and HTML see no mark-up, on one line."""
     one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|$\[\]~]|(?<!\w)_|_(?!\w)|^#)", r"\\\1", one_line)

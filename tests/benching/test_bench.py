@@ -148,6 +148,16 @@ def test_a_rule_that_does_not_serve_the_net_is_left_out_and_told(tmp_path, capsy
     assert "Left out: pepita" in (tmp_path / "bench.md").read_text()
 
 
+def test_a_rule_may_have_a_net_of_its_own_beside_backprops(tmp_path):
+    asked = ["rules=[backprop,model_free]", *TINY, "model_free:net=physical", "model_free:net.modes=3"]
+    assert bench.main([*asked, f"out={tmp_path}"]) == 0
+    (measured,) = json.loads((tmp_path / "bench.json").read_text())["benches"]
+    products = {rule["algo"]: rule["multiply_adds"] for rule in measured["rules"]}
+    # Optics of 3 values, twice a product for its real and imaginary part; the map forward and its weights' gradient.
+    # Of 4 rows with a true and a wrong label each, whose 10 classes are appended to 16 values.
+    assert products["model_free"] == 2 * 4 * sum(2 * 3 * n + 2 * 3 * 8 for n in (16 + 10, 8))
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
     (tmp_path / "file").touch()
     main = functools.partial(bench.main, energy_of=lambda device: pytest.fail("measured"))
