@@ -159,6 +159,13 @@ def compare(
     """Group the completed runs by protocol, data set and net, and compare every rule with the baseline.
 
     Runs that differ from the baseline's in more than the rule get no ratio, unless `allow_unlike`.
+
+    Args:
+        runs: what `read_runs` returned.
+        baseline: the algorithm that the others are compared with.
+        allow_unlike: whether to compare unlike runs.
+        tunings: the searches that found the rules' options.
+
     """
     tunings = tunings or Tunings()
     notes = [*runs.notes, *tunings.notes, *tuning_notes(tunings.tunings)]
