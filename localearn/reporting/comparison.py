@@ -1,4 +1,4 @@
-"""Rules beside their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
+"""Rules against their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
 
 import json
 import re
@@ -96,7 +96,7 @@ class Group:
 
     @property
     def key(self) -> tuple[str | None, ...]:
-        """Return what tells the group from others."""
+        """The names that separate the group from others."""
         return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.apart else [])
 
     @property
@@ -400,7 +400,7 @@ def _net_options(run: Run) -> Any:
     return {name: v for name, v in found.items() if (name, v) != ("group", 1)} if isinstance(found, dict) else found
 
 
-# Parts of a configuration that say how a rule was trained, beside what `Settings` has.
+# Parts of a configuration that say how a rule was trained, besides what `Settings` has.
 FORMER_MONITOR = "val_accuracy"  # what the option was called where nobody set it
 _OPTIONS = ("algo", "optim", "schedule", "epochs", "patience", "min_delta", "monitor", "restore_best", "clip_norm")
 

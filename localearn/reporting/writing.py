@@ -79,7 +79,7 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
     Args:
         out: the folder, which is made where it is not there.
         word: `<word>.json`, `.md`, `.html` and `.csv` are its files.
-        kind: what `<word>.json` says of itself, beside the `files` that there are.
+        kind: what `<word>.json` says of itself, besides the `files` that there are.
         plots: the folder, below `out`, of its plots, PNG files.
         contents: each file by its name below `out`.
 

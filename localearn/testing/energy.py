@@ -21,7 +21,7 @@ from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mar
 
 @final
 class FakeClock:
-    """A clock that moves when it is told to, or when someone sleeps."""
+    """A clock that moves by `advance`, or when a caller sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -109,11 +109,11 @@ class FakeCard:
     """A card and what happens to it; the fields may be changed as a test goes on.
 
     has_counter: whether it counts energy (Volta and newer), or only shows power.
-    reset_s: the time at which its counter begins anew, as after a driver was reloaded.
+    reset_s: the time at which its counter is reset, as after a driver was reloaded.
     mig: whether it is cut into slices.
     throttle_bits: as in nvmlDeviceGetCurrentClocksThrottleReasons.
     pids: processes that compute on it.
-    power_limit_w: the limit that it tells, if it tells one.
+    power_limit_w: the limit that it shows, if it shows one.
     """
 
     uuid: str
