@@ -59,7 +59,8 @@ class Point:
         memory_format: as in `Settings`.
         vocabulary: the number of tokens whose ids rows are, (T,), so that the net models a language; None: rows
             are values, of classes.
-        categories: the numbers of categories of the first columns of a row, (F,), which hold codes; none: all are values.
+        categories: the numbers of categories of the first columns of a row, (F,), which hold codes; none: all are
+            values.
 
     """
 
