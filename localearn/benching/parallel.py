@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the door's own options and the overrides of a run; raise UserError for what is unknown or out of range."""
+    """Return the command's own options and a run's overrides; raise UserError for what is unknown or out of range."""
     own, overrides = dict(DEFAULTS), []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -247,7 +247,7 @@ def _three(spread: Spread) -> str:
 
 
 def run_rank(arguments: list[str]) -> int:
-    """Measure with the other ranks; rank 0 writes what was found beside the plan."""
+    """Measure with the other ranks; rank 0 writes what was found next to the plan."""
     from omegaconf import OmegaConf
 
     (path,) = arguments

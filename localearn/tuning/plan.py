@@ -213,8 +213,7 @@ def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
 def read_space(config: Mapping[str, Any]) -> dict[str, "BaseDistribution"]:
     """Return Optuna's distribution of each option that `config["tune"]["space"]` names, by its dotted path.
 
-    config: a resolved configuration, with every option in its place; the space has its shape, with a range where an
-    option has its value:
+    The space has the configuration's shape, with a range where an option has its value:
 
         tune:
           space:
@@ -224,7 +223,13 @@ def read_space(config: Mapping[str, Any]) -> dict[str, "BaseDistribution"]:
     low, high: the ends, both included; whole numbers give whole numbers, unless the option's own value is a float. log:
     whether magnitudes are as likely. step: the distance of what is tried, where not log. choices: the values
     themselves; Optuna stores no lists, so one becomes the text that an override takes.
-    Raises UserError for an option that the configuration has not, for a range that is none, and for an empty space.
+
+    Args:
+        config: a resolved configuration, with every option in its place.
+
+    Raises:
+        UserError: for an option that the configuration has not, for a range that is none, and for an empty space.
+
     """
     space = {path: _distribution(path, given, value) for path, given, value in _ranges(config["tune"]["space"], config)}
     if not space:
@@ -233,7 +238,12 @@ def read_space(config: Mapping[str, Any]) -> dict[str, "BaseDistribution"]:
 
 
 def ends(given: "BaseDistribution") -> list[Any]:
-    """Return the least and the greatest value of a range, or all its choices."""
+    """Return the least and the greatest value of a range, or all its choices.
+
+    Args:
+        given: the range.
+
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(given, CategoricalDistribution):
@@ -287,7 +297,12 @@ def _distribution(path: str, given: Mapping[str, Any], value: Any) -> "BaseDistr
 
 
 def shown(values: list[Any]) -> str:
-    """Return a list as the text that stands for it in a study, and in an override."""
+    """Return a list as the text that stands for it in a study, and in an override.
+
+    Args:
+        values: the list.
+
+    """
     return json.dumps(values, separators=(",", ":"))
 
 

@@ -46,8 +46,11 @@ LIGHT = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 class Limits:
     """How long a worker waits for the others, in seconds.
 
-    starting_s: within which a worker that was given a trial holds its lock. poll_s: between two looks at the study.
-    join_s: for its first worker to write into a study what it searches.
+    Args:
+        starting_s: within which a worker that was given a trial holds its lock.
+        poll_s: between two looks at the study.
+        join_s: for the study's first worker to write what is searched into it.
+
     """
 
     starting_s: float = 10.0
@@ -56,10 +59,16 @@ class Limits:
 
 
 class Listener(Protocol):
-    """Is told of each trial as it ends."""
+    """An observer of a search, which is called for each trial as it ends."""
 
     def ended(self, study: "Study", trial: "FrozenTrial") -> None:
-        """Show a trial."""
+        """Show a trial.
+
+        Args:
+            study: what all workers share.
+            trial: the one that has ended.
+
+        """
 
 
 FAILURES = 3  # in a row, after which a search that takes nothing in ends
@@ -260,7 +269,14 @@ class Search:
 
 
 def retry(study: "Study", trial: "FrozenTrial", counts: bool = True) -> None:
-    """Have a trial that was left unfinished gone on with, from its own folder; at most three times that count."""
+    """Enqueue a trial that was left unfinished, to be resumed from its own folder; at most three times that count.
+
+    Args:
+        study: what all workers share.
+        trial: the one that was left.
+        counts: whether this time counts.
+
+    """
     retries = trial.user_attrs.get("retries", 0) + counts
     if trial.params and retries <= MOST_RETRIES:
         origin = trial.user_attrs.get("origin", trial.number)
@@ -338,7 +354,7 @@ def _claimed(folder: Path) -> contextlib.AbstractContextManager[bool]:
 
 
 def _abandoned(folder: Path) -> bool:
-    """Return whether a trial was begun here and nobody holds its lock; without locks the heartbeat alone tells."""
+    """Return whether a trial was begun here and nobody holds its lock; without locks the heartbeat alone shows that."""
     path = folder.with_suffix(".lock")
     if not path.exists():
         return False
@@ -357,7 +373,13 @@ def _lighten(folder: Path) -> None:
 
 
 def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
-    """Return a trial's value for each option of a space."""
+    """Return a trial's value for each option of a space.
+
+    Args:
+        trial: Optuna's.
+        space: each option's distribution, by its dotted path.
+
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     values: dict[str, Any] = {}
@@ -372,9 +394,18 @@ def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[s
 
 
 def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Path) -> list[float]:
-    """Run a trial, or go on with it in a folder where another worker left it; return what is optimised.
+    """Run a trial, or resume it in a folder where another worker left it; return what is optimised.
 
-    Raises TrialPruned where the pruner ended it or its loss was not finite, and InterruptedTrial after a signal.
+    Args:
+        trial: Optuna's.
+        plan: the search's.
+        values: the trial's value of each option, by its dotted path.
+        folder: where the run is.
+
+    Raises:
+        TrialPruned: where the pruner ended it or its loss was not finite.
+        InterruptedTrial: after a signal.
+
     """
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
     set_broken_aside(folder, words(overrides)[1])
@@ -389,7 +420,17 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
 
 
 def values_of(plan: Plan, record: Record) -> list[float]:
-    """Return what is optimised of a run that is done; raise TrialPruned where it has none of that."""
+    """Return what is optimised of a run that is done: the metric, and the joules where they are an objective.
+
+    Args:
+        plan: the search's.
+        record: the run's.
+
+    Raises:
+        TrialPruned: where the run has none of that.
+        UserError: where no run of this search will have it.
+
+    """
     from optuna import TrialPruned
 
     if record.status != "completed":
@@ -410,7 +451,13 @@ def values_of(plan: Plan, record: Record) -> list[float]:
 
 
 def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
-    """Rename what was left of a trial where it cannot be gone on with, as after a full disk: the trial begins anew."""
+    """Rename what was left of a trial where it cannot be resumed, as after a full disk: the trial starts again.
+
+    Args:
+        folder: the trial's.
+        trust: what its configuration may name, see `localearn.trust`.
+
+    """
     from torch import device
 
     run = RunFolder(folder)
@@ -424,11 +471,17 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
         number = sum(1 for _ in folder.parent.glob(f"{folder.name}.broken-*"))
         spare = folder.with_name(f"{folder.name}.broken-{number}")
         folder.rename(spare)
-        say(f"trial {folder.name} begins anew, what was left of it is {spare}: {error}", error=True)
+        say(f"trial {folder.name} starts again, what was left of it is {spare}: {error}", error=True)
 
 
 def remembered(record: Record, metric: Metric) -> dict[str, Any]:
-    """Return what a study remembers of a run: how it ended, and what it cost in all its windows."""
+    """Return what a study stores of a run: how it ended, and what it cost in all its windows.
+
+    Args:
+        record: the run's.
+        metric: what was searched by.
+
+    """
     energy = parse_energy(record.energy)
     part = energy.parts.get(energy.reading.part or "")
     joules = [window.energy_j for window in part.windows.values()] if part else []
@@ -447,8 +500,14 @@ def remembered(record: Record, metric: Metric) -> dict[str, Any]:
 def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study") -> None:
     """Put the trials whose records lie in a search's folder into a new study, each under its number.
 
-    One that was not done goes on from its checkpoint. A number without a record that can be used becomes a failed
-    trial, so that no later trial is given its folder; a line tells why.
+    One that was not done is resumed from its checkpoint. A number without a record that can be used becomes a failed
+    trial, so that no later trial is given its folder; a line says why.
+
+    Args:
+        plan: the search's.
+        space: each option's distribution, by its dotted path.
+        study: the new one.
+
     """
     from optuna.trial import TrialState, create_trial
 
@@ -531,7 +590,7 @@ def _curve(folder: Path, name: str) -> dict[int, float]:
 
 
 def _keep_seconds(plan: Plan, study: "Study") -> None:
-    """Take over how long the workers had searched, where an earlier tune.json tells."""
+    """Take over how long the workers had searched, where an earlier tune.json has it."""
     with contextlib.suppress(UserError, *_WRONG):
         before = read_json(plan.out / "tune.json")
         if before["study"] == plan.study:

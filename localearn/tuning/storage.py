@@ -1,4 +1,4 @@
-"""Where a study is stored: Optuna's own storages, with errors of one line; one that is damaged is set aside."""
+"""Storage of a study: Optuna's own storages, with errors of one line; one that is damaged is set aside."""
 
 import contextlib
 import inspect
@@ -28,15 +28,21 @@ GRACE_BEATS = 3
 ATTEMPTS = 8
 ASIDE = "aside=true sets it aside and goes on in a new one with the trials' records"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# SQLite's own files beside a database, which belong to the one that they were written for.
+# SQLite's own files next to a database, which belong to the one that they were written for.
 _BESIDE = ("", "-journal", "-wal", "-shm")
 
 
 def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTrial"], None]) -> "BaseStorage":
     """Return the storage of a URL, or of a journal file after "journal:"; the file's folder is made.
 
-    heartbeat_s: seconds between a database worker's signs of life. on_stale: is called, by one worker alone, for a
-    trial whose worker has given none for three times as long. Raises UserError where it cannot be had.
+    Args:
+        url: SQLAlchemy's, or "journal:" and a path.
+        heartbeat_s: seconds between a database worker's heartbeats.
+        on_stale: is called, by one worker alone, for a trial whose worker has sent none for three times as long.
+
+    Raises:
+        UserError: where it cannot be opened.
+
     """
     with reported(url):
         path = file_of(url)
@@ -51,7 +57,12 @@ def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "Froze
 
 
 def file_of(url: str) -> Path | None:
-    """Return the file that a storage is kept in, None where a server keeps it."""
+    """Return the file that a storage is in, None where a server has it.
+
+    Args:
+        url: as of `open_storage`.
+
+    """
     if url.startswith(JOURNAL):
         return Path(url.removeprefix(JOURNAL)).expanduser()
     if not url.startswith("sqlite:///") or ":memory:" in url:
@@ -83,7 +94,7 @@ def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTr
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return Database(
                     re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),  # the driver that [postgres] brings
-                    engine_kwargs={"pool_pre_ping": True},  # a database that restarted is connected to anew
+                    engine_kwargs={"pool_pre_ping": True},  # a database that restarted is connected to again
                     heartbeat_interval=heartbeat_s,
                     grace_period=GRACE_BEATS * heartbeat_s,
                     **callback,
@@ -99,7 +110,12 @@ def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTr
 
 
 def close_storage(storage: "BaseStorage") -> None:
-    """End a storage's connections."""
+    """End a storage's connections.
+
+    Args:
+        storage: what `open_storage` returned.
+
+    """
     storage.remove_session()
     engine = getattr(storage, "engine", None)
     if engine is not None:
@@ -108,7 +124,12 @@ def close_storage(storage: "BaseStorage") -> None:
 
 @contextlib.contextmanager
 def reported(url: str) -> Iterator[None]:
-    """Raise a UserError, of a line and without a password, for what a storage raises inside."""
+    """Raise a UserError, of a line and without a password, for what a storage raises in the block.
+
+    Args:
+        url: the storage's.
+
+    """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -121,7 +142,12 @@ def reported(url: str) -> Iterator[None]:
 
 
 def hidden(url: str) -> str:
-    """Return a storage's URL with its password left out."""
+    """Return a storage's URL with its password left out.
+
+    Args:
+        url: as of `open_storage`.
+
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -151,7 +177,12 @@ def _advice(error: BaseException, first: str) -> str:
 def set_aside(plan: Plan) -> None:
     """Rename the file of a search's storage where it is damaged or holds no study, to a name that nothing has.
 
-    Raises UserError where a worker is still at a trial.
+    Args:
+        plan: the search's.
+
+    Raises:
+        UserError: where a worker is still at a trial.
+
     """
     path = file_of(plan.storage)
     if path is None or not path.is_file():

@@ -272,7 +272,7 @@ def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_pa
     assert (record["status"], len(record["seams"])) == ("completed", int(said is None))
     assert states(study_of(out)).count("COMPLETE") == 1
     told = capsys.readouterr().err
-    assert (said in told and "0000 begins anew" in told) if said else "begins anew" not in told
+    assert (said in told and "0000 starts again" in told) if said else "starts again" not in told
     assert (out / "trials" / "0000.broken-0").exists() == bool(said)
 
 
