@@ -49,7 +49,8 @@ def clock(device: torch.device) -> tuple[float, float]:
     """Return seconds, of this process and of the wall; of the wall twice where a GPU has done all that was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-        return (time.perf_counter(),) * 2
+        now = time.perf_counter()
+        return now, now
     return time.process_time(), time.perf_counter()
 
 
