@@ -116,12 +116,12 @@ class RuleModule(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Fill the gradients by the rule, and step the optimizer by them."""
         batch = _as_batch(batch)
-        if self._update is None:
+        update = self._update
+        if update is None:
             optimizer: Any = self.optimizers()
             same: Any = contextlib.nullcontext()  # Lightning has entered its own precision by now
             kind = UPDATES[self._settings.step]
-            self._update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
-        update: Update = self._update
+            self._update = update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
         metrics = update(batch)
         self.log_dict(
             {f"train_{name}": value.float() for name, value in metrics.items()},
