@@ -11,6 +11,7 @@ from typing import Any
 
 # The module that holds what each former one held; all names of a former module stand in its new one.
 MOVED = {
+    "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.energy.carbon": "localearn.energy.codecarbon",
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
@@ -41,6 +42,9 @@ MOVED = {
     "localearn.reporting.prose": "localearn.reporting.verdict",
     "localearn.reporting.reading": "localearn.reporting.runs",
     "localearn.training.tensorboard": "localearn.training.loggers",
+    "localearn.tuning.aside": "localearn.tuning.search",
+    "localearn.tuning.space": "localearn.tuning.plan",
+    "localearn.tuning.trial": "localearn.tuning.search",
 }
 
 

@@ -191,7 +191,6 @@ READS = {
 READERS = {
     "analysing/reading.py": {"read_record"},  # load_rule builds the rule: check_tree
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
-    "benching/rank.py": {"json.loads"},
     "cli.py": {
         "read_yaml",  # config=FILE: check_overrides
         "OmegaConf.load",  # shipped files, for a suggestion
@@ -226,14 +225,13 @@ READERS = {
     },  # check_tree
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
     "training/parallel/joining.py": {"json.loads"},  # of other ranks
-    "tuning/aside.py": {
-        "json.loads",
-        "read_json",
+    "tuning/search.py": {
+        "json.loads",  # of Optuna's own text
+        "read_json",  # what is not of its kind is left out
         "read_record",
-        "read_yaml",
-    },  # values that the space has; prepare compares the rest
-    "tuning/search.py": {"json.loads"},  # of Optuna's own text
-    "tuning/trial.py": {"read_record"},
+        "read_yaml",  # values of the search's space alone
+    },
+    "tuning/storage.py": {"json.loads"},  # whether a journal's lines are JSON
 }
 
 

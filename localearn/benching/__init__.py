@@ -1,1 +1,1 @@
-"""How long a rule's step takes beside backprop's, how near that is to the limit, and what memory it needs."""
+"""Time and memory of a rule's step, next to backprop's, and how near that is to the arithmetic's limit."""

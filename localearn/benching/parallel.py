@@ -1,6 +1,10 @@
-"""`python -m localearn.bench parallel`: what a second process brings, measured, and what more of them would."""
+"""`python -m localearn.bench parallel`: two processes against one, measured.
+
+As a program, `python -m localearn.benching.parallel PLAN.json`, it is a rank of that measurement.
+"""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -8,22 +12,38 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from localearn import cli
 from localearn.arguments import whole
 from localearn.benching.measure import Spread
-from localearn.benching.simulation import Costs, data_s, layers_s
+from localearn.benching.workload import Point, as_data, built, made_up
+from localearn.data import Batch
+from localearn.doorway import run_door
 from localearn.errors import UserError, suggestion
 from localearn.printing import say
+from localearn.trainers.base import Pipelined
+from localearn.trainers.phases import Descent, Metrics, Phase
+from localearn.training.building import optimizer_factory
+from localearn.training.device import autocast, synchronize
+from localearn.training.parallel import Ranks, joined
+from localearn.training.settings import Settings
+from localearn.training.update import Update
 
 HELP = """\
 python -m localearn.bench parallel [rule=mono_forward] [width=2000 depth=4 batch=1024] [out=results/bench/parallel]
 
 Measures what two processes, each on a core of its own, bring over one such process: parallel=layers (half of the
-blocks each) and parallel=data (a batch each), turn by turn with one process alone. A simulation made from one block's,
-one message's and one all-reduce's time is held against that, and then tells of 8, 64 and 512 ranks. Writes
+blocks each) and parallel=data (a batch each), turn by turn with one process alone; and one block's, one message's and
+one all-reduce's time, of which experiments/parallel/simulate.py makes a simulation of more ranks. Writes
 OUT/parallel.json and OUT/parallel.md. Rows are made up; nothing is learned from them.
 
   rule=mono_forward  a local rule
@@ -31,15 +51,36 @@ OUT/parallel.json and OUT/parallel.md. Rows are made up; nothing is learned from
                      an MLP of so many blocks, with as many inputs, and a rank's rows a step
   batches=12         for each turn
   turns=5            for which each median is taken
-  epoch=49           batches of an epoch, for the plan: after each the pipeline runs empty
+  epoch=49           batches of an epoch, for that simulation: after each the pipeline runs empty
   device=cpu         cuda: a card for each process
   precision=fp32     or bf16
   key=value          any key of localearn.run's algo, net and optim
 """
 DEFAULTS = {"rule": "mono_forward", "width": "2000", "depth": "4", "batch": "1024", "batches": "12", "turns": "5",
             "epoch": "49", "device": "cpu", "precision": "fp32", "out": "results/bench/parallel"}  # fmt: skip
-PLANNED = (1, 2, 8, 64, 512)
 RANKS = 2
+WARM_UP = 2
+PINGS = 5
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The times of a rank's parts, measured on this machine, in seconds.
+
+    step_s: the update of a batch on one rank; block_s: each block's. message_s: of a batch's activations from one rank
+    to the next; latency_s: of an empty message. reduce_s: of all gradients' reduction over two ranks;
+    reduce_latency_s: of an empty one. beside: how much longer a rank takes over its updates while its machine's other
+    ranks are busy too, for they share its memory; in_step: the same, where each step waits for the slowest of them.
+    """
+
+    step_s: float
+    block_s: tuple[float, ...]
+    message_s: float
+    latency_s: float
+    reduce_s: float
+    reduce_latency_s: float
+    beside: float = 1.0
+    in_step: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +116,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the door's own options and the overrides of a run; raise UserError for what is unknown or out of range."""
+    """Return the command's own options and a run's overrides; raise UserError for what is unknown or out of range."""
     own, overrides = dict(DEFAULTS), []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -116,7 +157,7 @@ def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
         place |= {"OMP_NUM_THREADS": "1"}
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "localearn.benching.rank", str(path)],
+                [sys.executable, "-m", "localearn.benching.parallel", str(path)],
                 env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             )
             for rank in range(RANKS)
@@ -141,7 +182,7 @@ def _free_port() -> int:
 
 
 def read(found: dict[str, Any], batches: int) -> Found:
-    """Return the ratios within each turn, and the costs of a simulation."""
+    """Return the ratios within each turn, and what each part takes."""
     times, costs = found["times"], found["costs"]
     pairs = list(zip(times["alone"], times["data"], times["layers"], strict=True))
     return Found(
@@ -160,38 +201,14 @@ def read(found: dict[str, Any], batches: int) -> Found:
     )
 
 
-def simulated(costs: Costs, ranks: int, batches: int, here: bool = False) -> dict[str, float]:
-    """Return how much more work a second is done on so many ranks than on one.
-
-    data: the measured net, a batch for each rank. layers: so deep a net that each rank has as many of its blocks as
-    each of the two measured ones, against one rank that trains all of them. here: the two ranks of this machine, which
-    slow each other down; else each has a machine's memory to itself.
-    """
-    from localearn.training.parallel.layers import AHEAD
-
-    alone = batches * costs.step_s
-    if ranks == 1:
-        return {"data": 1.0, "layers": 1.0}
-    half = len(costs.block_s) // RANKS
-    shares = [half * costs.step_s / len(costs.block_s)] * ranks
-    if here:
-        shares = [sum(costs.block_s[:half]), sum(costs.block_s[half:])]
-    slow, in_step = (costs.beside, costs.in_step) if here else (1.0, 1.0)
-    seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, AHEAD)
-    reducing_s = data_s(costs, ranks, batches) - alone
-    return {"data": ranks * alone / (in_step * alone + reducing_s), "layers": batches * sum(shares) / seconds}
-
-
 def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[str, dict[str, Any]]:
     """Return parallel.md and what parallel.json holds."""
     import torch
 
     from localearn.training.device import describe_device
 
-    batches, epoch, costs = int(own["batches"]), int(own["epoch"]), found.costs
-    told = simulated(costs, RANKS, batches, here=True)
+    batches, costs = int(own["batches"]), found.costs
     ways = {"data": found.data, "layers": found.layers}
-    plan = {ranks: simulated(costs, ranks, epoch) for ranks in PLANNED}
     machine = {**describe_device(torch.device("cpu")), "torch": torch.__version__}
     size = f"MLP {own['depth']}x{own['width']} with {own['width']} inputs, batch {own['batch']}, {own['precision']}"
     lines = [
@@ -202,36 +219,17 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
         f"{machine['name']}, a core and a thread for each process, gloo, torch {machine['torch']}; {own['turns']} "
         f"turns of {batches} batches.",
         "",
-        "| parallel | work a second, of one process's, median [quartiles] | simulated | simulation's error |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {mode} | ×{_three(spread)} | ×{told[mode]:.2f} | {100 * (told[mode] / spread.median - 1):+.1f} % |"
-            for mode, spread in ways.items()
-        ),
+        "| parallel | work a second, of one process's, median [quartiles] |",
+        "| --- | --- |",
+        *(f"| {mode} | ×{_three(spread)} |" for mode, spread in ways.items()),
         "",
-        f"One process takes {_three(found.alone_s)} s for a batch. Measured for the simulation: blocks "
+        f"One process takes {_three(found.alone_s)} s for a batch. Measured by itself: blocks "
         f"{', '.join(f'{1e3 * value:.0f}' for value in costs.block_s)} ms; a message of "
         f"{found.message_bytes / 2**20:.1f} MiB {1e3 * costs.message_s:.1f} ms, an empty one "
         f"{1e3 * costs.latency_s:.2f} ms; an all-reduce of {found.gradient_bytes / 2**20:.0f} MiB "
         f"{1e3 * costs.reduce_s:.0f} ms, an empty one {1e3 * costs.reduce_latency_s:.2f} ms; "
         f"beside a busy neighbour a process takes ×{costs.beside:.2f} as long, ×{costs.in_step:.2f} where each step "
         "waits for the slower one.",
-        "",
-        f"## Simulated: work a second, of one process's, in epochs of {epoch} batches",
-        "",
-        f"| parallel | {' | '.join(f'{ranks} ranks' for ranks in PLANNED)} |",
-        "| --- |" + " --- |" * len(PLANNED),
-        *(
-            f"| {mode} | "
-            + " | ".join(f"×{plan[n][mode]:.2f} ({100 * plan[n][mode] / n:.0f} % each)" for n in PLANNED)
-            + " |"
-            for mode in ways
-        ),
-        "",
-        "Nothing of more than 2 ranks was measured. data: this net, a batch for each rank, the gradients' all-reduce "
-        "around a ring. layers: a net of as many blocks for each rank as here, all of the mean block's cost; an epoch "
-        "begins and ends with ranks that wait. Every link is taken to be as this machine's, between two processes, and "
-        "every rank to have a machine of its own, whose memory no other rank slows down.",
     ]
     record = {
         "schema": 1,
@@ -240,10 +238,169 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
         "options": own,
         "measured": {mode: vars(spread) for mode, spread in ways.items()} | {"alone_s": vars(found.alone_s)},
         "costs": vars(costs) | {"message_bytes": found.message_bytes, "gradient_bytes": found.gradient_bytes},
-        "simulated": {"measured_ranks": told, "plan": plan},
     }
     return "\n".join(lines) + "\n", record
 
 
 def _three(spread: Spread) -> str:
     return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
+
+
+def run_rank(arguments: list[str]) -> int:
+    """Measure with the other ranks; rank 0 writes what was found next to the plan."""
+    from omegaconf import OmegaConf
+
+    (path,) = arguments
+    plan = json.loads(Path(path).read_text())
+    rank = int(os.environ["RANK"])
+    if plan["cores"]:
+        os.sched_setaffinity(0, {plan["cores"][rank]})
+    torch.set_num_threads(1)
+    config: Any = OmegaConf.to_container(cli.compose(plan["overrides"])[0], resolve=True)
+    data, layers = (Settings(parallel=mode, device=plan["device"]) for mode in ("data", "layers"))
+    with joined(data, {}) as (sharing, device), joined(layers, {}) as (piping, _):
+        point = Point(plan["net"], tuple(plan["input"]), plan["batch"], plan["precision"], device)
+        found = measure(plan, config, point, {"data": sharing, "layers": piping})
+    if rank == 0:
+        Path(path).with_name("found.json").write_text(json.dumps(found))
+    return 0
+
+
+def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ranks]) -> dict[str, Any]:
+    """Return each way's seconds for the same number of batches a rank, turn by turn, and what each part takes."""
+    batches = made_up(point)
+    ways = {"alone": Way(config, point, Ranks()), **{mode: Way(config, point, r) for mode, r in ranks.items()}}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(plan["turns"] + 1):
+        for name, way in ways.items():
+            given = list(itertools.islice(itertools.cycle(batches), plan["batches"] if turn else WARM_UP))
+            dist.barrier()
+            begin_s = time.perf_counter()
+            if way.works():
+                way.run(given)
+            synchronize(point.device)
+            dist.barrier()  # the turn is over when the last rank is through
+            if turn:
+                times[name].append(time.perf_counter() - begin_s)
+    return {"times": times, "costs": costs(plan, config, point, batches, ranks["data"])}
+
+
+class Way:
+    """A rule on its net with its optimizer, and how ranks share its work.
+
+    block: a block's number and its input, where that block alone shall learn.
+    """
+
+    def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
+        self.ranks = ranks
+        data = as_data(made_up(point), point)
+        self.trainer = built("", config, data).to(point.device).train()
+        ranks.divide(self.trainer, data)
+        whole = self.trainer.phases()[0]
+        phase = ranks.share(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
+        assert isinstance(phase, Descent)
+        optimizer = optimizer_factory(config["optim"])(phase.optimizer_groups())
+        autocasting = autocast(point.device, point.precision)
+        self.update = Update(self.trainer, phase, optimizer, Settings(), autocasting, ranks)
+
+    def works(self) -> bool:
+        """Whether this rank has something to do: alone only the first one has."""
+        return self.ranks.size > 1 or dist.get_rank() == 0
+
+    def run(self, batches: list[Batch]) -> None:
+        """Learn from the batches."""
+        for batch in self.ranks.inputs(iter(batches)):
+            self.update(batch)
+
+
+def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
+    """Return the fields of `Costs`: what rank 0 takes alone, and what is said between the two."""
+    way = Way(config, point, Ranks())
+    block_s, inputs = [], inputs_of_blocks(way, batches[0])
+    for k, h in enumerate(inputs):
+        given = batches[:1] * max(2, plan["batches"] // 2)
+        of_block = Way(config, point, Ranks(), (k, h))
+        block_s.append(_alone(lambda of_block=of_block, given=given: of_block.run(given), point.device) / len(given))
+    given = batches[:1] * max(2, plan["batches"] // 4)
+    by_itself_s = _alone(lambda: way.run(given), point.device) / len(given)
+    parameters, h, one = way.update.parameters, inputs[1], torch.zeros(1, device=point.device)
+    for p in parameters:
+        p.grad = torch.randn_like(p)  # pages of zeros would be read from nowhere
+    return {
+        "block_s": block_s,
+        "step_s": by_itself_s,
+        "beside_s": _median(lambda: way.run(given), point.device) / len(given),
+        "in_step_s": _median(lambda: _in_step(way, batches[0]), point.device),
+        "message_s": _median(lambda: _message(h), point.device),
+        "latency_s": _median(lambda: _message(h[:1, :1].contiguous()), point.device),
+        "reduce_s": _median(lambda: sharing.reduce(parameters, point.batch), point.device),
+        "reduce_latency_s": _median(lambda: dist.all_reduce(one), point.device),
+        "message_bytes": h.nbytes,
+        "gradient_bytes": sum(p.numel() * p.element_size() for p in parameters),
+    }
+
+
+def inputs_of_blocks(way: Way, batch: Batch) -> list[Tensor]:
+    """Return the input of each block where blocks learn apart: h_0, then the output of the block before."""
+    rule = way.trainer.pipelined()
+    inputs = [rule.first_input(batch)[0]]
+    for k in range(way.trainer.net.depth - 1):
+        inputs.append(rule.learn_block(k, inputs[k], batch)[0])
+    return inputs
+
+
+def _of_block(rule: Pipelined, k: int, h: Tensor, whole: Phase) -> Descent:
+    """Return the phase in which block k alone learns, from the same input h_k each time."""
+
+    def gradients(batch: Batch) -> Metrics:
+        given = rule.first_input(batch)[0] if k == 0 else h
+        return rule.learn_block(k, given, batch)[1]
+
+    return Descent(whole.name, whole.parameters, gradients, predict=whole.predict)
+
+
+def _in_step(way: Way, batch: Batch) -> None:
+    """Take a step, and wait for whoever takes the longest over it."""
+    way.run([batch])
+    dist.barrier()
+
+
+def _message(h: torch.Tensor) -> None:
+    if dist.get_rank() == 0:
+        dist.send(h, 1)
+    elif dist.get_rank() == 1:
+        dist.recv(torch.empty_like(h), 0)
+
+
+def _alone(work: Callable[[], None], device: torch.device) -> float:
+    """Return the seconds that rank 0 takes while the others wait, once it is warm."""
+    seconds = 0.0
+    for _ in range(2):
+        dist.barrier()
+        seconds = _timed(work, device) if dist.get_rank() == 0 else 0.0
+        dist.barrier()
+    return seconds
+
+
+def _median(work: Callable[[], Any], device: torch.device) -> float:
+    found = []
+    for _ in _repeats():
+        dist.barrier()
+        found.append(_timed(work, device))
+    return sorted(found[1:])[PINGS // 2]
+
+
+def _repeats() -> Iterator[int]:
+    return iter(range(PINGS + 1))
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> float:
+    synchronize(device)
+    begin_s = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - begin_s
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(run_rank))

@@ -30,7 +30,14 @@ BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch
 
 @dataclass(frozen=True)
 class Size:
-    """A net's and a batch's size; width and depth are those of the MLP, None for another net."""
+    """A net's and a batch's size.
+
+    Args:
+        width: of the MLP's blocks, None for another net.
+        depth: the number of the MLP's blocks, None for another net.
+        batch: rows a step.
+
+    """
 
     width: int | None
     depth: int | None
@@ -39,11 +46,22 @@ class Size:
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured: a batch of rows of that shape through a net, at a precision on a device.
+    """What is measured: a batch of rows through a net, at a precision on a device.
 
-    step, capture, memory_format: as in `localearn.training.Settings`. vocabulary: the number of tokens whose ids rows
-    are, (T,), so that the net models a language; None: rows are values, of classes. categories: the numbers of
-    categories of the first columns of a row, (F,), which hold codes; none: all are values.
+    Args:
+        net: its name.
+        input_shape: a row's shape.
+        batch: rows a step.
+        precision: as in `localearn.training.Settings`.
+        device: where all is computed.
+        step: as in `Settings`.
+        capture: as in `Settings`.
+        memory_format: as in `Settings`.
+        vocabulary: the number of tokens whose ids rows are, (T,), so that the net models a language; None: rows
+            are values, of classes.
+        categories: the numbers of categories of the first columns of a row, (F,), which hold codes; none: all are
+            values.
+
     """
 
     net: str
@@ -61,9 +79,17 @@ class Point:
 class Workload:
     """One rule with its net, its optimizers and a few batches.
 
-    config: a run's configuration, of which `net`, `algo` and `optim` are taken. A rule that trains blocks one after
-    another makes a step in each of its phases, since each of them sees each batch: a copy of it stands in each. What it
-    solves once a pass is left out. Raises UserError where the rule does not serve the net.
+    A rule that trains blocks one after another makes a step in each of its phases, since each of them sees each batch:
+    a copy of it stands in each. What it solves once a pass is left out.
+
+    Args:
+        algo: the rule's name.
+        config: a run's configuration, of which `net`, `algo` and `optim` are taken.
+        point: what is measured.
+
+    Raises:
+        UserError: where the rule does not serve the net.
+
     """
 
     def __init__(self, algo: str, config: Any, point: Point):
@@ -182,6 +208,10 @@ def made_up(point: Point) -> list[Batch]:
     """Return batches of standard normal rows, (batch, *input_shape), and labels; or token ids, and those that follow.
 
     Labels, tokens and the codes of categories are drawn uniformly.
+
+    Args:
+        point: what is measured.
+
     """
     generator = torch.Generator().manual_seed(0)
     batches = []
@@ -200,7 +230,13 @@ def made_up(point: Point) -> list[Batch]:
 
 
 def as_data(batches: Sequence[Batch], point: Point) -> ArrayData:
-    """Return data whose splits are all the first batch, for who asks a data set of its shapes."""
+    """Return data whose splits are all the first batch, from which nets and rules take their shapes.
+
+    Args:
+        batches: what `made_up` returned.
+        point: what is measured.
+
+    """
     rows, labels = batches[0].x, batches[0].y
     x: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), rows)
     y: dict[Any, Tensor] = dict.fromkeys(("train", "val", "test"), labels)
@@ -211,7 +247,18 @@ def as_data(batches: Sequence[Batch], point: Point) -> ArrayData:
 
 
 def built(algo: str, config: Any, data: ArrayData) -> Trainer:
-    """Return the rule of a configuration on its net, as a run on such data builds them; always the same weights."""
+    """Return the rule of a configuration on its net, as a run on such data builds them; always the same weights.
+
+    Args:
+        algo: the rule's name.
+        config: a run's configuration.
+        data: what the net and the rule are built for.
+
+    Raises:
+        UserError: for a net of graphs.
+        Unsupported: where the rule does not serve the net.
+
+    """
     torch.manual_seed(0)
     rule = rule_class(config["algo"])
     net = build_net_for(rule, config["net"], data)

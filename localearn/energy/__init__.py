@@ -1,4 +1,4 @@
-"""What a run costs: energy in joules by named windows, each part measured, estimated or absent."""
+"""Energy of a run in joules by named windows, each part measured, estimated or absent."""
 
 from localearn.energy.meter import WINDOWS, Meter, make_meter, metered_by
 from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark

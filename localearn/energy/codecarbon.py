@@ -40,10 +40,12 @@ class ProcessModel:
     """CodeCarbon's model of this machine, fetched on a thread.
 
     It takes well over a second, most of it in a child process that looks at the processor and keeps a core busy. So it
-    runs beside the set-up and is waited for before anything that is compared is timed.
+    runs during the set-up and is waited for before anything that is compared is timed.
 
-    load: returns CodeCarbon's CPU and RAM of this machine, and its version; `codecarbon_model` where None.
-    start_limit_s: how long `wait` waits for it.
+    Args:
+        load: returns CodeCarbon's CPU and RAM of this machine, and its version; `codecarbon_model` where None.
+        start_limit_s: how long `wait` waits for it, in seconds.
+
     """
 
     def __init__(
@@ -64,7 +66,12 @@ class ProcessModel:
             self._thread.start()
 
     def wait(self) -> None:
-        """Return when the model is there. Raises `AbsentError` where CodeCarbon failed."""
+        """Return when the model is there.
+
+        Raises:
+            AbsentError: where CodeCarbon failed, or took too long.
+
+        """
         self.start()
         assert self._thread is not None
         self._thread.join(self._start_limit_s)
@@ -84,7 +91,12 @@ class ProcessModel:
         return self._ram.total_power().W
 
     def note(self, part: Literal["cpu", "dram"]) -> str:
-        """Return a line on how the part's estimate comes about."""
+        """Return a line on how a part's estimate comes about.
+
+        Args:
+            part: "cpu" or "dram".
+
+        """
         tracker = f"CodeCarbon {self._version}, offline, process mode"
         if part == "dram":
             return f"{tracker}: a guess by the process's size, 5 W a memory module"
@@ -128,7 +140,11 @@ def codecarbon_model() -> tuple[Any, Any, str]:
 class CpuEstimate(Counter):
     """The process's share of the CPU: the CPU time of all its threads, not of its children, at the model's power.
 
-    A process that idles uses no CPU time and is charged nothing, so the estimate holds no idle power to take off.
+    A process that idles uses no CPU time and is charged nothing, so the estimate holds no idle power to subtract.
+
+    Args:
+        model: CodeCarbon's of this machine.
+
     """
 
     part = "cpu"
@@ -149,7 +165,12 @@ class CpuEstimate(Counter):
         self._model.start()
 
     def ready(self) -> None:
-        """Wait for the model. Raises `AbsentError` where CodeCarbon failed."""
+        """Wait for the model.
+
+        Raises:
+            AbsentError: where CodeCarbon failed.
+
+        """
         self._model.wait()
         self.note = self._model.note("cpu")
 
@@ -158,7 +179,16 @@ class CpuEstimate(Counter):
         return Mark(time.process_time())
 
     def joules(self, begin: Mark, end: Mark) -> float:
-        """Return the energy between two marks, in joules; waits for the model."""
+        """Return the energy between two marks, in joules; waits for the model.
+
+        Args:
+            begin: what `read` returned first.
+            end: what it returned later.
+
+        Raises:
+            AbsentError: where CodeCarbon failed.
+
+        """
         self._model.wait()
         return (end.value - begin.value) * self._model.core_w
 
@@ -170,7 +200,12 @@ class CpuEstimate(Counter):
 class RamEstimate(Counter):
     """The memory's power as guessed from this process's size, times the seconds that passed.
 
-    It grows alike in work and in idleness; no idle power is taken off, for the guess knows none.
+    It grows alike in work and in idleness; no idle power is subtracted, for the guess knows none.
+
+    Args:
+        model: CodeCarbon's of this machine.
+        clock: whose seconds count.
+
     """
 
     part = "dram"
@@ -194,7 +229,12 @@ class RamEstimate(Counter):
         self._model.start()
 
     def ready(self) -> None:
-        """Wait for the model. Raises `AbsentError` where CodeCarbon failed."""
+        """Wait for the model.
+
+        Raises:
+            AbsentError: where CodeCarbon failed.
+
+        """
         self._model.wait()
         self.note = self._model.note("dram")
 
@@ -203,7 +243,16 @@ class RamEstimate(Counter):
         return Mark(self._clock.now())
 
     def joules(self, begin: Mark, end: Mark) -> float:
-        """Return the energy between two marks, in joules; waits for the model."""
+        """Return the energy between two marks, in joules; waits for the model.
+
+        Args:
+            begin: what `read` returned first.
+            end: what it returned later.
+
+        Raises:
+            AbsentError: where CodeCarbon failed.
+
+        """
         self._model.wait()
         now_s = self._clock.now()
         if self._looked_s is None or now_s - self._looked_s >= RAM_LOOK_S:
@@ -216,22 +265,40 @@ class RamEstimate(Counter):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A country's grid: its ISO 3166-1 alpha-3 code, kg CO2e per kWh, and the year of that figure."""
+    """A country's grid.
+
+    Args:
+        country: its ISO 3166-1 alpha-3 code.
+        intensity_kg_per_kwh: kg CO2e per kWh.
+        year: of that figure, None where the table has none.
+
+    """
 
     country: str
     intensity_kg_per_kwh: float
     year: int | None
 
     def kg(self, energy_j: float) -> float:
-        """Return the kg CO2e of so many joules."""
+        """Return the kg CO2e of an energy.
+
+        Args:
+            energy_j: joules.
+
+        """
         return energy_j / JOULES_PER_KWH * self.intensity_kg_per_kwh
 
 
 def grid(country: str) -> Grid:
     """Return the grid of a country from CodeCarbon's own table, without importing CodeCarbon.
 
-    CodeCarbon takes the world's average, without a word, for a code that it does not know. So an unknown one raises
-    `UserError` here, with the nearest code or the code of the country so named.
+    CodeCarbon takes the world's average, without a word, for a code that it does not know; here that is an error.
+
+    Args:
+        country: ISO 3166-1 alpha-3 code, in any case.
+
+    Raises:
+        UserError: for an unknown code, with the nearest one or the code of the country so named.
+
     """
     table = _table()
     code = country.strip().upper()
@@ -252,8 +319,8 @@ def _nearest(code: str, table: dict[str, dict[str, Any]]) -> str:
     named = [iso for iso, name in names.items() if name.upper() == code]
     begun = [iso for iso, name in names.items() if name.upper().startswith(code)]
     near = named or [*begun, *difflib.get_close_matches(code, table, n=NEAREST, cutoff=0.3)]
-    told = [f"{iso!r} ({names[iso]})" for iso in dict.fromkeys(near)][:NEAREST]
-    return f"; did you mean {' or '.join(told)}?" if told else ""
+    words = [f"{iso!r} ({names[iso]})" for iso in dict.fromkeys(near)][:NEAREST]
+    return f"; did you mean {' or '.join(words)}?" if words else ""
 
 
 def _table() -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
 SEAM_NOTE = "what the earlier session spent after its last checkpoint is not counted"
 NO_COUNTRY = "no country given; set energy.country=POL (ISO 3166-1 alpha-3) for kg CO2e"
 
-LOSSES = {"source_lost": "the source did not answer", "counter_reset": "the counter began anew"}
+LOSSES = {"source_lost": "the source did not answer", "counter_reset": "the counter was reset"}
 LONG_PERIODS = 50
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @final
 class Meter:
-    """Measures energy and time in named windows.
+    """Measure energy and time in named windows.
 
         meter = Meter("cuda", country="POL")
         meter.open()
@@ -39,16 +40,20 @@ class Meter:
         record |= meter.report()
 
     Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. What is absent is None and never 0, and
-    energies with different labels are never added. The headline part is the one that trains: the card, or the CPU.
+    energies with different labels are never added. The headline part is the one that trains: the GPU, or the CPU.
 
-    device: what trains; it is synchronised before both readings of a window.
-    country: ISO 3166-1 alpha-3 code of the grid for kg CO2e; None for no carbon. An unknown code raises
-        `UserError` here, before anything was trained.
-    sources: "auto" for the best there is, "none" to keep only durations, or counters of one's own.
-    idle_s: how long idle power is measured, before and after, where a source measures it; else no time is spent. With 0
-        idle power stays unknown.
-    clock: stamps all readings.
-    synchronize: waits for the work that the device was given; torch's own wait where None.
+    Args:
+        device: the device that trains; it is synchronised before both readings of a window.
+        country: ISO 3166-1 alpha-3 code of the grid for kg CO2e; None for no carbon.
+        sources: "auto" for the best that the machine has, "none" for durations alone, or counters of your own.
+        idle_s: seconds for which idle power is measured, before and after, where a source measures it; else no time is
+            spent. With 0 idle power stays unknown.
+        clock: stamps all readings.
+        synchronize: waits for the work that the device was given; torch's own wait where None.
+
+    Raises:
+        UserError: for an unknown country, before anything was trained.
+
     """
 
     def __init__(
@@ -71,16 +76,26 @@ class Meter:
         self._state: Literal["new", "open", "closed"] = "new"
         self._active: str | None = None
         self._ready = False
-        self._pending: list[tuple[str, _Readings, _Readings]] = []  # segments that a slow source cannot yet tell
+        self._pending: list[
+            tuple[str, _Readings, _Readings]
+        ] = []  # segments whose joules a slow source cannot give yet
         self._durations_s: dict[str, float] = {}
         self._seams: list[dict[str, Any]] = []
 
-    def open(self, *, tell: bool = True) -> None:
+    def open(self, *, warn: bool = True, tell: bool | None = None) -> None:
         """Start the sources, time their updates and measure idle power with the device's context alive.
 
-        tell: whether to warn of what is absent; who opens meters in several processes says it once, see `warn`.
         Estimates fetch their model on a thread, last, so that it disturbs no idle power; the first window other than
-        "setup" waits for it. Raises RuntimeError on a meter that was opened before.
+        "setup" waits for it.
+
+        Args:
+            warn: whether to warn of what is absent; a launcher that opens meters in several processes warns once, see
+                `warn`.
+            tell: the former name of `warn`.
+
+        Raises:
+            RuntimeError: on a meter that was opened before.
+
         """
         if self._state != "new":
             raise RuntimeError("a meter is opened once")
@@ -91,7 +106,7 @@ class Meter:
         self._measure_idle("before")
         for part in self._parts.values():
             part.prefetch()
-        if tell:
+        if warn if tell is None else tell:
             self.warn([self.absence])
 
     def __enter__(self) -> Self:
@@ -105,24 +120,36 @@ class Meter:
 
     @staticmethod
     def warn(absences: Iterable[str | None]) -> None:
-        """Warn of what the meters of one or more processes lack; what they lack alike is said once."""
+        """Warn of what the meters of one or more processes lack, once for what they lack alike.
+
+        Args:
+            absences: each meter's `absence`.
+
+        """
         for absence in dict.fromkeys(absences):
             if absence is not None:
                 _log.warning(absence)
 
     @property
     def absence(self) -> str | None:
-        """Say in a line why a training GPU's energy is not measured; None where it is, or where no GPU trains."""
+        """Why a training GPU's energy is not measured, in a line; None where it is, or where no GPU trains."""
         if self._headline.label == "absent" and self._headline.name == "gpu":
             return f"GPU energy is absent: {self._headline.note}"
         return None
 
     @contextmanager
     def window(self, name: str) -> Iterator[None]:
-        """Count what happens inside under `name`, one of `WINDOWS`; may be entered any number of times.
+        """Count what happens in the block under a name; may be entered any number of times.
 
-        An exception inside ends the window as usual, for its joules were spent, and goes on. Raises ValueError for
-        another name and RuntimeError inside another window or on a meter that is not open.
+        An exception in the block ends the window as usual, for its joules were spent, and is raised again.
+
+        Args:
+            name: one of `WINDOWS`.
+
+        Raises:
+            ValueError: for another name.
+            RuntimeError: inside another window, or on a meter that is not open.
+
         """
         if name not in WINDOWS:
             raise ValueError(f"no window is named {name!r}; there are {', '.join(WINDOWS)}")
@@ -152,11 +179,21 @@ class Meter:
                     self._add_pending()
 
     def duration_s(self, name: str) -> float:
-        """Return the seconds spent in a window so far, earlier sessions included."""
+        """Return the seconds spent in a window so far, earlier sessions included.
+
+        Args:
+            name: one of `WINDOWS`.
+
+        """
         return self._durations_s.get(name, 0.0)
 
     def energy_j(self, name: str) -> float | None:
-        """Return the headline part's joules in a window so far, None where they are not known."""
+        """Return the headline part's joules in a window so far, None where they are not known.
+
+        Args:
+            name: one of `WINDOWS`.
+
+        """
         self._wait_for_sources()
         return None if self._headline.counter is None else self._headline.total(name).known_j
 
@@ -175,12 +212,12 @@ class Meter:
                 part.close()
 
     def describe(self) -> str:
-        """Return a line that names each part's source, or why it has none; to be said once, when a run starts."""
-        told = []
+        """Return a line that names each part's source, or why it has none; a run logs it once, when it starts."""
+        parts = []
         for part in self._parts.values():
             how = f" ({part.note})" if part.label == "absent" else f" by {part.source}"
-            told.append(f"{part.name} {part.label}{how}")
-        return "; ".join(told)
+            parts.append(f"{part.name} {part.label}{how}")
+        return "; ".join(parts)
 
     def report(self) -> dict[str, Any]:
         """Return `energy`, `co2e_kg` and `co2e` as they stand in a run's record, ready for JSON.
@@ -215,24 +252,43 @@ class Meter:
         parts = {name: part.state(self._durations_s) for name, part in self._parts.items()}
         return {"durations_s": dict(self._durations_s), "parts": parts, "seams": [dict(seam) for seam in self._seams]}
 
-    def beside(self, states: Sequence[dict[str, Any]]) -> None:
-        """Add what other processes that train together with this one have spent, by their `state`, up to now.
+    def add_ranks(self, states: Sequence[dict[str, Any]]) -> None:
+        """Add what other processes of a joint training have spent up to now, in place of what was added so.
 
-        It takes the place of what was added so before. Joules of unlike labels are not added: they become null, with
-        the flag `ranks_differ`. What two of them count, a card or a machine, counts once.
+        Joules of unlike labels are not added: they become null, with the flag `ranks_differ`. What two of them count, a
+        card or a machine, counts once.
+
+        Args:
+            states: the `state` of each other process's meter.
+
         """
         for name, part in self._parts.items():
-            part.beside([state["parts"][name] for state in states])
+            part.add_ranks([state["parts"][name] for state in states])
+
+    def beside(self, states: Sequence[dict[str, Any]]) -> None:
+        """Call `add_ranks`; deprecated, and gone in the next release."""
+        warnings.warn("Meter.beside is deprecated: call add_ranks", FutureWarning, stacklevel=2)
+        self.add_ranks(states)
 
     def lose(self, flag: str) -> None:
-        """Make all joules null, with a flag: processes beside this one have spent some that nobody can tell."""
+        """Make all joules null: other processes that train together with this one have spent some that are not known.
+
+        Args:
+            flag: the reason, which each window carries.
+
+        """
         for part in self._parts.values():
             part.lose(flag)
 
     def add_earlier(self, state: dict[str, Any], joules: bool = True) -> None:
-        """Add an earlier session's seconds and joules, and record the seam; before or after `open`, once a session.
+        """Add an earlier session's seconds and joules, and record where it ended.
 
-        joules: False where another process, whose states go `beside`, adds them.
+        Once a session, before or after `open`.
+
+        Args:
+            state: the earlier session's `state`.
+            joules: False where another process adds them, by the states that it passes to `add_ranks`.
+
         """
         durations_s = dict(state["durations_s"])
         for name, part in self._parts.items() if joules else ():
@@ -282,11 +338,13 @@ _MAKE: ContextVar[MakeMeter] = ContextVar("make_meter", default=Meter)
 
 @contextmanager
 def metered_by(make: MakeMeter) -> Iterator[None]:
-    """Meter every run that this thread starts in the block by what `make` returns, also runs of a command.
+    """Meter every run that this thread starts in the block, a command's too, by a meter of your own making.
 
-    So a power meter of one's own is read, a `Counter`, where localearn knows none for the machine.
+    So a power meter of your own is read, a `Counter`, on a machine for which localearn knows none.
 
-    make: takes `Meter`'s first four arguments, as the run's settings have them.
+    Args:
+        make: takes `Meter`'s first four arguments, as the run's settings have them, and returns a `Meter`.
+
     """
     token = _MAKE.set(make)
     try:
@@ -296,7 +354,15 @@ def metered_by(make: MakeMeter) -> Iterator[None]:
 
 
 def make_meter(device: torch.device, country: str | None, sources: Literal["auto", "none"], idle_s: float) -> Meter:
-    """Return a new meter for a run: a `Meter`, or what `metered_by` says."""
+    """Return a new meter for a run: a `Meter`, or what `metered_by` says.
+
+    Args:
+        device: as of `Meter`.
+        country: as of `Meter`.
+        sources: as of `Meter`.
+        idle_s: as of `Meter`.
+
+    """
     return _MAKE.get()(device, country, sources, idle_s)
 
 
@@ -359,12 +425,14 @@ _Readings = dict[Part, Reading | None]
 
 @final
 class MeteredPart:
-    """Tries the candidates in turn, keeps the first that opens, and adds up what it counts.
+    """One part of the machine: the first of its candidate counters that opens, and the joules that it counts.
 
-    name: which part of the machine.
-    candidates: its possible counters, the best first.
-    why_none: the note of a part that has no candidate.
-    clock: stamps the readings.
+    Args:
+        name: which part of the machine.
+        candidates: its possible counters, the best first.
+        why_none: the note of a part that has no candidate.
+        clock: stamps the readings.
+
     """
 
     def __init__(self, name: Part, candidates: Sequence[Counter], why_none: str, clock: Clock) -> None:
@@ -375,9 +443,9 @@ class MeteredPart:
         self._reasons = [] if candidates else [why_none]
         self._clock = clock
         self._tallies: dict[str, Tally] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._earlier: list[tuple[dict[str, Any], dict[str, float]]] = []
-        self._beside: list[dict[str, Any]] = []
+        self._ranks: list[dict[str, Any]] = []
         self._unknown: str | None = None
 
     def open(self) -> None:
@@ -417,12 +485,12 @@ class MeteredPart:
 
     @property
     def source(self) -> str | None:
-        """Who tells the part's energy."""
+        """The name of the part's source, None where it has none."""
         return None if self.counter is None else self.counter.source
 
     @property
     def note(self) -> str:
-        """What the reader must know: the source's own note, and why better ones are not there."""
+        """The source's own note, and why better ones are not there."""
         own = [self.counter.note] if self.counter is not None and self.counter.note else []
         return "; ".join(own + self._reasons)
 
@@ -437,7 +505,14 @@ class MeteredPart:
         return Reading(self._clock.now(), mark)
 
     def add(self, window: str, begin: Reading | None, end: Reading | None) -> None:
-        """Add a segment of a window, or mark it where its energy is not known."""
+        """Add a segment of a window, or mark it where its energy is not known.
+
+        Args:
+            window: the window's name.
+            begin: the reading at its beginning, as `read` returned it.
+            end: the reading at its end.
+
+        """
         if self.counter is None or begin is None or end is None:
             return
         tally = self._tallies.setdefault(window, Tally())
@@ -447,17 +522,17 @@ class MeteredPart:
             energy_j = self.counter.joules(_held(begin), _held(end))
         except LostError as lost:
             tally.discard(str(lost), duration_s)
-            self._tell(window, lost)
+            self._warn(window, lost)
             return
         power_w = max(energy_j / duration_s if duration_s > 0 else 0.0, self.counter.power_w() or 0.0)
         tally.add(energy_j, duration_s, max(power_w, self.idle_w["before"] or 0.0), self.counter.period_s)
 
-    def _tell(self, window: str, lost: LostError) -> None:
-        """Say what was lost, the first time that it is: a driver that went away is away at every epoch."""
+    def _warn(self, window: str, lost: LostError) -> None:
+        """Warn of what was lost, the first time that it is: a driver that went away is away at every epoch."""
         flag = str(lost)
-        if flag in self._told:
+        if flag in self._warned:
             return
-        self._told.add(flag)
+        self._warned.add(flag)
         what = LOSSES.get(flag, flag)
         cause = "" if lost.__cause__ is None else f" ({lost.__cause__})"
         _log.warning(
@@ -467,33 +542,52 @@ class MeteredPart:
         )
 
     def add_earlier(self, part: dict[str, Any], durations_s: dict[str, float]) -> None:
-        """Take the state of an earlier session, and how long each of its windows was, measured or not."""
+        """Add the state of an earlier session.
+
+        Args:
+            part: what `state` returned then.
+            durations_s: the seconds of each of its windows, measured or not.
+
+        """
         self._earlier.append((part, durations_s))
 
-    def beside(self, parts: Sequence[dict[str, Any]]) -> None:
-        """Take the states of this part in processes that train together with this one, in place of earlier ones.
+    def add_ranks(self, parts: Sequence[dict[str, Any]]) -> None:
+        """Add the states of this part in processes that train together with this one, in place of earlier ones.
 
         What several of them count, such as a machine's packages, is added once.
+
+        Args:
+            parts: what `state` returned in each.
+
         """
         seen = {None if self.counter is None else self.counter.counted()}
-        self._beside = []
+        self._ranks = []
         for part in parts:
             if part["counted"] not in seen or part["counted"] is None:
-                self._beside.append(part)
+                self._ranks.append(part)
             seen.add(part["counted"])
 
     def lose(self, flag: str) -> None:
-        """Give every window's energy up: what other processes have spent since they last told is not known."""
+        """Make every window's energy unknown, since other processes have spent some that they did not report.
+
+        Args:
+            flag: the reason, which each window carries.
+
+        """
         self._unknown = flag
 
     def total(self, window: str) -> "Tally":
         """Return a window's tally over all sessions, and over all processes that train together.
 
-        Joules with another label are not added: that window's energy is then not known, and says `label_changed`, or
-        `ranks_differ`.
+        Joules with another label are not added: that window's energy is then not known, and is flagged `label_changed`,
+        or `ranks_differ`.
+
+        Args:
+            window: the window's name.
+
         """
         total = self._own_total(window)
-        for part in self._beside:
+        for part in self._ranks:
             if part["label"] != self.label:
                 total.discard("ranks_differ", 0.0)
             elif window in part["windows"]:
@@ -521,13 +615,18 @@ class MeteredPart:
         return sum(known) / len(known) if known else None
 
     def report(self, durations_s: dict[str, float]) -> dict[str, Any]:
-        """Return the part's record; `durations_s` names the windows and stands in for those of an absent part."""
+        """Return the part's record, ready for JSON.
+
+        Args:
+            durations_s: the seconds of each window, which also stand in for those of an absent part.
+
+        """
         absent = self.counter is None
         windows = {}
         for name, duration_s in durations_s.items():
             tally = Tally(duration_s=duration_s) if absent else self.total(name)
             windows[name] = tally.report(self._mean_idle_w)
-            if self._beside:  # whose seconds went by beside these
+            if self._ranks:  # whose seconds passed at the same time
                 windows[name]["duration_s"] = duration_s
         idle_known = any(power_w is not None for power_w in self.idle_w.values())
         return {
@@ -539,7 +638,12 @@ class MeteredPart:
         }
 
     def state(self, durations_s: dict[str, float]) -> dict[str, Any]:
-        """Return what `add_earlier` takes in the session that goes on."""
+        """Return what `add_earlier` takes in the session that resumes this one.
+
+        Args:
+            durations_s: the seconds of each window.
+
+        """
         names = [] if self.counter is None else durations_s
         windows = {name: self.total(name).state(self._mean_idle_w) for name in names}
         counted = None if self.counter is None else self.counter.counted()
@@ -568,7 +672,17 @@ class Tally:
     A segment whose energy is not known (a reset, a lost driver) is discarded, and then the window's energy is not known
     either: the sum of the others would pass for the whole.
 
-    idle_j, idle_s: the idle energy of the seconds before a resume, None where it is not known, and those seconds.
+    Args:
+        energy_j: joules of the segments that are known.
+        duration_s: seconds of all segments.
+        segments: how many there were, discarded ones included.
+        discarded: how many of them have no known energy.
+        variance_j2: the sum under the root above.
+        period_s: T, the longest that was seen; None where no error is bounded so.
+        idle_j: the idle energy of the seconds before a resume, None where it is not known.
+        idle_s: those seconds.
+        flags: what readers are to know of the segments.
+
     """
 
     energy_j: float = 0.0
@@ -582,7 +696,15 @@ class Tally:
     flags: set[str] = field(default_factory=set)
 
     def add(self, energy_j: float, duration_s: float, power_w: float, period_s: float | None) -> None:
-        """Add a segment; `power_w` is the power that its ends may be wrong by, a `period_s` of None bounds no error."""
+        """Add a segment whose energy is known.
+
+        Args:
+            energy_j: its joules.
+            duration_s: its seconds.
+            power_w: the power that its ends may be wrong by.
+            period_s: the counter's update period; None bounds no error.
+
+        """
         self.energy_j += energy_j
         self.duration_s += duration_s
         self.segments += 1
@@ -591,14 +713,25 @@ class Tally:
             self.period_s = max(period_s, self.period_s or 0.0)
 
     def discard(self, flag: str, duration_s: float) -> None:
-        """Count a segment whose energy is not known, and why."""
+        """Add a segment whose energy is not known.
+
+        Args:
+            flag: why it is not.
+            duration_s: its seconds.
+
+        """
         self.duration_s += duration_s
         self.segments += 1
         self.discarded += 1
         self.flags.add(flag)
 
     def plus(self, other: "Tally") -> "Tally":
-        """Return the tally of both."""
+        """Return the tally of both.
+
+        Args:
+            other: the other one.
+
+        """
         periods = [period for period in (self.period_s, other.period_s) if period is not None]
         return Tally(
             self.energy_j + other.energy_j,
@@ -614,7 +747,7 @@ class Tally:
 
     @property
     def known_j(self) -> float | None:
-        """The energy, None where a segment of it is not known or there was none."""
+        """The energy in joules, None where a segment of it is not known or there was none."""
         return self.energy_j if self.segments and not self.discarded else None
 
     def _idle_j(self, idle_w: float | None) -> float | None:
@@ -624,7 +757,12 @@ class Tally:
         return self.idle_j + idle_w * (self.duration_s - self.idle_s)
 
     def report(self, idle_w: float | None) -> dict[str, Any]:
-        """Return the record of the window; net energy is gross - `idle_w` * seconds."""
+        """Return the record of the window, ready for JSON; net energy is gross - `idle_w` * seconds.
+
+        Args:
+            idle_w: the part's idle power, None where it is not known.
+
+        """
         known_j, idle_j, flags = self.known_j, self._idle_j(idle_w), set(self.flags)
         if self.period_s is not None and self.duration_s < LONG_PERIODS * self.period_s * math.sqrt(self.segments):
             flags.add("too_short")
@@ -639,7 +777,12 @@ class Tally:
         }
 
     def state(self, idle_w: float | None) -> dict[str, Any]:
-        """Return plain numbers, strings and lists that `from_state` takes; `idle_w` is that of the seconds so far."""
+        """Return plain numbers, strings and lists that `from_state` takes.
+
+        Args:
+            idle_w: the idle power of the seconds so far, None where it is not known.
+
+        """
         return {
             "energy_j": self.energy_j,
             "duration_s": self.duration_s,
@@ -654,5 +797,10 @@ class Tally:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Tally":
-        """Return the tally that `state` describes."""
+        """Return the tally that a state describes.
+
+        Args:
+            state: what `state` returned.
+
+        """
         return cls(**{**state, "flags": set(state["flags"])})

@@ -20,7 +20,7 @@ THROTTLE_REASONS = {
     0x80: "power_brake",
 }
 LOOK_S = 0.05  # a look costs several driver calls, so windows shorter than this share one
-_MIG = "the card is cut into MIG slices, and its counter counts them all: a slice's energy cannot be told"
+_MIG = "the card is cut into MIG slices, and its counter counts them all: a slice's energy cannot be known"
 
 
 @final
@@ -30,10 +30,12 @@ class NvmlCounter(Counter):
     Volta and newer cards count millijoules (`nvmlDeviceGetTotalEnergyConsumption`); the energy of a window is the
     difference of two reads. Where that call is not supported the card's power is sampled on a thread and integrated.
 
-    uuid: the card's UUID as torch tells it, with or without `GPU-`. Neither index would do: NVML counts cards in
-        PCI order, torch in the order of CUDA_VISIBLE_DEVICES.
-    nvml: the module pynvml, or a stand-in for it.
-    clock: stamps the samples.
+    Args:
+        uuid: the card's UUID as torch has it, with or without `GPU-`. Neither index would do: NVML counts cards in
+            PCI order, torch in the order of CUDA_VISIBLE_DEVICES.
+        nvml: the module pynvml, or a stand-in for it.
+        clock: stamps the samples.
+
     """
 
     part = "gpu"
@@ -60,7 +62,12 @@ class NvmlCounter(Counter):
         return f"card {self._uuid}"
 
     def open(self) -> None:
-        """Find the card. Raises `AbsentError` without a driver, for a MIG slice, or for a card that shows no power."""
+        """Find the card.
+
+        Raises:
+            AbsentError: without a driver, for a MIG slice, and for a card that shows no power.
+
+        """
         if self._nvml is None:
             self._nvml = importlib.import_module("pynvml")
         nvml = self._nvml
@@ -93,7 +100,12 @@ class NvmlCounter(Counter):
             self.note = "NVML's power, sampled and integrated by trapezoid (no energy counter); the whole card's"
 
     def read(self) -> Mark:
-        """Return the joules so far. Raises `LostError` where the driver does not answer."""
+        """Return the joules so far.
+
+        Raises:
+            LostError: where the driver does not answer.
+
+        """
         if self._sampler is not None:
             return self._sampler.read()
         energy_mj = self._energy_mj()
@@ -103,7 +115,16 @@ class NvmlCounter(Counter):
         return Mark(energy_mj / 1000, self._resets)
 
     def joules(self, begin: Mark, end: Mark) -> float:
-        """Return the energy between two marks, in joules. Raises `LostError` where it is not known."""
+        """Return the energy between two marks, in joules.
+
+        Args:
+            begin: what `read` returned first.
+            end: what it returned later.
+
+        Raises:
+            LostError: where the counter was reset, or the driver lost, between them.
+
+        """
         if begin.life != end.life:
             raise LostError("counter_reset" if self._sampler is None else "source_lost")
         return end.value - begin.value
@@ -125,7 +146,12 @@ class NvmlCounter(Counter):
         return self._energy_mj() if self._sampler is None else self._sampled_w()
 
     def settle(self, period_s: float) -> None:
-        """Take the first update period that was measured; until then the slowest known is assumed."""
+        """Set the first update period that was measured; until then the slowest known is assumed.
+
+        Args:
+            period_s: seconds between two moves of the counter.
+
+        """
         if not self._timed:
             self.period_s, self._timed = period_s, True
 
@@ -160,14 +186,20 @@ class NvmlCounter(Counter):
 
 
 def torch_uuid(device: torch.device, cuda: Any = torch.cuda) -> str:
-    """Return the UUID of a CUDA device as torch counts them. Raises `AbsentError` where torch does not tell it.
+    """Return the UUID of a CUDA device as torch counts them.
 
-    cuda: the module torch.cuda, or a stand-in for it.
+    Args:
+        device: the device; without an index the current one.
+        cuda: the module torch.cuda, or a stand-in for it.
+
+    Raises:
+        AbsentError: where torch does not know it.
+
     """
     index = cuda.current_device() if device.index is None else device.index
     uuid = getattr(cuda.get_device_properties(index), "uuid", None)
     if uuid is None:
-        raise AbsentError("torch does not tell the card's UUID, so the right card cannot be known")
+        raise AbsentError("torch does not know the card's UUID, so the right card cannot be known")
     return str(uuid)
 
 
@@ -193,11 +225,13 @@ def _is_sliced(nvml: Any, handle: Any) -> bool:
 
 @final
 class CardLog:
-    """Looks at a card when a window ends and remembers what it saw.
+    """What a card was doing when windows ended: temperature, clocks, throttling, other processes.
 
-    nvml: the module pynvml, or a stand-in for it.
-    handle: NVML's handle of the card.
-    clock: tells when the last look is too old.
+    Args:
+        nvml: the module pynvml, or a stand-in for it.
+        handle: NVML's handle of the card.
+        clock: stamps the looks; windows shorter than `LOOK_S` share one.
+
     """
 
     def __init__(self, nvml: Any, handle: Any, clock: Clock) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, final
 from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark, Ticker, machine
 
 POWERCAP = Path("/sys/class/powercap")
-MAX_ZONE_W = 2000.0  # more than any package draws; a wrap that would mean more is a counter that began anew
+MAX_ZONE_W = 2000.0  # more than any package draws; a wrap that would mean more is a reset
 PERIOD_LIMIT_S = 0.02  # the counters move about once a millisecond; ten times that is time enough to see it
 
 
@@ -18,9 +18,11 @@ class RaplCounter(Counter):
     Each zone's `energy_uj` wraps at `max_energy_range_uj`, after about twenty minutes under load. A thread reads it
     far more often than that, so no wrap is missed however long a window lasts.
 
-    part: "cpu" for the package zones, "dram" for the memory zones.
-    root: the powercap folder.
-    clock: stamps the readings.
+    Args:
+        part: "cpu" for the package zones, "dram" for the memory zones.
+        root: the powercap folder.
+        clock: stamps the readings.
+
     """
 
     source = "rapl"
@@ -42,7 +44,12 @@ class RaplCounter(Counter):
         return f"{self.part} of {machine()}"
 
     def open(self) -> None:
-        """Find the zones and take their first reading. Raises `AbsentError` where none may be read."""
+        """Find the zones and take their first reading.
+
+        Raises:
+            AbsentError: where none may be read.
+
+        """
         prefix = "package" if self.part == "cpu" else "dram"
         try:
             # `intel-rapl-mmio` repeats the packages and `psys` contains them; either would count them twice.
@@ -60,7 +67,12 @@ class RaplCounter(Counter):
         self._ticker = Ticker(self._keep_up, shortest_s / 2, "localearn-rapl")
 
     def read(self) -> Mark:
-        """Return the joules since `open`, over all zones. Raises `LostError` where a zone cannot be read."""
+        """Return the joules since `open`, over all zones.
+
+        Raises:
+            LostError: where a zone cannot be read.
+
+        """
         with self._lock:
             try:
                 for zone in self._zones:
@@ -70,7 +82,16 @@ class RaplCounter(Counter):
             return Mark(sum(zone.energy_j for zone in self._zones), sum(zone.resets for zone in self._zones))
 
     def joules(self, begin: Mark, end: Mark) -> float:
-        """Return the energy between two marks, in joules. Raises `LostError` where a zone began anew between them."""
+        """Return the energy between two marks, in joules.
+
+        Args:
+            begin: what `read` returned first.
+            end: what it returned later.
+
+        Raises:
+            LostError: where a zone was reset between them.
+
+        """
         if begin.life != end.life:
             raise LostError("counter_reset")
         return end.value - begin.value

@@ -35,7 +35,7 @@ EXPECTATIONS = {
     "counter against power": f"the counter's joules of a steady load lie within {INTEGRAL_TOLERANCE:.0%} of the power "
     "readings' integral over the same window",
     "equal windows": f"two windows of the same work differ by less than {EQUAL_TOLERANCE:.0%}",
-    "watts by load": "idle < half load < full load, and none above the power limit that the source tells",
+    "watts by load": "idle < half load < full load, and none above the power limit that the source shows",
     "doubled load": "what full load adds to idle power is twice what half load adds, within "
     f"{DOUBLED_TOLERANCE:.0%} of twice",
     "short window": f"a window of about {SHORT_PERIODS} update periods is flagged too_short, one of more than "
@@ -52,8 +52,15 @@ Figures = Mapping[str, float | list[str]]
 class Outcome:
     """One check's result, a row of the page.
 
-    part: whose energy it is about. expectation: what must hold, in words, the tolerance included.
-    figures: what was measured, with units in the names. reason: why it failed or was not run.
+    Args:
+        check: its name, one of `EXPECTATIONS`.
+        part: whose energy it is about.
+        expectation: what must hold, in words, the tolerance included.
+        verdict: whether it holds.
+        figures: what was measured, with units in the names.
+        tolerance: what the verdict allows for, None where there is nothing to allow for.
+        reason: why it failed or was not run.
+
     """
 
     check: str
@@ -78,7 +85,13 @@ class Outcome:
 
 
 def difference(one: float, other: float) -> float:
-    """Return how far two figures lie apart, as a share of their mean; infinite where there is nothing to share."""
+    """Return how far two figures lie apart, as a share of their mean; infinite where there is nothing to share.
+
+    Args:
+        one: a figure.
+        other: another, in the same unit.
+
+    """
     mean = (abs(one) + abs(other)) / 2
     return abs(one - other) / mean if mean else math.inf
 
@@ -97,8 +110,15 @@ class Load(Protocol):
 class Span:
     """A metered window and what the meter recorded of it.
 
-    begin_s, end_s: by the bench's clock. energy_j: None where the meter does not know it.
-    integral_j: the power readings of the window, integrated; None where the source shows no power.
+    Args:
+        title: the window's name in the plot.
+        begin_s: when it began, by the bench's clock.
+        end_s: when it ended.
+        energy_j: its joules, None where the meter does not know them.
+        duration_s: its seconds.
+        integral_j: the power readings of the window, integrated; None where the source shows no power.
+        flags: the meter's.
+
     """
 
     title: str
@@ -117,11 +137,16 @@ class Span:
 
 @final
 class Bench:
-    """A load and the counter under check. Every window is a `Meter`'s own, as in a training run.
+    """A load and the counter that is checked. Every window is a `Meter`'s own, as in a training run.
 
-    device: where the load runs; a card is synchronised at both ends of a window.
-    counter: of the part that the load heats. It is opened here and again for each window, and keeps its update period.
-    load: what to run. clock: stamps all readings. synchronize: waits for the device, see `Meter`.
+    Args:
+        device: where the load runs; a card is synchronised at both ends of a window.
+        counter: of the part that the load heats. It is opened here and again for each window, and keeps its update
+            period.
+        load: what to run.
+        clock: stamps all readings.
+        synchronize: waits for the device, see `Meter`.
+
     """
 
     def __init__(
@@ -144,15 +169,21 @@ class Bench:
 
     @property
     def power_limit_w(self) -> float | None:
-        """The power limit that the source tells, None where it tells none."""
+        """The power limit in watts that the source shows, None where it shows none."""
         seen = self.conditions.get("power_limit_w")
         return None if seen is None else seen["max"]
 
     def idle(self, seconds: float) -> None:
         """Measure idle power as a run does before it trains, and time the counter's updates.
 
-        An estimate holds no idle power that could be taken off, so a window without work stands in for it. Raises
-        `AbsentError` where the source is not there.
+        An estimate holds no idle power that could be subtracted, so a window without work stands in for it.
+
+        Args:
+            seconds: how long.
+
+        Raises:
+            AbsentError: where the source is not there.
+
         """
         meter = self._meter(seconds)
         meter.open()
@@ -166,7 +197,12 @@ class Bench:
             self.idle_w = self._span("idle", lambda integral: self._clock.sleep(seconds)).power_w
 
     def warm_up(self, seconds: float) -> float:
-        """Load the device until it is warm and return how many bursts a second it does."""
+        """Load the device until it is warm and return how many bursts a second it does.
+
+        Args:
+            seconds: how long.
+
+        """
         bursts, begin_s = 0, self._clock.now()
         while self._clock.now() - begin_s < seconds:
             self._load.burst()
@@ -175,7 +211,13 @@ class Bench:
         return bursts / (self._clock.now() - begin_s)
 
     def steady(self, title: str, bursts: int) -> Span:
-        """Meter so many bursts, one after the other."""
+        """Meter bursts, one after the other.
+
+        Args:
+            title: the window's name.
+            bursts: how many.
+
+        """
 
         def work(integral: PowerIntegral) -> None:
             for _ in range(bursts):
@@ -185,7 +227,13 @@ class Bench:
         return self._span(title, work)
 
     def half(self, title: str, seconds: float) -> Span:
-        """Meter bursts that take turns with rests of their own length."""
+        """Meter bursts that take turns with rests of their own length.
+
+        Args:
+            title: the window's name.
+            seconds: how long.
+
+        """
 
         def work(integral: PowerIntegral) -> None:
             end_s = self._clock.now() + seconds
@@ -251,14 +299,24 @@ class Bench:
 
 
 def not_run(part: Literal["gpu", "cpu"], reason: str) -> list[Outcome]:
-    """Return all checks of a part as not run."""
+    """Return all checks of a part as not run.
+
+    Args:
+        part: whose energy they are about.
+        reason: why they were not run.
+
+    """
     return [Outcome(check, part, expectation, "not run", reason=reason) for check, expectation in EXPECTATIONS.items()]
 
 
 def run_checks(bench: Bench, neighbour: Neighbour | None, seconds: float) -> list[Outcome]:
     """Run all checks of a part, about four times `seconds` long.
 
-    neighbour: a context in which a second process loads the part; None where no process is told from another.
+    Args:
+        bench: the part's load and counter.
+        neighbour: a context in which a second process loads the part; None where the source cannot separate processes.
+        seconds: the length of a window.
+
     """
     part = bench.counter.part
     assert part != "dram"
@@ -378,7 +436,7 @@ class _Checks:
     def _second_process(self) -> Outcome:
         name = "second process"
         if self._neighbour is None:
-            return self._not_run(name, f"{self._bench.counter.source} does not tell processes from each other")
+            return self._not_run(name, f"{self._bench.counter.source} does not separate processes")
         bursts = max(1, round(BESIDE_S * self._bursts_per_s))
         before = self._bench.steady("alone", bursts)
         try:
@@ -417,6 +475,10 @@ class MatrixLoad:
     """Products of two square matrices in float32, on a card or on the CPU.
 
     A card is given the next burst before it has ended the last, so that it never waits for the host.
+
+    Args:
+        device: where the products are made.
+
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -451,9 +513,15 @@ class MatrixLoad:
 
 @contextmanager
 def loaded_by_another(device: str, python: str = sys.executable) -> Iterator[None]:
-    """Have a second process load the device for the while. Raises ChildProcessError where it does not start.
+    """Have a second process load the device while the block runs.
 
-    python: the interpreter that it runs in.
+    Args:
+        device: torch's name of it.
+        python: the interpreter that the process runs in.
+
+    Raises:
+        ChildProcessError: where it does not start.
+
     """
     command = [python, "-m", "localearn.energy.selftest", device]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -472,7 +540,13 @@ def loaded_by_another(device: str, python: str = sys.executable) -> Iterator[Non
 
 
 def load_until_end(device: str, until: IO[str]) -> None:
-    """Load the device until a stream ends."""
+    """Load the device until a stream ends.
+
+    Args:
+        device: torch's name of it.
+        until: the stream.
+
+    """
     load = MatrixLoad(torch.device(device))
     ended = threading.Event()
 

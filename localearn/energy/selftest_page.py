@@ -6,7 +6,7 @@ from typing import Any
 from localearn.energy.selftest import Bench, Figures, Outcome
 
 PLOT = "power.png"
-INK, POWER, WINDOWS = "#1b1b1b", "#0072B2", ("#E69F00", "#009E73")  # of a palette that colour-blind readers can tell
+INK, POWER, WINDOWS = "#1b1b1b", "#0072B2", ("#E69F00", "#009E73")  # of a palette for colour-blind readers
 
 SOURCES = {
     "nvml": "**gpu, measured.** The card's own energy counter, against its own power reading: two views of one sensor "
@@ -22,7 +22,14 @@ SOURCES = {
 
 
 def page(summary: Mapping[str, Any], outcomes: Sequence[Outcome], benches: Sequence[Bench]) -> str:
-    """Return meter.md."""
+    """Return meter.md: a table of the checks, what they can show, and the machine.
+
+    Args:
+        summary: the command and the machine.
+        outcomes: the rows.
+        benches: whose sources are described, and whose power is in the plot.
+
+    """
     counts = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("passed", "failed", "not run")}
     lines = [
         "# Checks on the meter",
@@ -45,12 +52,17 @@ def page(summary: Mapping[str, Any], outcomes: Sequence[Outcome], benches: Seque
         lines += [SOURCES.get(bench.counter.source, bench.counter.source), "", f"Source: {bench.counter.note}.", ""]
     if any(bench.trace for bench in benches):
         lines += [f"![Power over time, the windows shaded and named]({PLOT})", ""]
-    lines += ["## Machine", "", *(f"- {name}: {_told(value)}" for name, value in summary["machine"].items()), ""]
+    lines += ["## Machine", "", *(f"- {name}: {_text(value)}" for name, value in summary["machine"].items()), ""]
     return "\n".join(lines)
 
 
 def figures_text(figures: Figures) -> str:
-    """Return figures in words: `counter 3,002 J; difference 0.1 %`; the units stand in their names."""
+    """Return figures in words: `counter 3,002 J; difference 0.1 %`; the units stand in their names.
+
+    Args:
+        figures: numbers by name, or a list of flags.
+
+    """
     return "; ".join(_figure(name, value) for name, value in figures.items())
 
 
@@ -63,14 +75,19 @@ def _figure(name: str, value: float | list[str]) -> str:
     return f"{name} {value:.1%}" if name == "difference" else f"{name} {value:.2f}"
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_told(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def plot(bench: Bench) -> bytes:
-    """Return a PNG of a bench's power over time, its windows shaded and named."""
+    """Return a PNG of a bench's power over time, its windows shaded and named.
+
+    Args:
+        bench: one that has a trace.
+
+    """
     import io
 
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
 
 SAMPLE_S = 0.02
-POLL_S = 0.002  # a card's counter moves every 20 to 100 ms; a tenth of that tells its moves apart
+POLL_S = 0.002  # a card's counter moves every 20 to 100 ms; a tenth of that separates its moves
 
 Part = Literal["gpu", "cpu", "dram"]
 Label = Literal["measured", "estimated", "absent"]
@@ -26,10 +26,12 @@ class LostError(Exception):
 
 
 class Mark(NamedTuple):
-    """A reading.
+    """A reading of a counter.
 
-    value: of the counter, in its own unit.
-    life: how often the counter has begun anew or been unreadable; marks of two lives have no difference.
+    Args:
+        value: the counter's, in its own unit.
+        life: how often the counter was reset or unreadable; marks of two lives have no difference.
+
     """
 
     value: float
@@ -39,12 +41,17 @@ class Mark(NamedTuple):
 class Counter(ABC):
     """The energy that one part of the machine has used, as a value that only grows.
 
-    A final class sets these fields:
-        part, source, label: whose energy it is, who says so and how well it is known.
+    A subclass for a meter of your own implements `open`, `read`, `joules` and `close`; `Meter(sources=[...])` takes it.
+
+    Attributes:
+        part: whose energy it is: "gpu", "cpu" or "dram".
+        source: the name of the source, which the record has.
+        label: how well the energy is known: "measured" or "estimated".
         note: what the reader of the record must know about this source.
         period_s: how often the value moves; None where that bounds no error, as in an estimate.
-        includes_idle: whether the value grows on an idle machine too, so that idle power can be taken off.
+        includes_idle: whether the value grows on an idle machine too, so that idle power can be subtracted.
         integrates_power: whether the value is power readings integrated, and no counter of the hardware's.
+
     """
 
     part: Part
@@ -57,15 +64,34 @@ class Counter(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Start the source. Raises `AbsentError` with the reason where it is not there."""
+        """Start the source.
+
+        Raises:
+            AbsentError: where it is not there, with the reason.
+
+        """
 
     @abstractmethod
     def read(self) -> Mark:
-        """Return the counter's value now. Raises `LostError` where it cannot be read."""
+        """Return the counter's value now.
+
+        Raises:
+            LostError: where it cannot be read.
+
+        """
 
     @abstractmethod
     def joules(self, begin: Mark, end: Mark) -> float:
-        """Return the energy between two marks, in joules. Raises `LostError` where it is not known."""
+        """Return the energy between two marks, in joules.
+
+        Args:
+            begin: what `read` returned first.
+            end: what it returned later.
+
+        Raises:
+            LostError: where the energy is not known.
+
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -75,14 +101,24 @@ class Counter(ABC):
         """Begin a slow start on a thread. Called after idle power was measured, which it would disturb."""
 
     def ready(self) -> None:  # noqa: B027 - a hook that few sources need
-        """Wait until what `prefetch` began is done. Raises `AbsentError` where that failed."""
+        """Wait until what `prefetch` began is done.
+
+        Raises:
+            AbsentError: where that failed.
+
+        """
 
     def moving(self) -> float | None:
         """Return the raw value whose moves show the update period, None where the period is known already."""
         return None
 
     def settle(self, period_s: float) -> None:  # noqa: B027 - a hook that few sources need
-        """Take the update period that was seen while idling."""
+        """Set the update period that was seen while idling.
+
+        Args:
+            period_s: seconds between two moves of the value.
+
+        """
 
     def power_w(self) -> float | None:
         """Return the power that the source shows right now, None where it shows none."""
@@ -97,7 +133,7 @@ class Counter(ABC):
         return {}
 
     def counted(self) -> str:
-        """Return a name of what is counted, of all machines: of two counters with one name only one may be added."""
+        """Return the name of what is counted, unique among machines: of two counters with one name one is added."""
         return f"process {os.getpid()} of {machine()}"
 
 
@@ -111,10 +147,12 @@ def machine() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A monotonic clock and its way to wait; a test passes one that it moves by hand.
+    """A monotonic clock and its way to wait; a test passes one that it moves itself.
 
-    now: return seconds since a fixed but unnamed moment.
-    sleep: wait for so many seconds.
+    Args:
+        now: returns seconds since a fixed but unnamed moment.
+        sleep: waits for so many seconds.
+
     """
 
     now: Callable[[], float] = time.perf_counter
@@ -122,10 +160,19 @@ class Clock:
 
 
 def idle_power_w(counters: list[Counter], idle_s: float, clock: Clock) -> dict[Part, float | None]:
-    """Leave the machine alone for `idle_s` seconds and return each part's mean power, None where a reading was lost.
+    """Return each part's mean power while the machine is left alone, None where a reading was lost.
 
     A counter that moves every 100 ms, read at both ends of one second, is off by up to a tenth. So where a counter
     shows its raw value the power is taken between two of its moves, and their mean distance settles its update period.
+
+    Args:
+        counters: open ones, one a part.
+        idle_s: how long to wait, in seconds.
+        clock: stamps the readings.
+
+    Returns:
+        Watts by part.
+
     """
     watches = [_Watch(counter, clock) for counter in counters]
     slow = [watch for watch in watches if watch.raw is not None]
@@ -197,7 +244,13 @@ class PowerIntegral:
         self._last: tuple[float, float] | None = None
 
     def add(self, now_s: float, power_w: float) -> None:
-        """Take a sample; its time must not lie before the last one's."""
+        """Add a sample.
+
+        Args:
+            now_s: its time, not before the last one's.
+            power_w: the power then.
+
+        """
         if self._last is not None:
             last_s, last_w = self._last
             self.energy_j += (now_s - last_s) * (last_w + power_w) / 2
@@ -210,10 +263,12 @@ class PowerIntegral:
 
 @final
 class PowerSampler:
-    """Samples a power source on a thread and at every reading.
+    """Samples of a power source, taken on a thread and at every reading, and integrated.
 
-    power_w: returns the power now; raises `LostError` where it cannot be read.
-    clock: stamps the samples.
+    Args:
+        power_w: returns the power now, in watts; raises `LostError` where it cannot be read.
+        clock: stamps the samples.
+
     """
 
     def __init__(self, power_w: Callable[[], float], clock: Clock) -> None:
@@ -225,7 +280,12 @@ class PowerSampler:
         self._ticker = Ticker(self._tick, SAMPLE_S, "localearn-power")
 
     def read(self) -> Mark:
-        """Take a sample now and return the joules so far. Raises `LostError` where the source cannot be read."""
+        """Take a sample now and return the joules so far.
+
+        Raises:
+            LostError: where the source cannot be read.
+
+        """
         with self._lock:
             try:
                 power_w = self._power_w()
@@ -249,7 +309,14 @@ class PowerSampler:
 
 @final
 class Ticker:
-    """Calls `tick` every `interval_s` seconds until it is stopped; the thread dies with the process."""
+    """A thread that calls a function again and again until it is stopped; it dies with the process.
+
+    Args:
+        tick: the function.
+        interval_s: seconds between two calls.
+        name: the thread's.
+
+    """
 
     def __init__(self, tick: Callable[[], None], interval_s: float, name: str) -> None:
         self._tick = tick

@@ -30,7 +30,12 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class RunFolder:
-    """Reads and writes a run's files, each atomically: a reader, or a run resumed after SIGKILL, sees a whole file."""
+    """Read and write a run's files, each atomically: a reader, or a run resumed after SIGKILL, sees a whole file.
+
+    Args:
+        path: the folder, which may not be there yet.
+
+    """
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -42,7 +47,12 @@ class RunFolder:
         self.net = self.path / "net.safetensors"
 
     def create(self) -> None:
-        """Make the folder for a new run; raise UserError if it holds one already or cannot be written."""
+        """Make the folder for a new run.
+
+        Raises:
+            UserError: if it holds a run already or cannot be written.
+
+        """
         if any(self._exists(path) for path in (self.record, self.checkpoint, self.previous)):
             raise UserError(
                 f"{self.path} already holds a run ({self.status()}), and none is ever overwritten; give another out=, "
@@ -55,7 +65,15 @@ class RunFolder:
             probe.unlink()
 
     def open(self, *, extending: bool = False) -> None:
-        """Check that the folder holds a run to go on with, or one to extend; raise UserError if not."""
+        """Check that the folder holds a run that can be resumed.
+
+        Args:
+            extending: whether a completed run is to be trained longer.
+
+        Raises:
+            UserError: where it does not.
+
+        """
         if not self._exists(self.path) or not self.path.is_dir():
             raise UserError(f"resume={self.path}: there is no such folder")
         if self.status() == "completed" and not extending:
@@ -69,9 +87,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from writing the folder meanwhile; raise UserError if one does.
+        """Lock the folder against other processes while the block runs.
 
         The system releases what a killed process held. A file system without locks is written without.
+
+        Raises:
+            UserError: if another process holds the lock.
+
         """
         with contextlib.ExitStack() as lock:
             try:
@@ -88,27 +110,54 @@ class RunFolder:
         return "unfinished"
 
     def unfinish(self) -> None:
-        """Mark a completed run, which is about to be trained longer, as one that can be gone on with."""
+        """Mark a completed run, which is about to be trained longer, as one that can be resumed."""
         if self.status() == "completed":
             record = read_json(self.record)
             self.write_text(self.record, json.dumps(record | {"status": "unfinished"}, indent=2) + "\n")
 
     def write_text(self, path: Path, text: str) -> None:
-        """Write a text file atomically."""
+        """Write a text file atomically.
+
+        Args:
+            path: the file.
+            text: what it is to hold, in UTF-8.
+
+        Raises:
+            UserError: where it cannot be written.
+
+        """
         with self._replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
-        """Write metrics.jsonl, a line for each epoch."""
+        """Write metrics.jsonl, a line for each epoch.
+
+        Args:
+            lines: each epoch's figures by name.
+
+        """
         self.write_text(self.metrics, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Append an epoch's line to metrics.jsonl."""
+        """Append an epoch's line to metrics.jsonl.
+
+        Args:
+            line: its figures by name.
+
+        """
         with self._writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write checkpoint.pt atomically: tensors and plain values only. The one before it is kept, as `previous`."""
+        """Write checkpoint.pt atomically; the one before it stays, as `previous`.
+
+        Args:
+            state: tensors and plain values only.
+
+        Raises:
+            UserError: where it cannot be written.
+
+        """
         with self._replacing(self.checkpoint) as temporary:
             with temporary.open("wb") as file:
                 try:
@@ -123,8 +172,14 @@ class RunFolder:
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """Return what `save_checkpoint` wrote last, or None where there is nothing; without unpickling code.
 
-        Where the last one is damaged, the one before it is returned, and a line on stderr says so. Raises UserError
-        where both are.
+        Where the last one is damaged, the one before it is returned, and a line on stderr says so.
+
+        Args:
+            device: where the tensors are put.
+
+        Raises:
+            UserError: where both are damaged.
+
         """
         damage = None
         for path in (self.checkpoint, self.previous):
@@ -152,8 +207,14 @@ class RunFolder:
     def save_net(self, net: nn.Module, metadata: dict[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the trained net's weights as net.safetensors; a weight that layers share stands there for each.
 
-        weights: the net's state under other names than its own, which the metadata's `names` then say.
-        metadata: texts; what `localearn` holds, a JSON object, gets the checksum of itself and of the weights.
+        Args:
+            net: whose state is written.
+            metadata: texts; what `localearn` holds, a JSON object, gets the checksum of itself and of the weights.
+            weights: the net's state under other names than its own, which the metadata's `names` then say.
+
+        Raises:
+            UserError: where it cannot be written.
+
         """
         from safetensors.torch import save
 
@@ -228,7 +289,15 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise UserError where a path is a folder, a pipe or a device: to read one could wait for ever."""
+    """Check that a path is no folder, pipe or device: to read one could wait for ever.
+
+    Args:
+        path: what may be there or not.
+
+    Raises:
+        UserError: where it is one.
+
+    """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no regular file")
 
@@ -241,7 +310,14 @@ class Held(Exception):
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lock of a file, which is made and then removed; yield False where the file system has no locks.
 
-    Raises `Held` if it is held and `wait` is false, and OSError if the file cannot be made.
+    Args:
+        path: the file.
+        wait: whether to wait for another holder.
+
+    Raises:
+        Held: if it is held and `wait` is false.
+        OSError: if the file cannot be made.
+
     """
     from filelock import FileLock, Timeout
 
@@ -266,14 +342,24 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def append_checksum(path: Path) -> None:
-    """Append the SHA-256 of a file's bytes to it; a zip archive stays readable as one."""
+    """Append the SHA-256 of a file's bytes to it; a zip archive stays readable as one.
+
+    Args:
+        path: the file.
+
+    """
     digest = _file_digest(path, path.stat().st_size)
     with path.open("ab") as file:
         file.write(_MARK + digest.encode())
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file is what its checksum says; one without a checksum, as older versions wrote it, is."""
+    """Return whether a file is what its checksum says; one without a checksum, as older versions wrote it, is.
+
+    Args:
+        path: the file.
+
+    """
     size = path.stat().st_size
     if size < _LENGTH:
         return True
@@ -286,7 +372,13 @@ def is_intact(path: Path) -> bool:
 
 
 def digest_of(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of named tensors, with their dtypes and shapes, and of the plain values beside them."""
+    """Return the SHA-256 of named tensors, with their dtypes and shapes, and of plain values.
+
+    Args:
+        tensors: by name, of any shape and device.
+        values: what JSON can hold.
+
+    """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -34,7 +34,7 @@ RUN_JSON, METRICS = "run.json", "metrics.jsonl"
 DEEPEST = 64  # levels of a record; a configuration of ours has fewer than 10
 LONGEST_NAME = 200  # characters of a rule's, a data set's or a net's
 _REQUIRED = ("status", "algo", "dataset", "net", "seed")
-# Of a line of metrics.jsonl, what every epoch's has beside the metrics of its task.
+# Of a line of metrics.jsonl, what every epoch's has besides the metrics of its task.
 _LINE = ("passes", "train_loss", "lr", "train_s", "train_j", "samples_per_s")
 
 
@@ -60,7 +60,15 @@ def read_record(path: str | Path) -> Record:
 
 
 def decoded(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raise BadRecordError where it holds none, or is nested without end."""
+    """Return the object that a JSON file holds.
+
+    Args:
+        path: the file.
+
+    Raises:
+        BadRecordError: where it holds none, or is nested without end.
+
+    """
     try:
         values = read_json(path)
     except UnreadableError as error:
@@ -72,7 +80,12 @@ def decoded(path: Path) -> dict[str, Any]:
 def parse_record(values: Mapping[str, Any]) -> Record:
     """Return the record that a decoded run.json describes.
 
-    Raises BadRecordError, naming the field, for an unknown schema, a field that is missing and one of the wrong kind.
+    Args:
+        values: the decoded object.
+
+    Raises:
+        BadRecordError: for an unknown schema, a field that is missing and one of the wrong kind; it names the field.
+
     """
     schema = values.get("schema")
     if schema not in (1, SCHEMA) or isinstance(schema, bool):
@@ -221,7 +234,15 @@ def _check_depth(values: Mapping[str, Any]) -> None:
 
 
 def parse_energy(energy: Mapping[str, Any]) -> Energy:
-    """Return the energy that a record describes; raise BadRecordError for a field of the wrong kind."""
+    """Return the energy that a record describes.
+
+    Args:
+        energy: the record's `energy`.
+
+    Raises:
+        BadRecordError: for a field of the wrong kind.
+
+    """
     parts = {name: _part(name, part) for name, part in fields.mapping(energy, "parts").items()}
     reading = Reading(label_of(energy), fields.optional_text(energy, "source"), fields.optional_text(energy, "part"))
     present = reading.label != "absent"  # a number without a label is no number
@@ -268,7 +289,15 @@ def _window(windows: Mapping[str, Any], name: str, label: Label) -> Window:
 
 
 def parse_co2e(co2e: Mapping[str, Any]) -> Reading:
-    """Return what a record says of its carbon, the grid being the source; raise BadRecordError as `parse_energy`."""
+    """Return what a record says of its carbon, the grid being the source.
+
+    Args:
+        co2e: the record's `co2e`.
+
+    Raises:
+        BadRecordError: for a field of the wrong kind.
+
+    """
     label, country = label_of(co2e), fields.optional_text(co2e, "country")
     intensity = fields.number(co2e, "intensity_kg_per_kwh")
     grid = None if intensity is None else f"grid of {intensity:.3g} kg/kWh"
@@ -276,7 +305,15 @@ def parse_co2e(co2e: Mapping[str, Any]) -> Reading:
 
 
 def label_of(record: Mapping[str, Any]) -> Label:
-    """Return a record's label, "absent" where it has none; raise BadRecordError for an unknown one."""
+    """Return a record's label, "absent" where it has none.
+
+    Args:
+        record: an object that may have a `label`.
+
+    Raises:
+        BadRecordError: for an unknown one.
+
+    """
     found = fields.optional_text(record, "label") or "absent"
     for label in LABELS:
         if found == label:

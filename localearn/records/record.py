@@ -139,7 +139,14 @@ class Record:
         return f"{name}, {threads} thread{'' if threads == 1 else 's'}" if threads else str(name)
 
     def evaluated(self, metrics: Iterable[Metric], split: Split, figures: Mapping[str, float]) -> None:
-        """Enter the figures of a split: the loss, and these metrics of the task."""
+        """Enter the figures of a split: the loss, and these metrics of the task.
+
+        Args:
+            metrics: the task's.
+            split: "val" or "test".
+            figures: by the names of the metrics, and of the loss.
+
+        """
         for metric in (LOSS, *metrics):
             new = Figures(direction=metric.direction, unit=metric.unit, val=None, test=None)
             self.metrics.setdefault(metric.name, new)[split] = figures[metric.name]
@@ -196,7 +203,14 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """Where a number of joules (or of kg CO2e) comes from. Only numbers of equal readings are averaged or compared."""
+    """The source of a number of joules, or of kg CO2e. Only numbers of equal readings are averaged or compared.
+
+    Args:
+        label: how well the number is known.
+        source: nvml, rapl, codecarbon; None where it is absent.
+        part: gpu, cpu, dram.
+
+    """
 
     label: Label
     source: str | None = None  # nvml, rapl, codecarbon

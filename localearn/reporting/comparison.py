@@ -1,4 +1,4 @@
-"""Rules beside their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
+"""Rules against their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
 
 import json
 import re
@@ -96,7 +96,7 @@ class Group:
 
     @property
     def key(self) -> tuple[str | None, ...]:
-        """Return what tells the group from others."""
+        """The names that separate the group from others."""
         return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.apart else [])
 
     @property
@@ -159,6 +159,13 @@ def compare(
     """Group the completed runs by protocol, data set and net, and compare every rule with the baseline.
 
     Runs that differ from the baseline's in more than the rule get no ratio, unless `allow_unlike`.
+
+    Args:
+        runs: what `read_runs` returned.
+        baseline: the algorithm that the others are compared with.
+        allow_unlike: whether to compare unlike runs.
+        tunings: the searches that found the rules' options.
+
     """
     tunings = tunings or Tunings()
     notes = [*runs.notes, *tunings.notes, *tuning_notes(tunings.tunings)]
@@ -393,7 +400,7 @@ def _net_options(run: Run) -> Any:
     return {name: v for name, v in found.items() if (name, v) != ("group", 1)} if isinstance(found, dict) else found
 
 
-# Parts of a configuration that say how a rule was trained, beside what `Settings` has.
+# Parts of a configuration that say how a rule was trained, besides what `Settings` has.
 FORMER_MONITOR = "val_accuracy"  # what the option was called where nobody set it
 _OPTIONS = ("algo", "optim", "schedule", "epochs", "patience", "min_delta", "monitor", "restore_best", "clip_norm")
 

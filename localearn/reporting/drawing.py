@@ -1,4 +1,4 @@
-"""What every plot of a report shares: a rule's look, an axis's ticks, and the two forms in which a plot is kept."""
+"""Drawing that all plots of a report share: a rule's look, an axis's ticks, and the two forms of a plot."""
 
 import io
 import re

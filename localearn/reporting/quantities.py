@@ -1,4 +1,4 @@
-"""What a report says of each run: how it is read from a record, in which unit, and how it is compared."""
+"""Quantities of a report: how each is read from a record, in which unit, and how it is compared."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

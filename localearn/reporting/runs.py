@@ -200,7 +200,12 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
 
     A record that is truncated, foreign or of an unknown schema is skipped with a note, as long as one other is good.
 
-    Raises UserError where a folder does not exist, none holds a run.json, or no record can be read.
+    Args:
+        folders: one or more, whose names begin the names of their runs.
+
+    Raises:
+        UserError: where a folder does not exist, none holds a run.json, or no record can be read.
+
     """
     tops = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
     runs: list[Run] = []
@@ -244,7 +249,13 @@ def _records(top: Path) -> list[Path]:
 
 
 def named_below(folder: Path, top: Path) -> str:
-    """Return a folder as the report names it: below the folder that was asked for, and without the rest."""
+    """Return a folder as the report names it: below the folder that was asked for, and without the rest.
+
+    Args:
+        folder: a run's.
+        top: the folder that was asked for.
+
+    """
     inner = folder.relative_to(top)
     return (Path(top.resolve().name) / inner).as_posix()
 
@@ -263,7 +274,12 @@ _FORMULA = re.compile(r"\s*[=+\-@\t\r]")
 
 
 def visible_tree(value: Any) -> Any:
-    """Return decoded JSON with `visible` applied to every text in it, keys included."""
+    """Return decoded JSON with `visible` applied to every text in it, keys included.
+
+    Args:
+        value: the decoded JSON.
+
+    """
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
@@ -272,7 +288,12 @@ def visible_tree(value: Any) -> Any:
 
 
 def cell(value: Any) -> Any:
-    """Return a CSV's cell; a text that a spreadsheet would take for a formula has an apostrophe before it."""
+    """Return a CSV's cell; a text that a spreadsheet would take for a formula has an apostrophe before it.
+
+    Args:
+        value: the cell's.
+
+    """
     if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return value

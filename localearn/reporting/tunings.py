@@ -1,4 +1,4 @@
-"""What the searches for the rules' options found and cost, from the tune.json that each leaves."""
+"""Searches for the rules' options: what they found and cost, from the tune.json that each leaves."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping

@@ -50,17 +50,23 @@ def write_report(
     allow_unlike: bool = False,
     tunings: Tunings | None = None,
 ) -> Path:
-    """Write report.html, report.md, report.csv, report.json and plots/*.png into `out`; return the path of the page.
+    """Write report.html, report.md, report.csv, report.json and plots/*.png, and return the path of the page.
 
     The same records give the same bytes. Files of an earlier report are replaced; its plots that this one does not
     have are removed.
 
-    baseline: the algorithm that the others are compared with.
-    command: what the reader types to repeat all of it; each rule's own command is printed in any case.
-    allow_unlike: give ratios between runs that differ in more than the rule; the tables then say so.
-    tunings: the searches that found the rules' options, see `read_tunings`.
+    Args:
+        runs: what `read_runs` returned.
+        out: the folder to write into.
+        title: the report's heading.
+        baseline: the algorithm that the others are compared with.
+        command: the command line that repeats all of it; each rule's own command is printed in any case.
+        allow_unlike: give ratios between runs that differ in more than the rule; the tables then say so.
+        tunings: the searches that found the rules' options, see `read_tunings`.
 
-    Raises UserError where a file is in the way that is not a report's, or `out` cannot be written.
+    Raises:
+        UserError: where a file is in the way that is not a report's, or `out` cannot be written.
+
     """
     comparison = compare(runs, baseline, allow_unlike, tunings)
     place(Path(out), "report", KIND, PLOTS, _contents(comparison, title, command))
@@ -73,7 +79,7 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
     Args:
         out: the folder, which is made where it is not there.
         word: `<word>.json`, `.md`, `.html` and `.csv` are its files.
-        kind: what `<word>.json` says of itself, beside the `files` that there are.
+        kind: what `<word>.json` says of itself, besides the `files` that there are.
         plots: the folder, below `out`, of its plots, PNG files.
         contents: each file by its name below `out`.
 
@@ -195,7 +201,12 @@ COLUMNS = (
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Return the measures in the records' own units; an absent number is an empty field."""
+    """Return the measures in the records' own units, a row per rule, quantity and label; an absent number is empty.
+
+    Args:
+        comparison: what `compare` made of the runs.
+
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,5 +1,5 @@
 # ruff: noqa: N802, D102  (the names are NVML's, and so is what they do)
-"""A scripted NVML and a scripted counter, to test or try what reads them on a machine without a card.
+"""Stand-ins for NVML and for a counter, to test what reads them on a machine without a GPU.
 
 clock = FakeClock()
 nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
@@ -21,19 +21,24 @@ from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mar
 
 @final
 class FakeClock:
-    """A clock that moves when it is told to, or when someone sleeps."""
+    """A clock that moves by `advance`, or when a caller sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
         self.clock = Clock(now=lambda: self.now_s, sleep=self.advance)
 
     def advance(self, seconds: float) -> None:
-        """Move on by so many seconds."""
+        """Move on.
+
+        Args:
+            seconds: by how many.
+
+        """
         self.now_s += seconds
 
 
 class Source(Protocol):
-    """What a fake card shows at a time: its power in W and its energy counter in mJ."""
+    """A stand-in for what a card shows at a time: its power in W and its energy counter in mJ."""
 
     def power_w(self, now_s: float) -> float: ...
 
@@ -44,8 +49,10 @@ class Source(Protocol):
 class Script:
     """Power that runs straight between points, and its exact integral; both move every `period_s` seconds.
 
-    points: (seconds, watts), in order; the power stays as it is before the first and after the last.
-    period_s: how often the card refreshes what it shows.
+    Args:
+        points: (seconds, watts), in order; the power stays as it is before the first and after the last.
+        period_s: how often the card refreshes what it shows.
+
     """
 
     def __init__(self, points: list[tuple[float, float]], period_s: float = 0.02) -> None:
@@ -80,7 +87,9 @@ class Script:
 class Recording:
     """Readings of a card, played back: each holds until the next.
 
-    readings: (seconds, watts, millijoules), in order, the first at 0 s.
+    Args:
+        readings: (seconds, watts, millijoules), in order, the first at 0 s.
+
     """
 
     def __init__(self, readings: list[tuple[float, float, int]]) -> None:
@@ -88,7 +97,12 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> "Recording":
-        """Read a JSON file whose `readings` is a list of [seconds, watts, millijoules]."""
+        """Read a JSON file whose `readings` is a list of [seconds, watts, millijoules].
+
+        Args:
+            path: the file.
+
+        """
         record = json.loads(path.read_text(encoding="utf-8"))
         return cls([(t, w, mj) for t, w, mj in record["readings"]])
 
@@ -108,12 +122,18 @@ class Recording:
 class FakeCard:
     """A card and what happens to it; the fields may be changed as a test goes on.
 
-    has_counter: whether it counts energy (Volta and newer), or only shows power.
-    reset_s: the time at which its counter begins anew, as after a driver was reloaded.
-    mig: whether it is cut into slices.
-    throttle_bits: as in nvmlDeviceGetCurrentClocksThrottleReasons.
-    pids: processes that compute on it.
-    power_limit_w: the limit that it tells, if it tells one.
+    Args:
+        uuid: the card's.
+        source: its power and its counter.
+        has_counter: whether it counts energy (Volta and newer), or only shows power.
+        reset_s: the time at which its counter is reset, as after a driver was reloaded.
+        mig: whether it is cut into slices.
+        throttle_bits: as in nvmlDeviceGetCurrentClocksThrottleReasons.
+        pids: processes that compute on it.
+        power_limit_w: the limit that it shows, if it shows one.
+        temperature_c: its temperature.
+        sm_clock_mhz: its clock.
+
     """
 
     uuid: str
@@ -130,13 +150,18 @@ class FakeCard:
 
 @final
 class FakeNvml:
-    """Stands in for the module pynvml; its errors are pynvml's own.
+    """A stand-in for the module pynvml; its errors are pynvml's own.
 
-    clock: what the cards go by.
-    cards: in NVML's order.
-    driver: whether there is one.
-    failing: names of calls and at which of their calls, counted from 1, they fail with a lost card.
-    lost: set to make every call fail so, and unset to have the card back.
+    Args:
+        clock: the time of the cards.
+        cards: in NVML's order.
+        driver: whether there is one.
+        failing: names of calls and at which of their calls, counted from 1, they fail with a lost card.
+
+    Attributes:
+        lost: set to make every call fail so, and unset to have the card back.
+        calls: how often each call was made.
+
     """
 
     NVML_TEMPERATURE_GPU = 0
@@ -246,13 +271,21 @@ class FakeNvml:
 class FakeCounter(Counter):
     """A part that draws the same power always.
 
-    absent: why it is not there, if so.
-    error: what its opening raises else.
-    counted: what it counts, if not this process's share.
-    period_s: how often it moves, if that bounds its error.
-    fails_when_ready: whether its start comes to nothing, on its thread.
-    lost: set to make its readings fail.
-    closed: how often it was closed.
+    Args:
+        clock: the time of its readings.
+        part: whose energy it is.
+        label: how well it is known.
+        power_w: the power.
+        absent: why it is not there, if so.
+        error: what its opening raises else.
+        counted: what it counts, if not this process's share.
+        period_s: how often it moves, if that bounds its error.
+        fails_when_ready: whether its start fails, on its thread.
+
+    Attributes:
+        lost: set to make its readings fail.
+        closed: how often it was closed.
+
     """
 
     source = "fake"

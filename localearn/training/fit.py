@@ -173,7 +173,7 @@ def train(
 
 def open_meter(meter: Meter, ranks: Ranks) -> None:
     """Open the meter of each rank; what they lack is told by the first, once where they lack it alike."""
-    meter.open(tell=False)
+    meter.open(warn=False)
     absences = ranks.gathered(meter.absence)
     if ranks.first:
         meter.warn(absences)

@@ -1,4 +1,4 @@
-"""What a search leaves: best.yaml, tune.json and plots."""
+"""Files that a search leaves: best.yaml, tune.json and plots."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ def write_outcome(plan: Plan, study: "Study", name: str, seconds: float) -> None
         plan: the search's.
         study: what all workers share.
         name: this worker's, among those that share the study.
-        seconds: how long this worker has searched; the study keeps it beside the others' and this one's earlier ones.
+        seconds: how long this worker has searched; the study adds it to this worker's earlier ones.
 
     """
     of_worker = WORKER_S + name
@@ -85,8 +85,8 @@ def worker() -> str:
 
 def workers_s(study: "Study") -> dict[str, float]:
     """Return how many seconds each worker that has ended has searched, by its name."""
-    kept = sorted(study.user_attrs.items())
-    return {name.removeprefix(WORKER_S): value for name, value in kept if name.startswith(WORKER_S)}
+    stored = sorted(study.user_attrs.items())
+    return {name.removeprefix(WORKER_S): value for name, value in stored if name.startswith(WORKER_S)}
 
 
 def as_yaml(plan: Plan, trial: "FrozenTrial") -> str:
@@ -114,7 +114,12 @@ def spent(trials: Sequence["FrozenTrial"]) -> Joules:
 
 
 def importances(study: "Study") -> dict[str, float]:
-    """Return how much of the metric's variance each option explains (fANOVA), nothing where that cannot be told."""
+    """Return how much of the metric's variance each option explains (fANOVA), nothing where that cannot be computed.
+
+    Args:
+        study: what all workers share.
+
+    """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
     from optuna.trial import TrialState
 

@@ -1,4 +1,4 @@
-"""Where a study is kept: Optuna's own storages, with what they raise told in a line."""
+"""Storage of a study: Optuna's own storages, with errors of one line; one that is damaged is set aside."""
 
 import contextlib
 import inspect
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from localearn.errors import UserError
+from localearn.printing import say
+from localearn.records.folder import Held, locked
+from localearn.tuning.plan import Plan
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -25,13 +28,21 @@ GRACE_BEATS = 3
 ATTEMPTS = 8
 ASIDE = "aside=true sets it aside and goes on in a new one with the trials' records"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# SQLite's own files next to a database, which belong to the one that they were written for.
+_BESIDE = ("", "-journal", "-wal", "-shm")
 
 
 def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTrial"], None]) -> "BaseStorage":
     """Return the storage of a URL, or of a journal file after "journal:"; the file's folder is made.
 
-    heartbeat_s: seconds between a database worker's signs of life. on_stale: is called, by one worker alone, for a
-    trial whose worker has given none for three times as long. Raises UserError where it cannot be had.
+    Args:
+        url: SQLAlchemy's, or "journal:" and a path.
+        heartbeat_s: seconds between a database worker's heartbeats.
+        on_stale: is called, by one worker alone, for a trial whose worker has sent none for three times as long.
+
+    Raises:
+        UserError: where it cannot be opened.
+
     """
     with reported(url):
         path = file_of(url)
@@ -46,7 +57,12 @@ def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "Froze
 
 
 def file_of(url: str) -> Path | None:
-    """Return the file that a storage is kept in, None where a server keeps it."""
+    """Return the file that a storage is in, None where a server has it.
+
+    Args:
+        url: as of `open_storage`.
+
+    """
     if url.startswith(JOURNAL):
         return Path(url.removeprefix(JOURNAL)).expanduser()
     if not url.startswith("sqlite:///") or ":memory:" in url:
@@ -78,7 +94,7 @@ def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTr
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return Database(
                     re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),  # the driver that [postgres] brings
-                    engine_kwargs={"pool_pre_ping": True},  # a database that restarted is connected to anew
+                    engine_kwargs={"pool_pre_ping": True},  # a database that restarted is connected to again
                     heartbeat_interval=heartbeat_s,
                     grace_period=GRACE_BEATS * heartbeat_s,
                     **callback,
@@ -94,7 +110,12 @@ def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTr
 
 
 def close_storage(storage: "BaseStorage") -> None:
-    """End a storage's connections."""
+    """End a storage's connections.
+
+    Args:
+        storage: what `open_storage` returned.
+
+    """
     storage.remove_session()
     engine = getattr(storage, "engine", None)
     if engine is not None:
@@ -103,7 +124,12 @@ def close_storage(storage: "BaseStorage") -> None:
 
 @contextlib.contextmanager
 def reported(url: str) -> Iterator[None]:
-    """Raise a UserError, of a line and without a password, for what a storage raises inside."""
+    """Raise a UserError, of a line and without a password, for what a storage raises in the block.
+
+    Args:
+        url: the storage's.
+
+    """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -116,7 +142,12 @@ def reported(url: str) -> Iterator[None]:
 
 
 def hidden(url: str) -> str:
-    """Return a storage's URL with its password left out."""
+    """Return a storage's URL with its password left out.
+
+    Args:
+        url: as of `open_storage`.
+
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -141,3 +172,72 @@ def _advice(error: BaseException, first: str) -> str:
     if "schema" in first or "version" in first:
         return f"was made by another version of Optuna ({first}); `optuna storage upgrade` brings it up to date"
     return f"cannot be used: {first}"
+
+
+def set_aside(plan: Plan) -> None:
+    """Rename the file of a search's storage where it is damaged or holds no study, to a name that nothing has.
+
+    Args:
+        plan: the search's.
+
+    Raises:
+        UserError: where a worker is still at a trial.
+
+    """
+    path = file_of(plan.storage)
+    if path is None or not path.is_file():
+        return
+    fault = _fault_of_journal(path) if plan.storage.startswith(JOURNAL) else _fault(path, plan.study)
+    if fault is None:
+        return
+    for lock in sorted((plan.out / "trials").glob("*.lock")):
+        try:
+            with locked(lock, wait=False):
+                pass
+        except Held:
+            raise UserError(f"{path} is damaged, and a worker is at trial {lock.stem}; end it first") from None
+    number = 1
+    while any(_spare(path, number, end).exists() for end in _BESIDE):
+        number += 1
+    for end in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + end).rename(_spare(path, number, end))
+    say(f"{path} is set aside as {_spare(path, number, '').name}: {fault}", error=True)
+
+
+def _spare(path: Path, number: int, end: str) -> Path:
+    return path.with_name(f"{path.stem}.damaged-{number}{path.suffix}{end}")
+
+
+def _fault(path: Path, study: str) -> str | None:
+    """Return why a search cannot go on with an SQLite database; None where it can, or where others' studies are there.
+
+    Raises UserError where that cannot be seen, as of a locked one.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                return found.splitlines()[-1]
+            names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
+            (objectives,) = database.execute("SELECT count(*) FROM study_directions").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return "it holds no study"
+        raise UserError(f"{path} cannot be looked at: {error}") from error
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    if not names:
+        return "it holds no study"
+    return "its study has no objective" if names == [study] and not objectives else None
+
+
+def _fault_of_journal(path: Path) -> str | None:
+    """Return why Optuna cannot read a journal; an empty one is written on."""
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        try:
+            json.loads(line)
+        except ValueError:
+            if line.endswith(b"\n"):  # else it was being written when its worker was killed, and Optuna reads over it
+                return f"line {number} is no JSON"
+    return None

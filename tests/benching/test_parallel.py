@@ -1,4 +1,4 @@
-"""What a second process brings: measured, simulated, told."""
+"""Two processes against one: measured, and written down."""
 
 import json
 import os
@@ -7,61 +7,8 @@ import pytest
 
 from localearn import bench
 from localearn.benching import parallel
-from localearn.benching.simulation import Costs, data_s, layers_s
 from localearn.doorway import run_door
 from localearn.errors import UserError
-
-COSTS = Costs(
-    step_s=4.0, block_s=(1.0, 1.0, 1.0, 1.0), message_s=0.0, latency_s=0.0, reduce_s=1.0, reduce_latency_s=0.2
-)
-
-
-def test_a_rank_alone_takes_the_sum_of_its_batches():
-    assert layers_s([3.0], 1.0, 9.0, batches=5, ahead=2) == 15.0
-    assert data_s(COSTS, ranks=1, batches=5) == 20.0
-
-
-@pytest.mark.parametrize("ranks", [2, 3, 7])
-def test_equal_ranks_in_a_row_wait_at_the_beginning_and_the_end_alone(ranks):
-    """Each rank starts when the one before is through but for half a block."""
-    assert layers_s([2.0] * ranks, 1.0, 0.0, batches=10, ahead=2) == pytest.approx(10 * 2.0 + (ranks - 1) * 1.5)
-
-
-def test_the_slowest_rank_sets_the_pace():
-    even, uneven = (layers_s(shares, 0.0, 0.0, batches=100, ahead=2) for shares in ([2.0, 2.0, 2.0], [1.0, 4.0, 1.0]))
-    assert uneven == pytest.approx(100 * 4 + 2)
-    assert even == pytest.approx(100 * 2 + 4)
-
-
-def test_a_rank_is_no_more_than_so_many_batches_ahead():
-    """A fast first rank's message after that waits for the next one to take an older."""
-    for ahead in (1, 2, 5):
-        assert layers_s([1.0, 10.0], 0.0, 0.5, batches=20, ahead=ahead) == pytest.approx(20 * 10.5 + 1.5)
-
-
-def test_messages_take_time_on_both_sides():
-    assert layers_s([2.0, 2.0], 0.0, 0.25, batches=50, ahead=2) == pytest.approx(50 * 2.25 + 2.25)
-
-
-def test_a_ring_moves_the_gradients_twice_but_for_a_share():
-    assert data_s(COSTS, ranks=2, batches=1) == pytest.approx(4 + 1.0)
-    moved = COSTS.reduce_s - COSTS.reduce_latency_s
-    assert data_s(COSTS, ranks=8, batches=3) == pytest.approx(3 * (4 + 14 * 0.1 + 14 / 8 * moved))
-
-
-def test_ranks_without_costs_of_their_own_bring_all_that_they_could():
-    free = Costs(4.0, (1.0,) * 4, 0.0, 0.0, 0.0, 0.0)
-    told = parallel.simulated(free, ranks=8, batches=1000)
-    assert told["data"] == pytest.approx(8.0)
-    assert 7.9 < told["layers"] < 8.0
-    assert parallel.simulated(free, 1, 10) == {"data": 1.0, "layers": 1.0}
-
-
-def test_a_busy_neighbour_counts_on_this_machine_alone():
-    slow = Costs(4.0, (1.0,) * 4, 0.0, 0.0, 0.0, 0.0, beside=1.25, in_step=1.6)
-    assert parallel.simulated(slow, 2, 1000, here=True)["data"] == pytest.approx(2 / 1.6)
-    assert parallel.simulated(slow, 2, 1000, here=True)["layers"] == pytest.approx(2 / 1.25, rel=1e-2)
-    assert parallel.simulated(slow, 2, 1000)["data"] == pytest.approx(2.0)
 
 
 def test_ratios_are_taken_within_a_turn():
@@ -85,9 +32,8 @@ def test_two_processes_are_measured_and_more_are_planned(tmp_path, capsys):
     assert record["measured"]["data"]["median"] > 0 and record["measured"]["layers"]["median"] > 0
     assert record["costs"]["gradient_bytes"] == 4 * (4 * (16 * 16 + 16) + 3 * 160 + 170)
     assert record["costs"]["message_bytes"] == 4 * 8 * 16
-    assert set(record["simulated"]["plan"]) == {"1", "2", "8", "64", "512"}
     page = (tmp_path / "parallel.md").read_text()
-    assert "| data | ×" in page and "| layers | ×" in page and "512 ranks" in page
+    assert "| data | ×" in page and "| layers | ×" in page
     assert page in capsys.readouterr().out
 
 

@@ -297,7 +297,7 @@ def test_a_card_without_a_driver_is_said_once(caplog: pytest.LogCaptureFixture):
     assert meter.absence == "GPU energy is absent: NVML: NVML Shared Library Not Found"
     caplog.clear()
     quiet = metered()
-    quiet.open(tell=False)
+    quiet.open(warn=False)
     assert quiet.absence == meter.absence and not caplog.records
 
 
@@ -495,11 +495,23 @@ def steady(label: Any = "estimated", name: str = "", power_w: float = 10.0):
     return lambda clock: FakeCounter(clock, "cpu", label, power_w, counted=name or f"counter {next(_names)}")
 
 
+def test_the_former_names_of_ranks_and_warnings_are_taken(caplog):
+    one, two = Process(card("GPU-a")), Process(card("GPU-b"))
+    one.train(10.0)
+    two.train(8.0)
+    with pytest.warns(FutureWarning, match=r"Meter\.beside is deprecated: call add_ranks"):
+        one.meter.beside([two.state])
+    assert one.meter.energy_j("train") == pytest.approx(300.0 * 18, rel=0.01)
+    lost = FakeNvml(FakeClock(), driver=False)
+    Meter("mps", sources=[NvmlCounter("GPU-a", nvml=lost)], synchronize=lambda: None).open(tell=False)
+    assert caplog.messages == []
+
+
 def test_two_cards_are_added_and_the_seconds_are_the_first_ones():
     one, two = Process(card("GPU-a")), Process(card("GPU-b"))
     one.train(10.0)
     two.train(8.0)
-    one.meter.beside([two.state])
+    one.meter.add_ranks([two.state])
     energy = one.meter.report()["energy"]
     assert energy["train_j"] == one.meter.energy_j("train") == pytest.approx(300.0 * 18, rel=0.01)
     assert energy["train_net_j"] == pytest.approx(240.0 * 18, rel=0.01)
@@ -516,7 +528,7 @@ def test_what_is_told_later_takes_the_place_of_what_was_told_before():
     for _ in range(3):
         one.train(1.0)
         two.train(2.0)
-        one.meter.beside([two.state])
+        one.meter.add_ranks([two.state])
     assert one.meter.energy_j("train") == pytest.approx(3 * 10.0 + 3 * 20.0)
 
 
@@ -526,7 +538,7 @@ def test_one_card_or_machine_is_counted_once(same, device):
     one.train(4.0)
     two.train(4.0)
     alone = one.meter.energy_j("train")
-    one.meter.beside([two.state, two.state])
+    one.meter.add_ranks([two.state, two.state])
     assert one.meter.energy_j("train") == alone
 
 
@@ -535,7 +547,7 @@ def test_a_machine_that_two_others_share_is_counted_once_too():
     one, *others = (Process(which, device="cpu") for which in (here, there, there))
     for process in (one, *others):
         process.train(3.0)
-    one.meter.beside([other.state for other in others])
+    one.meter.add_ranks([other.state for other in others])
     assert one.meter.energy_j("train") == pytest.approx(2 * 30.0)
 
 
@@ -544,11 +556,11 @@ def test_unlike_labels_are_not_added(other):
     one, two = Process(steady("estimated"), device="cpu"), Process(*other, device="cpu")
     one.train(1.0)
     two.train(1.0)
-    one.meter.beside([two.state])
+    one.meter.add_ranks([two.state])
     energy = one.meter.report()["energy"]
     assert energy["train_j"] is one.meter.energy_j("train") is None
     assert energy["flags"] == ["ranks_differ"]
-    one.meter.beside([])
+    one.meter.add_ranks([])
     assert one.meter.energy_j("train") == pytest.approx(10.0), "what was said before is forgotten"
 
 
@@ -565,7 +577,7 @@ def test_a_sum_is_resumed_by_the_first_process_alone():
     one, two = Process(steady(), device="cpu"), Process(steady(), device="cpu")
     one.train(1.0)
     two.train(2.0)
-    one.meter.beside([two.state])
+    one.meter.add_ranks([two.state])
     kept = one.state
     again, other = Process(steady(), device="cpu"), Process(steady(), device="cpu")
     again.meter.add_earlier(kept)
@@ -573,7 +585,7 @@ def test_a_sum_is_resumed_by_the_first_process_alone():
     assert other.meter.energy_j("train") is None and other.meter.duration_s("train") == pytest.approx(1.0)
     again.train(1.0)
     other.train(1.0)
-    again.meter.beside([other.state])
+    again.meter.add_ranks([other.state])
     assert again.meter.energy_j("train") == pytest.approx(30.0 + 20.0)
     assert again.meter.duration_s("train") == pytest.approx(2.0)
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from localearn.errors import UserError
 from localearn.records.folder import Held, RunFolder, locked
-from localearn.tuning.search import _abandoned
 
 HOLD = """
 import sys, time
@@ -102,14 +101,10 @@ def test_one_holds_and_no_other(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_nothing_is_held_and_nobody_taken_for_dead(tmp_path, monkeypatch, number):
-    (tmp_path / "0000.lock").touch()
-    assert _abandoned(tmp_path / "0000")
-    (tmp_path / "0000.lock").touch()
+def test_without_locks_nothing_is_held(tmp_path, monkeypatch, number):
     failing(monkeypatch, number)
     with locked(tmp_path / "a.lock", wait=False) as held:
         assert not held
-    assert not _abandoned(tmp_path / "0000")
 
 
 def test_a_folder_where_no_lock_can_be_made_is_told(tmp_path, monkeypatch):

@@ -165,7 +165,7 @@ def test_a_counter_that_begins_anew_costs_the_joules_and_nothing_else(whole, mac
     assert_unknown(record["energy"], "counter_reset")
     assert record["energy"]["parts"]["gpu"]["windows"]["eval"]["energy_j"] == pytest.approx(750.0, rel=0.05)
     (line,) = said
-    assert line.startswith("gpu energy: the counter began anew in a train window")
+    assert line.startswith("gpu energy: the counter was reset in a train window")
 
 
 @pytest.mark.parametrize("stopped_after", [2, 7])

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import optuna
 import pytest
 
@@ -16,7 +18,7 @@ from localearn import cli, run, tune
 from localearn.errors import UserError
 from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
-from localearn.tuning import aside, search
+from localearn.tuning import search
 from localearn.tuning.search import Limits
 from tests.marks import slow_but
 
@@ -270,7 +272,7 @@ def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_pa
     assert (record["status"], len(record["seams"])) == ("completed", int(said is None))
     assert states(study_of(out)).count("COMPLETE") == 1
     told = capsys.readouterr().err
-    assert (said in told and "0000 begins anew" in told) if said else "begins anew" not in told
+    assert (said in told and "0000 starts again" in told) if said else "starts again" not in told
     assert (out / "trials" / "0000.broken-0").exists() == bool(said)
 
 
@@ -514,7 +516,7 @@ def test_a_study_that_was_half_made_of_records_is_none(tiny, tmp_path, monkeypat
     tune.main([*tiny, "trials=2", f"out={tmp_path}"])
     emptied(tmp_path / "study.db")
     with monkeypatch.context() as patch:
-        patch.setattr(aside, "_keep_seconds", lambda plan, study: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(search, "_keep_seconds", lambda plan, study: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"])
     assert tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"]) == 0
@@ -552,3 +554,16 @@ def test_records_that_are_none_are_left_out_and_no_folder_makes_a_study_of_endle
     told = capsys.readouterr().err
     assert "by their records 1, to go on from where they stopped 0, left out 3" in told
     assert len(study_of(tmp_path).trials) < 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_no_worker_is_taken_for_dead(tmp_path, monkeypatch, number):
+    (tmp_path / "0000.lock").touch()
+    assert search._abandoned(tmp_path / "0000")
+    (tmp_path / "0000.lock").touch()
+
+    def fails(self, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fails)
+    assert not search._abandoned(tmp_path / "0000")

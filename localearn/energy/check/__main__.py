@@ -1,4 +1,4 @@
-"""The door: `python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]`."""
+"""Command `python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]`."""
 
 import json
 import math

@@ -81,7 +81,7 @@ class JoinedRanks(Ranks, ABC):
         """Add what the ranks have spent so far to the first one's meter."""
         states = self.gathered(meter.state())
         if self.first:
-            meter.beside(states[1:])
+            meter.add_ranks(states[1:])
 
     def from_first(self, work: Callable[[], T]) -> T:
         """Return what rank 0's `work` returns, or raise its UserError, on all ranks."""
