@@ -121,7 +121,7 @@ class RuleModule(LightningModule):
             optimizer: Any = self.optimizers()
             same: Any = contextlib.nullcontext()  # Lightning has entered its own precision by now
             kind = UPDATES[self._settings.step]
-            update = self._update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
+            self._update = update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
         metrics = update(batch)
         self.log_dict(
             {f"train_{name}": value.float() for name, value in metrics.items()},

@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,13 @@ def test_weights_and_biases_writes_offline_and_sends_nothing(tmp_path, monkeypat
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 2, "the run, and its resumed part"
     assert len({file.stem for file in files}) == 1, "under one name, so that they are uploaded as one run"
-    written = b"".join(file.read_bytes() for file in files)  # records of names and of values as JSON
+    deadline_s = time.monotonic() + 30  # its own process writes, and may be at it when the run has ended
+    while b"final_test_accuracy" not in (written := b"".join(file.read_bytes() for file in files)):
+        assert time.monotonic() < deadline_s, "the outcome was not written"
+        time.sleep(0.1)
+    # The file has records of names and of values as JSON.
     for value in (*(line["train_loss"] for line in record.history), record.metric("accuracy")):
         assert json.dumps(value).encode() in written
-    assert b"final_test_accuracy" in written
 
 
 @pytest.mark.parametrize("log", ["tensorboard", "csv"])
