@@ -25,6 +25,8 @@ from localearn.nets import (
     Torchvision,
     Transformer,
     ViT,
+    load_weights,
+    save_weights,
 )
 from localearn.tasks import (
     Autoencoding,
@@ -134,5 +136,7 @@ __all__ = [
     "load",
     "load_net",
     "load_rule",
+    "load_weights",
     "recipe",
+    "save_weights",
 ]

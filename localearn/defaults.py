@@ -114,6 +114,24 @@ def by_default(rule: str | None, values: bool) -> str:
     return VALUES if has else "default"
 
 
+def net_choice(rule: str, kind: str, name: str = "default") -> str | None:
+    """Return the net that a rule's recipe names for a kind of net, None where it goes with any."""
+    recipes = _read(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+    lines = recipes.get(kind if name == "default" else name) or ()
+    return next((line.partition("=")[2] for line in lines if line.startswith("net=")), None)
+
+
+def net_options(name: str) -> dict[str, Any]:
+    """Return the options of a net that localearn brings, its `_target_` among them, as the group `net` has them.
+
+    Raises UserError for a name that there is not.
+    """
+    known = sorted(path.stem for path in (CONF / "net").glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"no net {name!r}{suggestion(str(name), known)}; there are {', '.join(known)}")
+    return _read(CONF / "net" / f"{name}.yaml")
+
+
 def kind_of(net: object) -> str:
     """Return the kind of recipe that a net, or its class, takes: that of `Net` where it says none that there is."""
     kind = getattr(net, "kind", KINDS[0])

@@ -41,6 +41,7 @@ MOVED = {
     "localearn.reporting.plain_text": "localearn.reporting.runs",
     "localearn.reporting.prose": "localearn.reporting.verdict",
     "localearn.reporting.reading": "localearn.reporting.runs",
+    "localearn.training.tensorboard": "localearn.training.loggers",
     "localearn.tuning.aside": "localearn.tuning.search",
     "localearn.tuning.space": "localearn.tuning.plan",
     "localearn.tuning.trial": "localearn.tuning.search",

@@ -35,7 +35,7 @@ metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
 {choices}
 
 Keys, among others: seed, epochs, batch_size, optim.lr, patience, precision=fp32|bf16, device=auto|cpu|cuda|mps,
-energy.country, log=tensorboard, debug=true. --cfg job shows them all, with the chosen files' values.
+energy.country, log=tensorboard|csv|mlflow|wandb, debug=true. --cfg job shows them all, with the chosen files' values.
 Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by a callback,
 130 or 143 interrupted by Ctrl-C or SIGTERM.
 """

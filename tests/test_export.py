@@ -28,7 +28,9 @@ CASES = {
     "grouped": ["algo=mono_forward", "dataset=digits", "net=vit", "net.patch=4", "net.width=12", "net.group=5"],
     "physical": ["algo=mono_forward", "dataset=digits", "net=physical", "net.widths=[6,5]"],
     "cafo": ["algo=cafo", "dataset=digits", "net.widths=[8]"],
-}
+    "gcn_top_down": ["algo=forward_gnn", "algo.top_down=input", "algo.schedule=joint", "dataset=karate",
+                     "net.widths=[4,4]"],
+}  # fmt: skip
 
 
 def short_text(folder):
@@ -118,6 +120,8 @@ def test_the_names_of_the_classes_are_in_the_onnx_graph(named, tmp_path):
 def test_a_rule_that_predicts_by_more_than_its_net_is_told(trained, tmp_path, capsys):
     export.main([str(trained("cafo")), f"out={tmp_path / 'a.pt2'}"])
     assert "cafo predicts by more than its net" in capsys.readouterr().out
+    export.main([str(trained("gcn_top_down")), f"out={tmp_path / 'c.pt2'}"])
+    assert "forward_gnn predicts by more than its net" in capsys.readouterr().out
     export.main([str(trained("mlp")), f"out={tmp_path / 'b.pt2'}"])
     assert "predicts by" not in capsys.readouterr().out
 

@@ -208,6 +208,7 @@ READERS = {
     "files.py": {"json.loads"},
     "moved.py": {"importlib.import_module"},  # of the names in its own table
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
+    "nets/weights.py": {"load"},  # of safetensors, which holds no code
     "quiet.py": {"importlib.import_module"},  # torch_geometric
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused

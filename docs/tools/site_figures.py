@@ -176,6 +176,15 @@ def backprop() -> Drawing:
     return d
 
 
+def shallow() -> Drawing:
+    """Draw the readout alone that learns."""
+    d = Drawing(188)
+    chain(d, cut=True, label="random {k}")
+    d.line([(LOSS, ROW + 14), (LOSS, ROW + 52), (READOUT + 2, ROW + 52), (READOUT + 2, ROW + 24)], "teach")
+    note(d, "blocks stay as they were drawn; the readout alone follows its gradient")
+    return d
+
+
 def local(head: str, text: str, loss: str = "loss{k}", readout: bool = True) -> Drawing:
     """Draw a local rule: a head and a loss for each block, nothing between blocks."""
     d = Drawing(260)
@@ -429,6 +438,7 @@ def home() -> Drawing:
 
 FIGURES: dict[str, tuple[Callable[[], Drawing], str]] = {
     "backprop": (backprop, "Backpropagation: the error passes back through every block"),
+    "shallow": (shallow, "Shallow: the readout alone learns, on random blocks"),
     "mono_forward": (mono_forward, "Mono-Forward: a projection and a loss for each block"),
     "local_loss": (local_loss, "Local losses: a head and a similarity loss for each block"),
     "forward_forward": (forward_forward, "Forward-Forward: goodness of true and wrong labels in each block"),

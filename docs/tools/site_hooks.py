@@ -3,6 +3,7 @@
 A page asks for what is made at the build by a comment, which plain viewers of the Markdown do not show:
 
     <!-- site: facts mono_forward -->     family, paper, nets and tasks of a rule, by the README's tables
+    <!-- site: options mono_forward -->  its options, by its configuration
     <!-- site: rows mono_forward -->      its rows, from results/
     <!-- site: results -->                all rows, with filters
     <!-- site: matrix -->                 every rule by its defaults on every cell
@@ -21,7 +22,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 from site_repository import ROOT, Mirror, as_page, contents
-from site_rules import facts, rule_list, rule_names, rules_by_family
+from site_rules import facts, options, rule_list, rule_names, rules_by_family
 
 ASKED = re.compile(r"^<!-- site: (\w+)(?: (\w+))? -->$", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -31,6 +32,7 @@ log = logging.getLogger("mkdocs.hooks.site")  # a warning here ends a strict bui
 
 MAKERS: dict[str, Callable[[str, str], str]] = {
     "facts": lambda rule, page: facts(rule),
+    "options": lambda rule, page: options(rule),
     "rows": site_results.rule_table,
     "results": lambda _, page: site_results.results_table(page),
     "matrix": lambda _, page: site_results.defaults_matrix(page),
@@ -52,8 +54,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what the pages link to in the repository, and the records that the rows link to."""
     MIRROR.files.clear()
-    options = [f"localearn/conf/algo/{rule}.yaml" for rule in rule_names()]
-    for path in ("CHANGELOG.md", "CONTRIBUTING.md", *options, *site_results.record_files()):
+    configurations = [f"localearn/conf/algo/{rule}.yaml" for rule in rule_names()]
+    for path in ("CHANGELOG.md", "CONTRIBUTING.md", *configurations, *site_results.record_files()):
         MIRROR.require(path)
     for file in list(files):
         if file.src_uri.endswith(".md") and file.inclusion.is_included():
@@ -78,6 +80,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     if not path.startswith("docs/"):
         markdown = as_page(path, markdown)
+    if here.startswith("repository/"):
+        page.meta.setdefault("hide", ["toc"])  # wide tables, mostly
+        page.meta.setdefault("search", {"exclude": True})
     return MIRROR.rewrite(path, ASKED.sub(lambda match: MAKERS[match[1]](match[2] or "", here), markdown))
 
 

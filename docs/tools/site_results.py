@@ -35,6 +35,7 @@ STUDIES = {
     "one_gpu": "One GPU",
     "units": "What the units learn",
     "model_free": "Systems that drift",
+    "dfa_at_scale": "DFA at scale",
 }
 DATA = {
     "adding": "the adding problem",
@@ -49,6 +50,8 @@ DATA = {
     "text": "text",
     "copy_memory": "copying from memory",
     "photo": "a photograph",
+    "views": "views of a scene",
+    "interactions": "clicks",
     "karate": "karate club",
 }
 # The task that a record's first metric tells, as the README's table names them.
@@ -134,13 +137,7 @@ class Row:
 
     def machines(self) -> str:
         """Return the machines of the runs, as their records name them."""
-        return "; ".join(sorted({machine(run.record.device) for run in self.runs}))
-
-
-def machine(device: dict[str, Any]) -> str:
-    """Return a machine's name for people: the processor with its threads, or the card."""
-    name, threads = device.get("name") or device.get("type") or "unknown", device.get("threads")
-    return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if threads else str(name)
+        return "; ".join(sorted({run.record.machine or "not recorded" for run in self.runs}))
 
 
 @functools.cache
@@ -184,7 +181,9 @@ def _studied(study: str, entry: dict[str, Any], found: list[Run]) -> Row:
     """Return a row of a study's table; of one that was not run its command tells the rule, data and net."""
     words = dict(word.split("=", 1) for word in shlex.split(entry["command"]) if "=" in word)
     record = found[0].record if found else None
-    metric = (entry.get("metric") or {}).get("name") or (record.judged_by.name if record else "accuracy")
+    metric = (entry.get("metric") or {}).get("name") or (
+        record.judged_by.name if record else _usual_metric(words.get("dataset", "digits"))
+    )
     return Row(
         study,
         entry["name"],
@@ -200,6 +199,12 @@ def _studied(study: str, entry: dict[str, Any], found: list[Run]) -> Row:
         entry["command"],
         found,
     )
+
+
+def _usual_metric(data: str) -> str:
+    """Return the metric that runs on a data set are judged by, for a row that was not run."""
+    usual = {run.record.dataset: run.record.judged_by.name for run in runs()}
+    return usual.get(data) or {"copy_memory": "bits_per_character"}.get(data, "accuracy")
 
 
 def _plain(folder: str, name: str, found: list[Run]) -> Row:

@@ -85,6 +85,29 @@ def facts(rule: str) -> str:
     return f"| | |\n|---|---|\n{body}\n"
 
 
+OPTION = re.compile(r"^  (\w+): +(.*?)(?: +# (.*))?$")
+
+
+def options(rule: str) -> str:
+    """Return the Markdown table of a rule's options: name, default, and what its configuration's comment says of it."""
+    lines = (ALGORITHMS / f"{rule}.yaml").read_text(encoding="utf-8").splitlines()
+    found: list[list[str]] = []
+    for line in lines[lines.index("algo:") + 1 :]:
+        match = OPTION.match(line)
+        if match and match[1] != "_target_":
+            found.append([match[1], match[2], match[3] or ""])
+        elif found and line.strip().startswith("#") and line.startswith("    "):
+            found[-1][2] += " " + line.strip("# ")
+        elif not line.startswith(" "):
+            break
+    if not found:
+        return "It has no options of its own."
+    body = [
+        f"| `algo.{name}` | `{default}` | {comment.replace('|', chr(92) + '|')} |" for name, default, comment in found
+    ]
+    return "\n".join(["| option | default | |", "|---|---|---|", *body])
+
+
 def _served(cells: dict[str, str]) -> str:
     served = [name if value == "yes" else f"{name} ({value})" for name, value in cells.items() if value != "no"]
     return ", ".join(served)

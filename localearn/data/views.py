@@ -18,6 +18,7 @@ from localearn.data.splits import check_fraction, check_seed, held_size, hold_ou
 from localearn.errors import UserError
 from localearn.options import checked_call
 from localearn.tasks import ViewSynthesis
+from localearn.tasks.views import Density
 
 _TEST_SEED = 0  # of the test views: they are the same for everyone, whatever the seed of the validation
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -37,6 +38,7 @@ def views(
     samples: int = 32,
     octaves: int = 6,
     background: float = 0.0,
+    density: Density = "softplus",
     views: int | None = None,
     size: int | None = None,
     test_fraction: float = 0.1,
@@ -61,6 +63,8 @@ def views(
         samples: S, the points of a ray.
         octaves: see above; 0 leaves x, y and z alone.
         background: the level of what lies behind all points, 0 for black, 1 for white.
+        density: what makes a density of a net's output, "softplus" or, as the source has it, "relu"; see
+            `ViewSynthesis`.
         views: of the spheres, how many images; 40 by default.
         size: of the spheres, pixels of an image each way; 32 by default.
         test_fraction: of the views, held out as the test, the same ones for every split_seed.
@@ -98,7 +102,7 @@ def views(
     rest, test = hold_out(every, held_size("test", len(every), test_fraction, where=where), _TEST_SEED)
     train, val = hold_out(every[rest], held_size("val", len(rest), val_fraction, where=where), split_seed)
     split = {"train": rest[train], "val": rest[val], "test": test}
-    task = ViewSynthesis(length=far - near, background=background)
+    task = ViewSynthesis(length=far - near, background=background, density=density)
     data = ViewData("views", arrays, {name: split[name] for name in _SPLITS}, task, near, samples, octaves)
     shape = "x".join(str(n) for n in arrays["images"].shape[2:0:-1])
     data.notes = (f"{len(every)} views of {shape} pixels, {samples} points a ray, {octaves} octaves",)
@@ -131,13 +135,14 @@ class ViewData(ArrayData):
 
         """
         images, poses, focal = (arrays[key] for key in _ARRAYS)
-        self.pixels, self.samples, self.octaves, self.near = images.shape[1:3], samples, octaves, near
+        height, width = images.shape[1:3]
+        self.pixels, self.samples, self.octaves, self.near = (height, width), samples, octaves, near
         self._span = task.length
         x: dict[Split, Tensor] = {}
         y: dict[Split, Tensor] = {}
         largest = 0.0
         for split, own in of_split.items():
-            begin, along = rays(poses[own], *self.pixels, float(focal))
+            begin, along = rays(poses[own], height, width, float(focal))
             ends = [begin + distance * along for distance in (near, near + task.length)]
             largest = max(largest, *(float(np.abs(end).max()) for end in ends))
             x[split] = torch.from_numpy(np.concatenate([begin, along], 1))

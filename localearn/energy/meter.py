@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, Self, final
 
 import torch
 
@@ -108,6 +108,15 @@ class Meter:
             part.prefetch()
         if warn if tell is None else tell:
             self.warn([self.absence])
+
+    def __enter__(self) -> Self:
+        """Open the meter: `with Meter("cuda") as meter, meter.window("train"): ...`."""
+        self.open()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close the meter; its figures stay."""
+        self.close()
 
     @staticmethod
     def warn(absences: Iterable[str | None]) -> None:

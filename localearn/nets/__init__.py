@@ -15,6 +15,7 @@ from localearn.nets.resnet import ResNet
 from localearn.nets.transformer import Transformer
 from localearn.nets.views import Flattened, LastPosition, Normalized, PerPosition, Pooled, View
 from localearn.nets.vit import ViT
+from localearn.nets.weights import load_weights, save_weights
 
 __all__ = [
     "CNN",
@@ -41,4 +42,6 @@ __all__ = [
     "Transformer",
     "ViT",
     "View",
+    "load_weights",
+    "save_weights",
 ]

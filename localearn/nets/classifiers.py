@@ -36,8 +36,9 @@ class Torchvision(Net):
         view: str = "pooled",
     ):
         found = torchvision_parts(model, input_shape, classes)
-        kind, _ = found.pop("kind"), found.pop("options")
+        kind, _, source = (found.pop(name) for name in ("kind", "options", "source"))
         super().__init__(**found, view=choose("view", view, VIEWS)())
+        self._source = (source,)
         self.kind = kind  # of a vision transformer another than the class's
 
 
@@ -77,7 +78,7 @@ class MobileNetV3(Net):
         small = choose("stem", stem, {"cifar": True, "imagenet": False})
         model = _mobilenet(shape[0], check_classes(classes), width, dropout, small=small)
         found = torchvision_parts(model, shape, None)
-        del found["kind"], found["options"]
+        del found["kind"], found["options"], found["source"]
         super().__init__(**found, view=choose("view", view, VIEWS)())
 
 

@@ -66,6 +66,7 @@ class Net(nn.Module):
     options: Mapping[str, Any] | None = None
     positions: tuple[int, ...] = ()
     _task: Task | None = None
+    _source: tuple[nn.Module, ...] = ()  # in a tuple, for as a submodule its parameters would be the net's twice
     kind: Literal["dense", "maps", "graph", "sequence"] = "dense"
 
     def __init__(
@@ -120,6 +121,38 @@ class Net(nn.Module):
         if task.outputs != self.classes:
             raise UserError(f"{type(self).__name__} has {self.classes} outputs, and {task} needs {task.outputs}")
         self._task = task
+
+    @property
+    def source(self) -> nn.Module | None:
+        """The module that the net was cut from, whose names its weights are written under; see `save_weights`."""
+        return self._source[0] if self._source else None
+
+    def own_names(self) -> dict[str, str]:
+        """Return the module's own name of each tensor of the net's state, by its name in the net.
+
+        The module is `source`: what the net was cut from by `from_sequential`, `from_torchvision` or `from_blocks`, and
+        of a grouped net the one that was not grouped. Of any other net, and where the module has not all that the net
+        has, each name is its own.
+        """
+        state = self.state_dict(keep_vars=True)
+        if self.source is not None:
+            names = {id(tensor): name for name, tensor in reversed(self.source.state_dict(keep_vars=True).items())}
+            if all(id(tensor) in names for tensor in state.values()):
+                return {name: names[id(tensor)] for name, tensor in state.items()}
+        return {name: name for name in state}
+
+    def own_weights(self) -> dict[str, Tensor]:
+        """Return the net's state by its module's own names, with what that has beside the net; see `own_names`."""
+        if self.source is None or all(name == own for name, own in self.own_names().items()):
+            return self.state_dict()
+        return self.source.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state that has the net's names, as of any module, or those of the module that it was cut from."""
+        names = self.own_names()
+        if not names.keys() <= state_dict.keys() and all(own in state_dict for own in names.values()):
+            state_dict = {name: state_dict[own] for name, own in names.items()}
+        return super().load_state_dict(state_dict, strict, assign)
 
     def for_task(self, task: Task) -> Self:
         """Set what the output means, and return the net: `MLP(10, 1).for_task(Regression())`."""
@@ -193,7 +226,9 @@ class Net(nn.Module):
         the first is the stem, and the last layer, a Linear, is the readout.
         input_shape: a row's shape; needed unless the first parametric layer is a Linear.
         """
-        return Net(**parts(model, input_shape))
+        net = Net(**parts(model, input_shape))
+        net._source = (model,)
+        return net
 
     @staticmethod
     def from_blocks(
@@ -205,6 +240,7 @@ class Net(nn.Module):
         takes: InputSpec | None = None,
         view: View | None = None,
         readout_takes_context: bool = False,
+        module: nn.Module | None = None,
     ) -> "Net":
         """Turn a user's own modules into a Net that shares their parameters: training the one trains the other.
 
@@ -221,15 +257,20 @@ class Net(nn.Module):
             takes: in place of that, an `InputSpec`, of a graph or of token ids.
             view: how heads read a block's output: flattened unless it is given, `PerPosition()` or `Pooled()`.
             readout_takes_context: as of `Net`.
+            module: what the stem, the blocks and the readout are parts of; weights are written under its names, so that
+                its own class loads them, see `save_weights`. Without it they are `stem`, `blocks.0`, ... and `readout`,
+                and then as the parts call them.
 
         Raises:
-            UserError: where the modules do not fit one another, saying which.
+            UserError: where the modules do not fit one another, saying which, and where a part is not of the module.
 
         Example:
             stages = [nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.Conv2d(8, 16, 3, stride=2)]
             net = Net.from_blocks(None, stages, nn.Linear(16, 10), input_shape=(3, 32, 32), view=Pooled())
 
         """
+        blocks = list(blocks)
+        source = module or _parts(stem, blocks, readout)
         stem, made = joined(stem, as_blocks(blocks))
         for module in filter(None, (stem, *made, readout)):
             out_of_place(module)
@@ -243,6 +284,11 @@ class Net(nn.Module):
             readout_takes_context=readout_takes_context,
         )
         net.kind = _kind(net)
+        net._source = (source,)
+        known = {id(tensor) for tensor in source.state_dict(keep_vars=True).values()}
+        apart = [name for name, tensor in net.state_dict(keep_vars=True).items() if id(tensor) not in known]
+        if apart:
+            raise UserError(f"the net's {apart[0]} is no parameter or buffer of module=, a {type(source).__name__}")
         return net
 
     @staticmethod
@@ -270,10 +316,11 @@ class Net(nn.Module):
 
         """
         found = torchvision_parts(model, input_shape, classes)
-        kind, options = found.pop("kind"), found.pop("options")
+        kind, options, source = (found.pop(name) for name in ("kind", "options", "source"))
         net = Net(**found, view=view or Pooled())
         net.kind = kind
         net.options = options if view is None else None
+        net._source = (source,)
         return net
 
     def group(self, n: int) -> Self:
@@ -301,6 +348,7 @@ class Net(nn.Module):
         )
         net.grouped = self.grouped * n
         net.options = self.options and {**self.options, "group": net.grouped}
+        net._source = self._source or (self,)
         return net
 
     def trial(self) -> tuple[Tensor, ...]:
@@ -355,6 +403,16 @@ class Net(nn.Module):
                 f"({len(h)}, ...)"
             )
         return out
+
+
+def _parts(stem: nn.Module | None, blocks: list[nn.Module], readout: nn.Module) -> nn.Module:
+    """Return a module of these parts, by whose names a net's weights are written where no module is given."""
+    parts = nn.Module()
+    if isinstance(stem, nn.Module):
+        parts.stem = stem
+    parts.blocks = nn.ModuleList(block for block in blocks if isinstance(block, nn.Module))
+    parts.readout = readout
+    return parts
 
 
 def _kind(net: Net) -> Literal["dense", "maps", "graph", "sequence"]:

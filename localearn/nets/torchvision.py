@@ -16,7 +16,7 @@ PACKAGE = "torchvision.models."
 
 
 def torchvision_parts(model: nn.Module | str, input_shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
-    """Return the arguments of `Net` for a classifier of torchvision's, and its `kind` and `options`.
+    """Return the arguments of `Net` for a classifier of torchvision's, its `kind` and `options`, and it as `source`.
 
     See `Net.from_torchvision`.
     """
@@ -32,7 +32,8 @@ def torchvision_parts(model: nn.Module | str, input_shape: tuple[int, ...], clas
     listed = _layers(model)
     found = parts(nn.Sequential(*listed(model)), shape)
     _check_output(model, found, shape)
-    return {**found, "kind": "sequence" if listed is _vision_transformer else "maps", "options": options}
+    kind = "sequence" if listed is _vision_transformer else "maps"
+    return {**found, "kind": kind, "options": options, "source": model}
 
 
 def _layers(model: nn.Module) -> Callable[[Any], list[nn.Module]]:

@@ -204,12 +204,13 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     left.unlink()
 
-    def save_net(self, net: nn.Module, metadata: dict[str, str]) -> None:
+    def save_net(self, net: nn.Module, metadata: dict[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the trained net's weights as net.safetensors; a weight that layers share stands there for each.
 
         Args:
             net: whose state is written.
             metadata: texts; what `localearn` holds, a JSON object, gets the checksum of itself and of the weights.
+            weights: the net's state under other names than its own, which the metadata's `names` then say.
 
         Raises:
             UserError: where it cannot be written.
@@ -219,7 +220,7 @@ class RunFolder:
 
         tensors: dict[str, Tensor] = {}
         written: set[int] = set()
-        for name, tensor in net.state_dict().items():
+        for name, tensor in (net.state_dict() if weights is None else weights).items():
             own = tensor.detach().cpu().contiguous()
             memory = own.untyped_storage().data_ptr()
             tensors[name] = own.clone() if memory in written else own  # the format refuses tensors that share memory

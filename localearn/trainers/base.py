@@ -173,7 +173,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{one}; use net.reads=positions, of net=transformer, rnn, gru or lstm{fields}")
         if net.positions and not data.task.per_position:
             each = f"{type(net).__name__} has an output at each position, and {data.name} one target a row"
-            raise Unsupported(f"{each}; use net.reads=last, or pooled")
+            raise Unsupported(f"{each}; use net.reads=last, or pooled (an MLP: row)")
         if data.continues and net.looks_ahead():
             raise Unsupported(
                 f"{type(net).__name__} sees the tokens that {data.name} has it predict, for they stand in its input; "

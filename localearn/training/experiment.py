@@ -320,7 +320,10 @@ def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[st
 
 
 def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a net's file says of the net, and its tensors; raise UserError where it is not there or damaged."""
+    """Return what a net's file says of the net, and its tensors by their names in the net.
+
+    Older files have no other names. Raises UserError where it is not there or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     check_regular(path)
@@ -337,7 +340,12 @@ def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     checksum = described.pop("sha256", None)  # which older files lack
     if checksum is not None and checksum != digest_of(weights, described):
         raise UserError(f"{path} is damaged: its checksum is not that of its content")
-    return described, weights
+    names = described.get("names")
+    if names is None:
+        return described, weights
+    if not isinstance(names, dict) or not all(isinstance(own, str) and own in weights for own in names.values()):
+        raise UserError(f"{path}: its names for the net's tensors are not those of the tensors that it holds")
+    return described, {name: weights[own] for name, own in names.items()}
 
 
 def _rebuilt(path: Path, described: dict[str, Any], weights: Mapping[str, Tensor], trust: Collection[str]) -> Net:

@@ -38,6 +38,7 @@ from localearn.training.identity import (
 )
 from localearn.training.interrupt import Interrupt
 from localearn.training.layout import lay_out
+from localearn.training.loggers import make_logger
 from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
 from localearn.training.memory import full_memory_told
 from localearn.training.optimization import check_optimization
@@ -321,14 +322,12 @@ def _described(settings: Settings) -> str:
 
 
 def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
-    """Return what shows the run to people: progress and TensorBoard, on the first rank."""
+    """Return what shows the run to people: progress and a logger, on the first rank."""
     shown: list[Callback] = []
     if ranks.first and settings.progress:
         shown.append(make_progress())
-    if ranks.first and settings.log == "tensorboard":
-        from localearn.training.tensorboard import TensorBoard
-
-        shown.append(TensorBoard(settings.out))
+    if ranks.first and settings.log != "none":
+        shown.append(make_logger(settings.log, settings.out))
     return shown
 
 
@@ -340,7 +339,8 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         if test:
             _evaluate(loop, record, "test")
         if loop.folder:
-            loop.folder.save_net(loop.trainer.net, _metadata(loop.trainer, record))
+            net = loop.trainer.net
+            loop.folder.save_net(net, _metadata(loop.trainer, record), net.own_weights())
         loop.peak_memory = loop.ranks.largest(loop.peak_memory)
         loop.meter.close()
         loop.ranks.add_joules(loop.meter)
@@ -507,6 +507,9 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["codec"] = net.codec.describe()
     if "class_names" in record.diagnostics:
         values["class_names"] = record.diagnostics["class_names"]
+    names = net.own_names()
+    if any(name != own for name, own in names.items()):
+        values["names"] = names
     if not net.task.has_classes:
         values["task"] = net.task.describe()
     return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order

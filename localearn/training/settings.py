@@ -60,7 +60,8 @@ class Settings:
     and what the rule draws. deterministic: only deterministic algorithms, on a GPU too (slower).
     feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
     energy: whether to meter joules; country: the ISO 3166 alpha-3 code for the grid's carbon; idle_s: seconds of idling
-    metered before and after. out: the run's folder (None: nothing is written). log: "none" or "tensorboard".
+    metered before and after. out: the run's folder (None: nothing is written).
+    log: "none", or a logger, "tensorboard", "csv", "mlflow" or "wandb", see `localearn.training.loggers`.
     progress: whether to show it. diagnose: "none", or "alignment": every epoch's line of metrics has the angles between
     the rule's update and the true gradient, taken outside the metered windows; refused where a rule predicts by more
     than the net, or has no gradients.
@@ -90,7 +91,7 @@ class Settings:
     country: str | None = None
     idle_s: float = 0.3
     out: Path | None = None
-    log: Literal["none", "tensorboard"] = "none"
+    log: Literal["none", "tensorboard", "csv", "mlflow", "wandb"] = "none"
     progress: bool = False
     diagnose: Literal["none", "alignment"] = "none"
 

@@ -1,6 +1,7 @@
 """Views of a scene: rays and points, what is held out, what is drawn and rendered, which files are refused."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from localearn.errors import UserError
 from localearn.tasks import ViewSynthesis
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SMALL = {"views": 10, "size": 6, "samples": 8, "octaves": 2}
+SMALL: dict[str, Any] = {"views": 10, "size": 6, "samples": 8, "octaves": 2}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 
 import pytest
 from site_repository import ROOT
@@ -54,7 +55,9 @@ def command(tmp_path, monkeypatch, capsys):
         told = capsys.readouterr()
         return status, told.out, told.err
 
-    return run
+    yield run
+    for name in [name for name in sys.modules if name.startswith("my_")]:  # other tests have modules of these names
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("line", commands())
@@ -88,5 +91,22 @@ def test_the_pages_python_runs(command, page, capsys, tmp_path):
         exec(compile(code, page, "exec"), {"__name__": "page"})
     if page == "howto/add-data.md":
         (tmp_path / "my_data.py").write_text(blocks(page)[0], encoding="utf-8")
-        status, out, err = command("dataset._target_=my_data.spirals", "epochs=100", "progress=false", "out=run")
+        (config,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+        (tmp_path / "conf" / "dataset").mkdir(parents=True)
+        (tmp_path / "conf" / "dataset" / "spirals.yaml").write_text(config, encoding="utf-8")
+        status, out, err = command(
+            "--config-dir", "conf", "dataset=spirals", "dataset.noise=0.1", "epochs=5", "out=run"
+        )
         assert not status and "on spirals: test accuracy" in out, err
+
+
+def test_the_callback_follows_a_run(command, capsys, tmp_path):
+    callback, use = blocks("howto/add-callback.md")
+    (tmp_path / "my_callbacks.py").write_text(callback, encoding="utf-8")
+    exec(compile(use, "howto/add-callback.md", "exec"), {})
+    assert re.findall(r"^gradients in epoch (\d+): \S+ \S+$", capsys.readouterr().out, re.MULTILINE) == ["1", "2"]
+    text = (ROOT / "docs" / "howto" / "add-callback.md").read_text(encoding="utf-8")
+    line = re.search(r'^python -m localearn\.run "(callbacks=.*)"$', text, re.MULTILINE)
+    assert line
+    status, out, err = command(line[1], "epochs=2", "progress=false", "out=run")
+    assert not status and "gradients in epoch 2:" in out, err

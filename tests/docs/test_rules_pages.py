@@ -5,6 +5,7 @@ import re
 import pytest
 import site_figures
 import site_rules
+import yaml
 from site_repository import ROOT
 
 RULES = site_rules.rule_names()
@@ -18,7 +19,8 @@ def test_each_rule_has_a_page(rule):
         f"figure in docs/tools/site_figures.py and its class in docs/api/rules.md; the navigation finds it by itself"
     )
     text = page.read_text(encoding="utf-8")
-    for part in (f"figures/{rule}.svg", f"<!-- site: facts {rule} -->", f"<!-- site: rows {rule} -->", f"algo={rule}"):
+    parts = [f"<!-- site: {part} {rule} -->" for part in ("facts", "options", "rows")]
+    for part in (f"figures/{rule}.svg", *parts, f"algo={rule}"):
         assert part in text, f"{page.name} lacks {part}"
 
 
@@ -59,3 +61,12 @@ def test_what_a_figure_draws_lies_inside_it(name):
     for path in re.findall(r'<path d="(M[^"]+)" class', text):
         points += re.findall(r"([-\d.]+) ([-\d.]+)", path)
     assert points and all(0 <= float(x) <= width and 0 <= float(y) <= height for x, y in points)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_option_of_a_rule_is_on_its_page(rule):
+    values = yaml.safe_load((site_rules.ALGORITHMS / f"{rule}.yaml").read_text(encoding="utf-8"))["algo"]
+    named = re.findall(r"^\| `algo\.(\w+)` \| `(.*?)` \| (.*) \|$", site_rules.options(rule), re.MULTILINE)
+    assert [name for name, _, _ in named] == [name for name in values if name != "_target_"]
+    assert all(yaml.safe_load(default) == values[name] for name, default, _ in named)
+    assert all(comment for _, _, comment in named), "an option without a comment"

@@ -97,7 +97,8 @@ def test_results_are_filtered_sorted_and_linked_to_from_disk(site, browser):
 def test_search_works_from_disk(site, browser):
     page = browser.new_page()
     page.goto((site / "index.html").as_uri())
-    page.locator("input.md-search__input").fill("goodness")
+    page.locator("input.md-search__input").click()
+    page.locator("input.md-search__input").press_sequentially("goodness", delay=20)  # it listens to keys
     page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
     found = page.locator(".md-search-result__link").all()
     assert any("forward_forward.html" in (link.get_attribute("href") or "") for link in found)

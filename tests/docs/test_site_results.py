@@ -66,9 +66,12 @@ def test_joules_of_unlike_labels_have_no_mean():
     assert row.energy() is None
 
 
-def test_machines_are_named():
-    assert site_results.machine({"type": "cpu", "name": "AMD EPYC", "threads": 1}) == "AMD EPYC, 1 thread"
-    assert site_results.machine({"type": "cuda", "name": "NVIDIA H200", "threads": None}) == "NVIDIA H200"
+def test_each_machine_is_named_once():
+    row = made([0.9, 0.9, 0.9])
+    for run, threads in zip(row.runs, (2, 1, 2), strict=True):
+        run.record.device = {"type": "cpu", "name": "AMD EPYC", "threads": threads}
+    assert row.machines() == "AMD EPYC, 1 thread; AMD EPYC, 2 threads"
+    assert made([0.9]).machines() == "not recorded"
 
 
 def test_each_figure_of_the_page_links_to_its_records():

@@ -61,6 +61,17 @@ def test_joules_seconds_and_idle_power_of_a_run():
     assert meter.duration_s("tune") == 0.0
 
 
+def test_as_a_context_it_is_open_inside_and_closed_after_an_exception_too():
+    clock = FakeClock()
+    counter = FakeCounter(clock)
+    with pytest.raises(KeyError), Meter("cpu", sources=[counter], clock=clock.clock) as meter, meter.window("train"):
+        clock.advance(2.0)
+        raise KeyError
+    assert meter.duration_s("train") == pytest.approx(2.0)
+    with pytest.raises(RuntimeError, match="closed"), meter.window("train"):
+        pass
+
+
 def test_the_device_is_synchronised_before_both_readings():
     """What it is still at is waited for, and its energy and its seconds are those of the window it was given in."""
     clock = FakeClock()

@@ -58,7 +58,7 @@ def test_the_committed_records_are_there():
 
 
 METRICS = {
-    **dict.fromkeys(("loss", "rmse", "mae", "log_loss", "bits_per_character", "perplexity"), ("min", "value")),
+    **dict.fromkeys(("loss", "rmse", "mae", "mse", "log_loss", "bits_per_character", "perplexity"), ("min", "value")),
     **dict.fromkeys(("r2", "psnr", "auc"), ("max", "value")),
     **dict.fromkeys(("accuracy", "token_accuracy"), ("max", "fraction")),
 }

@@ -131,6 +131,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "trains_blocks": False,
         "judged_by": "errors",
         "learns_to": 0.95,
+        "runs_on": ("mlp", "cnn", "gcn", "recurrent", "values", "tokens"),  # on the others in test_shallow.py, slow
         "learns_on": {"fp32": ("mlp", "gcn", "tokens"), "bf16": ("mlp",)},
         "by_kind": {kind: {"steps": 300, "lr": 0.02} for kind in ("recurrent", "deepfm", "mobilenet")},
     },

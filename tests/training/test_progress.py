@@ -4,19 +4,15 @@ import contextlib
 import os
 import pty
 import re
-import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import localearn
-from localearn.errors import UserError
 from localearn.training import Context, Settings
 from localearn.training.callbacks import Position
 from localearn.training.progress import Bar, Lines, make_progress
-from localearn.training.tensorboard import TensorBoard
 
 TINY = ("dataset.train_size=60", "net.widths=[8]", "epochs=3", "energy.enabled=false")
 LINE = {
@@ -128,33 +124,3 @@ def test_what_is_no_terminal_gets_lines_and_silence_is_silent(door):
     assert isinstance(make_progress(), Lines)
     assert "epoch 3/3" in door(*TINY, "progress=true").out
     assert "epoch" not in door(*TINY, "progress=false").out
-
-
-def events_of(folder: Path) -> dict[str, list[int]]:
-    """Return the steps of each tag, as TensorBoard itself reads them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(folder))
-    accumulator.Reload()
-    return {tag: [event.step for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_tensorboard_shows_each_pass_once_over_stages_and_resumes(tiny, door, strike, killed):
-    pytest.importorskip("tensorboard")
-    # Killed in the second stage: the events of its first epoch are there, and its checkpoint too.
-    strike(4 * 3 + 5, killed)
-    with pytest.raises(killed):
-        tiny("algo.schedule=greedy", "log=tensorboard", "out=run")
-    strike(2, signal.SIGINT)
-    assert door("resume=run").status == 130
-    assert door("resume=run").status == 0
-    shown = events_of(Path("run/tensorboard"))
-    for tag in ("train_loss", "val_loss", "val_accuracy", "lr", "samples_per_s", "train_s"):
-        assert shown[tag] == [1, 2, 3, 4, 5, 6], tag
-    assert (shown["loss_1"], shown["loss_2"]) == ([1, 2, 3], [4, 5, 6])
-
-
-def test_tensorboard_needs_a_folder():
-    with pytest.raises(UserError, match="needs a folder"):
-        TensorBoard(None)

@@ -43,12 +43,16 @@ class LocalLoss(LocalTrainer):
     With all blocks in one group, `Net.group`, pred is backprop.
 
     Nokland, Eidnes, "Training Neural Networks with Local Error Signals", arXiv 1901.06656, as its code has it
-    (github.com/anokland/local-loss). Differences: their last hidden layer has a D_k beside the readout, ours that
-    alone, drawn and not from zero; windows at a map's edge are means of what they hold; AugLocal changes a copied
-    layer's own channels and stride, ours has a pooling and a 1x1 map before it, and lets depth fall at the end alone.
+    (github.com/anokland/local-loss): pred is its L_pred, predsim its L_predsim, sim its L_sim = |S(NeuralNet(H)) -
+    S(Y)|_F^2, in code and here the mean over pairs. Differences: their last hidden layer has a D_k beside the readout,
+    which follows CE whole; ours has the readout alone, by (1 - beta) CE, drawn and not from zero; windows at a map's
+    edge are means of what they hold; AugLocal changes a copied layer's own channels and stride, ours has a pooling and
+    a 1x1 map before it, and lets depth fall at the end alone.
     Known weakness: S is of the rows in a batch, so it wants batches that hold each class several times (of 100 classes
-    they draw 20 a batch), and a rank of parallel=data compares its own rows alone. Tied heads read weights that learn
-    elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
+    they draw 20 a batch), and a rank of parallel=data compares its own rows alone. S knows no lengths: without
+    normalisation nothing holds small activities up, as Cora's rows, which sum to one, make them, on which heads
+    learn slowly, and weight decay, which beta does not scale, outweighs (1 - beta) CE. Tied heads read weights that
+    learn elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
     """
 
     def __init__(

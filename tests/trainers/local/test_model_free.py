@@ -388,7 +388,7 @@ def test_whoever_wants_to_wait_for_each_answer_is_told_at_once():
 
 def test_a_net_of_ones_own_systems_is_read_with_them_given_again(tmp_path):
     def built(system):
-        return Physical(INPUTS, 2, widths=(4,), system=system)
+        return Physical(INPUTS, 2, widths=(4,), system=system, modes=MODES)
 
     x = torch.randn(60, INPUTS - 2, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)

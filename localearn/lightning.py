@@ -1,0 +1,256 @@
+"""A rule in Lightning's loop, for those whose loops, callbacks, loggers and checkpoints are Lightning's.
+
+    import lightning
+    from localearn.lightning import RuleDataModule, RuleModule
+
+    data = localearn.load("digits")
+    rule = localearn.MonoForward(localearn.MLP(data.input_shape, data.classes, widths=(256, 256)))
+    trainer = lightning.Trainer(max_epochs=20, callbacks=[ModelCheckpoint(monitor="val_accuracy", mode="max")])
+    trainer.fit(RuleModule(rule), RuleDataModule(data))
+
+Optimization is manual in Lightning's sense, since no rule calls one backward pass of one loss. With the same `seed`,
+and the batches of `RuleDataModule`, the weights are those of `localearn.fit(..., restore_best=False)`, bit for bit.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from localearn.data import Batch, Data, Split, as_data
+from localearn.defaults import LEARNING, fit_options, kind_of
+from localearn.errors import UserError, suggestion
+from localearn.trainers import Descent, Trainer
+from localearn.training.device import derived_seed, seed_random
+from localearn.training.optimization import step_schedule
+from localearn.training.parallel.ranks import Ranks
+from localearn.training.settings import Settings
+from localearn.training.update import UPDATES, Update
+
+try:
+    from lightning import LightningDataModule, LightningModule
+except ImportError as error:
+    raise UserError('localearn.lightning needs the package: pip install "localearn[lightning]"') from error
+
+# What of `fit`'s options is the module's; epochs, early stopping, precision and devices are Lightning's.
+OPTIONS = ("optim", "schedule", "clip_norm", "step")
+
+
+class RuleModule(LightningModule):
+    """A rule on its net as a LightningModule.
+
+    It logs `train_loss` and the rule's own scalars, and `val_` and `test_` the loss and each metric of the task, by
+    which Lightning's callbacks go: `EarlyStopping("val_accuracy", mode="max")`. A batch is a `localearn.data.Batch`, or
+    (x, y) as DataLoaders give it.
+
+    Args:
+        rule: the rule on its net.
+        seed: of what the rule draws, anew in each epoch, as `localearn.fit` does; None leaves the random numbers to
+            Lightning (`seed_everything`).
+        options: `optim`, `schedule`, `clip_norm` and `step` as of `localearn.fit`; those left out are the rule's recipe
+            for this kind of net, for the `max_epochs` of Lightning's Trainer.
+
+    Raises:
+        UserError: for another option; for a rule that learns in several phases, or by a closed form, which need
+            `localearn.fit`; and for several devices, which `torchrun ... parallel=data` trains it on.
+
+    Example:
+        lightning.Trainer(max_epochs=20).fit(RuleModule(localearn.MonoForward(net)), train_loader, val_loader)
+
+    """
+
+    def __init__(self, rule: Trainer, *, seed: int | None = 0, **options: Any):
+        super().__init__()
+        for name in options:
+            if name not in OPTIONS:
+                raise UserError(f"RuleModule has no option {name!r}{suggestion(name, OPTIONS)}; others are Lightning's")
+        self.automatic_optimization = False
+        self.rule = rule
+        self.seed, self._options = seed, options
+        phases = list(rule.phases())
+        if len(phases) != 1 or not isinstance(phases[0], Descent):
+            names = ", ".join(phase.name for phase in phases)
+            raise UserError(
+                f"{type(rule).__name__} learns in phases ({names}), and Lightning's loop has one; use localearn.fit, "
+                "or a rule's schedule=joint"
+            )
+        self._phase: Descent = phases[0]
+        self._update: Update | None = None
+        self._measured: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._whole: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, stage: str) -> None:
+        """Take the task of a `RuleDataModule`, and refuse what cannot be trained."""
+        if self.trainer.world_size > 1:
+            raise UserError(
+                f"RuleModule trains on one device, not {self.trainer.world_size}; use Trainer(devices=1), or torchrun "
+                "-m localearn.run ... parallel=data"
+            )
+        data = getattr(getattr(self.trainer, "datamodule", None), "data", None)
+        if isinstance(data, Data):
+            type(self.rule).supports(self.rule.net, data)
+            self.rule.task = data.task
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer, and the schedule where there is one."""
+        epochs = self.trainer.max_epochs
+        epochs = epochs if epochs and epochs > 0 else None
+        values = not self.rule.task.exclusive
+        found = fit_options(type(self.rule), kind_of(self.rule.net), "", epochs, values=values) | self._options
+        settings = Settings.of(**{name: value for name, value in found.items() if name in (*LEARNING, "step")})
+        self._settings = settings
+        optimizer = settings.optim(self._phase.optimizer_groups())
+        if settings.schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": settings.schedule(optimizer)}
+
+    def on_train_epoch_start(self) -> None:
+        """Put what the rule has frozen into evaluation mode, and seed what it draws."""
+        self.rule.train()
+        self._phase.freeze()
+        if self.seed is not None:
+            seed_random(self.device, derived_seed(derived_seed(self.seed, 0, self.current_epoch), 1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Fill the gradients by the rule, and step the optimizer by them."""
+        batch = _as_batch(batch)
+        if self._update is None:
+            optimizer: Any = self.optimizers()
+            same: Any = contextlib.nullcontext()  # Lightning has entered its own precision by now
+            kind = UPDATES[self._settings.step]
+            self._update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
+        update: Update = self._update
+        metrics = update(batch)
+        self.log_dict(
+            {f"train_{name}": value.float() for name, value in metrics.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch.target),
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedule; one that waits for a plateau is shown `val_loss`."""
+        schedule: Any = self.lr_schedulers()
+        if schedule is not None:
+            metrics = self.trainer.callback_metrics
+            shown = metrics.get("val_loss", metrics.get("train_loss"))
+            step_schedule(schedule, {"val_loss": None if shown is None else float(shown)})
+
+    def on_fit_end(self) -> None:
+        """Forget the optimizer."""
+        self._update = None
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch of the validation split."""
+        self._measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation split."""
+        self._log_measured("val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch of the test split."""
+        self._measure(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test split."""
+        self._log_measured("test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the rule's (N, outputs) predictions."""
+        batch = _as_batch(batch)
+        return self.rule.predict(batch.x, *batch.context)
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the rule's (N, outputs) predictions."""
+        return self.rule.predict(x, *context)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch; one that is there already is not copied."""
+        if not isinstance(batch, Batch):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        index = None if batch.index is None else batch.index.to(device)
+        return Batch(batch.x.to(device), batch.target.to(device), tuple(c.to(device) for c in batch.context), index)
+
+    def _measure(self, batch: Any) -> None:
+        batch, task = _as_batch(batch), self.rule.task
+        output = batch.select(self.rule.predict(batch.x, *batch.context)).float()
+        self._measured.append(task.measure(output, batch.target))
+        if task.needs_whole:
+            self._whole.append((output, batch.target))
+
+    def _log_measured(self, split: Literal["val", "test"]) -> None:
+        if not self._measured:
+            return
+        elements = torch.stack([elements for _, elements in self._measured]).sum()
+        names = self._measured[0][0]
+        means = {name: torch.stack([sums[name] for sums, _ in self._measured]).sum(0) / elements for name in names}
+        whole = [torch.cat(part) for part in zip(*self._whole, strict=True)]
+        figures = self.rule.task.finish(means, *whole)
+        self._measured, self._whole = [], []
+        self.log_dict({f"{split}_{name}": value.float() for name, value in figures.items()}, batch_size=1)
+
+
+class RuleDataModule(LightningDataModule):
+    """A localearn data set for Lightning: held on the device as a whole, in the order that `localearn.fit` has.
+
+    Args:
+        data: what `localearn.fit` takes: a Data, arrays (x, y), a torch Dataset, ...
+        batch_size: rows a step.
+        eval_batch_size: rows a step where nothing is learned.
+        seed: of the order, which is another in each epoch.
+
+    """
+
+    def __init__(self, data: Any, batch_size: int = 128, eval_batch_size: int = 1024, seed: int = 0):
+        super().__init__()
+        self.data = as_data(data)
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+
+    def train_dataloader(self) -> "_Batches":
+        """Return the training split's batches."""
+        return _Batches(self, "train")
+
+    def val_dataloader(self) -> "_Batches":
+        """Return the validation split's batches."""
+        return _Batches(self, "val")
+
+    def test_dataloader(self) -> "_Batches":
+        """Return the test split's batches."""
+        return _Batches(self, "test")
+
+
+class _Batches:
+    """The batches of a split, as often as they are asked for."""
+
+    split: Split
+
+    def __init__(self, module: RuleDataModule, split: Split):
+        self.module, self.split = module, split
+        trainer = module.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        self.data, self.device = module.data.to(device), device
+
+    def __len__(self) -> int:
+        return self.data.num_batches(self.split, self._size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.split != "train":
+            return self.data.batches(self.split, self._size)
+        epoch = self.module.trainer.current_epoch if self.module.trainer else 0
+        order = torch.Generator(self.device).manual_seed(derived_seed(self.module.seed, 0, epoch))
+        return self.data.batches("train", self._size, generator=order)
+
+    @property
+    def _size(self) -> int:
+        return self.module.batch_size if self.split == "train" else self.module.eval_batch_size
+
+
+def _as_batch(batch: Any) -> Batch:
+    if isinstance(batch, Batch):
+        return batch
+    if isinstance(batch, Sequence) and len(batch) == 2:
+        return Batch(*batch)
+    raise UserError(f"a batch is (x, y) or a localearn.data.Batch, not {type(batch).__name__}")
