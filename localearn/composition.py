@@ -1,14 +1,14 @@
-"""What the doors of a run share: composing a configuration, the help page, what was wrong with either."""
+"""Compose a configuration from overrides, by Hydra, and say in a line what was wrong with it."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.options import parameters_of
-from localearn.printing import one_line, say
+from localearn.printing import say
 from localearn.recipes import recipe_overrides
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
@@ -16,55 +16,12 @@ from localearn.trust import check_overrides, is_known, targets_of, words
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
 
-# Hydra's flags that are of use here: the values that each takes, None where it takes none.
-FLAGS: dict[str, tuple[str, ...] | None] = {
-    "-m": None,
-    "--multirun": None,
-    "-c": ("job", "hydra", "all"),
-    "--cfg": ("job", "hydra", "all"),
-    "--resolve": None,
-}
-
-
-class JobFailed(Exception):
-    """A sweep's run did not end well, in a process of its own, which has said why."""
-
-    def __init__(self, status: int):
-        super().__init__(status)
-        self.status = status
-
 
 def existing_folder(config_dir: str) -> str:
     """Return the absolute path of --config-dir, or raise UserError if there is no such folder."""
     if not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: there is no such folder")
     return str(Path(config_dir).resolve())
-
-
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
-
-    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
-    """
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("-"):
-            overrides.append(argument)
-            continue
-        flag, equals, value = argument.partition("=")
-        if flag not in FLAGS:
-            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
-        flags.append(flag)
-        values = FLAGS[flag]
-        if values is not None:
-            value = value if equals else rest.pop(0) if rest else ""
-            if value not in values:
-                raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
-            flags.append(value)
-    return flags + overrides
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, Choices]:
@@ -248,31 +205,8 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _dotted(child, f"{prefix}{name}.")
 
 
-def choices_page(config_dir: str | None = None) -> str:
-    """Return every group's choices, with the line that each file has on itself."""
-    lines = []
-    for group in GROUPS:
-        lines.append(f"{group}=")
-        folders = [CONF / group] + ([Path(config_dir) / group] if config_dir else [])
-        for path in sorted(p for folder in folders for p in folder.glob("*.yaml")):
-            comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
-            about = next((c for c in comments if not c.startswith("@package")), "")
-            lines.append(one_line(f"  {path.stem:<28}{about}"))
-    return "\n".join(lines)
-
-
-def take_option(arguments: list[str], *names: str) -> str | None:
-    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value, None where it is not there."""
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag not in names:
-            continue
-        if equals:
-            del arguments[index]
-            return value
-        if index + 1 == len(arguments):
-            raise UserError(f"{flag} needs a value")
-        value = arguments[index + 1]
-        del arguments[index : index + 2]
-        return value
-    return None
+def overrides_of(algo: str, algos: Iterable[str], overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that are for all rules, and behind them those written `ALGO:key=value` for this one."""
+    prefixes = [f"{name}:" for name in algos]
+    shared = [o for o in overrides if not o.startswith(tuple(prefixes))]
+    return [*shared, *(o.removeprefix(f"{algo}:") for o in overrides if o.startswith(f"{algo}:"))]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from localearn import export, run
+from localearn.cli import export, run
 from localearn.errors import UserError
 from localearn.training.experiment import load_net
 from tests.marks import slow_but

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from localearn import compare, export, run, study, trust
-from localearn.cli import compose
+from localearn import trust
+from localearn.cli import compare, compose, export, run, study
 from localearn.errors import UserError
 from localearn.nets import MLP
 from localearn.training.experiment import load_net, resumed

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from localearn import ModelFree, Physical, load
-from localearn.arguments import listed
+from localearn.cli.options import listed
 from localearn.nets.systems import SYSTEMS
 
 DRIFTS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)

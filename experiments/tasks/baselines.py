@@ -25,7 +25,7 @@ from sklearn.neural_network import MLPRegressor
 
 import localearn
 from localearn import cli
-from localearn.study import read_rows
+from localearn.cli.study import read_rows
 from localearn.training.building import build_data
 
 HERE = Path(__file__).parent

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from localearn.benching.measure import Bench, Measured, Spread
-from localearn.benching.plan import Size
+from localearn.benching.workload import Size
 from localearn.errors import UserError
 from localearn.reporting import drawing, formatting
 from localearn.training.device import describe_device

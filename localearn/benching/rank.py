@@ -1,9 +1,8 @@
-"""What a rank of `python -m localearn.bench parallel` does, as `python -m localearn.benching.rank PLAN.json`."""
+"""Measure as one rank of `python -m localearn.bench parallel`, which starts `python -m localearn.bench rank PLAN`."""
 
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from localearn import cli
 from localearn.benching.workload import Point, as_data, built, made_up
+from localearn.composition import compose
 from localearn.data import Batch
-from localearn.doorway import run_door
 from localearn.trainers.base import Pipelined
 from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.building import optimizer_factory
@@ -39,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if plan["cores"]:
         os.sched_setaffinity(0, {plan["cores"][rank]})
     torch.set_num_threads(1)
-    config: Any = OmegaConf.to_container(cli.compose(plan["overrides"])[0], resolve=True)
+    config: Any = OmegaConf.to_container(compose(plan["overrides"])[0], resolve=True)
     data, layers = (Settings(parallel=mode, device=plan["device"]) for mode in ("data", "layers"))
     with joined(data, {}) as (sharing, device), joined(layers, {}) as (piping, _):
         point = Point(plan["net"], tuple(plan["input"]), plan["batch"], plan["precision"], device)
@@ -183,7 +181,3 @@ def _timed(work: Callable[[], Any], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - begin_s
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

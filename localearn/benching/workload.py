@@ -29,6 +29,15 @@ BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch
 
 
 @dataclass(frozen=True)
+class Size:
+    """A net's and a batch's size; width and depth are those of the MLP, None for another net."""
+
+    width: int | None
+    depth: int | None
+    batch: int
+
+
+@dataclass(frozen=True)
 class Point:
     """What is measured: a batch of rows of that shape through a net, at a precision on a device.
 

@@ -1,12 +1,10 @@
 """`python -m localearn.analyse DIR... out=DIR`: show what the units of trained nets learned."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from localearn.arguments import whole
-from localearn.doorway import run_door
+from localearn.cli.options import whole
 from localearn.errors import UserError, suggestion
 from localearn.printing import say
 from localearn.trust import words
@@ -87,7 +85,3 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise UserError(f"threshold takes numbers from 0 to below 1, not {text!r}")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

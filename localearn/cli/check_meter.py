@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 
-from localearn.doorway import run_door
 from localearn.energy.check.bench import Bench
 from localearn.energy.check.checks import not_run, run_checks
 from localearn.energy.check.load import MatrixLoad
@@ -191,7 +189,3 @@ def _check_card(device: torch.device | None, why_none: str, seconds: float) -> _
         return not_run("gpu", str(reason)), None
     bench = Bench(device, counter, MatrixLoad(device), clock)
     return run_checks(bench, partial(loaded_by_another, str(device)), seconds), bench
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localearn import cli
-from localearn.arguments import listed, overrides_of, refuse_other_rules, truth, whole
-from localearn.doorway import run_door
+from localearn.cli.options import choices_page, listed, refuse_other_rules, take_option, truth, whole
+from localearn.composition import compose, overrides_of, quoted
 from localearn.errors import UserError, suggestion
 from localearn.jobs import Job, run_job
 from localearn.printing import say
@@ -79,9 +78,9 @@ class Plan:
 def main(arguments: list[str]) -> int:
     """Run the comparison and write its report; return the exit status."""
     command = "python -m localearn.compare " + " ".join(arguments)
-    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    config_dir = take_option(arguments, "--config-dir", "-cd")
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP.format(choices=cli.choices_page(config_dir)), end="")
+        print(HELP.format(choices=choices_page(config_dir)), end="")
         return 0 if arguments else 2
     plan = parse(arguments, config_dir)
     jobs = schedule(plan)
@@ -160,7 +159,7 @@ def schedule(plan: Plan) -> list[Job]:
     Everything is composed and built once first, so that a name, an option or a net that does not fit is told before the
     first run rather than after some of them.
     """
-    configs = {algo: cli.compose(plan.for_algo(algo), plan.config_dir) for algo in plan.algos}
+    configs = {algo: compose(plan.for_algo(algo), plan.config_dir) for algo in plan.algos}
     if not plan.allow_unlike:
         _refuse_unlike(plan, {algo: config for algo, (config, _) in configs.items()})
     options = {
@@ -211,7 +210,7 @@ def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) 
     else:
         options = [f"epochs={plan.max_epochs or 5 * epochs}", f"patience={plan.patience}"]
     # As it will be run: a schedule must last as long as the protocol's epochs, not as the configuration's.
-    check(trainer, data, settings_of(*cli.compose([*plan.for_algo(choices["algo"]), *options], plan.config_dir)))
+    check(trainer, data, settings_of(*compose([*plan.for_algo(choices["algo"]), *options], plan.config_dir)))
     return options
 
 
@@ -241,8 +240,8 @@ def warm_up(plan: Plan) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         for algo in plan.algos:
-            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={cli.quoted(Path(scratch, algo))}"]
-            config, choices = cli.compose([*plan.for_algo(algo), *quiet], plan.config_dir)
+            quiet = ["epochs=1", "energy.enabled=false", "progress=false", f"out={quoted(Path(scratch, algo))}"]
+            config, choices = compose([*plan.for_algo(algo), *quiet], plan.config_dir)
             if execute(config, choices).status == "interrupted":
                 raise KeyboardInterrupt
 
@@ -256,7 +255,3 @@ def write(plan: Plan, command: str) -> Path:
     return write_report(
         runs, plan.out, baseline=plan.baseline, command=command, allow_unlike=plan.allow_unlike, tunings=tunings
     )
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

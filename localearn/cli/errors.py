@@ -1,4 +1,4 @@
-"""How every door is left: errors in a line or two, exit statuses."""
+"""Run a command: its errors in a line or two, its exit status."""
 
 import atexit
 import os
@@ -13,15 +13,15 @@ from localearn.allocator import keep_freed_memory
 from localearn.errors import UserError
 from localearn.printing import say
 
-Door = Callable[[list[str]], int]
+Command = Callable[[list[str]], int]
 
 
-def run_door(door: Door, argv: Sequence[str] | None = None) -> int:
-    """Run a door and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
+def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     try:
-        return told(lambda: door(arguments), arguments)
+        return told(lambda: command(arguments), arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

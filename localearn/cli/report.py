@@ -1,11 +1,9 @@
 """The door to reports: `python -m localearn.report DIR... [out=DIR]` builds one from records alone."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from localearn.arguments import truth
-from localearn.doorway import run_door
+from localearn.cli.options import truth
 from localearn.errors import UserError, suggestion
 from localearn.printing import say
 from localearn.reporting import read_runs, read_tunings, write_report
@@ -66,7 +64,3 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     for name in ("allow_unlike", "debug"):
         truth(name, options.get(name, "false"))
     return folders, options
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

@@ -8,8 +8,9 @@ from typing import Any
 
 STARTED_S = time.perf_counter()
 
-from localearn import cli  # noqa: E402 - the clock starts before the imports do
-from localearn.doorway import leave, run_door, told, value_of  # noqa: E402
+from localearn.cli.errors import told, value_of  # noqa: E402
+from localearn.cli.options import choices_page, flags_first, take_option  # noqa: E402
+from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
 from localearn.outcome import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
@@ -41,11 +42,19 @@ Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by
 """
 
 
+class JobFailed(Exception):
+    """A sweep's run did not end well, in a process of its own, which has said why."""
+
+    def __init__(self, status: int):
+        super().__init__(status)
+        self.status = status
+
+
 def main(arguments: list[str]) -> int:
     """Train, or show what would be trained; return the exit status."""
-    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    config_dir = take_option(arguments, "--config-dir", "-cd")
     if {"-h", "--help"} & set(arguments):
-        print(HELP.format(choices=cli.choices_page(config_dir)), end="")
+        print(HELP.format(choices=choices_page(config_dir)), end="")
         return 0
     flags = [argument for argument in arguments if argument.startswith("-")]
     resume = value_of("resume", arguments)
@@ -55,7 +64,7 @@ def main(arguments: list[str]) -> int:
         return _through_hydra(arguments, config_dir)
     from localearn.training.experiment import resumed
 
-    config, choices = resumed(resume, arguments) if resume else cli.compose(arguments, config_dir)
+    config, choices = resumed(resume, arguments) if resume else compose(arguments, config_dir)
     return _run(config, choices, started_s=STARTED_S)
 
 
@@ -90,31 +99,31 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
 
         def job() -> int:
-            config, choices = cli.compose(hydra_config.overrides.task, config_dir)  # anew, with the rule's recipe
+            config, choices = compose(hydra_config.overrides.task, config_dir)  # anew, with the rule's recipe
             if elsewhere and config.out is None:
                 config.out = str(default_out(config.seed, choices, number))
             return _run(config, choices)
 
         status = told(job, arguments)
         if status and elsewhere:  # which only an error tells the first process
-            raise cli.JobFailed(status)
+            raise JobFailed(status)
         if status > 128:
             sys.exit(status)
         worst = max(worst, status)
 
-    arguments = cli.flags_first(cli.expanded(arguments))
+    arguments = flags_first(expanded(arguments))
     if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
         return _show(arguments, config_dir)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
-    extra = [] if config_dir is None else ["--config-dir", cli.existing_folder(config_dir)]
+    extra = [] if config_dir is None else ["--config-dir", existing_folder(config_dir)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sys.argv = [sys.argv[0], *extra, *arguments]
     try:
-        hydra.main(config_path=str(cli.CONF), config_name="config", version_base=None)(task)()
-    except cli.JobFailed as failed:
+        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(task)()
+    except JobFailed as failed:
         return failed.status
-    except cli.config_errors() as error:
-        raise UserError(cli.explain(error, overrides, config_dir)) from error
+    except config_errors() as error:
+        raise UserError(explain(error, overrides, config_dir)) from error
     return worst
 
 
@@ -122,11 +131,7 @@ def _show(arguments: list[str], config_dir: str | None) -> int:
     """Print the configuration that a run with these arguments has, its recipe applied."""
     from omegaconf import OmegaConf
 
-    config, choices = cli.compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
+    config, choices = compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
     print(f"recipe: {choices['recipe']}")
     print(OmegaConf.to_yaml(config, resolve="--resolve" in arguments), end="")
     return 0
-
-
-if __name__ == "__main__":
-    leave(run_door(main))

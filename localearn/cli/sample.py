@@ -1,12 +1,10 @@
 """Text from a trained net: `python -m localearn.sample DIR prompt="ROMEO:"` lets a run's language model go on."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from localearn.arguments import whole
-from localearn.doorway import run_door
+from localearn.cli.options import whole
 from localearn.errors import UserError, suggestion
 from localearn.printing import visible
 from localearn.trust import words
@@ -76,7 +74,3 @@ def _temperature(text: str) -> float:
     if not 0 <= value < math.inf:
         raise UserError(f"temperature takes numbers of 0 or more, not {text!r}")
     return value
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

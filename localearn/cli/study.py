@@ -1,14 +1,11 @@
 """`python -m localearn.study DIR`: run a study's rows and table ours beside the published numbers."""
 
 import shlex
-import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from localearn import cli
-from localearn.arguments import listed, whole
-from localearn.doorway import run_door
+from localearn.cli.options import listed, take_option, whole
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.jobs import Job, run_job
@@ -60,7 +57,7 @@ class Row:
 
 def main(arguments: list[str]) -> int:
     """Run a study and write its table; return the exit status."""
-    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    config_dir = take_option(arguments, "--config-dir", "-cd")
     if not arguments or {"-h", "--help"} & set(arguments):
         print(HELP, end="")
         return 0 if arguments else 2
@@ -171,7 +168,3 @@ def _lighten(folder: Path) -> None:
     if RunFolder(folder).status() in ("completed", "diverged"):
         for name in HEAVY:
             (folder / name).unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

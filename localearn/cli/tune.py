@@ -1,19 +1,22 @@
 """`python -m localearn.tune`: search for the options with which a rule does best on the validation split."""
 
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from localearn import cli
-from localearn.doorway import run_door
-from localearn.errors import UserError
+from localearn.cli.options import choices_page, take_option, truth, whole
+from localearn.composition import compose, expanded
+from localearn.errors import UserError, suggestion
 from localearn.printing import one_line, say
 from localearn.reporting import metrics
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Metric
 from localearn.tuning.outcome import best_trials, spent, write_outcome
-from localearn.tuning.plan import Plan, altered, parse
+from localearn.tuning.plan import ENERGY, PRUNERS, SAMPLERS, Plan, altered
 from localearn.tuning.search import Limits, Search
 from localearn.tuning.space import ends, read_space
 from localearn.tuning.storage import close_storage, reported
@@ -54,6 +57,9 @@ and on another machine, with a storage= that both reach, it joins in.
 
 {choices}
 """
+
+OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "aside", "debug")
+FIXED = ("resume", "protocol")
 
 
 class Lines:
@@ -109,9 +115,9 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
         limits: how long it waits for the others.
 
     """
-    config_dir = cli.take_option(arguments, "--config-dir", "-cd")
+    config_dir = take_option(arguments, "--config-dir", "-cd")
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP.format(choices=cli.choices_page(config_dir)), end="")
+        print(HELP.format(choices=choices_page(config_dir)), end="")
         return 0 if arguments else 2
     plan = parse(arguments, config_dir)
     plan, config, space = _checked(plan)
@@ -125,6 +131,71 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
     finally:
         close_storage(search.storage)
     return status
+
+
+def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
+    """Read the command line; raise UserError for what is missing, unknown, out of range or does not go together."""
+    own: dict[str, str] = {}
+    overrides: list[str] = []
+    ranges: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"cannot read {argument!r}; write key=value, say trials=50")
+        if name in FIXED:
+            raise UserError(f"{name}= is set by the search itself; the same command goes on with it")
+        if name in OWN:
+            own[name] = value
+        elif name.lstrip("+").startswith("tune.space."):
+            ranges.append(argument.lstrip("+"))
+        else:
+            overrides.append(argument)
+    for name, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        if name in own and own[name] not in choices:
+            near = suggestion(own[name], choices)
+            raise UserError(f"no {name} {own[name]!r}{near}; there are {', '.join(choices)}")
+    if own.get("objective") in ("", "energy"):
+        raise UserError(f"no objective {own['objective']!r}; joules are one beside a metric, objective=accuracy_energy")
+    _, chosen = compose(overrides, config_dir)
+    study = own.get("study") or f"{chosen['algo']}-{chosen['dataset']}-{chosen['net']}"
+    out = Path(own.get("out") or Path("tuning") / study).expanduser()
+    plan = Plan(
+        out=out,
+        study=study,
+        storage=own.get("storage") or _database(out / "study.db"),
+        overrides=tuple(expanded(overrides)),
+        ranges=tuple(ranges),
+        trials=whole("trials", own.get("trials", "20")),
+        heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
+        aside=truth("aside", own.get("aside", "false")),
+        config_dir=config_dir,
+        sampler=own.get("sampler", Plan.sampler),
+        pruner=own.get("pruner", Plan.pruner),
+        objective=own.get("objective", Plan.objective),
+    )
+    _check(plan, "pruner" in own)
+    return plan
+
+
+def _database(path: Path) -> str:
+    """Return the URL of a file; as a URI where a character of its path means something else in a URL."""
+    if not re.search(r"[?#%{}]", str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=f"file:{quote(str(path))}", query={"uri": "true"}).render_as_string()
+
+
+def _check(plan: Plan, pruner_named: bool) -> None:
+    if re.fullmatch(r"sqlite(\+\w+)?:(//)?/?(:memory:)?(\?.*)?", plan.storage) or "mode=memory" in plan.storage:
+        raise UserError(f"storage={plan.storage} ends with the process, trials and all; give sqlite:///FILE")
+    if not plan.storage.startswith("journal:") and re.search(r"[{}]", plan.storage):
+        raise UserError(f"storage={plan.storage}: write %7B and %7D for braces")
+    alone = plan.objective.removesuffix(ENERGY)
+    if plan.names_energy and plan.sampler == "cmaes":
+        raise UserError(f"cmaes searches for one objective alone; use objective={alone}, or sampler=tpe")
+    if plan.names_energy and pruner_named and plan.pruner != "none":
+        raise UserError(f"pruner={plan.pruner} compares one objective alone; use objective={alone}, or pruner=none")
 
 
 def _run(search: Search) -> int:
@@ -151,7 +222,7 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
     from localearn.training.experiment import build
     from localearn.training.fit import check
 
-    config, choices = cli.compose(plan.overrides, plan.config_dir)
+    config, choices = compose(plan.overrides, plan.config_dir)
     data, trainer, settings = build(config, choices)
     check(trainer, data, settings)
     plan = plan.for_task(data.task)
@@ -174,7 +245,7 @@ def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistrib
 
     longest = [f"epochs={max(ends(space['epochs']))}"] if "epochs" in space else []
     options = {path: given for path, given in space.items() if path.startswith(("optim.", "schedule."))}
-    composed, choices = cli.compose(plan.overrides, plan.config_dir)
+    composed, choices = compose(plan.overrides, plan.config_dir)
     for tried in [[], *([f"{path}={value}"] for path, given in options.items() for value in ends(given))]:
         config = composed.copy()
         config.merge_with_dotlist([*longest, *tried])
@@ -217,7 +288,3 @@ def _conclude(plan: Plan, study: "Study") -> None:
         say(f"tuning took {took} {label} ({source}, {part})")
     if best_trials(study):
         say(f"python -m localearn.run config={plan.out / 'best.yaml'}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(main))

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from localearn.cli.tune import parse
 from localearn.errors import UserError
-from localearn.tuning.plan import altered, parse
+from localearn.tuning.plan import altered
 from localearn.tuning.storage import close_storage, open_storage
 
 CONFIG = {

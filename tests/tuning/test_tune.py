@@ -12,7 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from localearn import cli, run, tune
+from localearn import cli
+from localearn.cli import run, tune
 from localearn.errors import UserError
 from localearn.locks import locked
 from localearn.training.callbacks import Callback, attached

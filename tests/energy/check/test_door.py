@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 import torch
 
-from localearn.doorway import run_door
-from localearn.energy.check import __main__ as door
+from localearn.cli import check_meter as door
+from localearn.cli.errors import run_command
 from localearn.energy.check import neighbour
 from localearn.energy.check.bench import Bench, Span
 from localearn.energy.check.checks import EXPECTATIONS
@@ -75,7 +75,7 @@ def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
     ],
 )
 def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, said: str):
-    assert run_door(steady_cpu("passed"), [argument]) == 2
+    assert run_command(steady_cpu("passed"), [argument]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
