@@ -192,7 +192,8 @@ READERS = {
     "analysing/reading.py": {"read_record"},  # load_rule builds the rule: check_tree
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
     "benching/rank.py": {"json.loads"},
-    "cli.py": {
+    "cli/study.py": {"read_record", "read_yaml"},  # check_overrides
+    "composition.py": {
         "read_yaml",  # config=FILE: check_overrides
         "OmegaConf.load",  # shipped files, for a suggestion
         "locate",  # of a configuration that was composed, and so checked
@@ -205,14 +206,13 @@ READERS = {
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
     "energy/fake.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
-    "export.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
+    "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
     "reporting/writing.py": {"read_json"},
-    "study.py": {"read_record", "read_yaml"},  # check_overrides
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
     "training/experiment.py": {
         "OmegaConf.load",
