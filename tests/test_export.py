@@ -151,9 +151,9 @@ def test_a_program_whose_outputs_differ_is_not_left_behind(trained, tmp_path, mo
     [
         ([], "name one run's folder"),
         (["a", "b"], "name one run's folder"),
-        (["a", "format=onx"], "no format 'onx'; did you mean 'onnx'"),
-        (["a", "fromat=onnx"], "no option 'fromat'; did you mean 'format'"),
-        (["--format"], "name one run's folder"),
+        (["a", "format=onx"], "format is torch_export or onnx, not 'onx'; did you mean 'onnx'"),
+        (["a", "fromat=onnx"], "unknown argument 'fromat=onnx'; did you mean 'format'"),
+        (["--format"], "unknown argument '--format'; did you mean 'format'"),
         (["nowhere"], "net.safetensors is not there"),
     ],
 )

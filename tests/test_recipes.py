@@ -105,7 +105,7 @@ def test_rules_that_are_compared_have_net_and_data_alike(rule, net):
 
 
 def test_a_comparison_takes_what_is_alike():
-    plan = compare.parse(["algos=[backprop,forward_forward]", "out=out", "batch_size=100"], None)
+    plan = compare.parse(["algos=[backprop,forward_forward]", "out=out", "batch_size=100"])
     config = cli.compose(plan.for_algo("forward_forward"))[0]
     assert config.net.init == "default"
     assert config.algo.goodness == "sum"

@@ -27,6 +27,7 @@ class Plan:
     overrides: list[str]
     vocabulary: int | None = None
     categories: tuple[int, ...] = ()
+    config_dir: str | None = None
 
     def for_rule(self, rule: str, size: Size) -> list[str]:
         """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""

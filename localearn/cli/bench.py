@@ -1,13 +1,14 @@
 """`python -m localearn.bench`: every rule's step beside backprop's, on one net, in one process."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from localearn.benching.plan import Plan, known_rules
 from localearn.benching.workload import Size
-from localearn.cli.options import listed, refuse_other_rules, whole
+from localearn.cli.options import Command, Range, RunningOptions, option, read, refuse_other_rules, run_keys
+from localearn.cli.pages import help_status
 from localearn.composition import compose
 from localearn.errors import Unsupported, UserError, suggestion
 from localearn.printing import say
@@ -18,42 +19,74 @@ if TYPE_CHECKING:
     from localearn.benching.measure import Bench
     from localearn.energy import Counter
 
-HELP = """\
-python -m localearn.bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
-python -m localearn.bench parallel [key=value ...]       what a second process brings; parallel --help
+WIDTH, DEPTH = 2000, 3
+QUICK = {"width": 1000, "batch": 256, "turns": 3, "turn_s": 0.2, "depths": (1, 8)}
+AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
 
+
+@dataclass(frozen=True)
+class BenchOptions(RunningOptions):
+    """The options of a bench."""
+
+    rules: Sequence[str] | None = option(None, "backprop and others; all rules where none are given", value="[A,B]")
+    width: int | None = option(None, "of an MLP's blocks", value=str(WIDTH))
+    depth: int | None = option(None, "of an MLP: its blocks", value=str(DEPTH))
+    batch: int = option(512, "rows a step")
+    widths: Sequence[int] | None = option(None, "as well at these, the others as they are", value="[500,1000]")
+    depths: Sequence[int] | None = option(None, "likewise", value="[2,8]")
+    batches: Sequence[int] | None = option(None, "likewise", value="[64,2048]")
+    input: tuple[int, ...] | None = option(None, "a row's shape", value="[3072]")
+    vocabulary: int | None = option(
+        None,
+        "rows are so many tokens' ids, of which the net is to predict those that follow: net=transformer input=[128] "
+        "batch=8",
+        value="65",
+    )
+    categories: tuple[int, ...] = option(
+        (),
+        "a row's first columns are codes of so many categories: net=deepfm input=[2]",
+        value="[943,1682]",
+    )
+    net: str = option(
+        "mlp",
+        "or another net: net=cnn input=[3,32,32]; its options by net.KEY=VALUE; batches alone are varied then",
+    )
+    turns: int = option(7, "for which each median is taken")
+    turn_s: float = option(
+        1.0, "seconds a turn for each rule, a step at least", range=Range(above=0, below=3600, unit="seconds")
+    )
+    device: str = option("auto", "where the steps are taken")
+    precision: Literal["fp32", "bf16"] = option("fp32")
+    step: Literal["all", "block"] = option("all", "each gradient is stepped and dropped as soon as it is there")
+    capture: Literal["off", "auto", "graph", "compile"] = option("off", "the whole update of every rule alike")
+    memory_format: Literal["auto", "channels_last", "contiguous"] = option(
+        "auto", "how a convolutional net lies in memory"
+    )
+    out: Path = option(Path("results/bench"), "where to write")
+    quick: bool = option(
+        False, "in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]", flag=("--quick",)
+    )
+    overrides: list[str] = run_keys(
+        "any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone"
+    )
+
+
+COMMAND = Command(
+    "bench",
+    "Time every rule's step beside backprop's, with its memory and energy",
+    BenchOptions,
+    """\
 Times the whole update (gradients and optimizer) of every rule beside backprop's on the same net, taking turns in one
 process: medians with their quartiles, the ratio to backprop of the same turn, the share of the arithmetic's limit (the
 step's matrix products at the device's measured matrix rate), the memory that a step's tensors take and, where the
-machine measures them (NVML, RAPL), joules. Writes
-OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up; nothing is learned from them.
-
-  rules=[A,B]        backprop and others; all rules where none are given
-  width=2000 depth=3 batch=512
-                     an MLP of so many blocks, and rows a step
-  widths=[500,1000]  as well at these, the others as they are; so too depths=[2,8] and batches=[64,2048]
-  input=[3072]       a row's shape
-  vocabulary=65      rows are so many tokens' ids, of which the net is to predict those that follow: net=transformer
-                     input=[128] batch=8
-  categories=[943,1682]
-                     a row's first columns are codes of so many categories: net=deepfm input=[2]
-  net=cnn            another net, with input=[3,32,32]; its options by net.KEY=VALUE; batches alone are varied then
-  turns=7            for which each median is taken
-  turn_s=1.0         seconds a turn for each rule, a step at least
-  device=auto        precision=fp32, or bf16
-  step=all           or block: each gradient is stepped and dropped as soon as it is there
-  capture=off        or graph, compile, auto: the whole update of every rule alike
-  memory_format=auto or channels_last, contiguous: how a convolutional net lies in memory
-  --quick            in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]
-  key=value          any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone
-"""
-
-OWN = ("rules", "width", "depth", "batch", "widths", "depths", "batches", "input", "turns", "turn_s", "device", "out",
-       "precision", "net", "step", "capture", "memory_format", "vocabulary", "categories",
-       "debug")  # fmt: skip
-DEFAULTS = {"width": "2000", "depth": "3", "batch": "512", "turns": "7", "turn_s": "1.0", "input": "[3072]"}
-QUICK = {"width": "1000", "batch": "256", "turns": "3", "turn_s": "0.2", "depths": "[1,8]"}
-AXES = {"widths": "width", "depths": "depth", "batches": "batch"}
+machine measures them (NVML, RAPL), joules. Writes OUT/bench.json, OUT/bench.md and OUT/plot.png. Rows are made up;
+nothing is learned from them.
+""",
+    bare=True,
+    usage="""\
+python -m localearn.bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
+python -m localearn.bench parallel [key=value ...]       what a second process brings; parallel --help""",
+)
 
 
 def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | None] | None" = None) -> int:
@@ -69,9 +102,9 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
         from localearn.benching import rank
 
         return rank.main(arguments[1:])
-    if {"-h", "--help"} & set(arguments):
-        print(HELP, end="")
-        return 0
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
     from localearn.benching.measure import measured_energy
     from localearn.benching.page import writable, write
     from localearn.training.memory import full_memory_told
@@ -96,99 +129,68 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
     return 0
 
 
-def parse(arguments: list[str]) -> Plan:
+def parse(arguments: Sequence[str]) -> Plan:
     """Read the command line; raise UserError for what is unknown, out of range or does not go together."""
-    own: dict[str, str] = {}
-    overrides = []
-    given = [argument for argument in arguments if argument != "--quick"]
-    for argument in given:
-        name, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"cannot read {argument!r}; write key=value, say rules=[backprop,mono_forward]")
-        if name in OWN:
-            own[name] = value
-        else:
-            overrides.append(argument)
-    mlp = own.get("net", "mlp") == "mlp"
+    options = read(BenchOptions, arguments)
+    mlp = options.net == "mlp"
     if not mlp:
-        wrong = next((name for name in ("width", "depth", "widths", "depths") if name in own), None)
+        wrong = next((name for name in ("width", "depth", "widths", "depths") if getattr(options, name)), None)
         if wrong:
-            raise UserError(f"{wrong}= is the MLP's; give net={own['net']}'s sizes by net.KEY=VALUE")
-        if "input" not in own:
-            raise UserError(f"net={own['net']} needs its rows' shape, say input=[3,32,32]")
-    own = DEFAULTS | (QUICK if "--quick" in arguments else {}) | own
-    if not mlp:
-        own.pop("depths", None)
-    base = Size(_sized("width", own) if mlp else None, _sized("depth", own) if mlp else None, _sized("batch", own))
+            raise UserError(f"{wrong}= is the MLP's; give net={options.net}'s sizes by net.KEY=VALUE")
+        if options.input is None:
+            raise UserError(f"net={options.net} needs its rows' shape, say input=[3,32,32]")
+    if options.quick:
+        given = {word.partition("=")[0] for word in arguments}
+        named = {name: value for name, value in QUICK.items() if name not in given}
+        options = replace(options, **{name: value for name, value in named.items() if mlp or name != "depths"})
+    base = Size(options.width or WIDTH, options.depth or DEPTH, options.batch)
+    base = base if mlp else Size(None, None, options.batch)
     sizes = [("base", base)]
     for axis, name in AXES.items():
-        for value in listed(own[axis]) if axis in own else []:
-            size = replace(base, **{name: whole(axis, value)})
+        for value in getattr(options, axis) or ():
+            size = replace(base, **{name: value})
             sizes += [(name, size)] if size != base else []
-    rules = listed(own["rules"]) if "rules" in own else known_rules()
+    rules = known_rules() if options.rules is None else list(options.rules)
     for rule in rules:
         if rule not in known_rules():
             raise UserError(f"no rule {rule!r}{suggestion(rule, known_rules())}; there are {', '.join(known_rules())}")
+    named_rules = "the rules" if options.rules is None else f"rules=[{','.join(rules)}]"
     if "backprop" not in rules:
         rules = ["backprop", *rules]
-    refuse_other_rules(overrides, rules, f"rules={own['rules']}" if "rules" in own else "the rules")
-    shape = tuple(whole("input", part) for part in own["input"].strip("[]()").split(","))
-    vocabulary = whole("vocabulary", own["vocabulary"]) if "vocabulary" in own else None
+    refuse_other_rules(options.overrides, rules, named_rules)
+    shape = options.input or (3072,)
+    _check_rows(options, shape)
     return Plan(
         rules=rules,
         sizes=sizes,
-        net=own.get("net", "mlp"),
+        net=options.net,
         input_shape=shape,
-        turns=_sized("turns", own),
-        turn_s=_seconds(own["turn_s"]),
-        device=own.get("device", "auto"),
-        precision=_choice("precision", own, ("fp32", "bf16")),
-        step=_choice("step", own, ("all", "block")),
-        capture=_choice("capture", own, ("off", "auto", "graph", "compile")),
-        memory_format=_choice("memory_format", own, ("auto", "channels_last", "contiguous")),
-        out=Path(own.get("out", "results/bench")).expanduser(),
-        overrides=overrides,
-        vocabulary=vocabulary,
-        categories=_categories(own, shape, vocabulary),
+        turns=options.turns,
+        turn_s=options.turn_s,
+        device=options.device,
+        precision=options.precision,
+        step=options.step,
+        capture=options.capture,
+        memory_format=options.memory_format,
+        out=options.out,
+        overrides=options.overrides,
+        vocabulary=options.vocabulary,
+        categories=options.categories,
+        config_dir=options.config_dir,
     )
 
 
-def _categories(own: dict[str, str], shape: tuple[int, ...], vocabulary: int | None) -> tuple[int, ...]:
-    """Return the columns' numbers of categories; raise UserError where rows of that shape cannot be ids or codes."""
-    if vocabulary is not None and len(shape) > 1:
-        raise UserError(
-            f"vocabulary= is of rows of so many tokens, and input={own['input']} has more sides; use input=[T]"
-        )
-    if "categories" not in own:
-        return ()
-    if vocabulary is not None:
+def _check_rows(options: BenchOptions, shape: tuple[int, ...]) -> None:
+    """Raise UserError where rows of that shape cannot be ids or codes."""
+    given = f"input=[{','.join(map(str, shape))}]"
+    if options.vocabulary is not None and len(shape) > 1:
+        raise UserError(f"vocabulary= is of rows of so many tokens, and {given} has more sides; use input=[T]")
+    if not options.categories:
+        return
+    if options.vocabulary is not None:
         raise UserError("vocabulary= is of tokens, categories= of a table's columns; give one of them")
-    categories = tuple(whole("categories", part) for part in own["categories"].strip("[]()").split(","))
-    if len(shape) > 1 or len(categories) > max(shape):
-        raise UserError(f"categories= are of the first columns of a row, and input={own['input']} has fewer of them")
-    return categories
-
-
-def _sized(name: str, own: dict[str, str]) -> int:
-    return whole(name, own[name])
-
-
-def _choice(name: str, own: dict[str, str], choices: tuple[str, ...]) -> Any:
-    """Return the value that was given of these, the first of them where none was."""
-    value = own.get(name, choices[0])
-    if value not in choices:
-        raise UserError(f"{name} is {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 3600:
-        raise UserError(f"turn_s takes seconds above 0 and below 3600, not {text!r}")
-    return seconds
+    if len(shape) > 1 or len(options.categories) > max(shape):
+        raise UserError(f"categories= are of the first columns of a row, and {given} has fewer of them")
 
 
 def _bench(
@@ -217,7 +219,7 @@ def _bench(
     )
     workloads, refused = [], {}
     for rule in plan.rules:
-        config: Any = OmegaConf.to_container(compose(plan.for_rule(rule, size))[0], resolve=True)
+        config: Any = OmegaConf.to_container(compose(plan.for_rule(rule, size), plan.config_dir)[0], resolve=True)
         try:
             workloads.append(Workload(rule, config, point))
         except Unsupported as error:

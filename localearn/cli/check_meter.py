@@ -1,10 +1,10 @@
-"""The door: `python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]`."""
+"""`python -m localearn.energy.check`: check the energy meter on this machine."""
 
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from localearn.cli.options import Command, Options, Range, option, read
+from localearn.cli.pages import help_status
 from localearn.energy.check.bench import Bench
 from localearn.energy.check.checks import not_run, run_checks
 from localearn.energy.check.load import MatrixLoad
@@ -24,22 +26,39 @@ from localearn.energy.codecarbon import CpuEstimate, ProcessModel
 from localearn.energy.counter import AbsentError, Counter
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
 from localearn.printing import say
 
-HELP = """\
-python -m localearn.energy.check [out=results/meter] [device=auto] [seconds=10]
 
+@dataclass(frozen=True)
+class CheckOptions(Options):
+    """The options of a check of the meter."""
+
+    out: Path = option(Path("results/meter"), "where to write; only files of earlier checks are replaced")
+    device: str = option(
+        "auto",
+        "torch's current GPU where there is one; cuda:1, another one; cpu leaves the GPU out",
+    )
+    seconds: float = option(
+        10.0,
+        "of each window; a GPU's must be longer than 50 of its update periods (about 5 s)",
+        value="10",
+        range=Range(above=0, unit="seconds"),
+    )
+
+
+COMMAND = Command(
+    "check-meter",
+    "Check the energy meter on this machine",
+    CheckOptions,
+    """\
 Checks the meter on this machine: its joules against integrated power, equal windows against each other, watts by known
-loads, and its flags. Takes about ten times `seconds` on a card and on the CPU together; leave the machine alone.
+loads, and its flags. Takes about ten times `seconds` on a GPU and on the CPU together; leave the machine alone.
 Writes OUT/meter.json, meter.md and, where power was read, power.png. Exit status: 1 if a check failed.
-
-  out=DIR        where to write; only files of earlier checks are replaced
-  device=cuda:1  the card; auto takes torch's current one where there is one, cpu leaves the card out
-  seconds=10     of each window; a card's must be longer than 50 of its update periods (about 5 s)
-"""
-OPTIONS = {"out": "results/meter", "device": "auto", "seconds": "10"}
-
+""",
+    module="energy.check",
+    bare=True,
+)
 
 _Checked = tuple[list[Outcome], Bench | None]
 
@@ -76,13 +95,12 @@ def main(
         cards: counts the CUDA devices of this machine.
 
     """
-    if {"--help", "-h"} & set(arguments):
-        print(HELP, end="")
-        return 0
-    options = parse(arguments)
-    device, why_none = card(options["device"], cards())
-    seconds = positive(options["seconds"])
-    out = Path(options["out"]).expanduser()
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
+    options = read(CheckOptions, arguments)
+    device, why_none = card(options.device, cards())
+    seconds, out = options.seconds, options.out
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,29 +122,6 @@ def main(
     write(out, summary, outcomes, benches)
     say(out / "meter.md")
     return int(any(outcome.verdict == "failed" for outcome in outcomes))
-
-
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the options; raise UserError for an unknown one."""
-    options = dict(OPTIONS)
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not (equals and value) or name not in OPTIONS:
-            near = suggestion(name.lstrip("-"), OPTIONS)
-            raise UserError(f"cannot read {argument!r}{near}; --help lists the options")
-        options[name] = value
-    return options
-
-
-def positive(text: str) -> float:
-    """Return a positive number of seconds. Raises UserError for anything else."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UserError(f"seconds={text} is no positive number")
-    return seconds
 
 
 def card(name: str, count: int) -> tuple[torch.device | None, str]:

@@ -3,71 +3,73 @@
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from localearn.cli.options import choices_page, listed, refuse_other_rules, take_option, truth, whole
+from localearn.cli.options import (
+    Command,
+    Range,
+    RunningOptions,
+    option,
+    read,
+    refuse_fixed,
+    refuse_other_rules,
+    run_keys,
+)
+from localearn.cli.pages import help_status
 from localearn.composition import compose, overrides_of, quoted
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
 from localearn.jobs import Job, run_job
 from localearn.printing import say
 from localearn.trainers.phases import Phase, Solve
 from localearn.training.experiment import Choices
 
-HELP = """\
-python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]
-
-Runs every rule with every seed, interleaved (A B A B), on the same net and data, and writes DIR/report.html,
-report.md, report.csv, report.json and plots. The same command again goes on where it stopped.
-
-  algos=[A,B]        the rules, the baseline among them
-  seeds=[0,1,2]      at least 3 for an interval
-  out=DIR            where the runs (DIR/runs) and the report go
-  baseline=A         what the others are compared with; backprop where it is among them, else the first
-  protocols=[matched,converged]
-                     matched: the same passes over the data for all, no early stopping; converged: each stops
-                     early on validation with the same patience
-  epochs=N           matched: passes; converged: at most max_epochs
-  patience=10        of the converged protocol
-  max_epochs=N       of the converged protocol; 5 times epochs where it is not given
-  warm_up=true       a discarded run of one epoch for each rule first
-  tuned=DIR          each rule with the options of its own search, DIR/ALGO/best.yaml (localearn.tune out=DIR/ALGO);
-                     the report tells what each search cost
-  allow_unlike=true  run and compare rules that differ in more than the rule; the report then says so
-  key=value          any key of localearn.run, for all the runs: net=mlp optim.lr=0.01 precision=bf16 energy.country=POL
-  ALGO:key=value     the same for one rule alone: mono_forward:optim.lr=0.003
-
-{choices}
-"""
-OWN = (
-    *("algos", "seeds", "out", "baseline", "protocols", "epochs", "patience", "max_epochs", "warm_up", "tuned"),
-    *("allow_unlike", "debug"),
-)
 FIXED = ("algo", "seed", "resume", "protocol")
-PROTOCOLS = ("matched", "converged")
 # What a report compares runs by.
 ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step", "capture",
          "memory_format")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a comparison will run."""
+_EXAMPLE = "say algos=[backprop,mono_forward] seeds=[0,1,2] out=comparison"
 
-    algos: list[str]
-    seeds: list[int]
-    protocols: list[str]
-    baseline: str
-    out: Path
-    epochs: int | None
-    patience: int
-    max_epochs: int | None
-    warm_up: bool
-    overrides: list[str]
-    config_dir: str | None = None
-    tuned: Path | None = None
-    allow_unlike: bool = False
+
+@dataclass(frozen=True)
+class Plan(RunningOptions):
+    """The options of a comparison."""
+
+    algos: Sequence[str] = option(
+        help="the rules, the baseline among them", value="[A,B]", missing=f"algos= is missing, {_EXAMPLE}"
+    )
+    seeds: Sequence[int] = option((0, 1, 2), "at least 3 for an interval", range=Range(least=0))
+    out: Path = option(
+        help="where the runs (DIR/runs) and the report go", value="DIR", missing=f"out= is missing, {_EXAMPLE}"
+    )
+    baseline: str = option(
+        "", "what the others are compared with; backprop where it is among them, else the first", value="A"
+    )
+    protocols: Sequence[Literal["matched", "converged"]] = option(
+        ("matched", "converged"),
+        "matched: the same passes over the data for all, no early stopping; converged: each stops early on validation "
+        "with the same patience",
+    )
+    epochs: int | None = option(None, "matched: passes; converged: at most max_epochs", value="N")
+    patience: int = option(10, "of the converged protocol")
+    max_epochs: int | None = option(None, "of the converged protocol; 5 times epochs where it is not given", value="N")
+    warm_up: bool = option(True, "a discarded run of one epoch for each rule first")
+    tuned: Path | None = option(
+        None,
+        "each rule with the options of its own search, DIR/ALGO/best.yaml (localearn.tune out=DIR/ALGO); the report "
+        "tells what each search cost",
+        value="DIR",
+    )
+    allow_unlike: bool = option(
+        False, "run and compare rules that differ in more than the rule; the report then says so", value="true"
+    )
+    overrides: list[str] = run_keys(
+        "any key of localearn.run, for all the runs: net=mlp optim.lr=0.01 precision=bf16 energy.country=POL; "
+        "ALGO:key=value is for one rule alone: mono_forward:optim.lr=0.003"
+    )
 
     def for_algo(self, algo: str) -> list[str]:
         """Return the overrides of one rule: those that its search found, those for all, then its own."""
@@ -75,14 +77,27 @@ class Plan:
         return [*found, f"algo={algo}", "recipe=alike", *overrides_of(algo, self.algos, self.overrides)]
 
 
+COMMAND = Command(
+    "compare",
+    "Train rules side by side with a baseline, over seeds, and report",
+    Plan,
+    """\
+Runs every rule with every seed, interleaved (A B A B), on the same net and data, and writes DIR/report.html,
+report.md, report.csv, report.json and plots. The same command again goes on where it stopped.
+""",
+    groups=True,
+    usage="python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR "
+    "[key=value ...]",
+)
+
+
 def main(arguments: list[str]) -> int:
     """Run the comparison and write its report; return the exit status."""
     command = "python -m localearn.compare " + " ".join(arguments)
-    config_dir = take_option(arguments, "--config-dir", "-cd")
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP.format(choices=choices_page(config_dir)), end="")
-        return 0 if arguments else 2
-    plan = parse(arguments, config_dir)
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
+    plan = parse(arguments)
     jobs = schedule(plan)
     if plan.warm_up:
         warm_up(plan)
@@ -98,51 +113,20 @@ def main(arguments: list[str]) -> int:
     return worst
 
 
-def parse(arguments: list[str], config_dir: str | None = None) -> Plan:
+def parse(arguments: Sequence[str]) -> Plan:
     """Read the command line; raise UserError for what is missing, unknown or out of range."""
-    own: dict[str, str] = {}
-    overrides = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"cannot read {argument!r}; write key=value, say epochs=5")
-        if name in FIXED:
-            raise UserError(f"{name}= is set by the comparison itself; use algos=, seeds=, protocols=")
-        if name in OWN:
-            own[name] = value
-        else:
-            overrides.append(argument)
-    for name in ("algos", "out"):
-        if not own.get(name):
-            raise UserError(f"{name}= is missing, say algos=[backprop,mono_forward] seeds=[0,1,2] out=comparison")
-    algos = listed(own["algos"])
-    baseline = own.get("baseline") or ("backprop" if "backprop" in algos else algos[0])
+    plan = read(Plan, arguments)
+    why = "the comparison itself; use algos=, seeds=, protocols="
+    refuse_fixed(plan.overrides, FIXED, why)
+    algos = plan.algos
+    baseline = plan.baseline or ("backprop" if "backprop" in algos else algos[0])
     if baseline not in algos:
-        raise UserError(f"baseline={baseline} is not among algos={own['algos']}")
-    protocols = listed(own.get("protocols", "matched,converged"))
-    for protocol in protocols:
-        if protocol not in PROTOCOLS:
-            near = suggestion(protocol, PROTOCOLS)
-            raise UserError(f"no protocol {protocol!r}{near}; there are {', '.join(PROTOCOLS)}")
-    refuse_other_rules(overrides, algos, f"algos={own['algos']}")
-    return Plan(
-        algos=algos,
-        seeds=[whole("seeds", seed, least=0) for seed in listed(own.get("seeds", "0,1,2"))],
-        protocols=protocols,
-        baseline=baseline,
-        out=Path(own["out"]),
-        epochs=whole("epochs", own["epochs"]) if "epochs" in own else None,
-        patience=whole("patience", own.get("patience", "10")),
-        max_epochs=whole("max_epochs", own["max_epochs"]) if "max_epochs" in own else None,
-        warm_up=truth("warm_up", own.get("warm_up", "true")),
-        overrides=overrides,
-        config_dir=config_dir,
-        tuned=_searched(Path(own["tuned"]).expanduser(), algos) if "tuned" in own else None,
-        allow_unlike=truth("allow_unlike", own.get("allow_unlike", "false")),
-    )
+        raise UserError(f"baseline={baseline} is not among algos=[{','.join(algos)}]")
+    refuse_other_rules(plan.overrides, algos, f"algos=[{','.join(algos)}]")
+    return replace(plan, baseline=baseline, tuned=_searched(plan.tuned, algos) if plan.tuned else None)
 
 
-def _searched(folder: Path, algos: list[str]) -> Path:
+def _searched(folder: Path, algos: Sequence[str]) -> Path:
     """Return a folder that holds each rule's search; raise UserError, with the command, where one is missing."""
     for algo in algos:
         if not (folder / algo / "best.yaml").is_file():

@@ -4,42 +4,85 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 STARTED_S = time.perf_counter()
 
 from localearn.cli.errors import told, value_of  # noqa: E402
-from localearn.cli.options import choices_page, flags_first, take_option  # noqa: E402
+from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
+from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
 from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
 from localearn.outcome import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
 
-HELP = """\
-python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]
+# Hydra's flags that are of use here: the values that each takes, None where it takes none.
+FLAGS: dict[str, tuple[str, ...] | None] = {
+    "-m": None,
+    "--multirun": None,
+    "-c": ("job", "hydra", "all"),
+    "--cfg": ("job", "hydra", "all"),
+    "--resolve": None,
+}
 
+
+@dataclass(frozen=True)
+class RunOptions(RunningOptions):
+    """The options of a run beside the keys of its configuration, which Hydra reads."""
+
+    out: str | None = option(
+        None, "the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given", value="DIR"
+    )
+    resume: str | None = option(
+        None,
+        "go on with an interrupted run; with epochs=N, or another patience=, train a completed one longer",
+        value="DIR",
+    )
+    recipe: str = option(
+        "default", "the published recipe of the rule; by default the one for this kind of net", value="paper"
+    )
+    config: str | None = option(
+        None,
+        "the overrides that stand in a file, as localearn.tune writes its best; what follows wins",
+        value="FILE",
+    )
+    algo: str | None = option(
+        None, "a rule, see below; algo._target_=my_rules.MyRule: your own, from a module in this folder", value="NAME"
+    )
+    callbacks: str | None = option(
+        None, "your own code in the loop, a localearn.Callback", value="[{_target_:my_module.MyCallback}]"
+    )
+    trust: str | None = option(
+        None, "let a file that is read (config=, resume=) name a class of your own", value="my_rules.MyRule"
+    )
+    sweep: bool = option(False, "a sweep: -m seed=0,1,2 algo=backprop,mono_forward", flag=("-m", "--multirun"))
+    show: str | None = option(
+        None, "show the configuration, do not train; --resolve as well resolves it", value="job", flag=("--cfg", "-c")
+    )
+
+
+COMMAND = Command(
+    "run",
+    "Train one rule on one data set",
+    RunOptions,
+    """\
 Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
 metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
+""",
+    f"""\
+Keys, with their defaults; --cfg job shows those of the chosen files too:
 
-  out=DIR            the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given
-  resume=DIR         go on with an interrupted run; with epochs=N, or another patience=, train a completed one longer
-  recipe=paper       the published recipe of the rule; by default the one for this kind of net
-  config=FILE        the overrides that stand in a file, as localearn.tune writes its best; what follows wins
-  algo._target_=my_rules.MyRule     your own rule, from a module in this folder
-  callbacks=[{{_target_:my_module.MyCallback}}]   your own code in the loop, a localearn.Callback
-  trust=my_rules.MyRule             let a file that is read (config=, resume=) name a class of your own
-  --config-dir DIR   your own yaml files: DIR/algo/my_rule.yaml becomes algo=my_rule
-  -m                 a sweep: -m seed=0,1,2 algo=backprop,mono_forward
-  --cfg job          show the configuration, do not train
-  --help             this page
+{config_keys_page()}
 
-{choices}
-
-Keys, among others: seed, epochs, batch_size, optim.lr, patience, precision=fp32|bf16, device=auto|cpu|cuda|mps,
-energy.country, log=tensorboard, debug=true. --cfg job shows them all, with the chosen files' values.
 Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by a callback,
 130 or 143 interrupted by Ctrl-C or SIGTERM.
-"""
+""",
+    groups=True,
+    bare=True,
+    usage="python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]",
+)
 
 
 class JobFailed(Exception):
@@ -52,10 +95,10 @@ class JobFailed(Exception):
 
 def main(arguments: list[str]) -> int:
     """Train, or show what would be trained; return the exit status."""
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
     config_dir = take_option(arguments, "--config-dir", "-cd")
-    if {"-h", "--help"} & set(arguments):
-        print(HELP.format(choices=choices_page(config_dir)), end="")
-        return 0
     flags = [argument for argument in arguments if argument.startswith("-")]
     resume = value_of("resume", arguments)
     if flags and resume:
@@ -135,3 +178,46 @@ def _show(arguments: list[str], config_dir: str | None) -> int:
     print(f"recipe: {choices['recipe']}")
     print(OmegaConf.to_yaml(config, resolve="--resolve" in arguments), end="")
     return 0
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
+
+    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flag, equals, value = argument.partition("=")
+        if flag not in FLAGS:
+            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
+        flags.append(flag)
+        values = FLAGS[flag]
+        if values is not None:
+            value = value if equals else rest.pop(0) if rest else ""
+            if value not in values:
+                raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
+            flags.append(value)
+    return flags + overrides
+
+
+def take_option(arguments: list[str], *names: str) -> str | None:
+    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value, None where it is not there."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in names:
+            continue
+        if equals:
+            del arguments[index]
+            return value
+        if index + 1 == len(arguments):
+            raise UserError(f"{flag} needs a value")
+        value = arguments[index + 1]
+        del arguments[index : index + 2]
+        return value
+    return None

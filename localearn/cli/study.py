@@ -1,11 +1,12 @@
 """`python -m localearn.study DIR`: run a study's rows and table ours beside the published numbers."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localearn.cli.options import listed, take_option, whole
+from localearn.cli.options import Command, Range, RunningOptions, argument, option, read, run_keys
+from localearn.cli.pages import help_status
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.jobs import Job, run_job
@@ -14,9 +15,34 @@ from localearn.printing import say
 from localearn.records import Record, RunFolder, read_record
 from localearn.trust import check_interpolations, check_overrides, words
 
-HELP = """\
-python -m localearn.study DIR [only=ROW,ROW] [seeds=[0,1,2]] [out=DIR] [key=value ...]
+FIELDS = ("title", "source", "published", "run", "seeds", "reason")
+HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
+
+@dataclass(frozen=True)
+class StudyOptions(RunningOptions):
+    """The options of a study."""
+
+    folder: Path = argument(
+        "DIR",
+        "the study's folder, with a file for each row",
+        missing="name one study's folder, say python -m localearn.study experiments/fidelity",
+    )
+    only: Sequence[str] | None = option(None, "these rows alone", value="ROW,ROW")
+    seeds: Sequence[int] | None = option(
+        None, "these seeds instead of the row's", value="[0,1,2]", range=Range(least=0)
+    )
+    out: Path | None = option(
+        None, "where runs and table go; results/<the study's folder name> where none is given", value="DIR"
+    )
+    overrides: list[str] = run_keys("for every run: device=cuda progress=false")
+
+
+COMMAND = Command(
+    "study",
+    "Run a study's rows and table them beside published numbers",
+    StudyOptions,
+    """\
 Runs what is missing of a study, row by row and seed by seed, and writes its table and plot: published numbers beside
 ours. The same command again goes on where it stopped. A row is a file DIR/<row>.yaml:
 
@@ -26,15 +52,8 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
   run: [algo=mono_forward, dataset=mnist]
   seeds: [0, 1, 2]
   reason: null                       # why ours differ, where they do
-
-  only=ROW,ROW       these rows alone
-  seeds=[0,1,2]      these seeds instead of the row's
-  out=DIR            where runs and table go; results/<the study's folder name> where none is given
-  key=value          for every run: device=cuda progress=false
-"""
-OWN = ("only", "seeds", "out", "debug")
-FIELDS = ("title", "source", "published", "run", "seeds", "reason")
-HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
+""",
+)
 
 
 @dataclass(frozen=True)
@@ -57,21 +76,22 @@ class Row:
 
 def main(arguments: list[str]) -> int:
     """Run a study and write its table; return the exit status."""
-    config_dir = take_option(arguments, "--config-dir", "-cd")
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP, end="")
-        return 0 if arguments else 2
-    folder, own, overrides = _parse(arguments)
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
+    options = read(StudyOptions, arguments)
+    folder, overrides = options.folder, options.overrides
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
     rows = read_rows(folder, words(overrides)[1])
-    chosen = _chosen(rows, own.get("only"))
-    seeds = None if "seeds" not in own else [whole("seeds", seed, least=0) for seed in listed(own["seeds"])]
-    out = Path(own.get("out", Path("results") / folder.resolve().name))
+    chosen = _chosen(rows, options.only)
+    out = options.out or Path("results") / folder.resolve().name
     worst = 0
     for row in chosen:
-        for seed in seeds or row.seeds:
+        for seed in options.seeds or row.seeds:
             say(f"[{row.name}] seed {seed}")
             job = Job(out / "runs" / f"{row.name}-{seed}", [*row.run, *overrides, f"seed={seed}"])
-            status = run_job(job, config_dir)
+            status = run_job(job, options.config_dir)
             if status > 128:
                 return status
             worst = max(worst, status)
@@ -135,32 +155,14 @@ def _read_record(path: Path) -> Record | None:
     return record
 
 
-def _parse(arguments: list[str]) -> tuple[Path, dict[str, str], list[str]]:
-    folders = [argument for argument in arguments if "=" not in argument]
-    if len(folders) != 1:
-        raise UserError("name one study's folder, say python -m localearn.study experiments/fidelity")
-    if not Path(folders[0]).is_dir():
-        raise UserError(f"{folders[0]}: there is no such folder")
-    own: dict[str, str] = {}
-    overrides = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if equals and name in OWN:
-            own[name] = value
-        elif equals:
-            overrides.append(argument)
-    return Path(folders[0]), own, overrides
-
-
-def _chosen(rows: list[Row], only: str | None) -> list[Row]:
+def _chosen(rows: list[Row], only: Sequence[str] | None) -> list[Row]:
     if only is None:
         return rows
     by_name = {row.name: row for row in rows}
-    names = listed(only)
-    for name in names:
+    for name in only:
         if name not in by_name:
             raise UserError(f"no row {name!r}{suggestion(name, by_name)}; there are {', '.join(by_name)}")
-    return [by_name[name] for name in names]
+    return [by_name[name] for name in only]
 
 
 def _lighten(folder: Path) -> None:

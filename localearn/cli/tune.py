@@ -4,19 +4,21 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from localearn.cli.options import choices_page, take_option, truth, whole
+from localearn.cli.options import Command, RunningOptions, option, read, refuse_fixed, run_keys
+from localearn.cli.pages import help_status
 from localearn.composition import compose, expanded
-from localearn.errors import UserError, suggestion
+from localearn.errors import UserError
 from localearn.printing import one_line, say
 from localearn.reporting import metrics
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Metric
 from localearn.tuning.outcome import best_trials, spent, write_outcome
-from localearn.tuning.plan import ENERGY, PRUNERS, SAMPLERS, Plan, altered
+from localearn.tuning.plan import ENERGY, Plan, altered
 from localearn.tuning.search import Limits, Search
 from localearn.tuning.space import ends, read_space
 from localearn.tuning.storage import close_storage, reported
@@ -29,37 +31,70 @@ if TYPE_CHECKING:
 
     from localearn.trainers.base import Trainer
 
-HELP = """\
-python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]
+FIXED = ("resume", "protocol")
 
+
+@dataclass(frozen=True)
+class TuneOptions(RunningOptions):
+    """The options of a search."""
+
+    trials: int = option(20, "how many trials are to end, on all machines together")
+    sampler: Literal["tpe", "gp", "cmaes", "random", "qmc"] = option("tpe", "what proposes the next trial")
+    pruner: Literal["median", "hyperband", "none"] | None = option(
+        None,
+        "median, hyperband or none; ends a trial that its validation curve shows to be a bad one",
+        value="median",
+    )
+    objective: str = option(
+        "",
+        "on the validation split, or another metric of the task; its first one where none is named. accuracy_energy: "
+        "also few joules of training, a Pareto front",
+        value="accuracy",
+    )
+    storage: str | None = option(
+        None,
+        "sqlite:///OUT/study.db where none is given; postgresql://user@host/name for many machines, or "
+        "journal:/shared/study.log on a disk that they share",
+        value="URL",
+    )
+    study: str | None = option(
+        None, "the study's name in the storage; <algo>-<dataset>-<net> where none is given", value="NAME"
+    )
+    out: Path | None = option(
+        None,
+        "tuning/<study> where none is given; on a disk that the machines share, another worker goes on with a killed "
+        "one's trial from its checkpoint",
+        value="DIR",
+    )
+    heartbeat_s: int = option(
+        15, "seconds between a worker's signs of life on a database; after three without, its trial is retried"
+    )
+    aside: bool = option(
+        False,
+        "where the study's database is damaged or was emptied: it is renamed, study.damaged-1.db, and a new one made "
+        "of the trials' records; a trial that was not done goes on from its checkpoint",
+        value="true",
+    )
+    overrides: list[str] = run_keys(
+        "any key of localearn.run, for all trials: epochs=10 net=mlp seed=1; tune.space.OPTION={low:1e-4,high:0.1,"
+        "log:true} is another range than the rule's own, or {choices:[a,b]}; null leaves the option out; tune.space.lr "
+        "is short for tune.space.optim.lr"
+    )
+
+
+COMMAND = Command(
+    "tune",
+    "Search for a rule's best options on the validation split",
+    TuneOptions,
+    """\
 Searches with Optuna for the options with which a rule does best on the validation split; the test split is never
 looked at. Writes OUT/best.yaml, which `python -m localearn.run config=OUT/best.yaml` runs, OUT/tune.json, plots of
 the history and of each option's importance, and every trial's record. The same command again goes on where it stopped,
 and on another machine, with a storage= that both reach, it joins in.
-
-  trials=20          how many trials are to end, on all machines together
-  sampler=tpe        gp, cmaes, random or qmc
-  pruner=median      hyperband or none; ends a trial that its validation curve shows to be a bad one
-  objective=accuracy on the validation split, or another metric of the task; its first one where none is named.
-                     accuracy_energy: also few joules of training, a Pareto front
-  storage=URL        sqlite:///OUT/study.db where none is given; postgresql://user@host/name for many machines, or
-                     journal:/shared/study.log on a disk that they share
-  study=NAME         the study's name in the storage; <algo>-<dataset>-<net> where none is given
-  out=DIR            tuning/<study> where none is given; on a disk that the machines share, another worker goes on with
-                     a killed one's trial from its checkpoint
-  heartbeat_s=15     seconds between a worker's signs of life on a database; after three without, its trial is retried
-  aside=true         where the study's database is damaged or was emptied: it is renamed, study.damaged-1.db, and a new
-                     one made of the trials' records; a trial that was not done goes on from its checkpoint
-  tune.space.OPTION={{low:1e-4,high:0.1,log:true}}
-                     another range than the algorithm's own, or {{choices:[a,b]}}; null leaves the option out;
-                     tune.space.lr is short for tune.space.optim.lr
-  key=value          any key of localearn.run, for all trials: epochs=10 net=mlp seed=1
-
-{choices}
-"""
-
-OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "aside", "debug")
-FIXED = ("resume", "protocol")
+""",
+    groups=True,
+    usage="python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]",
+)
 
 
 class Lines:
@@ -115,11 +150,10 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
         limits: how long it waits for the others.
 
     """
-    config_dir = take_option(arguments, "--config-dir", "-cd")
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP.format(choices=choices_page(config_dir)), end="")
-        return 0 if arguments else 2
-    plan = parse(arguments, config_dir)
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
+    plan = parse(arguments)
     plan, config, space = _checked(plan)
     started_s = time.monotonic()
     search = Search.join(plan, space, config["seed"], name=name, limits=limits)
@@ -133,47 +167,32 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
     return status
 
 
-def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
+def parse(arguments: Sequence[str]) -> Plan:
     """Read the command line; raise UserError for what is missing, unknown, out of range or does not go together."""
-    own: dict[str, str] = {}
-    overrides: list[str] = []
-    ranges: list[str] = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"cannot read {argument!r}; write key=value, say trials=50")
-        if name in FIXED:
-            raise UserError(f"{name}= is set by the search itself; the same command goes on with it")
-        if name in OWN:
-            own[name] = value
-        elif name.lstrip("+").startswith("tune.space."):
-            ranges.append(argument.lstrip("+"))
-        else:
-            overrides.append(argument)
-    for name, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        if name in own and own[name] not in choices:
-            near = suggestion(own[name], choices)
-            raise UserError(f"no {name} {own[name]!r}{near}; there are {', '.join(choices)}")
-    if own.get("objective") in ("", "energy"):
-        raise UserError(f"no objective {own['objective']!r}; joules are one beside a metric, objective=accuracy_energy")
-    _, chosen = compose(overrides, config_dir)
-    study = own.get("study") or f"{chosen['algo']}-{chosen['dataset']}-{chosen['net']}"
-    out = Path(own.get("out") or Path("tuning") / study).expanduser()
+    options = read(TuneOptions, arguments)
+    refuse_fixed(options.overrides, FIXED, "the search itself; the same command goes on with it")
+    ranges = [word.lstrip("+") for word in options.overrides if word.lstrip("+").startswith("tune.space.")]
+    overrides = [word for word in options.overrides if not word.lstrip("+").startswith("tune.space.")]
+    if options.objective == "energy":
+        raise UserError("no objective 'energy'; joules are one beside a metric, objective=accuracy_energy")
+    _, chosen = compose(overrides, options.config_dir)
+    study = options.study or f"{chosen['algo']}-{chosen['dataset']}-{chosen['net']}"
+    out = options.out or Path("tuning") / study
     plan = Plan(
         out=out,
         study=study,
-        storage=own.get("storage") or _database(out / "study.db"),
+        storage=options.storage or _database(out / "study.db"),
         overrides=tuple(expanded(overrides)),
         ranges=tuple(ranges),
-        trials=whole("trials", own.get("trials", "20")),
-        heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
-        aside=truth("aside", own.get("aside", "false")),
-        config_dir=config_dir,
-        sampler=own.get("sampler", Plan.sampler),
-        pruner=own.get("pruner", Plan.pruner),
-        objective=own.get("objective", Plan.objective),
+        trials=options.trials,
+        heartbeat_s=options.heartbeat_s,
+        aside=options.aside,
+        config_dir=options.config_dir,
+        sampler=options.sampler,
+        pruner=options.pruner or Plan.pruner,
+        objective=options.objective,
     )
-    _check(plan, "pruner" in own)
+    _check(plan, options.pruner is not None)
     return plan
 
 

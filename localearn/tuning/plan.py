@@ -9,8 +9,6 @@ from localearn.errors import UserError, suggestion
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Metric, Task
 
-SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
-PRUNERS = ("median", "hyperband", "none")
 ENERGY = "_energy"  # ends an objective that asks for few joules too
 
 

@@ -65,9 +65,9 @@ def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
     ("argument", "said"),
     [
         ("second=3", "did you mean 'seconds'"),
-        ("seconds=0", "no positive number"),
-        ("seconds=nan", "no positive number"),
-        ("seconds=", "--help"),
+        ("seconds=0", "seconds takes seconds above 0, not '0'"),
+        ("seconds=nan", "seconds takes seconds above 0"),
+        ("seconds=", "seconds takes seconds above 0"),
         ("device=cuda", "torch sees 0 CUDA devices"),
         ("device=cuda:", "device is auto"),
         ("device=tpu", "device is auto"),
