@@ -32,6 +32,7 @@ HOUSE = (
     ("cli",),
     # Shims, for `python -m localearn.run` and the rest; the last is localearn/__init__.py.
     (
+        "__main__",
         "analyse",
         "bench",
         "compare",

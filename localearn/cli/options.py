@@ -128,7 +128,7 @@ class Command:
         options: the class of its options, a dataclass.
         about: the paragraphs before the options on its help page.
         more: those behind them.
-        module: behind `python -m localearn.`; the name by default.
+        module: behind `python -m localearn.`; the name by default, None for a command of `localearn` alone.
         groups: whether the page lists the choices of algo, dataset, net, optim and schedule.
         bare: whether it does something where nothing is given; otherwise it shows its help page.
         usage: the page's first line, where it is not made of the options.
@@ -140,7 +140,7 @@ class Command:
     options: type[Options]
     about: str
     more: str = ""
-    module: str = ""
+    module: str | None = ""
     groups: bool = False
     bare: bool = False
     usage: str | None = None
@@ -148,6 +148,8 @@ class Command:
     @property
     def line(self) -> str:
         """What starts it."""
+        if self.module is None:
+            return f"localearn {self.name}"
         return f"python -m localearn.{self.module or self.name}"
 
 

@@ -77,6 +77,8 @@ def _shown(name: str, declared: "Field[Any]") -> str:
 def _text(name: str, declared: "Field[Any]", kind: type) -> str:
     """Return an option's help, its other choices in front."""
     spec: Spec = spec_of(declared)
+    if typing.get_type_hints(kind)[name] is bool:
+        return spec.help
     others = [choice for choice in choices_of(kind, name) if choice not in (spec.value, declared.default)]
     if not others or declared.default in ((), None, MISSING) or isinstance(declared.default, tuple):
         return spec.help
@@ -134,8 +136,17 @@ def about(path: Path) -> str:
 
 
 def config_keys_page() -> str:
-    """Return the keys at the top of a run's configuration, with their defaults and what config.yaml says of them."""
-    lines: list[str] = []
+    """Return the keys of a run's configuration, with their defaults and what config.yaml says of them."""
+    return "\n".join(line for key, value, text in _config_keys() for line in _entry(f"{key}={value}", text))
+
+
+def config_key_names() -> list[str]:
+    """Return the keys of a run's configuration."""
+    return [key for key, _, _ in _config_keys()]
+
+
+def _config_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield each key of config.yaml, its default and its comment; those aside that a command declares itself."""
     group = ""
     for line in (CONF / "config.yaml").read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines():
         if line.startswith("hydra:"):
@@ -149,5 +160,4 @@ def config_keys_page() -> str:
         key = name if group == name else f"{group}.{name}"
         if value.strip():
             shown = value.strip().strip('"')
-            lines += _entry(f"{key}={shown}", text.strip())
-    return "\n".join(lines)
+            yield key, shown, text.strip()
