@@ -9,7 +9,7 @@ from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
 from localearn.options import parameters_of
 from localearn.printing import say
-from localearn.recipes import recipe_overrides
+from localearn.recipes import foreseen, recipe_overrides
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
 from localearn.trust import check_overrides, is_known, targets_of, words
@@ -39,12 +39,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            config, missing = _composed_first(given)
-            recipe, more = recipe_overrides(config, overrides)
-            if missing and not any(line.startswith("net=") for line in more):
-                raise missing
-            if more != ["kind=dense"]:  # which was composed
-                config = hydra.compose("config", [*more, *given], return_hydra_config=True)
+            found = None if config_dir else _composed_once(given, overrides)
+            config, recipe = found or _composed_twice(given, overrides)
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
     chosen = chosen_names(config.hydra.runtime.choices, overrides) | {"recipe": recipe}
@@ -55,6 +51,37 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
         del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen
+
+
+def _composed_once(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str] | None:
+    """Return the configuration and its recipe's name; None where the recipe is not foreseen, or something is wrong.
+
+    To compose takes as long as all else before a small run; what is wrong `_composed_twice` says.
+    """
+    import hydra
+
+    config = foreseen(overrides)
+    if config is None:
+        return None
+    try:
+        recipe, more = recipe_overrides(config, overrides)
+        more = [] if more == ["kind=dense"] else more  # which is there by itself
+        return hydra.compose("config", [*more, *given], return_hydra_config=True), recipe
+    except (*config_errors(), UserError, ValueError):
+        return None
+
+
+def _composed_twice(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str]:
+    """Return the configuration and its recipe's name, which what is composed without a recipe says."""
+    import hydra
+
+    config, missing = _composed_first(given)
+    recipe, more = recipe_overrides(config, overrides)
+    if missing and not any(line.startswith("net=") for line in more):
+        raise missing
+    if more != ["kind=dense"]:  # which was composed
+        config = hydra.compose("config", [*more, *given], return_hydra_config=True)
+    return config, recipe
 
 
 def _composed_first(given: Sequence[str]) -> tuple[Any, Exception | None]:

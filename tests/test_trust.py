@@ -193,7 +193,7 @@ READERS = {
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
     "benching/rank.py": {"json.loads"},
     "cli/listing.py": {"read_yaml"},  # of --config-dir, shown and no more; a rule of localearn's alone is built
-    "cli/main.py": {"importlib.import_module"},  # of its own table
+    "cli/commands.py": {"importlib.import_module"},  # of its own table
     "cli/options.py": {"read_yaml"},  # config.yaml
     "cli/study.py": {"read_record", "read_yaml"},  # check_overrides
     "composition.py": {

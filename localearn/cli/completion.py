@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from localearn.cli.main import COMMANDS, module_of
+from localearn.cli.commands import COMMANDS, module_of
 from localearn.cli.options import Command, choice, options_of, spec_of
 from localearn.cli.pages import choices, choices_of, config_key_names
 from localearn.defaults import rule_names

@@ -1,30 +1,14 @@
 """`localearn`: one command for all of them; `localearn run` is `python -m localearn.run`."""
 
-import importlib
 import sys
-from collections.abc import Mapping, Sequence
-from types import ModuleType
+from collections.abc import Sequence
 
+from localearn.cli.commands import COMMANDS, module_of
 from localearn.cli.errors import run_command
 from localearn.cli.pages import HELP
 from localearn.errors import UserError, suggestion
 from localearn.printing import say
 
-# The commands in the order of their use, with their modules in localearn.cli.
-COMMANDS: Mapping[str, str] = {
-    "run": "run",
-    "compare": "compare",
-    "report": "report",
-    "tune": "tune",
-    "study": "study",
-    "bench": "bench",
-    "analyse": "analyse",
-    "export": "export",
-    "sample": "sample",
-    "check-meter": "check_meter",
-    "list": "listing",
-    "report-environment": "environment",
-}
 FLAGS = ("--help", "--version", "--install-completion", "--show-completion")
 
 PAGE = """\
@@ -52,11 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         return run_command(module_of(arguments[0]).main, arguments[1:])
     return run_command(_without_command, arguments)
-
-
-def module_of(command: str) -> ModuleType:
-    """Return the module of a command, which has its `main` and its `COMMAND`."""
-    return importlib.import_module(f"localearn.cli.{COMMANDS[command]}")
 
 
 def _without_command(arguments: list[str]) -> int:

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from localearn.cli import completion
-from localearn.cli.main import COMMANDS
+from localearn.cli.commands import COMMANDS
 from localearn.cli.main import main as entry
 from localearn.errors import UserError
 

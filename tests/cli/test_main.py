@@ -10,6 +10,7 @@ import pytest
 
 import localearn
 from localearn.cli import main as entry
+from localearn.cli.commands import COMMANDS, module_of
 from localearn.cli.errors import run_command
 from localearn.cli.listing import served
 
@@ -22,9 +23,9 @@ def test_the_console_script_is_the_entry():
     assert getattr(importlib.import_module(module), name) is entry.main
 
 
-@pytest.mark.parametrize("name", [name for name in entry.COMMANDS if name not in ("list", "report-environment")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("list", "report-environment")])
 def test_each_command_is_its_module(name, capsys):
-    module = entry.module_of(name)
+    module = module_of(name)
     assert entry.main([name, "--help"]) == 0
     page = capsys.readouterr().out
     assert page.startswith(module.COMMAND.line)
@@ -40,7 +41,7 @@ def test_alone_it_shows_one_screen(capsys):
     assert entry.main(["--help"]) == 0
     assert capsys.readouterr().out == page
     assert len(page.splitlines()) <= 32
-    assert all(f"\n  {name} " in page for name in entry.COMMANDS)
+    assert all(f"\n  {name} " in page for name in COMMANDS)
 
 
 def test_an_unknown_command_is_told_with_the_nearest(capsys):

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from localearn.cli.main import COMMANDS, module_of
+from localearn.cli.commands import COMMANDS, module_of
 from localearn.cli.options import (
     Command,
     Options,
