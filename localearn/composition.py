@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError, suggestion
+from localearn.extras import install_line
 from localearn.files import read_yaml
 from localearn.options import parameters_of
 from localearn.printing import say
@@ -177,6 +178,8 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name.startswith(("joblib", "submitit")):
+            return f"hydra/launcher={name} needs a launcher of Hydra's; {install_line('sweep')}"
         return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
     missing = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if missing:

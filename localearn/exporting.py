@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError, suggestion
+from localearn.extras import optional
 from localearn.records import read_record
 from localearn.trust import check_tree
 
@@ -112,11 +113,8 @@ def _torch_export(net: "Net", out: Path) -> Program:
 def _onnx(net: "Net", out: Path) -> Program:
     import torch
 
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - torch.onnx needs it
-    except ImportError as error:
-        raise UserError(f'format=onnx needs {error.name}; pip install "localearn[onnx]"') from error
+    onnxruntime = optional("onnxruntime", "format=onnx", "onnx")
+    optional("onnxscript", "format=onnx", "onnx")  # torch.onnx needs it
     module, example, free = _exported(net)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():

@@ -17,7 +17,7 @@ import localearn
 # nothing of each other. A room is a module, or a package with all that is in it.
 HOUSE = (
     ("errors",),
-    ("allocator", "defaults", "files", "locks", "options", "printing", "quiet", "trust"),
+    ("allocator", "defaults", "extras", "files", "locks", "options", "printing", "quiet", "trust"),
     ("energy", "inputs", "tasks"),
     ("records",),
     ("data", "nets"),

@@ -209,6 +209,7 @@ READERS = {
     "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
     "energy/fake.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
+    "extras.py": {"importlib.import_module"},  # names that stand in localearn's own code
     "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
