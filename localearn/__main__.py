@@ -1,8 +1,6 @@
 """Run `python -m localearn`, which is `localearn`."""
 
-import sys
-
-from localearn.cli.main import main
+from localearn.cli.main import console
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

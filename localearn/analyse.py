@@ -1,11 +1,9 @@
 """Run `python -m localearn.analyse`, which is `localearn analyse`."""
 
-import sys
-
 from localearn.cli.analyse import main
-from localearn.cli.errors import run_command
+from localearn.cli.errors import leave, run_command
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    leave(run_command(main))

@@ -1,4 +1,4 @@
-"""What localearn imports is what pyproject.toml declares, and what is missing is named with the line that installs it."""
+"""Imports are those that pyproject.toml declares; what is missing is named with the line that installs it."""
 
 import ast
 import importlib.abc

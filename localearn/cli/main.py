@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from localearn.cli.commands import COMMANDS, module_of
-from localearn.cli.errors import run_command
+from localearn.cli.errors import leave, run_command
 from localearn.cli.pages import HELP
 from localearn.errors import UserError, suggestion
 from localearn.printing import say
@@ -36,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in COMMANDS:
         return run_command(module_of(arguments[0]).main, arguments[1:])
     return run_command(_without_command, arguments)
+
+
+def console() -> NoReturn:
+    """Run one of the commands and end the process with its exit status."""
+    leave(main())
 
 
 def _without_command(arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ ROOT = Path(localearn.__file__).parents[1]
 def test_the_console_script_is_the_entry():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["localearn"].partition(":")
-    assert getattr(importlib.import_module(module), name) is entry.main
+    assert getattr(importlib.import_module(module), name) is entry.console
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("list", "report-environment")])
