@@ -1,5 +1,6 @@
 """localearn trains neural networks without backpropagation, and measures honestly what that costs and saves."""
 
+from localearn import moved
 from localearn.data import Batch, Data, generate, load
 from localearn.defaults import recipe
 from localearn.errors import Unsupported, UserError
@@ -34,6 +35,7 @@ from localearn.tasks import (
     MultiLabel,
     Regression,
     Task,
+    ViewSynthesis,
 )
 from localearn.trainers import (
     Backprop,
@@ -56,6 +58,7 @@ from localearn.trainers import (
     Pepita,
     ProductFeedbackAlignment,
     ScalableForwardForward,
+    Shallow,
     SignSymmetry,
     StateFeedback,
     Trainer,
@@ -63,6 +66,8 @@ from localearn.trainers import (
 from localearn.training import Callback, Record, fit, load_net, load_rule
 
 __version__ = "0.1.0"
+
+moved.install()
 
 __all__ = [
     "CNN",
@@ -113,6 +118,7 @@ __all__ = [
     "Regression",
     "ResNet",
     "ScalableForwardForward",
+    "Shallow",
     "SignSymmetry",
     "StateFeedback",
     "Task",
@@ -122,6 +128,7 @@ __all__ = [
     "Unsupported",
     "UserError",
     "ViT",
+    "ViewSynthesis",
     "fit",
     "generate",
     "load",

@@ -119,9 +119,14 @@ def _onnx(net: "Net", out: Path) -> Program:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's on its own internals, which nobody can act on here
-        program = torch.onnx.export(
-            module, example, dynamo=True, dynamic_shapes=free, output_names=["logits"], verbose=False
-        )
+        try:
+            program = torch.onnx.export(
+                module, example, dynamo=True, dynamic_shapes=free, output_names=["logits"], verbose=False
+            )
+        except Exception as error:  # what a layer of ours refuses comes wrapped in the exporter's own
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from error
+            raise
     assert program is not None
     program.model.metadata_props.update(_class_names(net))
     program.save(out)

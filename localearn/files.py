@@ -1,7 +1,10 @@
-"""Readers of YAML and JSON that may come from anybody; what is wrong is told in a line that names the file."""
+"""Files: written atomically; YAML and JSON, which may come from anybody, read with errors that name the file."""
 
+import contextlib
 import json
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +21,37 @@ class UnreadableError(UserError):
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
         self.reason = reason
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Replace a file by what is written in the block, whole and on the disk, or leave it as it was.
+
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    A reader, and whoever looks after a SIGKILL, finds the former file or the new one. An exception in the block leaves
+    the former one, and no temporary.
+
+    Args:
+        path: the file, which may be there or not; its folder must be.
+
+    Yields:
+        The name to write to, in the same folder: `.NAME.PID.tmp`.
+
+    Raises:
+        OSError: where the file cannot be written; the block has to have written one.
+
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # it is not there, or its folder has gone
+            temporary.unlink()
 
 
 def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:

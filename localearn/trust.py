@@ -12,6 +12,7 @@ RULES = (
     "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
     "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
     "ModelFree",
+    "Shallow",
 )  # fmt: skip
 NETS = (
     "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
@@ -21,7 +22,9 @@ NETS = (
 # In localearn.data, the kinds that have a function of their own.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
 DATA += ("data.adding", "data.copy_memory")
+DATA += ("data.views",)
 TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
+TASKS += ("ViewSynthesis",)
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),

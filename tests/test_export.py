@@ -27,6 +27,7 @@ CASES = {
     "vit": ["algo=mono_forward", "dataset=digits", "net=vit_6x128", "net.patch=2", "net.width=8", "net.layers=3"],
     "mixer": ["algo=mono_forward", "dataset=digits", "net=mixer_6x128", "net.patch=2", "net.width=8", "net.layers=2"],
     "grouped": ["algo=mono_forward", "dataset=digits", "net=vit", "net.patch=4", "net.width=12", "net.group=5"],
+    "physical": ["algo=mono_forward", "dataset=digits", "net=physical", "net.widths=[6,5]"],
     "cafo": ["algo=cafo", "dataset=digits", "net.widths=[8]"],
 }
 

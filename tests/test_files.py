@@ -11,7 +11,7 @@ import pytest
 from localearn.cli import compare, report, run, study, tune
 from localearn.cli.errors import run_command
 from localearn.errors import UserError
-from localearn.files import read_json, read_yaml
+from localearn.files import atomic_write, read_json, read_yaml
 from tests.marks import slow_but
 
 TINY = ["dataset=digits", "dataset.train_size=60", "net.widths=[8]", "progress=false", "energy.enabled=false"]
@@ -129,3 +129,28 @@ def test_a_study_leaves_out_a_record_that_is_none(made, tmp_path, monkeypatch, c
         path.write_text(json.dumps(record | change))
         assert run_command(study.main, ["rows", "out=studied"]) == 0
         assert "left out of the table" in capsys.readouterr().err
+
+
+def test_a_file_is_replaced_as_a_whole_and_nothing_beside_it_is_left(tmp_path):
+    path = tmp_path / "a.txt"
+    for text in ("first", "second"):
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
+            assert temporary.parent == tmp_path
+            assert not path.exists() if text == "first" else path.read_text() == "first"
+        assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_not_written_to_its_end_is_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("as it was")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        _ = 1 / 0
+    with pytest.raises(FileNotFoundError), atomic_write(path):
+        pass
+    with pytest.raises(NotADirectoryError), atomic_write(path / "b.txt") as temporary:
+        temporary.write_text("nowhere")
+    assert path.read_text() == "as it was"
+    assert list(tmp_path.iterdir()) == [path]

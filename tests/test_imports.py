@@ -17,7 +17,8 @@ import localearn
 # nothing of each other. A room is a module, or a package with all that is in it.
 HOUSE = (
     ("errors",),
-    ("allocator", "defaults", "extras", "files", "locks", "options", "printing", "quiet", "trust"),
+    ("moved",),
+    ("allocator", "defaults", "extras", "files", "options", "printing", "quiet", "trust"),
     ("energy", "inputs", "tasks"),
     ("records",),
     ("data", "nets"),

@@ -305,7 +305,7 @@ def test_a_sweep_runs_what_it_can_and_tells_what_it_cannot(tiny, own_files):
     runs = sorted(path.parent.name for path in Path("runs").glob("*/run.json"))
     assert [name.split("-", 2)[2] for name in runs].count("own-digits-2") == 1
     assert not Path("multirun.yaml").exists()
-    assert logging.getLogger("localearn.energy.part").isEnabledFor(logging.WARNING), "a sweep's runs are heard"
+    assert logging.getLogger("localearn.energy.meter").isEnabledFor(logging.WARNING), "a sweep's runs are heard"
 
 
 def test_a_sweep_with_a_wrong_name_runs_nothing(door):

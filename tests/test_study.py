@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ from localearn import cli
 from localearn.cli import study
 from localearn.errors import UserError
 from localearn.records import Figures, Record, read_record
-from localearn.reporting.study import StudyRow, as_table, write_study
+from localearn.reporting.study import StudyRow, page, plot, plot_labels, write_study
 from localearn.tasks import Direction, Unit
 
+STUDY = "python -m localearn.study experiments/small"
 ROW = """\
 title: Digits, MLP, Mono-Forward
 source: nobody
@@ -49,7 +51,7 @@ def row_of(*accuracies, published=None, status="completed", reason=None, seeds=N
 )
 def test_a_row_says_how_ours_stand_to_the_published_number(row, verdict):
     assert row.verdict == verdict
-    assert verdict in as_table([row])
+    assert verdict.removesuffix(" so far") in page([row], STUDY)
 
 
 def valued(*figures, name="rmse", direction: Direction = "min", published=None, unit: Unit = "value"):
@@ -91,7 +93,7 @@ def test_a_table_of_several_metrics_names_them_with_their_units(tmp_path):
         row_of(0.91, published=90.0),
     ]
     rows.append(row_of(published=90.0))
-    write_study(rows, tmp_path)
+    write_study(rows, tmp_path, STUDY)
     table = (tmp_path / "table.md").read_text()
     assert "| row | published | ours, mean ± 95 % |" in table and "%, mean" not in table
     assert "RMSE |" in table and "30.00 dB PSNR (one seed) |" in table and "91.00 % accuracy (one seed) |" in table
@@ -110,20 +112,58 @@ def test_values_of_several_data_sets_share_no_plot(tmp_path):
     rows = [valued(54.0), valued(52000.0)]
     for row, dataset in zip(rows, ("diabetes", "table"), strict=True):
         row.records[0].dataset = dataset
-    write_study(rows, tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["plot-rmse-diabetes.png", "plot-rmse-table.png"]
+    write_study(rows, tmp_path, STUDY)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["plot-diabetes.png", "plot-table.png"]
 
 
-def test_a_row_that_falls_short_carries_the_reason_and_its_command():
-    table = as_table([row_of(0.80, published=90.0, reason="a smaller net")])
-    assert "short: a smaller net" in table
-    assert "`python -m localearn.run`" in table
+def test_a_row_that_falls_short_carries_the_reason_and_its_name():
+    table = page([row_of(0.80, published=90.0, reason="a smaller net")], STUDY)
+    assert "| short: a smaller net |" in table
+    assert "<br>`only=a` |" in table and f"`{STUDY} only=ROW`" in table
 
 
 def test_a_row_without_runs_shows_no_number_and_the_command():
-    table = as_table([row_of(published=90.0)])
-    assert "not run" in table
-    assert "`python -m localearn.run`" in table
+    table = page([row_of(published=90.0)], STUDY)
+    assert f"| A<br>B | 90.00 | – | `{STUDY} only=a` |" in table
+
+
+def test_a_row_that_wants_a_gpu_is_one_command():
+    left, run = replace(row_of(published=90.0), gpu=True), replace(row_of(0.9), gpu=True)
+    assert f"| a GPU | `{STUDY} only=a device=cuda` |" in page([left], STUDY)
+    assert "`only=a device=cuda` |" in page([run], STUDY)
+
+
+def test_each_row_says_what_machine_ran_it():
+    row = row_of(0.9, 0.8, 0.7)
+    assert "| not recorded |" in page([row], STUDY)
+    row.records[0].device = {"type": "cpu", "name": "AMD | <EPYC>", "threads": 1}
+    row.records[1].device = {"type": "cuda", "name": "NVIDIA H200", "threads": None}
+    shown = "| AMD \\| &lt;EPYC&gt;, 1 thread (0)<br>NVIDIA H200 (1)<br>not recorded (2) |"
+    assert shown in page([row], STUDY)
+    for record in row.records:
+        record.device = {"type": "cpu", "name": "AMD EPYC", "threads": 2}
+    assert "| AMD EPYC, 2 threads |" in page([row], STUDY)
+
+
+def test_rows_stand_below_their_data_set_with_a_plot_each(tmp_path):
+    rows = [replace(row_of(0.9, published=90.0), data="mnist"), replace(row_of(), data="digits")]
+    rows += [replace(row_of(0.8), data="mnist"), replace(row_of(0.7), data="cora")]
+    (tmp_path / "plot-mine.png").write_bytes(b"\x89PNG of another program")
+    (tmp_path / "plot-gone.png").write_bytes(plot(rows[:1]))
+    write_study(rows, tmp_path, STUDY)
+    text = (tmp_path / "table.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## cora", "## digits", "## mnist"]
+    assert "| [mnist](#mnist) | 2 | 1 | – | – | – | 1 | – |" in text and "](plot-mnist.png)" in text
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["plot-cora.png", "plot-mine.png", "plot-mnist.png"]
+
+
+def test_titles_beside_a_plot_are_whole():
+    long = "MNIST, a net of which there is a good deal to be said, "
+    one, two = plot_labels([f"{long}collaboration: all, seed", f"{long}collaboration: none, seed"])
+    assert (one, two) == ("collaboration: all, seed", "collaboration: none, seed")
+    (alone,) = plot_labels([f"{long}and $x$"])
+    assert alone.replace("\n", " ") == rf"{long}and \$x\$" and max(map(len, alone.split("\n"))) <= 44
+    assert plot_labels(["A", "A"]) == ["A", "A"] and plot_labels(["A", "A, b"]) == ["A", "A, b"]
 
 
 def test_a_study_runs_what_is_missing_and_keeps_records_alone(tmp_path, capsys):

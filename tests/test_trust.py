@@ -206,12 +206,13 @@ READERS = {
     "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
     "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
-    "energy/carbon.py": {"json.loads"},  # of codecarbon's own files
-    "energy/fake.py": {"json.loads"},
+    "energy/codecarbon.py": {"json.loads"},  # of codecarbon's own files
+    "testing/energy.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
     "extras.py": {"importlib.import_module"},  # names that stand in localearn's own code
     "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
+    "moved.py": {"importlib.import_module"},  # of the names in its own table
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "quiet.py": {"importlib.import_module"},  # torch_geometric
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True

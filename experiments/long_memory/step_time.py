@@ -4,8 +4,8 @@
 
 In each turn every derivative takes one forward and one backward pass of the same layer on the same rows, in an order
 that goes round; what is told are medians over turns of the ratio to the exact one in the same turn. On the CPU it is
-one thread's own seconds (`time.process_time`), which other processes do not add to; on a GPU wall time, synchronized.
-`operations` is how many operations of torch's the way back takes, which no load changes.
+one thread's own seconds (`time.process_time`), which other processes do not add to, and wall time beside them; on a GPU
+wall time alone, synchronized. `operations` is how many operations of torch's the way back takes, which no load changes.
 """
 
 import json
@@ -45,12 +45,17 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def clock(device: torch.device) -> float:
-    """Return seconds: of this thread on a CPU, of the wall where a GPU has done all that was asked."""
+def clock(device: torch.device) -> tuple[float, float]:
+    """Return seconds, of this process and of the wall; of the wall twice where a GPU has done all that was asked."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
+        return (time.perf_counter(),) * 2
+    return time.process_time(), time.perf_counter()
+
+
+def between(before: tuple[float, float], after: tuple[float, float]) -> tuple[float, float]:
+    """Return the seconds that passed by each clock."""
+    return after[0] - before[0], after[1] - before[1]
 
 
 def measured(cell: Any, steps: int, turns: int, device: torch.device) -> dict[str, Any]:
@@ -62,6 +67,7 @@ def measured(cell: Any, steps: int, turns: int, device: torch.device) -> dict[st
     by = {name: make() for name, make in LINES.items()}
     by = {name: one and one.to(device) for name, one in by.items()}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in by}
+    walls: dict[str, list[tuple[float, float]]] = {name: [] for name in by}
     names = list(by)
     for turn in range(-1, turns):  # one to warm up
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -72,7 +78,10 @@ def measured(cell: Any, steps: int, turns: int, device: torch.device) -> dict[st
             there = clock(device)
             states.backward(error)
             if turn >= 0:
-                seconds[name].append((there - began, clock(device) - there))
+                back = clock(device)
+                forward, backward = between(began, there), between(there, back)
+                seconds[name].append((forward[0], backward[0]))
+                walls[name].append((forward[1], backward[1]))
     found = {}
     for name in names:
         layer.through_time = by[name]
@@ -80,12 +89,17 @@ def measured(cell: Any, steps: int, turns: int, device: torch.device) -> dict[st
         with Operations() as operations:
             states.backward(error)
         pairs = list(zip(seconds[name], seconds["exact"], strict=True))
+        on_wall = list(zip(walls[name], walls["exact"], strict=True))
         median = statistics.median
         found[name] = {
             "forward_s": median(forward for forward, _ in seconds[name]),
             "backward_s": median(back for _, back in seconds[name]),
             "backward_ratio": median(ours[1] / exact[1] for ours, exact in pairs),
             "step_ratio": median(sum(ours) / sum(exact) for ours, exact in pairs),
+            "wall_forward_s": median(forward for forward, _ in walls[name]),
+            "wall_backward_s": median(back for _, back in walls[name]),
+            "wall_backward_ratio": median(ours[1] / exact[1] for ours, exact in on_wall),
+            "wall_step_ratio": median(sum(ours) / sum(exact) for ours, exact in on_wall),
             "operations": operations.count,
         }
     return found
@@ -115,19 +129,23 @@ def main(arguments: list[str]) -> None:
 
 def page(table: dict[str, Any], about: dict[str, Any], device: str) -> str:
     """Return the table in Markdown."""
-    clocked = "wall time" if device == "cuda" else "one thread's own seconds"
+    clocked = "of the wall" if device == "cuda" else "one thread's own seconds"
     lines = [
-        f"A layer of {about['units']} units, {about['rows']} rows, {clocked}, medians of {about['turns']} turns that "
-        "took each derivative in turn. Ratios are to exact derivatives in the same turn; operations are torch's on the",
-        "way back. Truncated: windows of 16 steps. Written by `experiments/long_memory/step_time.py`.",
+        f"A layer of {about['units']} units, {about['rows']} rows, medians of {about['turns']} turns that took each "
+        f"derivative in turn: {clocked}, and wall time.",
+        "Ratios are to exact derivatives in the same turn; operations are torch's on the way back. Truncated: windows "
+        f"of {about['truncation']} steps. Written by `experiments/long_memory/step_time.py`.",
         "",
-        "| cell, steps | derivative | forward ms | backward ms | backward ratio | step ratio | operations |",
-        "|---|---|---|---|---|---|---|",
+        "| cell, steps | derivative | forward ms | backward ms | backward ratio | step ratio | wall: backward ms | "
+        "backward ratio | step ratio | operations |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, by in table.items():
         for derivative, one in by.items():
             times = f"{1e3 * one['forward_s']:.2f} | {1e3 * one['backward_s']:.2f}"
-            ratios = f"{one['backward_ratio']:.2f} | {one['step_ratio']:.2f} | {one['operations']}"
+            ratios = f"{one['backward_ratio']:.2f} | {one['step_ratio']:.2f}"
+            wall = f"{1e3 * one['wall_backward_s']:.2f} | {one['wall_backward_ratio']:.2f}"
+            ratios += f" | {wall} | {one['wall_step_ratio']:.2f} | {one['operations']}"
             lines.append(f"| {name} | {derivative} | {times} | {ratios} |")
     return "\n".join(lines) + "\n"
 

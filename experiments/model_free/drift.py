@@ -1,10 +1,11 @@
 """Table what a drift of the systems costs model-free training, with and without training on.
 
-    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [epochs=20] [again=5]
+    python experiments/model_free/drift.py [out=results/model_free] [seeds=[0,1,2]] [systems=[optics,diodes]]
+                                           [epochs=10] [again=2]
 
 For each seed and simulated system a net learns the digits; then its systems drift, and the test accuracy is read with
 the weights as they are, and after `again` more epochs from these weights. The last column trains a new net for `again`
-epochs on the drifted systems: what training on has to beat.
+epochs on the drifted systems: what training on has to beat. The table has the systems that `out` has files of already.
 """
 
 import json
@@ -19,6 +20,7 @@ from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
 from localearn.nets.systems import SYSTEMS
 
+COLUMNS = ("as it is", "trained on", "new net")
 DRIFTS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
 QUIET: dict[str, Any] = {"energy": False, "progress": False, "device": "cpu"}
 
@@ -78,7 +80,7 @@ def page(table: dict[str, list[list[dict[str, float]]]], epochs: int, again: int
     ]
     for system, of_seeds in table.items():
         for rows in zip(*of_seeds, strict=True):
-            cells = [spread([100 * row[name] for row in rows]) for name in ("as it is", "trained on", "new net")]
+            cells = [spread([100 * row[name] for row in rows]) for name in COLUMNS]
             lines.append(f"| {system} | {rows[0]['drift']:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -88,19 +90,61 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
+def draw(
+    table: dict[str, list[list[dict[str, float]]]], across: str, columns: tuple[str, ...], label: str, path: Path
+) -> None:
+    """Draw each column's mean over seeds against one, with the least and the most, a panel a system."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    width = 3.7 * len(table)
+    figure, axes = plt.subplots(1, len(table), figsize=(width, 3.4), sharey=True, squeeze=False, layout="constrained")
+    for panel, (system, of_seeds) in zip(axes[0], table.items(), strict=True):
+        places = range(len(of_seeds[0]))
+        for name in columns:
+            by_place = [[100 * rows[place][name] for rows in of_seeds] for place in places]
+            panel.plot(places, [statistics.mean(values) for values in by_place], "o-", label=name)
+            low, high = [min(values) for values in by_place], [max(values) for values in by_place]
+            panel.fill_between(places, low, high, alpha=0.2)
+        panel.set_title(system)
+        panel.set_xlabel(label)
+        panel.set_xticks(places, [f"{row[across]:g}" for row in of_seeds[0]])
+    axes[0, 0].set_ylabel("test accuracy, %")
+    axes[0, 0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main(arguments: list[str]) -> None:
-    """Measure every system and write table.md, with each seed's rows and runs beside it."""
+    """Measure the systems and write table.md and drift.png, with each seed's rows and runs beside them."""
     options = dict(argument.split("=", 1) for argument in arguments)
     out = Path(options.get("out", "results/model_free"))
     seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]
     systems = listed(options["systems"]) if "systems" in options else list(SYSTEMS)
-    epochs, again = int(options.get("epochs", 20)), int(options.get("again", 5))
+    epochs, again = int(options.get("epochs", 10)), int(options.get("again", 2))
     torch.set_num_threads(1)
-    table = {}
     for system in systems:
-        table[system] = [measured(system, seed, epochs, again, out) for seed in seeds]
-        (out / "table.md").write_text(page(table, epochs, again))
+        for seed in seeds:
+            measured(system, seed, epochs, again, out)
+        (out / "table.md").write_text(page(found(out, seeds, epochs, again), epochs, again))
+        draw(found(out, seeds, epochs, again), "drift", COLUMNS, "drift of the couplings", out / "drift.png")
         print(system, "done", flush=True)
+
+
+def found(out: Path, seeds: list[int], epochs: int, again: int) -> dict[str, list[list[dict[str, float]]]]:
+    """Return each system's rows, seed by seed, of the files that a folder has of all seeds and of these epochs."""
+    table = {}
+    for system in SYSTEMS:
+        paths = [out / f"{system}-{seed}.json" for seed in seeds]
+        files = [json.loads(path.read_text()) for path in paths if path.exists()]
+        alike = all(
+            file["runs"]["trained"]["epochs"] == epochs and file["runs"]["new 1.0"]["epochs"] == again for file in files
+        )
+        if len(files) == len(seeds) and alike:
+            table[system] = [file["rows"] for file in files]
+    return table
 
 
 if __name__ == "__main__":

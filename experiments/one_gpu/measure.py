@@ -54,6 +54,8 @@ CNN_REST = {
         ),
         150,
     ),
+    "cifar10_lenet-shallow": 100,
+    "cifar10_resnet20-shallow": 300,
     "cifar10_cnn-cafo_ce": 400,
     "cifar10_cnn-scalable_forward_forward": 250,
     "cifar10_cnn_5x512-backprop": 150,

@@ -11,9 +11,8 @@ from typing import Any
 from localearn.analysing.findings import THRESHOLD, Findings, Similarity, similarities
 from localearn.analysing.page import assemble, command_line
 from localearn.reporting import drawing
-from localearn.reporting.markdown import as_markdown
-from localearn.reporting.page import as_html
-from localearn.reporting.plain_text import cell
+from localearn.reporting.document import as_html, as_markdown
+from localearn.reporting.runs import cell
 from localearn.reporting.writing import place
 
 KIND = "localearn analysis"

@@ -11,9 +11,9 @@ import torch
 
 from localearn.benching.workload import Point, Workload
 from localearn.energy import AbsentError, Counter, LostError, Mark
-from localearn.energy.clock import Clock
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
+from localearn.energy.sources import Clock
 from localearn.training.device import autocast, synchronize
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}

@@ -33,7 +33,8 @@ class Plan:
         """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
         widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
         own = overrides_of(rule, self.rules, self.overrides)
-        return [f"algo={rule}", f"net={self.net}", "recipe=alike", *widths, *own]
+        nets = [word for word in own if word.startswith("net=")] or [f"net={self.net}"]  # a rule may have its own
+        return [f"algo={rule}", *nets, "recipe=alike", *widths, *(word for word in own if word not in nets)]
 
 
 def known_rules() -> list[str]:

@@ -67,7 +67,8 @@ class BenchOptions(RunningOptions):
         False, "in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]", flag=("--quick",)
     )
     overrides: list[str] = run_keys(
-        "any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone"
+        "any key of localearn.run's algo, net and optim, for all rules; ALGO:key=value for one alone: "
+        "model_free:net=physical has a rule on a net of its own, of the same widths, beside backprop's MLP"
     )
 
 

@@ -15,17 +15,12 @@ import torch
 
 from localearn.cli.options import Command, Options, Range, option, read
 from localearn.cli.pages import help_status
-from localearn.energy.check.bench import Bench
-from localearn.energy.check.checks import not_run, run_checks
-from localearn.energy.check.load import MatrixLoad
-from localearn.energy.check.neighbour import loaded_by_another
-from localearn.energy.check.outcome import Outcome
-from localearn.energy.check.page import PLOT, page, plot
-from localearn.energy.clock import Clock
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
-from localearn.energy.counter import AbsentError, Counter
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
+from localearn.energy.selftest import Bench, MatrixLoad, Outcome, loaded_by_another, not_run, run_checks
+from localearn.energy.selftest_page import PLOT, page, plot
+from localearn.energy.sources import AbsentError, Clock, Counter
 from localearn.errors import UserError
 from localearn.printing import say
 

@@ -15,7 +15,7 @@ from localearn.printing import say
 from localearn.records import Record, RunFolder, read_record
 from localearn.trust import check_interpolations, check_overrides, words
 
-FIELDS = ("title", "source", "published", "run", "seeds", "reason")
+FIELDS = ("title", "source", "published", "run", "seeds", "reason", "gpu")
 HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
@@ -52,13 +52,18 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
   run: [algo=mono_forward, dataset=mnist]
   seeds: [0, 1, 2]
   reason: null                       # why ours differ, where they do
+  gpu: false                         # true: more than a CPU does in about an hour; its command then has device=cuda
 """,
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a study; `published` is a figure of the task's first metric, a fraction in per cent."""
+    """One row of a study.
+
+    published: a figure of the task's first metric, a fraction in per cent. gpu: whether it is more than a CPU does in
+    about an hour, which its table says; nothing keeps it from being run on one.
+    """
 
     name: str
     title: str
@@ -67,6 +72,12 @@ class Row:
     seeds: list[int]
     published: float | None = None
     reason: str | None = None
+    gpu: bool = False
+
+    @property
+    def dataset(self) -> str:
+        """The data set that the row names; empty where it leaves that to the default."""
+        return next((word.removeprefix("dataset=") for word in self.run if word.startswith("dataset=")), "")
 
     def command(self) -> str:
         """Return what runs the row's first seed by itself."""
@@ -96,8 +107,8 @@ def main(arguments: list[str]) -> int:
                 return status
             worst = max(worst, status)
             _lighten(job.folder)
-            write_table(rows, out)
-    write_table(rows, out)
+            write_table(rows, out, folder)
+    write_table(rows, out, folder)
     say(out / "table.md")
     return worst
 
@@ -128,8 +139,11 @@ def read_rows(folder: Path, trust: Collection[str] = ()) -> list[Row]:
     return rows
 
 
-def write_table(rows: list[Row], out: Path) -> None:
-    """Write table.md, table.json and plot.png below `out` from the rows' records."""
+def write_table(rows: list[Row], out: Path, folder: Path) -> None:
+    """Write table.md, table.json and the plots below `out` from the records of a study's rows.
+
+    folder: the study's, for the commands that run a row again.
+    """
     from localearn.reporting.study import StudyRow, write_study
 
     studied = []
@@ -138,9 +152,12 @@ def write_table(rows: list[Row], out: Path) -> None:
         read = [_read_record(path) for path in paths if path.parent.name.rpartition("-")[0] == row.name]
         records = [record for record in read if record and record.status in ("completed", "diverged")]
         studied.append(
-            StudyRow(row.name, row.title, row.source, row.published, row.reason, row.command(), row.seeds, records)
-        )
-    write_study(studied, out)
+            StudyRow(
+                row.name, row.title, row.source, row.published, row.reason, row.command(), row.seeds, records,
+                data=row.dataset, gpu=row.gpu,
+            )
+        )  # fmt: skip
+    write_study(studied, out, f"python -m localearn.study {folder}")
 
 
 def _read_record(path: Path) -> Record | None:

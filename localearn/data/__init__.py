@@ -12,6 +12,7 @@ from localearn.data.streams import LoaderData
 from localearn.data.table import table
 from localearn.data.text import TextData, text
 from localearn.data.tokens import Codec, read_codec
+from localearn.data.views import ViewData, views
 
 __all__ = [
     "NAMES",
@@ -25,6 +26,7 @@ __all__ = [
     "LoaderData",
     "Split",
     "TextData",
+    "ViewData",
     "adding",
     "as_data",
     "coordinates",
@@ -41,4 +43,5 @@ __all__ = [
     "read_codec",
     "table",
     "text",
+    "views",
 ]

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from localearn.errors import UserError
-from localearn.files import kind_of_file
+from localearn.files import atomic_write, kind_of_file
 
 # What numpy and zipfile raise, between them, for a file that is cut short, damaged or something else altogether.
 _UNREADABLE = (
@@ -133,16 +133,9 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            named: Any = dict(arrays)  # not a keyword among them is numpy's own
-            np.savez(file, **named)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        named: Any = dict(arrays)  # not a keyword among them is numpy's own
+        np.savez(file, **named)
 
 
 def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -28,6 +28,7 @@ from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.splits import check_fraction, check_seed, fold_of
 from localearn.data.table import FILE_OPTIONS, table, task_of_file
 from localearn.data.text import text
+from localearn.data.views import views
 from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
@@ -49,10 +50,11 @@ FUNCTIONS: dict[str, Callable[..., Data]] = {
     "photo": photo,
     "table": table,
     "text": text,
+    "views": views,
 }
 
 # Of these no row has one class, whatever the options.
-VALUES = ("adding", "copy_memory", "coordinates", "interactions", "links", "photo", "text")
+VALUES = ("adding", "copy_memory", "coordinates", "interactions", "links", "photo", "text", "views")
 
 NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
 

@@ -77,14 +77,16 @@ def adding(
     val_size: int = 1000,
     test_size: int = 1000,
     seed: int = 0,
+    marked: int | None = None,
 ) -> ArrayData:
     """Return the adding problem: of a sequence of values two are marked, and their sum is to be told at the end.
 
     A row is (T, 2): values, uniform on [0, 1), and marks, 1 at two steps and 0 elsewhere; one mark lies in each half,
     at a step that is uniform there. The target is the sum of the two marked values, (1,). A net that always tells the
     mean, 1, has a squared error of 1/6, an rmse of 0.408. The first value is T / 2 steps back or more:
-    backpropagation through time that is truncated to fewer sends nothing back to where it was seen. A GRU learns 24
-    steps by such a derivative all the same, if less well (experiments/long_memory).
+    backpropagation through time that is truncated to fewer sends nothing back to where it was seen. A GRU learns it by
+    such a derivative all the same, if less well: a second mark near the end teaches all that a first one far from it
+    takes. Where `marked` leaves the last steps without marks, nothing does (experiments/long_memory).
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.2, where rows are drawn
     anew at each step.
 
@@ -94,6 +96,7 @@ def adding(
         val_size: rows for validation.
         test_size: rows of the test, the same for every seed.
         seed: of the training and validation rows.
+        marked: only the first so many steps are marked, one of them in each half of these; None: T, all of them.
 
     Raises:
         UserError: for an option out of its range.
@@ -103,13 +106,17 @@ def adding(
 
     """
     _check(("steps", steps, 2))
-    half = steps // 2
+    within = steps if marked is None else marked
+    _check(("marked", within, 2))
+    if within > steps:
+        raise UserError(f"marked={marked} is more than a row's {steps} steps")
+    half = within // 2
     x: dict[Split, Tensor] = {}
     y: dict[Split, Tensor] = {}
     for split, size, generator in _splits(train_size, val_size, test_size, seed):
         values = torch.rand(size, steps, generator=generator)
         first = torch.randint(half, (size, 1), generator=generator)
-        second = torch.randint(half, steps, (size, 1), generator=generator)
+        second = torch.randint(half, within, (size, 1), generator=generator)
         marks = torch.zeros(size, steps).scatter_(1, torch.cat([first, second], dim=1), 1)
         x[split] = torch.stack([values, marks], dim=2)
         y[split] = (values * marks).sum(1, keepdim=True)
@@ -118,7 +125,8 @@ def adding(
     y = {split: (sums - 1) / math.sqrt(1 / 6) for split, sums in y.items()}
     data = ArrayData("adding", x, y, 0, task=task)
     data.feature_names, data.target_names = ("value", "mark"), ("sum",)
-    data.notes = (f"two of {steps} values to add; without a memory the rmse is {math.sqrt(1 / 6):.3f}",)
+    of = f"{steps} values" if marked is None else f"the first {marked} of {steps} values"
+    data.notes = (f"two of {of} to add; without a memory the rmse is {math.sqrt(1 / 6):.3f}",)
     return data
 
 

@@ -1,8 +1,7 @@
 """What a run costs: energy in joules by named windows, each part measured, estimated or absent."""
 
-from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark
 from localearn.energy.meter import WINDOWS, Meter, make_meter, metered_by
+from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark
 
 __all__ = [
     "WINDOWS",

@@ -4,9 +4,7 @@ import threading
 from pathlib import Path
 from typing import Literal, final
 
-from localearn.energy.clock import Clock
-from localearn.energy.counter import AbsentError, Counter, LostError, Mark, machine
-from localearn.energy.ticker import Ticker
+from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark, Ticker, machine
 
 POWERCAP = Path("/sys/class/powercap")
 MAX_ZONE_W = 2000.0  # more than any package draws; a wrap that would mean more is a counter that began anew

@@ -1,15 +1,18 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from torch import nn
 
+from localearn.errors import UserError
 from localearn.nets.block import Block
 from localearn.nets.initialization import draw_weights
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
+from localearn.nets.views import PerPosition
 
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "none": lambda width: nn.Identity(),
@@ -28,6 +31,8 @@ class MLP(Net):
         derivative to learn by. norm: none, batch or layer.
     init: how weights are drawn: default, he_uniform, he_normal, fan_out_normal, glorot_uniform, glorot_normal; see
         `draw_weights`.
+    reads: "row", all of a row at once, or "positions": rows are (T, D), and the net maps each of the T positions by
+        itself, with the same weights, to (T, classes), as a field does the points of a ray.
     """
 
     def __init__(
@@ -41,14 +46,21 @@ class MLP(Net):
         dropout: float = 0.0,
         bias: bool = True,
         init: str = "default",
+        reads: Literal["row", "positions"] = "row",
     ):
         shape = check_row("input_shape", input_shape)
+        apart = choose("reads", reads, {"row": False, "positions": True})
+        if apart and len(shape) != 2:
+            raise UserError(f"reads=positions takes rows of shape (T, D), T positions, not {shape}; use reads=row")
+        if apart and norm == "batch":
+            raise UserError("norm=batch is of whole rows; with reads=positions use norm=layer or none")
         normalise = choose("norm", norm, NORMS)
-        sizes = (math.prod(shape), *check_widths("widths", widths))
+        sizes = (shape[-1] if apart else math.prod(shape), *check_widths("widths", widths))
         blocks = []
         for n_in, n_out in itertools.pairwise(sizes):
             post = chain(normalise(n_out), activation_layer(activation), dropout_layer(dropout))
             blocks.append(Block(nn.Linear(n_in, n_out, bias=bias), post))
         readout = nn.Linear(sizes[-1], check_classes(classes), bias=bias)
         draw_weights(init, (*blocks, readout))
-        super().__init__(blocks, readout, input_shape=shape, stem=nn.Flatten() if len(shape) > 1 else None)
+        stem = nn.Flatten() if len(shape) > 1 and not apart else None
+        super().__init__(blocks, readout, input_shape=shape, stem=stem, view=PerPosition() if apart else None)

@@ -1,10 +1,11 @@
 """Nets whose blocks hold a system that nobody differentiates: a simulator, an instrument, another process."""
 
+import contextlib
 import itertools
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from localearn.errors import UserError
 from localearn.nets.block import Block
 from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
-from localearn.nets.net import Net
+from localearn.nets.net import Net, modes_kept
 from localearn.nets.systems import SYSTEMS, System
 
 EPS = 1e-8
@@ -35,7 +36,7 @@ class Physical(Net):
         system: a simulated one of `localearn.nets.systems` by name; or a callable of your own, or one for each block,
             from a tensor (N, n) to a tensor or an array, (N, m), with any m.
         modes: m, how many values a simulated system measures; null: 2 n_k.
-        seed, drift, noise: of simulated systems, see `System`; block k has seed + k.
+        seed, drift, noise, drift_rate: of simulated systems, see `System`; block k has seed + k.
         timeout_s: seconds after which a system is taken to hang; null: as long as it takes.
 
     """
@@ -52,6 +53,7 @@ class Physical(Net):
         drift: float = 0.0,
         noise: float = 0.0,
         timeout_s: float | None = None,
+        drift_rate: float = 0.0,
     ):
         shape = check_row("input_shape", input_shape)
         sizes = (math.prod(shape), *check_widths("widths", widths))
@@ -59,7 +61,14 @@ class Physical(Net):
         if isinstance(system, str):
             build = choose("system", system, SYSTEMS)
             systems: list[Answer] = [
-                build(n, 2 * to if modes is None else modes, seed=seed + k, drift=drift, noise=noise)
+                build(
+                    n,
+                    2 * to if modes is None else modes,
+                    seed=seed + k,
+                    drift=drift,
+                    noise=noise,
+                    drift_rate=drift_rate,
+                )
                 for k, (n, to) in enumerate(itertools.pairwise(sizes))
             ]
         else:
@@ -86,8 +95,9 @@ class Driven(nn.Module):
     def __init__(self, system: "Opaque", inputs: int, outputs: int):
         super().__init__()
         self.system = system
-        probe = torch.ones(2, inputs)
-        self.linear = nn.Linear(system.ask(probe).shape[1], outputs)
+        with modes_kept(system):
+            system.eval()  # so that no drift begins
+            self.linear = nn.Linear(system.ask(torch.ones(2, inputs)).shape[1], outputs)
         system.measured = self.linear.in_features
 
     def forward(self, h: Tensor) -> Tensor:
@@ -104,20 +114,47 @@ class Opaque(nn.Module):
     Parameters that it may have itself, as an `nn.Module`, are frozen.
 
     A `UserError` names the block and the system where it raises, takes longer than `timeout_s`, answers with another
-    shape, or, where the answer is read on the CPU, with what is not finite. Then the run ends as at any error, and goes
-    on from its last checkpoint. What hangs is left behind in a thread of its own.
+    shape or with what is not finite. Then the run ends as at any error, and goes on from its last checkpoint. What
+    hangs is left behind in a thread of its own. An answer that lies on a GPU is looked at there, without waiting for
+    it, and told to be not finite at the next `train()` or `eval()`, which is at the end of the epoch.
+
+    A saved net has no more of a system than its parameters and buffers, if it is an `nn.Module`: `load_net` and
+    `export` are given a net that was built on the callable again.
+
+    Args:
+        system: the callable.
+        place: where it stands, for messages.
+        timeout_s: seconds after which it is taken to hang; None: as long as it takes.
+        waits: whether to wait for each answer, so as to raise at once where it is not finite; None: on the CPU alone.
+
     """
 
-    def __init__(self, system: Answer, place: str = "a block", timeout_s: float | None = None):
+    not_finite: Tensor
+
+    def __init__(
+        self,
+        system: Answer,
+        place: str = "a block",
+        timeout_s: float | None = None,
+        waits: bool | None = None,
+    ):
         super().__init__()
         if not callable(system):
             raise UserError(f"{place}'s system is a {type(system).__name__}, and is to be a callable of rows, (N, n)")
         if timeout_s is not None and timeout_s <= 0:
             raise UserError(f"timeout_s must be positive, or null for none, not {timeout_s}")
-        self.system, self.timeout_s, self.measured = system, timeout_s, 0
+        self.system, self.timeout_s, self.waits, self.measured = system, timeout_s, waits, 0
         if isinstance(system, nn.Module):
             system.requires_grad_(False)
         self.name = f"{place}'s system ({getattr(system, '__name__', type(system).__name__)})"
+        self.register_buffer("not_finite", torch.zeros(()), persistent=False)  # a float, which ranks can send
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; raise UserError where the system answered with what is not finite since this was asked."""
+        if not self.not_finite.is_meta and not self._waits_for(self.not_finite) and self.not_finite.item():
+            self.not_finite.zero_()
+            raise _not_finite(self.name)
+        return super().train(mode)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return P(h / RMS(h)), (N, m), of rows h, (N, n)."""
@@ -132,30 +169,51 @@ class Opaque(nn.Module):
         """Return what `forward` does, without a graph."""
         u = h.detach().to(torch.promote_types(h.dtype, torch.float32))
         rms = torch.linalg.vector_norm(u, dim=1, keepdim=True) / math.sqrt(u.shape[1])
-        with torch.autocast(h.device.type if h.device.type != "meta" else "cpu", enabled=False):
-            return self.ask(u / (rms + EPS)).to(device=h.device, dtype=h.dtype)
+        exporting = torch.compiler.is_exporting()  # a program is of float32, and knows no autocast
+        kind = h.device.type if h.device.type != "meta" else "cpu"
+        with contextlib.nullcontext() if exporting else torch.autocast(kind, enabled=False):
+            y = self.ask(u / (rms + EPS))
+        return y.to(device=h.device, dtype=h.dtype)
 
     @torch.no_grad()
     def ask(self, u: Tensor) -> Tensor:
         """Return the system's answer to rows u, (N, n), checked; (N, m)."""
+        exporting = torch.compiler.is_exporting()
         try:
-            y = self.system(u) if self.timeout_s is None else self._within_time(u, self.timeout_s)
+            y = self.system(u) if self.timeout_s is None or exporting else self._within_time(u, self.timeout_s)
         except UserError:
             raise
         except Exception as error:
+            if exporting:
+                raise _no_program(self.name) from error
             raise UserError(f"{self.name} failed: {type(error).__name__}: {error!s:.160}; mend it and go on") from error
+        if exporting and not isinstance(y, Tensor):
+            raise _no_program(self.name)
         try:
             y = torch.as_tensor(y).detach()
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{self.name} answers with a {type(y).__name__}, and is to give a tensor or an array"
             ) from error
-        if y.dim() != 2 or len(y) != len(u) or (self.measured and y.shape[1] != self.measured):
+        if y.dim() != 2 or y.shape[0] != u.shape[0] or (self.measured and y.shape[1] != self.measured):
             expected = f"({len(u)}, {self.measured or 'm'})"
             raise UserError(f"{self.name} answers rows {tuple(u.shape)} with {tuple(y.shape)}, not {expected}")
-        if y.device.type == "cpu" and not y.isfinite().all():  # elsewhere looking would wait for the device
-            raise UserError(f"{self.name} answers with values that are not finite; mend it and go on")
+        if not exporting and not y.is_meta:
+            self._look(y)
         return y
+
+    def _look(self, y: Tensor) -> None:
+        """Raise UserError where an answer is not finite; of one on the net's own GPU note it there, see `train`."""
+        finite = y.isfinite().all()
+        if self._waits_for(y):
+            if not finite:
+                raise _not_finite(self.name)
+        else:
+            self.not_finite.add_(finite.logical_not())  # in place, as a graph of the step can replay it
+
+    def _waits_for(self, y: Tensor) -> bool:
+        wanted = y.device.type == "cpu" if self.waits is None else self.waits
+        return wanted or y.device != self.not_finite.device  # from one device to another everybody waits
 
     def _within_time(self, u: Tensor, timeout_s: float) -> Any:
         done: list[tuple[Any, Exception | None]] = []
@@ -193,3 +251,14 @@ class _WithoutDerivative(torch.autograd.Function):
 
 def _no_derivative(name: str) -> UserError:
     return UserError(f"{name} has no derivative to send errors through; use algo=model_free or algo=mono_forward")
+
+
+def _not_finite(name: str) -> UserError:
+    return UserError(f"{name} answers with values that are not finite; mend it and go on")
+
+
+def _no_program(name: str) -> UserError:
+    return UserError(
+        f"{name} is no function of torch's, so no program can hold it; build the net on it again and call "
+        "load_net(folder, net=...), or export a net of a simulated system"
+    )

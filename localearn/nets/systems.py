@@ -21,18 +21,36 @@ class System(nn.Module, ABC):
     drift: how far the couplings M have moved from those of the seed, M_0, towards independent ones, M_1:
         M = cos(a) M_0 + sin(a) M_1, a = drift pi / 2. 0: not at all; 1: another system of the same kind.
     noise: the deviation of what measuring adds, which is drawn from torch's generator at every call, in evaluation too.
+    drift_rate: how far the couplings move after each batch that is answered in training mode, in the unit of drift,
+        every time towards other ones: M <- cos(b) M + sin(b) M', b = drift_rate pi / 2, M' independent of all before.
+        After s batches the correlation with the couplings at first is cos(b)^s. M' is drawn from torch's generator, so
+        that a resumed run drifts as one that was never stopped.
 
-    The couplings are buffers, saved with the net: loading weights loads the system as it was. `drift_to` moves it.
+    The couplings are buffers, saved with the net: loading weights loads the system as it was, which what has drifted
+    in the world would not do; so the best weights are put back without them where they drift, and `restore_best=false`
+    is the better choice there. `drift_to` moves the system.
     """
 
     coupling: Tensor
 
-    def __init__(self, inputs: int, outputs: int, *, seed: int = 0, drift: float = 0.0, noise: float = 0.0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        seed: int = 0,
+        drift: float = 0.0,
+        noise: float = 0.0,
+        drift_rate: float = 0.0,
+    ):
         super().__init__()
         if noise < 0:
             raise UserError(f"noise must be 0 or more, not {noise}")
+        if not 0 <= drift_rate <= 1:
+            raise UserError(f"drift_rate must lie in [0, 1], a batch's share of a whole drift, not {drift_rate}")
         (outputs,) = check_row("modes", outputs)
         self.inputs, self.outputs, self.seed, self.noise = inputs, outputs, seed, noise
+        self.drift_rate = drift_rate
         self.register_buffer("coupling", torch.empty(self.parts, outputs, inputs))
         self.drift_to(drift)
 
@@ -50,7 +68,19 @@ class System(nn.Module, ABC):
         first, other = torch.randn(2, *self.coupling.shape, generator=generator)
         angle = drift * math.pi / 2
         mixed = math.cos(angle) * first + math.sin(angle) * other
-        self.coupling.copy_(mixed * (self.parts * self.inputs) ** -0.5)
+        self.coupling.copy_(mixed * self.scale)
+
+    @property
+    def scale(self) -> float:
+        """The deviation of a coupling's real parts."""
+        return (self.parts * self.inputs) ** -0.5
+
+    @torch.no_grad()
+    def age(self) -> None:
+        """Move the couplings by what a batch makes them drift."""
+        angle = self.drift_rate * math.pi / 2
+        other = torch.randn_like(self.coupling)
+        self.coupling.mul_(math.cos(angle)).add_(other, alpha=math.sin(angle) * self.scale)
 
     @abstractmethod
     def respond(self, u: Tensor) -> Tensor:
@@ -59,7 +89,11 @@ class System(nn.Module, ABC):
     def forward(self, u: Tensor) -> Tensor:
         """Return what is measured, (N, m)."""
         y = self.respond(u)
-        return y + self.noise * torch.randn_like(y) if self.noise else y
+        if self.noise:
+            y = y + self.noise * torch.randn_like(y)
+        if self.drift_rate and self.training:
+            self.age()
+        return y
 
 
 class Optics(System):
@@ -128,3 +162,8 @@ class Diodes(System):
 
 
 SYSTEMS: Mapping[str, Callable[..., System]] = {"optics": Optics, "oscillators": Oscillators, "diodes": Diodes}
+
+
+def drifting(module: nn.Module) -> dict[str, System]:
+    """Return a module's systems that drift while they are asked in training, by name."""
+    return {name: part for name, part in module.named_modules() if isinstance(part, System) and part.drift_rate}

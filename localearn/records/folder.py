@@ -1,12 +1,17 @@
-"""A run's folder: config.yaml, run.json, metrics.jsonl, checkpoint.pt and the one before it, net.safetensors."""
+"""A run's folder: config.yaml, run.json, metrics.jsonl, checkpoint.pt and the one before it, net.safetensors.
+
+Its files are written atomically, under a lock, and the binary ones carry checksums.
+"""
 
 import contextlib
+import errno
 import glob
+import hashlib
 import json
 import os
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
-from localearn.files import read_json
-from localearn.locks import Held, locked
+from localearn.files import atomic_write, read_json
 from localearn.printing import say
-from localearn.records.checksums import append_checksum, digest_of, is_intact
+
+_MARK = b"\nlocalearn-sha256 "  # after a checkpoint's archive, whose readers look for its end from behind
+_LENGTH = len(_MARK) + 64
+_CHUNK = 1 << 20
+# What a file system without locks says.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class RunFolder:
@@ -162,16 +171,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _replacing(self, path: Path) -> Iterator[Path]:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with self._writing(path):
-            try:
-                yield temporary
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                with contextlib.suppress(OSError):  # it is not there, or its folder has gone
-                    temporary.unlink()
+        with self._writing(path), atomic_write(path) as temporary:
+            yield temporary
 
     def _keep(self, path: Path, name: Path) -> None:
         """Give a file a second name, so that it is there under one of them at every moment."""
@@ -229,3 +230,75 @@ def check_regular(path: Path) -> None:
     """Raise UserError where a path is a folder, a pipe or a device: to read one could wait for ever."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no regular file")
+
+
+class Held(Exception):
+    """Another process, or another part of this one, holds the lock."""
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of a file, which is made and then removed; yield False where the file system has no locks.
+
+    Raises `Held` if it is held and `wait` is false, and OSError if the file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, blocking=wait)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Held from None
+    except NotImplementedError:
+        lock = None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = None
+    try:
+        yield lock is not None
+    finally:
+        if lock:
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                path.unlink(missing_ok=True)
+            lock.release()
+
+
+def append_checksum(path: Path) -> None:
+    """Append the SHA-256 of a file's bytes to it; a zip archive stays readable as one."""
+    digest = _file_digest(path, path.stat().st_size)
+    with path.open("ab") as file:
+        file.write(_MARK + digest.encode())
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file is what its checksum says; one without a checksum, as older versions wrote it, is."""
+    size = path.stat().st_size
+    if size < _LENGTH:
+        return True
+    with path.open("rb") as file:
+        file.seek(size - _LENGTH)
+        end = file.read(_LENGTH)
+    if not end.startswith(_MARK):
+        return True
+    return end.removeprefix(_MARK) == _file_digest(path, size - _LENGTH).encode()
+
+
+def digest_of(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of named tensors, with their dtypes and shapes, and of the plain values beside them."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path, size: int) -> str:
+    digest, left = hashlib.sha256(), size
+    with path.open("rb") as file:
+        while left and (chunk := file.read(min(_CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()

@@ -13,9 +13,21 @@ from typing import Any, get_args
 from localearn.errors import UserError
 from localearn.files import UnreadableError, read_bytes, read_json
 from localearn.records import fields
-from localearn.records.energy import parse_co2e, parse_energy
 from localearn.records.fields import BadRecordError
-from localearn.records.record import BESIDE, FORMER, LOSS, SCHEMA, Figures, Record
+from localearn.records.record import (
+    BESIDE,
+    FORMER,
+    LABELS,
+    LOSS,
+    SCHEMA,
+    Energy,
+    Figures,
+    Label,
+    Part,
+    Reading,
+    Record,
+    Window,
+)
 from localearn.tasks import Direction, Unit
 
 RUN_JSON, METRICS = "run.json", "metrics.jsonl"
@@ -206,3 +218,67 @@ def _check_depth(values: Mapping[str, Any]) -> None:
         if not level:
             return
     raise BadRecordError(f"it is nested more than {DEEPEST} levels deep")
+
+
+def parse_energy(energy: Mapping[str, Any]) -> Energy:
+    """Return the energy that a record describes; raise BadRecordError for a field of the wrong kind."""
+    parts = {name: _part(name, part) for name, part in fields.mapping(energy, "parts").items()}
+    reading = Reading(label_of(energy), fields.optional_text(energy, "source"), fields.optional_text(energy, "part"))
+    present = reading.label != "absent"  # a number without a label is no number
+    flags = set(fields.texts(energy, "flags"))
+    headline = parts.get(reading.part or "")
+    if headline and "train" in headline.windows:
+        flags |= set(headline.windows["train"].flags)
+    return Energy(
+        reading=reading if present else Reading("absent"),
+        train_j=fields.number(energy, "train_j") if present else None,
+        train_net_j=fields.number(energy, "train_net_j") if present else None,
+        uncertainty_j=fields.number(energy, "train_uncertainty_j") if present else None,
+        flags=tuple(sorted(flags)),
+        parts=parts,
+        conditions=fields.mapping(energy, "conditions"),
+    )
+
+
+def _part(name: str, part: Any) -> Part:
+    if not isinstance(part, dict):
+        raise BadRecordError(f"parts.{name} is no object")
+    with fields.within(f"parts.{name}"):
+        label, idle = label_of(part), fields.mapping(part, "idle_w")
+        windows = fields.mapping(part, "windows")
+        return Part(
+            reading=Reading(label, fields.optional_text(part, "source") if label != "absent" else None, name),
+            note=fields.optional_text(part, "note"),
+            idle_before_w=fields.number(idle, "before"),
+            idle_after_w=fields.number(idle, "after"),
+            windows={window: _window(windows, window, label) for window in windows},
+        )
+
+
+def _window(windows: Mapping[str, Any], name: str, label: Label) -> Window:
+    present = label != "absent"
+    with fields.within("windows"):
+        window = fields.mapping(windows, name)
+    with fields.within(f"windows.{name}"):
+        return Window(
+            energy_j=fields.number(window, "energy_j") if present else None,
+            uncertainty_j=fields.number(window, "uncertainty_j") if present else None,
+            flags=fields.texts(window, "flags"),
+        )
+
+
+def parse_co2e(co2e: Mapping[str, Any]) -> Reading:
+    """Return what a record says of its carbon, the grid being the source; raise BadRecordError as `parse_energy`."""
+    label, country = label_of(co2e), fields.optional_text(co2e, "country")
+    intensity = fields.number(co2e, "intensity_kg_per_kwh")
+    grid = None if intensity is None else f"grid of {intensity:.3g} kg/kWh"
+    return Reading(label, source=", ".join(word for word in (country, grid) if word) or None)
+
+
+def label_of(record: Mapping[str, Any]) -> Label:
+    """Return a record's label, "absent" where it has none; raise BadRecordError for an unknown one."""
+    found = fields.optional_text(record, "label") or "absent"
+    for label in LABELS:
+        if found == label:
+            return label
+    raise BadRecordError(f"label is {found!r}, not one of {', '.join(LABELS)}")

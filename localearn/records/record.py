@@ -1,10 +1,12 @@
-"""The definition of a run's record."""
+"""The definition of a run's record, its energy among it, and the versions that it names."""
 
 import json
 import math
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypedDict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, TypedDict, get_args
 
 from localearn.tasks import Classification, Direction, Metric, Unit
 
@@ -20,6 +22,20 @@ FORMER: dict[str, tuple[str, Split]] = {
     "test_loss": ("loss", "test"),
     "val_accuracy": ("accuracy", "val"),
 }
+
+Label = Literal["measured", "estimated", "absent"]
+LABELS: tuple[Label, ...] = get_args(Label)
+
+_PACKAGES = (
+    "localearn",
+    "torch",
+    "numpy",
+    "torchvision",
+    "torch-geometric",
+    "codecarbon",
+    "nvidia-ml-py",
+    "hydra-core",
+)
 
 
 class Figures(TypedDict):
@@ -113,6 +129,15 @@ class Record:
                 return Metric(name, figures["direction"], figures["unit"])
         return Classification.metrics[0]
 
+    @property
+    def machine(self) -> str | None:
+        """The device's name, a CPU's with its threads: "NVIDIA H200", "AMD EPYC, 2 threads"; None if not recorded."""
+        name, threads = (self.device.get(key) for key in ("name", "threads"))
+        name = name or self.device.get("type")
+        if not name:
+            return None
+        return f"{name}, {threads} thread{'' if threads == 1 else 's'}" if threads else str(name)
+
     def evaluated(self, metrics: Iterable[Metric], split: Split, figures: Mapping[str, float]) -> None:
         """Enter the figures of a split: the loss, and these metrics of the task."""
         for metric in (LOSS, *metrics):
@@ -167,3 +192,59 @@ def _finite(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where a number of joules (or of kg CO2e) comes from. Only numbers of equal readings are averaged or compared."""
+
+    label: Label
+    source: str | None = None  # nvml, rapl, codecarbon
+    part: str | None = None  # gpu, cpu, dram
+
+    def __str__(self) -> str:
+        return ", ".join(word for word in (self.label, self.source, self.part) if word)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one part of the machine used in one named window of a run."""
+
+    energy_j: float | None
+    uncertainty_j: float | None
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the machine: its reading, its idle power and its windows by name."""
+
+    reading: Reading
+    note: str | None
+    idle_before_w: float | None
+    idle_after_w: float | None
+    windows: Mapping[str, Window]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The energy of a run: the headline part's training joules, and every part's windows."""
+
+    reading: Reading
+    train_j: float | None
+    train_net_j: float | None
+    uncertainty_j: float | None
+    flags: tuple[str, ...]
+    parts: Mapping[str, Part]
+    conditions: Mapping[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

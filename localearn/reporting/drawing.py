@@ -22,6 +22,7 @@ MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 DASHES = ("-", "--", ":")
 INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
 WIDTH_IN = 5.6
+MADE_BY = "localearn report"  # stands in every PNG
 _LABEL = 34  # characters of a label beside a y axis, at most, that the lowest of the plots has room for
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -147,8 +148,8 @@ def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         figure.draw_without_rendering()
         _keep_ticks(figure)
-        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": "localearn report"})
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": "localearn report"})
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": MADE_BY})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": MADE_BY})
     return Figure(name, caption, alt, png.getvalue(), _inline(svg.getvalue(), name))
 
 

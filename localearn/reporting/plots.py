@@ -1,15 +1,20 @@
-"""The plots of a report: the metric against energy, ratios, learning curves, memory."""
+"""The plots of a report: ratios, learning curves, memory, the metric against energy, memory against depth."""
 
+import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from localearn.records import Reading
 from localearn.reporting import drawing, formatting, metrics
-from localearn.reporting.comparison import Comparison, Group
+from localearn.reporting.comparison import Comparison, Group, Rule
 from localearn.reporting.document import Figure
 from localearn.reporting.drawing import INK, Look, short
-from localearn.reporting.metric_energy import metric_energy_figure
+from localearn.reporting.formatting import Unit
 from localearn.reporting.runs import Epoch, Run
+from localearn.reporting.statistics import Estimate, mean_interval, pareto_front
 from localearn.reporting.verdict import comparison_text
 from localearn.tasks import Metric
 
@@ -183,3 +188,152 @@ def _memory(group: Group, looks: Looks) -> Figure | None:
 
 def _words(reading: Reading | None) -> tuple[str | None, ...]:
     return (reading.label, reading.source, reading.part) if reading else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A rule's runs whose joules have one reading: (joules, the metric as it is shown) of each, and their means."""
+
+    label: str
+    runs: list[tuple[float, float]]
+    energy_j: Estimate
+    figure: Estimate
+
+
+def metric_energy_figure(group: Group, looks: dict[str, Look], reading: Reading) -> Figure | None:
+    """Draw the metric against joules of one reading alone: labels do not mix in a plot. None where no run has any."""
+    points = [point for rule in group.rules if (point := _point(rule, reading))]
+    if not points:
+        return None
+    unit = formatting.choose_unit(formatting.JOULE, [point.energy_j.mean for point in points])
+    metric, name = group.metric, metrics.written(group.metric)
+    sign = 1 if metric.direction == "max" else -1
+    front = pareto_front([(point.energy_j.mean, sign * point.figure.mean) for point in points])
+    drawn = [point.label for point in points]
+    figure, axes = drawing.canvas(3.3, [*drawn, "Pareto front"])
+    for point in points:
+        look = looks[point.label]
+        axes.scatter(
+            [joules / unit.factor for joules, _ in point.runs], [figure for _, figure in point.runs],
+            s=16, marker=look.marker, color=look.color, alpha=0.4, linewidths=0,
+        )  # fmt: skip
+        axes.errorbar(
+            point.energy_j.mean / unit.factor, point.figure.mean,
+            xerr=_half_width(point.energy_j, unit.factor), yerr=_half_width(point.figure, 1.0),
+            color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", markersize=8, capsize=3,
+        )  # fmt: skip
+        drawing.entry(axes, point.label, look)
+    axes.step(
+        [points[index].energy_j.mean / unit.factor for index in front],
+        [points[index].figure.mean for index in front],
+        where="post", color=INK, alpha=0.8, linestyle=(0, (4, 3)), linewidth=1.2, zorder=0, label="Pareto front",
+    )  # fmt: skip
+    least, most = (choose(point.energy_j.mean for point in points) for choose in (min, max))
+    if 0 < 8 * least < most:
+        drawing.logarithmic(axes, most / least)
+    axes.margins(0.08)
+    axes.set_xlabel(f"training energy, gross ({unit.symbol}; {reading})")
+    drawing.label_y(axes, f"test {metrics.axis(metric)}")
+    drawing.legend(figure, axes)
+    best = f"On the Pareto front: {', '.join(points[index].label for index in front)}."
+    against = f"{metrics.heading(metric)} against energy"
+    caption = f"{against}: small marks are runs, large ones their means with 95 % intervals. {best}"
+    missing = [rule.label for rule in group.rules if rule.label not in drawn]
+    if missing:
+        caption += f" Not drawn, without {reading.label} energy of this source: {', '.join(missing)}."
+    said = "; ".join(_said(point, metric, unit) for point in points)
+    alt = f"Test {name} against {reading} training energy: {said}. {best}"
+    plot = drawing.plot_name(f"{metric.name}_energy", *group.key, reading.label, reading.source, reading.part)
+    return drawing.finish(figure, plot, caption, alt)
+
+
+def _point(rule: Rule, reading: Reading) -> _Point | None:
+    runs = [
+        (run.energy.train_j, metrics.scale(run.metric) * run.test_figure)
+        for run in rule.runs
+        if run.energy.reading == reading and run.energy.train_j is not None and run.test_figure is not None
+    ]
+    if not runs:
+        return None
+    joules, figures = zip(*runs, strict=True)
+    return _Point(rule.label, runs, mean_interval(joules), mean_interval(figures))
+
+
+def _said(point: _Point, metric: Metric, unit: Unit) -> str:
+    figure = formatting.with_interval(point.figure, metrics.unit(metric))
+    return f"{point.label} {figure} for {formatting.with_interval(point.energy_j, unit)}"
+
+
+def _half_width(estimate: Estimate, factor: float) -> float | None:
+    return None if estimate.high is None else (estimate.high - estimate.mean) / factor
+
+
+def net_depth(run: Run) -> tuple[int, str] | None:
+    """Return the net's number of blocks and what nets of its kind share at every depth; None where it is not known.
+
+    A configured `depth` or `layers`, or a list of equal `widths` (or `channels`, `hidden`), or else a name like
+    `mlp_2x256` tells.
+    """
+    config: dict[str, Any] = dict(run.record.config["net"]) if isinstance(run.record.config.get("net"), dict) else {}
+    config.pop("name", None)
+    for key in ("depth", "layers"):
+        if isinstance(config.get(key), int):
+            depth = config.pop(key)
+            return depth, json.dumps(config, sort_keys=True, default=str)
+    for key in ("widths", "channels", "hidden"):  # a CNN's `hidden` are Linear layers after its channels
+        widths = config.get(key)
+        if isinstance(widths, list) and widths and all(width == widths[0] for width in widths):
+            return len(widths), json.dumps(config | {key: widths[0]}, sort_keys=True, default=str)
+    named = re.fullmatch(r"(.*?)(\d+)(x\d+.*)", run.record.net)
+    return (int(named[2]), named[1] + named[3]) if named else None
+
+
+def depth_figures(comparison: Comparison, looks: dict[str, Look]) -> list[Figure]:
+    """Return a plot of peak memory against depth per family of nets that was run at two depths or more."""
+    families: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for group in comparison.groups:
+        for rule in group.rules:
+            for run in rule.runs:
+                depth = net_depth(run)
+                if depth and run.peak_memory_bytes:
+                    family = (depth[1], group.dataset, group.protocol or "", str(run.batch_size), run.device_type)
+                    families[family][rule.label][depth[0]].append(run.peak_memory_bytes)
+    wide = [(family, rules) for family, rules in sorted(families.items()) if _depths(rules) > 1]
+    return [_depth_figure(number, family, rules, looks) for number, (family, rules) in enumerate(wide, start=1)]
+
+
+def _depths(rules: dict[str, dict[int, list[float]]]) -> int:
+    return max(len(depths) for depths in rules.values())
+
+
+def _depth_figure(
+    number: int, family: tuple[str, ...], rules: dict[str, dict[int, list[float]]], looks: dict[str, Look]
+) -> Figure:
+    means = {
+        rule: {depth: sum(peaks) / len(peaks) for depth, peaks in sorted(depths.items())}
+        for rule, depths in rules.items()
+    }
+    unit = formatting.choose_unit(formatting.BYTE, [mean for depths in means.values() for mean in depths.values()])
+    figure, axes = drawing.canvas(3.1, list(means))
+    spoken = []
+    for rule, depths in means.items():
+        look = looks[rule]
+        heights = [mean / unit.factor for mean in depths.values()]
+        axes.plot(
+            list(depths), heights, color=look.color, marker=look.marker, markeredgecolor=look.edge,
+            linestyle=look.dashes, markersize=7, label=short(rule),
+        )  # fmt: skip
+        said = ", ".join(
+            f"{formatting.plain(height)} at {depth}" for depth, height in zip(depths, heights, strict=True)
+        )
+        spoken.append(f"{rule} {said}")
+    axes.set_xticks(sorted({depth for depths in means.values() for depth in depths}))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("depth (blocks)")
+    axes.set_ylabel(f"peak memory ({unit.symbol})")
+    drawing.legend(figure, axes)
+    of = " · ".join(word for word in (family[1], family[2] and f"{family[2]} protocol") if word)
+    alt = f"Peak memory ({unit.symbol}) against depth in blocks: {'; '.join(spoken)}."
+    return drawing.finish(figure, f"memory_depth-{number}", f"Peak memory against depth ({of}); means over runs.", alt)

@@ -1,6 +1,7 @@
-"""A study's table and plot: published figures beside ours, of each row's metric."""
+"""A study's page and plots: published figures beside ours, of each row's metric, by data set."""
 
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 from localearn.errors import UserError
 from localearn.records import Record
 from localearn.reporting import drawing, formatting, metrics
+from localearn.reporting.document import markdown_escape
 from localearn.reporting.metrics import ACCURACY
 from localearn.reporting.statistics import Estimate, mean_interval
 from localearn.tasks import Metric
 
 WITHIN_POINTS = 0.5  # of a fraction, in per cent
 WITHIN_SHARE = 0.01  # of what was published, where it is no fraction
+NOT_RECORDED = "not recorded"
+_LABEL = 42  # characters of a line of a row's title beside a plot
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class StudyRow:
     """A row with the records of its runs, one of each of `seeds` once it is done.
 
     published: of the metric that the runs are judged by, in per cent where it is a fraction. command: what runs the
-    first seed by itself.
+    first seed by itself. data: its data set, where the row names it. gpu: whether it is more than a CPU does in about
+    an hour.
     """
 
     name: str
@@ -32,6 +37,13 @@ class StudyRow:
     command: str
     seeds: list[int]
     records: list[Record]
+    data: str = ""
+    gpu: bool = False
+
+    @property
+    def dataset(self) -> str:
+        """The data set that the row names, or that its runs were trained on."""
+        return self.data or next((record.dataset for record in self.records), "")
 
     @property
     def metric(self) -> Metric:
@@ -48,6 +60,14 @@ class StudyRow:
     def ours(self) -> Estimate | None:
         """Their mean with its 95 % interval; None where nothing was run."""
         return mean_interval(self.figures) if self.figures else None
+
+    @property
+    def machines(self) -> dict[str, list[int]]:
+        """The seeds that each machine ran."""
+        found: dict[str, list[int]] = {}
+        for record in self.records:
+            found.setdefault(record.machine or NOT_RECORDED, []).append(record.seed)
+        return found
 
     @property
     def verdict(self) -> str:
@@ -71,55 +91,66 @@ class StudyRow:
         return "short"
 
 
-def write_study(rows: list[StudyRow], out: Path) -> None:
-    """Write table.md, table.json and plot.png into `out`; raise UserError if that cannot be done.
+def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
+    """Write table.md, table.json and the plots into `out`; raise UserError if that cannot be done.
 
-    Where the rows have several metrics there is a plot of each, plot-<metric>.png; of a metric in the targets' own unit
-    one for each data set, plot-<metric>-<dataset>.png, since those share no axis.
+    study: the command of the whole study, to which `only=ROW` is added.
+
+    The plot is plot.png; where there are several data sets each has its own, plot-<dataset>.png, and where one has
+    several metrics each of these, plot-<dataset>-<metric>.png. Plots that an earlier writing left are removed.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text(as_table(rows), encoding="utf-8")
-        (out / "table.json").write_text(json.dumps([_values(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-        shown = [row for row in rows if row.ours]
-        datasets = {
-            metric: {row.records[0].dataset for row in shown if row.metric == metric}
-            for metric in dict.fromkeys(row.metric for row in shown)
-        }
-        for metric, names in datasets.items():
-            apart = sorted(names) if metric.unit == "value" and len(names) > 1 else [""]
-            for dataset in apart:
-                parts = [metric.name, *filter(None, [dataset])]
-                name = "plot" if len(datasets) == len(apart) == 1 else drawing.plot_name("plot", "-".join(parts))
-                of = [row for row in shown if row.metric == metric and dataset in ("", row.records[0].dataset)]
-                (out / f"{name}.png").write_bytes(plot(of))
+        drawn = _plots(rows)
+        (out / "table.md").write_text(page(rows, study, drawn), encoding="utf-8")
+        (out / "table.json").write_text(
+            json.dumps([_values(row, study) for row in rows], indent=2) + "\n", encoding="utf-8"
+        )
+        for name, of in drawn.items():
+            (out / name).write_bytes(plot(of))
+        for path in out.glob("plot*.png"):
+            if path.name not in drawn and drawing.MADE_BY.encode() in path.read_bytes()[:400]:
+                path.unlink()
     except OSError as error:
         raise UserError(f"the study cannot be written to {out}: {error.strerror or error}") from error
 
 
-def as_table(rows: list[StudyRow]) -> str:
-    """Return the table in Markdown."""
-    judged = {row.metric for row in rows if row.ours}
-    named = not judged <= {ACCURACY}  # else the heading says it for all
-    head = ["row", *(["published", "ours, mean ± 95 %"] if named else ["published %", "ours %, mean ± 95 %"])]
-    lines = [f"| {' | '.join(head)} | seeds | training s | | command, for one seed |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        published = "–" if row.published is None else _plain(row, row.published)
-        seeds = ", ".join(str(record.seed) for record in row.records) or "–"
-        seconds = [record.train_s for record in row.records]
-        training = f"{sum(seconds) / len(seconds):,.0f}" if seconds else "–"
-        verdict = f"{row.verdict}: {row.reason}" if row.reason and row.records else row.verdict
-        title = f"{row.title}<br>{row.source}"
-        cells = [title, published, _shown(row, named), seeds, training, verdict, f"`{row.command}`"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def page(rows: list[StudyRow], study: str, plots: dict[str, list[StudyRow]] | None = None) -> str:
+    """Return the page in Markdown: for each data set what was run, in a table with its plots, and what was not.
+
+    study: as of `write_study`. plots: the rows of each plot, by its file's name.
+    """
+    datasets = {name: [row for row in rows if row.dataset == name] for name in sorted({row.dataset for row in rows})}
+    lines = [
+        f"# Study: {Path(study.split()[-1]).name}",
+        "",
+        f"`{study} only=ROW` runs a row again, or goes on with it, and writes this page; `only=` with the row's name "
+        "stands below each title, `device=cuda` behind it where a row wants a GPU. Seconds are means over the seeds, "
+        "of machines that may have had other work to do.",
+        "",
+    ]
+    if len(datasets) > 1:
+        lines += [*_summary(datasets), ""]
+    for name, of in datasets.items():
+        lines += [f"## {name or 'data set not named'}", ""]
+        run, left = [row for row in of if row.records], [row for row in of if not row.records]
+        if run:
+            lines += [*_as_table(run), ""]
+        for file, shown in (plots or {}).items():
+            if shown[0].dataset == name:
+                lines += [f"![Ours beside the published figures: {name}]({file})", ""]
+        if left:
+            lines += [*_not_run(left, study), ""]
+    return "\n".join(lines[:-1]) + "\n"
 
 
 def plot(rows: list[StudyRow]) -> bytes:
     """Return a PNG of ours, with intervals, beside the published numbers, a line a row; all have one metric."""
     shown = [row for row in rows if row.ours]
+    labels = plot_labels([row.title for row in shown])
     with drawing.style():
-        figure, axes = drawing.canvas(0.9 + 0.32 * len(shown), ["published", "ours"])
+        height = 0.9 + sum(0.15 + 0.16 * (label.count("\n") + 1) for label in labels)
+        figure, axes = drawing.canvas(height, ["published", "ours"])
         for place, row in enumerate(shown):
             ours = row.ours
             assert ours is not None
@@ -130,19 +161,105 @@ def plot(rows: list[StudyRow]) -> bytes:
                 axes.plot(
                     row.published, place, "o", color="#D55E00", fillstyle="none", ms=11, zorder=3, label=published_label
                 )
-        axes.set_yticks(range(len(shown)), [drawing.short(row.title, 44) for row in shown])
-        axes.invert_yaxis()
+        axes.set_yticks(range(len(shown)), labels, fontsize=9)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
         # Long titles leave the axes less room than the label may take, which then lies under the titles too.
         axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}", loc="right")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "study", "", "").png
 
 
+def _plots(rows: list[StudyRow]) -> dict[str, list[StudyRow]]:
+    """Return the rows of each plot, by its file's name: those of a data set and a metric."""
+    groups: dict[tuple[str, Metric], list[StudyRow]] = {}
+    for row in rows:
+        if row.ours:
+            groups.setdefault((row.dataset, row.metric), []).append(row)
+    if len(groups) == 1:
+        return {"plot.png": next(iter(groups.values()))}
+    named = {}
+    for (dataset, metric), of in groups.items():
+        several = sum(other == dataset for other, _ in groups) > 1
+        named[f"{drawing.plot_name('plot', dataset, metric.name if several else None)}.png"] = of
+    return named
+
+
+def plot_labels(titles: list[str]) -> list[str]:
+    """Return titles in lines that fit beside a plot, whole but for the words before commas that all begin with."""
+    parts = [title.split(", ") for title in titles]
+    begin = 0
+    while len({tuple(words[: begin + 1]) for words in parts}) == 1 and len(titles) > 1:
+        begin += 1
+        if begin == min(map(len, parts)):
+            begin = 0  # titles that are all alike, or one that is the others' beginning
+            break
+    return [textwrap.fill(", ".join(words[begin:]), _LABEL).replace("$", r"\$") for words in parts]
+
+
+def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
+    """Return a table of how many rows stand how, with a link to each data set's part of the page."""
+    told = ("agrees", "better", "short", "diverged", "nothing published", "not run")
+    lines = [f"| data set | rows | {' | '.join(told)} |", f"|---|{'---|' * (1 + len(told))}"]
+    for name, rows in datasets.items():
+        counts = [sum(row.verdict.removesuffix(" so far") == verdict for row in rows) for verdict in told]
+        link = f"[{name}](#{name.lower()})" if name else "–"
+        lines.append(f"| {link} | {len(rows)} | {' | '.join(str(count or '–') for count in counts)} |")
+    return lines
+
+
+def _as_table(rows: list[StudyRow]) -> list[str]:
+    """Return the table of rows that were run."""
+    named = not {row.metric for row in rows if row.ours} <= {ACCURACY}  # else the heading says it for all
+    figures = ["published", "ours, mean ± 95 %"] if named else ["published %", "ours %, mean ± 95 %"]
+    head = ["row", *figures, "seeds", "training s", "machine", "outcome"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        seeds = ", ".join(str(record.seed) for record in row.records)
+        seconds = sum(record.train_s for record in row.records) / len(row.records)
+        training = f"{seconds:,.0f}" if seconds >= 10 else formatting.plain(seconds, 2)
+        outcome = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
+        cells = [_row(row), _published(row), _shown(row, named), seeds, training, _machines(row), outcome]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _not_run(rows: list[StudyRow], study: str) -> list[str]:
+    """Return the table of rows without runs, with what runs them."""
+    lines = ["| not run | published | wants | command |", "|---|---|---|---|"]
+    for row in rows:
+        wants = "a GPU" if row.gpu else "–"
+        reason = f"<br>{row.reason}" if row.reason else ""
+        cells = [f"{row.title}<br>{row.source}{reason}", _published(row), wants, f"`{study} {_only(row)}`"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _row(row: StudyRow) -> str:
+    """Return a row's title and source, and below what the study's command takes to run it."""
+    return f"{row.title}<br>{row.source}<br>`{_only(row)}`"
+
+
+def _only(row: StudyRow) -> str:
+    return f"only={row.name}{' device=cuda' if row.gpu else ''}"
+
+
+def _machines(row: StudyRow) -> str:
+    """Return what ran the row: each machine, with its seeds where there are several."""
+    found = row.machines
+    if len(found) == 1:
+        return markdown_escape(next(iter(found)))
+    return "<br>".join(f"{markdown_escape(name)} ({', '.join(map(str, seeds))})" for name, seeds in found.items())
+
+
+def _published(row: StudyRow) -> str:
+    return "–" if row.published is None else _plain(row, row.published)
+
+
 def _shown(row: StudyRow, named: bool) -> str:
     """Return the mean and its interval; with unit and metric where `named`."""
     estimate = row.ours
     if estimate is None:
-        return "not run"
+        return "–"
     metric = f"{_unit(row)} {metrics.written(row.metric)}" if named else ""
     if estimate.high is None:
         return f"{_plain(row, estimate.mean)}{metric} (one seed)"
@@ -161,7 +278,7 @@ def _unit(row: StudyRow) -> str:
     return f" {symbol}" if symbol else ""
 
 
-def _values(row: StudyRow) -> dict[str, Any]:
+def _values(row: StudyRow, study: str) -> dict[str, Any]:
     ours = row.ours
     # Of accuracies the key is what it was before there were other metrics.
     figures = {"accuracies": row.figures}
@@ -172,13 +289,17 @@ def _values(row: StudyRow) -> dict[str, Any]:
         "name": row.name,
         "title": row.title,
         "source": row.source,
+        "dataset": row.dataset,
         "published": row.published,
         "mean": ours and ours.mean,
         "low": ours and ours.low,
         "high": ours and ours.high,
         **figures,
         "seeds": [record.seed for record in row.records],
+        "machines": row.machines,
+        "gpu": row.gpu,
         "verdict": row.verdict,
         "reason": row.reason,
         "command": row.command,
+        "study": f"{study} {_only(row)}",
     }

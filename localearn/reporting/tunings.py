@@ -8,12 +8,11 @@ from typing import Any, get_args
 
 from localearn.printing import visible
 from localearn.records import BadRecordError, Reading, fields
-from localearn.records.energy import label_of
-from localearn.records.reading import decoded
+from localearn.records.reading import decoded, label_of
 from localearn.reporting import formatting
 from localearn.reporting.document import Cell, Line, Table
 from localearn.reporting.metrics import ACCURACY, named, shown, written
-from localearn.reporting.reading import named_below
+from localearn.reporting.runs import named_below
 from localearn.tasks import Direction, Metric, Unit
 
 SCHEMA = 1

@@ -1,21 +1,42 @@
 """Write a report's files: all of them, over those of an earlier report, and over nothing else."""
 
-import os
-from collections.abc import Mapping
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from localearn.errors import UserError
-from localearn.files import read_json
-from localearn.reporting import drawing
-from localearn.reporting.assemble import assemble
-from localearn.reporting.comparison import Comparison, compare
-from localearn.reporting.data import KIND, as_csv, as_json
-from localearn.reporting.depth import depth_figures
-from localearn.reporting.markdown import as_markdown
-from localearn.reporting.page import as_html
-from localearn.reporting.plots import group_figures, rule_looks
-from localearn.reporting.reading import Runs
-from localearn.reporting.tunings import Tunings
+from localearn.files import atomic_write, read_json
+from localearn.reporting import drawing, tables
+from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value, compare
+from localearn.reporting.document import (
+    Block,
+    Bullets,
+    Commands,
+    Document,
+    Figure,
+    Figures,
+    Paragraph,
+    Section,
+    as_html,
+    as_markdown,
+)
+from localearn.reporting.metrics import written
+from localearn.reporting.plots import depth_figures, group_figures, rule_looks
+from localearn.reporting.runs import Runs, cell
+from localearn.reporting.statistics import Estimate
+from localearn.reporting.tunings import Tuning, Tunings, described, tuning_table
+from localearn.reporting.verdict import (
+    machine_table,
+    method,
+    reading_guide,
+    repeat_commands,
+    subtitle,
+    verdict,
+    versions_table,
+)
 
 PLOTS = "plots"
 
@@ -66,7 +87,8 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
             raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {word}'s; choose another out=")
         (out / plots).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _replace(out / name, content)
+            with atomic_write(out / name) as temporary:
+                temporary.write_bytes(content)
         for name in earlier - contents.keys():
             (out / name).unlink(missing_ok=True)
     except OSError as error:
@@ -103,12 +125,220 @@ def _earlier_files(out: Path, word: str, kind: str, plots: str) -> set[str]:
     return named & (drawn | {f"{word}.{suffix}" for suffix in ("json", "md", "html", "csv")})
 
 
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+def assemble(
+    comparison: Comparison,
+    figures: dict[str, list[Figure]],
+    depth: list[Figure],
+    title: str,
+    command: str | None,
+) -> Document:
+    """Return the whole report; `figures` holds each group's plots by the group's name."""
+    sections = [Section("Verdict", tuple(_verdicts(comparison)))]
+    sections += [Section(group.name, tuple(_group(group, figures.get(group.name, [])))) for group in comparison.groups]
+    if depth:
+        sections.append(Section("Memory against depth", (Figures(tuple(depth)),)))
+    if comparison.tunings:
+        told = "Each search saw the validation split alone. Its cost is no part of the training's, and of no ratio."
+        sections.append(Section("Tuning", (Paragraph(told), tuning_table(comparison.tunings))))
+    if comparison.excluded:
+        table = tables.excluded_table(comparison)
+        sections.append(Section("Not completed", (Paragraph("These runs are in no mean, ratio or plot."), table)))
+    if comparison.notes:
+        sections.append(Section("Notes", (Bullets(comparison.notes),)))
+    sections.append(Section("How to read the numbers", (Bullets(tuple(reading_guide(comparison))),)))
+    sections.append(Section("Method", (Bullets(tuple(method(comparison))),)))
+    if comparison.runs:
+        machine = (machine_table(comparison), versions_table(comparison))
+        sections.append(Section("Machine and versions", tuple(table for table in machine if table.rows)))
+        sections.append(Section("Commands that repeat it", (Commands(tuple(_commands(comparison, command))),)))
+    return Document(title, subtitle(comparison), tuple(sections))
+
+
+def _verdicts(comparison: Comparison) -> Iterable[Block]:
+    if not comparison.groups:
+        yield Paragraph("No run completed, so there is nothing to compare. The runs are listed below.", lead=True)
+    for group in comparison.groups:
+        words = verdict(group, comparison.baseline)
+        yield Paragraph(words if len(comparison.groups) == 1 else f"{group.name}. {words}", lead=True)
+
+
+def _group(group: Group, figures: list[Figure]) -> Iterable[Block]:
+    yield from tables.rule_tables(group)
+    if figures:
+        yield Figures(tuple(figures))
+    if not any(run.energy.train_j is not None for rule in group.rules for run in rule.runs):
+        yield Paragraph(
+            f"No run of this group has energy, so {written(group.metric)} against energy is not drawn: "
+            "it is absent, not zero."
+        )
+    if not any(run.epochs for rule in group.rules for run in rule.runs):
+        yield Paragraph("No run of this group has a readable metrics.jsonl, so there are no learning curves.")
+    yield tables.window_table(group)
+    absent = tables.absent_parts(group)
+    if absent:
+        yield Paragraph(absent)
+
+
+def _commands(comparison: Comparison, command: str | None) -> list[str]:
+    lines = [command] if command else []
+    for group in comparison.groups:
+        lines += [line for line in repeat_commands(group) if line not in lines]
+    return lines
+
+
+KIND = "localearn report"
+COLUMNS = (
+    *("protocol", "dataset", "net", "rule", "algo", "seeds", "quantity", "unit"),
+    *("mean", "low", "high", "n", "label", "source", "part", "flags"),
+    *("compared_as", "ratio", "ratio_low", "ratio_high", "ratio_n", "paired", "not_compared", "unlike_settings"),
+)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return the measures in the records' own units; an absent number is an empty field."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in _rows(comparison))
+    return stream.getvalue()
+
+
+def as_json(comparison: Comparison, title: str, command: str | None, files: Iterable[str]) -> str:
+    """Return the measures, the verdicts, the notes and the runs behind them; an absent number is null."""
+    report = {
+        "kind": KIND,
+        "schema": 1,
+        "title": title,
+        "command": command,
+        "baseline": comparison.baseline,
+        "allow_unlike": comparison.allow_unlike,
+        "files": sorted(files),
+        "groups": [_group_values(group, comparison) for group in comparison.groups],
+        "tunings": [_tuning(tuning) for tuning in comparison.tunings],
+        "not_completed": [
+            {
+                "folder": run.folder,
+                "algo": run.algo,
+                "seed": run.record.seed,
+                "status": run.record.status,
+                "error": run.record.error,
+            }
+            for run in comparison.excluded
+        ],
+        "notes": list(comparison.notes),
+    }
+    return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for group in comparison.groups:
+        for rule in group.rules:
+            head = {
+                "protocol": group.protocol,
+                "dataset": group.dataset,
+                "net": group.net,
+                "rule": rule.label,
+                "algo": rule.algo,
+                "seeds": " ".join(str(run.record.seed) for run in rule.runs),
+                "unlike_settings": "; ".join(rule.unlike),
+            }
+            for measure in rule.measures:
+                for value in measure.values or (None,):
+                    yield head | _measure_fields(measure) | _value_fields(value, measure)
+
+
+def _measure_fields(measure: Measure) -> dict[str, Any]:
+    ratio = measure.ratio
+    return {
+        "quantity": measure.quantity.key,
+        "unit": measure.quantity.unit,
+        "flags": " ".join(f"{flag}:{count}" for flag, count in measure.flags),
+        "compared_as": "ratio" if measure.quantity.compared == "ratio" else "difference",
+        "ratio": ratio and ratio.mean,
+        "ratio_low": ratio and ratio.low,
+        "ratio_high": ratio and ratio.high,
+        "ratio_n": ratio and ratio.n,
+        "paired": measure.paired if ratio else None,
+        "not_compared": measure.refusal,
+    }
+
+
+def _value_fields(value: Value | None, measure: Measure) -> dict[str, Any]:
+    labelled = measure.quantity.reading is not None
+    if value is None:
+        return {"n": 0, "label": "absent" if labelled else None}
+    reading, estimate = value.reading, value.estimate
+    return {
+        "mean": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+        "label": reading and reading.label,
+        "source": reading and reading.source,
+        "part": reading and reading.part,
+    }
+
+
+def _group_values(group: Group, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "protocol": group.protocol,
+        "dataset": group.dataset,
+        "net": group.net,
+        f"common_{group.metric.name}": group.common,
+        **described(group.metric),
+        "verdict": verdict(group, comparison.baseline),
+        "rules": [_rule(rule) for rule in group.rules],
+    }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "rule": rule.label,
+        "algo": rule.algo,
+        "baseline": rule.baseline,
+        "unlike_settings": list(rule.unlike),
+        "runs": [{"folder": run.folder, "seed": run.record.seed, "flags": list(run.energy.flags)} for run in rule.runs],
+        "measures": {measure.quantity.key: _measure(measure) for measure in rule.measures},
+    }
+
+
+def _tuning(tuning: Tuning) -> dict[str, Any]:
+    return {
+        **{name: getattr(tuning, name) for name in ("folder", "algo", "dataset", "net")},
+        f"val_{tuning.metric.name}": tuning.val,
+        **described(tuning.metric),
+        "train_s": tuning.train_s,
+        "trials": dict(tuning.trials),
+        "options": dict(tuning.options),
+        "energy": [
+            {"energy_j": joules, "label": reading.label, "source": reading.source, "part": reading.part}
+            for reading, joules in tuning.joules.items()
+        ],
+        "sampler": tuning.sampler,
+        "pruner": tuning.pruner,
+    }
+
+
+def _measure(measure: Measure) -> dict[str, Any]:
+    labelled = measure.quantity.reading is not None
+    values = [
+        _estimate(value.estimate)
+        | (
+            {"label": value.reading.label, "source": value.reading.source, "part": value.reading.part}
+            if value.reading
+            else {}
+        )
+        for value in measure.values
+    ]
+    return {
+        "unit": measure.quantity.unit,
+        "values": values or ([{"mean": None, "label": "absent"}] if labelled else []),
+        "flags": dict(measure.flags),
+        "compared_as": "ratio" if measure.quantity.compared == "ratio" else "difference",
+        "to_baseline": None if measure.ratio is None else _estimate(measure.ratio) | {"paired": measure.paired},
+        "not_compared": measure.refusal,
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}

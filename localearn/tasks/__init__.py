@@ -11,6 +11,7 @@ from localearn.tasks.language import LanguageModelling
 from localearn.tasks.links import LinkPrediction
 from localearn.tasks.multilabel import MultiLabel
 from localearn.tasks.regression import Criterion, Regression
+from localearn.tasks.views import ViewSynthesis
 
 __all__ = [
     "KINDS",
@@ -29,13 +30,14 @@ __all__ = [
     "Targets",
     "Task",
     "Unit",
+    "ViewSynthesis",
     "better",
     "read_task",
 ]
 
 KINDS: Mapping[str, type[Task]] = {
     kind.__name__: kind
-    for kind in (Classification, Regression, MultiLabel, LanguageModelling, LinkPrediction, Autoencoding)
+    for kind in (Classification, Regression, MultiLabel, LanguageModelling, LinkPrediction, Autoencoding, ViewSynthesis)
 }
 # What a data set's option `task` calls them.
 NAMED: Mapping[str, type[Task]] = {

@@ -82,11 +82,14 @@ class Task(ABC):
     adds_up: whether outputs of several predictors are evidence that adds up (logits), or predictions to be averaged.
     has_classes: whether the target is one of `outputs` classes, so that there are wrong ones to be told from it.
     per_position: whether there is an output and a target at each position of a sequence, (N, T, outputs).
+    pools_positions: whether outputs at positions have one target and one loss a row, as points of a ray have a pixel;
+        a position has then no target of its own, and nothing to `encode`.
     target_is_input: whether the target is the row itself as the net is given it, (M, outputs), so that data bring none.
     of_pairs: whether an element is a pair of rows, so that what is selected of an output is (M, 2, outputs).
     target_dtype: what numbers targets are: torch.float32, or torch.int64 of ids.
 
-    An element is what has a loss of its own: a row with a target, or where `per_position` each of its positions. A task
+    An element is what has a loss of its own: a row with a target, or where `per_position`, and not
+    `pools_positions`, each of its positions. A task
     is compared by its options and holds no tensor; it is frozen.
     """
 
@@ -95,6 +98,7 @@ class Task(ABC):
     adds_up: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
     per_position: ClassVar[bool] = False
+    pools_positions: ClassVar[bool] = False
     target_is_input: ClassVar[bool] = False
     of_pairs: ClassVar[bool] = False
     target_dtype: ClassVar[torch.dtype] = torch.float32

@@ -144,6 +144,7 @@ def chance(judged_by: str, task: Task, batch: Batch) -> float:
         return 1 - (shares.max() / shares.sum()).item()
     best = torch.zeros(task.outputs, dtype=torch.float64, requires_grad=True)
     elements = batch.target.shape if task.per_position else batch.target.shape[:1]
+    elements = batch.x.shape[:2] if task.pools_positions else elements
     optimizer = torch.optim.LBFGS([best], line_search_fn="strong_wolfe", max_iter=100)
 
     def loss() -> Tensor:

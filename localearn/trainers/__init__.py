@@ -23,6 +23,7 @@ from localearn.trainers.local import (
 )
 from localearn.trainers.paired import CounterCurrent
 from localearn.trainers.phases import Descent, Phase, Solve
+from localearn.trainers.shallow import Shallow
 from localearn.trainers.state_feedback import StateFeedback
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Phase",
     "ProductFeedbackAlignment",
     "ScalableForwardForward",
+    "Shallow",
     "SignSymmetry",
     "Solve",
     "Stage",

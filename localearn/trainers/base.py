@@ -53,6 +53,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
         what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
     serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
+    encodes_targets: whether it learns from targets in the output's space, `Task.encode`, so that it needs one of each
+        output and refuses a task that has one for all of a row's positions, see `Task.pools_positions`.
     inference_seeds: seeds of what `predict` draws at random in evaluation, told apart from the run's seed; none where
         it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
     likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
@@ -65,6 +67,7 @@ class Trainer(FormerContract, nn.Module, ABC):
     couples_ranks: ClassVar[bool] = True
     likes_channels_last: ClassVar[bool] = True
     serves_pairs: ClassVar[bool] = False
+    encodes_targets: ClassVar[bool] = False
     inference_seeds: tuple[int, ...] = ()
     _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
 
@@ -95,7 +98,7 @@ class Trainer(FormerContract, nn.Module, ABC):
 
         What depends on the rule alone is for `supports` to say, which knows the data's task.
         """
-        _refuse_pairs(type(self), task)
+        _refuse_task(type(self), task)
 
     @classmethod
     def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
@@ -130,7 +133,7 @@ class Trainer(FormerContract, nn.Module, ABC):
                 f"{cls.__name__} needs derivatives, and {flat}'s is zero everywhere, so no block would learn; use "
                 "algo=likelihood_ratio or pepita, or another activation"
             )
-        _refuse_pairs(cls, net.task if not isinstance(data, Data) else data.task)
+        _refuse_task(cls, net.task if not isinstance(data, Data) else data.task)
         if data is None:
             return
         if not isinstance(data, Data):
@@ -166,7 +169,8 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{takes}, and {has}; build the net for {cls.input_shape(net, data)}")
         if data.task.per_position and not net.positions:
             one = f"{type(net).__name__} has one output a row, and {data.name} a target at each position"
-            raise Unsupported(f"{one}; use net.reads=positions, of net=transformer, rnn, gru or lstm")
+            fields = "" if data.vocabulary else ", or net=nerf"
+            raise Unsupported(f"{one}; use net.reads=positions, of net=transformer, rnn, gru or lstm{fields}")
         if net.positions and not data.task.per_position:
             each = f"{type(net).__name__} has an output at each position, and {data.name} one target a row"
             raise Unsupported(f"{each}; use net.reads=last, or pooled")
@@ -286,12 +290,17 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
     return completing
 
 
-def _refuse_pairs(rule: type[Trainer], task: Task) -> None:
-    """Raise `Unsupported` where a target is of two rows, and the rule needs one of each row."""
+def _refuse_task(rule: type[Trainer], task: Task) -> None:
+    """Raise `Unsupported` where a target is of two rows, or of many outputs, and the rule needs one of each."""
     if task.of_pairs and not rule.serves_pairs:
         raise Unsupported(
             f"{rule.__name__} needs a target of each row, and {task} has one of two; use algo=backprop, mono_forward, "
             "direct_feedback_alignment or forward_gnn"
+        )
+    if task.pools_positions and rule.encodes_targets:
+        raise Unsupported(
+            f"{rule.__name__} needs a target of each output, and {task} has one for all positions of a row; use "
+            "algo=backprop, mono_forward, direct_feedback_alignment or shallow"
         )
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from localearn.errors import UserError, suggestion
+from localearn.nets.systems import drifting
 from localearn.tasks import Direction, Task
 
 FORMER_DEFAULT = "val_accuracy"
@@ -77,9 +78,10 @@ class EarlyStopping:
         return self.patience is not None and self.stale >= self.patience
 
     def restore(self, module: nn.Module) -> None:
-        """Put the best weights into the module, if they were kept."""
+        """Put the best weights into the module, if they were kept; what drifts by itself stays as it is now."""
         if self.best_weights is not None:
-            module.load_state_dict(self.best_weights)
+            now = {f"{name}.coupling": system.coupling for name, system in drifting(module).items()}
+            module.load_state_dict(self.best_weights | now)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs."""

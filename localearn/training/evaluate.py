@@ -45,6 +45,7 @@ def evaluate(
     for batch in data.batches(split, batch_size):
         if totals is None:  # of no rows, for a rank may have none: the names, shapes and dtype of the task's sums
             positions = batch.target.shape[1:] if task.per_position else (2,) if task.of_pairs else ()
+            positions = (1,) if task.pools_positions else positions
             empty = torch.zeros(0, *positions, task.outputs, device=batch.target.device)
             nothing, elements = task.measure(empty, batch.target[:0])
             totals = _in_a_row(nothing, elements)

@@ -23,8 +23,7 @@ from localearn.inputs import InputSpec
 from localearn.nets import Net
 from localearn.options import check_types
 from localearn.records import Record, read_record, versions
-from localearn.records.checksums import digest_of
-from localearn.records.folder import RunFolder, check_regular
+from localearn.records.folder import RunFolder, check_regular, digest_of
 from localearn.tasks import read_task
 from localearn.trainers.base import Trainer
 from localearn.training.building import (

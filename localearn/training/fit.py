@@ -15,8 +15,9 @@ from torch import nn
 from localearn.data import Codec, Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
-from localearn.energy.carbon import grid
+from localearn.energy.codecarbon import grid
 from localearn.errors import UserError
+from localearn.nets.systems import drifting
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
@@ -253,6 +254,11 @@ def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int
         even = settings.batch_size - settings.batch_size % ranks
         nearest = f"{even} or {even + ranks}" if even else f"{ranks}"
         raise UserError(f"batch_size={settings.batch_size} cannot be divided over {ranks} ranks; use {nearest}")
+    if settings.parallel == "data" and (moved := next(iter(drifting(trainer)), None)):
+        raise UserError(
+            f"{moved} drifts by each rank's own batches, so that ranks would not train one net; use parallel=layers, "
+            "net.drift_rate=0, or one process"
+        )
     last = data.sizes["train"] % settings.batch_size
     if settings.parallel == "data" and 1 < last < ranks and normalises_jointly(trainer):
         raise UserError(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from localearn.errors import UserError
 from localearn.files import read_json, read_yaml
 from localearn.jobs import Job, prepare
-from localearn.locks import Held, locked
 from localearn.printing import say
 from localearn.records import RunFolder, read_history, read_record
+from localearn.records.folder import Held, locked
 from localearn.tuning.outcome import WORKER_S
 from localearn.tuning.plan import Plan
 from localearn.tuning.space import shown

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from localearn.errors import UserError
-from localearn.locks import Held, locked
+from localearn.records.folder import Held, locked
 from localearn.training.device import derived_seed
 from localearn.tuning.aside import recover, set_aside
 from localearn.tuning.outcome import worker

@@ -8,7 +8,7 @@ from localearn.errors import UserError
 from localearn.jobs import DONE, Job, prepare
 from localearn.printing import say
 from localearn.records import Record, RunFolder, read_record
-from localearn.records.energy import parse_energy
+from localearn.records.reading import parse_energy
 from localearn.tasks import Metric
 from localearn.training.callbacks import Callback, Context
 from localearn.training.experiment import resumed

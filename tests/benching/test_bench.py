@@ -13,9 +13,9 @@ from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point
 from localearn.cli import bench
 from localearn.cli.errors import run_command
-from localearn.energy.clock import Clock
-from localearn.energy.fake import FakeClock, FakeCounter
+from localearn.energy.sources import Clock
 from localearn.errors import Unsupported, UserError
+from localearn.testing.energy import FakeClock, FakeCounter
 
 TINY = ["width=8", "depth=2", "batch=4", "input=[16]", "turns=2", "turn_s=0.001"]
 
@@ -146,6 +146,16 @@ def test_a_rule_that_does_not_serve_the_net_is_left_out_and_told(tmp_path, capsy
     assert bench.main([*asked, "turns=1", "turn_s=0.001", f"out={tmp_path}"]) == 0
     assert "left out: pepita" in capsys.readouterr().out
     assert "Left out: pepita" in (tmp_path / "bench.md").read_text()
+
+
+def test_a_rule_may_have_a_net_of_its_own_beside_backprops(tmp_path):
+    asked = ["rules=[backprop,model_free]", *TINY, "model_free:net=physical", "model_free:net.modes=3"]
+    assert bench.main([*asked, f"out={tmp_path}"]) == 0
+    (measured,) = json.loads((tmp_path / "bench.json").read_text())["benches"]
+    products = {rule["algo"]: rule["multiply_adds"] for rule in measured["rules"]}
+    # Optics of 3 values, twice a product for its real and imaginary part; the map forward and its weights' gradient.
+    # Of 4 rows with a true and a wrong label each, whose 10 classes are appended to 16 values.
+    assert products["model_free"] == 2 * 4 * sum(2 * 3 * n + 2 * 3 * 8 for n in (16 + 10, 8))
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):

@@ -309,8 +309,15 @@ def test_every_name_of_the_house_is_known():
     graphs = {"karate", "cora", "citeseer", "pubmed", "graph", "cora_ml", "amazon_photo", "amazon_computers", "github"}
     graphs |= {"citeseer_full", "pubmed_full", "links"}
     tables = {"diabetes", "breast_cancer", "wine", "table", "interactions"}
-    made_up = {"adding", "copy_memory"}
-    assert set(NAMES) == images | graphs | tables | made_up | {"npz", "imagefolder", "coordinates", "photo", "text"}
+    made_up = {"adding", "copy_memory", "views"}
+    assert set(NAMES) == images | graphs | tables | made_up | {
+        "npz",
+        "imagefolder",
+        "coordinates",
+        "photo",
+        "text",
+        "views",
+    }
 
 
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])

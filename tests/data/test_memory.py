@@ -41,6 +41,11 @@ def test_two_marked_values_are_added():
         assert (marks[:, :4].sum(1) == 1).all() and (marks[:, 4:].sum(1) == 1).all()
         told = batch.target * data.task.scale[0] + data.task.center[0]
         torch.testing.assert_close(told, (values * marks).sum(1, keepdim=True))
+    early = adding(9, **SMALL, marked=4)
+    marks = rows(early, "train").x[..., 1]
+    assert (marks[:, :2].sum(1) == 1).all() and (marks[:, 2:4].sum(1) == 1).all() and not marks[:, 4:].any()
+    assert early.notes[0].startswith("two of the first 4 of 9 values to add")
+    assert adding(9, **SMALL, marked=9).fingerprint() == data.fingerprint()
     # Whatever is held, the mean has the error that the docstring says, to 6 standard errors of 30,000 draws.
     many = rows(adding(4, train_size=30000, val_size=1, test_size=1), "train").target
     assert many.mean().abs() < 0.035 and abs(many.square().mean() - 1) < 0.04
@@ -70,6 +75,8 @@ FINGERPRINTS = {"copy_memory": "4c7c73457ef1e1a3", "adding": "62991aefa0702426"}
         (copy_memory, {"symbols": 1}, "symbols must be a whole number, 2 or more, not 1"),
         (adding, {"steps": 1}, "steps must be a whole number, 2 or more, not 1"),
         (adding, {"steps": True}, "steps must be a whole number"),
+        (adding, {"marked": 1}, "marked must be a whole number, 2 or more, not 1"),
+        (adding, {"steps": 4, "marked": 5}, "marked=5 is more than a row's 4 steps"),
         (adding, {"train_size": 0}, "train_size must be a whole number, 1 or more"),
         (adding, {"seed": -1}, "seed is -1"),
     ],

@@ -1,4 +1,4 @@
-"""CodeCarbon's estimate, read by our own clocks, against its own tasks; and what its start does not do."""
+"""CodeCarbon's estimate, read by our own clocks, against its own tasks; what its start does not do; its grids."""
 
 import logging
 import sys
@@ -10,8 +10,9 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate
-from localearn.energy.counter import AbsentError, Mark
+from localearn.energy.codecarbon import CpuEstimate, ProcessModel, RamEstimate, grid
+from localearn.energy.sources import AbsentError, Mark
+from localearn.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,25 @@ def test_a_start_that_hangs_is_absent():
     with pytest.raises(AbsentError, match=r"did not start within 0\.05 s"):
         ProcessModel(hanging, start_limit_s=0.05).wait()
     release.set()
+
+
+def test_a_known_country_has_an_intensity():
+    poland, norway = grid("POL"), grid(" nor ")
+    assert (poland.country, norway.country) == ("POL", "NOR")
+    assert 0.3 < poland.intensity_kg_per_kwh < 1.0
+    assert norway.intensity_kg_per_kwh < 0.1
+    assert poland.kg(3.6e6) == pytest.approx(poland.intensity_kg_per_kwh)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("PL", "POL"), ("POLL", "POL"), ("Poland", "POL"), ("FRANCE", "FRA"), ("GER", "DEU")]
+)
+def test_an_unknown_code_is_refused_with_the_nearest(wrong: str, near: str):
+    with pytest.raises(UserError, match=rf"{wrong}.*did you mean.* '{near}' \("):
+        grid(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["", "@@@", "world"])
+def test_nothing_falls_back_on_a_world_average(wrong: str):
+    with pytest.raises(UserError, match="no country code"):
+        grid(wrong)

@@ -1,17 +1,25 @@
-"""Windows, and what goes wrong in them, on scripted sources."""
+"""The meter on scripted sources: windows, what goes wrong in them, sums over sessions and processes, the record."""
 
+import itertools
+import json
 import logging
+import math
+import os
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from localearn.energy import Meter
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
-from localearn.energy.fake import FakeCard, FakeClock, FakeCounter, FakeNvml, Script
+from localearn.energy.meter import Tally
 from localearn.energy.nvml import NvmlCounter
+from localearn.energy.rapl import RaplCounter
+from localearn.errors import UserError
+from localearn.testing.energy import FakeCard, FakeClock, FakeCounter, FakeNvml, Script
 
 IDLE_THEN_BUSY = Script([(0.0, 60.0), (1.0, 60.0), (1.0001, 300.0)])
 
@@ -280,3 +288,346 @@ def test_a_card_without_a_driver_is_said_once(caplog: pytest.LogCaptureFixture):
     quiet = metered()
     quiet.open(tell=False)
     assert quiet.absence == meter.absence and not caplog.records
+
+
+def test_without_sources_only_seconds_are_kept():
+    clock = FakeClock()
+    meter = Meter(sources="none", country="POL", clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(2.0)
+    meter.close()
+    report = meter.report()
+    energy = report["energy"]
+    assert energy["train_j"] is energy["train_net_j"] is energy["source"] is energy["part"] is None
+    assert {part["label"] for part in energy["parts"].values()} == {"absent"}
+    assert energy["parts"]["cpu"]["windows"]["train"]["energy_j"] is None
+    assert energy["durations_s"] == {"train": 2.0}
+    assert report["co2e_kg"] is None
+    assert report["co2e"]["label"] == "absent"
+
+
+def test_parts_are_never_added_to_each_other():
+    clock = FakeClock()
+    sources = [FakeCounter(clock, "cpu", "measured", 50.0), FakeCounter(clock, "dram", "estimated", 10.0)]
+    meter = Meter(sources=sources, clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(2.0)
+    energy = meter.report()["energy"]
+    assert energy["train_j"] == pytest.approx(100.0)
+    assert energy["label"] == "measured"
+    assert energy["parts"]["dram"]["windows"]["train"]["energy_j"] == pytest.approx(20.0)
+    assert energy["parts"]["gpu"]["windows"]["train"]["energy_j"] is None
+
+
+def test_the_next_source_stands_in_and_the_note_says_why():
+    clock = FakeClock()
+    sources = [FakeCounter(clock, "cpu", "measured", absent="no counter here"), FakeCounter(clock, "cpu", "estimated")]
+    meter = Meter(sources=sources, clock=clock.clock)
+    meter.open()
+    cpu = meter.report()["energy"]["parts"]["cpu"]
+    assert cpu["label"] == "estimated"
+    assert cpu["note"] == "steady; no counter here"
+
+
+def test_a_resumed_run_adds_what_went_before():
+    clock = FakeClock()
+    first = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    with first.window("train"):
+        clock.advance(10.0)
+    state = json.loads(json.dumps(first.state()))
+    second_clock = FakeClock()
+    second = card_meter(second_clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    second.add_earlier(state)
+    with second.window("train"):
+        second_clock.advance(5.0)
+    energy = second.report()["energy"]
+    assert energy["train_j"] == pytest.approx(4500.0, rel=0.005)
+    assert second.energy_j("train") == energy["train_j"]
+    assert second.duration_s("train") == pytest.approx(15.0)
+    assert energy["train_net_j"] == pytest.approx(4500.0 - 60.0 * 15.0, rel=0.01)
+    (seam,) = energy["seams"]
+    assert seam["earlier_s"] == pytest.approx({"train": 10.0})
+    assert seam["earlier_train_j"] == pytest.approx(3000.0, rel=0.005)
+    third = card_meter(FakeClock(), FakeCard("GPU-a", IDLE_THEN_BUSY))
+    third.add_earlier(second.state())
+    assert third.report()["energy"]["train_j"] == energy["train_j"]
+    assert len(third.report()["energy"]["seams"]) == 2
+
+
+@pytest.mark.parametrize("labels", [("measured", "estimated"), ("estimated", None), (None, "estimated")])
+def test_a_resumed_run_never_adds_joules_of_another_label(labels: tuple[Any, Any]):
+    clock = FakeClock()
+    meters = []
+    for label in labels:
+        sources = [FakeCounter(clock, label=label)] if label else "none"
+        meter = Meter(sources=sources, clock=clock.clock)
+        meter.open()
+        if meters:
+            meter.add_earlier(meters[0].state())
+        with meter.window("train"):
+            clock.advance(2.0)
+        meters.append(meter)
+    energy = meters[1].report()["energy"]
+    assert energy["train_j"] is None
+    assert energy["durations_s"] == {"train": 4.0}
+    assert energy["flags"] == (["label_changed"] if labels[1] else [])
+
+
+def test_a_checkpoint_takes_the_state(tmp_path):
+    clock = FakeClock()
+    meter = card_meter(clock, FakeCard("GPU-a", IDLE_THEN_BUSY))
+    with meter.window("train"):
+        clock.advance(2.0)
+    torch.save({"energy": meter.state()}, tmp_path / "checkpoint")
+    assert torch.load(tmp_path / "checkpoint", weights_only=True)["energy"] == meter.state()
+
+
+def test_carbon_is_an_estimate_of_the_training_alone():
+    clock = FakeClock()
+    meter = Meter(country="pol", sources=[FakeCounter(clock, label="measured", power_w=3600.0)], clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(1000.0)
+    with meter.window("eval"):
+        clock.advance(500.0)
+    report = meter.report()
+    assert report["co2e"]["label"] == "estimated"
+    assert report["co2e"]["country"] == "POL"
+    assert report["co2e_kg"] == pytest.approx(report["co2e"]["intensity_kg_per_kwh"])
+
+
+def test_no_country_no_carbon_and_the_way_to_it():
+    clock = FakeClock()
+    meter = Meter(sources=[FakeCounter(clock)], clock=clock.clock)
+    meter.open()
+    with meter.window("train"):
+        clock.advance(1.0)
+    report = meter.report()
+    assert report["energy"]["train_j"] == pytest.approx(10.0)
+    assert report["co2e_kg"] is None
+    assert "energy.country=POL" in report["co2e"]["note"]
+
+
+def test_a_wrong_country_fails_before_anything_runs():
+    with pytest.raises(UserError, match="did you mean 'POL'"):
+        Meter(country="POLAND")
+
+
+def test_the_report_is_json_and_of_the_agreed_form():
+    """A machine as it is: what is measured differs between machines, the form of the record does not."""
+    meter = Meter("cpu", country="POL", idle_s=0.05)
+    meter.open()
+    with meter.window("setup"):
+        pass
+    with meter.window("train"):
+        sum(range(300_000))
+    meter.close()
+    report = json.loads(json.dumps(meter.report(), allow_nan=False))
+    assert set(report) == {"energy", "co2e_kg", "co2e"}
+    assert set(report["co2e"]) == {"label", "country", "intensity_kg_per_kwh", "note"}
+    energy = report["energy"]
+    assert set(energy) == {
+        "train_j",
+        "train_net_j",
+        "source",
+        "label",
+        "part",
+        "train_uncertainty_j",
+        "parts",
+        "durations_s",
+        "flags",
+        "seams",
+        "conditions",
+    }
+    assert set(energy["durations_s"]) == {"setup", "train"}
+    assert set(energy["parts"]) == {"gpu", "cpu", "dram"}
+    for part in energy["parts"].values():
+        assert set(part) == {"label", "source", "note", "idle_w", "windows"}
+        assert set(part["windows"]) == {"setup", "train"}
+        for window in part["windows"].values():
+            assert {"energy_j", "net_j", "duration_s", "uncertainty_j", "flags"} <= set(window)
+            assert (window["energy_j"] is None) == (part["label"] == "absent")
+    assert energy["parts"]["gpu"]["label"] == "absent"
+    assert energy["label"] in ("measured", "estimated")
+    assert energy["train_j"] > 0
+    assert report["co2e_kg"] > 0
+
+
+class Process:
+    """A rank's meter: a card, or a machine's CPU, and its own clock."""
+
+    def __init__(self, *counters, clock=None, device="mps"):
+        self.clock = clock or FakeClock()
+        sources = [counter(self.clock) for counter in counters]
+        self.meter = Meter(device, sources=sources, clock=self.clock.clock, synchronize=lambda: None)
+        self.meter.open()
+
+    def train(self, seconds):
+        with self.meter.window("train"):
+            self.clock.advance(seconds)
+
+    @property
+    def state(self):
+        return json.loads(json.dumps(self.meter.state()))
+
+
+def card(uuid):
+    return lambda clock: NvmlCounter(uuid, nvml=FakeNvml(clock, FakeCard(uuid, IDLE_THEN_BUSY)), clock=clock.clock)
+
+
+_names = itertools.count()
+
+
+def steady(label: Any = "estimated", name: str = "", power_w: float = 10.0):
+    return lambda clock: FakeCounter(clock, "cpu", label, power_w, counted=name or f"counter {next(_names)}")
+
+
+def test_two_cards_are_added_and_the_seconds_are_the_first_ones():
+    one, two = Process(card("GPU-a")), Process(card("GPU-b"))
+    one.train(10.0)
+    two.train(8.0)
+    one.meter.beside([two.state])
+    energy = one.meter.report()["energy"]
+    assert energy["train_j"] == one.meter.energy_j("train") == pytest.approx(300.0 * 18, rel=0.01)
+    assert energy["train_net_j"] == pytest.approx(240.0 * 18, rel=0.01)
+    window = energy["parts"]["gpu"]["windows"]["train"]
+    assert (window["duration_s"], window["segments"]) == (pytest.approx(10.0), 2)
+    assert one.meter.duration_s("train") == pytest.approx(10.0)
+    alone = two.meter.report()["energy"]
+    # Errors that are independent add up by their squares.
+    assert energy["train_uncertainty_j"] == pytest.approx(2**0.5 * alone["train_uncertainty_j"], rel=0.05)
+
+
+def test_what_is_told_later_takes_the_place_of_what_was_told_before():
+    one, two = Process(steady(), device="cpu"), Process(steady(), device="cpu")
+    for _ in range(3):
+        one.train(1.0)
+        two.train(2.0)
+        one.meter.beside([two.state])
+    assert one.meter.energy_j("train") == pytest.approx(3 * 10.0 + 3 * 20.0)
+
+
+@pytest.mark.parametrize(("same", "device"), [(card("GPU-a"), "mps"), (steady("measured", "this machine"), "cpu")])
+def test_one_card_or_machine_is_counted_once(same, device):
+    one, two = Process(same, device=device), Process(same, device=device)
+    one.train(4.0)
+    two.train(4.0)
+    alone = one.meter.energy_j("train")
+    one.meter.beside([two.state, two.state])
+    assert one.meter.energy_j("train") == alone
+
+
+def test_a_machine_that_two_others_share_is_counted_once_too():
+    here, there = (steady("measured", name) for name in ("cpu of one machine", "cpu of another"))
+    one, *others = (Process(which, device="cpu") for which in (here, there, there))
+    for process in (one, *others):
+        process.train(3.0)
+    one.meter.beside([other.state for other in others])
+    assert one.meter.energy_j("train") == pytest.approx(2 * 30.0)
+
+
+@pytest.mark.parametrize("other", [[steady("measured")], []], ids=["measured", "absent"])
+def test_unlike_labels_are_not_added(other):
+    one, two = Process(steady("estimated"), device="cpu"), Process(*other, device="cpu")
+    one.train(1.0)
+    two.train(1.0)
+    one.meter.beside([two.state])
+    energy = one.meter.report()["energy"]
+    assert energy["train_j"] is one.meter.energy_j("train") is None
+    assert energy["flags"] == ["ranks_differ"]
+    one.meter.beside([])
+    assert one.meter.energy_j("train") == pytest.approx(10.0), "what was said before is forgotten"
+
+
+def test_what_is_lost_is_null_and_absent_parts_stay_absent():
+    one = Process(steady(), device="cpu")
+    one.train(1.0)
+    one.meter.lose("rank_lost")
+    report = one.meter.report()["energy"]
+    assert (report["train_j"], report["flags"], report["label"]) == (None, ["rank_lost"], "estimated")
+    assert report["parts"]["gpu"]["label"] == "absent" and report["parts"]["gpu"]["windows"]["train"]["flags"] == []
+
+
+def test_a_sum_is_resumed_by_the_first_process_alone():
+    one, two = Process(steady(), device="cpu"), Process(steady(), device="cpu")
+    one.train(1.0)
+    two.train(2.0)
+    one.meter.beside([two.state])
+    kept = one.state
+    again, other = Process(steady(), device="cpu"), Process(steady(), device="cpu")
+    again.meter.add_earlier(kept)
+    other.meter.add_earlier(kept, joules=False)
+    assert other.meter.energy_j("train") is None and other.meter.duration_s("train") == pytest.approx(1.0)
+    again.train(1.0)
+    other.train(1.0)
+    again.meter.beside([other.state])
+    assert again.meter.energy_j("train") == pytest.approx(30.0 + 20.0)
+    assert again.meter.duration_s("train") == pytest.approx(2.0)
+
+
+def test_counters_name_what_they_count():
+    clock = FakeClock()
+    assert card("GPU-a")(clock).counted() == "card GPU-a"
+    process, machine = FakeCounter(clock).counted(), RaplCounter("cpu").counted()
+    assert process.startswith(f"process {os.getpid()} of ") and machine == f"cpu of {process.split(' of ')[1]}"
+    assert RaplCounter("dram").counted() != machine
+
+
+def tally(segments: int, duration_s: float, power_w: float = 100.0, period_s: float | None = 0.1) -> Tally:
+    result = Tally()
+    for _ in range(segments):
+        result.add(power_w * duration_s, duration_s, power_w, period_s)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("segments", "duration_s", "too_short"),
+    [(1, 4.9, True), (1, 5.1, False), (100, 0.49, True), (100, 0.51, False), (25, 0.9, True), (25, 1.1, False)],
+)
+def test_long_enough_is_50_periods_or_as_certain_as_that(segments: int, duration_s: float, too_short: bool):
+    assert ("too_short" in tally(segments, duration_s).report(None)["flags"]) is too_short
+
+
+def test_uncertainty_adds_up_as_independent_errors_of_both_ends():
+    assert tally(1, 2.0).report(None)["uncertainty_j"] == pytest.approx(100 * 0.1 * math.sqrt(2))
+    assert tally(8, 2.0).report(None)["uncertainty_j"] == pytest.approx(100 * 0.1 * math.sqrt(16))
+
+
+def test_an_estimate_has_no_period_to_be_uncertain_by():
+    report = tally(1, 0.001, period_s=None).report(None)
+    assert report["uncertainty_j"] is None
+    assert report["flags"] == []
+
+
+def test_net_is_gross_less_idle_power_times_time():
+    report = tally(2, 3.0).report(idle_w=60.0)
+    assert report["energy_j"] == pytest.approx(600.0)
+    assert report["net_j"] == pytest.approx(600.0 - 60.0 * 6.0)
+    assert tally(2, 3.0).report(idle_w=None)["net_j"] is None
+
+
+def test_one_unknown_segment_makes_the_sum_unknown():
+    spoiled = tally(3, 20.0)
+    spoiled.discard("counter_reset", 1.5)
+    report = spoiled.report(idle_w=60.0)
+    assert report["energy_j"] is report["net_j"] is report["uncertainty_j"] is None
+    assert report["flags"] == ["counter_reset"]
+    assert report["duration_s"] == pytest.approx(61.5)
+    assert (report["segments"], report["discarded"]) == (4, 1)
+
+
+def test_nothing_counted_is_unknown_and_not_zero():
+    assert Tally().report(10.0)["energy_j"] is None
+
+
+def test_a_resumed_tally_takes_each_sessions_own_idle_power():
+    earlier = Tally.from_state(json.loads(json.dumps(tally(1, 10.0).state(idle_w=70.0))))
+    both = earlier.plus(tally(1, 5.0))
+    report = both.report(idle_w=50.0)
+    assert report["energy_j"] == pytest.approx(1500.0)
+    assert report["net_j"] == pytest.approx(1500.0 - 70.0 * 10.0 - 50.0 * 5.0)
+    assert report["segments"] == 2
+    assert earlier.plus(tally(1, 5.0)).state(50.0)["idle_j"] == pytest.approx(950.0)
+    assert Tally.from_state(tally(1, 10.0).state(idle_w=None)).plus(tally(1, 5.0)).report(50.0)["net_j"] is None

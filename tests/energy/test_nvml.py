@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from localearn.energy.counter import AbsentError, LostError
-from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Recording, Script
-from localearn.energy.idle import idle_power_w
 from localearn.energy.nvml import ASSUMED_PERIOD_S, NvmlCounter, torch_uuid
+from localearn.energy.sources import AbsentError, LostError, idle_power_w
+from localearn.testing.energy import FakeCard, FakeClock, FakeNvml, Recording, Script
 
 CONSTANT = Script([(0.0, 300.0)])
 RECORDING = Path(__file__).with_name("recording.json")

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from localearn.energy.counter import AbsentError, LostError
-from localearn.energy.fake import FakeClock
-from localearn.energy.idle import idle_power_w
 from localearn.energy.rapl import RaplCounter
+from localearn.energy.sources import AbsentError, LostError, idle_power_w
+from localearn.testing.energy import FakeClock
 
 RANGE_UJ = 262_143_000_000
 

@@ -3,10 +3,9 @@ import math
 import pytest
 
 from localearn.reporting.comparison import compare
-from localearn.reporting.prose import method
-from localearn.reporting.reading import read_runs
+from localearn.reporting.runs import read_runs
 from localearn.reporting.statistics import ratio_interval
-from localearn.reporting.verdict import verdict
+from localearn.reporting.verdict import method, verdict
 
 
 @pytest.fixture

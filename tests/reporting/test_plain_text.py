@@ -7,7 +7,7 @@ import pytest
 
 from localearn.printing import visible
 from localearn.reporting import read_runs, write_report
-from localearn.reporting.plain_text import cell, visible_tree
+from localearn.reporting.runs import cell, visible_tree
 
 
 @pytest.mark.parametrize(

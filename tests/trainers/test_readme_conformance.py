@@ -127,6 +127,13 @@ CLAIMS: dict[str, dict[str, Any]] = {
     },
     "model_free": {"judged_by": "errors", "steps": 150, "lr": 0.01},
     "noprop": {"draws_noise": True, "judged_by": "errors", "steps": 150, "lr": 0.01},
+    "shallow": {
+        "trains_blocks": False,
+        "judged_by": "errors",
+        "learns_to": 0.95,
+        "learns_on": {"fp32": ("mlp", "gcn", "tokens"), "bf16": ("mlp",)},
+        "by_kind": {kind: {"steps": 300, "lr": 0.02} for kind in ("recurrent", "deepfm", "mobilenet")},
+    },
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},
     "pepita": {"steps": 400, "lr": 0.01},
 }

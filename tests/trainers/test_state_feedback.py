@@ -218,6 +218,25 @@ def test_it_learns_language_and_values(cell, feedback):
         assert losses[-1] < 0.8 * losses[0]
 
 
+def test_marks_before_the_last_window_teach_what_a_mark_is_but_for_truncated_derivatives():
+    """Why truncation fails where marks stand at the start alone, and not where one may stand near the end."""
+
+    def of_marks(rule):
+        return gradients_of(rule, batch)["all/net.blocks.0.op.layer.weight_ih_l0"][:, 1].abs().max().item()
+
+    def built(**options):
+        torch.manual_seed(0)
+        return Recurrent((12, 2), 1, widths=(6,), **options).for_task(data.task)
+
+    for marked, taught in ((8, False), (12, True)):
+        data = adding(12, train_size=64, marked=marked)
+        (batch,) = data.batches("train", 64)
+        for through_time in ("truncated", "none"):
+            rule = Backprop(built(through_time=through_time, truncation=4))
+            assert (of_marks(rule) > 0) == taught, (marked, through_time)
+        assert of_marks(StateFeedback(built())) > 0 < of_marks(Backprop(built()))
+
+
 def test_its_angles_are_to_the_exact_gradient_whatever_the_net_is_built_with():
     of, plain = batch(), recurrent()
     of = Batch(of.x.float(), of.target)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from localearn.cli import export
 from localearn.errors import UserError
-from localearn.records.checksums import append_checksum, is_intact
+from localearn.records.folder import append_checksum, is_intact
 from localearn.training.experiment import load_net
 from tests.marks import slow_but
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import localearn
 from localearn.energy import Meter
-from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
+from localearn.testing.energy import FakeClock, FakeCounter
 from localearn.trainers.phases import completed
 from localearn.training import fit
 from localearn.training.callbacks import Context, attached

@@ -16,9 +16,9 @@ import torch
 from localearn.cli import compare
 from localearn.cli.errors import run_command
 from localearn.energy import Meter, metered_by
-from localearn.energy.fake import FakeCard, FakeClock, FakeNvml, Script
 from localearn.energy.nvml import NvmlCounter
 from localearn.reporting import read_runs, write_report
+from localearn.testing.energy import FakeCard, FakeClock, FakeNvml, Script
 from localearn.training.callbacks import Callback, Context, attached
 
 # 60 rows in batches of 16 are 4 steps an epoch; each takes 1 s and each evaluation 0.5 s, at 300 W.

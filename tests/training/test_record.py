@@ -9,9 +9,9 @@ import torch
 
 import localearn
 from localearn.energy import Meter, metered_by
-from localearn.energy.fake import FakeClock, FakeCounter
 from localearn.errors import UserError
 from localearn.records import Figures
+from localearn.testing.energy import FakeClock, FakeCounter
 from localearn.training import Callback, Context, Record
 from localearn.training.callbacks import attached
 from localearn.training.experiment import load_net

@@ -32,6 +32,7 @@ KINDS = {
     "tangents drawn": ["algo=forward_gradient", "algo.tangents=2", "net.dropout=0.3"],
     "wrong labels drawn, parameter groups": ["algo=forward_forward", "algo.negatives=hard"],
     "states fed back": ["algo=state_feedback", "algo.feedback=gaussian", "dataset=adding", "dataset.steps=6"],
+    "systems that drift": ["algo=model_free", "net.modes=8", "net.drift_rate=0.05"],
     "fixed feedback": ["algo=direct_feedback_alignment", "restore_best=false"],
     "convolutions": [
         "net=cnn",

@@ -15,7 +15,7 @@ import pytest
 from localearn import cli
 from localearn.cli import run, tune
 from localearn.errors import UserError
-from localearn.locks import locked
+from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import aside, search
 from localearn.tuning.search import Limits

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Block, Net
+from localearn.tasks import Task
 from localearn.trainers.base import Trainer, follow, linear_readout
 from localearn.trainers.feedback.passes import (
     DROPOUTS,
@@ -89,6 +90,15 @@ class Pepita(Trainer):
         if any(isinstance(layer, DROPOUTS) and layer not in reached for layer in net.modules()):
             _refuse(net, "a layer has dropout inside, whose mask a second pass cannot repeat")
 
+    def check_task(self, task: Task) -> None:
+        """Refuse forms that step towards a target where an output has none of its own."""
+        super().check_task(task)
+        if task.pools_positions and self.form != "difference":
+            raise Unsupported(
+                f"form={self.form} steps towards the target of each output, and {task} has one for all positions of a "
+                "row; use form=difference"
+            )
+
     def gradients(self, batch: Batch) -> Parts:
         """Fill `.grad` with the products; return the first pass's loss. The time-local form yields after each pass."""
         if self.form == "time_local":
@@ -144,7 +154,9 @@ class Pepita(Trainer):
     def _elements(self, error: Tensor, batch: Batch) -> Tensor | int:
         """Return of how many errors the loss is a mean: of rows with a target, or of their positions that count."""
         counted = self.task.counted(batch.target)
-        return len(batch.target) * math.prod(error.shape[1:-1]) if counted is None else counted.sum().clamp_min(1)
+        if counted is not None:
+            return counted.sum().clamp_min(1)
+        return len(batch.target) * (1 if self.task.pools_positions else math.prod(error.shape[1:-1]))
 
     def _second_input(self, batch: Batch, error: Tensor, rows: Tensor | int) -> Tensor:
         """Return x' = x + e F^T, shaped as x, from e / N."""

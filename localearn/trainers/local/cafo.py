@@ -68,6 +68,7 @@ class CaFo(Trainer):
     """
 
     needs_derivatives = False  # DFA does, and says so
+    encodes_targets = True
 
     def __init__(
         self,

@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +12,20 @@ from localearn.nets.aggregation import aggregation
 from localearn.tasks import Task
 from localearn.trainers.base import follow
 from localearn.trainers.local.base import LocalTrainer, Schedule
+from localearn.trainers.local.top_down import SETTLING, MergedInput, TopDown
 from localearn.trainers.phases import Descent, Metrics, Phase, Solve
 
 EPS = 1e-8
 
 
 class ForwardGNN(LocalTrainer):
-    """ForwardGNN, single-forward: each graph block draws a node to the virtual node of its class, in one pass.
+    """ForwardGNN: each graph block draws a node to the virtual node of its class, in one forward pass.
 
         x' = [x; V]                                      (N + C, D); V, (C, D), fixed random features, one row a class
         E' = E, and v_c <-> i for each training node i of class c, both ways
         h_k = block_k(h_{k-1} / (|h_{k-1}| + eps), E')   (N + C, n_k); |.| of each row
         G_k = h_k[:N] h_k[N:]^T / temperature            (N, C): a node's product with each class's virtual node
-        loss_k = CE(G_k, y) over the training nodes      trains block k alone
+        loss_k = CE(G_k, y) over the training nodes      trains block k alone                             (6)
         prediction = argmax sum_k softmax(G_k)           of the blocks trained so far
 
     So there are no negatives, no label in the features and no readout: the classes take part in the graph. The net's
@@ -33,11 +34,21 @@ class ForwardGNN(LocalTrainer):
 
     Link prediction (`LinkPrediction`: a target is of two nodes u, v) needs no virtual nodes, and a block's rows are
 
-        o_k = sum_j h_kuj h_kvj                          loss_k = BCE(sigmoid(o_k), y) over the pairs
+        o_k = sum_j h_kuj h_kvj                          loss_k = BCE(sigmoid(o_k), y) over the pairs     (9)
         prediction = mean_k sigmoid(o_k)
 
     so that `predict` returns the blocks' vectors side by side, (N, L, max n), which the task takes.
 
+    top_down: "none" is single-forward. Else all blocks learn in each pass t, first to last, and see what the blocks
+        above gave in the pass before, constants; at t = 0 that is what a pass without signals gives:
+
+        input     block k's linear map reads [unit(h_{k-1,t}); unit(h_{k+1,t-1})], over columns of its own      (7)
+                  h_{L+1} = labels of training nodes and of V, one-hot, and 1/C elsewhere; of pairs there is none
+                  prediction: `passes` passes from t = 0, probabilities summed (of pairs: averaged) from the third on
+        loss      G_k of the mean of h_{k,t} and unit(h_{n,t-1}), n = k+1..L, in place of h_k                    (8)
+                  prediction: the same means after one pass; blocks of one width alone
+
+    passes: of a prediction with top_down=input.
     schedule: "greedy", the published one, after a pass that reads which nodes are labelled, trains one block after
         another. Its input being fixed, what a convolution sums over neighbours, A h of (A h) W^T, is computed once
         (`localearn.nets.aggregation`), and a step is a linear map of the training nodes and the C virtual ones; a GAT,
@@ -45,11 +56,14 @@ class ForwardGNN(LocalTrainer):
         pass. There the input's dropout is as in any net; greedy has none on the features that it computed once.
     temperature: of the softmax.
 
-    Park et al., "Forward Learning of Graph Neural Networks", arXiv 2403.11004 (ICLR 2024), and the authors' code
-    (facebookresearch/forwardgnn), where patience counts validations, every second epoch, and ours counts epochs. Nodes
-    held out are never joined to a class, so their labels are not seen. Known weakness: a virtual node brings all
-    training nodes of a class within two steps of one another, so more blocks smooth over the classes' difference
-    sooner; and the virtual node of a class without training nodes says nothing.
+    Park et al., "Forward Learning of Graph Neural Networks", arXiv 2403.11004 (ICLR 2024), equations 6 to 9, and the
+    authors' code (facebookresearch/forwardgnn), where patience counts validations, every second epoch, and ours counts
+    epochs. Top-down follows the paper's Algorithm 3. In the authors' code every second block learns first, from both
+    its neighbours, which with two blocks is the same, and with top_down=loss a block reads h_{k-1,t-1}; it clips there.
+    Our columns for signals are drawn beside a map that was drawn for its own width. Nodes held out are never joined to
+    a class, so their labels are not seen. Known weakness: a virtual node brings all training nodes of a class within
+    two steps of one another, so more blocks smooth over the classes' difference sooner; and the virtual node of a class
+    without training nodes says nothing. A prediction with top_down=input costs `passes` times as much.
     """
 
     serves_pairs = True
@@ -57,17 +71,32 @@ class ForwardGNN(LocalTrainer):
     known_nodes: Tensor
     known_labels: Tensor
 
-    def __init__(self, net: Net, schedule: Schedule = "greedy", temperature: float = 1.0):
+    def __init__(
+        self,
+        net: Net,
+        schedule: Schedule = "greedy",
+        temperature: float = 1.0,
+        top_down: Literal["none", "input", "loss"] = "none",
+        passes: int = 10,
+    ):
         super().__init__(net, schedule)
         if temperature <= 0:
             raise UserError(f"temperature must be positive, not {temperature}; try 1")
-        self.temperature = temperature
+        if passes <= SETTLING:
+            raise UserError(f"passes must be more than the {SETTLING} that do not count, not {passes}; try 10")
+        if top_down != "none" and schedule == "greedy":
+            raise UserError(
+                f"greedy trains a block before those above it, and top_down={top_down} reads these; use schedule=joint"
+            )
+        self.temperature, self.top_down, self.passes = temperature, top_down, passes
         like = next(net.parameters())
         self.register_buffer(
             "virtual", torch.randn(net.classes, *net.input_shape, device=like.device, dtype=like.dtype)
         )
         for name in ("known_nodes", "known_labels"):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int64, device=like.device))
+        self.signals = None if top_down == "none" else TopDown(net, merges_input=top_down == "input")
+        self.check_task(net.task)
         self.register_load_state_dict_pre_hook(_sized_as_saved)
         self._read: tuple[Tensor | None, Tensor] | None = None  # whose nodes and labels are known
         self._joined: tuple[Tensor, ...] = ()  # edges, what was known, and the edges that were made of these
@@ -90,6 +119,17 @@ class ForwardGNN(LocalTrainer):
         """Refuse tasks without classes, which the virtual nodes are of."""
         super().check_task(task)
         _refuse_without_classes(task, type(self.net).__name__)
+        if self.top_down != "none" and self.net.depth == 1 and (self.top_down == "loss" or task.of_pairs):
+            raise Unsupported(
+                f"top_down={self.top_down} needs a block above another, and {type(self.net).__name__} has one; use "
+                "net.widths=[64,64], or top_down=none"
+            )
+
+    def check_pipeline(self) -> None:
+        """Raise UserError where a block reads those above it, which another process has."""
+        super().check_pipeline()
+        if self.signals is not None:
+            raise UserError(f"top_down={self.top_down} has blocks read those above them; use top_down=none")
 
     @property
     def joins(self) -> int:
@@ -107,13 +147,29 @@ class ForwardGNN(LocalTrainer):
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return h_0 with the virtual nodes after the graph's own, (N + C, D)."""
-        return self._with_virtual(self.net.stem(batch.x)), {}
+        h = self._with_virtual(self.net.stem(batch.x))
+        if self.signals is not None and self.signals.begins(h):
+            self.know(batch.index, batch.target)
+            with torch.no_grad():
+                outputs = self._outputs(self.net.stem(batch.x), batch.context[0], self.net.depth)
+                self.signals.begin(unit_rows(out) for out in outputs)
+        return h, {}
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
         """Return block k's output, (N + C, n_k), from the one before it, and its loss."""
         self.know(batch.index, batch.target)
-        h = self.net.block(k)(unit_rows(h), self._edges(batch.context[0], len(h) - self.joins))
-        return h, self.block_loss(k, h, batch), {}
+        edges = self._edges(batch.context[0], len(h) - self.joins)
+        if self.signals is None:
+            h = self.net.block(k)(unit_rows(h), edges)
+            return h, self.block_loss(k, h, batch), {}
+        if self.top_down == "input":
+            reads = batch.x if k == 0 and not self._draws_input() else None
+            h = merged = self._merged_input(k, h, edges, reads)(self._above(k, len(h), self.signals.told))
+        else:
+            h = self.net.block(k)(unit_rows(h), edges)
+            merged = self.signals.with_above(k, h, self.signals.told)
+        self.signals.tell(k, unit_rows(h.detach()))
+        return h, self.block_loss(k, merged, batch), {}
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Return the mean loss of G_{k+1} over the nodes that have a target, or of o_{k+1} over the pairs, a scalar."""
@@ -121,8 +177,11 @@ class ForwardGNN(LocalTrainer):
         return self._loss(batch.select(nodes), virtual, batch.target)
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
-        """Return W, b of block k; the readout is not used."""
-        return [p for p in self.net.block(k).parameters() if p.requires_grad]
+        """Return W, b of block k and its columns for what is above it; the readout is not used."""
+        own = [p for p in self.net.block(k).parameters() if p.requires_grad]
+        if self.signals is None or self.top_down != "input" or (k == self.net.depth - 1 and not self.joins):
+            return own
+        return [*own, self.signals.columns[k]]
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return the log of the sum of the blocks' class probabilities, (N, C), from h_0, (N, D).
@@ -131,11 +190,23 @@ class ForwardGNN(LocalTrainer):
         """
         if start:
             raise ValueError("the virtual nodes enter at h_0, so scores start there")
-        return self._told(self._outputs(h, context[0], stop))
+        if self.top_down == "input":
+            return self._told(self._settled(h, context[0]))
+        outputs = self._outputs(h, context[0], stop)
+        if self.signals is not None:
+            found = list(outputs)
+            units = [unit_rows(out) for out in found]
+            outputs = (self.signals.with_above(k, out, units) for k, out in enumerate(found))
+        return self._told(outputs)
 
     def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
         """Yield the nodes' own rows of the blocks' outputs, the virtual nodes being joined to the graph."""
-        for h in self._outputs(self.net.stem(x), context[0], self.net.depth):
+        h = self.net.stem(x)
+        if self.top_down == "input":
+            outputs = iter(list(self._settled(h, context[0]))[-self.net.depth :])
+        else:
+            outputs = self._outputs(h, context[0], self.net.depth)
+        for h in outputs:
             yield self._halves(h)[0]
 
     def phases(self) -> Sequence[Phase]:
@@ -226,6 +297,45 @@ class ForwardGNN(LocalTrainer):
             h = block(unit_rows(h.detach()), edges)
             yield h
 
+    def _settled(self, h: Tensor, edge_index: Tensor) -> Iterator[Tensor]:
+        """Yield the blocks' outputs, (N + C, n_k) each, of each pass of a top-down prediction that counts."""
+        edges, x = self._edges(edge_index, len(h)), self._with_virtual(h.detach())
+        first = self._merged_input(0, x, edges, h)
+        told = [unit_rows(first(None).detach())]
+        for block in list(self.net.blocks)[1:]:
+            told.append(unit_rows(block(told[-1], edges).detach()))
+        for t in range(self.passes):
+            h = x
+            for k in range(self.net.depth):
+                h = (first if k == 0 else self._merged_input(k, h.detach(), edges))(self._above(k, len(x), told))
+                told[k] = unit_rows(h.detach())
+                if t >= SETTLING:
+                    yield h
+
+    def _merged_input(self, k: int, h: Tensor, edges: Tensor, of: Tensor | None = None) -> MergedInput:
+        """Return block k as a function of the signals from above it, its input h_{k-1}, (N + C, n_{k-1}), being given.
+
+        of: the graph's own rows, where what block 1 sums of them may be computed once for as long as they are there.
+        """
+        assert self.signals is not None
+        return self.signals.block(self.net.block(k), k, unit_rows(h), edges, of)
+
+    def _above(self, k: int, rows: int, told: Sequence[Tensor]) -> Tensor | None:
+        """Return unit rows of what stands above block k, (N + C, n_{k+1}): of `told`, or at the top the labels'."""
+        if k < self.net.depth - 1:
+            return told[k + 1]
+        if not self.joins:
+            return None
+        n, c = rows - self.joins, self.joins
+        labels = self.virtual.new_full((rows, c), 1 / c)
+        labels[n:] = torch.eye(c, dtype=labels.dtype, device=labels.device)
+        labels[self.known_nodes] = labels[n:].index_select(0, self.known_labels)
+        return unit_rows(labels)
+
+    def _draws_input(self) -> bool:
+        """Whether h_0 is another one in each pass."""
+        return any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in self.net.stem.modules())
+
     def _with_virtual(self, h: Tensor) -> Tensor:
         return torch.cat([h, self.virtual[: self.joins].to(h.dtype)])
 
@@ -282,6 +392,8 @@ def _sized_as_saved(trainer: Any, state: dict[str, Any], prefix: str, *_: Any) -
         saved = state.get(f"{prefix}{name}")
         if isinstance(saved, Tensor):
             setattr(trainer, name, getattr(trainer, name).new_empty(saved.shape))
+    if trainer.signals is not None:
+        trainer.signals.size_as(state, f"{prefix}signals.")
     trainer._read, trainer._joined = None, ()
 
 

@@ -91,6 +91,8 @@ class LocalLoss(LocalTrainer):
         super().check_task(task)
         if task.outputs == 1 and self.loss != "pred":
             raise Unsupported(f"loss={self.loss} compares targets' directions, and {task} has one value; use loss=pred")
+        if task.pools_positions and self.loss != "pred":
+            raise Unsupported(f"loss={self.loss} compares targets, and of {task} a position has none; use loss=pred")
         if self.head == "nce" and not task.exclusive:
             raise Unsupported(f"head=nce draws classes that are wrong, and {task} has none; use head=linear")
 

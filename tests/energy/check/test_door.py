@@ -1,6 +1,5 @@
 """The door: what it writes, what it says, how it ends."""
 
-import io
 import json
 import signal
 import subprocess
@@ -13,13 +12,8 @@ import torch
 
 from localearn.cli import check_meter as door
 from localearn.cli.errors import run_command
-from localearn.energy.check import neighbour
-from localearn.energy.check.bench import Bench, Span
-from localearn.energy.check.checks import EXPECTATIONS
-from localearn.energy.check.load import BURST_S, MatrixLoad
-from localearn.energy.check.outcome import Outcome, Verdict, difference
-from localearn.energy.clock import Clock
-from localearn.energy.fake import FakeClock, FakeCounter
+from localearn.energy.selftest import EXPECTATIONS, Bench, MatrixLoad, Outcome, Span, Verdict
+from localearn.testing.energy import FakeClock, FakeCounter
 
 
 @pytest.fixture
@@ -90,41 +84,6 @@ def test_this_machine_s_cpu_has_its_energy_checked(tmp_path):
     first_j = run["equal windows"].figures["first_j"]
     assert isinstance(first_j, float) and first_j > 0
     assert len(bench.spans) >= 3
-
-
-def test_a_burst_is_about_as_long_as_it_says():
-    load, clock = MatrixLoad(torch.device("cpu")), Clock()
-    begin_s = clock.now()
-    for _ in range(5):
-        load.burst()
-    load.finish()
-    assert 0.05 * BURST_S < (clock.now() - begin_s) / 5 < 50 * BURST_S
-
-
-def test_the_second_process_loads_until_its_input_ends(capsys):
-    neighbour.main("cpu", io.StringIO())
-    assert capsys.readouterr().out == f"{neighbour.READY}\n"
-
-
-def test_a_second_process_is_there_for_the_while(tmp_path):
-    script, log = tmp_path / "python", tmp_path / "log"
-    script.write_text(f'#!/bin/sh\necho "began $*" > {log}\necho {neighbour.READY}\ncat\necho ended >> {log}\n')
-    script.chmod(0o755)
-    began = f"began -m {neighbour.__name__} cuda:1\n"
-    with neighbour.loaded_by_another("cuda:1", str(script)):
-        assert log.read_text() == began
-    assert log.read_text() == began + "ended\n"
-
-
-def test_a_second_process_that_does_not_start_is_told():
-    none = pytest.raises(ChildProcessError, match="did not come to load cuda:9")
-    with none, neighbour.loaded_by_another("cuda:9", "false"):
-        pytest.fail("nothing loads the card")
-
-
-def test_a_difference_is_a_share_of_the_mean():
-    assert difference(95.0, 105.0) == pytest.approx(0.1)
-    assert difference(0.0, 0.0) == float("inf")
 
 
 def test_ctrl_c_ends_the_door_in_a_line(tmp_path):

@@ -38,10 +38,11 @@ DATA = {
 TASKS = {
     "binary": ["dataset=npz", "dataset.path={folder}/binary.npz", "dataset.task=binary"],
     "multilabel": ["dataset=npz", "dataset.path={folder}/multilabel.npz", "dataset.task=multilabel"],
+    "states_fed_back": ["algo=state_feedback", "dataset=adding", "dataset.steps=6"],
     "autoencoding": ["dataset.task=autoencoding"],
     "greedy_autoencoding": ["dataset.task=autoencoding", "algo=mono_forward", "algo.schedule=greedy"],
 }
-CHANCE = {rule: [f"algo={rule}"] for rule in ("forward_forward", "forward_gradient", "likelihood_ratio")}
+CHANCE = {rule: [f"algo={rule}"] for rule in ("forward_forward", "forward_gradient", "likelihood_ratio", "model_free")}
 LAYERS = {
     "joint": ["algo=mono_forward"],
     "projection": ["algo=mono_forward", "algo.input_projection=true", "algo.prediction=ff"],
@@ -54,6 +55,7 @@ LAYERS = {
     "convolution": ["algo=mono_forward", "net=cnn", "net.channels=[4,6,8]"],
     "local_loss": ["algo=local_loss", "algo.head=auglocal", "net=cnn", "net.channels=[4,6,8]"],
     "patience": ["algo=mono_forward", "patience=1", "epochs=30", "optim.lr=0.02"],
+    "model_free": ["algo=model_free"],
 }  # fmt: skip
 # A prediction's noise is of a row's place among its rank's, so that it chooses no epoch here.
 UNCHAINED = ["algo=noprop", "net=noprop_mlp", "net.hidden=8", "net.steps=3", "net.dropout=0", "restore_best=false"]
@@ -72,6 +74,7 @@ REFUSED = {
     "indivisible": (["batch_size=21", "parallel=data"], "batch_size=21 cannot be divided over 2 ranks; use 20 or 22"),
     "graph": (["dataset=karate", "net=gcn", "parallel=data"], "karate is one batch that cannot be divided"),
     "graph_layers": (["algo=mono_forward", "dataset=karate", "net=gcn", "parallel=layers"], "karate is one batch"),
+    "drifting": (["algo=model_free", "net.drift_rate=0.1", "parallel=data"], "drifts by each rank's own batches"),
     "by_block": (["step=block", "parallel=data"], "parallel=data reduces all gradients at once"),
     "clipped": (["clip_norm=1", "parallel=layers"], "clip_norm needs all gradients at once"),
     "diagnosed": (["diagnose=alignment", "parallel=data"], "diagnose=alignment looks at the whole net"),

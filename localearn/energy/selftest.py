@@ -1,0 +1,491 @@
+"""Checks of the meter on the machine at hand: windows of known load, and what must hold of a meter that is right.
+
+As a program, `python -m localearn.energy.selftest cuda:0`, it is the second process of a check: it loads a device until
+its input ends. The command is `python -m localearn.energy.check`.
+"""
+
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal, Protocol, final
+
+import torch
+
+from localearn.energy.meter import LONG_PERIODS, Meter
+from localearn.energy.sources import AbsentError, Clock, Counter, PowerIntegral
+
+BURST_S = 0.02  # a card refreshes its power about as often
+SIZES = {"cuda": 4096, "cpu": 256}
+HALF_CYCLE_S = 0.1
+NEIGHBOUR_START_LIMIT_S = 120.0
+READY = "ready"
+INTEGRAL_TOLERANCE = 0.05
+EQUAL_TOLERANCE = 0.03
+DOUBLED_TOLERANCE = 0.25  # between bursts a card keeps its clocks up for a while, and rests above its idle power
+LIMIT_TOLERANCE = 0.05
+SHORT_PERIODS = 20
+BESIDE_S = 2.0
+
+EXPECTATIONS = {
+    "counter against power": f"the counter's joules of a steady load lie within {INTEGRAL_TOLERANCE:.0%} of the power "
+    "readings' integral over the same window",
+    "equal windows": f"two windows of the same work differ by less than {EQUAL_TOLERANCE:.0%}",
+    "watts by load": "idle < half load < full load, and none above the power limit that the source tells",
+    "doubled load": "what full load adds to idle power is twice what half load adds, within "
+    f"{DOUBLED_TOLERANCE:.0%} of twice",
+    "short window": f"a window of about {SHORT_PERIODS} update periods is flagged too_short, one of more than "
+    f"{LONG_PERIODS} is not",
+    "second process": "foreign_process is flagged while a second process loads the card, and not before it began",
+}
+
+Neighbour = Callable[[], AbstractContextManager[object]]
+Verdict = Literal["passed", "failed", "not run"]
+Figures = Mapping[str, float | list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One check's result, a row of the page.
+
+    part: whose energy it is about. expectation: what must hold, in words, the tolerance included.
+    figures: what was measured, with units in the names. reason: why it failed or was not run.
+    """
+
+    check: str
+    part: Literal["gpu", "cpu"]
+    expectation: str
+    verdict: Verdict
+    figures: Figures = field(default_factory=dict)
+    tolerance: float | None = None
+    reason: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the outcome ready for JSON."""
+        return {
+            "check": self.check,
+            "part": self.part,
+            "expectation": self.expectation,
+            "verdict": self.verdict,
+            "tolerance": self.tolerance,
+            "figures": dict(self.figures),
+            "reason": self.reason,
+        }
+
+
+def difference(one: float, other: float) -> float:
+    """Return how far two figures lie apart, as a share of their mean; infinite where there is nothing to share."""
+    mean = (abs(one) + abs(other)) / 2
+    return abs(one - other) / mean if mean else math.inf
+
+
+class Load(Protocol):
+    """Work in bursts, each of about `BURST_S` seconds; the same work every time."""
+
+    def burst(self) -> None:
+        """Begin a burst; it may return while the burst runs, but not before the one before it has ended."""
+
+    def finish(self) -> None:
+        """Wait for the last burst."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A metered window and what the meter recorded of it.
+
+    begin_s, end_s: by the bench's clock. energy_j: None where the meter does not know it.
+    integral_j: the power readings of the window, integrated; None where the source shows no power.
+    """
+
+    title: str
+    begin_s: float
+    end_s: float
+    energy_j: float | None
+    duration_s: float
+    integral_j: float | None
+    flags: frozenset[str]
+
+    @property
+    def power_w(self) -> float | None:
+        """The window's mean power by the meter."""
+        return None if self.energy_j is None else self.energy_j / self.duration_s
+
+
+@final
+class Bench:
+    """A load and the counter under check. Every window is a `Meter`'s own, as in a training run.
+
+    device: where the load runs; a card is synchronised at both ends of a window.
+    counter: of the part that the load heats. It is opened here and again for each window, and keeps its update period.
+    load: what to run. clock: stamps all readings. synchronize: waits for the device, see `Meter`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        counter: Counter,
+        load: Load,
+        clock: Clock,
+        synchronize: Callable[[], None] | None = None,
+    ) -> None:
+        self.counter = counter
+        self.spans: list[Span] = []
+        self.trace: list[tuple[float, float]] = []
+        self.idle_w: float | None = None
+        self.conditions: dict[str, Any] = {}
+        self._device = device
+        self._load = load
+        self._clock = clock
+        self._synchronize = synchronize
+
+    @property
+    def power_limit_w(self) -> float | None:
+        """The power limit that the source tells, None where it tells none."""
+        seen = self.conditions.get("power_limit_w")
+        return None if seen is None else seen["max"]
+
+    def idle(self, seconds: float) -> None:
+        """Measure idle power as a run does before it trains, and time the counter's updates.
+
+        An estimate holds no idle power that could be taken off, so a window without work stands in for it. Raises
+        `AbsentError` where the source is not there.
+        """
+        meter = self._meter(seconds)
+        meter.open()
+        meter.close()
+        part = meter.report()["energy"]["parts"][self.counter.part]
+        if part["label"] == "absent":
+            raise AbsentError(part["note"])
+        if part["idle_w"] is not None:
+            self.idle_w = part["idle_w"]["before"]
+        else:
+            self.idle_w = self._span("idle", lambda integral: self._clock.sleep(seconds)).power_w
+
+    def warm_up(self, seconds: float) -> float:
+        """Load the device until it is warm and return how many bursts a second it does."""
+        bursts, begin_s = 0, self._clock.now()
+        while self._clock.now() - begin_s < seconds:
+            self._load.burst()
+            bursts += 1
+        self._load.finish()
+        return bursts / (self._clock.now() - begin_s)
+
+    def steady(self, title: str, bursts: int) -> Span:
+        """Meter so many bursts, one after the other."""
+
+        def work(integral: PowerIntegral) -> None:
+            for _ in range(bursts):
+                self._load.burst()
+                self._sample(integral)
+
+        return self._span(title, work)
+
+    def half(self, title: str, seconds: float) -> Span:
+        """Meter bursts that take turns with rests of their own length."""
+
+        def work(integral: PowerIntegral) -> None:
+            end_s = self._clock.now() + seconds
+            while (begin_s := self._clock.now()) < end_s:
+                while self._clock.now() - begin_s < HALF_CYCLE_S:
+                    self._load.burst()
+                    self._sample(integral)
+                self._load.finish()
+                self._clock.sleep(self._clock.now() - begin_s)
+                self._sample(integral)
+
+        return self._span(title, work)
+
+    def _span(self, title: str, work: Callable[[PowerIntegral], None]) -> Span:
+        with self._opened() as meter:
+            integral = PowerIntegral()
+            begin_s = self._clock.now()
+            with meter.window("train"):
+                self._sample(integral)
+                work(integral)
+                self._load.finish()
+                self._sample(integral)
+            end_s = self._clock.now()
+        energy = meter.report()["energy"]
+        window = energy["parts"][self.counter.part]["windows"]["train"]
+        self.conditions = energy["conditions"] or self.conditions
+        span = Span(
+            title,
+            begin_s,
+            end_s,
+            window["energy_j"],
+            window["duration_s"],
+            integral.energy_j or None,
+            frozenset(window["flags"]),
+        )
+        self.spans.append(span)
+        return span
+
+    @contextmanager
+    def _opened(self) -> Iterator[Meter]:
+        meter = self._meter(0.0)
+        meter.open()
+        try:
+            yield meter
+        finally:
+            meter.close()
+
+    def _meter(self, idle_s: float) -> Meter:
+        return Meter(
+            self._device,
+            sources=[self.counter],
+            idle_s=idle_s,
+            clock=self._clock,
+            synchronize=self._synchronize,
+        )
+
+    def _sample(self, integral: PowerIntegral) -> None:
+        power_w = self.counter.power_w()
+        if power_w is not None:
+            now_s = self._clock.now()
+            integral.add(now_s, power_w)
+            self.trace.append((now_s, power_w))
+
+
+def not_run(part: Literal["gpu", "cpu"], reason: str) -> list[Outcome]:
+    """Return all checks of a part as not run."""
+    return [Outcome(check, part, expectation, "not run", reason=reason) for check, expectation in EXPECTATIONS.items()]
+
+
+def run_checks(bench: Bench, neighbour: Neighbour | None, seconds: float) -> list[Outcome]:
+    """Run all checks of a part, about four times `seconds` long.
+
+    neighbour: a context in which a second process loads the part; None where no process is told from another.
+    """
+    part = bench.counter.part
+    assert part != "dram"
+    try:
+        bench.idle(seconds)
+    except AbsentError as reason:
+        return not_run(part, str(reason))
+    bursts = max(1, round(seconds * bench.warm_up(seconds / 2)))
+    first, second = bench.steady("full load", bursts), bench.steady("full load again", bursts)
+    half = bench.half("half load", seconds)
+    return list(_Checks(bench, first, second, half, neighbour, bursts / seconds).outcomes())
+
+
+@final
+class _Checks:
+    """The checks of one part, from the windows that they share."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        first: Span,
+        second: Span,
+        half: Span,
+        neighbour: Neighbour | None,
+        bursts_per_s: float,
+    ) -> None:
+        self._bench = bench
+        self._first, self._second, self._half = first, second, half
+        self._neighbour = neighbour
+        self._bursts_per_s = bursts_per_s
+
+    def outcomes(self) -> Iterator[Outcome]:
+        yield self._counter_against_power()
+        yield self._equal_windows()
+        yield self._watts_by_load()
+        yield self._doubled_load()
+        yield self._short_window()
+        yield self._second_process()
+
+    def _counter_against_power(self) -> Outcome:
+        name, span = "counter against power", self._first
+        if span.integral_j is None:
+            return self._not_run(name, f"{self._bench.counter.source} shows no power beside its energy")
+        if self._bench.counter.integrates_power:
+            return self._not_run(name, "the source has no energy counter: its joules are integrated power already")
+        if span.energy_j is None:
+            return self._lost(name, span)
+        apart = difference(span.energy_j, span.integral_j)
+        figures = {"counter_j": span.energy_j, "integral_j": span.integral_j, "difference": apart}
+        wrong = [] if apart <= INTEGRAL_TOLERANCE else [f"they lie {apart:.1%} apart"]
+        return self._judged(name, figures, wrong, INTEGRAL_TOLERANCE)
+
+    def _equal_windows(self) -> Outcome:
+        name, one, other = "equal windows", self._first, self._second
+        if one.energy_j is None or other.energy_j is None:
+            return self._lost(name, one, other)
+        apart = difference(one.energy_j, other.energy_j)
+        figures = {
+            "first_j": one.energy_j,
+            "second_j": other.energy_j,
+            "first_s": one.duration_s,
+            "second_s": other.duration_s,
+            "difference": apart,
+        }
+        wrong = [] if apart <= EQUAL_TOLERANCE else [f"they lie {apart:.1%} apart"]
+        return self._judged(name, figures, wrong, EQUAL_TOLERANCE)
+
+    def _watts_by_load(self) -> Outcome:
+        name, bench = "watts by load", self._bench
+        idle_w, half_w, full_w = bench.idle_w, self._half.power_w, self._first.power_w
+        if idle_w is None or half_w is None or full_w is None:
+            return self._lost(name, self._half, self._first)
+        figures = {"idle_w": idle_w, "half_w": half_w, "full_w": full_w}
+        wrong = []
+        if not idle_w < half_w:
+            wrong.append("half load draws no more than idling")
+        if not half_w < full_w:
+            wrong.append("full load draws no more than half load")
+        limit_w = bench.power_limit_w
+        if limit_w is not None:
+            figures["limit_w"] = limit_w
+            if full_w > limit_w * (1 + LIMIT_TOLERANCE):
+                wrong.append("full load draws more than the power limit")
+        return self._judged(name, figures, wrong, None if limit_w is None else LIMIT_TOLERANCE)
+
+    def _doubled_load(self) -> Outcome:
+        name = "doubled load"
+        idle_w, half_w, full_w = self._bench.idle_w, self._half.power_w, self._first.power_w
+        if idle_w is None or half_w is None or full_w is None:
+            return self._lost(name, self._half, self._first)
+        figures = {"half_above_idle_w": half_w - idle_w, "full_above_idle_w": full_w - idle_w}
+        if half_w <= idle_w:
+            return self._judged(name, figures, ["half load draws no more than idling"], DOUBLED_TOLERANCE)
+        figures["ratio"] = ratio = (full_w - idle_w) / (half_w - idle_w)
+        wrong = [] if abs(ratio / 2 - 1) <= DOUBLED_TOLERANCE else [f"it is {ratio:.2f} times"]
+        return self._judged(name, figures, wrong, DOUBLED_TOLERANCE)
+
+    def _short_window(self) -> Outcome:
+        name, period_s = "short window", self._bench.counter.period_s
+        if period_s is None:
+            return self._not_run(name, "an estimate has no update period, and no window is too short for it")
+        bursts = max(1, round(SHORT_PERIODS * period_s * self._bursts_per_s))
+        short = self._bench.steady("short", bursts)
+        figures = {
+            "period_s": period_s,
+            "short_s": short.duration_s,
+            "short_flags": sorted(short.flags),
+            "long_s": self._first.duration_s,
+            "long_flags": sorted(self._first.flags),
+        }
+        if not short.duration_s < LONG_PERIODS * period_s < self._first.duration_s:
+            return self._not_run(name, f"{LONG_PERIODS} periods are not between both windows; give more seconds=")
+        wrong = [] if "too_short" in short.flags else ["the short window is not flagged"]
+        wrong += ["the long window is flagged"] if "too_short" in self._first.flags else []
+        return self._judged(name, figures, wrong)
+
+    def _second_process(self) -> Outcome:
+        name = "second process"
+        if self._neighbour is None:
+            return self._not_run(name, f"{self._bench.counter.source} does not tell processes from each other")
+        bursts = max(1, round(BESIDE_S * self._bursts_per_s))
+        before = self._bench.steady("alone", bursts)
+        try:
+            with self._neighbour():
+                beside = self._bench.steady("beside a second process", bursts)
+        except ChildProcessError as error:
+            return self._not_run(name, str(error))
+        figures = {"flags_before": sorted(before.flags), "flags_beside": sorted(beside.flags)}
+        wrong = [] if "foreign_process" in beside.flags else ["the second process is not flagged"]
+        if "foreign_process" in before.flags:
+            wrong.append("it was flagged before: either another process is on the card, or the flag means nothing")
+        return self._judged(name, figures, wrong)
+
+    def _judged(self, check: str, figures: Figures, wrong: Sequence[str], tolerance: float | None = None) -> Outcome:
+        verdict = "failed" if wrong else "passed"
+        return Outcome(check, self._part, EXPECTATIONS[check], verdict, figures, tolerance, "; ".join(wrong))
+
+    def _lost(self, check: str, *spans: Span) -> Outcome:
+        flags = sorted({flag for span in spans for flag in span.flags})
+        reason = (
+            f"a reading was lost ({', '.join(flags) or 'while idling, or the source went away between two windows'})"
+        )
+        return Outcome(check, self._part, EXPECTATIONS[check], "failed", reason=reason)
+
+    def _not_run(self, check: str, reason: str) -> Outcome:
+        return Outcome(check, self._part, EXPECTATIONS[check], "not run", reason=reason)
+
+    @property
+    def _part(self) -> Literal["gpu", "cpu"]:
+        assert self._bench.counter.part != "dram"
+        return self._bench.counter.part
+
+
+@final
+class MatrixLoad:
+    """Products of two square matrices in float32, on a card or on the CPU.
+
+    A card is given the next burst before it has ended the last, so that it never waits for the host.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        size = SIZES[device.type]
+        self._factors = torch.randn(2, size, size, device=device) / size**0.5
+        self._product = torch.empty(size, size, device=device)
+        self._before: torch.cuda.Event | None = None
+        self._products = 1
+        for _ in range(3):  # the first one loads the library of kernels
+            started_s = time.perf_counter()
+            self.burst()
+            self.finish()
+        self._products = max(1, round(BURST_S / (time.perf_counter() - started_s)))
+
+    def burst(self) -> None:
+        """Begin a burst and wait for the one before it."""
+        for _ in range(self._products):
+            torch.mm(self._factors[0], self._factors[1], out=self._product)
+        if self._device.type == "cuda":
+            before, self._before = self._before, torch.cuda.Event()
+            self._before.record(torch.cuda.current_stream(self._device))
+            if before is not None:
+                before.synchronize()
+
+    def finish(self) -> None:
+        """Wait for the last burst."""
+        if self._before is not None:
+            self._before.synchronize()
+            self._before = None
+
+
+@contextmanager
+def loaded_by_another(device: str, python: str = sys.executable) -> Iterator[None]:
+    """Have a second process load the device for the while. Raises ChildProcessError where it does not start.
+
+    python: the interpreter that it runs in.
+    """
+    command = [python, "-m", "localearn.energy.selftest", device]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        limit = threading.Timer(NEIGHBOUR_START_LIMIT_S, process.kill)
+        limit.start()
+        try:
+            if process.stdout.readline().strip() != READY:
+                raise ChildProcessError(f"the second process did not come to load {device}")
+            limit.cancel()
+            yield
+        finally:
+            limit.cancel()
+            process.stdin.close()
+            process.wait()
+
+
+def load_until_end(device: str, until: IO[str]) -> None:
+    """Load the device until a stream ends."""
+    load = MatrixLoad(torch.device(device))
+    ended = threading.Event()
+
+    def wait_for_end() -> None:
+        until.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    print(READY, flush=True)
+    while not ended.is_set():
+        load.burst()
+    load.finish()
+
+
+if __name__ == "__main__":
+    load_until_end(sys.argv[1], sys.stdin)

@@ -1,0 +1,309 @@
+# ruff: noqa: N802, D102  (the names are NVML's, and so is what they do)
+"""A scripted NVML and a scripted counter, to test or try what reads them on a machine without a card.
+
+clock = FakeClock()
+nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
+meter = Meter(sources=[NvmlCounter("GPU-0", nvml=nvml, clock=clock.clock)], clock=clock.clock)
+"""
+
+import json
+import math
+from collections import Counter as Counts
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, Protocol, final
+
+from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark
+
+
+@final
+class FakeClock:
+    """A clock that moves when it is told to, or when someone sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.clock = Clock(now=lambda: self.now_s, sleep=self.advance)
+
+    def advance(self, seconds: float) -> None:
+        """Move on by so many seconds."""
+        self.now_s += seconds
+
+
+class Source(Protocol):
+    """What a fake card shows at a time: its power in W and its energy counter in mJ."""
+
+    def power_w(self, now_s: float) -> float: ...
+
+    def energy_mj(self, now_s: float) -> int: ...
+
+
+@final
+class Script:
+    """Power that runs straight between points, and its exact integral; both move every `period_s` seconds.
+
+    points: (seconds, watts), in order; the power stays as it is before the first and after the last.
+    period_s: how often the card refreshes what it shows.
+    """
+
+    def __init__(self, points: list[tuple[float, float]], period_s: float = 0.02) -> None:
+        self._points = points
+        self._period_s = period_s
+
+    def power_w(self, now_s: float) -> float:
+        """Return the power at the last refresh."""
+        return self._at(self._refreshed_s(now_s))
+
+    def energy_mj(self, now_s: float) -> int:
+        """Return the integral up to the last refresh, in mJ."""
+        end_s = self._refreshed_s(now_s)
+        times = [0.0, *(t for t, _ in self._points if 0.0 < t < end_s), end_s]
+        joules = sum((b - a) * (self._at(a) + self._at(b)) / 2 for a, b in pairwise(times))
+        return round(joules * 1000)
+
+    def _refreshed_s(self, now_s: float) -> float:
+        return math.floor(now_s / self._period_s + 1e-9) * self._period_s
+
+    def _at(self, now_s: float) -> float:
+        points = self._points
+        if now_s <= points[0][0]:
+            return points[0][1]
+        for (t0, w0), (t1, w1) in pairwise(points):
+            if now_s <= t1:
+                return w0 + (w1 - w0) * (now_s - t0) / (t1 - t0)
+        return points[-1][1]
+
+
+@final
+class Recording:
+    """Readings of a card, played back: each holds until the next.
+
+    readings: (seconds, watts, millijoules), in order, the first at 0 s.
+    """
+
+    def __init__(self, readings: list[tuple[float, float, int]]) -> None:
+        self.readings = readings
+
+    @classmethod
+    def load(cls, path: Path) -> "Recording":
+        """Read a JSON file whose `readings` is a list of [seconds, watts, millijoules]."""
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return cls([(t, w, mj) for t, w, mj in record["readings"]])
+
+    def power_w(self, now_s: float) -> float:
+        """Return the power of the last reading."""
+        return self._last(now_s)[1]
+
+    def energy_mj(self, now_s: float) -> int:
+        """Return the counter of the last reading."""
+        return self._last(now_s)[2]
+
+    def _last(self, now_s: float) -> tuple[float, float, int]:
+        return [reading for reading in self.readings if reading[0] <= now_s + 1e-9][-1]
+
+
+@dataclass(slots=True)
+class FakeCard:
+    """A card and what happens to it; the fields may be changed as a test goes on.
+
+    has_counter: whether it counts energy (Volta and newer), or only shows power.
+    reset_s: the time at which its counter begins anew, as after a driver was reloaded.
+    mig: whether it is cut into slices.
+    throttle_bits: as in nvmlDeviceGetCurrentClocksThrottleReasons.
+    pids: processes that compute on it.
+    power_limit_w: the limit that it tells, if it tells one.
+    """
+
+    uuid: str
+    source: Source
+    has_counter: bool = True
+    reset_s: float = math.inf
+    mig: bool = False
+    throttle_bits: int = 0
+    pids: Collection[int] = ()
+    power_limit_w: float | None = None
+    temperature_c: int = 40
+    sm_clock_mhz: int = 1400
+
+
+@final
+class FakeNvml:
+    """Stands in for the module pynvml; its errors are pynvml's own.
+
+    clock: what the cards go by.
+    cards: in NVML's order.
+    driver: whether there is one.
+    failing: names of calls and at which of their calls, counted from 1, they fail with a lost card.
+    lost: set to make every call fail so, and unset to have the card back.
+    """
+
+    NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM = 1
+    NVML_DEVICE_MIG_ENABLE = 1
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        *cards: FakeCard,
+        driver: bool = True,
+        failing: dict[str, Collection[int]] | None = None,
+    ) -> None:
+        import pynvml
+
+        self.NVMLError = pynvml.NVMLError
+        self.NVMLError_NotFound: Any = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND).__class__
+        self.NVMLError_NotSupported: Any = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED).__class__
+        self.calls: Counts[str] = Counts()
+        self.failing = failing or {}
+        self.lost = False
+        self._lost = pynvml.NVML_ERROR_GPU_IS_LOST
+        self._no_library = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        self._clock = clock
+        self._cards = cards
+        self._driver = driver
+
+    def _call(self, name: str) -> None:
+        self.calls[name] += 1
+        if self.lost or self.calls[name] in self.failing.get(name, ()):
+            raise self.NVMLError(self._lost)
+
+    def nvmlInit(self) -> None:
+        self._call("nvmlInit")
+        if not self._driver:
+            raise self.NVMLError(self._no_library)
+
+    def nvmlShutdown(self) -> None:
+        self._call("nvmlShutdown")
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        self._call("nvmlSystemGetDriverVersion")
+        return "580.00"
+
+    def nvmlDeviceGetCount(self) -> int:
+        self._call("nvmlDeviceGetCount")
+        return len(self._cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeCard:
+        self._call("nvmlDeviceGetHandleByIndex")
+        return self._cards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeCard:
+        self._call("nvmlDeviceGetHandleByUUID")
+        for card in self._cards:
+            if card.uuid == uuid:
+                return card
+        raise self.NVMLError_NotFound
+
+    def nvmlDeviceGetName(self, card: FakeCard) -> str:
+        self._call("nvmlDeviceGetName")
+        return "Fake card"
+
+    def nvmlDeviceGetUUID(self, card: FakeCard) -> str:
+        self._call("nvmlDeviceGetUUID")
+        return card.uuid
+
+    def nvmlDeviceGetMigMode(self, card: FakeCard) -> list[int]:
+        self._call("nvmlDeviceGetMigMode")
+        return [int(card.mig), int(card.mig)]
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, card: FakeCard) -> int:
+        self._call("nvmlDeviceGetTotalEnergyConsumption")
+        if not card.has_counter:
+            raise self.NVMLError_NotSupported
+        energy_mj = card.source.energy_mj(self._clock.now_s)
+        return energy_mj - (card.source.energy_mj(card.reset_s) if self._clock.now_s >= card.reset_s else 0)
+
+    def nvmlDeviceGetPowerUsage(self, card: FakeCard) -> int:
+        self._call("nvmlDeviceGetPowerUsage")
+        return round(card.source.power_w(self._clock.now_s) * 1000)
+
+    def nvmlDeviceGetTemperature(self, card: FakeCard, sensor: int) -> int:
+        self._call("nvmlDeviceGetTemperature")
+        return card.temperature_c
+
+    def nvmlDeviceGetClockInfo(self, card: FakeCard, which: int) -> int:
+        self._call("nvmlDeviceGetClockInfo")
+        return card.sm_clock_mhz
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, card: FakeCard) -> int:
+        self._call("nvmlDeviceGetEnforcedPowerLimit")
+        if card.power_limit_w is None:
+            raise self.NVMLError_NotSupported
+        return round(card.power_limit_w * 1000)
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, card: FakeCard) -> int:
+        self._call("nvmlDeviceGetCurrentClocksThrottleReasons")
+        return card.throttle_bits
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card: FakeCard) -> list[Any]:
+        self._call("nvmlDeviceGetComputeRunningProcesses")
+        return [SimpleNamespace(pid=pid) for pid in card.pids]
+
+
+@final
+class FakeCounter(Counter):
+    """A part that draws the same power always.
+
+    absent: why it is not there, if so.
+    error: what its opening raises else.
+    counted: what it counts, if not this process's share.
+    period_s: how often it moves, if that bounds its error.
+    fails_when_ready: whether its start comes to nothing, on its thread.
+    lost: set to make its readings fail.
+    closed: how often it was closed.
+    """
+
+    source = "fake"
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        part: Literal["gpu", "cpu", "dram"] = "cpu",
+        label: Literal["measured", "estimated"] = "estimated",
+        power_w: float = 10.0,
+        *,
+        absent: str = "",
+        error: Exception | None = None,
+        counted: str = "",
+        period_s: float | None = None,
+        fails_when_ready: bool = False,
+    ) -> None:
+        self.part = part
+        self.label = label
+        self.note = "steady"
+        self.period_s = period_s
+        self.includes_idle = label == "measured"
+        self.lost = False
+        self.closed = 0
+        self._clock = clock
+        self._power_w = power_w
+        self._absent = absent
+        self._error = error
+        self._counted = counted
+        self._fails_when_ready = fails_when_ready
+
+    def open(self) -> None:
+        if self._absent:
+            raise AbsentError(self._absent)
+        if self._error is not None:
+            raise self._error
+
+    def ready(self) -> None:
+        if self._fails_when_ready:
+            raise AbsentError("came to nothing")
+
+    def read(self) -> Mark:
+        if self.lost:
+            raise LostError("source_lost")
+        return Mark(self._clock.now_s * self._power_w)
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        return end.value - begin.value
+
+    def counted(self) -> str:
+        return self._counted or super().counted()
+
+    def close(self) -> None:
+        self.closed += 1

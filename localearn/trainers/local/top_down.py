@@ -1,0 +1,145 @@
+"""Signals from the blocks above, as ForwardGNN's blocks read them: in their input, or in their loss."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from localearn.errors import Unsupported
+from localearn.nets import Net
+from localearn.nets.aggregation import Aggregation, aggregation
+from localearn.quiet import torch_geometric
+
+SETTLING = 2  # passes of a prediction that do not count, as in the authors' code
+
+
+@dataclass(frozen=True)
+class MergedInput:
+    """A graph block as a function of what stands above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
+
+    A convolution that is a sum and a linear map is taken apart, so that what h_{k-1} gives is computed once for all u.
+
+    Args:
+        block: with its linear map of h_{k-1}.
+        columns: U, (n_k, times * n_{k+1}), the same map's of u.
+        split: the convolution's two halves; None for a GAT, whose attention is of both.
+        edges: (2, E).
+        own: what h_{k-1} alone gives, (N, n_k); for a GAT h_{k-1} itself.
+
+    """
+
+    block: Any
+    columns: Tensor
+    split: Aggregation | None
+    edges: Tensor
+    own: Tensor
+
+    def __call__(self, above: Tensor | None) -> Tensor:
+        """Return h_k from u, (N, n_{k+1}), or without it."""
+        op, post = self.block.op, self.block.post
+        if self.split is not None:
+            z = self.own if above is None else self.own + F.linear(self.split.gather(above, self.edges), self.columns)
+        elif above is None:
+            z = op(self.own, self.edges)
+        else:
+            wide = {"lin.weight": torch.cat([op.lin.weight, self.columns], dim=1)}
+            z = functional_call(op, wide, (torch.cat([self.own, above], dim=1), self.edges))
+        return post(z)
+
+
+class TopDown(nn.Module):
+    """What each block gave in the pass before, in unit rows, and the columns by which the block below reads it.
+
+    Args:
+        net: of graph blocks.
+        merges_input: whether signals enter a block's input, and not its loss alone; it has `columns` then,
+            (n_k, times * n_{k+1}) of block k, of the last block for the classes.
+
+    Raises Unsupported for blocks whose linear map cannot be widened, and for a loss of blocks of several widths.
+
+    """
+
+    def __init__(self, net: Net, *, merges_input: bool):
+        super().__init__()
+        if not merges_input and len(set(net.widths)) > 1:
+            raise Unsupported(
+                f"top_down=loss is of blocks of one width, and these have {net.widths}; use top_down=input"
+            )
+        self.columns = nn.ParameterList(_columns(net, k) for k in range(net.depth) if merges_input)
+        like = next(net.parameters())
+        for k in range(net.depth):
+            empty = torch.zeros(0, net.widths[k], device=like.device, dtype=like.dtype)
+            self.register_buffer(f"told_{k + 1}", empty)
+        self._summed: tuple[Any, ...] = ()  # of which rows and edges, in which state, and what block 1 sums of them
+
+    @property
+    def told(self) -> list[Tensor]:
+        """What each block gave, (N, n_k); without rows until `begin`."""
+        return [self.get_buffer(f"told_{k + 1}") for k in range(len(self._buffers))]
+
+    def begins(self, h: Tensor) -> bool:
+        """Whether nothing is known yet of a graph of as many rows as h."""
+        return len(self.told[0]) != len(h)
+
+    def begin(self, outputs: Iterable[Tensor]) -> None:
+        """Hold what blocks gave in a pass without signals, (N, n_k) each."""
+        for k, out in enumerate(outputs):
+            setattr(self, f"told_{k + 1}", out.to(self.told[k].dtype))
+
+    def tell(self, k: int, h: Tensor) -> None:
+        """Hold what block k gave, (N, n_k), for the pass after this one."""
+        self.told[k].copy_(h)
+
+    def with_above(self, k: int, h: Tensor, told: Sequence[Tensor]) -> Tensor:
+        """Return the mean of block k's output and of what those above it told, (N, n_k)."""
+        return torch.stack([h, *(t.to(h.dtype) for t in told[k + 1 :])]).mean(0)
+
+    def block(self, block: Any, k: int, h: Tensor, edges: Tensor, of: Tensor | None = None) -> MergedInput:
+        """Return block k with its input, (N, n_{k-1}), ready for signals.
+
+        of: a tensor that h is always the same function of, so that its sum over neighbours is computed once.
+        """
+        split = aggregation(block.op)
+        if split is None:
+            return MergedInput(block, self.columns[k], None, edges, h)
+        return MergedInput(block, self.columns[k], split, edges, split.combine(self._sum(split, h, edges, of)))
+
+    def size_as(self, state: Mapping[str, Any], prefix: str) -> None:
+        """Take as many rows as a saved state has, and forget what was summed of the virtual nodes before it."""
+        self._summed = ()
+        for k, told in enumerate(self.told):
+            saved = state.get(f"{prefix}told_{k + 1}")
+            if isinstance(saved, Tensor):
+                setattr(self, f"told_{k + 1}", told.new_empty(saved.shape))
+
+    def _sum(self, split: Aggregation, h: Tensor, edges: Tensor, of: Tensor | None) -> Tensor:
+        if of is None or of.is_inference() or torch.is_inference_mode_enabled():
+            return split.gather(h, edges)
+        tensors, rest = (of, edges), (of._version, h.dtype)
+        known = self._summed
+        if not known or known[1] != rest or any(a is not b for a, b in zip(known[0], tensors, strict=True)):
+            with torch.no_grad():
+                self._summed = known = tensors, rest, split.gather(h, edges)
+        return known[2]
+
+
+def _columns(net: Net, k: int) -> nn.Parameter:
+    """Return block k's columns for what is above it, drawn as a linear map of both inputs would be (Glorot)."""
+    op: Any = net.block(k).op
+    split = aggregation(op)
+    attends = type(op) is torch_geometric("nn").GATConv and op.lin is not None and op.res is None
+    if split is None and not attends:
+        raise Unsupported(
+            f"top_down=input widens a convolution's linear map, and {type(op).__name__} is none that is known here; "
+            "use net=gcn, sage or gat with net.group=1, or top_down=loss"
+        )
+    above = net.widths[k + 1] if k < net.depth - 1 else net.classes
+    below = net.widths[k - 1] if k else net.input_shape[0]
+    like = next(op.parameters())
+    columns = torch.empty(net.widths[k], above * (split.times if split else 1), device=like.device, dtype=like.dtype)
+    limit = (6 / (below + above + net.widths[k])) ** 0.5
+    return nn.Parameter(columns.uniform_(-limit, limit))

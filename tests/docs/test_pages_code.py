@@ -1,0 +1,92 @@
+"""Each command of the pages is one that localearn takes, and their Python runs."""
+
+import re
+import shlex
+
+import pytest
+from site_repository import ROOT
+
+import localearn.run
+
+pytestmark = pytest.mark.slow
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+COMMAND = re.compile(r"^python -m localearn\.run(?: +(.*?))?(?: +# .*)?$", re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OWN = (
+    "my_",
+    "--config-dir",
+    "resume=",
+    "config=",
+    "mine.",
+    "=DIR",
+    "--help",
+    "--cfg",
+    "-m ",
+    "houses.csv",
+    "ratings.csv",
+)
+
+
+def commands():
+    """The commands of the pages that need no file of the reader's own, each with its page."""
+    found = {}
+    for page in PAGES:
+        for match in COMMAND.finditer(page.read_text(encoding="utf-8")):
+            if not any(word in (match[1] or "") for word in OWN) and "\\" not in match[0] and "..." not in match[0]:
+                found.setdefault((match[1] or "").strip(), page.relative_to(ROOT).as_posix())
+    return [pytest.param(command, id=f"{page}: {command}") for command, page in found.items()]
+
+
+def blocks(page):
+    """The Python of a page."""
+    return PYTHON.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run `python -m localearn.run` with these arguments in this process; return its status and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def run(*arguments):
+        status = localearn.run.main(list(arguments))  # a UserError passes, with its message
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return run
+
+
+@pytest.mark.parametrize("line", commands())
+def test_each_command_is_composed(command, line):
+    status, out, err = command(*shlex.split(line), "--cfg", "job")
+    assert not status, err
+    assert "_target_: localearn." in out
+
+
+def test_the_first_hour_is_what_happens(command, tmp_path, capsys):
+    look, mine, rule = blocks("first-hour.md")
+    page = (ROOT / "docs" / "first-hour.md").read_text(encoding="utf-8")
+    status, out, err = command("out=runs/first")
+    assert not status, err
+    shown = re.search(r"mono_forward on digits: test accuracy ([\d.]+) %", page)
+    got = re.search(r"mono_forward on digits: test accuracy ([\d.]+) %", out)
+    assert shown and got and abs(float(shown[1]) - float(got[1])) <= 2
+    for code in (look, mine):
+        exec(compile(code, "first-hour.md", "exec"), {})
+    assert capsys.readouterr().out.count("[4, 5, 6, 9, 4]") == 1
+    (tmp_path / "my_rules.py").write_text(rule, encoding="utf-8")
+    status, out, err = command("algo._target_=my_rules.RandomReadouts", "epochs=5", "out=runs/rule")
+    assert not status and "RandomReadouts on digits" in out, err
+
+
+@pytest.mark.parametrize(
+    "page", ["concepts/net.md", "howto/add-net.md", "howto/add-task.md", "howto/add-meter.md", "howto/add-data.md"]
+)
+def test_the_pages_python_runs(command, page, capsys, tmp_path):
+    for code in blocks(page):
+        exec(compile(code, page, "exec"), {"__name__": "page"})
+    if page == "howto/add-data.md":
+        (tmp_path / "my_data.py").write_text(blocks(page)[0], encoding="utf-8")
+        status, out, err = command("dataset._target_=my_data.spirals", "epochs=100", "progress=false", "out=run")
+        assert not status and "on spirals: test accuracy" in out, err

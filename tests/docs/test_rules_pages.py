@@ -1,0 +1,61 @@
+"""Each rule has a page, a figure and a place in the README's tables."""
+
+import re
+
+import pytest
+import site_figures
+import site_rules
+from site_repository import ROOT
+
+RULES = site_rules.rule_names()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_has_a_page(rule):
+    page = site_rules.PAGES / f"{rule}.md"
+    assert page.is_file(), (
+        f"conf/algo/{rule}.yaml has no page: write docs/rules/{rule}.md (docs/rules/mono_forward.md shows one), with a "
+        f"figure in docs/tools/site_figures.py and its class in docs/api/rules.md; the navigation finds it by itself"
+    )
+    text = page.read_text(encoding="utf-8")
+    for part in (f"figures/{rule}.svg", f"<!-- site: facts {rule} -->", f"<!-- site: rows {rule} -->", f"algo={rule}"):
+        assert part in text, f"{page.name} lacks {part}"
+
+
+def test_each_page_is_of_a_rule():
+    assert {page.stem for page in site_rules.PAGES.glob("*.md")} - {"index"} == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_is_in_the_api(rule):
+    api = (ROOT / "docs" / "api" / "rules.md").read_text(encoding="utf-8")
+    assert f"::: {site_rules.class_name(rule)}\n" in api, f"docs/api/rules.md lacks {site_rules.class_name(rule)}"
+
+
+def test_the_navigation_has_each_rule_once_by_the_readmes_families():
+    by_family = site_rules.rules_by_family()
+    assert sorted(rule for rules in by_family.values() for rule in rules) == RULES
+    assert by_family["Estimators"] == ["forward_gradient", "likelihood_ratio"]
+
+
+def test_facts_are_the_readmes():
+    facts = site_rules.facts("feedback_alignment")
+    assert "| nets | MLP, CNN, ResNet, GNN (not GAT), transformer, ViT, mixer |" in facts
+    assert "| tasks | classes, values, multi-label, language, autoencoding |" in facts
+
+
+@pytest.mark.parametrize("name", [*RULES, "home"])
+def test_each_committed_figure_is_what_the_script_draws(name):
+    assert name in site_figures.FIGURES, f"docs/tools/site_figures.py draws no {name}: add a function to FIGURES"
+    committed = (site_figures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    assert committed == site_figures.svg(name), "run python docs/tools/site_figures.py"
+
+
+@pytest.mark.parametrize("name", sorted(site_figures.FIGURES))
+def test_what_a_figure_draws_lies_inside_it(name):
+    text = site_figures.svg(name)
+    width, height = (float(value) for value in re.findall(r'viewBox="0 0 (\d+) (\d+)"', text)[0])
+    points = re.findall(r'<text x="([-\d.]+)" y="([-\d.]+)"', text)
+    for path in re.findall(r'<path d="(M[^"]+)" class', text):
+        points += re.findall(r"([-\d.]+) ([-\d.]+)", path)
+    assert points and all(0 <= float(x) <= width and 0 <= float(y) <= height for x, y in points)

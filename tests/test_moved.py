@@ -1,0 +1,86 @@
+"""Former names of modules: importable for one release, with a warning that says the new one."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from localearn import moved
+from localearn.energy.sources import Clock
+
+
+@pytest.fixture(autouse=True)
+def unloaded() -> Iterator[None]:
+    """Have no former module loaded before and after, so that each import warns."""
+    for name in moved.MOVED:
+        sys.modules.pop(name, None)
+    yield
+    for name in moved.MOVED:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("former", sorted(moved.MOVED))
+def test_every_former_module_names_its_new_place(former: str):
+    with pytest.warns(FutureWarning, match=f"^{former} has moved: import {moved.MOVED[former]}$"):
+        module = importlib.import_module(former)
+    place = importlib.import_module(moved.MOVED[former])
+    own = [name for name, value in vars(place).items() if getattr(value, "__module__", None) == place.__name__]
+    assert own
+    assert all(getattr(module, name) is getattr(place, name) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("former", "names"),
+    [
+        ("localearn.energy.carbon", ["Grid", "grid"]),
+        ("localearn.energy.card", ["CardLog", "THROTTLE_REASONS"]),
+        ("localearn.energy.check.checks", ["EXPECTATIONS", "not_run", "run_checks"]),
+        ("localearn.energy.check.load", ["BURST_S", "Load", "MatrixLoad"]),
+        ("localearn.energy.check.neighbour", ["READY", "loaded_by_another"]),
+        ("localearn.energy.check.outcome", ["Outcome", "Verdict", "difference"]),
+        ("localearn.energy.counter", ["AbsentError", "Counter", "Label", "LostError", "Mark", "Part", "machine"]),
+        ("localearn.energy.fake", ["FakeCard", "FakeClock", "FakeCounter", "FakeNvml", "Recording", "Script"]),
+        ("localearn.energy.part", ["LOSSES", "MeteredPart", "Reading"]),
+        ("localearn.energy.power", ["SAMPLE_S", "PowerIntegral", "PowerSampler"]),
+        ("localearn.energy.tally", ["LONG_PERIODS", "Tally"]),
+        ("localearn.locks", ["Held", "locked"]),
+        ("localearn.records.checksums", ["append_checksum", "digest_of", "is_intact"]),
+        ("localearn.records.energy", ["LABELS", "Energy", "Part", "Reading", "Window", "label_of", "parse_energy"]),
+        ("localearn.reporting.data", ["COLUMNS", "KIND", "as_csv", "as_json"]),
+        ("localearn.reporting.depth", ["depth_figures", "net_depth"]),
+        ("localearn.reporting.likeness", ["Settings", "option_differences", "options", "settings", "stopping"]),
+        ("localearn.reporting.markdown", ["as_markdown"]),
+        ("localearn.reporting.metric_energy", ["metric_energy_figure"]),
+        ("localearn.reporting.page", ["as_html"]),
+        ("localearn.reporting.plain_text", ["cell", "visible_tree"]),
+        ("localearn.reporting.prose", ["FLAGS", "machine_table", "method", "reading_guide", "repeat_commands"]),
+        ("localearn.reporting.reading", ["Runs", "named_below", "read_runs"]),
+    ],
+)
+def test_what_a_former_module_held_is_still_there(former: str, names: list[str]):
+    with pytest.warns(FutureWarning, match="has moved"):
+        module = importlib.import_module(former)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_an_import_of_a_name_warns_at_its_own_line():
+    with pytest.warns(FutureWarning, match=r"localearn.energy.clock has moved") as caught:
+        exec(compile("from localearn.energy.clock import Clock as former", "mine.py", "exec"), found := {})
+    assert found["former"] is Clock
+    assert [warning.filename for warning in caught] == ["mine.py"]
+
+
+def test_what_never_was_is_not_found():
+    with pytest.warns(FutureWarning, match="has moved"):
+        former = importlib.import_module("localearn.energy.clock")
+    with pytest.raises(AttributeError, match=r"'localearn.energy.clock', now .*sources', has no attribute 'Never'"):
+        _ = former.Never
+    with pytest.raises(ModuleNotFoundError, match=r"localearn\.energy\.never"):
+        importlib.import_module("localearn.energy.never")
+
+
+def test_a_second_installation_changes_nothing():
+    before = list(sys.meta_path)
+    moved.install()
+    assert sys.meta_path == before
