@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.extras import optional
 from localearn.training.callbacks import Callback, Context
 
 
@@ -11,11 +12,8 @@ class TensorBoard(Callback):
     def __init__(self, folder: Path | None):
         if folder is None:
             raise UserError("log=tensorboard needs a folder to write to; give out=DIR")
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            raise UserError("log=tensorboard needs the package: pip install tensorboard") from None
-        self._folder, self._writer_class = folder / "tensorboard", SummaryWriter
+        written = optional("torch.utils.tensorboard.writer", "log=tensorboard", "tensorboard")
+        self._folder, self._writer_class = folder / "tensorboard", written.SummaryWriter
         self._writer: Any = None
 
     def epoch_ended(self, context: Context) -> None:
