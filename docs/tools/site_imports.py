@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURE = ROOT / "docs" / "figures" / "imports.svg"
-LOW, MIDDLE, HIGH = "errors, files, options, ...", "cli, recipes, ...", "run, compare, tune, ..."
+LOW, MIDDLE, HIGH = "errors, files, options, ...", "recipes, jobs, ...", "run, compare, tune, ..."
 WIDTH, BOX, GAP, ASIDE = 760, 158, 46, 70
 STYLE = """
 .la-imports { max-width: 100%; height: auto; font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -56,6 +56,8 @@ def boxes(package: Path) -> tuple[Graph, dict[str, tuple[int, int]]]:
     files: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(package.rglob("*.py")):
         top = path.relative_to(package).parts[0]
+        if path.name == "__main__.py":  # runs a command, whose package it may stand below
+            top = "__main__"
         if top != "__init__.py":
             files[top.removesuffix(".py")].append(path)
     packages = {name for name in files if (package / name).is_dir()}
