@@ -110,7 +110,7 @@ def fit_options(
 
 def by_default(rule: str | None, values: bool) -> str:
     """Return the name of the recipe that a rule takes: "values" for values, where it has one, else "default"."""
-    has = values and rule is not None and VALUES in _read(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+    has = values and rule is not None and VALUES in read_file(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
     return VALUES if has else "default"
 
 
@@ -160,23 +160,23 @@ def _composed(rule: str | None, kind: str, name: str, dataset: str | None) -> di
     The order is that of config.yaml: the optimizer and the schedule, what is said of the kind, the data set's epochs,
     the rule's file, and then its recipe's lines.
     """
-    base = _read(CONF / "config.yaml")
-    own = {} if rule is None else _read(CONF / "algo" / f"{rule}.yaml")
+    base = read_file(CONF / "config.yaml")
+    own = {} if rule is None else read_file(CONF / "algo" / f"{rule}.yaml")
     recipes = own.get("recipes", {})
     known = ["default", "paper", *KINDS, *(other for other in recipes if other not in (*KINDS, "paper"))]
     if name not in known:
         raise UserError(f"no recipe {name!r}{suggestion(name, known)}; there are {', '.join(known)}")
     lines = [line.partition("=")[::2] for line in recipes.get(kind if name == "default" else name) or ()]
-    chosen = _choices(base) | _choices(own) | {key: value for key, value in lines if "." not in key}
+    chosen = choices_in(base) | choices_in(own) | {key: value for key, value in lines if "." not in key}
     tree: dict[str, Any] = {key: value for key, value in base.items() if key not in _COMPOSING}
-    tree |= {group: _read(CONF / group / f"{chosen[group]}.yaml") for group in ("optim", "schedule")}
+    tree |= {group: read_file(CONF / group / f"{chosen[group]}.yaml") for group in ("optim", "schedule")}
     tree |= {"algo": {}, "dataset": {}, "net": {}}
     if any(key == "net" for key, _ in lines):
-        tree["net"] = _read(CONF / "net" / f"{chosen['net']}.yaml")
-    _merge(tree, _read(CONF / "kind" / f"{kind}.yaml"))
+        tree["net"] = read_file(CONF / "net" / f"{chosen['net']}.yaml")
+    _merge(tree, read_file(CONF / "kind" / f"{kind}.yaml"))
     file = CONF / "dataset" / f"{dataset}.yaml"
     if dataset is not None and dataset.isidentifier() and file.is_file():
-        tree |= {key: value for key, value in _read(file).items() if key == "epochs"}
+        tree |= {key: value for key, value in read_file(file).items() if key == "epochs"}
     _merge(tree, {key: value for key, value in own.items() if key not in _COMPOSING})
     for key, value in lines:
         group, dot, option = key.partition(".")
@@ -220,7 +220,7 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _choices(file: Mapping[str, Any]) -> dict[str, str]:
+def choices_in(file: Mapping[str, Any]) -> dict[str, str]:
     """Return the groups that a file's list of defaults chooses, those that it overrides among them."""
     chosen = {}
     for entry in file.get("defaults", ()):
@@ -238,7 +238,7 @@ def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     """Return what one of the configuration's files holds, as the caller's own."""
     return copy.deepcopy(_parsed(path))
 

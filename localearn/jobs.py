@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localearn import cli
+from localearn.composition import compose, quoted
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.outcome import report
@@ -49,7 +49,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     """
     from omegaconf import OmegaConf
 
-    config, choices = cli.compose([*job.overrides, f"out={cli.quoted(job.folder)}"], config_dir)
+    config, choices = compose([*job.overrides, f"out={quoted(job.folder)}"], config_dir)
     if config.parallel != "none":
         raise UserError(
             f"parallel={config.parallel} is for one run, which torchrun starts as localearn.run; leave it out"

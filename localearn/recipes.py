@@ -21,16 +21,21 @@ Where no options are known by which a rule learns on a net, the file says so und
 Then `recipe=default` is refused with that text, and who wants the run all the same names a recipe: recipe=maps.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from localearn.data.loading import task_named
-from localearn.defaults import KINDS, VALUES
+from localearn.defaults import CONF, KINDS, VALUES, choices_in, read_file
 from localearn.errors import UserError, suggestion
 from localearn.tasks import KINDS as TASKS
 from localearn.tasks import NAMED
 from localearn.training.building import net_kind
 
+# Keys whose value a recipe depends on, and those that alter what recipes there are.
+_TELLING = ("algo", "dataset", "net", "recipe", "net._target_", "dataset._target_", "dataset.task")
+_OF_RECIPES = ("recipes", "refused", "hydra")
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
 
 
@@ -38,7 +43,8 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     """Return the name of the recipe for a composed configuration, and the overrides that it adds to the user's.
 
     Args:
-        config: what was composed without a recipe: an omegaconf DictConfig with `recipe` and `recipes`.
+        config: what was composed without a recipe, an omegaconf DictConfig, or what `foreseen` says of it: what is
+            asked of it is its `recipe`, `recipes` and `refused`, and the groups `net` and `dataset`.
         overrides: what the user typed. A key among them keeps the user's value, and a group its choice: with
             optim=adam none of the recipe's optim.* is taken.
 
@@ -79,13 +85,53 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     ]
 
 
+def foreseen(overrides: Sequence[str]) -> SimpleNamespace | None:
+    """Return of a configuration what its recipe depends on, without composing it, see `recipe_overrides`.
+
+    None where the files that localearn brings, and overrides of the plain form key=value, do not say it: a choice of
+    somebody's own, a value that is made of others, a table that has to be looked into.
+    """
+    typed: dict[str, str] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key) or key.partition(".")[0] in _OF_RECIPES:
+            return None
+        if key in _TELLING and not re.fullmatch(r"[A-Za-z_][\w.]*", value):
+            return None
+        typed[key] = value
+    chosen = choices_in(read_file(CONF / "config.yaml"))
+    files = {}
+    for group in ("algo", "dataset", "net"):  # each file may choose those behind it, and the first that does prevails
+        chosen |= {group: typed[group]} if group in typed else {}
+        path = CONF / group / f"{chosen[group]}.yaml"
+        if not path.is_file():
+            return None
+        files[group] = read_file(path)
+        named = {**choices_in(files[group]), **(choices_in(files["algo"]) if group == "dataset" else {})}
+        chosen |= {later: name for later, name in named.items() if later not in files}
+    tree: dict[str, Any] = {"net": {}, "dataset": {}}
+    dense = read_file(CONF / "kind" / "dense.yaml")
+    for file in (read_file(CONF / "config.yaml"), {"net": files["net"]}, dense, files["dataset"], files["algo"]):
+        for group in ("net", "dataset"):
+            tree[group] |= file.get(group, {})
+        tree |= {name: file[name] for name in ("recipe", "recipes", "refused") if name in file}
+    for key, value in typed.items():
+        group, dot, option = key.partition(".")
+        if dot and group in ("net", "dataset"):
+            tree[group][option] = value
+    tree["recipe"] = typed.get("recipe", tree["recipe"])
+    if tree["dataset"].get("task") == "auto":
+        return None
+    return SimpleNamespace(**tree)
+
+
 def _exists(key: str, config: Any, keys: Sequence[str]) -> bool:
     """Whether there is such an option: not every net draws its weights by a name, not every data set is normalised.
 
     What a recipe says of a net that it chooses itself, that net has.
     """
     group, dot, option = key.partition(".")
-    return group not in ("net", "dataset") or not dot or group in keys or option in config[group]
+    return group not in ("net", "dataset") or not dot or group in keys or option in getattr(config, group)
 
 
 def _has_classes(task: Any) -> bool:

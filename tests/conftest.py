@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 import pytest
 
 import localearn
-from localearn import run
-from localearn.doorway import run_door
+from localearn.cli import run
+from localearn.cli.errors import run_command
 from localearn.training import capture
 
 # What starts processes, ranks, a PostgreSQL server or a Chromium: a test of these is slow.
@@ -83,7 +83,7 @@ def door(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def enter(*arguments: str) -> Ended:
-        status = run_door(run.main, arguments)
+        status = run_command(run.main, arguments)
         told = capsys.readouterr()
         return Ended(status, told.out, told.err)
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from localearn import cli, compare, tune
+from localearn import cli
+from localearn.cli import compare, tune
 from localearn.errors import UserError
 
 SMALL = ["dataset=digits", "dataset.train_size=150", "net.widths=[8]", "energy.enabled=false", "progress=false"]

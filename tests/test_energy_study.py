@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from localearn import cli, compare
-from localearn.doorway import run_door
+from localearn import cli
+from localearn.cli import compare
+from localearn.cli.errors import run_command
 from localearn.trainers import Solve
 from localearn.training.experiment import build
 
@@ -73,7 +74,7 @@ def test_a_row_is_three_commands(study, capsys):
 
 @pytest.mark.parametrize("argument", ["only=mnist", "trials=few", "trials=0", "seeds=x", "print=yes", "nonsense"])
 def test_a_wrong_word_is_told(study, capsys, argument):
-    assert run_door(study.main, ["print=true", argument]) == 2
+    assert run_command(study.main, ["print=true", argument]) == 2
     assert repr(argument.rpartition("=")[2]) in capsys.readouterr().err
 
 

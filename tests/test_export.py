@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from localearn import export, run
+from localearn import exporting
+from localearn.cli import export, run
 from localearn.errors import UserError
 from localearn.training.experiment import load_net
 from tests.marks import slow_but
@@ -137,13 +138,13 @@ def test_a_rule_that_cannot_be_built_here_is_told(trained, tmp_path, capsys):
 
 
 def test_a_program_whose_outputs_differ_is_not_left_behind(trained, tmp_path, monkeypatch, capsys):
-    write = export._torch_export
+    write = exporting._torch_export
 
     def wrong(net, out):
         program = write(net, out)
         return lambda *inputs: 1.001 * program(*inputs)
 
-    monkeypatch.setattr(export, "_torch_export", wrong)
+    monkeypatch.setattr(exporting, "_torch_export", wrong)
     out = tmp_path / "net.pt2"
     assert export.main([str(trained("mlp")), f"out={out}"]) == 1
     assert "differ from the net's by 1.0e-03" in capsys.readouterr().err
@@ -155,9 +156,9 @@ def test_a_program_whose_outputs_differ_is_not_left_behind(trained, tmp_path, mo
     [
         ([], "name one run's folder"),
         (["a", "b"], "name one run's folder"),
-        (["a", "format=onx"], "no format 'onx'; did you mean 'onnx'"),
-        (["a", "fromat=onnx"], "no option 'fromat'; did you mean 'format'"),
-        (["--format"], "name one run's folder"),
+        (["a", "format=onx"], "format is torch_export or onnx, not 'onx'; did you mean 'onnx'"),
+        (["a", "fromat=onnx"], "unknown argument 'fromat=onnx'; did you mean 'format'"),
+        (["--format"], "unknown argument '--format'; did you mean 'format'"),
         (["nowhere"], "net.safetensors is not there"),
     ],
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from localearn import compare, report, run, study, tune
-from localearn.doorway import run_door
+from localearn.cli import compare, report, run, study, tune
+from localearn.cli.errors import run_command
 from localearn.errors import UserError
 from localearn.files import atomic_write, read_json, read_yaml
 from tests.marks import slow_but
@@ -37,12 +37,12 @@ def made(tmp_path_factory):
     here = os.getcwd()
     os.chdir(top)
     try:
-        assert run_door(tune.main, ["algo=mono_forward", *TINY, "epochs=1", "trials=1", "out=search"]) == 0
-        assert run_door(compare.main, COMPARE) == 0
+        assert run_command(tune.main, ["algo=mono_forward", *TINY, "epochs=1", "trials=1", "out=search"]) == 0
+        assert run_command(compare.main, COMPARE) == 0
         Path("rows").mkdir()
         row = {"title": "t", "source": "s", "run": ["algo=mono_forward", *TINY, "epochs=1"], "seeds": [0]}
         Path("rows/a.yaml").write_text(json.dumps(row))
-        assert run_door(study.main, ["rows", "out=studied"]) == 0
+        assert run_command(study.main, ["rows", "out=studied"]) == 0
     finally:
         os.chdir(here)
     return top
@@ -85,7 +85,7 @@ def test_every_command_tells_what_is_wrong_with_a_file_in_a_line(name, kind, mad
     else:
         path.write_bytes(change(good))
     began = time.monotonic()
-    status = run_door(command, arguments)  # which lets a traceback through
+    status = run_command(command, arguments)  # which lets a traceback through
     assert status in (0, 2)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == (status == 2)
@@ -127,7 +127,7 @@ def test_a_study_leaves_out_a_record_that_is_none(made, tmp_path, monkeypatch, c
     wrong = [record["metrics"] | {"accuracy": record["metrics"]["accuracy"] | {"test": test}} for test in ("x", None)]
     for change in ({"metrics": wrong[0]}, {"metrics": wrong[1]}, {"metrics": {}}, {"seed": "a"}):
         path.write_text(json.dumps(record | change))
-        assert run_door(study.main, ["rows", "out=studied"]) == 0
+        assert run_command(study.main, ["rows", "out=studied"]) == 0
         assert "left out of the table" in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from localearn.doorway import run_door
+from localearn.cli.errors import run_command
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "one_gpu"
 SOON_S = 60.0
@@ -32,7 +32,7 @@ def clock(measure):
 def test_small_tries_all_of_it_in_a_minute_and_once(measure, tmp_path, capfd):
     work, out = tmp_path / "work", tmp_path / "out"
     asked = ["small=true", "device=cpu", f"work={work}", f"out={out}"]
-    assert run_door(measure.main, asked) == 0
+    assert run_command(measure.main, asked) == 0
     told = capfd.readouterr().out
     commands = [line.split()[3] for line in told.splitlines() if line.startswith("$ python -m ")]
     study = ["localearn.compare"] * 2 + ["localearn.study"] * 2
@@ -63,7 +63,7 @@ def test_small_tries_all_of_it_in_a_minute_and_once(measure, tmp_path, capfd):
     assert "energy/mnist-mono_forward/runs/matched-backprop-0/run.json" in packed
     assert not any(name.endswith((".pt", ".safetensors")) for name in packed)
 
-    assert run_door(measure.main, asked) == 0
+    assert run_command(measure.main, asked) == 0
     again = capfd.readouterr().out
     assert "$ python" not in again and page in again
 
@@ -112,7 +112,7 @@ def test_a_card_is_measured_at_full_size_with_every_rule_and_three_seeds(measure
 )  # fmt: skip
 def test_wrong_words_are_told(argument, said, measure, tmp_path, capsys):
     argument = argument.replace("WORK", str(tmp_path / "none"))
-    assert run_door(measure.main, [argument, f"work={tmp_path / 'none'}"]) == 2
+    assert run_command(measure.main, [argument, f"work={tmp_path / 'none'}"]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
@@ -121,14 +121,14 @@ def test_wrong_words_are_told(argument, said, measure, tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_told(key, measure, tmp_path, capsys):
     folders = {"work": tmp_path / "work", "out": tmp_path / "out"} | {key: "/proc/none"}
     words = [f"{name}={folder}" for name, folder in folders.items()]
-    assert run_door(measure.main, ["small=true", "device=cpu", *words]) == 2
+    assert run_command(measure.main, ["small=true", "device=cpu", *words]) == 2
     assert f"{key}=/proc/none cannot be written to" in capsys.readouterr().err
 
 
 def test_a_state_that_cannot_be_read_is_told(measure, tmp_path, capsys):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "state.json").write_text("{")
-    assert run_door(measure.main, ["small=true", "device=cpu", f"work={tmp_path / 'work'}"]) == 2
+    assert run_command(measure.main, ["small=true", "device=cpu", f"work={tmp_path / 'work'}"]) == 2
     assert "state.json cannot be read" in capsys.readouterr().err
 
 

@@ -4,9 +4,10 @@ import functools
 
 import pytest
 
-from localearn import cli, compare, run
-from localearn.benching import plan as bench_plan
+from localearn import cli
 from localearn.benching.workload import Size
+from localearn.cli import compare, run
+from localearn.cli.bench import parse
 from localearn.errors import UserError
 from localearn.files import read_yaml
 from localearn.nets import Net
@@ -104,14 +105,14 @@ def test_rules_that_are_compared_have_net_and_data_alike(rule, net):
 
 
 def test_a_comparison_takes_what_is_alike():
-    plan = compare.parse(["algos=[backprop,forward_forward]", "out=out", "batch_size=100"], None)
+    plan = compare.parse(["algos=[backprop,forward_forward]", "out=out", "batch_size=100"])
     config = cli.compose(plan.for_algo("forward_forward"))[0]
     assert config.net.init == "default"
     assert config.algo.goodness == "sum"
 
 
 def test_a_bench_times_what_no_default_trains():
-    plan = bench_plan.parse(["net=lenet", "input=[3,32,32]", "rules=[pepita]"])
+    plan = parse(["net=lenet", "input=[3,32,32]", "rules=[pepita]"])
     config = cli.compose(plan.for_rule("pepita", Size(None, None, 8)))[0]
     assert config.net._target_ == "localearn.LeNet"
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localearn import cli, run
-from localearn.doorway import run_door
+from localearn import cli
+from localearn.cli import run
+from localearn.cli.errors import run_command
 from localearn.errors import UserError
 from localearn.training.callbacks import Callback, attached
 
@@ -356,7 +357,7 @@ def test_ctrl_c_before_there_is_a_run_is_130(capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    assert run_door(interrupted, []) == 130
+    assert run_command(interrupted, []) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
@@ -386,7 +387,7 @@ def test_leaving_early_loses_nothing(thread):
     """What was printed, what atexit was to do and what a thread is at are all there in the end."""
     code = (
         "import atexit, sys, threading, time\n"
-        "from localearn.doorway import leave\n"
+        "from localearn.cli.errors import leave\n"
         "atexit.register(lambda: print('at exit'))\n"
         f"if {thread}: threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
         "sys.stdout.write('printed ')\n"
@@ -415,7 +416,7 @@ def hostile(tmp_path, monkeypatch):
 
 def test_a_run_of_hostile_names_prints_lines_that_show_them(hostile, capfd, tmp_path):
     arguments = [*hostile, f"dataset.path={HOSTILE}.npz", f"out=runs/{HOSTILE}"]
-    assert run_door(run.main, arguments) == 0
+    assert run_command(run.main, arguments) == 0
     epoch, last = capfd.readouterr().out.splitlines()
     assert epoch.startswith("all  epoch 1/1")
     shown = r"a\x1b[31m\n[bold]b\u202e" + "c" * 100
@@ -437,7 +438,7 @@ def test_a_run_of_hostile_names_prints_lines_that_show_them(hostile, capfd, tmp_
 )
 def test_an_error_about_a_hostile_name_is_a_line_that_shows_it(hostile, capfd, wrong, said):
     hostile = [] if wrong[0].startswith("resume") else hostile
-    assert run_door(run.main, [*hostile, *wrong]) == 2
+    assert run_command(run.main, [*hostile, *wrong]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert said in line
     assert line.isprintable()
@@ -447,5 +448,5 @@ def test_the_lines_of_an_error_are_those_that_it_was_given(capsys):
     def door(arguments):
         raise UserError("of\ntwo", "lines\x1b[0m")
 
-    assert run_door(door, []) == 2
+    assert run_command(door, []) == 2
     assert capsys.readouterr().err == "error: of\\ntwo\nlines\\x1b[0m\n"

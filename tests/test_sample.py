@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import localearn
-from localearn import run, sample
+from localearn.cli import run, sample
 from localearn.data.generation import continuation
 from localearn.data.text import SAMPLE_TOKENS
 from localearn.errors import UserError

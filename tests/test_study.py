@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from localearn import cli, study
+from localearn import cli
+from localearn.cli import study
 from localearn.errors import UserError
 from localearn.records import Figures, Record, read_record
 from localearn.reporting.study import StudyRow, page, plot, plot_labels, write_study

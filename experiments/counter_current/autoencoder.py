@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from localearn import MLP, Backprop, CounterCurrent, Trainer, load
-from localearn.arguments import listed
+from localearn.cli.options import listed
 from localearn.data import Batch, Data
 from localearn.trainers.phases import Metrics
 

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from localearn import cli
-from localearn.arguments import listed
-from localearn.doorway import run_door
+from localearn.cli.errors import run_command
+from localearn.cli.options import listed
+from localearn.cli.study import HEAVY
 from localearn.errors import UserError, suggestion
 from localearn.files import read_json
 from localearn.jobs import Job, run_job
 from localearn.records import Record, RunFolder, read_record
 from localearn.reporting import formatting
-from localearn.study import HEAVY
 from localearn.training.building import build_data
 
 OWN = ("only", "algos", "out")
@@ -198,4 +198,4 @@ def _row(out: Path, cell: Cell, rule: str, floor: float, reference: Record | Non
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_command(main))

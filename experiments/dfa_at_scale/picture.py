@@ -6,7 +6,7 @@ Each RUN is a folder that a run of `dataset=views` left, whose picture `views.pn
 import sys
 from pathlib import Path
 
-from localearn.doorway import run_door
+from localearn.cli.errors import run_command
 from localearn.errors import UserError
 from localearn.records import read_record
 
@@ -41,4 +41,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_command(main))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localearn.arguments import listed, truth, whole
-from localearn.doorway import run_door
+from localearn.cli.errors import run_command
+from localearn.cli.options import listed, truth, whole
 from localearn.errors import UserError, suggestion
 from localearn.records import RunFolder
 from localearn.reporting import formatting
@@ -254,4 +254,4 @@ def _compared(measure: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_command(main))

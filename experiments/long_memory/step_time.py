@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from localearn.arguments import listed
+from localearn.cli.options import listed
 from localearn.nets.recurrent import RecurrentLayer
 from localearn.nets.through_time import Detached, Diagonal, Truncated
 

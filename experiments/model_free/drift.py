@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from localearn import ModelFree, Physical, load
-from localearn.arguments import listed
+from localearn.cli.options import listed
 from localearn.nets.systems import SYSTEMS
 
 COLUMNS = ("as it is", "trained on", "new net")

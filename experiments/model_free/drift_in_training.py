@@ -18,7 +18,7 @@ import torch
 from drift import QUIET, accuracy, draw, spread
 
 from localearn import ModelFree, Physical, load
-from localearn.arguments import listed
+from localearn.cli.options import listed
 from localearn.nets.systems import SYSTEMS, System
 
 RATES = (0.0, 0.01, 0.03, 0.06, 0.1, 0.2)

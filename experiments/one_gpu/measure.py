@@ -28,8 +28,8 @@ from typing import Any
 
 from clock import ROOT, Clock, Piece, pack
 
-from localearn.arguments import listed, truth, whole
-from localearn.doorway import run_door
+from localearn.cli.errors import run_command
+from localearn.cli.options import listed, truth, whole
 from localearn.errors import UserError, suggestion
 from localearn.records import read_record
 
@@ -258,7 +258,7 @@ def cnn_lines(asked: Asked) -> list[Line]:
     table = asked.work / "fidelity" / "table.json"
     if not table.exists():
         return []
-    from localearn.study import read_rows
+    from localearn.cli.study import read_rows
 
     lines = []
     for row in read_rows(ROOT / "experiments" / "fidelity"):
@@ -472,4 +472,4 @@ def interrupted(signum: int, _: Any) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, interrupted)
-    sys.exit(run_door(main))
+    sys.exit(run_command(main))

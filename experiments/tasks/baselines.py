@@ -24,8 +24,8 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 
 import localearn
-from localearn import cli
-from localearn.study import read_rows
+from localearn.cli.study import read_rows
+from localearn.composition import compose
 from localearn.training.building import build_data
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ SEEDS = (0, 1, 2)
 def arrays_of(row: str) -> tuple[localearn.Data, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Return a row's data, and x and the target of each split as its runs have them."""
     run = next(r.run for r in read_rows(HERE) if r.name == row)
-    config, _ = cli.compose(list(run), None)
+    config, _ = compose(list(run), None)
     options: Any = OmegaConf.to_container(config.dataset, resolve=True)
     data = build_data(options)
     parts = {}

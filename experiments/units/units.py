@@ -8,7 +8,7 @@ trains what is missing below OUT/runs and then writes OUT/<page> by `python -m l
 import sys
 from pathlib import Path
 
-from localearn import analyse, run
+from localearn.cli import analyse, run
 
 NET = ["net.widths=[200,200,200]", "energy.enabled=false", "progress=false"]
 RULES = ("forward_forward", "backprop", "mono_forward")

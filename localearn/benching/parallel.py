@@ -1,6 +1,6 @@
-"""`python -m localearn.bench parallel`: two processes against one, measured.
+"""Measure the work that a second process brings, and what each part of a rank's work takes.
 
-As a program, `python -m localearn.benching.parallel PLAN.json`, it is a rank of that measurement.
+A rank of it is `python -m localearn.bench rank PLAN.json`.
 """
 
 import contextlib
@@ -22,14 +22,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from localearn import cli
-from localearn.arguments import whole
 from localearn.benching.measure import Spread
 from localearn.benching.workload import Point, as_data, built, made_up
+from localearn.composition import compose
 from localearn.data import Batch
-from localearn.doorway import run_door
-from localearn.errors import UserError, suggestion
-from localearn.printing import say
+from localearn.errors import UserError
 from localearn.trainers.base import Pipelined
 from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.building import optimizer_factory
@@ -38,26 +35,6 @@ from localearn.training.parallel import Ranks, joined
 from localearn.training.settings import Settings
 from localearn.training.update import Update
 
-HELP = """\
-python -m localearn.bench parallel [rule=mono_forward] [width=2000 depth=4 batch=1024] [out=results/bench/parallel]
-
-Measures what two processes, each on a core of its own, bring over one such process: parallel=layers (half of the
-blocks each) and parallel=data (a batch each), turn by turn with one process alone; and one block's, one message's and
-one all-reduce's time, of which experiments/parallel/simulate.py makes a simulation of more ranks. Writes
-OUT/parallel.json and OUT/parallel.md. Rows are made up; nothing is learned from them.
-
-  rule=mono_forward  a local rule
-  width=2000 depth=4 batch=1024
-                     an MLP of so many blocks, with as many inputs, and a rank's rows a step
-  batches=12         for each turn
-  turns=5            for which each median is taken
-  epoch=49           batches of an epoch, for that simulation: after each the pipeline runs empty
-  device=cpu         cuda: a card for each process
-  precision=fp32     or bf16
-  key=value          any key of localearn.run's algo, net and optim
-"""
-DEFAULTS = {"rule": "mono_forward", "width": "2000", "depth": "4", "batch": "1024", "batches": "12", "turns": "5",
-            "epoch": "49", "device": "cpu", "precision": "fp32", "out": "results/bench/parallel"}  # fmt: skip
 RANKS = 2
 WARM_UP = 2
 PINGS = 5
@@ -95,47 +72,6 @@ class Found:
     gradient_bytes: int
 
 
-def main(arguments: list[str]) -> int:
-    """Measure, simulate and write; return the exit status."""
-    if {"-h", "--help"} & set(arguments):
-        print(HELP, end="")
-        return 0
-    own, overrides = parse(arguments)
-    out = Path(own["out"]).expanduser()
-    from localearn.benching.page import writable
-
-    writable(out)
-    found = read(measured(own, overrides), int(own["batches"]))
-    command = " ".join(["python -m localearn.bench parallel", *arguments])
-    page, record = page_and_record(own, found, command)
-    (out / "parallel.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (out / "parallel.md").write_text(page, encoding="utf-8")
-    print(page)
-    say(out / "parallel.md")
-    return 0
-
-
-def parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the command's own options and a run's overrides; raise UserError for what is unknown or out of range."""
-    own, overrides = dict(DEFAULTS), []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or not value:
-            raise UserError(f"cannot read {argument!r}; write key=value, say width=1000")
-        if name in DEFAULTS:
-            own[name] = value
-        elif "." not in name and name not in ("algo", "net", "optim", "debug"):
-            raise UserError(f"no option {name!r}{suggestion(name, DEFAULTS)}; --help lists them")
-        else:
-            overrides.append(argument)
-    for name in ("width", "batch", "batches", "turns", "epoch"):
-        whole(name, own[name])
-    whole("depth", own["depth"], least=RANKS)
-    if own["precision"] not in ("fp32", "bf16"):
-        raise UserError(f"precision is fp32 or bf16, not {own['precision']!r}")
-    return own, overrides
-
-
 def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
     """Start the ranks, each on a core of its own, and return what they found."""
     width, depth = own["width"], int(own["depth"])
@@ -157,7 +93,7 @@ def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
         place |= {"OMP_NUM_THREADS": "1"}
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "localearn.benching.parallel", str(path)],
+                [sys.executable, "-m", "localearn.bench", "rank", str(path)],
                 env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             )
             for rank in range(RANKS)
@@ -256,7 +192,7 @@ def run_rank(arguments: list[str]) -> int:
     if plan["cores"]:
         os.sched_setaffinity(0, {plan["cores"][rank]})
     torch.set_num_threads(1)
-    config: Any = OmegaConf.to_container(cli.compose(plan["overrides"])[0], resolve=True)
+    config: Any = OmegaConf.to_container(compose(plan["overrides"])[0], resolve=True)
     data, layers = (Settings(parallel=mode, device=plan["device"]) for mode in ("data", "layers"))
     with joined(data, {}) as (sharing, device), joined(layers, {}) as (piping, _):
         point = Point(plan["net"], tuple(plan["input"]), plan["batch"], plan["precision"], device)
@@ -400,7 +336,3 @@ def _timed(work: Callable[[], Any], device: torch.device) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - begin_s
-
-
-if __name__ == "__main__":
-    sys.exit(run_door(run_rank))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from localearn.errors import UserError
+from localearn.extras import optional
 from localearn.records import Record
 from localearn.records.folder import RunFolder
 from localearn.training.callbacks import Callback, Context
@@ -53,11 +54,8 @@ class TensorBoardLogger(_Logger):
 
     def __init__(self, folder: str | Path | None = None):
         super().__init__(folder)
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            raise _missing("tensorboard", "tensorboard") from None
-        self._writer_class, self._writer = SummaryWriter, None
+        written = optional("torch.utils.tensorboard.writer", "log=tensorboard", "tensorboard")
+        self._writer_class, self._writer = written.SummaryWriter, None
 
     def run_started(self, context: Context) -> None:
         """Check that there is a folder to write to."""
@@ -144,11 +142,7 @@ class MLflowLogger(_Logger):
 
     def __init__(self, experiment: str = "localearn", tracking_uri: str | None = None, name: str | None = None):
         super().__init__()
-        try:
-            from mlflow.tracking import MlflowClient
-        except ImportError:
-            raise _missing("mlflow", "mlflow") from None
-        self._client_class, self._client = MlflowClient, None
+        self._client_class, self._client = optional("mlflow.tracking", "log=mlflow", "mlflow").MlflowClient, None
         self._experiment, self._uri, self._name, self._run = experiment, tracking_uri, name, ""
 
     def run_started(self, context: Context) -> None:
@@ -213,10 +207,7 @@ class WandbLogger(_Logger):
         folder: str | Path | None = None,
     ):
         super().__init__(folder)
-        try:
-            import wandb
-        except ImportError:
-            raise _missing("wandb", "wandb") from None
+        wandb = optional("wandb", "log=wandb", "wandb")
         if mode not in ("offline", "online"):
             raise UserError(f"mode must be offline or online, not {mode!r}")
         self._wandb, self._run = wandb, None
@@ -272,10 +263,6 @@ def _needs_folder(log: str, folder: Path | None) -> Path:
     if folder is None:
         raise UserError(f"log={log} needs a folder to write to; give out=DIR")
     return folder
-
-
-def _missing(log: str, extra: str) -> UserError:
-    return UserError(f'log={log} needs the package: pip install "localearn[{extra}]"')
 
 
 def _store(uri: str | None) -> str | None:

@@ -1,16 +1,12 @@
-"""The plan of a search, read from its command line, and its space: the options that a search may try, with ranges."""
+"""The plan of a search and its space: the options that a search may try, with their ranges."""
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
-from urllib.parse import quote
 
-from localearn import cli
-from localearn.arguments import truth, whole
 from localearn.errors import UserError, suggestion
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Metric, Task
@@ -18,11 +14,7 @@ from localearn.tasks import Metric, Task
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc")
-PRUNERS = ("median", "hyperband", "none")
-_ENERGY = "_energy"  # ends an objective that asks for few joules too
-OWN = ("trials", "sampler", "pruner", "objective", "storage", "study", "out", "heartbeat_s", "aside", "debug")
-FIXED = ("resume", "protocol")
+ENERGY = "_energy"  # ends an objective that asks for few joules too
 
 # The space of a search: `tune.space` of a configuration.
 FIELDS = ("low", "high", "log", "step", "choices")
@@ -69,7 +61,7 @@ class Plan:
     @property
     def names_energy(self) -> bool:
         """Whether joules are an objective."""
-        return self.objective.endswith(_ENERGY)
+        return self.objective.endswith(ENERGY)
 
     def for_task(self, task: Task) -> "Plan":
         """Return the plan with the metric that its objective names.
@@ -80,80 +72,15 @@ class Plan:
             UserError: for an objective that is no metric of the task.
 
         """
-        name, energy = self.objective.removesuffix(_ENERGY), _ENERGY * self.names_energy
+        name, energy = self.objective.removesuffix(ENERGY), ENERGY * self.names_energy
         metric = task.metric(name)
         if metric is None and name in ("", ACCURACY.name):
             metric = task.metrics[0]
         if metric is None:
-            known = [f"{metric.name}{end}" for metric in task.metrics for end in ("", _ENERGY)]
+            known = [f"{metric.name}{end}" for metric in task.metrics for end in ("", ENERGY)]
             near = suggestion(self.objective, known)
             raise UserError(f"no objective {self.objective!r}{near}; there are {', '.join(known)}")
         return replace(self, objective=f"{metric.name}{energy}", metric=metric)
-
-
-def parse(arguments: Sequence[str], config_dir: str | None = None) -> Plan:
-    """Read the command line; raise UserError for what is missing, unknown, out of range or does not go together."""
-    own: dict[str, str] = {}
-    overrides: list[str] = []
-    ranges: list[str] = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"cannot read {argument!r}; write key=value, say trials=50")
-        if name in FIXED:
-            raise UserError(f"{name}= is set by the search itself; the same command goes on with it")
-        if name in OWN:
-            own[name] = value
-        elif name.lstrip("+").startswith("tune.space."):
-            ranges.append(argument.lstrip("+"))
-        else:
-            overrides.append(argument)
-    for name, choices in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        if name in own and own[name] not in choices:
-            near = suggestion(own[name], choices)
-            raise UserError(f"no {name} {own[name]!r}{near}; there are {', '.join(choices)}")
-    if own.get("objective") in ("", "energy"):
-        raise UserError(f"no objective {own['objective']!r}; joules are one beside a metric, objective=accuracy_energy")
-    _, chosen = cli.compose(overrides, config_dir)
-    study = own.get("study") or f"{chosen['algo']}-{chosen['dataset']}-{chosen['net']}"
-    out = Path(own.get("out") or Path("tuning") / study).expanduser()
-    plan = Plan(
-        out=out,
-        study=study,
-        storage=own.get("storage") or _database(out / "study.db"),
-        overrides=tuple(cli.expanded(overrides)),
-        ranges=tuple(ranges),
-        trials=whole("trials", own.get("trials", "20")),
-        heartbeat_s=whole("heartbeat_s", own.get("heartbeat_s", "15")),
-        aside=truth("aside", own.get("aside", "false")),
-        config_dir=config_dir,
-        sampler=own.get("sampler", Plan.sampler),
-        pruner=own.get("pruner", Plan.pruner),
-        objective=own.get("objective", Plan.objective),
-    )
-    _check(plan, "pruner" in own)
-    return plan
-
-
-def _database(path: Path) -> str:
-    """Return the URL of a file; as a URI where a character of its path means something else in a URL."""
-    if not re.search(r"[?#%{}]", str(path)):
-        return f"sqlite:///{path}"
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=f"file:{quote(str(path))}", query={"uri": "true"}).render_as_string()
-
-
-def _check(plan: Plan, pruner_named: bool) -> None:
-    if re.fullmatch(r"sqlite(\+\w+)?:(//)?/?(:memory:)?(\?.*)?", plan.storage) or "mode=memory" in plan.storage:
-        raise UserError(f"storage={plan.storage} ends with the process, trials and all; give sqlite:///FILE")
-    if not plan.storage.startswith("journal:") and re.search(r"[{}]", plan.storage):
-        raise UserError(f"storage={plan.storage}: write %7B and %7D for braces")
-    alone = plan.objective.removesuffix(_ENERGY)
-    if plan.names_energy and plan.sampler == "cmaes":
-        raise UserError(f"cmaes searches for one objective alone; use objective={alone}, or sampler=tpe")
-    if plan.names_energy and pruner_named and plan.pruner != "none":
-        raise UserError(f"pruner={plan.pruner} compares one objective alone; use objective={alone}, or pruner=none")
 
 
 def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from localearn.errors import UserError
+from localearn.extras import install_line
 from localearn.printing import say
 from localearn.records.folder import Held, locked
 from localearn.tuning.plan import Plan
@@ -165,7 +166,7 @@ def _advice(error: BaseException, first: str) -> str:
             "is no URL of a database, say sqlite:///study.db, postgresql://user@host/name or journal:/shared/study.log"
         )
     if isinstance(error, ImportError):
-        return f"{first}; pip install 'localearn[postgres]' brings PostgreSQL's driver"
+        return f"{first}; {install_line('postgres')} brings PostgreSQL's driver"
     damaged = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in _DAMAGED
     if damaged or isinstance(error, json.JSONDecodeError):
         return f"is damaged ({first}); {ASIDE}, or give another storage="

@@ -1,6 +1,6 @@
 import pytest
 
-from localearn import run
+from localearn.cli import run
 
 QUIET = ["energy.enabled=false", "progress=false", "device=cpu"]
 SMALL = ["dataset=digits", "net=mlp_2x256", "net.widths=[12,8]", "dataset.train_size=300", *QUIET]

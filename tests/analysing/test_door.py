@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import localearn
-from localearn import analyse
 from localearn.analysing import read_findings
+from localearn.cli import analyse
 from localearn.errors import UserError
 from localearn.records import read_record
 

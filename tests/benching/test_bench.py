@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from localearn import bench
 from localearn.benching import measure
 from localearn.benching.measure import Spread
 from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point
-from localearn.doorway import run_door
+from localearn.cli import bench
+from localearn.cli.errors import run_command
 from localearn.energy.sources import Clock
 from localearn.errors import Unsupported, UserError
 from localearn.testing.energy import FakeClock, FakeCounter
@@ -161,13 +161,13 @@ def test_a_rule_may_have_a_net_of_its_own_beside_backprops(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
     (tmp_path / "file").touch()
     main = functools.partial(bench.main, energy_of=lambda device: pytest.fail("measured"))
-    assert run_door(main, [*TINY, f"out={tmp_path / 'file' / 'out'}"]) == 2
+    assert run_command(main, [*TINY, f"out={tmp_path / 'file' / 'out'}"]) == 2
     assert "cannot be written to" in capsys.readouterr().err
 
 
 def test_what_was_measured_stays_when_a_later_size_is_more_than_the_memory_holds(tmp_path, capsys):
     asked = ["rules=[mono_forward]", *TINY, f"batches=[8,{10**15}]", f"out={tmp_path}"]
-    assert run_door(bench.main, asked) == 2
+    assert run_command(bench.main, asked) == 2
     assert f"the memory is full at width 8, depth 2, batch {10**15}; try smaller sizes" in capsys.readouterr().err
     assert [b["batch"] for b in json.loads((tmp_path / "bench.json").read_text())["benches"]] == [4, 8]
 

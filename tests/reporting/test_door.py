@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from localearn.doorway import run_door
-from localearn.report import main
+from localearn.cli.errors import run_command
+from localearn.cli.report import main
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_help(capsys):
 def test_bad_input_is_said_in_two_lines(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
-    assert run_door(main, arguments) == 2
+    assert run_command(main, arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) <= 2

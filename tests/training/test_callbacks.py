@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import localearn
-from localearn import run
+from localearn.cli import run
 from localearn.errors import UserError
 from localearn.training import Callback, Context, Settings
 from localearn.training.callbacks import Callbacks, attached

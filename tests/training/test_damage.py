@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from localearn import export
+from localearn.cli import export
 from localearn.errors import UserError
 from localearn.records.folder import append_checksum, is_intact
 from localearn.training.experiment import load_net

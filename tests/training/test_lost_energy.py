@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from localearn import compare
-from localearn.doorway import run_door
+from localearn.cli import compare
+from localearn.cli.errors import run_command
 from localearn.energy import Meter, metered_by
 from localearn.energy.nvml import NvmlCounter
 from localearn.reporting import read_runs, write_report
@@ -248,7 +248,7 @@ def test_an_unknown_country_is_told_at_every_door_before_anything_is_trained(
     monkeypatch.chdir(tmp_path)
     door = importlib.import_module(f"localearn.{module}")
     with attached(NothingTrains()):
-        assert run_door(door.main, [*arguments, "dataset.train_size=60", f"energy.country={country}"]) == 2
+        assert run_command(door.main, [*arguments, "dataset.train_size=60", f"energy.country={country}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: energy.country='{country}' is no country code")
     assert near in told
@@ -260,5 +260,5 @@ def test_an_unknown_country_of_one_rule_is_told_before_the_others_are_trained(tm
     monkeypatch.chdir(tmp_path)
     arguments = ["algos=[backprop,mono_forward]", "seeds=[0,1,2]", "out=lost", "mono_forward:energy.country=XXX"]
     with attached(NothingTrains()):
-        assert run_door(compare.main, arguments) == 2
+        assert run_command(compare.main, arguments) == 2
     assert "energy.country='XXX'" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import localearn
-from localearn import bench, cli
+from localearn import cli
 from localearn.benching.plan import known_rules
+from localearn.cli import bench
 from localearn.errors import Unsupported
 from localearn.testing.toys import KINDS, TASKS, toy
 from localearn.training.building import rule_class

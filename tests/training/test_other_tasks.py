@@ -12,8 +12,8 @@ from sklearn.metrics import log_loss, mean_squared_error, ndcg_score, roc_auc_sc
 
 import localearn
 from localearn import MLP, Backprop, ForwardForward, Unsupported, UserError, fit, load_net
-from localearn import compare as comparing
-from localearn import tune as tuning
+from localearn.cli import compare as comparing
+from localearn.cli import tune as tuning
 from localearn.data import from_arrays
 from localearn.data.embedded import digits
 from localearn.tasks import Autoencoding, MultiLabel, Regression

@@ -30,7 +30,7 @@ from localearn import (
     load,
     load_net,
 )
-from localearn import compare as comparing
+from localearn.cli import compare as comparing
 from localearn.data import ArrayData, Batch, from_arrays
 from localearn.data.embedded import diabetes
 from localearn.tasks import Classification, Regression

@@ -9,10 +9,10 @@ from optuna import TrialPruned
 from optuna.trial import FixedTrial
 
 from localearn import cli
+from localearn.cli.tune import parse
 from localearn.errors import UserError
 from localearn.records import Figures, Record, RunFolder
 from localearn.tuning.outcome import spent
-from localearn.tuning.plan import parse
 from localearn.tuning.search import QUIET, run_trial
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import optuna
 import pytest
 
-from localearn import run, tune
+from localearn.cli import run, tune
+from localearn.cli.tune import parse
 from localearn.errors import UserError
 from localearn.reporting import read_tunings
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Classification, Regression
-from localearn.tuning.plan import parse
 
 VALUES = (
     "algo=backprop", "dataset=diabetes", "dataset.train_size=80", "net.widths=[4]", "epochs=2", "batch_size=40",

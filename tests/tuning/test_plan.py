@@ -8,12 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from localearn import cli
+from localearn.cli.tune import parse
+from localearn.composition import compose
 from localearn.errors import UserError
 from localearn.training.building import CONF
 from localearn.training.experiment import build
 from localearn.tuning import read_space
-from localearn.tuning.plan import altered, parse
+from localearn.tuning.plan import altered
 from localearn.tuning.storage import close_storage, open_storage
 
 CONFIG = {
@@ -51,8 +52,8 @@ def test_own_options_and_ranges_are_kept_apart_from_overrides():
         (["trials=2.5"], "trials takes whole numbers"),
         (["heartbeat_s=0"], "heartbeat_s takes"),
         (["aside=maybe"], "aside is true or false"),
-        (["sampler=tpa"], "no sampler 'tpa'.*tpe"),
-        (["pruner=medium"], "no pruner 'medium'.*median"),
+        (["sampler=tpa"], "sampler is tpe.*not 'tpa'; did you mean 'tpe'"),
+        (["pruner=medium"], "pruner is median.*not 'medium'; did you mean 'median'"),
         (["objective=energy"], "no objective"),
         (["resume=x"], "resume= is set by the search"),
         (["algo=mono"], "no algo 'mono'"),
@@ -129,7 +130,7 @@ OTHERWISE = {
 
 def composed(rule, *overrides):
     asked = OTHERWISE.get(rule, ["dataset=digits", "net.widths=[8]"])
-    config, choices = cli.compose([f"algo={rule}", *asked, *overrides])
+    config, choices = compose([f"algo={rule}", *asked, *overrides])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return config, choices, plain
 

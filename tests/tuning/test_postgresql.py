@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
-from localearn import tune
+from localearn.cli import tune
 from localearn.errors import UserError
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning.search import Limits

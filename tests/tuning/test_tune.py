@@ -14,7 +14,8 @@ import filelock
 import optuna
 import pytest
 
-from localearn import cli, run, tune
+from localearn import cli
+from localearn.cli import run, tune
 from localearn.errors import UserError
 from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached

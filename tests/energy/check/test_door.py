@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 import torch
 
-from localearn.doorway import run_door
-from localearn.energy.check import __main__ as door
+from localearn.cli import check_meter as door
+from localearn.cli.errors import run_command
 from localearn.energy.selftest import EXPECTATIONS, Bench, MatrixLoad, Outcome, Span, Verdict
 from localearn.testing.energy import FakeClock, FakeCounter
 
@@ -59,9 +59,9 @@ def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
     ("argument", "said"),
     [
         ("second=3", "did you mean 'seconds'"),
-        ("seconds=0", "no positive number"),
-        ("seconds=nan", "no positive number"),
-        ("seconds=", "--help"),
+        ("seconds=0", "seconds takes seconds above 0, not '0'"),
+        ("seconds=nan", "seconds takes seconds above 0"),
+        ("seconds=", "seconds takes seconds above 0"),
         ("device=cuda", "torch sees 0 CUDA devices"),
         ("device=cuda:", "device is auto"),
         ("device=tpu", "device is auto"),
@@ -69,7 +69,7 @@ def test_the_record_the_page_and_the_plot(steady_cpu, tmp_path, capsys):
     ],
 )
 def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, said: str):
-    assert run_door(steady_cpu("passed"), [argument]) == 2
+    assert run_command(steady_cpu("passed"), [argument]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1

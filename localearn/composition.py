@@ -1,37 +1,21 @@
-"""What the doors of a run share: composing a configuration, the help page, what was wrong with either."""
+"""Compose a configuration from overrides, by Hydra, and say in a line what was wrong with it."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError, suggestion
+from localearn.extras import install_line
 from localearn.files import read_yaml
 from localearn.options import parameters_of
-from localearn.printing import one_line, say
-from localearn.recipes import recipe_overrides
+from localearn.printing import say
+from localearn.recipes import foreseen, recipe_overrides
 from localearn.training.building import CONF, locate
 from localearn.training.experiment import GROUPS, Choices
 from localearn.trust import check_overrides, is_known, targets_of, words
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
-
-# Hydra's flags that are of use here: the values that each takes, None where it takes none.
-FLAGS: dict[str, tuple[str, ...] | None] = {
-    "-m": None,
-    "--multirun": None,
-    "-c": ("job", "hydra", "all"),
-    "--cfg": ("job", "hydra", "all"),
-    "--resolve": None,
-}
-
-
-class JobFailed(Exception):
-    """A sweep's run did not end well, in a process of its own, which has said why."""
-
-    def __init__(self, status: int):
-        super().__init__(status)
-        self.status = status
 
 
 def existing_folder(config_dir: str) -> str:
@@ -39,32 +23,6 @@ def existing_folder(config_dir: str) -> str:
     if not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: there is no such folder")
     return str(Path(config_dir).resolve())
-
-
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
-
-    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
-    """
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("-"):
-            overrides.append(argument)
-            continue
-        flag, equals, value = argument.partition("=")
-        if flag not in FLAGS:
-            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
-        flags.append(flag)
-        values = FLAGS[flag]
-        if values is not None:
-            value = value if equals else rest.pop(0) if rest else ""
-            if value not in values:
-                raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
-            flags.append(value)
-    return flags + overrides
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, Choices]:
@@ -82,12 +40,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            config, missing = _composed_first(given)
-            recipe, more = recipe_overrides(config, overrides)
-            if missing and not any(line.startswith("net=") for line in more):
-                raise missing
-            if more != ["kind=dense"]:  # which was composed
-                config = hydra.compose("config", [*more, *given], return_hydra_config=True)
+            found = None if config_dir else _composed_once(given, overrides)
+            config, recipe = found or _composed_twice(given, overrides)
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
     chosen = chosen_names(config.hydra.runtime.choices, overrides) | {"recipe": recipe}
@@ -98,6 +52,37 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
         del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen
+
+
+def _composed_once(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str] | None:
+    """Return the configuration and its recipe's name; None where the recipe is not foreseen, or something is wrong.
+
+    To compose takes as long as all else before a small run; what is wrong `_composed_twice` says.
+    """
+    import hydra
+
+    config = foreseen(overrides)
+    if config is None:
+        return None
+    try:
+        recipe, more = recipe_overrides(config, overrides)
+        more = [] if more == ["kind=dense"] else more  # which is there by itself
+        return hydra.compose("config", [*more, *given], return_hydra_config=True), recipe
+    except (*config_errors(), UserError, ValueError):
+        return None
+
+
+def _composed_twice(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str]:
+    """Return the configuration and its recipe's name, which what is composed without a recipe says."""
+    import hydra
+
+    config, missing = _composed_first(given)
+    recipe, more = recipe_overrides(config, overrides)
+    if missing and not any(line.startswith("net=") for line in more):
+        raise missing
+    if more != ["kind=dense"]:  # which was composed
+        config = hydra.compose("config", [*more, *given], return_hydra_config=True)
+    return config, recipe
 
 
 def _composed_first(given: Sequence[str]) -> tuple[Any, Exception | None]:
@@ -193,6 +178,8 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name.startswith(("joblib", "submitit")):
+            return f"hydra/launcher={name} needs a launcher of Hydra's; {install_line('sweep')}"
         return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
     missing = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if missing:
@@ -248,31 +235,8 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _dotted(child, f"{prefix}{name}.")
 
 
-def choices_page(config_dir: str | None = None) -> str:
-    """Return every group's choices, with the line that each file has on itself."""
-    lines = []
-    for group in GROUPS:
-        lines.append(f"{group}=")
-        folders = [CONF / group] + ([Path(config_dir) / group] if config_dir else [])
-        for path in sorted(p for folder in folders for p in folder.glob("*.yaml")):
-            comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
-            about = next((c for c in comments if not c.startswith("@package")), "")
-            lines.append(one_line(f"  {path.stem:<28}{about}"))
-    return "\n".join(lines)
-
-
-def take_option(arguments: list[str], *names: str) -> str | None:
-    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value, None where it is not there."""
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag not in names:
-            continue
-        if equals:
-            del arguments[index]
-            return value
-        if index + 1 == len(arguments):
-            raise UserError(f"{flag} needs a value")
-        value = arguments[index + 1]
-        del arguments[index : index + 2]
-        return value
-    return None
+def overrides_of(algo: str, algos: Iterable[str], overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that are for all rules, and behind them those written `ALGO:key=value` for this one."""
+    prefixes = [f"{name}:" for name in algos]
+    shared = [o for o in overrides if not o.startswith(tuple(prefixes))]
+    return [*shared, *(o.removeprefix(f"{algo}:") for o in overrides if o.startswith(f"{algo}:"))]

@@ -1,0 +1,66 @@
+"""`localearn report-environment`: what an issue needs to know of a machine."""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from localearn.cli.options import Command, Options, option, read
+from localearn.cli.pages import help_status
+from localearn.printing import say
+
+
+@dataclass(frozen=True)
+class EnvironmentOptions(Options):
+    """The options of a report of the environment."""
+
+    device: str = option("auto", "the one that the meter is asked about, as a run's device=")
+
+
+COMMAND = Command(
+    "report-environment",
+    "Show versions, device, threads, and how the meter would label its joules here",
+    EnvironmentOptions,
+    """\
+Shows what figures depend on, for an issue or a paper: versions, device, memory, threads, and from which source the
+energy meter would take each part's joules on this machine: measured, estimated or absent, and why.
+""",
+    bare=True,
+    module=None,
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what there is; return the exit status."""
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
+    options = read(EnvironmentOptions, arguments)
+    import torch
+
+    from localearn.energy import make_meter
+    from localearn.records import versions
+    from localearn.training.device import describe_device, select_device
+
+    device = select_device(options.device)
+    described = describe_device(device)
+    memory = described["memory_bytes"]
+    meter = make_meter(device, None, "auto", 0.0)
+    meter.open(tell=False)
+    try:
+        metered = meter.describe()
+    finally:
+        meter.close()
+    lines = {
+        "localearn": sys.modules["localearn"].__version__,
+        "system": platform.platform(),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items() if name != "localearn"),
+        "device": f"{device} {described['name']}" + (f", {memory / 2**30:.0f} GiB" if memory else ""),
+        "CUDA": f"{torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.version.cuda else "not in torch",
+        "threads": f"{torch.get_num_threads()} of torch's, {os.cpu_count()} logical CPUs",
+        "meter": metered,
+    }
+    for name, text in lines.items():
+        say(f"{name + ':':<11}{text}")
+    return 0

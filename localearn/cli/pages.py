@@ -1,0 +1,163 @@
+"""Show a command's help page, made of its declared options, and the choices of each group of a run."""
+
+import itertools
+import textwrap
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from localearn.cli.options import Command, Spec, options_of, spec_of
+from localearn.defaults import CONF
+from localearn.printing import one_line
+from localearn.training.experiment import GROUPS
+
+WIDTH = 120
+INDENT = 21  # of the options' texts
+HELP = {"-h", "--help"}
+
+
+def help_status(command: Command, arguments: Sequence[str]) -> int | None:
+    """Print a command's help page if it is asked for, or needed; return the exit status, None where it is not."""
+    asked = bool(HELP & set(arguments))
+    if asked or not (arguments or command.bare):
+        print(help_page(command, config_dir_of(arguments)), end="")
+        return 0 if asked else 2
+    return None
+
+
+def config_dir_of(arguments: Sequence[str]) -> str | None:
+    """Return the folder that stands behind --config-dir, None where there is none."""
+    for word, following in itertools.zip_longest(arguments, arguments[1:]):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            return value if equals else following
+    return None
+
+
+def help_page(command: Command, config_dir: str | None = None) -> str:
+    """Return a command's help page: how it is called, what it does, its options, the choices of its groups."""
+    parts = [command.usage or _usage(command), command.about.strip(), "\n".join(_lines(command))]
+    if command.groups:
+        parts.append(choices_page(config_dir))
+    if command.more:
+        parts.append(command.more.strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _usage(command: Command) -> str:
+    kind = command.options
+    placed = [str(spec_of(declared).value) for declared in options_of(kind, "argument").values()]
+    required = [_shown(name, declared) for name, declared in options_of(kind).items() if declared.default is MISSING]
+    return " ".join([command.line, *placed, *required, "[key=value ...]"])
+
+
+def _lines(command: Command) -> Iterator[str]:
+    kind = command.options
+    for declared in options_of(kind, "argument").values():
+        spec = spec_of(declared)
+        yield from _entry(str(spec.value), spec.help)
+    for name, declared in options_of(kind).items():
+        yield from _entry(_shown(name, declared), _text(name, declared, kind))
+    for declared in options_of(kind, "rest").values():
+        yield from _entry("key=value", spec_of(declared).help)
+    yield from _entry("--help", "this page")
+
+
+def _shown(name: str, declared: "Field[Any]") -> str:
+    """Return `name=VALUE`, the value being its default where nothing else is said; a flag with its dashes."""
+    spec = spec_of(declared)
+    if spec.flag:
+        return spec.flag[0] + (f" {spec.value}" if spec.value else "")
+    return f"{name}={spec.value or _written(declared.default)}"
+
+
+def _text(name: str, declared: "Field[Any]", kind: type) -> str:
+    """Return an option's help, its other choices in front."""
+    spec: Spec = spec_of(declared)
+    if typing.get_type_hints(kind)[name] is bool:
+        return spec.help
+    others = [choice for choice in choices_of(kind, name) if choice not in (spec.value, declared.default)]
+    if not others or declared.default in ((), None, MISSING) or isinstance(declared.default, tuple):
+        return spec.help
+    listed = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} or {others[-1]}"
+    return f"or {listed}{'; ' if spec.help else ''}{spec.help}"
+
+
+def choices_of(kind: type, name: str) -> tuple[str, ...]:
+    """Return what an option may be where only so much can be: the choices of its type, or true and false."""
+    hint: Any = typing.get_type_hints(kind)[name]
+    if hint is bool:
+        return () if spec_of(next(f for f in options_of(kind).values() if f.name == name)).flag else ("true", "false")
+    hints = [hint, *get_args(hint)]
+    return next((get_args(part) for part in hints if get_origin(part) is Literal), ())
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if isinstance(value, NoneType) else str(value)
+
+
+def _entry(head: str, text: str) -> Iterator[str]:
+    """Yield an option's lines: what is written, and its text beside it or, where that is long, below."""
+    lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False) or [""]
+    if len(head) > INDENT - 3:
+        yield f"  {head}"
+    else:
+        yield f"  {head:<{INDENT - 2}}{lines.pop(0)}".rstrip()
+    for line in lines:
+        yield " " * INDENT + line
+
+
+def choices_page(config_dir: str | None = None) -> str:
+    """Return every group's choices, with the line that each file has on itself."""
+    lines = []
+    for group in GROUPS:
+        lines.append(f"{group}=")
+        lines += [one_line(f"  {name:<28}{about}") for name, about in choices(group, config_dir)]
+    return "\n".join(lines)
+
+
+def choices(group: str, config_dir: str | None = None) -> list[tuple[str, str]]:
+    """Return a group's choices, each with the line that its file has on itself."""
+    folders = [CONF / group] + ([Path(config_dir) / group] if config_dir else [])
+    return [(path.stem, about(path)) for path in sorted(p for folder in folders for p in folder.glob("*.yaml"))]
+
+
+def about(path: Path) -> str:
+    """Return the line that one of the configuration's files has on itself: its first comment."""
+    comments = [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    return next((comment for comment in comments if not comment.startswith("@package")), "")
+
+
+def config_keys_page() -> str:
+    """Return the keys of a run's configuration, with their defaults and what config.yaml says of them."""
+    return "\n".join(line for key, value, text in _config_keys() for line in _entry(f"{key}={value}", text))
+
+
+def config_key_names() -> list[str]:
+    """Return the keys of a run's configuration."""
+    return [key for key, _, _ in _config_keys()]
+
+
+def _config_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield each key of config.yaml, its default and its comment; those aside that a command declares itself."""
+    group = ""
+    for line in (CONF / "config.yaml").read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines():
+        if line.startswith("hydra:"):
+            break
+        head, _, text = line.partition("#")
+        name, _, value = head.strip().partition(":")
+        if not head.strip() or name in ("recipes", "refused", "tune", "space", "resume", "out", "debug", "recipe"):
+            continue
+        if not line.startswith(" "):
+            group = name
+        key = name if group == name else f"{group}.{name}"
+        if value.strip():
+            shown = value.strip().strip('"')
+            yield key, shown, text.strip()

@@ -1,0 +1,63 @@
+"""`python -m localearn.report DIR... [out=DIR]`: build a report from records alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localearn.cli.options import Command, Options, argument, option, read
+from localearn.cli.pages import help_status
+from localearn.printing import say
+from localearn.reporting import read_runs, read_tunings, write_report
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """The options of a report."""
+
+    folders: tuple[str, ...] = argument(
+        "DIR...",
+        "folders that hold runs, at any depth",
+        many=True,
+        missing="no folder is named; python -m localearn.report DIR... reads the records below each DIR",
+    )
+    out: str | None = option(
+        None, "where to write (default: the first DIR); only files of an earlier report are replaced", value="DIR"
+    )
+    title: str | None = option(None, "the report's heading", value="TEXT")
+    baseline: str | None = option(None, "what the rules are compared with (default: backprop)", value="ALGO")
+    allow_unlike: bool = option(
+        False, "give ratios between runs that differ in more than the rule; the tables then say so", value="true"
+    )
+
+
+COMMAND = Command(
+    "report",
+    "Build a report, html, md, csv and json with plots, from records alone",
+    ReportOptions,
+    """\
+Builds report.html, report.md, report.csv, report.json and plots/ from the records (run.json, metrics.jsonl, and
+tune.json of a search) below the folders, and from nothing else.
+""",
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the report of what is below the folders; return the exit status."""
+    status = help_status(COMMAND, arguments)
+    if status is None:
+        say(_report(read(ReportOptions, arguments)))
+    return status or 0
+
+
+def _report(options: ReportOptions) -> Path:
+    runs, tunings = read_runs(options.folders), read_tunings(options.folders)
+    for note in (*runs.notes, *tunings.notes):
+        say(f"note: {note}", error=True)
+    texts = {"title": options.title, "baseline": options.baseline}
+    return write_report(
+        runs,
+        options.out or options.folders[0],
+        allow_unlike=options.allow_unlike,
+        tunings=tunings,
+        **{name: text for name, text in texts.items() if text is not None},
+    )

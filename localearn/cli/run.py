@@ -1,0 +1,223 @@
+"""`python -m localearn.run`: train one rule on one data set."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STARTED_S = time.perf_counter()
+
+from localearn.cli.errors import told, value_of  # noqa: E402
+from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
+from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
+from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
+from localearn.errors import UserError  # noqa: E402
+from localearn.outcome import report  # noqa: E402
+from localearn.printing import say  # noqa: E402
+
+# Hydra's flags that are of use here: the values that each takes, None where it takes none.
+FLAGS: dict[str, tuple[str, ...] | None] = {
+    "-m": None,
+    "--multirun": None,
+    "-c": ("job", "hydra", "all"),
+    "--cfg": ("job", "hydra", "all"),
+    "--resolve": None,
+}
+
+
+@dataclass(frozen=True)
+class RunOptions(RunningOptions):
+    """The options of a run beside the keys of its configuration, which Hydra reads."""
+
+    out: str | None = option(
+        None, "the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given", value="DIR"
+    )
+    resume: str | None = option(
+        None,
+        "go on with an interrupted run; with epochs=N, or another patience=, train a completed one longer",
+        value="DIR",
+    )
+    recipe: str = option(
+        "default", "the published recipe of the rule; by default the one for this kind of net", value="paper"
+    )
+    config: str | None = option(
+        None,
+        "the overrides that stand in a file, as localearn.tune writes its best; what follows wins",
+        value="FILE",
+    )
+    algo: str | None = option(
+        None, "a rule, see below; algo._target_=my_rules.MyRule: your own, from a module in this folder", value="NAME"
+    )
+    callbacks: str | None = option(
+        None, "your own code in the loop, a localearn.Callback", value="[{_target_:my_module.MyCallback}]"
+    )
+    trust: str | None = option(
+        None, "let a file that is read (config=, resume=) name a class of your own", value="my_rules.MyRule"
+    )
+    sweep: bool = option(False, "a sweep: -m seed=0,1,2 algo=backprop,mono_forward", flag=("-m", "--multirun"))
+    show: str | None = option(
+        None, "show the configuration, do not train; --resolve as well resolves it", value="job", flag=("--cfg", "-c")
+    )
+
+
+COMMAND = Command(
+    "run",
+    "Train one rule on one data set",
+    RunOptions,
+    """\
+Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
+metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
+""",
+    f"""\
+Keys, with their defaults; --cfg job shows those of the chosen files too:
+
+{config_keys_page()}
+
+Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by a callback,
+130 or 143 interrupted by Ctrl-C or SIGTERM.
+""",
+    groups=True,
+    bare=True,
+    usage="python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]",
+)
+
+
+class JobFailed(Exception):
+    """A sweep's run did not end well, in a process of its own, which has said why."""
+
+    def __init__(self, status: int):
+        super().__init__(status)
+        self.status = status
+
+
+def main(arguments: list[str]) -> int:
+    """Train, or show what would be trained; return the exit status."""
+    status = help_status(COMMAND, arguments)
+    if status is not None:
+        return status
+    config_dir = take_option(arguments, "--config-dir", "-cd")
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    resume = value_of("resume", arguments)
+    if flags and resume:
+        raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
+    if flags:
+        return _through_hydra(arguments, config_dir)
+    from localearn.training.experiment import resumed
+
+    config, choices = resumed(resume, arguments) if resume else compose(arguments, config_dir)
+    return _run(config, choices, started_s=STARTED_S)
+
+
+def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
+    """Train, say what came of it and what was drawn of it, and return the exit status."""
+    from localearn.training.experiment import execute
+    from localearn.training.illustration import Illustration
+
+    illustration = Illustration()
+    status = report(execute(config, choices, started_s=started_s, callbacks=[illustration]))
+    for line in illustration.lines:
+        say(line)
+    return status
+
+
+def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
+    """Let Hydra read the flags that are its own: sweeps, --cfg, --info."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from localearn.training.experiment import default_out
+
+    worst = 0
+    here = (socket.gethostname(), os.getpid())
+
+    def task(_: DictConfig) -> None:
+        nonlocal worst
+        hydra_config = HydraConfig.get()
+        number = hydra_config.job.num
+        say(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}")
+        elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
+
+        def job() -> int:
+            config, choices = compose(hydra_config.overrides.task, config_dir)  # anew, with the rule's recipe
+            if elsewhere and config.out is None:
+                config.out = str(default_out(config.seed, choices, number))
+            return _run(config, choices)
+
+        status = told(job, arguments)
+        if status and elsewhere:  # which only an error tells the first process
+            raise JobFailed(status)
+        if status > 128:
+            sys.exit(status)
+        worst = max(worst, status)
+
+    arguments = flags_first(expanded(arguments))
+    if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
+        return _show(arguments, config_dir)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
+    extra = [] if config_dir is None else ["--config-dir", existing_folder(config_dir)]
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    sys.argv = [sys.argv[0], *extra, *arguments]
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(task)()
+    except JobFailed as failed:
+        return failed.status
+    except config_errors() as error:
+        raise UserError(explain(error, overrides, config_dir)) from error
+    return worst
+
+
+def _show(arguments: list[str], config_dir: str | None) -> int:
+    """Print the configuration that a run with these arguments has, its recipe applied."""
+    from omegaconf import OmegaConf
+
+    config, choices = compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
+    print(f"recipe: {choices['recipe']}")
+    print(OmegaConf.to_yaml(config, resolve="--resolve" in arguments), end="")
+    return 0
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
+
+    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flag, equals, value = argument.partition("=")
+        if flag not in FLAGS:
+            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
+        flags.append(flag)
+        values = FLAGS[flag]
+        if values is not None:
+            value = value if equals else rest.pop(0) if rest else ""
+            if value not in values:
+                raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
+            flags.append(value)
+    return flags + overrides
+
+
+def take_option(arguments: list[str], *names: str) -> str | None:
+    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value, None where it is not there."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag not in names:
+            continue
+        if equals:
+            del arguments[index]
+            return value
+        if index + 1 == len(arguments):
+            raise UserError(f"{flag} needs a value")
+        value = arguments[index + 1]
+        del arguments[index : index + 2]
+        return value
+    return None

@@ -1,0 +1,90 @@
+"""`localearn COMMAND` is `python -m localearn.COMMAND`."""
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import localearn
+from localearn.cli import main as entry
+from localearn.cli.commands import COMMANDS, module_of
+from localearn.cli.errors import run_command
+from localearn.cli.listing import served
+
+ROOT = Path(localearn.__file__).parents[1]
+
+
+def test_the_console_script_is_the_entry():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["localearn"].partition(":")
+    assert getattr(importlib.import_module(module), name) is entry.console
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("list", "report-environment")])
+def test_each_command_is_its_module(name, capsys):
+    module = module_of(name)
+    assert entry.main([name, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(module.COMMAND.line)
+    assert run_command(module.main, ["--help"]) == 0
+    assert capsys.readouterr().out == page
+    if name != "check-meter":
+        assert importlib.import_module(f"localearn.{name}").main is module.main
+
+
+def test_alone_it_shows_one_screen(capsys):
+    assert entry.main([]) == 2
+    page = capsys.readouterr().out
+    assert entry.main(["--help"]) == 0
+    assert capsys.readouterr().out == page
+    assert len(page.splitlines()) <= 32
+    assert all(f"\n  {name} " in page for name in COMMANDS)
+
+
+def test_an_unknown_command_is_told_with_the_nearest(capsys):
+    assert entry.main(["comapre", "x=1"]) == 2
+    assert "no command 'comapre'; did you mean 'compare'?" in capsys.readouterr().err
+    assert entry.main(["--versoin"]) == 2
+    assert "did you mean '--version'" in capsys.readouterr().err
+
+
+def test_the_version(capsys):
+    assert entry.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"localearn {localearn.__version__}\n"
+
+
+def test_lists(capsys):
+    assert entry.main(["list", "nets", "data", "tasks", "presets"]) == 0
+    page = capsys.readouterr().out
+    assert "\n  gcn                         Graph convolutions" in page and "[graph]\n" in page
+    assert "\n  digits                      scikit-learn's" in page and "[net=mlp_2x256]\n" in page
+    assert "\n  LanguageModelling " in page
+    assert "\n  forward_forward recipe=paper " in page
+    assert entry.main(["list", "ruels"]) == 2
+    assert "did you mean 'rules'" in capsys.readouterr().err
+
+
+def test_a_rule_says_what_it_serves():
+    kinds, tasks = served("counter_current")
+    assert "mlp" in kinds and "transformer" not in kinds
+    assert "classes" in tasks and "tokens" not in tasks
+    assert served("my_rule") == ((), ())
+
+
+def test_the_environment(capsys):
+    assert entry.main(["report-environment", "device=cpu"]) == 0
+    lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert set(lines) == {"localearn", "system", "versions", "device", "CUDA", "threads", "meter"}
+    assert "torch" in lines["versions"] and lines["device"].strip().startswith("cpu ")
+    assert all(word in lines["meter"] for word in ("gpu ", "cpu ", "dram "))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["-m", "localearn", "list", "tasks"], ["-m", "localearn.energy.check", "--help"]])
+def test_modules_run(command):
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
