@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from localearn.training.tensorboard import TensorBoard
 
 import localearn
 from localearn.composition import compose
 from localearn.errors import UserError
 from localearn.extras import optional
-from localearn.training.tensorboard import TensorBoard
 
 PACKAGE = Path(localearn.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
