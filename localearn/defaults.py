@@ -116,7 +116,7 @@ def by_default(rule: str | None, values: bool) -> str:
 
 def net_choice(rule: str, kind: str, name: str = "default") -> str | None:
     """Return the net that a rule's recipe names for a kind of net, None where it goes with any."""
-    recipes = _read(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
+    recipes = read_file(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
     lines = recipes.get(kind if name == "default" else name) or ()
     return next((line.partition("=")[2] for line in lines if line.startswith("net=")), None)
 
@@ -129,7 +129,7 @@ def net_options(name: str) -> dict[str, Any]:
     known = sorted(path.stem for path in (CONF / "net").glob("*.yaml"))
     if name not in known:
         raise UserError(f"no net {name!r}{suggestion(str(name), known)}; there are {', '.join(known)}")
-    return _read(CONF / "net" / f"{name}.yaml")
+    return read_file(CONF / "net" / f"{name}.yaml")
 
 
 def kind_of(net: object) -> str:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from localearn.training.tensorboard import TensorBoard
 
 import localearn
 from localearn.composition import compose
 from localearn.errors import UserError
 from localearn.extras import optional
+from localearn.training.loggers import TensorBoardLogger
 
 PACKAGE = Path(localearn.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -126,7 +126,7 @@ def test_tensorboard(without, tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     without("tensorboard")
     with pytest.raises(UserError, match=r'log=tensorboard needs tensorboard; pip install "localearn\[tensorboard\]"'):
-        TensorBoard(tmp_path)
+        TensorBoardLogger(tmp_path)
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
