@@ -42,7 +42,7 @@ def write(out: Path, benches: Benches, left_out: dict[str, str], command: str) -
     machine = {
         **describe_device(benches[0][2].point.device),
         "torch": torch.__version__,
-        "load_average": os.getloadavg()[0],
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
     record = {
         "schema": 1,

@@ -189,7 +189,7 @@ def run_rank(arguments: list[str]) -> int:
     (path,) = arguments
     plan = json.loads(Path(path).read_text())
     rank = int(os.environ["RANK"])
-    if plan["cores"]:
+    if plan["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {plan["cores"][rank]})
     torch.set_num_threads(1)
     config: Any = OmegaConf.to_container(compose(plan["overrides"])[0], resolve=True)

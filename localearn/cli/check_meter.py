@@ -145,7 +145,9 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "logical CPUs": os.cpu_count(),
         "threads of the CPU's load": torch.get_num_threads(),
-        "processes that ran or waited in the minute before": round(os.getloadavg()[0], 2),
+        "processes that ran or waited in the minute before": round(os.getloadavg()[0], 2)
+        if hasattr(os, "getloadavg")
+        else None,
         "python": platform.python_version(),
         "versions": found,
     }
