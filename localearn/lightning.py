@@ -23,11 +23,11 @@ from localearn.data import Batch, Data, Split, as_data
 from localearn.defaults import LEARNING, fit_options, kind_of
 from localearn.errors import UserError, suggestion
 from localearn.trainers import Descent, Trainer
-from localearn.training.device import derived_seed, seed_random
+from localearn.training.distributed.ranks import Ranks
 from localearn.training.optimization import step_schedule
-from localearn.training.parallel.ranks import Ranks
+from localearn.training.runtime import derived_seed, seed_random
 from localearn.training.settings import Settings
-from localearn.training.update import UPDATES, Update
+from localearn.training.step import UPDATES, Update
 
 try:
     from lightning import LightningDataModule, LightningModule

@@ -12,6 +12,19 @@ from typing import Any
 # The module that holds what each former one held; all names of a former module stand in its new one.
 MOVED = {
     "localearn.benching.rank": "localearn.benching.parallel",
+    "localearn.data.archive": "localearn.data.files",
+    "localearn.data.augmentation": "localearn.data.transforms",
+    "localearn.data.downloads": "localearn.data.files",
+    "localearn.data.fingerprint": "localearn.data.base",
+    "localearn.data.items": "localearn.data.base",
+    "localearn.data.labels": "localearn.data.targets",
+    "localearn.data.loading": "localearn.data.sources",
+    "localearn.data.normalization": "localearn.data.transforms",
+    "localearn.data.npz_graphs": "localearn.data.graphs",
+    "localearn.data.planetoid": "localearn.data.graphs",
+    "localearn.data.regression": "localearn.data.embedded",
+    "localearn.data.splits": "localearn.data.arrays",
+    "localearn.data.vision": "localearn.data.sources",
     "localearn.energy.carbon": "localearn.energy.codecarbon",
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
@@ -29,6 +42,22 @@ MOVED = {
     "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
     "localearn.locks": "localearn.records.folder",
+    "localearn.nets.aggregation": "localearn.nets.gnn",
+    "localearn.nets.attention": "localearn.nets.transformer",
+    "localearn.nets.cnn": "localearn.nets.conv",
+    "localearn.nets.edges": "localearn.nets.gnn",
+    "localearn.nets.initialization": "localearn.nets.layers",
+    "localearn.nets.lenet": "localearn.nets.conv",
+    "localearn.nets.linear_maps": "localearn.nets.introspection",
+    "localearn.nets.mixer": "localearn.nets.patches",
+    "localearn.nets.noise_schedules": "localearn.nets.denoiser",
+    "localearn.nets.resnet": "localearn.nets.conv",
+    "localearn.nets.sequential": "localearn.nets.torchvision",
+    "localearn.nets.statistics": "localearn.nets.introspection",
+    "localearn.nets.systems": "localearn.nets.physical",
+    "localearn.nets.vit": "localearn.nets.patches",
+    "localearn.outcome": "localearn.jobs",
+    "localearn.quiet": "localearn.printing",
     "localearn.records.checksums": "localearn.records.folder",
     "localearn.records.energy": "localearn.records.reading",
     "localearn.reporting.assemble": "localearn.reporting.writing",
@@ -41,7 +70,39 @@ MOVED = {
     "localearn.reporting.plain_text": "localearn.reporting.runs",
     "localearn.reporting.prose": "localearn.reporting.verdict",
     "localearn.reporting.reading": "localearn.reporting.runs",
+    "localearn.testing.phases": "localearn.testing.conformance",
+    "localearn.trainers.estimators.local_guess": "localearn.trainers.estimators.forward_gradient",
+    "localearn.trainers.estimators.noise": "localearn.trainers.estimators.base",
+    "localearn.trainers.feedback.base": "localearn.trainers.feedback.backward_path",
+    "localearn.trainers.feedback.feedback_alignment": "localearn.trainers.feedback.alignment",
+    "localearn.trainers.feedback.paths": "localearn.trainers.feedback.backward_path",
+    "localearn.trainers.feedback.sign_symmetry": "localearn.trainers.feedback.alignment",
+    "localearn.trainers.feedback.weight_mirror": "localearn.trainers.feedback.pepita",
+    "localearn.trainers.local.normalization": "localearn.trainers.local.forward_forward",
+    "localearn.trainers.local.ridge": "localearn.trainers.local.cafo",
+    "localearn.trainers.local.sparsemax": "localearn.trainers.local.cafo",
+    "localearn.trainers.paired.opposite": "localearn.trainers.paired.counter_current",
+    "localearn.training.alignment": "localearn.training.diagnostics",
+    "localearn.training.capture": "localearn.training.step",
+    "localearn.training.claims": "localearn.training.fit",
+    "localearn.training.device": "localearn.training.runtime",
+    "localearn.training.early_stopping": "localearn.training.evaluate",
+    "localearn.training.illustration": "localearn.training.callbacks",
+    "localearn.training.interrupt": "localearn.training.loop",
+    "localearn.training.layout": "localearn.training.runtime",
+    "localearn.training.memory": "localearn.training.runtime",
+    "localearn.training.parallel": "localearn.training.distributed",
+    "localearn.training.parallel.data": "localearn.training.distributed.data",
+    "localearn.training.parallel.joined_ranks": "localearn.training.distributed.ranks",
+    "localearn.training.parallel.joining": "localearn.training.distributed.launch",
+    "localearn.training.parallel.layers": "localearn.training.distributed.pipeline",
+    "localearn.training.parallel.normalization": "localearn.training.distributed.data",
+    "localearn.training.parallel.ranks": "localearn.training.distributed.ranks",
+    "localearn.training.progress": "localearn.training.callbacks",
+    "localearn.training.recording": "localearn.training.step",
+    "localearn.training.schedules": "localearn.training.optimization",
     "localearn.training.tensorboard": "localearn.training.loggers",
+    "localearn.training.update": "localearn.training.step",
     "localearn.tuning.aside": "localearn.tuning.search",
     "localearn.tuning.space": "localearn.tuning.plan",
     "localearn.tuning.trial": "localearn.tuning.search",
@@ -62,7 +123,7 @@ class Finder(MetaPathFinder, Loader):
             target: see `path`.
 
         """
-        return ModuleSpec(name, self) if name in MOVED else None
+        return ModuleSpec(name, self, is_package=_has_parts(name)) if name in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Return None: `importlib` makes an ordinary module."""
@@ -70,10 +131,15 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Warn of the move and forward every name to the new module."""
         former, place = module.__name__, MOVED[module.__name__]
-        warnings.warn(f"{former} has moved: import {place}", FutureWarning, stacklevel=2)
+        told = f"{former} has moved: import {place}"
+        package = _has_parts(former)  # imported on the way to its modules too, which say their own
+        if not package:
+            warnings.warn(told, FutureWarning, stacklevel=2)
         source = importlib.import_module(place)
 
         def forward(name: str) -> Any:
+            if package and not name.startswith("__"):
+                warnings.warn(told, FutureWarning, stacklevel=2)
             try:
                 return getattr(source, name)
             except AttributeError:
@@ -81,6 +147,10 @@ class Finder(MetaPathFinder, Loader):
 
         module.__doc__ = f"Moved to `{place}`."
         module.__getattr__ = forward  # type: ignore[method-assign]
+
+
+def _has_parts(name: str) -> bool:
+    return any(former.startswith(f"{name}.") for former in MOVED)
 
 
 def install() -> None:

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from localearn.data.loading import task_named
+from localearn.data.sources import task_named
 from localearn.defaults import CONF, KINDS, VALUES, choices_in, read_file
 from localearn.errors import UserError, suggestion
 from localearn.tasks import KINDS as TASKS

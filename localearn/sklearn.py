@@ -25,10 +25,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from localearn import trainers
-from localearn.data.arrays import ArrayData
-from localearn.data.normalization import Scaling, standard, unit
-from localearn.data.splits import check_fraction, held_size, hold_out
+from localearn.data.arrays import ArrayData, check_fraction, held_size, hold_out
 from localearn.data.targets import fitted
+from localearn.data.transforms import Scaling, standard, unit
 from localearn.defaults import LEARNING, by_default, fit_options, kind_of, net_choice, net_options, recipe, rule_name
 from localearn.errors import UserError, suggestion
 from localearn.nets import Net
@@ -36,9 +35,9 @@ from localearn.tasks import Regression, Task
 from localearn.trainers import Trainer
 from localearn.training.building import build_net_for, net_kind
 from localearn.training.callbacks import Callback
-from localearn.training.device import select_device
 from localearn.training.fit import train
 from localearn.training.generator import own_random_numbers
+from localearn.training.runtime import select_device
 from localearn.training.settings import Settings
 
 RECIPE = "recipe"  # what an option is that the rule's recipe chooses

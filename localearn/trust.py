@@ -28,9 +28,9 @@ TASKS += ("ViewSynthesis",)
 OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
     *(f"localearn.tasks.{name}" for name in TASKS),
     *(f"localearn.{name}" for name in TASKS),
-    "localearn.training.schedules.CoolDown",
-    "localearn.training.schedules.FractionSteps",
-    "localearn.training.schedules.StepWithDecay",
+    "localearn.training.optimization.CoolDown",
+    "localearn.training.optimization.FractionSteps",
+    "localearn.training.optimization.StepWithDecay",
 }
 _TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z][A-Za-z0-9]*", re.ASCII)
 

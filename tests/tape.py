@@ -79,7 +79,7 @@ def plain(value):
 
 
 class TapeGraph:
-    """Stands in for `localearn.training.capture.CudaGraph`."""
+    """Stands in for `localearn.training.step.CudaGraph`."""
 
     made = replays = 0
 

@@ -18,7 +18,7 @@ import localearn
 HOUSE = (
     ("errors",),
     ("moved",),
-    ("allocator", "defaults", "extras", "files", "options", "printing", "quiet", "trust"),
+    ("allocator", "defaults", "extras", "files", "options", "printing", "trust"),
     ("energy", "inputs", "tasks"),
     ("records",),
     ("data", "nets"),
@@ -26,7 +26,6 @@ HOUSE = (
     ("testing", "training"),
     ("recipes",),
     ("composition",),
-    ("outcome",),
     ("jobs",),
     ("reporting",),
     ("analysing", "benching", "exporting", "tuning"),

@@ -228,7 +228,7 @@ READERS = {
         "safe_open",
     },  # check_tree
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
-    "training/parallel/joining.py": {"json.loads"},  # of other ranks
+    "training/distributed/joining.py": {"json.loads"},  # of other ranks
     "tuning/search.py": {
         "json.loads",  # of Optuna's own text
         "read_json",  # what is not of its kind is left out

@@ -18,7 +18,7 @@ import torch
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
-from localearn.nets.systems import SYSTEMS
+from localearn.nets.physical import SYSTEMS
 
 COLUMNS = ("as it is", "trained on", "new net")
 DRIFTS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)

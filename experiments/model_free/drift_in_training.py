@@ -19,7 +19,7 @@ from drift import QUIET, accuracy, draw, spread
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
-from localearn.nets.systems import SYSTEMS, System
+from localearn.nets.physical import SYSTEMS, System
 
 RATES = (0.0, 0.01, 0.03, 0.06, 0.1, 0.2)
 COLUMNS = ("trained meanwhile", "not trained meanwhile")

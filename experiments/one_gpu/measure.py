@@ -366,7 +366,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
-    from localearn.training.device import select_device
+    from localearn.training.runtime import select_device
 
     asked, only = parse(arguments)
     select_device(asked.device)  # tells a device that is not there
@@ -439,7 +439,7 @@ def write(asked: Asked, clock: Clock) -> None:
     """Write asked.md and asked.json from the records of this call and of earlier ones."""
     import torch
 
-    from localearn.training.device import describe_device
+    from localearn.training.runtime import describe_device
 
     lines = []
     for name, part in PARTS.items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from localearn.benching.parallel import RANKS, Costs
 from localearn.files import atomic_write
-from localearn.training.parallel.layers import AHEAD
+from localearn.training.distributed.pipeline import AHEAD
 
 PLANNED = (1, 2, 8, 64, 512)
 

@@ -14,7 +14,7 @@ from localearn.energy import AbsentError, Counter, LostError, Mark
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
 from localearn.energy.sources import Clock
-from localearn.training.device import autocast, synchronize
+from localearn.training.runtime import autocast, synchronize
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
 WARM_UP = 5  # beyond those that a graph is recorded after

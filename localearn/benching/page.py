@@ -13,7 +13,7 @@ from localearn.benching.measure import Bench, Measured, Spread
 from localearn.benching.workload import Size
 from localearn.errors import UserError
 from localearn.reporting import drawing, formatting
-from localearn.training.device import describe_device
+from localearn.training.runtime import describe_device
 
 COLUMNS = (
     "rule",

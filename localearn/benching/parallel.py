@@ -30,10 +30,10 @@ from localearn.errors import UserError
 from localearn.trainers.base import Pipelined
 from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.building import optimizer_factory
-from localearn.training.device import autocast, synchronize
-from localearn.training.parallel import Ranks, joined
+from localearn.training.distributed import Ranks, joined
+from localearn.training.runtime import autocast, synchronize
 from localearn.training.settings import Settings
-from localearn.training.update import Update
+from localearn.training.step import Update
 
 RANKS = 2
 WARM_UP = 2
@@ -141,7 +141,7 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
     """Return parallel.md and what parallel.json holds."""
     import torch
 
-    from localearn.training.device import describe_device
+    from localearn.training.runtime import describe_device
 
     batches, costs = int(own["batches"]), found.costs
     ways = {"data": found.data, "layers": found.layers}

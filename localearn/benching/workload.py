@@ -16,13 +16,10 @@ from localearn.tasks import LanguageModelling
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve
 from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
-from localearn.training.capture import captured
-from localearn.training.device import autocast
-from localearn.training.layout import lay_out
-from localearn.training.memory import full_memory_told, live_tensor_bytes
-from localearn.training.parallel import Ranks
+from localearn.training.distributed import Ranks
+from localearn.training.runtime import autocast, full_memory_told, lay_out, live_tensor_bytes
 from localearn.training.settings import Settings
-from localearn.training.update import UPDATES, Step
+from localearn.training.step import UPDATES, Step, captured
 
 CLASSES = 10
 BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch in the cache

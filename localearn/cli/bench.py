@@ -108,7 +108,7 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
         return status
     from localearn.benching.measure import measured_energy
     from localearn.benching.page import writable, write
-    from localearn.training.memory import full_memory_told
+    from localearn.training.runtime import full_memory_told
 
     plan = parse(arguments)
     command = "python -m localearn.bench " + " ".join(arguments)
@@ -202,7 +202,7 @@ def _bench(
 
     from localearn.benching.measure import bench
     from localearn.benching.workload import Point, Workload
-    from localearn.training.device import select_device
+    from localearn.training.runtime import select_device
 
     name = plan.net if size.depth is None else f"{plan.net}_{size.depth}x{size.width}"
     device = select_device(plan.device)

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from localearn.energy import make_meter
     from localearn.records import versions
-    from localearn.training.device import describe_device, select_device
+    from localearn.training.runtime import describe_device, select_device
 
     device = select_device(options.device)
     described = describe_device(device)

@@ -15,7 +15,7 @@ from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
 from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
-from localearn.outcome import report  # noqa: E402
+from localearn.jobs import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
 
 # Hydra's flags that are of use here: the values that each takes, None where it takes none.
@@ -113,8 +113,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
     """Train, say what came of it and what was drawn of it, and return the exit status."""
+    from localearn.training.callbacks import Illustration
     from localearn.training.experiment import execute
-    from localearn.training.illustration import Illustration
 
     illustration = Illustration()
     status = report(execute(config, choices, started_s=started_s, callbacks=[illustration]))

@@ -256,9 +256,9 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
 
 def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistribution"]) -> None:
     """Raise UserError where an end of a range makes an optimizer or a schedule that does not last the longest run."""
-    from localearn.training.device import select_device
     from localearn.training.experiment import settings_of
     from localearn.training.fit import check_steps
+    from localearn.training.runtime import select_device
 
     longest = [f"epochs={max(ends(space['epochs']))}"] if "epochs" in space else []
     options = {path: given for path, given in space.items() if path.startswith(("optim.", "schedule."))}

@@ -6,8 +6,8 @@ from localearn.data.generation import generate
 from localearn.data.graphs import GraphData
 from localearn.data.interactions import interactions
 from localearn.data.links import LinkData, links
-from localearn.data.loading import NAMES, load
 from localearn.data.memory import adding, copy_memory
+from localearn.data.sources import NAMES, load
 from localearn.data.streams import LoaderData
 from localearn.data.table import table
 from localearn.data.text import TextData, text

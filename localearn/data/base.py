@@ -1,11 +1,13 @@
 """What a trainer learns from: batches, and the data sets that give them."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -190,3 +192,41 @@ class Data(ABC):
 def leaves_out_last(rows: int, batch_size: int) -> bool:
     """Whether a shuffled training pass over so many rows leaves out its last batch, which has a single row."""
     return batch_size > 1 and rows > 1 and rows % batch_size == 1
+
+
+def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
+    """Return the SHA-256, in hexadecimal, of named tensors (their types, shapes and values) and a note in words."""
+    digest = hashlib.sha256(note.encode())
+    for name, tensor in tensors:
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def as_array(what: str, value: Any) -> np.ndarray:
+    """Return a tensor, an array, or what NumPy makes one of, as an array.
+
+    Raises UserError, which calls it `what`, where none can be made, and for sparse tensors and masked values.
+    """
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
+        value = value.detach().cpu()
+        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
+            value = value.float() if not value.is_quantized else value.dequantize()
+        return value.resolve_conj().resolve_neg().numpy()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
+    return array
+
+
+def as_pair(what: str, item: Any) -> tuple[Any, Any]:
+    """Return x and y of an item or a batch. Raises UserError, which calls it `what`, unless it is such a pair."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
+    return item[0], item[1]

@@ -5,8 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from localearn.data.labels import numbered
-from localearn.data.targets import checked_targets, of_classes
+from localearn.data.targets import checked_targets, numbered, of_classes
 from localearn.errors import UserError
 from localearn.tasks import Task
 

@@ -7,18 +7,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from localearn.data.arrays import ArrayData
-from localearn.data.augmentation import Augment
-from localearn.data.base import Data, Split
+from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.base import Data, Split, as_array, as_pair
 from localearn.data.checks import Layout, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
-from localearn.data.items import as_array, as_pair
-from localearn.data.labels import numbered
-from localearn.data.normalization import Normalize, row_shares
-from localearn.data.partition import array_data, duplicates, levels_of, tell, with_test
-from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
+from localearn.data.partition import array_data, duplicates, levels_of, with_test
 from localearn.data.streams import LoaderData
+from localearn.data.targets import numbered
+from localearn.data.transforms import Augment, Normalize, row_shares
 from localearn.errors import UserError, suggestion
+from localearn.printing import log_notes
 from localearn.tasks import Classification, Task
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
@@ -131,7 +129,7 @@ def from_arrays(
                 parts[key] = parts[key].copy()
     parts, drawn = with_test(name, parts, test_fraction, names, task)
     twice = duplicates(parts)
-    tell(name, twice)
+    log_notes(name, twice)
     return array_data(
         name,
         parts,

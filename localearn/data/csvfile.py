@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from localearn.data import archive
+from localearn.data import files
 from localearn.errors import UserError, suggestion
 from localearn.files import is_text_encoding, kind_of_file
 from localearn.printing import one_line
@@ -355,7 +355,7 @@ def _decoded(path: Path, encoding: str) -> str:
         known = ("utf-8", "latin-1", "cp1252", "utf-16", "ascii")
         raise UserError(f"unknown encoding {encoding!r}{suggestion(encoding, known)} (say {', '.join(known)})")
     try:
-        size, memory = path.stat().st_size, archive.machine_memory_bytes()
+        size, memory = path.stat().st_size, files.machine_memory_bytes()
         if size * _MEMORY_SHARE > memory:
             raise UserError(
                 f"{path} has {size / 2**30:,.1f} GiB, and is held in memory, of which there are "

@@ -1,14 +1,19 @@
 """The sets that other packages carry inside them: nothing is downloaded, and their splits are fixed here."""
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from localearn.data.splits import hold_out
+from localearn.data.arrays import ArrayData, hold_out
+from localearn.data.checks import checked_parts
+from localearn.data.partition import array_data
+from localearn.data.transforms import Normalize
 from localearn.errors import UserError
-from localearn.quiet import torch_geometric
+from localearn.printing import torch_geometric
+from localearn.tasks import Task
 
 DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16
 
@@ -140,3 +145,43 @@ def _digits_table(folder: Path | None) -> np.ndarray:
 
     pixels, labels = load_digits(return_X_y=True)
     return np.column_stack([pixels, labels]).astype(np.uint8)
+
+
+def value_data(
+    name: str,
+    parts: Mapping[str, np.ndarray],
+    task: Task,
+    *,
+    val_fraction: float = 0.1,
+    val_size: int | None = None,
+    seed: int = 0,
+    normalize: Normalize = "standard",
+    train_size: int | None = None,
+) -> ArrayData:
+    """Return a data set of values; those of a regression have mean 0 and deviation 1 in the training split.
+
+    Args:
+        name: what records call it.
+        parts: x_train, x_test, (N, n), and y_train, y_test, (N, D), finite; and x_val, y_val where there are.
+        task: what the targets are. A `Regression` is given their number, center and scale; another task stays as it is.
+        val_fraction: how much of the training part is held out for validation.
+        val_size: how many rows are, which goes before the fraction.
+        seed: of the rows that are held out, and of train_size's.
+        normalize: "standard", "unit" or "none", for x, as of `localearn.load`.
+        train_size: how many training rows to use, drawn by `seed`.
+
+    Raises:
+        UserError: for an option that these parts cannot meet.
+
+    """
+    checked, _ = checked_parts(name, parts, task=task)
+    return array_data(
+        name,
+        checked,
+        task=task,
+        val_fraction=val_fraction,
+        val_size=val_size,
+        seed=seed,
+        normalize=normalize,
+        train_size=train_size,
+    )

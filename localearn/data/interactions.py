@@ -8,14 +8,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData
+from localearn.data.arrays import ArrayData, check_seed, hold_out
 from localearn.data.base import Split
 from localearn.data.csvfile import Column, CsvFile
-from localearn.data.partition import tell
-from localearn.data.splits import check_seed, hold_out
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
 from localearn.options import checked_call
+from localearn.printing import log_notes
 from localearn.tasks import Criterion, MultiLabel, Regression, Task
 
 Form = Literal["pairs", "users"]
@@ -105,7 +104,7 @@ def interactions(
     else:
         data.feature_names = data.target_names = log.item_names
     data.notes = (f"{file.rows:,} interactions of {log.users:,} users with {len(log.item_names):,} items", *notes)
-    tell(str(file.path), notes)
+    log_notes(str(file.path), notes)
     return data
 
 

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from localearn.data import archive
-from localearn.data.base import Batch, Data, Split
+from localearn.data import files
+from localearn.data.arrays import check_fraction, check_seed
+from localearn.data.base import Batch, Data, Split, sha256
 from localearn.data.checks import checked_graph
 from localearn.data.embedded import karate
-from localearn.data.fingerprint import sha256
-from localearn.data.normalization import row_shares
-from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
-from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.splits import check_fraction, check_seed
+from localearn.data.graphs import NPZ_GRAPHS, PLANETOID, npz_graph, planetoid
+from localearn.data.transforms import row_shares
 from localearn.errors import UserError, suggestion
 from localearn.tasks import LinkPrediction
 
@@ -145,7 +143,7 @@ def links(
     for name, fraction in (("val", val_fraction), ("test", test_fraction)):
         check_fraction(name, fraction)
     check_seed("split_seed", split_seed)
-    folder = archive.data_folder(data_dir)
+    folder = files.data_folder(data_dir)
     if graph in NPZ_GRAPHS:
         arrays = npz_graph(graph, folder)
     else:

@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from localearn.data.arrays import ArrayData
+from localearn.data.arrays import ArrayData, check_seed
 from localearn.data.base import Split
-from localearn.data.splits import check_seed
 from localearn.errors import UserError
 from localearn.tasks import LanguageModelling, Regression
 from localearn.tasks.language import PADDING

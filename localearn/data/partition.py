@@ -1,25 +1,18 @@
 """From sound parts to a data set: parts that are missing are drawn, then every part is normalised."""
 
-import logging
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData
-from localearn.data.augmentation import Augment
+from localearn.data.arrays import ArrayData, held_size, hold_out
 from localearn.data.base import Split
 from localearn.data.checks import same_classes
-from localearn.data.normalization import Normalize, Scaling, standard, unit
-from localearn.data.splits import held_size, hold_out
 from localearn.data.targets import check_targets, fitted, of_classes, strata
+from localearn.data.transforms import Augment, Normalize, Scaling, standard, unit
 from localearn.errors import UserError
-from localearn.printing import one_line
 from localearn.tasks import Task
-
-_log = logging.getLogger(__name__)
 
 _TEST_SEED = 0  # of a test part where none was given: it is the same for everyone, whatever the seed of the validation
 
@@ -63,13 +56,6 @@ def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
     found = sum(tested[row] for row in known)
     return (f"{found} of {len(parts['x_test'])} test rows are also among the other rows",) if found else ()
-
-
-def tell(where: str, notes: Iterable[str]) -> None:
-    """Log what is to be known of data that were read, a line a note, on the first of several ranks alone."""
-    if os.environ.get("RANK", "0") == "0":
-        for note in notes:
-            _log.warning("%s", one_line(f"{where}: {note}"))
 
 
 def array_data(

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from localearn.data.base import Batch, Data, Split, leaves_out_last
+from localearn.data.base import Batch, Data, Split, as_array, as_pair, leaves_out_last
 from localearn.data.checks import Layout, checked_rows, same_classes
-from localearn.data.items import as_array, as_pair
-from localearn.data.labels import flat_labels, numbered
-from localearn.data.normalization import Scaling
-from localearn.data.partition import channels_first, tell
-from localearn.data.targets import Moments, checked_targets, of_classes
+from localearn.data.partition import channels_first
+from localearn.data.targets import Moments, checked_targets, flat_labels, numbered, of_classes
+from localearn.data.transforms import Scaling
 from localearn.errors import UserError
+from localearn.printing import log_notes
 from localearn.tasks import Autoencoding, Classification, Task
 
 _END = object()
@@ -109,7 +108,7 @@ class LoaderData(Data):
             f"the fingerprint is that of names, shapes and {seen_of}; rows are not hashed",
             *(unshuffled if _in_order(train) else ()),
         )
-        tell(name, self.notes[2:])
+        log_notes(name, self.notes[2:])
 
     def _number_classes(self, name: str, labels: dict[Split, np.ndarray]) -> None:
         """Give the labels of all splits their numbers, 0..classes - 1."""

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData
+from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
 from localearn.data.base import Split
 from localearn.data.checks import same_classes
 from localearn.data.csvfile import Column, CsvFile, Decimal, Thousands
-from localearn.data.partition import duplicates, tell
-from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
+from localearn.data.partition import duplicates
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
 from localearn.options import checked_call
+from localearn.printing import log_notes
 from localearn.tasks import Classification, Criterion, MultiLabel, Regression, Task
 
 TableTask = Literal["auto", "regression", "classification", "binary", "multilabel"]
@@ -129,7 +129,7 @@ def table(
     rows = {f"x_{split}": x[torch.from_numpy(splits[split])].numpy() for split in _SPLITS}
     told = (*goal.notes, *left, *encoder.notes, *duplicates(rows))
     data.notes = (held, *told)
-    tell(str(file.path), told)
+    log_notes(str(file.path), told)
     return data
 
 

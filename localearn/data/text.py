@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from localearn.data import archive
-from localearn.data.arrays import ArrayData
+from localearn.data import files
+from localearn.data.arrays import ArrayData, check_fraction
 from localearn.data.base import Split
 from localearn.data.generation import continuation
-from localearn.data.partition import tell
-from localearn.data.splits import check_fraction
 from localearn.data.tokens import LARGEST, UNKNOWN, BytePairs, Bytes, Characters, Codec, Unit
 from localearn.errors import UserError
 from localearn.files import is_text_encoding, kind_of_file
 from localearn.options import checked_call
-from localearn.printing import one_line
+from localearn.printing import log_notes, one_line
 from localearn.tasks.language import PADDING, LanguageModelling
 
 NAME = "text"
@@ -125,7 +123,7 @@ def text(
     codec: Codec
     ids: dict[Split, np.ndarray]
     if unit == "bpe":
-        codec, ids, notes = _byte_pairs(parts, vocabulary or BPE_TOKENS, archive.data_folder(data_dir))
+        codec, ids, notes = _byte_pairs(parts, vocabulary or BPE_TOKENS, files.data_folder(data_dir))
     else:
         codec, notes = (Bytes(), []) if unit == "bytes" else _characters(where, parts, vocabulary)
         ids = {split: codec.encode(part) for split, part in parts.items()}
@@ -146,7 +144,7 @@ def text(
     data = TextData(NAME, x, y, codec, LanguageModelling(codec.size, characters / tokens))
     sizes = ", ".join(f"{split} {len(ids[split]):,}" for split in parts)
     data.notes = (f"{len(whole):,} characters, {codec.size:,} {unit} as tokens, in order: {sizes}", *notes)
-    tell(where, notes)
+    log_notes(where, notes)
     return data
 
 
@@ -230,13 +228,13 @@ def _byte_pairs(
         digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
     path = folder / f"text-bpe-{digest.hexdigest()[:16]}.npz"
     if path.exists():
-        kept = archive.read(path, ("tokenizer", *parts))
+        kept = files.read(path, ("tokenizer", *parts))
         codec = BytePairs(kept["tokenizer"].tobytes().decode(errors="replace"))
     else:
         codec = BytePairs.learned(parts["train"], size)
         state = np.frombuffer(codec.state().encode(), dtype=np.uint8)
         kept = {"tokenizer": state, **{split: codec.encode(part).astype(np.int32) for split, part in parts.items()}}
-        archive.keep(path, kept)
+        files.keep(path, kept)
     ids: dict[Split, np.ndarray] = {split: kept[split].astype(np.int64) for split in parts}
     return codec, ids, [f"there are {codec.size} byte pairs to be learned, not {size}"] * (codec.size < size)
 

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from localearn.data import archive
-from localearn.data.arrays import ArrayData
-from localearn.data.base import Batch, Split
-from localearn.data.fingerprint import sha256
+from localearn.data import files
+from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.base import Batch, Split, sha256
 from localearn.data.pictures import above_each_other
 from localearn.data.scene import rays, spheres
-from localearn.data.splits import check_fraction, check_seed, held_size, hold_out
 from localearn.errors import UserError
 from localearn.options import checked_call
 from localearn.tasks import ViewSynthesis
@@ -97,7 +95,7 @@ def views(
         raise UserError("views and size are of the spheres that are rendered without a path; a file has its own")
     else:
         where = str(Path(path).expanduser())
-        arrays = _checked(where, archive.read(Path(path).expanduser(), _ARRAYS))
+        arrays = _checked(where, files.read(Path(path).expanduser(), _ARRAYS))
     every = np.zeros(len(arrays["images"]), dtype=np.int64)
     rest, test = hold_out(every, held_size("test", len(every), test_fraction, where=where), _TEST_SEED)
     train, val = hold_out(every[rest], held_size("val", len(rest), val_fraction, where=where), split_seed)

@@ -1,20 +1,17 @@
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
 from localearn.nets.classifiers import MobileNetV3, Torchvision
-from localearn.nets.cnn import CNN
+from localearn.nets.conv import CNN, LeNet, ResNet
 from localearn.nets.deepfm import DeepFM
 from localearn.nets.denoiser import Denoiser
 from localearn.nets.gnn import GNN
-from localearn.nets.lenet import LeNet
-from localearn.nets.mixer import Mixer
 from localearn.nets.mlp import MLP
 from localearn.nets.net import Net
+from localearn.nets.patches import Mixer, ViT
 from localearn.nets.physical import Opaque, Physical
 from localearn.nets.recurrent import Recurrent
-from localearn.nets.resnet import ResNet
 from localearn.nets.transformer import Transformer
 from localearn.nets.views import Flattened, LastPosition, Normalized, PerPosition, Pooled, View
-from localearn.nets.vit import ViT
 from localearn.nets.weights import load_weights, save_weights
 
 __all__ = [

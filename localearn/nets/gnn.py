@@ -1,17 +1,21 @@
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
-from localearn.nets.edges import normalised, with_loops
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
-from localearn.quiet import torch_geometric
+from localearn.printing import torch_geometric
 
 
 class GNN(Net):
@@ -67,3 +71,115 @@ def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
     conv = layer(n_in, n_out // heads, heads=heads, add_self_loops=False)
     conv.register_forward_pre_hook(with_loops)
     return conv
+
+
+# By the edges: by who prepared them, for how many nodes and what else, what came of it.
+_prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+@torch.no_grad()
+def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
+    """Return prepare(edge_index, *more), kept for as long as these edges are there and are not changed.
+
+    A mask's `nonzero` is in it, for which the host waits; so no update that prepared its edges anew could be recorded
+    as a CUDA graph.
+    """
+    traced = torch.compiler.is_compiling() or is_functorch_wrapped_tensor(edge_index)
+    if traced or edge_index.is_inference():  # which are made anew each time, or tell no change
+        return prepare(edge_index, *more)
+    results: dict[Any, tuple[int, Any]] = _prepared.setdefault(edge_index, {})  # pyright: ignore[reportAssignmentType]
+    key = (prepare, *more)
+    if key not in results or results[key][0] != edge_index._version:
+        results[key] = edge_index._version, prepare(edge_index, *more)
+    return results[key][1]
+
+
+def with_loops(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a convolution that adds none itself the edges with one loop a node: a forward pre-hook."""
+    x, edge_index, *rest = arguments
+    return x, kept(_looped, edge_index, x.shape[-2]), *rest
+
+
+def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a GCNConv that normalises nothing itself loops and weights, D^-1/2 (A + I) D^-1/2: a forward pre-hook.
+
+    Kipf, Welling, arXiv 1609.02907, equation 2.
+    """
+    if len(arguments) != 2:
+        raise TypeError(f"a GNN's convolution takes x and edge_index, not {len(arguments)} arguments")
+    x, edge_index = arguments
+    return x, *kept(_weighted, edge_index, x.shape[-2], x.dtype)
+
+
+def _looped(edge_index: Tensor, nodes: int) -> Tensor:
+    utils = torch_geometric("utils")
+    # On the meta device, which has no values, every node is taken to have no loop of its own.
+    without = edge_index if edge_index.is_meta else utils.remove_self_loops(edge_index)[0]
+    return utils.add_self_loops(without, num_nodes=nodes)[0]
+
+
+def _weighted(edge_index: Tensor, nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    if edge_index.is_meta:
+        looped = _looped(edge_index, nodes)
+        return looped, torch.empty(looped.shape[1], dtype=dtype, device="meta")
+    return torch_geometric("nn.conv.gcn_conv").gcn_norm(edge_index, None, nodes, dtype=dtype)
+
+
+_COLUMNS = 256  # that are summed at a time, for every edge has a row of them meanwhile
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """The two halves of a convolution: conv(h, edge_index) = combine(gather(h, edge_index)), to rounding.
+
+    gather: from h, (N, n), and edge_index, (2, E), to what is summed over neighbours, (N, times * n).
+    combine: from that to z, (N, n'); each row for itself.
+    times: how many values gather makes of one.
+    """
+
+    gather: Callable[[Tensor, Tensor], Tensor]
+    combine: Callable[[Tensor], Tensor]
+    times: int = 1
+
+
+def aggregation(op: Any) -> Aggregation | None:
+    """Return a block's op as an aggregation and a linear map; None where it is no such product, as attention is none.
+
+        GCN     z = (D^-1/2 (A + I) D^-1/2 h) W^T + b
+        SAGE    z = (mean over neighbours of h) W^T + b + h V^T
+
+    It takes the convolutions that `GNN` builds, with their parameters, and no others, whose options are unknown here.
+    """
+    pyg = torch_geometric("nn")
+    if isinstance(op, pyg.GCNConv) and normalised in op._forward_pre_hooks.values():
+        return Aggregation(lambda h, edges: _gcn(op, h, edges), lambda a: F.linear(a, op.lin.weight, op.bias))
+    plain = isinstance(op, pyg.SAGEConv) and op.aggr == "mean" and op.root_weight
+    if plain and not (op.normalize or op.project):
+
+        def combine(a: Tensor) -> Tensor:
+            mean, own = a.chunk(2, dim=1)
+            return op.lin_l(mean) + op.lin_r(own)
+
+        return Aggregation(_sage, combine, times=2)
+    return None
+
+
+def _gcn(op: nn.Module, h: Tensor, edge_index: Tensor) -> Tensor:
+    h, edges, weights = normalised(op, (h, edge_index))
+    return _summed(h, edges, weights)
+
+
+def _sage(h: Tensor, edge_index: Tensor) -> Tensor:
+    degrees = h.new_zeros(len(h)).index_add(0, edge_index[1], h.new_ones(edge_index.shape[1]))
+    return torch.cat([_summed(h, edge_index) / degrees.clamp_min(1).unsqueeze(1), h], dim=1)
+
+
+def _summed(h: Tensor, edge_index: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return for each node the sum of h, (N, n), over the edges that lead to it."""
+    source, target = edge_index
+    parts = []
+    for columns in h.split(_COLUMNS, dim=1):
+        sent = columns.index_select(0, source)
+        sent = sent if weights is None else sent * weights.unsqueeze(1)
+        parts.append(torch.zeros_like(columns).index_add(0, target, sent))
+    return torch.cat(parts, dim=1)

@@ -13,8 +13,7 @@ from localearn.errors import UserError
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block, as_blocks, chained, joined
 from localearn.nets.layers import check_row, out_of_place
-from localearn.nets.sequential import parts
-from localearn.nets.torchvision import torchvision_parts
+from localearn.nets.torchvision import parts, torchvision_parts
 from localearn.nets.views import Flattened, Pooled, View
 from localearn.tasks import Classification, LanguageModelling, Task
 

@@ -1,7 +1,9 @@
 """Callbacks: code of the user's own that is called while a run trains, and that may stop it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +15,13 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
+from localearn.nets.net import modes_kept
+from localearn.printing import one_line, say
 from localearn.records import Record
+from localearn.tasks import Metric
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Phase
+from localearn.training.runtime import autocast
 from localearn.training.settings import Settings
 
 
@@ -189,3 +195,137 @@ class Callbacks:
 
 def _defines_step_ended(callback: Callback) -> bool:
     return getattr(callback.step_ended, "__func__", None) is not Callback.step_ended
+
+
+class Lines(Callback):
+    """A line an epoch, for logs and pipes; at most one every `every_s` seconds but for a stage's first and last.
+
+    now: returns seconds, by which both the lines and the time left go.
+    """
+
+    def __init__(self, every_s: float = 1.0, now: Callable[[], float] = time.monotonic):
+        self.every_s = every_s
+        self._now = now
+        self._shown_s = 0.0
+        self._started_s = 0.0
+        self._done = 0
+
+    def phase_started(self, context: Context) -> None:
+        """Begin to reckon the time left."""
+        self._done = context.position.epoch
+        self._shown_s, self._started_s = 0.0, self._now()
+
+    def epoch_ended(self, context: Context) -> None:
+        """Print the epoch's line."""
+        line, epochs, now = context.line, context.epochs, self._now()
+        last = line["epoch"] == epochs
+        if not last and now - self._shown_s < self.every_s:
+            return
+        self._shown_s = now
+        pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
+        left = f"{_clock(pace * (epochs - line['epoch']))} left" if not last else "done"
+        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line, _first(context))}  {left}")
+
+
+class Bar(Callback):
+    """A rich progress bar over the stage's batches, with the latest epoch's figures and the time left."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        # Four redraws a second: each costs about a millisecond of a core that may be training.
+        self._bar = Progress(
+            TextColumn("{task.fields[stage]}", style="bold", markup=False),  # which a rule may call [red]
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            refresh_per_second=4,
+        )
+        self._task: Any = None
+
+    def phase_started(self, context: Context) -> None:
+        """Begin a new bar."""
+        done, epochs, batches = context.position.epoch, context.epochs, context.batches
+        fields: dict[str, Any] = {"stage": one_line(context.phase.name), "epoch": f"{done}/{epochs}", "figures": ""}
+        self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
+        self._bar.start()
+
+    def step_ended(self, context: Context) -> None:
+        """Move the bar by a batch."""
+        self._bar.advance(self._task)
+
+    def epoch_ended(self, context: Context) -> None:
+        """Show the epoch's figures beside the bar."""
+        line = context.line
+        self._bar.update(
+            self._task,
+            completed=line["epoch"] * context.batches,
+            epoch=f"{line['epoch']}/{context.epochs}",
+            figures=describe(line, _first(context)),
+        )
+
+    def run_ended(self, context: Context) -> None:
+        """Stop redrawing."""
+        self._bar.stop()
+
+
+def describe(line: dict[str, Any], metric: Metric) -> str:
+    """Return an epoch's figures in a few words. metric: the one that the run is judged by."""
+    parts = [f"loss {line['train_loss']:.4f}", _validation(line, metric)]
+    parts.append(f"{line['samples_per_s']:,.0f} samples/s")
+    if line["train_j"] is not None:
+        parts.append(f"{line['train_j']:,.1f} J")
+    return "  ".join(parts)
+
+
+def _first(context: Context) -> Metric:
+    return context.trainer.task.metrics[0]
+
+
+def _validation(line: dict[str, Any], metric: Metric) -> str:
+    """Return the metric on the validation split; an accuracy needs no name."""
+    figure = line[f"val_{metric.name}"]
+    shown = f"{100 * figure:.2f} %" if metric.unit == "fraction" else f"{figure:.4g}"
+    return f"val {shown}" if metric.name == "accuracy" else f"val {metric.name.replace('_', ' ')} {shown}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def make_progress() -> Callback:
+    """Return a bar where standard output is a terminal, lines where it is not."""
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+class Illustration(Callback):
+    """Has the data of a completed run illustrate what was learned, in the run's folder, after all that is metered.
+
+    lines: what there is to print of it. It is no part of the run: where it fails, a line says so and nothing else
+    changes.
+    """
+
+    def __init__(self) -> None:
+        self.lines: tuple[str, ...] = ()
+
+    def run_ended(self, context: Context) -> None:
+        """Call `Data.illustrate` on the rank that writes the run's folder."""
+        completed = context.record is not None and context.record.status == "completed"
+        if not completed or context.folder is None or context.rank != 0:
+            return
+
+        device = next(context.net.parameters()).device
+
+        def predict(x: Tensor, *beside: Tensor) -> Tensor:
+            with torch.no_grad(), autocast(device, context.settings.precision):
+                return context.trainer.predict(x, *beside).float()
+
+        try:
+            with modes_kept(context.trainer):
+                context.trainer.eval()
+                self.lines = context.data.illustrate(predict, context.folder)
+        except Exception as error:  # a picture is no reason to lose a run
+            self.lines = (f"nothing was drawn: {type(error).__name__}: {one_line(error)}",)

@@ -1,10 +1,14 @@
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from localearn.data import Batch, Data, Split
-from localearn.tasks import Task
+from localearn.errors import UserError, suggestion
+from localearn.nets.physical import drifting
+from localearn.tasks import Direction, Task
 from localearn.training.generator import give_way
 
 Measure = Callable[[Batch], tuple[Tensor, Tensor | None]]
@@ -69,3 +73,91 @@ def evaluate(
 
 def _in_a_row(sums: dict[str, Tensor], elements: Tensor) -> Tensor:
     return torch.cat([value.reshape(-1) for value in (*sums.values(), elements)])
+
+
+FORMER_DEFAULT = "val_accuracy"
+
+
+def monitored(monitor: str | None, task: Task) -> tuple[str, Direction]:
+    """Return the figure of a metrics line that a run is watched by, and which way it is better.
+
+    Args:
+        monitor: "val_" and `loss` or a metric of the task; None: its first metric. So is the validation accuracy of a
+            task that has none, which is what files of former versions say by default.
+        task: what the run is trained for.
+
+    Raises:
+        UserError: for another figure, with those that there are.
+
+    """
+    if monitor is None or (monitor == FORMER_DEFAULT and task.metric("accuracy") is None):
+        monitor = f"val_{task.metrics[0].name}"
+    name = monitor.removeprefix("val_")
+    if not monitor.startswith("val_") or (name != "loss" and task.metric(name) is None):
+        known = [*(f"val_{metric.name}" for metric in task.metrics), "val_loss"]
+        told = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"monitor must be {told}, not {monitor!r}{suggestion(monitor, known)}")
+    return f"val_{name}", task.direction(name)
+
+
+class EarlyStopping:
+    """Keeps a stage's best weights by a validation figure, and says when it has stopped improving.
+
+    monitor: the figure's name in a metrics line. direction: whether it is best where greatest ("max") or where least
+    ("min"); by default a loss is best where least, all else where greatest.
+    patience: epochs in a row without an improvement of more than min_delta, after which `done`; None: never.
+    keep: whether to keep the best weights, in host memory, where they do not count as the rule's.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        patience: int | None,
+        min_delta: float,
+        *,
+        keep: bool,
+        direction: Direction | None = None,
+    ):
+        self.monitor, self.patience, self.min_delta, self.keep = monitor, patience, min_delta, keep
+        direction = direction or ("min" if monitor.endswith("loss") else "max")
+        self.sign = -1 if direction == "min" else 1
+        self.best_score = -math.inf
+        self.best_epoch = 0
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        self.reference = -math.inf  # what an epoch must beat by min_delta to count as an improvement
+        self.stale = 0
+
+    def update(self, metrics: dict[str, Any], epoch: int, module: nn.Module) -> None:
+        """Take in the metrics of an epoch, the module being as it ended."""
+        score = self.sign * metrics[self.monitor]
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, epoch
+            if self.keep:
+                self.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items()}
+        if score > self.reference + self.min_delta:
+            self.reference, self.stale = score, 0
+        else:
+            self.stale += 1
+
+    @property
+    def done(self) -> bool:
+        """Whether patience has run out."""
+        return self.patience is not None and self.stale >= self.patience
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the best weights into the module, if they were kept; what drifts by itself stays as it is now."""
+        if self.best_weights is not None:
+            now = {f"{name}.coupling": system.coupling for name, system in drifting(module).items()}
+            module.load_state_dict(self.best_weights | now)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs."""
+        names = ("best_score", "best_epoch", "best_weights", "reference", "stale")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self.best_weights is not None:
+            self.best_weights = {k: v.cpu() for k, v in self.best_weights.items()}

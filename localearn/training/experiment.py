@@ -39,11 +39,11 @@ from localearn.training.building import (
 )
 from localearn.training.callbacks import Callback
 from localearn.training.checkpoint import check_weights, saved_once
+from localearn.training.distributed import Ranks, joined
 from localearn.training.fit import train
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import EXTENDING, complete_rule, names_built
-from localearn.training.memory import full_memory_told
-from localearn.training.parallel import Ranks, joined
+from localearn.training.runtime import full_memory_told
 from localearn.training.settings import Settings
 from localearn.trust import check_interpolations, check_tree, is_known, words
 

@@ -5,8 +5,9 @@ import datetime
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,16 +18,15 @@ from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
 from localearn.energy.codecarbon import grid
 from localearn.errors import UserError
-from localearn.nets.systems import drifting
+from localearn.nets.physical import drifting
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
 from localearn.trainers.phases import Descent, Solve
-from localearn.training.alignment import check_alignment
-from localearn.training.callbacks import Callback, checked_callbacks
-from localearn.training.claims import claimed
-from localearn.training.device import describe_device, deterministic_algorithms, select_device
-from localearn.training.early_stopping import monitored
+from localearn.training.callbacks import Callback, checked_callbacks, make_progress
+from localearn.training.diagnostics import check_alignment
+from localearn.training.distributed import Ranks, joined, normalises_jointly
+from localearn.training.evaluate import monitored
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import (
     EXTENDING,
@@ -36,14 +36,16 @@ from localearn.training.identity import (
     first_change,
     schedule_class,
 )
-from localearn.training.interrupt import Interrupt
-from localearn.training.layout import lay_out
 from localearn.training.loggers import make_logger
-from localearn.training.loop import Diverged, Interrupted, Loop, Stopped
-from localearn.training.memory import full_memory_told
+from localearn.training.loop import Diverged, Interrupt, Interrupted, Loop, Stopped
 from localearn.training.optimization import check_optimization
-from localearn.training.parallel import Ranks, joined, normalises_jointly
-from localearn.training.progress import make_progress
+from localearn.training.runtime import (
+    describe_device,
+    deterministic_algorithms,
+    full_memory_told,
+    lay_out,
+    select_device,
+)
 from localearn.training.settings import Settings
 
 # What must not change where a run goes on: its checkpoint means nothing otherwise.
@@ -517,3 +519,25 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+_guard = threading.Lock()
+_claimed: set[int] = set()
+
+
+@contextlib.contextmanager
+def claimed(trainer: Trainer) -> Iterator[None]:
+    """Keep other fits from a rule and its net meanwhile; raise UserError where one is training any part of them."""
+    own = {id(part) for part in (trainer, *trainer.parameters())}
+    with _guard:
+        if own & _claimed:
+            raise UserError(
+                f"this {type(trainer).__name__}, or a part of its net, is being trained by another fit; wait for that, "
+                "or train a copy.deepcopy of it"
+            )
+        _claimed.update(own)
+    try:
+        yield
+    finally:
+        with _guard:
+            _claimed.difference_update(own)

@@ -14,7 +14,7 @@ from localearn import trainers
 from localearn.errors import UserError
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent
-from localearn.training.early_stopping import FORMER_DEFAULT
+from localearn.training.evaluate import FORMER_DEFAULT
 
 # Options that may change at a resume, for they change no number but by rounding; a data set that was moved is held
 # against its fingerprint.

@@ -2,9 +2,11 @@
 
 import logging
 import math
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,9 +19,7 @@ from localearn.records import Record
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Phase, Solve
-from localearn.training.alignment import alignment_angles
 from localearn.training.callbacks import Callback, Callbacks, Context, Position
-from localearn.training.capture import captured, captured_measure, on_any_device
 from localearn.training.checkpoint import (
     check_middle,
     check_optimizer_state,
@@ -28,16 +28,43 @@ from localearn.training.checkpoint import (
     check_weights,
     saved_once,
 )
-from localearn.training.device import autocast, derived_seed, random_state, seed_random, set_random_state
-from localearn.training.early_stopping import EarlyStopping, monitored
-from localearn.training.evaluate import Measure, evaluate, measure_of
+from localearn.training.diagnostics import alignment_angles
+from localearn.training.distributed.ranks import Ranks
+from localearn.training.evaluate import EarlyStopping, Measure, evaluate, measure_of, monitored
 from localearn.training.generator import give_way
-from localearn.training.interrupt import Interrupt
-from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
-from localearn.training.parallel.ranks import Ranks
+from localearn.training.runtime import PeakMemory, autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.settings import Settings
-from localearn.training.update import UPDATES, Step
+from localearn.training.step import UPDATES, Step, captured, captured_measure, on_any_device
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a flag that the loop reads between batches; the second stops at once.
+
+    `signum` is the signal that came, or None. Handlers are only set in the main thread, and put back on exit.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        try:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._note)
+        except ValueError:  # not in the main thread, where a signal is somebody else's business
+            self._previous.clear()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
 
 _log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from localearn.records.folder import Held, locked
 from localearn.records.reading import parse_energy
 from localearn.tasks import Metric
 from localearn.training.callbacks import Callback, Context
-from localearn.training.device import derived_seed
 from localearn.training.experiment import execute, resumed
+from localearn.training.runtime import derived_seed
 from localearn.trust import words
 from localearn.tuning.outcome import WORKER_S, worker
 from localearn.tuning.plan import Plan, shown

@@ -5,9 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from localearn.data.arrays import ArrayData
-from localearn.data.augmentation import Augment, augment
 from localearn.data.base import Split
-from localearn.data.normalization import standard
+from localearn.data.transforms import Augment, augment, standard
 from localearn.errors import UserError
 
 

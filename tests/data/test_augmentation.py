@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from localearn.data.augmentation import PAD, augment, crop
+from localearn.data.transforms import PAD, augment, crop
 
 IMAGES = torch.randint(256, (40, 3, 7, 9), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from localearn.data.imagefolder import image_folder
-from localearn.data.loading import load
+from localearn.data.sources import load
 from localearn.errors import UserError
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from localearn.data.normalization import row_shares, standard, unit
+from localearn.data.transforms import row_shares, standard, unit
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randint(256, (2100, 3, 4, 5), generator=GENERATOR, dtype=torch.uint8)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from localearn.data.loading import load
-from localearn.data.npz_graphs import NPZ_GRAPHS
-from localearn.data.splits import fold_of
+from localearn.data.arrays import fold_of
+from localearn.data.graphs import NPZ_GRAPHS
+from localearn.data.sources import load
 from localearn.errors import UserError
 
 NODES, WORDS = 60, 7

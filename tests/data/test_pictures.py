@@ -7,8 +7,8 @@ from PIL import Image
 
 from localearn.data import ArrayData, load
 from localearn.data.base import Split
+from localearn.data.embedded import value_data
 from localearn.data.pictures import against_true
-from localearn.data.regression import value_data
 from localearn.tasks import Regression
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from localearn.data.loading import load
+from localearn.data.sources import load
 from localearn.errors import UserError
 
 TRAIN, LISTED, NODES = 8, 510, 520  # rows of x, of allx, and of allx and tx

@@ -14,8 +14,7 @@ import pytest
 import torch
 import torchvision.datasets
 
-from localearn.data.loading import load
-from localearn.data.vision import VISION
+from localearn.data.sources import VISION, load
 from localearn.errors import UserError
 
 COLOUR = {"svhn", "cifar10", "cifar100", "stl10"}

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.nn import SAGEConv
 
 from localearn import GNN
-from localearn.nets.aggregation import aggregation
+from localearn.nets.gnn import aggregation
 
 EDGES = torch.tensor([[0, 1, 1, 2, 3, 3, 2], [1, 0, 2, 1, 1, 3, 1]])  # an edge twice, a loop, a node that none leads to
 

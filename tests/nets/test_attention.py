@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import jvp, vmap
 
 from localearn.errors import UserError
-from localearn.nets.attention import AttentionLayer, FeedForward, TransformerLayer
+from localearn.nets.transformer import AttentionLayer, FeedForward, TransformerLayer
 
 WIDTH, HEADS = 8, 2
 

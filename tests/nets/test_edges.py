@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.nn import GATConv, GCNConv
 
 from localearn import GNN
-from localearn.nets import edges
+from localearn.nets import gnn
 
 RING = torch.tensor([[0, 1, 2, 3, 3, 1, 2], [1, 2, 3, 0, 3, 0, 2]])  # two nodes of which have a loop already
 
@@ -71,10 +71,10 @@ def test_blocks_share_what_is_prepared_and_it_goes_with_the_edges(x):
     with Preparations() as prepared:
         net(x, ring)
     assert prepared.count == 1
-    held = len(edges._prepared)
+    held = len(gnn._prepared)
     del ring
     gc.collect()
-    assert len(edges._prepared) < held
+    assert len(gnn._prepared) < held
 
 
 def test_edges_that_tell_no_change_are_not_kept(x):

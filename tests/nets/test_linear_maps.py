@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from localearn import MLP, Net
-from localearn.nets.linear_maps import LinearMap, Replaced, linear_maps, unmapped_matrices
+from localearn.nets.introspection import LinearMap, Replaced, linear_maps, unmapped_matrices
 
 
 def test_maps_are_found_in_order_with_what_comes_before_them():

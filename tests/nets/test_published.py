@@ -12,8 +12,7 @@ from torch import nn
 from localearn import CNN, Flattened, Mixer, MobileNetV3, Pooled, ResNet, UserError, ViT
 from localearn.cli import compose
 from localearn.inputs import InputSpec
-from localearn.nets.mixer import MixerLayer
-from localearn.nets.patches import Patches, places
+from localearn.nets.patches import MixerLayer, Patches, places
 from localearn.training.building import build_net
 
 VECTOR: Any = (64,)

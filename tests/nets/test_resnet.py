@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from localearn import Block, LeNet, ResNet, UserError
-from localearn.nets.resnet import Residual, Subsample
+from localearn.nets.conv import Residual, Subsample
 
 
 def test_resnet20_is_the_papers():

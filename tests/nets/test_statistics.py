@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from localearn import CNN, MLP
-from localearn.nets.statistics import RunningStatistics, tracking
+from localearn.nets.introspection import RunningStatistics, tracking
 
 
 def test_running_values_become_the_average_over_the_batches():

@@ -10,7 +10,7 @@ import torch
 from localearn import Backprop, Batch, DirectFeedbackAlignment, FeedbackAlignment, MonoForward, Transformer
 from localearn.errors import UserError
 from localearn.nets import LastPosition, Normalized, PerPosition, Pooled
-from localearn.nets.linear_maps import linear_maps, unmapped_matrices
+from localearn.nets.introspection import linear_maps, unmapped_matrices
 from localearn.tasks import LanguageModelling
 from localearn.testing.probes import gradients_of
 

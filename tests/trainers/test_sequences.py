@@ -29,7 +29,7 @@ from localearn import (
     UserError,
 )
 from localearn.nets import InputSpec, PerPosition, Pooled
-from localearn.nets.linear_maps import linear_maps, unmapped_matrices
+from localearn.nets.introspection import linear_maps, unmapped_matrices
 from localearn.tasks import LanguageModelling
 from localearn.tasks.language import PADDING
 from localearn.testing import probes

@@ -13,7 +13,7 @@ from localearn.nets.recurrent import RecurrentLayer
 from localearn.nets.through_time import Diagonal
 from localearn.testing import RuleConformance
 from localearn.testing.probes import gradients_of
-from localearn.training.alignment import alignment_angles
+from localearn.training.diagnostics import alignment_angles
 from localearn.training.experiment import execute
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]

@@ -27,8 +27,8 @@ from localearn import (
 )
 from localearn.benching.plan import known_rules
 from localearn.testing import toy
-from localearn.training.alignment import alignment_angles, check_alignment
 from localearn.training.building import build_rule
+from localearn.training.diagnostics import alignment_angles, check_alignment
 
 
 class Climb(Trainer):

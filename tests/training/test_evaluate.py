@@ -7,8 +7,8 @@ from sklearn.metrics import roc_auc_score
 from localearn import load
 from localearn.data import ArrayData
 from localearn.tasks import Classification, MultiLabel
-from localearn.training.device import autocast
 from localearn.training.evaluate import evaluate, measure_of
+from localearn.training.runtime import autocast
 
 EXACT = autocast(torch.device("cpu"), "fp32")
 ROWS = 23

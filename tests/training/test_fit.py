@@ -19,9 +19,9 @@ from localearn.testing.energy import FakeClock, FakeCounter
 from localearn.trainers.phases import completed
 from localearn.training import fit
 from localearn.training.callbacks import Context, attached
+from localearn.training.distributed import Ranks
 from localearn.training.fit import open_meter
-from localearn.training.memory import PeakMemory, full_memory_told
-from localearn.training.parallel import Ranks
+from localearn.training.runtime import PeakMemory, full_memory_told
 
 
 @pytest.fixture(scope="module")

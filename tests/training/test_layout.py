@@ -9,11 +9,10 @@ import localearn
 from localearn import cli
 from localearn.trainers import Descent
 from localearn.training import Settings
-from localearn.training.device import autocast
+from localearn.training.distributed import Ranks
 from localearn.training.experiment import build
-from localearn.training.layout import lay_out
-from localearn.training.parallel import Ranks
-from localearn.training.update import Update
+from localearn.training.runtime import autocast, lay_out
+from localearn.training.step import Update
 from tests.marks import rules_of, slow_but
 
 OPTIMIZERS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from localearn import UserError
-from localearn.training.schedules import CoolDown, FractionSteps, StepWithDecay
+from localearn.training.optimization import CoolDown, FractionSteps, StepWithDecay
 
 
 def made() -> tuple[torch.optim.SGD, StepWithDecay]:

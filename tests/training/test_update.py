@@ -10,12 +10,12 @@ from localearn import cli
 from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.nets import MLP
+from localearn.training.distributed import Ranks
 from localearn.training.experiment import build
 from localearn.training.fit import train
-from localearn.training.memory import live_tensor_bytes
-from localearn.training.parallel import Ranks
+from localearn.training.runtime import live_tensor_bytes
 from localearn.training.settings import Settings
-from localearn.training.update import UPDATES
+from localearn.training.step import UPDATES
 from tests.marks import rules_of
 
 

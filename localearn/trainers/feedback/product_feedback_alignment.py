@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import BackwardPathTrainer
-from localearn.trainers.feedback.paths import Path
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer, Path
 
 Mixing = Literal["random", "orthogonal"]
 

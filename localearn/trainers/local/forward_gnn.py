@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.aggregation import aggregation
+from localearn.nets.gnn import aggregation
 from localearn.tasks import Task
 from localearn.trainers.base import follow
 from localearn.trainers.local.base import LocalTrainer, Schedule
@@ -51,7 +51,7 @@ class ForwardGNN(LocalTrainer):
     passes: of a prediction with top_down=input.
     schedule: "greedy", the published one, after a pass that reads which nodes are labelled, trains one block after
         another. Its input being fixed, what a convolution sums over neighbours, A h of (A h) W^T, is computed once
-        (`localearn.nets.aggregation`), and a step is a linear map of the training nodes and the C virtual ones; a GAT,
+        (`localearn.nets.gnn`), and a step is a linear map of the training nodes and the C virtual ones; a GAT,
         whose sums are weighted by what it learns, goes through the graph in each step. "joint" steps all blocks on each
         pass. There the input's dropout is as in any net; greedy has none on the features that it computed once.
     temperature: of the softmax.
@@ -342,7 +342,7 @@ class ForwardGNN(LocalTrainer):
     def _edges(self, edge_index: Tensor, nodes: int) -> Tensor:
         """Return the edges of a graph of so many nodes and those to the virtual ones; made once for as long as can be.
 
-        For a convolution prepares what it is given by which tensor that is, see `localearn.nets.edges.kept`.
+        For a convolution prepares what it is given by which tensor that is, see `localearn.nets.gnn.kept`.
         """
         if not self.joins:
             return edge_index

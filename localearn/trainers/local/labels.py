@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from localearn.data import Batch
-from localearn.nets.edges import kept
+from localearn.nets.gnn import kept
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.denoiser import Denoiser, Denoising, DiscreteStep
-from localearn.nets.noise_schedules import snr
+from localearn.nets.denoiser import Denoiser, Denoising, DiscreteStep, snr
 from localearn.tasks import Task
 from localearn.trainers.local.base import LocalTrainer
 from localearn.trainers.phases import Metrics, Phase, Solve

@@ -11,8 +11,8 @@ from torch.func import functional_call
 
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.nets.aggregation import Aggregation, aggregation
-from localearn.quiet import torch_geometric
+from localearn.nets.gnn import Aggregation, aggregation
+from localearn.printing import torch_geometric
 
 SETTLING = 2  # passes of a prediction that do not count, as in the authors' code
 

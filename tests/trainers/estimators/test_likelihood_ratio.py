@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from localearn import CNN, GNN, MLP, Batch, LikelihoodRatio, UserError
-from localearn.nets.lenet import LeNet
+from localearn.nets.conv import LeNet
 from localearn.tasks import Classification
 from localearn.testing import RuleConformance, toy
 from localearn.trainers.estimators import likelihood_ratio

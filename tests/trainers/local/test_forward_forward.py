@@ -12,9 +12,9 @@ import torch.nn.functional as F
 import localearn
 from localearn import CNN, GNN, MLP, Batch, DeepFM, ForwardForward, Net, Unsupported, UserError
 from localearn.data import ArrayData, GraphData, from_arrays
-from localearn.nets.lenet import LeNet
+from localearn.nets.conv import LeNet
 from localearn.trainers.local import labels
-from localearn.trainers.local.normalization import length_normalized, share_off
+from localearn.trainers.local.forward_forward import length_normalized, share_off
 from localearn.trainers.phases import completed
 
 CLASSES = 3

@@ -12,8 +12,7 @@ from torch import nn
 
 from localearn import MLP, Denoiser, NoProp, Regression, Unsupported, UserError
 from localearn.data import Batch
-from localearn.nets.denoiser import Denoising
-from localearn.nets.noise_schedules import coefficients, cosine_alpha_bar
+from localearn.nets.denoiser import Denoising, coefficients, cosine_alpha_bar
 from localearn.testing import probes
 from localearn.trainers.local.noprop import Prototypes
 from localearn.training import Callback

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from localearn import UserError
-from localearn.trainers.local.ridge import NormalEquations, squared_error
+from localearn.trainers.local.cafo import NormalEquations, squared_error
 
 
 def features(rows, n, classes=3, seed=0):

@@ -1,0 +1,217 @@
+"""Archives of arrays: read without pickle, written in one piece or not at all."""
+
+import contextlib
+import errno
+import http.client
+import io
+import math
+import os
+import socket
+import tarfile
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from localearn.errors import UserError
+from localearn.files import atomic_write, kind_of_file
+from localearn.printing import log_notes
+
+# What numpy and zipfile raise, between them, for a file that is cut short, damaged or something else altogether.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    MemoryError,
+)
+
+
+def data_folder(data_dir: str | Path | None) -> Path:
+    """Return where prepared sets lie: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
+    return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
+
+
+def names(path: Path) -> set[str]:
+    """Return the names of the arrays in an npz archive; raises UserError as `read` does."""
+    _check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -> dict[str, np.ndarray]:
+    """Return the named arrays of an npz archive.
+
+    memory_bytes: what they may take in all; the machine's memory where None.
+
+    Raises UserError, which names the file: where it is not there or no file, is cut short or no npz archive, lacks
+    some of the names, holds Python objects, which are never unpickled, or more than the memory holds. What an array
+    takes is known from its header, before anything of that size is made.
+    """
+    wanted = list(wanted)
+    present = names(path)
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
+    try:
+        _check_sizes(path, wanted, machine_memory_bytes() if memory_bytes is None else memory_bytes)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in wanted}
+    except _UNREADABLE as error:
+        if "Object arrays" in str(error):
+            raise UserError(f"{path} holds arrays of Python objects; only plain numbers are read") from error
+        raise _unreadable(path, error) from error
+
+
+def _check_file(path: Path) -> None:
+    there = kind_of_file(path)
+    if not there:
+        raise UserError(f"{path} does not exist")
+    if there != "file":
+        raise UserError(f"{path} is not a file; an npz archive is expected there")
+
+
+def _unreadable(path: Path, error: BaseException) -> UserError:
+    return UserError(
+        f"{path} cannot be read as an npz archive; it is cut short, damaged or another kind of file ({error})"
+    )
+
+
+def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
+    """Raise UserError where the arrays are larger than the memory, and ValueError where a member is not its header's.
+
+    A small file can unpack to any size, and a header can ask for any memory, whatever follows it.
+    """
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        present = set(archive.namelist())
+        for name in wanted:
+            # numpy gives the plain name precedence too.
+            member = archive.getinfo(name if name in present else f"{name}.npy")
+            with archive.open(member) as file:
+                size, dtype = _promised(file)
+                if dtype.hasobject:
+                    raise ValueError("Object arrays are not read")
+                if file.tell() + size != member.file_size:
+                    held = member.file_size - file.tell()
+                    raise ValueError(f"{name} holds {held} bytes of values where its header tells of {size}")
+            total += size
+            if total > limit:
+                raise UserError(
+                    f"{path}: {name} unpacks to {size / 2**30:,.1f} GiB, with what is before it "
+                    f"{total / 2**30:,.1f} GiB; this machine has {limit / 2**30:,.1f} GiB of memory"
+                )
+
+
+def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
+    """Return the bytes of values, and their type, that the header of an npy file tells of."""
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"a header tells of shape {shape}")
+    return math.prod(shape) * dtype.itemsize, dtype
+
+
+def machine_memory_bytes() -> float:
+    """Return the machine's memory; infinity where it does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an npz archive, creating its folder: under another name first, so that no half of it is ever found.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        named: Any = dict(arrays)  # not a keyword among them is numpy's own
+        np.savez(file, **named)
+
+
+def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the archive of a data set just prepared, unless its folder is read-only: then it is prepared each time.
+
+    Raises UserError where writing fails for another reason, such as a full disk.
+    """
+    # Mode bits bind everyone but root; a folder without any is meant to stay as it is, whoever runs this.
+    if path.parent.exists() and not path.parent.stat().st_mode & 0o222:
+        return
+    try:
+        write(path, arrays)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+TIMEOUT_S = 15.0
+
+# No network, a server's refusal, a broken transfer, a broken archive, a file that is not what its name says.
+FAILURES = (
+    OSError,
+    http.client.HTTPException,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+
+
+@contextlib.contextmanager
+def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
+    """Tell in a line what is downloaded from whom, and give connections opened inside a time limit.
+
+    What other people's code prints inside, progress bars among it, is dropped: why it failed stands in its error.
+    """
+    log_notes(name, [f"it is not in {data_dir}, and is downloaded from {source}"])
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def download_folder(data_dir: Path) -> Iterator[Path]:
+    """Give a temporary folder in data_dir; where the download fails, no folder that it made is left."""
+    missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
+    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
+            yield Path(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
+    """Return the error of a data set that is neither here nor to be had: what was looked for, and how to bring it."""
+    # torchvision tells of each mirror that it tried, a line for its address and a line for its answer.
+    reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
+    files = " and ".join(str(path) for path in looked_for)
+    return UserError(
+        f"{name} is not here and could not be downloaded from {source} ({reason[:120]}); looked for {files}.",
+        f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
+        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is.",
+    )

@@ -1,0 +1,190 @@
+"""The linear maps inside a net: found by running it, and replaced without touching it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from localearn.nets.layers import NORMALISATIONS
+from localearn.nets.net import Net, modes_kept
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """One F.linear or F.conv2d with a parameter of the net as its weight.
+
+    name: the parameter's, as in `net.named_parameters()`. inner: whether parameters come before it, so that an error
+    has to pass through it. numeric: whether its padding is given in pixels (always, of a Linear). groups: of channels.
+    """
+
+    name: str
+    inner: bool
+    numeric: bool
+    groups: int
+
+
+class Replaced(TorchFunctionMode):
+    """Inside this context, `instead(map, x, weight, bias, *geometry)` is called for F.linear and F.conv2d.
+
+    map is the torch function itself and geometry what it takes beside (stride, padding, dilation, groups). Layers call
+    these functions whatever their class is, so the net itself stays as it is, its forward pass and hooks included.
+    """
+
+    def __init__(self, instead: Callable[..., Tensor]):
+        super().__init__()
+        self.instead = instead
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Hand a linear map over, and call everything else."""
+        if func is F.linear:
+            return self.instead(func, *_linear(*args, **(kwargs or {})))
+        if func is F.conv2d:
+            return self.instead(func, *_conv2d(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+
+def linear_maps(net: Net) -> list[LinearMap]:
+    """Return the net's linear maps in the order in which its forward pass first meets them, each weight once."""
+    names = {id(p): name for name, p in net.named_parameters()}
+    found: dict[str, LinearMap] = {}
+
+    def look(func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+        if id(weight) in names:
+            name, earlier = names[id(weight)], found.get(names[id(weight)])
+            numeric, groups = (not isinstance(geometry[1], str), geometry[3]) if geometry else (True, 1)
+            inner = x.requires_grad or (earlier is not None and earlier.inner)
+            found[name] = LinearMap(name, inner, numeric, groups)
+        return func(x, weight, bias, *geometry)
+
+    frozen = [p for p in net.parameters() if not p.requires_grad]
+    with modes_kept(net), torch.enable_grad():
+        net.eval()
+        net.requires_grad_()  # so that what a gradient would reach tells what comes after what, whatever is frozen
+        try:
+            with Replaced(look):
+                net(*net.trial())
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
+    return list(found.values())
+
+
+def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
+    """Return the names of the parameters with two or more dimensions through which an error would pass as through W.
+
+    Those are all but the linear maps' weights, the scales of normalisations, which act on each channel for itself, and
+    what is looked up or added and never multiplied: embeddings of tokens and positions, a class token.
+    """
+    known = {m.name for m in maps}
+    scales = {id(p) for m in net.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters()}
+    found = [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
+    if not found:
+        return []
+    with modes_kept(net), torch.no_grad(), _Uses([net.get_parameter(name) for name in found]) as uses:
+        net.eval()
+        net(*net.trial())
+    return [name for name in found if not uses.only_added(net.get_parameter(name))]
+
+
+class _Uses(TorchFunctionMode):
+    """Inside this context, what is done with parameters, or with what is merely a part or a copy of one, is noted."""
+
+    _SAME = (
+        "expand",
+        "expand_as",
+        "__getitem__",
+        "unsqueeze",
+        "to",
+        "view",
+        "reshape",
+        "repeat",
+        "narrow",
+        "transpose",
+    )
+    _ADDED = ("add", "add_", "cat", "concat")
+
+    def __init__(self, parameters: list[Tensor]):
+        super().__init__()
+        self._of = {id(p): id(p) for p in parameters}  # a tensor, and which parameter it is a part of
+        self._held: list[Any] = []  # so that no id comes twice
+        self._added, self._multiplied = set[int](), set[int]()
+
+    def only_added(self, parameter: Tensor) -> bool:
+        """Whether the parameter was looked up or added, and nothing else was done with it."""
+        return id(parameter) in self._added and id(parameter) not in self._multiplied
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Note which parameters a call takes, and what it does with them."""
+        out = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs))
+        taken = {self._of[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._of}
+        name = getattr(func, "__name__", "")
+        if not taken or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+            pass  # a question after its shape, say
+        elif name in self._SAME and isinstance(out, Tensor):
+            self._held.append(out)
+            self._of[id(out)] = next(iter(taken))
+        elif func is F.embedding or name in self._ADDED:
+            self._added |= taken
+        else:
+            self._multiplied |= taken
+        return out
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Any, ...]:
+    return input, weight, bias
+
+
+def _conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> tuple[Any, ...]:
+    return input, weight, bias, stride, padding, dilation, groups
+
+
+class RunningStatistics:
+    """Sets a net's running means and variances to the averages of their batch values over a pass.
+
+    What the net held before is dropped. Blocks after the first see what precedes them normalised by each batch's own
+    values, as in training; dropout is off.
+    """
+
+    def __init__(self, net: Net):
+        self.net = net
+        self.layers = tracking(net)
+        self._batches = 0
+        for layer in self.layers:
+            layer.reset_running_stats()
+
+    def add(self, x: Tensor, *context: Tensor) -> None:
+        """Take in a batch, (N, *input_shape), its context beside it."""
+        self.net.eval()
+        self._batches += 1
+        momenta = [layer.momentum for layer in self.layers]
+        for layer in self.layers:
+            layer.train()
+            layer.momentum = 1 / self._batches  # plain averages; None would give them too, and wait for the device
+        self.net.hidden(x, *context)
+        for layer, momentum in zip(self.layers, momenta, strict=True):
+            layer.eval()
+            layer.momentum = momentum
+
+
+def tracking(net: Net) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the net's batch normalisations that keep running statistics."""
+    layers = (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [m for m in layers if m.running_mean is not None]

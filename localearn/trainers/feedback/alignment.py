@@ -1,0 +1,95 @@
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from localearn.nets import Net
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer, Path, drawn_like, scale_of
+
+
+class FeedbackAlignment(BackwardPathTrainer):
+    """Feedback alignment: backprop with fixed random matrices in place of the transposed weights.
+
+        delta_k = (delta_{k+1} B_{k+1}) * f'(z_k)      delta_k = d loss / d z_k to backprop, (N, n_k)
+        dW_k = delta_k^T h_{k-1}                       B_{k+1} is (n_{k+1}, n_k), shaped as W_{k+1}, never trained
+
+    The forward weights come to align with B, which is what makes the signal useful. B is drawn uniform with the
+    deviation that W's entries have when the rule is built. In a convolution B is a kernel of W's shape, applied as the
+    transposed convolution that backprop would use; so in residual blocks, around each of their convolutions.
+    Lillicrap, Cownden, Tweed, Akerman (2016), Nature Communications 7:13276, "Random synaptic feedback weights support
+    error backpropagation for deep learning", eq. 3; convolutions: Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488.
+    Known weakness: deep and convolutional nets, where W has too few entries to align with B.
+    """
+
+    def path(self, weight: Tensor, groups: int) -> Path:
+        """Return the path through a fixed B."""
+        return Fixed(weight)
+
+
+class Fixed(Path):
+    """B, drawn once."""
+
+    feedback: Tensor
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.register_buffer("feedback", drawn_like(weight))
+
+    def forward(self, weight: Tensor) -> tuple[Tensor, None]:
+        """Return B."""
+        return self.feedback, None
+
+
+Variant = Literal["usf", "brsf", "frsf"]
+
+
+class SignSymmetry(BackwardPathTrainer):
+    """Sign symmetry: the error comes back through the signs of the weights, with magnitudes of its own.
+
+        delta_k = (delta_{k+1} P_{k+1}) * f'(z_k),     P = M * sign(W), shaped as W, by entries
+
+    variant: "usf", uniform sign-concordant feedback: M = s, the deviation of W's entries when the rule is built;
+    "brsf", batchwise random magnitudes: M = |B|, B drawn uniform with deviation s again for every batch; "frsf", fixed
+    random magnitudes: B drawn once. The signs are those of the forward pass. So this rule does read later weights, but
+    one bit of each, and no magnitude.
+    Liao, Leibo, Poggio, arXiv 1510.05067, section 2; the scale s: Xiao et al., arXiv 1811.03567. Of the paper's batch
+    manhattan updates there is nothing here, as in the benchmark of arXiv 2108.13446.
+    """
+
+    def __init__(self, net: Net, variant: Variant = "usf"):
+        self.variant = variant
+        super().__init__(net)
+
+    def path(self, weight: Tensor, groups: int) -> Path:
+        """Return the path through M * sign(W)."""
+        return Redrawn(weight) if self.variant == "brsf" else Signed(weight, uniform=self.variant == "usf")
+
+
+class Signed(Path):
+    """Signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W."""
+
+    magnitude: Tensor
+
+    def __init__(self, weight: Tensor, uniform: bool):
+        super().__init__()
+        self.register_buffer("magnitude", scale_of(weight) if uniform else drawn_like(weight).abs())
+
+    def forward(self, weight: Tensor) -> tuple[Tensor, None]:
+        """Return M * sign(W)."""
+        return weight.sign() * self.magnitude, None
+
+
+class Redrawn(Path):
+    """Signs with magnitudes that are drawn at every call."""
+
+    scale: Tensor
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.register_buffer("scale", scale_of(weight))
+
+    def forward(self, weight: Tensor) -> tuple[Tensor, None]:
+        """Return |B| * sign(W), B anew."""
+        magnitude = torch.rand_like(weight) * (math.sqrt(3) * self.scale)
+        return weight.sign() * magnitude, None

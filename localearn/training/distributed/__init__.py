@@ -1,0 +1,7 @@
+"""Several processes that train one net, on torch.distributed."""
+
+from localearn.training.distributed.data import normalises_jointly
+from localearn.training.distributed.launch import joined
+from localearn.training.distributed.ranks import Ranks
+
+__all__ = ["Ranks", "joined", "normalises_jointly"]

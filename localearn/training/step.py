@@ -1,0 +1,419 @@
+"""What a step does with a batch: the rule's gradients, then the optimizer's step."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from localearn.data import Batch
+from localearn.errors import UserError
+from localearn.trainers.base import Trainer
+from localearn.trainers.phases import Descent, Metrics, completed, in_parts
+from localearn.training.distributed.ranks import Ranks
+from localearn.training.runtime import like_their_parameters
+from localearn.training.settings import Settings
+
+
+class Step(Protocol):
+    """What takes a step by a batch. kind: how it is captured, for the record, see `Settings.capture`."""
+
+    @property
+    def kind(self) -> str:
+        """How it is captured."""
+        ...
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by a batch; return the rule's metrics."""
+        ...
+
+    def close(self) -> None:
+        """Leave the rule as it was before."""
+        ...
+
+
+class Update:
+    """The update of a phase: `gradients`, the bound on their norm, and a step of the optimizer for them all.
+
+    One step a batch, at the end of `gradients`; of a phase with n > 1 steps one at each of its n yields.
+    """
+
+    kind = "off"
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        phase: Descent,
+        optimizer: torch.optim.Optimizer,
+        settings: Settings,
+        autocast: torch.autocast,
+        ranks: Ranks,
+    ):
+        self.trainer, self.phase, self.parameters, self.optimizer = trainer, phase, phase.parameters, optimizer
+        self.clip_norm, self.autocast, self.ranks = settings.clip_norm, autocast, ranks
+        self.maps = [p for p in phase.parameters if p.dim() == 4]
+        self._learns = not phase.parameters  # or a gradient has been there
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by a batch; return the rule's metrics."""
+        if self.phase.steps == 1:
+            self.optimizer.zero_grad(set_to_none=True)
+            metrics = self._completed(batch) if len(batch.y) else {}
+            self._step(len(batch.y))
+            return metrics
+        metrics, parts = {}, self._parts(batch)
+        for _ in range(self.phase.steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            metrics |= self._next(parts)
+            self._step(len(batch.y))
+        for _ in parts:
+            self._miscounted("more")
+        return metrics
+
+    def close(self) -> None:
+        """Leave the rule as it was before."""
+
+    def _completed(self, batch: Batch) -> Metrics:
+        """Fill `.grad` at the run's precision."""
+        with self.autocast:
+            return completed(self.phase.gradients(batch))
+
+    def _step(self, rows: int) -> None:
+        """Step by what stands in `.grad`, the mean over so many rows of this process."""
+        self.ranks.reduce(self.parameters, rows)
+        if not self._learns and rows:
+            self._check_learns()
+        like_their_parameters(self.maps)
+        if self.clip_norm is not None:
+            for part in self.phase.clipped:
+                nn.utils.clip_grad_norm_(part, self.clip_norm)
+        self.optimizer.step()
+
+    def _check_learns(self) -> None:
+        """Raise UserError where the first step has no gradient at all, so that nothing would ever be trained."""
+        self._learns = any(p.grad is not None for p in self.parameters)
+        if not self._learns:
+            rule = type(self.trainer).__name__
+            raise UserError(f"{rule}'s gradients() fills no .grad of phase {self.phase.name!r}, so nothing is trained")
+
+    def _parts(self, batch: Batch) -> Iterator[Metrics]:
+        """Yield what `gradients` yields; of a rank without rows, as often as the others."""
+        if not len(batch.y):
+            return iter([{}] * self.phase.steps)
+        return in_parts(lambda: self.phase.gradients(batch), self.autocast)
+
+    def _next(self, parts: Iterator[Metrics]) -> Metrics:
+        found = next(parts, None)
+        return self._miscounted("fewer") if found is None else found
+
+    def _miscounted(self, how: str) -> NoReturn:
+        rule, steps = type(self.trainer).__name__, self.phase.steps
+        raise ValueError(f"{rule}'s gradients() yields {how} times than its phase has steps, {steps}")
+
+
+class UpdateByBlock(Update):
+    """Steps at each yield of the rule by the gradients that are complete, and drops them.
+
+    So no more than a block's gradients are held at a time, where a rule takes them block by block; backprop's as well,
+    on its way back. The weights are those of one step for all, bit for bit, since a torch optimizer treats each
+    parameter for itself. Raises UserError where a parameter gets its gradient in several parts, the first of which
+    would be stepped alone.
+    """
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by each block's gradients; return the rule's metrics."""
+        if self.phase.steps > 1:
+            return super().__call__(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics: Metrics = {}
+        stepped = set[Tensor]()
+        for found in in_parts(lambda: self.phase.by_block(batch), self.autocast):
+            metrics |= found
+            complete = [p for p in self.parameters if p.grad is not None]
+            if not stepped.isdisjoint(complete):
+                raise UserError(
+                    f"{type(self.trainer).__name__} adds a gradient up from parts, so step=block cannot be had"
+                )
+            if complete:
+                stepped.update(complete)
+                self._step(len(batch.y))
+                self.optimizer.zero_grad(set_to_none=True)
+        if not self._learns and len(batch.y):
+            self._check_learns()
+        return metrics
+
+
+UPDATES = {"all": Update, "block": UpdateByBlock}
+
+
+T = TypeVar("T")
+
+WARM_UP = (
+    3  # times that the work is done before it is recorded, as torch asks for: in these libraries make what they keep
+)
+
+
+class Graph(Protocol):
+    """What records the work of a device and does it again."""
+
+    def capture(self, work: Callable[[], Any]) -> Any:
+        """Record the work, without doing it; return what every replay overwrites."""
+        ...
+
+    def replay(self) -> None:
+        """Do the recorded work, on the same memory."""
+        ...
+
+    def warming_up(self) -> AbstractContextManager[Any]:
+        """Return the context in which work is done that shall be recorded later."""
+        ...
+
+
+class CudaGraph:
+    """torch's own, with the memory that it keeps to itself."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._graph = torch.cuda.CUDAGraph()
+
+    def capture(self, work: Callable[[], T]) -> T:
+        """Record the work, without doing it."""
+        with torch.cuda.graph(self._graph):
+            return work()
+
+    def replay(self) -> None:
+        """Queue the recorded work."""
+        self._graph.replay()
+
+    def warming_up(self) -> AbstractContextManager[Any]:
+        """Return a stream of its own."""
+        return _SideStream(self.device)
+
+
+class _SideStream:
+    def __init__(self, device: torch.device):
+        self._stream = torch.cuda.Stream(device)
+        self._context = torch.cuda.stream(self._stream)
+
+    def __enter__(self) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        self._context.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._context.__exit__(*exc)
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+
+@dataclass
+class _Recording:
+    """What is there for a shape. batch: the memory that the graph reads; given: what it overwrites."""
+
+    warm: int = 0
+    graph: Graph | None = None
+    batch: Batch | None = None
+    given: Any = None
+    numbers: tuple[float, ...] = ()
+
+
+class Recorded(Generic[T]):
+    """Does work on a batch by replaying a graph of it, for batches of the first so many shapes.
+
+    The first WARM_UP times for a shape it is done without a graph; then it is recorded, and again whenever numbers have
+    changed that a graph holds as they were. What is returned is overwritten by the next call for the same shape. Where
+    the work cannot be recorded `refused` is called with torch's reason, once, and all is done as ever.
+
+    recorded: whether there has been a graph.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Batch], T],
+        graph: Callable[[], Graph],
+        refused: Callable[[RuntimeError], None],
+        shapes: int = 1,
+    ):
+        self._work, self._make, self._refused, self._shapes = work, graph, refused, shapes
+        self._kept: dict[tuple[torch.Size, torch.Size], _Recording] = {}
+        self._possible = True
+        self.recorded = False
+
+    def __call__(self, batch: Batch, numbers: tuple[float, ...] = ()) -> T:
+        """Do the work on a batch. numbers: what it takes from outside of tensors."""
+        shape = (batch.x.shape, batch.y.shape)
+        if len(self._kept) < self._shapes:
+            self._kept.setdefault(shape, _Recording())
+        kept = self._kept.get(shape)
+        if kept is None or not self._possible:
+            return self._work(batch)
+        if kept.warm < WARM_UP:
+            kept.warm += 1
+            with self._make().warming_up():
+                return self._work(batch)
+        if kept.graph is None or kept.numbers != numbers:
+            self._record(kept, batch, numbers)
+        if kept.graph is None or kept.batch is None:
+            return self._work(batch)
+        kept.batch.x.copy_(batch.x)
+        kept.batch.y.copy_(batch.y)
+        kept.graph.replay()
+        return kept.given
+
+    def close(self) -> None:
+        """Drop the graphs and their memory."""
+        self._kept = {}
+
+    def _record(self, kept: _Recording, batch: Batch, numbers: tuple[float, ...]) -> None:
+        kept.graph = None  # an older one's memory goes first
+        own = kept.batch or replace(batch, x=batch.x.clone(), y=batch.y.clone())
+        graph = self._make()
+        try:
+            kept.given = graph.capture(lambda: self._work(own))
+        except RuntimeError as error:  # torch's way to say that something cannot be recorded
+            self._possible = self.recorded = False
+            self._refused(error)
+            return
+        kept.graph, kept.batch, kept.numbers, self.recorded = graph, own, numbers, True
+
+
+_log = logging.getLogger(__name__)
+
+SHAPES = 2  # of a validation's batches: the full ones, and the last
+graph_of: Callable[[torch.device], Graph] = CudaGraph
+
+
+class GraphUpdate:
+    """Replays the update of a batch of the first one's size from a graph; any other batch is done as ever.
+
+    It is recorded again whenever a schedule has changed a number that the optimizer holds: a rate, a weight decay, a
+    momentum. The weights are those without a graph, to the device's rounding.
+    """
+
+    def __init__(self, update: Update, device: torch.device):
+        self.update = update
+        self._recorded = Recorded(
+            update, lambda: graph_of(device), lambda error: _tell(update, "is trained without a graph", error)
+        )
+        keep_on_device(update.optimizer)
+
+    @property
+    def kind(self) -> str:
+        """How it is captured."""
+        return "graph" if self._recorded.recorded else "off"
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by a batch; return the rule's metrics, which the next step overwrites."""
+        return self._recorded(batch, tuple(_numbers(self.update.optimizer)))
+
+    def close(self) -> None:
+        """Drop the graph and its memory."""
+        self._recorded.close()
+        self.update.close()
+
+
+def _numbers(optimizer: torch.optim.Optimizer) -> Iterator[float]:
+    """Yield the numbers of an optimizer's groups, which a graph of its step holds as they were.
+
+    Not those in tensors, say a rate: the graph reads them itself, and the host would have to wait for them.
+    """
+    for group in optimizer.param_groups:
+        for value in group.values():
+            for number in value if isinstance(value, tuple) else (value,):  # Adam's betas are two
+                if isinstance(number, int | float):
+                    yield number
+
+
+class CompiledUpdate:
+    """Compiles the blocks and the optimizer's step with torch.compile; the weights are those without, to rounding.
+
+    Where the first update shows that this is not possible it says so in a line, once, and goes on as ever.
+    """
+
+    def __init__(self, update: Update):
+        self.update, self.kind = update, "compile"
+        self._blocks = list(update.trainer.net.blocks)
+        self._step = update.optimizer.step
+        for block in self._blocks:
+            block.compile()
+        update.optimizer.step = torch.compile(update.optimizer.step)
+        self._tried = False
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take a step by a batch; return the rule's metrics."""
+        if self._tried:
+            return self.update(batch)
+        self._tried = True
+        try:
+            return self.update(batch)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a compiler, or a compiler's compiler, may raise
+            self._undo()
+            self.kind = "off"
+            _tell(self.update, "is not compiled", error)
+            return self.update(batch)
+
+    def close(self) -> None:
+        """Put blocks and optimizer back."""
+        self._undo()
+        self.update.close()
+
+    def _undo(self) -> None:
+        for block in self._blocks:
+            block._compiled_call_impl = None
+        self.update.optimizer.step = self._step
+
+
+def captured(update: Update, mode: str, device: torch.device) -> Step:
+    """Return an update as `Settings.capture` wants it."""
+    if mode == "compile":
+        return CompiledUpdate(update)
+    if not _by_graph(mode, device):
+        if mode == "graph":
+            why = f"capture=graph needs a CUDA device, and this is a {device.type}"
+            _tell(update, "is trained without a graph", why)
+        return update
+    return GraphUpdate(update, device)
+
+
+def captured_measure(measure: Callable[[Batch], T], mode: str, device: torch.device) -> Callable[[Batch], T]:
+    """Return what measures a batch in validation as `Settings.capture` wants it; compiled blocks are that already."""
+    if not _by_graph(mode, device):
+        return measure
+
+    def refused(error: RuntimeError) -> None:
+        _log.warning("validation is done without a graph: %s", _line(error))
+
+    return Recorded(measure, lambda: graph_of(device), refused, SHAPES)
+
+
+def _by_graph(mode: str, device: torch.device) -> bool:
+    on_card = device.type == "cuda" or graph_of is not CudaGraph
+    return on_card and (mode == "graph" or (mode == "auto" and device.type == "cuda"))
+
+
+def _tell(update: Update, what: str, why: object) -> None:
+    _log.warning("%s %s: %s", type(update.trainer).__name__, what, _line(why))
+
+
+def _line(why: object) -> str:
+    return (str(why) or type(why).__name__).splitlines()[0]
+
+
+def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Have an optimizer count its steps on the device, where a graph can."""
+    for group in optimizer.param_groups:
+        if "capturable" in group and all(p.is_cuda for p in group["params"]):
+            group["capturable"] = True
+        for p in (p for p in group["params"] if p.is_cuda):
+            step = optimizer.state.get(p, {}).get("step")
+            if isinstance(step, Tensor):
+                optimizer.state[p]["step"] = step.to(p.device)
+
+
+def on_any_device(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state_dict that can be gone on with where there are no graphs."""
+    groups = [group | ({"capturable": False} if "capturable" in group else {}) for group in state["param_groups"]]
+    return state | {"param_groups": groups}
