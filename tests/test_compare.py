@@ -134,6 +134,7 @@ def test_what_the_report_would_not_compare_is_told_before_anything_runs(tmp_path
         assert compare.schedule(plan_of(tmp_path, unlike, "allow_unlike=true"))
 
 
+@pytest.mark.slow
 def test_each_rule_runs_with_what_its_search_found(tmp_path, capsys):
     small = [*SMALL, "epochs=2", "seed=3"]
     for algo, more in (("backprop", "optim.lr=0.02"), ("mono_forward", "algo.prediction=ff")):

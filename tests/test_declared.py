@@ -22,6 +22,7 @@ PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="
 # Packages whose modules are called otherwise.
 MODULES = {
     "hydra-core": "hydra",
+    "mlflow-skinny": "mlflow",
     "nvidia-ml-py": "pynvml",
     "pillow": "PIL",
     "pyyaml": "yaml",

@@ -200,9 +200,9 @@ READERS = {
         "OmegaConf.load",  # shipped files, for a suggestion
         "locate",  # of a configuration that was composed, and so checked
     },
-    "data/archive.py": {"np.load"},  # allow_pickle=False
+    "data/files.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
-    "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "data/graphs.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
     "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/codecarbon.py": {"json.loads"},  # of codecarbon's own files
@@ -214,7 +214,7 @@ READERS = {
     "moved.py": {"importlib.import_module"},  # of the names in its own table
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "nets/weights.py": {"load"},  # of safetensors, which holds no code
-    "quiet.py": {"importlib.import_module"},  # torch_geometric
+    "printing.py": {"importlib.import_module"},  # torch_geometric
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
     "reporting/writing.py": {"read_json"},
@@ -228,7 +228,7 @@ READERS = {
         "safe_open",
     },  # check_tree
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
-    "training/distributed/joining.py": {"json.loads"},  # of other ranks
+    "training/distributed/launch.py": {"json.loads"},  # of other ranks
     "tuning/search.py": {
         "json.loads",  # of Optuna's own text
         "read_json",  # what is not of its kind is left out

@@ -106,6 +106,7 @@ def test_lost_joules_are_absent_and_the_seconds_stay():
     assert found.rules[0].step_s.median == 2.0
 
 
+@pytest.mark.slow
 def test_joules_stand_in_the_table_where_they_are_measured(tmp_path):
     clock = FakeClock()
     asked = ["rules=[backprop]", *TINY, f"out={tmp_path}"]
@@ -165,6 +166,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp
     assert "cannot be written to" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_measured_stays_when_a_later_size_is_more_than_the_memory_holds(tmp_path, capsys):
     asked = ["rules=[mono_forward]", *TINY, f"batches=[8,{10**15}]", f"out={tmp_path}"]
     assert run_command(bench.main, asked) == 2

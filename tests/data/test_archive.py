@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_nothing_and_spoils_nothing(tmp_path):
     path = tmp_path / "set.npz"
     files.write(path, ARRAYS)
     # The disk is full where the new one is written first, under another name.
-    (tmp_path / f".set.npz.{os.getpid()}.partial").symlink_to("/dev/full")
+    (tmp_path / f".set.npz.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"cannot write .*set\.npz: No space left on device"):
         files.keep(path, {"a": np.zeros(3)})
     assert os.listdir(tmp_path) == ["set.npz"]

@@ -53,6 +53,7 @@ def test_a_regression_is_searched_for_its_least_rmse_and_the_same_command_goes_o
     assert (tuning.metric.name, tuning.metric.direction, tuning.val) == ("rmse", "min", min(rmse))
 
 
+@pytest.mark.slow
 def test_a_pruner_is_shown_the_metric_and_a_new_database_the_same(tmp_path):
     arguments = [*VALUES, f"out={tmp_path}"]
     assert tune.main([*arguments, "trials=2"]) == 0
@@ -67,6 +68,7 @@ def test_a_pruner_is_shown_the_metric_and_a_new_database_the_same(tmp_path):
     assert [trial.intermediate_values for trial in after] == [trial.intermediate_values for trial in before]
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_worse_by_its_rmse_is_pruned(tmp_path, capsys):
     """Six trials learn, a seventh does not: with the direction the other way round the median would keep it."""
     arguments = [*VALUES, "epochs=4", f"out={tmp_path}", "sampler=random"]

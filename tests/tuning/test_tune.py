@@ -119,6 +119,7 @@ def test_a_study_that_searches_something_else_is_refused(tiny, tmp_path, change,
         tune.main([*tiny, "trials=1", f"out={tmp_path}", "study=one", *change])
 
 
+@pytest.mark.slow
 def test_each_workers_seconds_are_kept(tiny, tmp_path):
     """Where one wrote over the other's, a search by many would seem as cheap as its last worker."""
     told = []
@@ -385,6 +386,7 @@ def test_a_search_whose_trials_are_never_taken_in_ends(tiny, tmp_path, monkeypat
         tune.main([*tiny, "trials=4", f"out={tmp_path}"])
 
 
+@pytest.mark.slow
 def test_an_emptied_study_is_not_begun_anew_over_its_trials(tiny, tmp_path):
     assert tune.main([*tiny, "trials=1", f"out={tmp_path}"]) == 0
     for left in (b"", None):
@@ -418,6 +420,7 @@ def emptied(path):
 
 
 @pytest.mark.parametrize("damage", slow_but([overwritten, torn, without_objective, emptied, Path.unlink], torn))
+@pytest.mark.slow
 def test_a_damaged_database_is_set_aside_and_its_trials_go_on(tiny, tmp_path, capsys, damage):
     out = tmp_path / "out"
     arguments = [*tiny, f"out={out}"]
@@ -472,6 +475,7 @@ def test_a_database_of_other_studies_too_stays_and_is_given_the_trials(tiny, tmp
     assert len(records(tmp_path / "one")) == 2
 
 
+@pytest.mark.slow
 def test_trials_that_were_pruned_unfinished_or_anothers_are_told_apart(tiny, tmp_path, capsys):
     arguments = [*tiny, f"out={tmp_path}"]
     with attached(Stops()):
@@ -513,6 +517,7 @@ def test_a_damaged_journal_is_set_aside_and_an_emptied_one_written_on(tiny, tmp_
     assert len(records(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_study_that_was_half_made_of_records_is_none(tiny, tmp_path, monkeypatch):
     tune.main([*tiny, "trials=2", f"out={tmp_path}"])
     emptied(tmp_path / "study.db")
@@ -539,6 +544,7 @@ def accuracy_of(val: object) -> dict[str, object]:
     return {"accuracy": {"direction": "max", "unit": "fraction", "val": val, "test": None}}
 
 
+@pytest.mark.slow
 def test_records_that_are_none_are_left_out_and_no_folder_makes_a_study_of_endless_trials(tiny, tmp_path, capsys):
     tune.main([*tiny, "trials=4", f"out={tmp_path}"])
     emptied(tmp_path / "study.db")
