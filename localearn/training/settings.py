@@ -68,7 +68,7 @@ class Settings:
         feature_cache_bytes: The most bytes that a greedy phase's precomputed features may take on the device; 0
             computes them for every batch.
         energy: Whether to meter energy, in joules.
-        country: The ISO 3166 alpha-3 code for the grid's carbon intensity; None where it is not to be looked up.
+        country: The ISO 3166 alpha-3 code for the grid's carbon intensity; None reports no kg CO2e.
         idle_s: Seconds of idle power metered before and after, 0 or more.
         out: The run's folder; None writes nothing.
         log: "none", or a logger: "tensorboard", "csv", "mlflow" or "wandb", see `localearn.training.loggers`.

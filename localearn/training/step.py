@@ -171,9 +171,7 @@ UPDATES = {"all": Update, "block": UpdateByBlock}
 
 T = TypeVar("T")
 
-WARM_UP = (
-    3  # times that the work is done before it is recorded, as torch requires: libraries allocate their caches then
-)
+WARM_UP = 3  # executions before the work is recorded, as torch requires: libraries allocate their caches then
 
 
 class Graph(Protocol):
