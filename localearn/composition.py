@@ -177,6 +177,9 @@ def chosen_names(choices: Any, overrides: Sequence[str]) -> Choices:
     Returns:
         The names chosen for algo, dataset and net, fit for a file's name, and the overrides.
 
+    Raises:
+        UserError: Where one of the three is not chosen.
+
     """
     chosen: Choices = {"overrides": list(overrides)}
     for group in ("algo", "dataset", "net"):
@@ -233,11 +236,11 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
     """Return the error message of an unknown key, with the nearest known one, or the choices that have it."""
     pages = "--help lists the groups, --cfg job the keys"
     others = [override for override in overrides if override.partition("=")[0] != name]
-    if len(others) == len(overrides):  # the key stands there in another form
+    if len(others) == len(overrides):  # the key is among them in another form
         return f"no key {name!r}; {pages}"
     try:
         config, chosen = compose(others, config_dir)
-    except UserError:  # of something beside it
+    except UserError:  # raised for something else in it
         return f"no key {name!r}; {pages}"
     group, _, option = name.rpartition(".")
     told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")

@@ -113,7 +113,13 @@ def fit_options(
 
 
 def by_default(rule: str | None, values: bool) -> str:
-    """Return the name of a rule's default recipe: "values" for values, where it has one, else "default"."""
+    """Return the name of a rule's default recipe: "values" for values, where it has one, else "default".
+
+    Args:
+        rule: The rule's name, None for one that localearn does not ship.
+        values: Whether the targets are values.
+
+    """
     has = values and rule is not None and VALUES in read_file(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
     return VALUES if has else "default"
 

@@ -11,11 +11,9 @@ from collections.abc import Iterable
 class UserError(Exception):
     """An error that the user can mend: a wrong name, a missing file, options that contradict each other.
 
-    Args:
-        args: The lines of the message; a line break inside one belongs to somebody's file name, say, and no command
-            prints it as a line break.
-
     Attributes:
+        args: The lines of the message, as they were passed to the constructor. A line break inside one is part of, say,
+            somebody's file name, and no command prints it as a line break.
         tell: Whether a command prints it; False in those of several processes that share an error which another one
             prints.
 

@@ -165,16 +165,29 @@ class RuleModule(LightningModule):
         self._log_measured("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the rule's (N, outputs) predictions."""
+        """Return the rule's (N, outputs) predictions of a batch."""
         batch = _as_batch(batch)
         return self.rule.predict(batch.x, *batch.context)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the rule's (N, outputs) predictions."""
+        """Return the rule's (N, outputs) predictions.
+
+        Args:
+            x: Rows, (N, ...).
+            context: What every block takes next to its input, such as a graph's `edge_index`.
+
+        """
         return self.rule.predict(x, *context)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch to the device; tensors that are on it already are not copied."""
+        """Move a batch to the device; tensors that are on it already are not copied.
+
+        Args:
+            batch: A `localearn.data.Batch`, or what Lightning moves by itself.
+            device: The device.
+            dataloader_idx: Lightning's index of the loader.
+
+        """
         if not isinstance(batch, Batch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         index = None if batch.index is None else batch.index.to(device)

@@ -128,7 +128,13 @@ def annotations(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return whether a value is of an annotated type. A float takes whole numbers, no number takes a truth value."""
+    """Return whether a value is of an annotated type.
+
+    Args:
+        value: The value. A float takes whole numbers, no number takes a truth value, and numbers must be finite.
+        hint: The type: a class, a union, a Literal, a tuple, a mapping or another iterable, a Callable or Any.
+
+    """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in arguments)

@@ -390,11 +390,9 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
 class RuleRegressor(RegressorMixin, _RuleEstimator):
     """Predict one value a row, or several, by a net that a rule trains without backpropagation.
 
-    Arguments and attributes are those of `RuleClassifier`, except for `classes_`.
-
-    Args:
-        task: A `Regression`, whose criterion is the loss of the standardised targets that is trained for, such as
-            `Regression(criterion="huber")`; None is the squared error.
+    Arguments and attributes are those of `RuleClassifier`, except for `classes_`. `task` is a `Regression`, whose
+    criterion is the loss of the standardised targets that is trained for, such as `Regression(criterion="huber")`; None
+    is the squared error.
 
     Example:
         >>> from sklearn.datasets import load_diabetes

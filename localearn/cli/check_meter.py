@@ -172,7 +172,7 @@ def write(out: Path, summary: dict[str, Any], outcomes: Sequence[Outcome], bench
 
     Args:
         out: The folder.
-        summary: The machine and the options.
+        summary: The command, when it started, its options and the machine.
         outcomes: The result of each check.
         benches: The measurements behind them.
 

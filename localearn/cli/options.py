@@ -321,10 +321,15 @@ def _element(name: str, text: str, hint: Any, spec: Spec) -> Any:
 
 
 def choice(name: str, text: str, choices: Sequence[str]) -> str:
-    """Return the text if it is one of the choices.
+    """Return a text that must be one of some choices.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        choices: The texts that are allowed.
 
     Raises:
-        UserError: Where it is not, with the nearest of them.
+        UserError: Where it is none of them, with the nearest one.
 
     """
     if text not in choices:
@@ -334,7 +339,7 @@ def choice(name: str, text: str, choices: Sequence[str]) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """Return the names in `[a,b,c]` or `a,b,c`.
+    """Split `[a,b,c]` or `a,b,c` into its names.
 
     Raises:
         UserError: For an empty name, or one that was given twice.
@@ -350,7 +355,12 @@ def listed(text: str) -> list[str]:
 
 
 def whole(name: str, text: str, least: int = 1) -> int:
-    """Convert a text to a whole number of at least `least`.
+    """Convert a text to a whole number.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        least: The least number allowed.
 
     Raises:
         UserError: For anything else.
@@ -362,7 +372,12 @@ def whole(name: str, text: str, least: int = 1) -> int:
 
 
 def number(name: str, text: str, among: Range) -> float:
-    """Convert a text to a finite number in a range.
+    """Convert a text to a finite number.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        among: The range that it must be in.
 
     Raises:
         UserError: For anything else.
@@ -379,6 +394,10 @@ def number(name: str, text: str, among: Range) -> float:
 
 def truth(name: str, text: str) -> bool:
     """Convert `true` or `false` to a truth value.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
 
     Raises:
         UserError: For anything else.

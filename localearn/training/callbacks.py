@@ -1,7 +1,7 @@
 """Callbacks: user code that is called at a run's events, and that may stop it.
 
 `Callback` is the base class, `Context` the state that each event receives, `attached` adds callbacks to every run of a
-block. Then the dispatcher that the loop calls, and the callbacks that localearn brings: `Lines` and `Bar` for progress,
+block. Then the dispatcher that the loop calls, and the callbacks that localearn ships: `Lines` and `Bar` for progress,
 `Illustration`. Loggers are in `localearn.training.loggers`.
 """
 

@@ -79,7 +79,7 @@ def fit(
         callbacks: Callbacks called while it trains, see `localearn.Callback`; pass them again when a run is resumed.
         options: The fields of `Settings`. Where they are not given, those of how it learns (epochs, batch_size, optim,
             schedule, monitor, ...) are the rule's recipe for this kind of net, as on the command line, and the epochs
-            those of a data set that localearn brings. `localearn.recipe` shows the recipe, with its options for the net
+            those of a data set that localearn ships. `localearn.recipe` shows the recipe, with its options for the net
             and the data, which are built before they come here.
 
     Returns:

@@ -60,7 +60,7 @@ class Interrupt:
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._note)
-        except ValueError:  # not in the main thread, where a signal is somebody else's business
+        except ValueError:  # not in the main thread, which alone may set handlers
             self._previous.clear()
         return self
 

@@ -54,9 +54,10 @@ class Settings:
             as its gradient is there, and drops it: the same weights, with less memory in a deep net.
         capture: "graph" records the whole update as a CUDA graph and replays it; "compile" compiles blocks and
             optimizer by torch.compile; "auto" uses a graph on a CUDA device; "off" neither. Where it is not possible
-            the run logs why and continues without.
+            the run logs why and continues without. On several ranks "auto" or "off" only.
         parallel: How the ranks that torchrun starts share the work: "data", where each takes its rows of every batch,
             `batch_size` being that of all together; "layers", where each trains some blocks of a local rule; or "none".
+            "data" needs `step="all"`.
         rank_timeout_s: Seconds that a rank waits for another, above 0.
         memory_format: The memory layout of a convolutional net: "channels_last", in which most rules are faster, with
             the same results to rounding; "contiguous"; or "auto", which is channels_last on a CPU, and on a CUDA device
@@ -75,26 +76,26 @@ class Settings:
         progress: Whether to show progress, as a bar in a terminal and as lines elsewhere.
         diagnose: "none", or "alignment": every epoch's line of metrics has the angles, in degrees, between the rule's
             update and the true gradient, computed outside the metered windows. Refused where a rule predicts by more
-            than the net, or has no gradients.
+            than the net, or has no gradients, and with `parallel`.
 
     Raises:
         UserError: For a value of the wrong type or out of its range, and for options that exclude each other.
 
     """
 
-    # How long and by which steps; the rule's recipe replaces these.
+    # What is learned, from here to clip_norm: the rule's recipe sets all of them but eval_batch_size.
     epochs: int = 20
     batch_size: int = 128
     eval_batch_size: int = 1024  # larger than a training batch, for nothing is stored for a backward pass
     optim: OptimizerFactory = _ADAM
     schedule: ScheduleFactory | None = None
-    # Early stopping and the choice of the best epoch, both by the validation split.
+    # Early stopping and the best epoch go by the validation split.
     monitor: str | None = None
     patience: int | None = None
     min_delta: float = 1e-4  # of accuracy, less than one row of a split of under 10,000
     restore_best: bool = True
     clip_norm: float | None = None
-    # How an update is executed; none of these changes the weights but by rounding.
+    # How an update is executed: step, capture and memory_format change the weights by no more than rounding.
     step: Literal["all", "block"] = "all"
     capture: Literal["auto", "graph", "compile", "off"] = "off"  # opt in, for a graph is not bit for bit the same
     parallel: Literal["none", "data", "layers"] = "none"

@@ -143,7 +143,7 @@ class LayerRanks(JoinedRanks):
 
     @property
     def _alone(self) -> bool:
-        """Whether this rank computes its first block's input itself: the stem's output, or what no block changes."""
+        """Return whether this rank computes its first block's input itself: the stem's output, or a fixed input."""
         return self.first or (self._rule is not None and not self._rule.chained)
 
     def _owned(self, span: range) -> list[Tensor]:

@@ -41,7 +41,16 @@ class Ranks:
         return self.rank == 0
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
-        """Assign this process its share, of the rule's blocks or of each batch; return the data to train on."""
+        """Assign this process its share, of the rule's blocks or of each batch.
+
+        Args:
+            trainer: The rule, whose weights every process then has from rank 0.
+            data: The whole data set.
+
+        Returns:
+            The data to train on.
+
+        """
         return data
 
     def share(self, phase: Phase) -> Phase:
@@ -172,7 +181,13 @@ class JoinedRanks(Ranks, ABC):
         return values
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
-        """Broadcast a tensor from the rank `source`, in place."""
+        """Broadcast a tensor to all ranks, in place.
+
+        Args:
+            tensor: Of the same shape and dtype on all ranks.
+            source: The rank whose values are sent.
+
+        """
         with self.waiting():
             dist.broadcast(tensor, source)
 
@@ -249,7 +264,7 @@ class JoinedRanks(Ranks, ABC):
             while others and time.monotonic() < deadline:
                 others = [rank for rank in others if not store.check([f"lost/{rank}"])]
                 time.sleep(0.1)
-        except RuntimeError:  # the store went with the rank that kept it
+        except RuntimeError:  # the store ended with the rank that hosted it
             return [0] if self.rank else others
         return others
 
