@@ -472,9 +472,8 @@ def _resume(
     loop: Loop, folder: RunFolder | None, record: Record, own: dict[str, Any], extend: Mapping[str, Any]
 ) -> None:
     """Restore loop and record from the last checkpoint; where there is none the run starts again."""
-    held_by = (
-        loop.device if loop.ranks.size == 1 else torch.device("cpu")
-    )  # from there every rank moves it to its own device
+    # Several ranks read it to the CPU, from where each moves it to its own device.
+    held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")
     state = loop.ranks.from_first(lambda: folder.load_checkpoint(held_by) if folder else None)
     where = f"resume={folder.path}" if folder else "the checkpoint"
     completed = loop.ranks.from_first(lambda: folder is not None and folder.status() == "completed")
