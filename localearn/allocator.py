@@ -1,4 +1,4 @@
-"""The C library's allocator: memory that a step has freed is kept for the next one."""
+"""glibc's allocator: cache the memory that a step has freed for the next one."""
 
 import ctypes
 import os
@@ -9,15 +9,22 @@ from typing import Any
 # glibc's numbers of the options of mallopt.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 OPTIONS = {MMAP_THRESHOLD: 2**30, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 2**26}
-CHOSEN = ("GLIBC_TUNABLES", "LD_PRELOAD")  # by which, and by MALLOC_*, a user has chosen an allocator's ways
+CHOSEN = ("GLIBC_TUNABLES", "LD_PRELOAD")  # by which, and by MALLOC_*, a user configures the allocator
 
 
 def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
-    """Have glibc keep what is freed, up to 2 GiB, in blocks of less than 1 GiB; return whether it does from now on.
+    """Make glibc cache freed blocks, up to 2 GiB, each of less than 1 GiB.
 
-    By itself it gives every tensor of more than 32 MiB back to the system as soon as it is freed, so that the next step
-    gets it anew, page by page, each of which the system clears first. Nothing is done on another system, or where the
-    user has chosen otherwise by MALLOC_*, GLIBC_TUNABLES or LD_PRELOAD.
+    By default it returns every tensor of more than 32 MiB to the system as soon as it is freed, so that the next step
+    gets it again page by page, each of which the system clears first. Nothing is done on another system, or where the
+    user has set MALLOC_*, GLIBC_TUNABLES or LD_PRELOAD.
+
+    Args:
+        environment: The environment variables that are checked for these.
+
+    Returns:
+        Whether freed memory is cached from now on.
+
     """
     chosen = any(name.startswith("MALLOC_") or name in CHOSEN for name in environment)
     mallopt = None if chosen else _libc("mallopt")
@@ -25,7 +32,7 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def give_freed_memory_back() -> None:
-    """Give what is free back to the system, so that its count of what is in use begins with what is."""
+    """Return freed memory to the system, so that its count of memory in use is right."""
     trim = _libc("malloc_trim")
     if trim is not None:
         trim(ctypes.c_size_t(0))

@@ -1,4 +1,4 @@
-"""Compose a configuration from overrides, by Hydra, and say in a line what was wrong with it."""
+"""Compose a configuration from overrides, by Hydra, and explain its errors in a line."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,16 +19,27 @@ PATHS = ("out", "dataset.path", "dataset.data_dir")
 
 
 def existing_folder(config_dir: str) -> str:
-    """Return the absolute path of --config-dir, or raise UserError if there is no such folder."""
+    """Return the absolute path of --config-dir.
+
+    Raises:
+        UserError: Where there is no such folder.
+
+    """
     if not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: there is no such folder")
     return str(Path(config_dir).resolve())
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, Choices]:
-    """Return the configuration with these overrides, and what was chosen, see `chosen_names`.
+    """Return the configuration with these overrides, its recipe applied, and the choices, see `chosen_names`.
 
-    Raises UserError, with the nearest known name, for a key, a group or a choice that is not there.
+    Args:
+        overrides: As typed on the command line: key=value, group=name, config=FILE, trust=CLASS.
+        config_dir: A folder of the user's own configuration files, searched as well as localearn's.
+
+    Raises:
+        UserError: For a key, a group or a choice that does not exist, with the nearest known name.
+
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -48,16 +59,16 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     if config_dir is not None:
         _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
-    for key in ("hydra", "recipe", "recipes", "refused"):  # of which the record says what they came to
+    for key in ("hydra", "recipe", "recipes", "refused"):  # whose results the record has
         del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen
 
 
 def _composed_once(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str] | None:
-    """Return the configuration and its recipe's name; None where the recipe is not foreseen, or something is wrong.
+    """Return the configuration and its recipe's name; None where the recipe is not foreseen, or an error occurs.
 
-    To compose takes as long as all else before a small run; what is wrong `_composed_twice` says.
+    Composing takes as long as everything else before a small run; `_composed_twice` reports the error.
     """
     import hydra
 
@@ -73,7 +84,7 @@ def _composed_once(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any,
 
 
 def _composed_twice(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str]:
-    """Return the configuration and its recipe's name, which what is composed without a recipe says."""
+    """Return the configuration and its recipe's name, which is read from a composition without a recipe."""
     import hydra
 
     config, missing = _composed_first(given)
@@ -86,9 +97,9 @@ def _composed_twice(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any
 
 
 def _composed_first(given: Sequence[str]) -> tuple[Any, Exception | None]:
-    """Return the configuration before its recipe, which may choose the net, and what was wrong with the net's options.
+    """Return the configuration before its recipe, which may choose the net, and the error of the net's options.
 
-    Where that is something, they are left out.
+    Where there is one, these options are left out.
     """
     import hydra
 
@@ -100,7 +111,7 @@ def _composed_first(given: Sequence[str]) -> tuple[Any, Exception | None]:
 
 
 def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> None:
-    """Print which classes of somebody's own the files of --config-dir have imported."""
+    """Print which of the user's own classes the files of --config-dir have imported."""
     _, typed = words(overrides)
     for group in GROUPS:
         for key, target in targets_of({group: config[group]}):
@@ -111,8 +122,15 @@ def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> Non
 def expanded(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with those of a file in the place of `config=FILE`; of a key given twice, the last.
 
-    Such a file is yaml, with a list `overrides` as they would stand on the command line; a search writes its best so.
-    Raises UserError where it cannot be read.
+    Such a file is YAML, with a list `overrides` as on the command line; a search writes its best options in this
+    format.
+
+    Args:
+        overrides: As typed on the command line.
+
+    Raises:
+        UserError: Where the file cannot be read.
+
     """
     given: list[str] = []
     overrides, trusted = words(overrides)
@@ -136,7 +154,7 @@ def _read_overrides(path: str, trust: Collection[str]) -> list[str]:
 
 
 def _verbatim(override: str) -> str:
-    """Quote a path, so that any character may stand in it, unless it is quoted or made from other keys."""
+    """Quote a path, so that it may have any character, unless it is quoted or made from other keys."""
     key, equals, value = override.partition("=")
     if key not in PATHS or not value or value[0] in "'\"" or "${" in value or value == "null":
         return override
@@ -144,13 +162,25 @@ def _verbatim(override: str) -> str:
 
 
 def quoted(path: str | Path) -> str:
-    """Return a path as Hydra's grammar takes it, whatever characters it has."""
+    """Return a path quoted for Hydra's grammar, whatever characters it has."""
     # In a quoted value Hydra reads a backslash as an escape only before a quote, and at the end, which is one.
     return "'" + re.sub(r"(\\*)('|$)", lambda end: 2 * end[1] + ("\\'" if end[2] else ""), str(path)) + "'"
 
 
 def chosen_names(choices: Any, overrides: Sequence[str]) -> Choices:
-    """Return the names chosen for algo, dataset and net, fit for a file's name, and the overrides that were given."""
+    """Return the choices of a run.
+
+    Args:
+        choices: Hydra's runtime choices, by group.
+        overrides: The overrides that were given.
+
+    Returns:
+        The names chosen for algo, dataset and net, fit for a file's name, and the overrides.
+
+    Raises:
+        UserError: Where one of the three is not chosen.
+
+    """
     chosen: Choices = {"overrides": list(overrides)}
     for group in ("algo", "dataset", "net"):
         if group not in choices:
@@ -160,7 +190,7 @@ def chosen_names(choices: Any, overrides: Sequence[str]) -> Choices:
 
 
 def config_errors() -> tuple[type[Exception], ...]:
-    """Return what Hydra, and what it reads yaml with, raise for a configuration that is wrong."""
+    """Return the exception classes that Hydra, and its YAML reader, raise for an invalid configuration."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -169,7 +199,14 @@ def config_errors() -> tuple[type[Exception], ...]:
 
 
 def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | None = None) -> str:
-    """Return what was wrong with a configuration, in a line or two, with the nearest known name."""
+    """Return the error message of an invalid configuration, in a line or two, with the nearest known name.
+
+    Args:
+        error: One of `config_errors`.
+        overrides: The overrides that were composed.
+        config_dir: The folder of the user's own configuration files.
+
+    """
     from hydra.errors import MissingConfigException
     from yaml import MarkedYAMLError
 
@@ -196,14 +233,14 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
 
 
 def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) -> str:
-    """Return that a key is not there, with the nearest of those that are, or with the choices that have it."""
+    """Return the error message of an unknown key, with the nearest known one, or the choices that have it."""
     pages = "--help lists the groups, --cfg job the keys"
     others = [override for override in overrides if override.partition("=")[0] != name]
-    if len(others) == len(overrides):  # the key stands there in another form
+    if len(others) == len(overrides):  # the key is among them in another form
         return f"no key {name!r}; {pages}"
     try:
         config, chosen = compose(others, config_dir)
-    except UserError:  # of something beside it
+    except UserError:  # raised for something else in it
         return f"no key {name!r}; {pages}"
     group, _, option = name.rpartition(".")
     told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
@@ -217,7 +254,7 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
 
 
 def _keys_of(path: Path) -> Iterator[str]:
-    """Yield the keys, dotted, that one of the configuration's files sets."""
+    """Yield the dotted keys that one of the configuration's files sets."""
     from omegaconf import OmegaConf
 
     global_package = "@package _global_" in path.read_text()
@@ -236,7 +273,14 @@ def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def overrides_of(algo: str, algos: Iterable[str], overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that are for all rules, and behind them those written `ALGO:key=value` for this one."""
+    """Return the overrides of one rule: those for all rules, followed by those written `ALGO:key=value` for it.
+
+    Args:
+        algo: The rule's name.
+        algos: The names of all rules of the command.
+        overrides: As typed on the command line.
+
+    """
     prefixes = [f"{name}:" for name in algos]
     shared = [o for o in overrides if not o.startswith(tuple(prefixes))]
     return [*shared, *(o.removeprefix(f"{algo}:") for o in overrides if o.startswith(f"{algo}:"))]

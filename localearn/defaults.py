@@ -1,8 +1,8 @@
-"""Defaults of training: the options of a rule on a kind of net where the user names none, read from conf/.
+"""Defaults of training: the options of a rule on a kind of net where the user sets none, read from conf/.
 
-The configuration files are the one place where they stand. The command line composes them with Hydra; from here Python
-has the same, without Hydra: a rule's constructor and `fit` take what their caller leaves out from `rule_options` and
-`fit_options`, and `recipe` shows all of it.
+The configuration files are the single source. The command line composes them with Hydra; this module gives Python the
+same, without Hydra: a rule's constructor and `fit` take what their caller leaves out from `rule_options` and
+`fit_options`, and `recipe` returns all of it.
 """
 
 import copy
@@ -20,7 +20,7 @@ CONF = Path(__file__).parent / "conf"
 KINDS = ("dense", "maps", "graph", "sequence")
 VALUES = "values"  # the recipe that a rule may have for tasks whose targets are values, not classes
 
-# The options of `fit` that a recipe may set; the others say where and how a run is executed, not what is learned.
+# The options of `fit` that a recipe may set; the others set where and how a run is executed, not what is learned.
 LEARNING = (
     "epochs",
     "batch_size",
@@ -41,27 +41,27 @@ _EPOCHS = "${epochs}"
 def recipe(
     rule: str | type, kind: str = "dense", name: str = "default", *, epochs: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return the options that a rule is trained with on a kind of net where the user names none.
+    """Return the options that a rule is trained with on a kind of net where the user sets none.
 
     Args:
-        rule: a name, say "forward_forward", or a class. A class of one's own has the general options.
+        rule: A name, such as "forward_forward", or a class. A class of one's own has the general options.
         kind: `Net.kind` of the net: "dense", "maps", "graph" or "sequence".
-        name: "default", or the name of another of the rule's recipes, say "paper", or "values", which a rule may have
-            for a regression.
-        epochs: that a schedule which depends on them is made for; by default the recipe's.
+        name: "default", or the name of another of the rule's recipes, such as "paper", or "values", which a rule may
+            have for a regression.
+        epochs: The epochs for which a schedule that depends on them is made; by default the recipe's.
 
     Returns:
         A dict of options by what takes them:
 
-        - "algo": the rule's constructor, which takes them from here by itself;
-        - "fit": `fit`, which takes them from here by itself: `optim` and `schedule` are classes with their options
-          bound, and `functools.partial(options["fit"]["optim"], lr=0.01)` has another learning rate;
-        - "net": the net's constructor, so far as it has such options. A net that is built already cannot be given
-          them, so pass them where you build it;
+        - "algo": the rule's constructor, which uses them by default;
+        - "fit": `fit`, which uses them by default: `optim` and `schedule` are classes with their options bound, and
+          `functools.partial(options["fit"]["optim"], lr=0.01)` has another learning rate;
+        - "net": the net's constructor, so far as it has such options. A net that is built already cannot be given them,
+          so pass them where you build it;
         - "dataset": `localearn.load`, likewise.
 
     Raises:
-        UserError: for a rule, a kind or a recipe that there is not.
+        UserError: For an unknown rule, kind or recipe.
 
     Example:
         options = localearn.recipe("forward_forward", "dense")
@@ -83,9 +83,13 @@ def recipe(
 
 
 def rule_options(rule: type, kind: str, *, values: bool = False) -> dict[str, Any]:
-    """Return the constructor's options of a rule on a kind of net; none for a rule that localearn does not bring.
+    """Return the constructor's options of a rule on a kind of net; empty for a rule that localearn does not ship.
 
-    values: whether the net's task has values for targets.
+    Args:
+        rule: The rule's class.
+        kind: `Net.kind` of its net.
+        values: Whether the targets of the net's task are values.
+
     """
     name = rule_name(rule)
     return {} if name is None else copy.deepcopy(_composed(name, kind, by_default(name, values), None)["algo"])
@@ -97,11 +101,11 @@ def fit_options(
     """Return the options of `LEARNING` for a rule on a kind of net and a data set, as `fit` takes them.
 
     Args:
-        rule: the rule's class.
+        rule: The rule's class.
         kind: `Net.kind` of its net.
-        dataset: the data's name; a data set that localearn brings has its own number of epochs.
-        epochs: those that the user gave, which a schedule is made for.
-        values: whether the task has values for targets.
+        dataset: The data's name; a data set that localearn ships has its own number of epochs.
+        epochs: The epochs that the user set, for which a schedule is made.
+        values: Whether the targets of the task are values.
 
     """
     name = rule_name(rule)
@@ -109,22 +113,37 @@ def fit_options(
 
 
 def by_default(rule: str | None, values: bool) -> str:
-    """Return the name of the recipe that a rule takes: "values" for values, where it has one, else "default"."""
+    """Return the name of a rule's default recipe: "values" for values, where it has one, else "default".
+
+    Args:
+        rule: The rule's name, None for one that localearn does not ship.
+        values: Whether the targets are values.
+
+    """
     has = values and rule is not None and VALUES in read_file(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
     return VALUES if has else "default"
 
 
 def net_choice(rule: str, kind: str, name: str = "default") -> str | None:
-    """Return the net that a rule's recipe names for a kind of net, None where it goes with any."""
+    """Return the net that a rule's recipe names for a kind of net, None where it is used with any.
+
+    Args:
+        rule: The rule's name.
+        kind: `Net.kind`.
+        name: The recipe's name.
+
+    """
     recipes = read_file(CONF / "algo" / f"{rule}.yaml").get("recipes", {})
     lines = recipes.get(kind if name == "default" else name) or ()
     return next((line.partition("=")[2] for line in lines if line.startswith("net=")), None)
 
 
 def net_options(name: str) -> dict[str, Any]:
-    """Return the options of a net that localearn brings, its `_target_` among them, as the group `net` has them.
+    """Return the options of a net that localearn ships, its `_target_` among them, as the group `net` has them.
 
-    Raises UserError for a name that there is not.
+    Raises:
+        UserError: For an unknown name.
+
     """
     known = sorted(path.stem for path in (CONF / "net").glob("*.yaml"))
     if name not in known:
@@ -133,20 +152,20 @@ def net_options(name: str) -> dict[str, Any]:
 
 
 def kind_of(net: object) -> str:
-    """Return the kind of recipe that a net, or its class, takes: that of `Net` where it says none that there is."""
+    """Return the kind of recipe for a net, or its class: its `kind`, or that of `Net` where it has no known one."""
     kind = getattr(net, "kind", KINDS[0])
     return kind if kind in KINDS else KINDS[0]
 
 
 @functools.cache
 def rule_names() -> tuple[str, ...]:
-    """Return the names of the rules that localearn brings."""
+    """Return the names of the rules that localearn ships."""
     return tuple(sorted(path.stem for path in (CONF / "algo").glob("*.yaml")))
 
 
 @functools.cache
 def rule_name(rule: type) -> str | None:
-    """Return the name under which localearn brings a rule's class, None for a class of somebody else's."""
+    """Return the name under which localearn ships a rule's class, None for another class."""
     if rule.__module__.partition(".")[0] != "localearn":
         return None
     plain = rule.__name__.lower()
@@ -157,8 +176,8 @@ def rule_name(rule: type) -> str | None:
 def _composed(rule: str | None, kind: str, name: str, dataset: str | None) -> dict[str, Any]:
     """Return the configuration of a rule on a kind of net as plain values, which the caller must not change.
 
-    The order is that of config.yaml: the optimizer and the schedule, what is said of the kind, the data set's epochs,
-    the rule's file, and then its recipe's lines.
+    The order is that of config.yaml: the optimizer and the schedule, the kind's options, the data set's epochs, the
+    rule's file, and then its recipe's lines.
     """
     base = read_file(CONF / "config.yaml")
     own = {} if rule is None else read_file(CONF / "algo" / f"{rule}.yaml")
@@ -198,10 +217,10 @@ def _learning(tree: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
 
 
 def _bound(options: Mapping[str, Any], epochs: int) -> functools.partial[Any] | None:
-    """Return a class with its options bound, those left out that it has by itself; None for a schedule that stays.
+    """Return a class with its options bound, except those equal to its defaults; None for a constant schedule.
 
-    So a record says what differs from torch's defaults, and Adam with the general options is in every version of
-    localearn the same text, by which a resumed run is compared.
+    So a record states what differs from torch's defaults, and Adam with the general options is the same text in every
+    version of localearn, by which a resumed run is compared.
     """
     path, _, name = options["_target_"].rpartition(".")
     target = getattr(importlib.import_module(path), name)
@@ -216,7 +235,7 @@ def _bound(options: Mapping[str, Any], epochs: int) -> functools.partial[Any] | 
 
 
 def _listed(value: Any) -> Any:
-    """Return a list for a tuple, as a file has it."""
+    """Return a list for a tuple, as a file stores it."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -239,19 +258,19 @@ def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Return what one of the configuration's files holds, as the caller's own."""
+    """Return the content of one of the configuration's files, as a copy that the caller may change."""
     return copy.deepcopy(_parsed(path))
 
 
 @functools.cache
 def _parsed(path: Path) -> dict[str, Any]:
-    import yaml  # as late as this, for `import localearn` is to need torch and numpy alone
+    import yaml  # imported late, so that `import localearn` needs torch and numpy only
 
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _value(text: str) -> Any:
-    """Return what stands after the equals sign of an override; 1e-3 is a number there, and text to YAML 1.1."""
+    """Return the value after the equals sign of an override; 1e-3 is a number there, and text in YAML 1.1."""
     import yaml
 
     value = yaml.safe_load(text)

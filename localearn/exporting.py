@@ -1,4 +1,4 @@
-"""Write a trained net as other programs read it, and check that they compute the same."""
+"""Export a trained net to torch.export or ONNX, and check that its outputs agree."""
 
 import json
 import logging
@@ -28,11 +28,22 @@ Program = Callable[..., "Tensor"]
 def export(
     folder: str | Path, kind: str, out: str | Path, trust: Collection[str] = (), *, net: "Net | None" = None
 ) -> float:
-    """Write a run's net to `out` and return how far its outputs lie from the net's, relative to the largest output.
+    """Write a run's net to a file in another format.
 
-    kind: "torch_export" or "onnx". net: as of `load_net`, for a net of one's own modules. A file
-    whose outputs differ by more than TOLERANCE is removed. Raises UserError where there is no net, a file is in the
-    way, it cannot be written, or what ONNX needs is not installed.
+    Args:
+        folder: The run's folder.
+        kind: "torch_export" or "onnx".
+        out: The file to write, which must not exist.
+        trust: Classes that the folder may name, as in `load_net`.
+        net: A net of one's own modules, built as the trained one was, as in `load_net`.
+
+    Returns:
+        The largest difference between the file's outputs and the net's, relative to the largest output. A file that
+        differs by more than TOLERANCE is removed.
+
+    Raises:
+        UserError: Where there is no net, the file exists or cannot be written, or what ONNX needs is not installed.
+
     """
     from localearn.training.experiment import load_net
 
@@ -56,7 +67,7 @@ def export(
 
 
 def _named(net: "Net") -> "nn.Module":
-    """Return the net with inputs by name, as a program's signature shows them."""
+    """Return the net with named inputs, which a program's signature shows."""
     from torch import Tensor, nn
 
     class OfRows(nn.Module):
@@ -89,7 +100,7 @@ def _inputs(net: "Net", rows: int) -> tuple["Tensor", ...]:
 
 
 def _exported(net: "Net") -> tuple["nn.Module", tuple["Tensor", ...], dict[str, Any]]:
-    """Return what both formats export: the module, an example input, and which of its sizes are free."""
+    """Return the arguments of both exporters: the module, an example input, and its dynamic sizes."""
     from torch.export import Dim
 
     free: dict[str, Any] = {"x": {0: Dim("rows", min=1)}}
@@ -118,12 +129,12 @@ def _onnx(net: "Net", out: Path) -> Program:
     module, example, free = _exported(net)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's on its own internals, which nobody can act on here
+        warnings.simplefilter("ignore")  # the exporter's warnings of its own internals, which nobody can act on here
         try:
             program = torch.onnx.export(
                 module, example, dynamo=True, dynamic_shapes=free, output_names=["logits"], verbose=False
             )
-        except Exception as error:  # what a layer of ours refuses comes wrapped in the exporter's own
+        except Exception as error:  # a UserError of a layer is wrapped in the exporter's own exception
             if isinstance(error.__cause__, UserError):
                 raise error.__cause__ from error
             raise
@@ -142,7 +153,7 @@ def _onnx(net: "Net", out: Path) -> Program:
 
 
 def _class_names(net: "Net") -> dict[str, str]:
-    """Return the entry that stands beside a program where the classes have names: them in order, as JSON."""
+    """Return the metadata entry of a program whose classes have names: them in order, as JSON."""
     return {} if net.class_names is None else {"class_names": json.dumps(net.class_names)}
 
 
@@ -158,7 +169,13 @@ def _difference(net: "Net", program: Program, rows: int) -> float:
 
 
 def prediction_remark(folder: Path, trust: Collection[str]) -> str | None:
-    """Return a line where the run's rule predicts by more than the net, or where that cannot be told; else None."""
+    """Return a line where the run's rule predicts by more than the net, or that is unknown; else None.
+
+    Args:
+        folder: The run's folder.
+        trust: Classes that the folder may name.
+
+    """
     import torch
 
     from localearn.training.building import build_rule

@@ -1,4 +1,4 @@
-"""Import packages of localearn's extras, `pip install "localearn[onnx]"`, where they are used."""
+"""Import the packages of localearn's extras, `pip install "localearn[onnx]"`, where they are used."""
 
 import importlib
 from typing import Any
@@ -7,18 +7,18 @@ from localearn.errors import UserError
 
 
 def optional(module: str, needed_by: str, extra: str) -> Any:
-    """Import a module that an extra of localearn's brings.
+    """Import a module that one of localearn's extras installs.
 
     Args:
-        module: its dotted name.
-        needed_by: what the user asked for, as it was typed: "format=onnx".
-        extra: the extra that brings it.
+        module: Its dotted name.
+        needed_by: The option that needs it, as it was typed: "format=onnx".
+        extra: The extra that installs it.
 
     Returns:
         The module.
 
     Raises:
-        UserError: where it is missing or its import fails, with the line that installs it.
+        UserError: Where it is missing or its import fails, with the line that installs it.
 
     """
     try:
@@ -34,5 +34,5 @@ def optional(module: str, needed_by: str, extra: str) -> Any:
 
 
 def install_line(extra: str) -> str:
-    """Return the line that installs what an extra of localearn's brings."""
+    """Return the line that installs one of localearn's extras."""
     return f'pip install "localearn[{extra}]"'

@@ -1,4 +1,4 @@
-"""Files: written atomically; YAML and JSON, which may come from anybody, read with errors that name the file."""
+"""Files: atomic writes, and reading of untrusted YAML and JSON with errors that name the file."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ DEEPEST = 64  # levels of YAML
 
 
 class UnreadableError(UserError):
-    """A file that cannot be read, or holds something else than asked for; `reason` is the message without its name."""
+    """An error for a file that cannot be read, or has other content; `reason` is the message without its name."""
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
@@ -25,22 +25,23 @@ class UnreadableError(UserError):
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Replace a file by what is written in the block, whole and on the disk, or leave it as it was.
+    """Replace a file by what is written in the block, whole and synced to disk, or leave it as it was.
 
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    A reader, and whoever looks after a SIGKILL, finds the former file or the new one. An exception in the block leaves
-    the former one, and no temporary.
+    A reader, also after a SIGKILL, finds the former file or the new one. An exception in the block leaves the former
+    one, and no temporary file.
 
     Args:
-        path: the file, which may be there or not; its folder must be.
+        path: The file, which may exist or not; its folder must.
 
     Yields:
         The name to write to, in the same folder: `.NAME.PID.tmp`.
 
     Raises:
-        OSError: where the file cannot be written; the block has to have written one.
+        OSError: Where the file cannot be written; the block has to have written one.
+
+    Example:
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -55,9 +56,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:
-    """Return what stands at a path, links followed: a regular file, a folder, something else as a pipe, or nothing.
+    """Return the kind of file at a path, links followed.
 
-    Raises UserError where that cannot be known: in a folder that may not be read, or for a name that no file has.
+    Returns:
+        "file" for a regular file, "folder", "other" for something else, such as a pipe, or "" where there is nothing.
+
+    Raises:
+        UserError: Where that cannot be known: in a folder that may not be read, or for a name that no file can have.
+
     """
     try:
         mode = path.stat().st_mode
@@ -69,7 +75,7 @@ def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:
 
 
 def is_text_encoding(name: str) -> bool:
-    """Whether bytes are decoded to text by an encoding of this name; Python's codecs have others, as zlib and rot13."""
+    """Return whether an encoding of this name decodes bytes to text; Python's codecs include others, such as zlib."""
     try:
         b"a".decode(name)
     except LookupError:
@@ -80,9 +86,15 @@ def is_text_encoding(name: str) -> bool:
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
-    """Return the bytes of a file of a `kind` of MOST_BYTES.
+    """Return the bytes of a file.
 
-    Raises UnreadableError where it is no regular file (a pipe would be waited for), or too large.
+    Args:
+        path: The file.
+        kind: A key of MOST_BYTES, which bounds its size.
+
+    Raises:
+        UnreadableError: Where it is not a regular file (a pipe would block), or is too large.
+
     """
     try:
         if path.exists() and not path.is_file():
@@ -96,9 +108,15 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Return the content of a file of a `kind` of MOST_BYTES; a byte-order mark before it is left out.
+    """Return the text of a UTF-8 file, without a byte-order mark and with line feeds for line breaks.
 
-    Line breaks become line feeds. Raises UnreadableError as `read_bytes`, and where it is no UTF-8.
+    Args:
+        path: The file.
+        kind: A key of MOST_BYTES, which bounds its size.
+
+    Raises:
+        UnreadableError: As `read_bytes` does, and where it is not UTF-8.
+
     """
     try:
         text = read_bytes(path, kind).decode("utf-8-sig")
@@ -108,10 +126,12 @@ def read_text(path: Path, kind: str) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds, as plain values, its interpolations unresolved.
+    """Return the content of a YAML file as plain values, its interpolations unresolved.
 
-    Raises UserError as `read_text`, for what is no YAML or nested too deeply, and for aliases, of which a short file
-    makes a tree without end.
+    Raises:
+        UserError: As `read_text` does, for what is not YAML or nested too deeply, and for aliases, by which a short
+            file can expand to an unbounded tree.
+
     """
     import yaml
     from omegaconf import OmegaConf
@@ -141,7 +161,12 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; raise UnreadableError as `read_text`, and where it holds none."""
+    """Return the object in a JSON file.
+
+    Raises:
+        UnreadableError: As `read_text` does, and where it has no object.
+
+    """
     try:
         value = json.loads(read_text(path, "JSON"))
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""What a net takes: the shape of a row, a vocabulary where rows are token ids, and what stands beside them."""
+"""The input of a net: the shape of a row, a vocabulary where rows are token ids, and the context of every block."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,18 @@ CONTEXTS = ("edge_index", "mask")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a net, as the data have it and as the net takes it.
+    """The input of a net, as the data provide it and the net takes it.
 
     Args:
-        shape: the shape of a row of x, without the batch dimension; of token ids (T,), the positions.
-        vocabulary: the number of tokens, where a row has ids 0..vocabulary-1, int64; None: values.
-        categories: the numbers of categories of the first columns of a row, (n,), which hold codes 0..categories-1 as
-            floating-point whole numbers; the columns after them are values. Empty: all are values.
-        context: the names of what every block takes beside h, in its order: "edge_index" of a graph, whose nodes are
+        shape: The shape of a row of x, without the batch dimension; for token ids (T,), the positions.
+        vocabulary: The number of tokens, where a row has ids 0..vocabulary-1, int64; None where rows are values.
+        context: The names of what every block takes next to h, in its order: "edge_index" of a graph, whose nodes are
             the rows, (2, E) int64; "mask", which positions of a row count, (N, T) bool.
+        categories: The numbers of categories of the first columns of a row, (n,), which hold codes 0..categories-1 as
+            floating-point whole numbers; the columns after them are values. Empty where all are values.
+
+    Raises:
+        UserError: For an unknown context, and for a vocabulary or categories out of range.
 
     """
 
@@ -42,13 +45,17 @@ class InputSpec:
 
     @property
     def graph(self) -> bool:
-        """Whether the rows are a graph's nodes."""
+        """Return whether the rows are a graph's nodes."""
         return "edge_index" in self.context
 
     def trial(self, like: Tensor) -> tuple[Tensor, ...]:
-        """Return the smallest input that every net takes: two rows of zeros, of like's dtype, and its context.
+        """Return the smallest input that every net takes: two rows of zeros and their context.
 
         Two rows, because batch statistics cannot be taken of one; a graph has one edge; a mask leaves nothing out.
+
+        Args:
+            like: A tensor of the dtype and device of the rows; token ids are int64.
+
         """
         dtype = like.dtype if self.vocabulary is None else torch.long
         x = torch.zeros(2, *self.shape, device=like.device, dtype=dtype)

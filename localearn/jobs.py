@@ -1,4 +1,4 @@
-"""Runs that a larger piece of work is made of: run once, gone on with where they stopped, kept where they are done."""
+"""Jobs: the runs of a comparison, search or study, each run once, resumed where it stopped, reused where it is done."""
 
 import os
 from collections.abc import Sequence
@@ -18,21 +18,33 @@ from localearn.trust import is_known, targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
 
-DONE = ("completed", "diverged", "stopped")  # how a run ends that nobody goes on with
+DONE = ("completed", "diverged", "stopped")  # the statuses of runs that are not resumed
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: its folder, and the overrides of localearn.run that make it."""
+    """One run of a larger piece of work.
+
+    Args:
+        folder: The run's folder.
+        overrides: The overrides of localearn.run that start it.
+
+    """
 
     folder: Path
     overrides: Sequence[str]
 
 
 def run_job(job: Job, config_dir: str | None = None) -> int:
-    """Run a job, or go on with it, or leave it where it is done; return the exit status of localearn.run.
+    """Run a job, or resume it, or reuse it where it is done; return the exit status of localearn.run.
 
-    Raises UserError if the folder holds a run of another configuration.
+    Args:
+        job: The run.
+        config_dir: A folder of the user's own configuration files.
+
+    Raises:
+        UserError: Where the folder has a run of another configuration.
+
     """
     from localearn.training.experiment import execute
 
@@ -44,9 +56,15 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
 
 
 def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | None:
-    """Return what `execute` takes to run a job or to go on with it; None where it is done.
+    """Return the arguments of `execute` that run or resume a job; None where it is done.
 
-    Raises UserError if the folder holds a run of another configuration.
+    Args:
+        job: The run.
+        config_dir: A folder of the user's own configuration files.
+
+    Raises:
+        UserError: Where the folder has a run of another configuration.
+
     """
     from omegaconf import OmegaConf
 
@@ -75,7 +93,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
 
 
 def _differing(wanted: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:
-    """Return the options, by their first part, that differ; one that `earlier` lacks came since, unless it is named."""
+    """Return the options, by their first part, that differ; one missing in `earlier` is newer, unless it is named."""
     now, then = _flat(wanted), _flat({key: value for key, value in earlier.items() if key in wanted})
     paths = [path for path in now.keys() & then.keys() if now[path] != then[path]]
     paths += [path for path in then.keys() - now.keys()]
@@ -96,7 +114,15 @@ _STATUS = {"completed": 0, "diverged": 3, "stopped": 3}
 
 
 def report(record: Record) -> int:
-    """Print what came of a run, on the first rank, and return the exit status that says it."""
+    """Print the outcome of a run, on rank 0, and return its exit status.
+
+    Args:
+        record: The record of the run.
+
+    Returns:
+        0 where it completed, 3 where it diverged or was stopped, 128 + the signal's number where it was interrupted.
+
+    """
     if os.environ.get("RANK", "0") != "0":
         return _STATUS[record.status] if record.status in _STATUS else 128 + int(record.diagnostics["signal"])
     out = record.config.get("out")

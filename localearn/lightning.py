@@ -1,4 +1,4 @@
-"""A rule in Lightning's loop, for those whose loops, callbacks, loggers and checkpoints are Lightning's.
+"""Train a rule in Lightning's loop, with Lightning's callbacks, loggers and checkpoints.
 
     import lightning
     from localearn.lightning import RuleDataModule, RuleModule
@@ -34,27 +34,27 @@ try:
 except ImportError as error:
     raise UserError('localearn.lightning needs the package: pip install "localearn[lightning]"') from error
 
-# What of `fit`'s options is the module's; epochs, early stopping, precision and devices are Lightning's.
+# The options of `fit` that the module takes; epochs, early stopping, precision and devices are Lightning's.
 OPTIONS = ("optim", "schedule", "clip_norm", "step")
 
 
 class RuleModule(LightningModule):
     """A rule on its net as a LightningModule.
 
-    It logs `train_loss` and the rule's own scalars, and `val_` and `test_` the loss and each metric of the task, by
-    which Lightning's callbacks go: `EarlyStopping("val_accuracy", mode="max")`. A batch is a `localearn.data.Batch`, or
-    (x, y) as DataLoaders give it.
+    It logs `train_loss` and the rule's own scalars, and, with the prefixes `val_` and `test_`, the loss and each metric
+    of the task, which Lightning's callbacks can monitor: `EarlyStopping("val_accuracy", mode="max")`. A batch is a
+    `localearn.data.Batch`, or (x, y) as a DataLoader returns it.
 
     Args:
-        rule: the rule on its net.
-        seed: of what the rule draws, anew in each epoch, as `localearn.fit` does; None leaves the random numbers to
-            Lightning (`seed_everything`).
-        options: `optim`, `schedule`, `clip_norm` and `step` as of `localearn.fit`; those left out are the rule's recipe
+        rule: The rule on its net.
+        seed: The seed from which what the rule draws is seeded again in each epoch, as `localearn.fit` does; None
+            leaves the random numbers to Lightning (`seed_everything`).
+        options: `optim`, `schedule`, `clip_norm` and `step` as in `localearn.fit`; those left out are the rule's recipe
             for this kind of net, for the `max_epochs` of Lightning's Trainer.
 
     Raises:
-        UserError: for another option; for a rule that learns in several phases, or by a closed form, which need
-            `localearn.fit`; and for several devices, which `torchrun ... parallel=data` trains it on.
+        UserError: For another option; for a rule that learns in several phases, or by a closed form, which need
+            `localearn.fit`; and for several devices, on which `torchrun ... parallel=data` trains it.
 
     Example:
         lightning.Trainer(max_epochs=20).fit(RuleModule(localearn.MonoForward(net)), train_loader, val_loader)
@@ -82,7 +82,7 @@ class RuleModule(LightningModule):
         self._whole: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
-        """Take the task of a `RuleDataModule`, and refuse what cannot be trained."""
+        """Set the task of a `RuleDataModule`, and raise UserError for what cannot be trained."""
         if self.trainer.world_size > 1:
             raise UserError(
                 f"RuleModule trains on one device, not {self.trainer.world_size}; use Trainer(devices=1), or torchrun "
@@ -114,7 +114,13 @@ class RuleModule(LightningModule):
             seed_random(self.device, derived_seed(derived_seed(self.seed, 0, self.current_epoch), 1))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Fill the gradients by the rule, and step the optimizer by them."""
+        """Fill the gradients by the rule, and step the optimizer.
+
+        Args:
+            batch: A `localearn.data.Batch`, or (x, y).
+            batch_idx: Lightning's index of the batch; not used.
+
+        """
         batch = _as_batch(batch)
         update = self._update
         if update is None:
@@ -131,7 +137,7 @@ class RuleModule(LightningModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedule; one that waits for a plateau is shown `val_loss`."""
+        """Step the schedule; one that waits for a plateau is given `val_loss`, or `train_loss` without validation."""
         schedule: Any = self.lr_schedulers()
         if schedule is not None:
             metrics = self.trainer.callback_metrics
@@ -139,7 +145,7 @@ class RuleModule(LightningModule):
             step_schedule(schedule, {"val_loss": None if shown is None else float(shown)})
 
     def on_fit_end(self) -> None:
-        """Forget the optimizer."""
+        """Drop the optimizer."""
         self._update = None
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -159,16 +165,29 @@ class RuleModule(LightningModule):
         self._log_measured("test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the rule's (N, outputs) predictions."""
+        """Return the rule's (N, outputs) predictions of a batch."""
         batch = _as_batch(batch)
         return self.rule.predict(batch.x, *batch.context)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the rule's (N, outputs) predictions."""
+        """Return the rule's (N, outputs) predictions.
+
+        Args:
+            x: Rows, (N, ...).
+            context: What every block takes next to its input, such as a graph's `edge_index`.
+
+        """
         return self.rule.predict(x, *context)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch; one that is there already is not copied."""
+        """Move a batch to the device; tensors that are on it already are not copied.
+
+        Args:
+            batch: A `localearn.data.Batch`, or what Lightning moves by itself.
+            device: The device.
+            dataloader_idx: Lightning's index of the loader.
+
+        """
         if not isinstance(batch, Batch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         index = None if batch.index is None else batch.index.to(device)
@@ -194,13 +213,13 @@ class RuleModule(LightningModule):
 
 
 class RuleDataModule(LightningDataModule):
-    """A localearn data set for Lightning: held on the device as a whole, in the order that `localearn.fit` has.
+    """A localearn data set as a LightningDataModule: stored whole on the device, in the order of `localearn.fit`.
 
     Args:
-        data: what `localearn.fit` takes: a Data, arrays (x, y), a torch Dataset, ...
-        batch_size: rows a step.
-        eval_batch_size: rows a step where nothing is learned.
-        seed: of the order, which is another in each epoch.
+        data: What `localearn.fit` takes: a Data, arrays (x, y), a torch Dataset, ...
+        batch_size: Rows a step, 1 or more.
+        eval_batch_size: Rows a step in validation and test, 1 or more.
+        seed: The seed of the order, which differs in each epoch.
 
     """
 
@@ -223,7 +242,7 @@ class RuleDataModule(LightningDataModule):
 
 
 class _Batches:
-    """The batches of a split, as often as they are asked for."""
+    """The batches of a split; each iteration yields them all."""
 
     split: Split
 

@@ -1,4 +1,4 @@
-"""Former names of modules, importable for one release with a FutureWarning that says the new one."""
+"""Former names of modules, importable for one release with a FutureWarning that names the new one."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# The module that holds what each former one held; all names of a former module stand in its new one.
+# The new module of each former one; all names of a former module are in its new one.
 MOVED = {
     "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.data.archive": "localearn.data.files",
@@ -110,7 +110,7 @@ MOVED = {
 
 
 class Finder(MetaPathFinder, Loader):
-    """Find a former module where no other finder has: a module without names, which asks its new place for them."""
+    """Find a former module where no other finder has: an empty module that looks its names up in its new place."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -118,21 +118,21 @@ class Finder(MetaPathFinder, Loader):
         """Return the spec of a former module, None for any other name.
 
         Args:
-            name: the module's absolute name.
-            path: unused, as is `target`; `importlib` gives both.
-            target: see `path`.
+            name: The module's absolute name.
+            path: Unused, as is `target`; `importlib` passes both.
+            target: See `path`.
 
         """
         return ModuleSpec(name, self, is_package=_has_parts(name)) if name in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Return None: `importlib` makes an ordinary module."""
+        """Return None: `importlib` creates an ordinary module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Warn of the move and forward every name to the new module."""
         former, place = module.__name__, MOVED[module.__name__]
         told = f"{former} has moved: import {place}"
-        package = _has_parts(former)  # imported on the way to its modules too, which say their own
+        package = _has_parts(former)  # imported on the way to its modules too, which warn themselves
         if not package:
             warnings.warn(told, FutureWarning, stacklevel=2)
         source = importlib.import_module(place)
@@ -154,6 +154,6 @@ def _has_parts(name: str) -> bool:
 
 
 def install() -> None:
-    """Have former names found from here on; a second call does nothing."""
+    """Install the finder of former names; a second call does nothing."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.append(Finder())

@@ -1,4 +1,4 @@
-"""Whether options fit what takes them: their names, and their types by its annotations, told before anything runs."""
+"""Check options against a signature: their names, and their types by its annotations, before anything runs."""
 
 import collections.abc
 import functools
@@ -31,10 +31,18 @@ _NAMED = {
 def check_call(
     what: str, target: Callable[..., Any], options: Mapping[str, Any], supplied: Collection[str] = ()
 ) -> None:
-    """Raise UserError unless `target(**options)` can be called, `supplied` being arguments that the caller gives.
+    """Check that `target(**options)` can be called.
 
-    Unknown names are told with the nearest known one, values by the annotations of `target`; what is not annotated is
-    not checked. `what` stands before the option's name in messages: "algo" gives algo.tangents, "" tangents alone.
+    Args:
+        what: The prefix of option names in error messages: "algo" gives algo.tangents, "" tangents alone.
+        target: The class or function. Parameters that are not annotated are not checked.
+        options: The options by name.
+        supplied: The names of arguments that the caller passes itself.
+
+    Raises:
+        UserError: For an unknown name, with the nearest known one, for a missing one, and for a value that does not fit
+            its annotation.
+
     """
     prefix = f"{what}." if what else ""
     parameters = parameters_of(target)
@@ -52,7 +60,7 @@ def check_call(
 
 
 def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return what a class or a function can be called with; for what is built in and does not tell, anything."""
+    """Return the parameters of a class or a function; for a built-in without a signature, any."""
     try:
         return inspect.signature(target).parameters
     except ValueError:
@@ -63,7 +71,7 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
     """Return a constructor that first checks its options, all but the first argument, as `check_call` does."""
     parameters = inspect.signature(init).parameters.values()
     ordered = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    first = ordered[:2]  # self, and what the options are about
+    first = ordered[:2]  # self, and the argument that the options belong to
 
     @functools.wraps(init)
     def checking(self: object, *arguments: Any, **options: Any) -> None:
@@ -75,7 +83,7 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def checked_call(function: Callable[_Options, _Made]) -> Callable[_Options, _Made]:
-    """Return a function that first checks what it is called with, as `check_call` does."""
+    """Return a function that first checks its arguments, as `check_call` does."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -88,7 +96,17 @@ def checked_call(function: Callable[_Options, _Made]) -> Callable[_Options, _Mad
 
 
 def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise UserError, naming the option, for a value that does not fit its type; numbers must be finite."""
+    """Check that values fit their types; numbers must be finite.
+
+    Args:
+        values: The values by name.
+        hints: The types by name; a name without one is not checked.
+        prefix: Precedes names in error messages.
+
+    Raises:
+        UserError: For a value that does not fit, naming the option.
+
+    """
     for name, value in values.items():
         hint = hints.get(name, Any)
         if not fits(value, hint):
@@ -101,16 +119,22 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str
 
 
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types that a class's or a function's parameters are annotated with, none where they cannot be told."""
+    """Return the annotated types of a class's or a function's parameters, empty where they cannot be resolved."""
     try:
-        # The local names are for annotations whose own module imports them for type checkers alone, as torch's do.
+        # The local names resolve annotations whose own module imports them for type checkers only, as torch's do.
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, localns=_ABSTRACT)
     except (NameError, AttributeError, TypeError):
         return {}
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type. A float takes whole numbers, no number takes a truth value."""
+    """Return whether a value is of an annotated type.
+
+    Args:
+        value: The value. A float takes whole numbers, no number takes a truth value, and numbers must be finite.
+        hint: The type: a class, a union, a Literal, a tuple, a mapping or another iterable, a Callable or Any.
+
+    """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in arguments)
@@ -134,7 +158,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def in_words(hint: Any) -> str:
-    """Return an annotated type in a user's words."""
+    """Return an annotated type in a user's words, such as "a whole number or null"."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         told = list(dict.fromkeys(in_words(part) for part in arguments))
@@ -155,7 +179,7 @@ def in_words(hint: Any) -> str:
 
 
 def _title(target: Callable[..., Any]) -> str:
-    """Return what a class, or the class of a constructor, or a function is called."""
+    """Return the name of a class, of the class of a constructor, or of a function."""
     return getattr(target, "__qualname__", str(target)).removesuffix(".__init__").rpartition(".")[2]
 
 

@@ -1,4 +1,7 @@
-"""Print lines in which no name moves the cursor, changes a colour or begins a line of its own."""
+"""Print safely: lines in which no name moves the cursor, changes a colour or begins a line of its own.
+
+Below that, imports of torch features which print warnings of their own: `torch_geometric` and `load_forward_mode`.
+"""
 
 import importlib
 import logging
@@ -32,12 +35,24 @@ def one_line(text: object) -> str:
 
 
 def say(text: object, *, error: bool = False) -> None:
-    """Print one line, of anybody's names, on standard output or, of an `error` or a remark, on standard error."""
+    """Print one line, whose names may be anybody's.
+
+    Args:
+        text: The line; line breaks in it are written out.
+        error: Whether it goes to standard error, as errors and remarks do, or to standard output.
+
+    """
     print(one_line(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def log_notes(where: str, notes: Iterable[str]) -> None:
-    """Log what is to be known of data that were read, a line a note, on rank 0 alone."""
+    """Log the notes on data that were read, a line a note, on rank 0 only.
+
+    Args:
+        where: The data, named at the start of each line.
+        notes: The notes.
+
+    """
     if os.environ.get("RANK", "0") == "0":
         for note in notes:
             _log.warning("%s", one_line(f"{where}: {note}"))
@@ -48,7 +63,12 @@ def _is_hidden(character: str) -> bool:
 
 
 def torch_geometric(module: str) -> Any:
-    """Import one of torch_geometric's modules, whose layers are compiled by `torch.jit.script`."""
+    """Import one of torch_geometric's modules, whose layers are compiled by `torch.jit.script`.
+
+    Args:
+        module: The name of the module, without the package's.
+
+    """
     with _without_the_warning():
         return importlib.import_module(f"torch_geometric.{module}")
 
@@ -56,7 +76,7 @@ def torch_geometric(module: str) -> Any:
 def load_forward_mode() -> None:
     """Load torch's forward-mode differentiation, which compiles what it needs at its first use in a process.
 
-    So that is a part of a rule's setup, and not of its first step, whose time and energy are metered.
+    So that belongs to a rule's setup, and not to its first step, whose time and energy are metered.
     """
     with _without_the_warning():
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))

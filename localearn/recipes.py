@@ -1,7 +1,7 @@
-"""Recipes: the options that a rule trains a kind of net with where the user names none.
+"""Recipes: the options that a rule trains a kind of net with where the user sets none.
 
-A rule's configuration file, conf/algo/<rule>.yaml, holds its options, an optimizer and a schedule. Beside them it may
-hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, graph, sequence) and by name (paper):
+A rule's configuration file, conf/algo/<rule>.yaml, has its options, an optimizer and a schedule. It may also have
+`recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, graph, sequence) and by name (paper):
 
     recipes:
       maps: [algo.goodness=mean, optim=adam]
@@ -9,16 +9,16 @@ hold `recipes`, lists of overrides by kind of net (`Net.kind`: dense, maps, grap
 
 `recipe=default` takes the list of the net's kind, or that named `values` where a rule has one and the data's task has
 no classes, as the option `dataset.task` says before any data are read; `recipe=paper` the published recipe, and
-`recipe=alike`, which a comparison takes, the default's without what is said of the net, the data and the batch. What
-the user sets wins. Below all that stands conf/kind/<kind>.yaml: what every rule begins with on such a net.
-`localearn.defaults` composes the same for Python.
+`recipe=alike`, which a comparison uses, the default's without its options of the net, the data and the batch. The
+user's options take precedence. The base of all is conf/kind/<kind>.yaml: the options with which every rule starts on
+such a net. `localearn.defaults` composes the same for Python.
 
 Where no options are known by which a rule learns on a net, the file says so under `refused`, by the net's class:
 
     refused:
       LeNet: it stays below a linear classifier; use net=cnn
 
-Then `recipe=default` is refused with that text, and who wants the run all the same names a recipe: recipe=maps.
+Then `recipe=default` is refused with that text; to run it all the same, name a recipe: recipe=maps.
 """
 
 import re
@@ -33,7 +33,7 @@ from localearn.tasks import KINDS as TASKS
 from localearn.tasks import NAMED
 from localearn.training.building import net_kind
 
-# Keys whose value a recipe depends on, and those that alter what recipes there are.
+# Keys whose value a recipe depends on, and those that change which recipes there are.
 _TELLING = ("algo", "dataset", "net", "recipe", "net._target_", "dataset._target_", "dataset.task")
 _OF_RECIPES = ("recipes", "refused", "hydra")
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
@@ -43,17 +43,17 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     """Return the name of the recipe for a composed configuration, and the overrides that it adds to the user's.
 
     Args:
-        config: what was composed without a recipe, an omegaconf DictConfig, or what `foreseen` says of it: what is
-            asked of it is its `recipe`, `recipes` and `refused`, and the groups `net` and `dataset`.
-        overrides: what the user typed. A key among them keeps the user's value, and a group its choice: with
-            optim=adam none of the recipe's optim.* is taken.
+        config: The configuration composed without a recipe, an omegaconf DictConfig, or the result of `foreseen`. Its
+            `recipe`, `recipes` and `refused`, and the groups `net` and `dataset` are read.
+        overrides: The overrides that the user typed. A key among them keeps the user's value, and a group its choice:
+            with optim=adam none of the recipe's optim.* is taken.
 
     Returns:
-        The name, a kind of net or that of `recipe`, and overrides as a command line takes them: the group `kind`,
-        and what the rule has as such a recipe.
+        The name, a kind of net or that of `recipe`, and overrides as a command line takes them: the group `kind`, and
+        the rule's overrides of that recipe.
 
     Raises:
-        UserError: for a `recipe` that the rule does not have, one that is no list of overrides, or a default that is
+        UserError: For a `recipe` that the rule does not have, one that is not a list of overrides, or a default that is
             refused for such a net.
 
     """
@@ -74,7 +74,7 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
         raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     keys = [line.partition("=")[0] for line in lines]
-    # The optimizer, the schedule or the net that the user chose has none of what was meant for another.
+    # The optimizer, the schedule or the net that the user chose takes no option that was meant for another.
     chosen = {group for group in ("optim", "schedule", "net") if group in typed and (group != "net" or "net" in keys)}
     chosen |= set(SHARED) if named == "alike" else set()
     chosen |= {"algo"} if "algo._target_" in typed else set()
@@ -86,10 +86,15 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
 
 
 def foreseen(overrides: Sequence[str]) -> SimpleNamespace | None:
-    """Return of a configuration what its recipe depends on, without composing it, see `recipe_overrides`.
+    """Return the parts of a configuration on which its recipe depends, without composing it, see `recipe_overrides`.
 
-    None where the files that localearn brings, and overrides of the plain form key=value, do not say it: a choice of
-    somebody's own, a value that is made of others, a table that has to be looked into.
+    Args:
+        overrides: The overrides that the user typed.
+
+    Returns:
+        The parts; None where localearn's files, and overrides of the plain form key=value, do not determine them: a
+        choice of the user's own, a value made of others, a table that has to be read.
+
     """
     typed: dict[str, str] = {}
     for override in overrides:
@@ -101,7 +106,11 @@ def foreseen(overrides: Sequence[str]) -> SimpleNamespace | None:
         typed[key] = value
     chosen = choices_in(read_file(CONF / "config.yaml"))
     files = {}
-    for group in ("algo", "dataset", "net"):  # each file may choose those behind it, and the first that does prevails
+    for group in (
+        "algo",
+        "dataset",
+        "net",
+    ):  # each file may choose the following ones; the first choice wins
         chosen |= {group: typed[group]} if group in typed else {}
         path = CONF / group / f"{chosen[group]}.yaml"
         if not path.is_file():
@@ -126,18 +135,18 @@ def foreseen(overrides: Sequence[str]) -> SimpleNamespace | None:
 
 
 def _exists(key: str, config: Any, keys: Sequence[str]) -> bool:
-    """Whether there is such an option: not every net draws its weights by a name, not every data set is normalised.
+    """Return whether there is such an option: not every net draws its weights by a name, nor is all data normalised.
 
-    What a recipe says of a net that it chooses itself, that net has.
+    A net that a recipe chooses itself has the options that the recipe sets.
     """
     group, dot, option = key.partition(".")
     return group not in ("net", "dataset") or not dot or group in keys or option in getattr(config, group)
 
 
 def _has_classes(task: Any) -> bool:
-    """Whether the option `dataset.task`, a task's name or its class with options, is one of classes, as by default.
+    """Return whether the option `dataset.task`, a task's name or its class with options, has classes, as by default.
 
-    A class of the user's own is not looked into here, and is taken for one of values.
+    A class of the user's own is not imported here, and is assumed to have values.
     """
     if isinstance(task, Mapping):
         kind = TASKS.get(str(task.get("_target_")).rpartition(".")[2])

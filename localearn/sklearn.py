@@ -5,8 +5,8 @@
     model = make_pipeline(StandardScaler(), RuleClassifier("mono_forward", net_options={"widths": (256, 256)}))
     cross_val_score(model, x, y)
 
-There is no `partial_fit`: the mean and deviation by which rows are normalised, and the optimizer's state, are of one
-`fit`, and a call with a few more rows would go on with neither.
+There is no `partial_fit`: the mean and deviation by which rows are normalised, and the optimizer's state, belong to one
+`fit`, and a call with a few more rows would continue with neither.
 """
 
 import contextlib
@@ -40,17 +40,17 @@ from localearn.training.generator import own_random_numbers
 from localearn.training.runtime import select_device
 from localearn.training.settings import Settings
 
-RECIPE = "recipe"  # what an option is that the rule's recipe chooses
+RECIPE = "recipe"  # the value of an option that the rule's recipe chooses
 NOT_TOLD = ("resume", "callbacks", "lr", "task", "random_state")  # parameters that are no field of `Settings`
 _OWN = ("rule", "net", "rule_options", "net_options", "group", "input_shape", "normalize", "validation_fraction")
 
 
 class EstimatorError(UserError, ValueError):
-    """What the user can mend: a ValueError, as scikit-learn's callers expect of estimators, and a `UserError`."""
+    """An error that the user can mend: a ValueError, as scikit-learn's callers expect, and a `UserError`."""
 
 
 class _RuleEstimator(BaseEstimator):
-    """What the classifier and the regressor share: from arrays and parameters to a trained rule."""
+    """Shared base of classifier and regressor: train a rule on arrays by the estimator's parameters."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _RuleEstimator(BaseEstimator):
 
     @property
     def net_(self) -> Net:
-        """The trained net: an ordinary module, which takes rows that `scaling_` has normalised."""
+        """Return the trained net: an ordinary module, which takes rows that `scaling_` has normalised."""
         check_is_fitted(self, "rule_")
         return self.rule_.net
 
@@ -168,7 +168,7 @@ class _RuleEstimator(BaseEstimator):
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _flat(self, x: Any) -> Any:
-        """Return rows as vectors, (N, D), where `input_shape` says what they are; else as they came."""
+        """Return rows as vectors, (N, D), where `input_shape` gives their shape; otherwise unchanged."""
         if self.input_shape is None or getattr(x, "ndim", 2) < 3:
             return x
         return np.asarray(x).reshape(len(x), -1)
@@ -186,7 +186,7 @@ class _RuleEstimator(BaseEstimator):
     def _data(
         self, x: np.ndarray, y: np.ndarray, task: Task | None, classes: int, seed: int
     ) -> tuple[ArrayData, Scaling | None]:
-        """Return the data set, and what normalises its rows; its "test" part is never looked at."""
+        """Return the data set, and the scaling of its rows; its "test" part is never evaluated."""
         rows = self._rows(x).float()
         if not bool(torch.isfinite(rows).all()):
             raise EstimatorError("X holds values beyond the range of float32")
@@ -215,7 +215,7 @@ class _RuleEstimator(BaseEstimator):
         return known[how](train)
 
     def _trainer(self, data: ArrayData) -> Trainer:
-        """Return the rule on its net, both the estimator's own."""
+        """Return the rule on its net, both the estimator's own copies."""
         if isinstance(self.rule, Trainer):
             if not (self.net is None and self.rule_options is None and self.net_options is None):
                 raise EstimatorError("a rule that is given as an instance has its net and its options; give it alone")
@@ -251,7 +251,7 @@ class _RuleEstimator(BaseEstimator):
         return made if isinstance(made, Net) else Net.from_torchvision(made, shape)  # pyright: ignore[reportArgumentType]
 
     def _named_net(self, rule: type[Trainer], data: ArrayData, options: dict[str, Any]) -> Net:
-        """Return the net of a file in conf/net with what the rule's recipe and the user say of it, as by net=NAME."""
+        """Return the net of a file in conf/net with the options of the rule's recipe and the user, as net=NAME does."""
         file = net_options("mlp" if self.net is None else str(self.net))
         name, kind = rule_name(rule), net_kind(file)
         if name is not None:
@@ -307,43 +307,44 @@ class _RuleEstimator(BaseEstimator):
 
 
 class RuleClassifier(ClassifierMixin, _RuleEstimator):
-    """Tell classes apart by a net that a rule trains without backpropagation.
+    """Classify rows by a net that a rule trains without backpropagation.
 
     Args:
-        rule: the name of a rule ("mono_forward", see `localearn.recipe`), a class of one's own, or a rule on its net,
+        rule: The name of a rule ("mono_forward", see `localearn.recipe`), a class of one's own, or a rule on its net,
             `MonoForward(net)`, of which each `fit` trains a copy.
-        net: the name of a net ("mlp", "cnn", ...), a module, of which each `fit` trains a copy (a `Net`, an
+        net: The name of a net ("mlp", "cnn", ...), a module, of which each `fit` trains a copy (a `Net`, an
             `nn.Sequential`, one of torchvision's), or a function `(input_shape, outputs, **net_options)` that returns
-            one, say a class; None: the one that the rule's recipe names, or an MLP. A name and a function have their
-            weights drawn by `random_state`, a module has its own.
-        rule_options: of the rule's constructor; those left out are its recipe's for this kind of net.
-        net_options: of the net's constructor, likewise.
-        group: how many consecutive blocks are made one, see `Net.group`.
-        input_shape: the shape of a row where it is no vector, say (1, 8, 8): rows of X, flat or not, are put in it.
+            one, such as a class; None is the one that the rule's recipe names, or an MLP. The weights of a name and a
+            function are drawn by `random_state`, a module has its own.
+        rule_options: Options of the rule's constructor; those left out are its recipe's for this kind of net.
+        net_options: Options of the net's constructor, likewise.
+        group: The number of consecutive blocks that are merged into one, 1 or more, see `Net.group`.
+        input_shape: The shape of a row where it is not a vector, such as (1, 8, 8): rows of X, flat or not, are
+            reshaped to it.
         normalize: "standard", by the training rows' mean and deviation; "unit", by their extremes; "none"; or "recipe".
-        validation_fraction: the part of the rows that is held out, and by which `patience` and `restore_best` go. None:
-            all rows are trained on, and the last epoch's weights stay.
-        lr: the optimizer's learning rate, in place of the recipe's.
-        epochs, batch_size, optim, schedule, monitor, patience, min_delta, restore_best, clip_norm: as of
-            `localearn.fit`; "recipe" is what the rule's recipe says for this kind of net.
+        validation_fraction: The fraction of the rows that is held out, in (0, 1), which `patience` and `restore_best`
+            need. None trains on all rows and keeps the last epoch's weights.
+        lr: The optimizer's learning rate, in place of the recipe's.
+        epochs, batch_size, optim, schedule, monitor, patience, min_delta, restore_best, clip_norm: As in
+            `localearn.fit`; "recipe" is the value of the rule's recipe for this kind of net.
         eval_batch_size, step, capture, parallel, rank_timeout_s, memory_format, precision, device, deterministic,
-            feature_cache_bytes, energy, country, idle_s, out, log, progress, diagnose, resume, callbacks: as of
+            feature_cache_bytes, energy, country, idle_s, out, log, progress, diagnose, resume, callbacks: As in
             `localearn.fit`.
-        task: what y means, where it is more than a label: a task of one's own with classes.
-        random_state: the seed of everything that is drawn; a whole number is `localearn.fit`'s `seed`.
+        task: The task, where y is more than a label: a task of one's own with classes.
+        random_state: The seed of everything that is drawn; a whole number is `localearn.fit`'s `seed`.
 
     Attributes:
-        rule_: the trained rule, on the CPU.
-        net_: its net.
-        scaling_: what normalises rows, None where nothing does.
-        record_: the run's record, with its seconds and, by `energy=True`, its joules.
-        history_: each epoch's line of metrics; figures of held-out rows only where there are any.
-        n_iter_: the epochs that were trained.
-        n_features_in_, feature_names_in_: as of every estimator.
-        classes_: the labels, (C,), in the order of the outputs.
+        rule_: The trained rule, on the CPU.
+        net_: Its net.
+        scaling_: The scaling that normalises rows, None where there is none.
+        record_: The run's record, with its seconds and, with `energy=True`, its joules.
+        history_: Each epoch's line of metrics; figures of held-out rows only where there are any.
+        n_iter_: The epochs that were trained.
+        n_features_in_, feature_names_in_: As in every estimator.
+        classes_: The labels, (C,), in the order of the outputs.
 
     Raises:
-        EstimatorError: a ValueError, for what the user can mend, and where the loss is not finite.
+        EstimatorError: A ValueError, for what the user can mend, and where the loss is not finite.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -353,9 +354,15 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
     """
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 - scikit-learn's name
-        """Train on rows X, (N, D), and their labels y, (N,), and return the estimator.
+        """Train on rows and their labels, and return the estimator.
 
-        Raises EstimatorError for fewer than two classes, and for what else cannot be trained.
+        Args:
+            X: Rows, (N, D), or (N, ...) where `input_shape` is given.
+            y: Labels of any type, (N,).
+
+        Raises:
+            EstimatorError: For fewer than two classes, and for what else cannot be trained.
+
         """
         x: Any
         x, y = validate_data(self, self._flat(X), y, dtype=np.float64)
@@ -370,7 +377,7 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Return the softmax of the rule's outputs, (N, C), a column a class in the order of `classes_`.
 
-        They are not calibrated; of a rule that compares goodnesses they rank the classes.
+        They are not calibrated; those of a rule that compares goodnesses rank the classes.
         """
         return self._outputs(X).softmax(-1).numpy()
 
@@ -383,8 +390,9 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
 class RuleRegressor(RegressorMixin, _RuleEstimator):
     """Predict one value a row, or several, by a net that a rule trains without backpropagation.
 
-    Args and attributes are those of `RuleClassifier`, but for `classes_`. `task` is a `Regression`, whose criterion
-    says for which loss of the standardised targets to train, `Regression(criterion="huber")`; None: the squared error.
+    Arguments and attributes are those of `RuleClassifier`, except for `classes_`. `task` is a `Regression`, whose
+    criterion is the loss of the standardised targets that is trained for, such as `Regression(criterion="huber")`; None
+    is the squared error.
 
     Example:
         >>> from sklearn.datasets import load_diabetes
@@ -394,9 +402,15 @@ class RuleRegressor(RegressorMixin, _RuleEstimator):
     """
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Train on rows X, (N, D), and their values y, (N,) or (N, outputs), and return the estimator.
+        """Train on rows and their values, and return the estimator.
 
-        Raises EstimatorError for what cannot be trained.
+        Args:
+            X: Rows, (N, D), or (N, ...) where `input_shape` is given.
+            y: Values, (N,) or (N, outputs).
+
+        Raises:
+            EstimatorError: For what cannot be trained.
+
         """
         x: Any
         x, y = validate_data(self, self._flat(X), y, dtype=np.float64, multi_output=True, y_numeric=True)
@@ -416,7 +430,7 @@ class RuleRegressor(RegressorMixin, _RuleEstimator):
         return values[:, 0] if self._one_column else values
 
     def __sklearn_tags__(self) -> Any:
-        """Return scikit-learn's tags: several values a row are taken."""
+        """Return scikit-learn's tags, which say that several values a row are accepted."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags

@@ -1,4 +1,4 @@
-"""Classes that a file may name: localearn's own and torch's optimizers and schedules; others by the user's word."""
+"""Trust: the classes that a file may name, localearn's own and torch's optimizers and schedules, and the user's."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from localearn.errors import UserError
 
-# Nothing but these is imported or called because a file says so. Each builds an object and runs no code of a file's.
+# Only these are imported or called because a file names them. Each builds an object and runs no code of a file's.
 RULES = (
     "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
     "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
@@ -19,7 +19,7 @@ NETS = (
     "Denoiser", "ViT",
     "Physical",
 )  # fmt: skip
-# In localearn.data, the kinds that have a function of their own.
+# Functions of localearn.data that build a data set.
 DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
 DATA += ("data.adding", "data.copy_memory")
 DATA += ("data.views",)
@@ -36,12 +36,18 @@ _TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z][A-Za-z0-9]*", re.ASCI
 
 
 def is_known(target: object) -> bool:
-    """Whether a `_target_` is a class of localearn's own, or one of torch's optimizers and schedules."""
+    """Return whether a `_target_` is a class of localearn's own, or one of torch's optimizers and schedules."""
     return isinstance(target, str) and (target in OWN or _TORCH.fullmatch(target) is not None)
 
 
 def targets_of(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of every `_target_` in a tree of mappings and lists."""
+    """Yield the dotted key and the value of every `_target_` in a tree of mappings and lists.
+
+    Args:
+        tree: Plain values.
+        path: The dotted key of the tree itself.
+
+    """
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             key = f"{path}.{name}" if path else str(name)
@@ -54,12 +60,15 @@ def targets_of(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_tree(where: object, tree: Any, trust: Collection[str] = ()) -> None:
-    """Raise UserError where a tree that was read from a file names a class that is not known and not trusted.
+    """Check that a tree that was read from a file names only classes that are known or trusted.
 
     Args:
-        where: the file, for the message.
-        tree: its content, as plain values, with its interpolations resolved.
-        trust: the classes that the user trusts, as `module.Class`.
+        where: The file, for the error message.
+        tree: Its content, as plain values, with its interpolations resolved.
+        trust: The classes that the user trusts, as `module.Class`.
+
+    Raises:
+        UserError: Where it names another one.
 
     """
     for key, target in targets_of(tree):
@@ -71,7 +80,17 @@ def check_tree(where: object, tree: Any, trust: Collection[str] = ()) -> None:
 
 
 def check_interpolations(where: object, tree: Any, path: str = "") -> None:
-    """Raise UserError where an interpolation in a file asks for more than the file's own keys, say `${oc.env:HOME}`."""
+    """Check that interpolations in a file only use the file's own keys, unlike `${oc.env:HOME}`.
+
+    Args:
+        where: The file, for the error message.
+        tree: Its content, as plain values, with its interpolations unresolved.
+        path: The dotted key of the tree itself.
+
+    Raises:
+        UserError: Where one asks for more.
+
+    """
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             check_interpolations(where, value, f"{path}.{name}" if path else str(name))
@@ -83,7 +102,17 @@ def check_interpolations(where: object, tree: Any, path: str = "") -> None:
 
 
 def check_overrides(where: object, overrides: Iterable[str], trust: Collection[str] = ()) -> None:
-    """Raise UserError where overrides that were read from a file name a class, or reach for Hydra's own options."""
+    """Check that overrides that were read from a file name no unknown class and no option of Hydra's own.
+
+    Args:
+        where: The file, for the error message.
+        overrides: The overrides.
+        trust: The classes that the user trusts, as `module.Class`.
+
+    Raises:
+        UserError: Where they do.
+
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -104,9 +133,13 @@ def check_overrides(where: object, overrides: Iterable[str], trust: Collection[s
 
 
 def words(overrides: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Return the overrides without `trust=`, and the classes that the user's own words on the command line trust.
+    """Return the overrides without `trust=`, and the classes that the user trusts on the command line.
 
     Those are the ones in `trust=module.Class` or `trust=[a.B,c.D]`, and every `_target_=` that was typed.
+
+    Args:
+        overrides: As typed on the command line.
+
     """
     rest, trusted = [], set()
     for override in overrides:
@@ -121,7 +154,7 @@ def words(overrides: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the plain values of what Hydra's grammar has parsed; quoted text as text."""
+    """Return the plain values that Hydra's grammar has parsed; quoted text as text."""
     if isinstance(value, Mapping):
         return {str(_plain(name)): _plain(element) for name, element in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`python -m localearn.analyse DIR... out=DIR`: show what the units of trained nets learned."""
+"""`python -m localearn.analyse DIR... out=DIR`: visualise what the units of trained nets learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`python -m localearn.bench`: every rule's step beside backprop's, on one net, in one process."""
+"""`python -m localearn.bench`: measure every rule's step next to backprop's, on one net, in one process."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -91,15 +91,18 @@ python -m localearn.bench parallel [key=value ...]       what a second process b
 
 
 def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | None] | None" = None) -> int:
-    """Bench and write; return the exit status.
+    """Measure and write the bench; return the exit status.
 
-    energy_of: returns an opened counter of a device's energy, None where there is none; the hardware's own by default.
+    Args:
+        arguments: Those of the command line.
+        energy_of: Returns an open energy counter of a device, None where there is none; by default the hardware's.
+
     """
     if arguments[:1] == ["parallel"]:
         from localearn.cli import bench_parallel
 
         return bench_parallel.main(arguments[1:])
-    if arguments[:1] == ["rank"]:  # one of those that `parallel` starts
+    if arguments[:1] == ["rank"]:  # a rank that `parallel` starts
         from localearn.benching import parallel
 
         return parallel.run_rank(arguments[1:])
@@ -122,7 +125,7 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
         benches.append((axis, size, found))
         for measured in found.rules:
             say(f"  {measured.algo:<28}{1e3 * measured.step_s.median:10.2f} ms  ×{measured.ratio.median:.3f}")
-        # After every size: a later one may be more than memory holds, and what was measured stays.
+        # After every size: a later one may not fit into memory, and what was measured is saved.
         page = write(plan.out, benches, left_out, command)
     for rule, reason in left_out.items():
         say(f"left out: {rule} ({reason})")
@@ -131,7 +134,12 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
 
 
 def parse(arguments: Sequence[str]) -> Plan:
-    """Read the command line; raise UserError for what is unknown, out of range or does not go together."""
+    """Read the command line.
+
+    Raises:
+        UserError: For what is unknown, out of range or does not go together.
+
+    """
     options = read(BenchOptions, arguments)
     mlp = options.net == "mlp"
     if not mlp:
@@ -182,7 +190,7 @@ def parse(arguments: Sequence[str]) -> Plan:
 
 
 def _check_rows(options: BenchOptions, shape: tuple[int, ...]) -> None:
-    """Raise UserError where rows of that shape cannot be ids or codes."""
+    """Raise UserError where rows of that shape cannot be token ids or category codes."""
     given = f"input=[{','.join(map(str, shape))}]"
     if options.vocabulary is not None and len(shape) > 1:
         raise UserError(f"vocabulary= is of rows of so many tokens, and {given} has more sides; use input=[T]")
@@ -197,7 +205,7 @@ def _check_rows(options: BenchOptions, shape: tuple[int, ...]) -> None:
 def _bench(
     plan: Plan, size: Size, energy_of: "Callable[[torch.device], Counter | None]"
 ) -> tuple["Bench", dict[str, str]]:
-    """Return what was measured at a size, and the rules that do not serve the net, with the reason."""
+    """Return the measurements at a size, and the rules that do not support the net, with the reason."""
     from omegaconf import OmegaConf
 
     from localearn.benching.measure import bench
@@ -224,7 +232,7 @@ def _bench(
         try:
             workloads.append(Workload(rule, config, point))
         except Unsupported as error:
-            if rule == "backprop":  # beside which the others stand
+            if rule == "backprop":  # the reference of the others
                 raise
             refused[rule] = str(error)
     counter = energy_of(point.device)

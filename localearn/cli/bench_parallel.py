@@ -1,4 +1,4 @@
-"""`python -m localearn.bench parallel`: measure and simulate the work of several processes."""
+"""`python -m localearn.bench parallel`: measure and simulate training by several processes."""
 
 import json
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ OUT/parallel.json and OUT/parallel.md. Rows are made up; nothing is learned from
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and write; return the exit status."""
+    """Measure and write the bench; return the exit status."""
     status = help_status(COMMAND, arguments)
     if status is not None:
         return status
@@ -66,7 +66,12 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> ParallelOptions:
-    """Read the command line; raise UserError for what is unknown or out of range."""
+    """Read the command line.
+
+    Raises:
+        UserError: For what is unknown or out of range.
+
+    """
     options = read(ParallelOptions, arguments)
     own = [declared.name for declared in fields(ParallelOptions)]
     for override in options.overrides:
@@ -77,6 +82,6 @@ def parse(arguments: Sequence[str]) -> ParallelOptions:
 
 
 def as_texts(options: ParallelOptions) -> dict[str, Any]:
-    """Return the options as the record has them, each a text."""
+    """Return the options as the record stores them, each a text."""
     leaving = ("overrides", "debug")
     return {f.name: str(getattr(options, f.name)) for f in fields(options) if f.name not in leaving}

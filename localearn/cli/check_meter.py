@@ -59,12 +59,17 @@ _Checked = tuple[list[Outcome], Bench | None]
 
 
 def cuda_devices() -> int:
-    """Return how many CUDA devices torch sees."""
+    """Return the number of CUDA devices that torch finds."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def check_cpu(seconds: float) -> _Checked:
-    """Check the source of the CPU's energy, RAPL or else the estimate, in windows of so many seconds."""
+    """Check the source of the CPU's energy, RAPL or else the estimate.
+
+    Args:
+        seconds: The length of a window, in seconds.
+
+    """
     clock = Clock()
     counter: Counter = RaplCounter("cpu", clock=clock)
     try:
@@ -82,12 +87,12 @@ def main(
     cpu: Callable[[float], _Checked] = check_cpu,
     cards: Callable[[], int] = cuda_devices,
 ) -> int:
-    """Check and write; return the exit status: 0, or 1 if a check failed.
+    """Check the meter and write the results; return the exit status: 0, or 1 if a check failed.
 
     Args:
-        arguments: those of the command line.
-        cpu: checks the CPU's source, given the seconds of a window.
-        cards: counts the CUDA devices of this machine.
+        arguments: Those of the command line.
+        cpu: Checks the CPU's source, given the seconds of a window.
+        cards: Counts the CUDA devices of this machine.
 
     """
     status = help_status(COMMAND, arguments)
@@ -120,7 +125,16 @@ def main(
 
 
 def card(name: str, count: int) -> tuple[torch.device | None, str]:
-    """Return the card to check, of so many, or None and why there is none. Raises UserError for one not there."""
+    """Return the GPU to check, or None and the reason why there is none.
+
+    Args:
+        name: The device's name, as typed.
+        count: The number of GPUs.
+
+    Raises:
+        UserError: For one that is not available.
+
+    """
     if name == "cpu":
         return None, "device=cpu leaves the card out"
     if name == "auto":
@@ -154,7 +168,15 @@ def machine() -> dict[str, Any]:
 
 
 def write(out: Path, summary: dict[str, Any], outcomes: Sequence[Outcome], benches: Sequence[Bench]) -> None:
-    """Write meter.json, meter.md and, where power was read, the plot."""
+    """Write meter.json, meter.md and, where power was read, the plot.
+
+    Args:
+        out: The folder.
+        summary: The command, when it started, its options and the machine.
+        outcomes: The result of each check.
+        benches: The measurements behind them.
+
+    """
     sources = {}
     for bench in benches:
         counter = bench.counter

@@ -1,4 +1,4 @@
-"""The table of the commands, whose modules are imported when they are asked for."""
+"""The table of the commands, whose modules are imported when they are used."""
 
 import importlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`python -m localearn.compare`: rules side by side with a baseline, over seeds, and the report."""
+"""`python -m localearn.compare`: train rules and a baseline over seeds, and write the report."""
 
 import sys
 import tempfile
@@ -26,7 +26,7 @@ from localearn.trainers.phases import Phase, Solve
 from localearn.training.experiment import Choices
 
 FIXED = ("algo", "seed", "resume", "protocol")
-# What a report compares runs by.
+# The settings by which a report compares runs.
 ALIKE = ("dataset", "net", "batch_size", "precision", "device", "deterministic", "step", "capture",
          "memory_format")  # fmt: skip
 
@@ -114,7 +114,12 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Plan:
-    """Read the command line; raise UserError for what is missing, unknown or out of range."""
+    """Read the command line.
+
+    Raises:
+        UserError: For what is missing, unknown or out of range.
+
+    """
     plan = read(Plan, arguments)
     why = "the comparison itself; use algos=, seeds=, protocols="
     refuse_fixed(plan.overrides, FIXED, why)
@@ -127,7 +132,7 @@ def parse(arguments: Sequence[str]) -> Plan:
 
 
 def _searched(folder: Path, algos: Sequence[str]) -> Path:
-    """Return a folder that holds each rule's search; raise UserError, with the command, where one is missing."""
+    """Return a folder that has each rule's search; raise UserError, with the command, where one is missing."""
     for algo in algos:
         if not (folder / algo / "best.yaml").is_file():
             raise UserError(
@@ -140,8 +145,15 @@ def _searched(folder: Path, algos: Sequence[str]) -> Path:
 def schedule(plan: Plan) -> list[Job]:
     """Return the runs in their order: protocol by protocol, seed by seed, the rules interleaved.
 
-    Everything is composed and built once first, so that a name, an option or a net that does not fit is told before the
-    first run rather than after some of them.
+    Everything is composed and built once first, so that a name, an option or a net that does not fit is reported before
+    the first run rather than after some of them.
+
+    Args:
+        plan: The options of the comparison.
+
+    Raises:
+        UserError: Where a run cannot be trained, or two rules cannot be compared.
+
     """
     configs = {algo: compose(plan.for_algo(algo), plan.config_dir) for algo in plan.algos}
     if not plan.allow_unlike:
@@ -176,7 +188,7 @@ def _refuse_unlike(plan: Plan, configs: dict[str, Any]) -> None:
 
 
 def _differing(key: str, mine: Any, other: Any) -> str:
-    """Return `key=value` of a setting, or of each option of a group that the other lacks or has otherwise."""
+    """Return `key=value` of a setting, or of each option of a group in which the other differs."""
     if not isinstance(mine, Mapping):
         return f"{key}={mine}"
     here = {name: value for name, value in mine.items() if name not in other or other[name] != value}
@@ -231,7 +243,13 @@ def warm_up(plan: Plan) -> None:
 
 
 def write(plan: Plan, command: str) -> Path:
-    """Write the report of what was run and return the path of its page."""
+    """Write the report of the runs and return the path of its page.
+
+    Args:
+        plan: The options of the comparison.
+        command: The command line, for the report.
+
+    """
     from localearn.reporting import read_runs, read_tunings, write_report
 
     runs = read_runs([plan.out / "runs"])

@@ -1,7 +1,7 @@
-"""Have a shell complete `localearn`: its commands, their keys, and the choices of each.
+"""Shell completion of `localearn`: its commands, their keys, and the choices of each.
 
-The script holds all names, so that a TAB starts no Python; `localearn --install-completion` again after an update
-brings the new ones.
+The script contains all names, so that a TAB starts no Python; run `localearn --install-completion` again after an
+update to add the new ones.
 """
 
 import os
@@ -62,7 +62,15 @@ complete -F _localearn localearn
 
 
 def script(shell: str | None) -> str:
-    """Return the completion's text for a shell, by default that of $SHELL. Raises UserError for another shell."""
+    """Return the completion's text for a shell.
+
+    Args:
+        shell: "bash", "zsh" or "fish"; None is that of $SHELL.
+
+    Raises:
+        UserError: For another shell.
+
+    """
     name = _shell(shell)
     if name == "fish":
         return _fish()
@@ -71,11 +79,11 @@ def script(shell: str | None) -> str:
 
 
 def install(shell: str | None, home: Path | None = None) -> Path:
-    """Write the completion where a shell reads it, and say so; return the file.
+    """Write the completion where a shell reads it, print its path, and return it.
 
     Args:
-        shell: bash, zsh or fish; that of $SHELL where None.
-        home: the home folder, by default the user's.
+        shell: "bash", "zsh" or "fish"; None is that of $SHELL.
+        home: The home folder; None is the user's.
 
     """
     name, home = _shell(shell), Path.home() if home is None else home
@@ -108,7 +116,7 @@ def _commands() -> Mapping[str, Command]:
 
 
 def keys_of(command: Command) -> list[str]:
-    """Return what may stand where a command's option begins."""
+    """Return the words with which an option of a command can begin."""
     kind = command.options
     own = [word for name, declared in options_of(kind).items() for word in spec_of(declared).flag or (f"{name}=",)]
     shared = [f"{name}=" for name in (*GROUPS, *config_key_names())] if _makes_runs(command) else []
@@ -116,7 +124,7 @@ def keys_of(command: Command) -> list[str]:
 
 
 def values_of(command: Command) -> dict[str, Sequence[str]]:
-    """Return the choices of each key of a command that has such."""
+    """Return the choices of each key of a command that has any."""
     kind = command.options
     found: dict[str, Sequence[str]] = {}
     for name in options_of(kind):

@@ -1,4 +1,4 @@
-"""`localearn report-environment`: what an issue needs to know of a machine."""
+"""`localearn report-environment`: print what an issue needs to state about a machine."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ energy meter would take each part's joules on this machine: measured, estimated 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what there is; return the exit status."""
+    """Print the environment; return the exit status."""
     status = help_status(COMMAND, arguments)
     if status is not None:
         return status

@@ -1,4 +1,4 @@
-"""Run a command: its errors in a line or two, its exit status."""
+"""Run a command: print its errors in a line or two, and set its exit status."""
 
 import gc
 import os
@@ -16,7 +16,13 @@ Command = Callable[[list[str]], int]
 
 
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C."""
+    """Run a command and return its exit status: 2 and a line or two for what the user can mend, 130 after Ctrl-C.
+
+    Args:
+        command: The command.
+        argv: Its arguments; None is those of the process.
+
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     try:
@@ -24,24 +30,29 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone; a second complaint would go nowhere either
+    except BrokenPipeError:  # the reader of our output has closed it, so an error message would not arrive either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with this status, as `sys.exit` does, sooner.
+    """End the process with this status, as `sys.exit` does, but faster.
 
-    While it ends the interpreter goes through all objects there are for those that hold each other, several times:
-    torch's modules took it 1.7 to 2.4 s, as long as a small run. What `gc.freeze` sets aside it does not look at, and
-    all else happens as ever.
+    At exit the interpreter searches all objects for reference cycles, several times: with torch's modules it took 1.7
+    to 2.4 s, as long as a small run. Objects that `gc.freeze` sets aside are skipped, and all else happens as usual.
     """
     gc.freeze()
     sys.exit(status)
 
 
 def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
-    """Return what `work` does, or 2 after a line or two for what the user can mend; debug=true shows the traceback."""
+    """Return the result of `work`, or 2 after an error message; debug=true shows the traceback.
+
+    Args:
+        work: The command, which returns its exit status.
+        arguments: Those of the command line, in which debug=true is looked up.
+
+    """
     try:
         return work()
     except UserError as error:

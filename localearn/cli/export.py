@@ -1,4 +1,4 @@
-"""`python -m localearn.export DIR format=onnx`: write a trained net as other programs read it."""
+"""`python -m localearn.export DIR format=onnx`: export a trained net to a format that other programs read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`localearn list`: the rules, nets, data sets, tasks and recipes, and which go together."""
+"""`localearn list`: list the rules, nets, data sets, tasks and recipes, and which go together."""
 
 import functools
 import inspect
@@ -17,7 +17,7 @@ from localearn.printing import one_line
 
 @dataclass(frozen=True)
 class ListOptions(Options):
-    """The options of a list: none but what is listed."""
+    """The options of a list: only its subject."""
 
 
 COMMAND = Command(
@@ -103,9 +103,14 @@ LISTS: dict[str, Callable[[str | None], Iterator[str]]] = {
 
 @functools.cache
 def served(name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the kinds of net and of task of the conformance suite that a rule of localearn's serves.
+    """Return the kinds of net and of task of the conformance suite that a rule supports.
 
-    It is built on a small net of each kind, and refuses what it does not serve. Nothing for a rule of somebody's own.
+    The rule is built on a small net of each kind, and refuses those that it does not support. Both are empty for a rule
+    that localearn does not ship.
+
+    Args:
+        name: The rule's name.
+
     """
     from localearn.testing import KINDS, TASKS, toy
     from localearn.training.building import build_rule, rule_class

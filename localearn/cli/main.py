@@ -1,4 +1,4 @@
-"""`localearn`: one command for all of them; `localearn run` is `python -m localearn.run`."""
+"""`localearn`: one command with a subcommand for each; `localearn run` is `python -m localearn.run`."""
 
 import sys
 from collections.abc import Sequence
@@ -32,7 +32,12 @@ localearn COMMAND --help shows a command's options. In an afternoon:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the commands; return the exit status."""
+    """Run one of the commands; return the exit status.
+
+    Args:
+        argv: The command's name and its arguments; None is those of the process.
+
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         return run_command(module_of(arguments[0]).main, arguments[1:])

@@ -1,6 +1,6 @@
 """Declare a command's options as a dataclass, and read them from a command line of `key=value`.
 
-Each field carries its type, default, range and help:
+Each field has its type, default, range and help:
 
     @dataclass(frozen=True)
     class ExportOptions(Options):
@@ -8,8 +8,9 @@ Each field carries its type, default, range and help:
         format: Literal["torch_export", "onnx"] = option("torch_export", "what programs read")
         out: Path | None = option(None, "where to write", value="FILE")
 
-`read` makes the object of a command line, and refuses what is unknown or does not fit with the nearest known one;
-`localearn.cli.pages` makes `--help` of the same fields, and `localearn.cli.completion` what a shell completes.
+`read` parses a command line into such an object, and refuses what is unknown or does not fit with the nearest known
+one; `localearn.cli.pages` generates `--help` from the same fields, and `localearn.cli.completion` a shell's
+completions.
 """
 
 import math
@@ -28,13 +29,13 @@ _Options = TypeVar("_Options", bound="Options")
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that an option takes, and the word for them.
+    """The range of an option's numbers, and the word for them.
 
     Args:
-        least: the smallest of them, None where `above` or nothing bounds them.
-        above: what they are larger than.
-        below: what they are smaller than.
-        unit: what is counted, in the plural.
+        least: The inclusive lower bound, None where `above` or nothing bounds them.
+        above: The exclusive lower bound.
+        below: The exclusive upper bound.
+        unit: What is counted, in the plural.
 
     """
 
@@ -60,17 +61,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Spec:
-    """The description of an option, beside its name, type and default, which the dataclass's field has.
+    """The description of an option, in addition to its name, type and default, which the dataclass's field has.
 
     Args:
-        help: its text in `--help`.
-        value: what stands behind the equals sign there, by default its default.
-        range: of a number, or of each in a list.
-        missing: the error message where it is required and not given.
-        flag: the names of an option written --name; with a value behind it unless it is true or false.
+        help: Its text in `--help`.
+        value: The placeholder after the equals sign there, by default its default.
+        range: The range of a number, or of each in a list.
+        missing: The error message where it is required and not given.
+        flag: The names of an option written --name; with a value after it unless it is true or false.
         place: "key" (key=value), "argument" (by position) or "rest" (keys of localearn.run, as they were typed).
-        empty: whether a text may be empty.
-        many: of an argument, whether several may be given.
+        empty: Whether a text may be empty.
+        many: For an argument, whether several may be given.
 
     """
 
@@ -85,30 +86,45 @@ class Spec:
 
 
 def option(default: Any = MISSING, help: str = "", **spec: Any) -> Any:
-    """Return a dataclass's field for an option `key=value`, see `Spec`; without a default it is required."""
+    """Return a dataclass's field for an option `key=value`.
+
+    Args:
+        default: Its value where it is not given; without a default it is required.
+        help: Its text in `--help`.
+        spec: The other fields of `Spec`.
+
+    """
     return field(default=default, kw_only=True, metadata={"spec": Spec(help, **spec)})
 
 
 def argument(value: str, help: str, *, missing: str, many: bool = False) -> Any:
-    """Return a dataclass's field for what stands by its position: one path, or a tuple of `many`."""
+    """Return a dataclass's field for a positional argument: one path, or a tuple of `many`.
+
+    Args:
+        value: Its placeholder in `--help`.
+        help: Its text there.
+        missing: The error message where it is not given.
+        many: Whether several may be given.
+
+    """
     return field(kw_only=True, metadata={"spec": Spec(help, value, missing=missing, place="argument", many=many)})
 
 
 def run_keys(help: str) -> Any:
-    """Return a dataclass's field for the keys of localearn.run, which a command hands to its runs."""
+    """Return a dataclass's field for the keys of localearn.run, which a command passes on to its runs."""
     return field(kw_only=True, default_factory=list, metadata={"spec": Spec(help, "VALUE", place="rest")})
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a command; a subclass declares them."""
+    """Base class of a command's options; a subclass declares them."""
 
     debug: bool = option(False, "show the traceback of an error", value="true")
 
 
 @dataclass(frozen=True)
 class RunningOptions(Options):
-    """The options of a command that makes runs: it hands on the keys of localearn.run."""
+    """Base class of the options of a command that starts runs: it passes on the keys of localearn.run."""
 
     config_dir: str | None = option(
         None,
@@ -120,18 +136,18 @@ class RunningOptions(Options):
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it is called, what it takes, and what its help page says.
+    """A command: its name, its options, and the text of its help page.
 
     Args:
-        name: as `localearn NAME` has it.
-        summary: one line.
-        options: the class of its options, a dataclass.
-        about: the paragraphs before the options on its help page.
-        more: those behind them.
-        module: behind `python -m localearn.`; the name by default, None for a command of `localearn` alone.
-        groups: whether the page lists the choices of algo, dataset, net, optim and schedule.
-        bare: whether it does something where nothing is given; otherwise it shows its help page.
-        usage: the page's first line, where it is not made of the options.
+        name: Its name in `localearn NAME`.
+        summary: One line.
+        options: The class of its options, a dataclass.
+        about: The paragraphs before the options on its help page.
+        more: Those after them.
+        module: Its name in `python -m localearn.MODULE`; by default the name, None for a command of `localearn` only.
+        groups: Whether the page lists the choices of algo, dataset, net, optim and schedule.
+        bare: Whether it runs without arguments; otherwise it shows its help page.
+        usage: The page's first line, where it is not generated from the options.
 
     """
 
@@ -147,31 +163,44 @@ class Command:
 
     @property
     def line(self) -> str:
-        """What starts it."""
+        """Return the command line that starts it."""
         if self.module is None:
             return f"localearn {self.name}"
         return f"python -m localearn.{self.module or self.name}"
 
 
 def spec_of(declared: "Field[Any]") -> Spec:
-    """Return what a field says of its option."""
+    """Return the description of an option that its field has."""
     return declared.metadata["spec"]
 
 
 def options_of(kind: type[Options], place: str = "key") -> dict[str, "Field[Any]"]:
-    """Return an option set's fields by their names, the inherited ones last."""
+    """Return an option set's fields by their names, the inherited ones last.
+
+    Args:
+        kind: The class of the options.
+        place: The place of the fields to return, see `Spec`.
+
+    """
     inherited = {declared.name for base in kind.__mro__[1:] if base is not object for declared in fields(base)}
     ordered = sorted(fields(kind), key=lambda declared: declared.name in inherited)
     return {declared.name: declared for declared in ordered if spec_of(declared).place == place}
 
 
 def read(kind: type[_Options], arguments: Sequence[str]) -> _Options:
-    """Return the options that a command line gives; of a key that stands there twice, the last.
+    """Read the options from a command line; of a key that was given twice, the last counts.
 
-    An argument with `=` is an option unless it is none of the command's and a folder has that very name.
+    An argument with `=` is an option unless the command has none of that name and a folder has exactly that name.
+
+    Args:
+        kind: The class of the options.
+        arguments: Those of the command line.
+
+    Returns:
+        An object of that class.
 
     Raises:
-        UserError: for an option that is unknown, missing, or has a value that does not fit.
+        UserError: For an option that is unknown, missing, or has a value that does not fit.
 
     """
     keys, rest = options_of(kind), options_of(kind, "rest")
@@ -230,7 +259,7 @@ def _unknown(word: str, names: Iterable[str], flags: Sequence[str], positional: 
 
 
 def _refuse_unknown_key(name: str, own: Iterable[str]) -> None:
-    """Raise UserError for a key that is none of localearn.run's and whose nearest one is the command's own."""
+    """Raise UserError for a key that localearn.run does not have and whose nearest one is the command's own."""
     if not name.isidentifier():  # group.option, ALGO:key=value, +key
         return
     known = config_keys()
@@ -250,7 +279,18 @@ def config_keys() -> list[str]:
 
 
 def convert(name: str, text: str, hint: Any, spec: Spec) -> Any:
-    """Return an option's value from its text, by its type; raise UserError where it does not fit."""
+    """Convert an option's text to its type.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        hint: The annotated type.
+        spec: The option's description, whose range holds.
+
+    Raises:
+        UserError: Where the text does not fit.
+
+    """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if text == "null" and type(None) in inner:
@@ -261,7 +301,7 @@ def convert(name: str, text: str, hint: Any, spec: Spec) -> Any:
         return choice(name, text, inner)
     if origin is Sequence:
         return [_element(name, word, inner[0], spec) for word in listed(text)]
-    if origin is tuple:  # a shape, in which a number may stand twice
+    if origin is tuple:  # a shape, in which a number may occur twice
         return tuple(_element(name, word, inner[0], spec) for word in text.strip("[]()").split(","))
     return _element(name, text, hint, spec)
 
@@ -281,7 +321,17 @@ def _element(name: str, text: str, hint: Any, spec: Spec) -> Any:
 
 
 def choice(name: str, text: str, choices: Sequence[str]) -> str:
-    """Return the text if it is one of the choices; raise UserError, with the nearest of them, where it is none."""
+    """Return a text that must be one of some choices.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        choices: The texts that are allowed.
+
+    Raises:
+        UserError: Where it is none of them, with the nearest one.
+
+    """
     if text not in choices:
         told = f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
         raise UserError(f"{name} is {told}, not {text!r}{suggestion(text, choices)}")
@@ -289,7 +339,12 @@ def choice(name: str, text: str, choices: Sequence[str]) -> str:
 
 
 def listed(text: str) -> list[str]:
-    """Return the names in `[a,b,c]` or `a,b,c`; raise UserError for an empty one, or one that stands there twice."""
+    """Split `[a,b,c]` or `a,b,c` into its names.
+
+    Raises:
+        UserError: For an empty name, or one that was given twice.
+
+    """
     names = [name.strip() for name in text.strip().removeprefix("[").removesuffix("]").split(",")]
     if not all(names):
         raise UserError(f"cannot read the list {text!r}; write it as [a,b,c]")
@@ -300,14 +355,34 @@ def listed(text: str) -> list[str]:
 
 
 def whole(name: str, text: str, least: int = 1) -> int:
-    """Return a whole number; raise UserError for anything else, or one below `least`."""
+    """Convert a text to a whole number.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        least: The least number allowed.
+
+    Raises:
+        UserError: For anything else.
+
+    """
     if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
         raise UserError(f"{name} takes whole numbers of {least} or more, not {text!r}")
     return int(text)
 
 
 def number(name: str, text: str, among: Range) -> float:
-    """Return a finite number; raise UserError for anything else, or one out of its range."""
+    """Convert a text to a finite number.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+        among: The range that it must be in.
+
+    Raises:
+        UserError: For anything else.
+
+    """
     try:
         value = float(text)
     except ValueError:
@@ -318,14 +393,33 @@ def number(name: str, text: str, among: Range) -> float:
 
 
 def truth(name: str, text: str) -> bool:
-    """Return what `true` or `false` says; raise UserError for anything else."""
+    """Convert `true` or `false` to a truth value.
+
+    Args:
+        name: The option's name, for the error message.
+        text: What was typed.
+
+    Raises:
+        UserError: For anything else.
+
+    """
     if text.lower() not in ("true", "false"):
         raise UserError(f"{name} is true or false, not {text!r}")
     return text.lower() == "true"
 
 
 def refuse_fixed(overrides: Iterable[str], fixed: Iterable[str], why: str) -> None:
-    """Raise UserError for a key of localearn.run that a command sets itself."""
+    """Check that overrides do not set keys of localearn.run that a command sets itself.
+
+    Args:
+        overrides: As typed on the command line.
+        fixed: The keys.
+        why: The reason, for the error message.
+
+    Raises:
+        UserError: Where one does.
+
+    """
     for override in overrides:
         name = override.partition("=")[0]
         if name in fixed:
@@ -333,7 +427,17 @@ def refuse_fixed(overrides: Iterable[str], fixed: Iterable[str], why: str) -> No
 
 
 def refuse_other_rules(overrides: Iterable[str], algos: Sequence[str], given: str) -> None:
-    """Raise UserError for an override `ALGO:key=value` of a rule that is not among the `given` ones."""
+    """Check that each override `ALGO:key=value` names one of the rules of the command.
+
+    Args:
+        overrides: As typed on the command line.
+        algos: The names of the rules.
+        given: The option that lists them, for the error message.
+
+    Raises:
+        UserError: Where one names another rule.
+
+    """
     for override in overrides:
         algo, colon, _ = override.partition("=")[0].partition(":")
         if colon and algo not in algos:

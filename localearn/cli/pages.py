@@ -1,4 +1,4 @@
-"""Show a command's help page, made of its declared options, and the choices of each group of a run."""
+"""Help pages, generated from a command's declared options, and the choices of each group of a run."""
 
 import itertools
 import textwrap
@@ -20,7 +20,16 @@ HELP = {"-h", "--help"}
 
 
 def help_status(command: Command, arguments: Sequence[str]) -> int | None:
-    """Print a command's help page if it is asked for, or needed; return the exit status, None where it is not."""
+    """Print a command's help page where it is asked for, or needed.
+
+    Args:
+        command: The command.
+        arguments: Those of the command line.
+
+    Returns:
+        The exit status, None where no page was printed.
+
+    """
     asked = bool(HELP & set(arguments))
     if asked or not (arguments or command.bare):
         print(help_page(command, config_dir_of(arguments)), end="")
@@ -29,7 +38,7 @@ def help_status(command: Command, arguments: Sequence[str]) -> int | None:
 
 
 def config_dir_of(arguments: Sequence[str]) -> str | None:
-    """Return the folder that stands behind --config-dir, None where there is none."""
+    """Return the folder given by --config-dir, None where there is none."""
     for word, following in itertools.zip_longest(arguments, arguments[1:]):
         flag, equals, value = word.partition("=")
         if flag in ("--config-dir", "-cd"):
@@ -38,7 +47,13 @@ def config_dir_of(arguments: Sequence[str]) -> str | None:
 
 
 def help_page(command: Command, config_dir: str | None = None) -> str:
-    """Return a command's help page: how it is called, what it does, its options, the choices of its groups."""
+    """Return a command's help page: usage, description, options, the choices of its groups.
+
+    Args:
+        command: The command.
+        config_dir: A folder of the user's own configuration files.
+
+    """
     parts = [command.usage or _usage(command), command.about.strip(), "\n".join(_lines(command))]
     if command.groups:
         parts.append(choices_page(config_dir))
@@ -67,7 +82,7 @@ def _lines(command: Command) -> Iterator[str]:
 
 
 def _shown(name: str, declared: "Field[Any]") -> str:
-    """Return `name=VALUE`, the value being its default where nothing else is said; a flag with its dashes."""
+    """Return `name=VALUE`, the value being its default where there is no placeholder; a flag with its dashes."""
     spec = spec_of(declared)
     if spec.flag:
         return spec.flag[0] + (f" {spec.value}" if spec.value else "")
@@ -75,7 +90,7 @@ def _shown(name: str, declared: "Field[Any]") -> str:
 
 
 def _text(name: str, declared: "Field[Any]", kind: type) -> str:
-    """Return an option's help, its other choices in front."""
+    """Return an option's help, preceded by its other choices."""
     spec: Spec = spec_of(declared)
     if typing.get_type_hints(kind)[name] is bool:
         return spec.help
@@ -87,7 +102,13 @@ def _text(name: str, declared: "Field[Any]", kind: type) -> str:
 
 
 def choices_of(kind: type, name: str) -> tuple[str, ...]:
-    """Return what an option may be where only so much can be: the choices of its type, or true and false."""
+    """Return the values of an option where they can be listed: the choices of its type, or true and false.
+
+    Args:
+        kind: The class of the options.
+        name: The option's name.
+
+    """
     hint: Any = typing.get_type_hints(kind)[name]
     if hint is bool:
         return () if spec_of(next(f for f in options_of(kind).values() if f.name == name)).flag else ("true", "false")
@@ -104,7 +125,7 @@ def _written(value: object) -> str:
 
 
 def _entry(head: str, text: str) -> Iterator[str]:
-    """Yield an option's lines: what is written, and its text beside it or, where that is long, below."""
+    """Yield an option's lines: its name and value, and its text next to it or, where that is long, below."""
     lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False) or [""]
     if len(head) > INDENT - 3:
         yield f"  {head}"
@@ -115,7 +136,7 @@ def _entry(head: str, text: str) -> Iterator[str]:
 
 
 def choices_page(config_dir: str | None = None) -> str:
-    """Return every group's choices, with the line that each file has on itself."""
+    """Return every group's choices, with the line in which each file describes itself."""
     lines = []
     for group in GROUPS:
         lines.append(f"{group}=")
@@ -124,19 +145,25 @@ def choices_page(config_dir: str | None = None) -> str:
 
 
 def choices(group: str, config_dir: str | None = None) -> list[tuple[str, str]]:
-    """Return a group's choices, each with the line that its file has on itself."""
+    """Return a group's choices, each with the line in which its file describes itself.
+
+    Args:
+        group: "algo", "dataset", "net", "optim" or "schedule".
+        config_dir: A folder of the user's own configuration files.
+
+    """
     folders = [CONF / group] + ([Path(config_dir) / group] if config_dir else [])
     return [(path.stem, about(path)) for path in sorted(p for folder in folders for p in folder.glob("*.yaml"))]
 
 
 def about(path: Path) -> str:
-    """Return the line that one of the configuration's files has on itself: its first comment."""
+    """Return the line in which one of the configuration's files describes itself: its first comment."""
     comments = [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
     return next((comment for comment in comments if not comment.startswith("@package")), "")
 
 
 def config_keys_page() -> str:
-    """Return the keys of a run's configuration, with their defaults and what config.yaml says of them."""
+    """Return the keys of a run's configuration, with their defaults and their comments in config.yaml."""
     return "\n".join(line for key, value, text in _config_keys() for line in _entry(f"{key}={value}", text))
 
 
@@ -146,7 +173,7 @@ def config_key_names() -> list[str]:
 
 
 def _config_keys() -> Iterator[tuple[str, str, str]]:
-    """Yield each key of config.yaml, its default and its comment; those aside that a command declares itself."""
+    """Yield each key of config.yaml, its default and its comment, except those that a command declares itself."""
     group = ""
     for line in (CONF / "config.yaml").read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines():
         if line.startswith("hydra:"):

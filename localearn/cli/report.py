@@ -42,7 +42,7 @@ tune.json of a search) below the folders, and from nothing else.
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the report of what is below the folders; return the exit status."""
+    """Write the report of the runs below the folders; return the exit status."""
     status = help_status(COMMAND, arguments)
     if status is None:
         say(_report(read(ReportOptions, arguments)))

@@ -18,7 +18,7 @@ from localearn.errors import UserError  # noqa: E402
 from localearn.jobs import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
 
-# Hydra's flags that are of use here: the values that each takes, None where it takes none.
+# The supported flags of Hydra: the values that each takes, None where it takes none.
 FLAGS: dict[str, tuple[str, ...] | None] = {
     "-m": None,
     "--multirun": None,
@@ -30,7 +30,7 @@ FLAGS: dict[str, tuple[str, ...] | None] = {
 
 @dataclass(frozen=True)
 class RunOptions(RunningOptions):
-    """The options of a run beside the keys of its configuration, which Hydra reads."""
+    """The options of a run in addition to the keys of its configuration, which Hydra reads."""
 
     out: str | None = option(
         None, "the run's folder; runs/<date>-<algo>-<dataset>-<seed> where none is given", value="DIR"
@@ -86,7 +86,7 @@ Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by
 
 
 class JobFailed(Exception):
-    """A sweep's run did not end well, in a process of its own, which has said why."""
+    """Raised where a sweep's run failed in a process of its own, which has printed the error."""
 
     def __init__(self, status: int):
         super().__init__(status)
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
-    """Train, say what came of it and what was drawn of it, and return the exit status."""
+    """Train, print the outcome and the illustration's lines, and return the exit status."""
     from localearn.training.callbacks import Illustration
     from localearn.training.experiment import execute
 
@@ -124,7 +124,7 @@ def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -
 
 
 def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
-    """Let Hydra read the flags that are its own: sweeps, --cfg, --info."""
+    """Let Hydra handle its own flags: sweeps, --cfg, --info."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
@@ -139,16 +139,16 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         hydra_config = HydraConfig.get()
         number = hydra_config.job.num
         say(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}")
-        elsewhere = here != (socket.gethostname(), os.getpid())  # in a process of a launcher's, beside others
+        elsewhere = here != (socket.gethostname(), os.getpid())  # in one of the processes of a launcher
 
         def job() -> int:
-            config, choices = compose(hydra_config.overrides.task, config_dir)  # anew, with the rule's recipe
+            config, choices = compose(hydra_config.overrides.task, config_dir)  # again, with the rule's recipe
             if elsewhere and config.out is None:
                 config.out = str(default_out(config.seed, choices, number))
             return _run(config, choices)
 
         status = told(job, arguments)
-        if status and elsewhere:  # which only an error tells the first process
+        if status and elsewhere:  # of which the first process learns by an exception only
             raise JobFailed(status)
         if status > 128:
             sys.exit(status)
@@ -157,7 +157,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     arguments = flags_first(expanded(arguments))
     if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
         return _show(arguments, config_dir)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in a line, and are not printed by Hydra
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised to here, for a one-line report, not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", existing_folder(config_dir)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sys.argv = [sys.argv[0], *extra, *arguments]
@@ -171,7 +171,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
 
 
 def _show(arguments: list[str], config_dir: str | None) -> int:
-    """Print the configuration that a run with these arguments has, its recipe applied."""
+    """Print the configuration of a run with these arguments, its recipe applied."""
     from omegaconf import OmegaConf
 
     config, choices = compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
@@ -181,9 +181,14 @@ def _show(arguments: list[str], config_dir: str | None) -> int:
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the flags, which are Hydra's, before the overrides; it wants them so.
+    """Return the arguments with Hydra's flags before the overrides, as Hydra requires.
 
-    Raises UserError for a flag that is not in FLAGS or a value that is none of its own.
+    Args:
+        arguments: Those of the command line.
+
+    Raises:
+        UserError: For a flag that is not in FLAGS or a value that it does not take.
+
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -207,7 +212,16 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def take_option(arguments: list[str], *names: str) -> str | None:
-    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value, None where it is not there."""
+    """Remove `--name VALUE` or `--name=VALUE` from the arguments and return the value.
+
+    Args:
+        arguments: Those of the command line, changed in place.
+        names: The names of the option, with their dashes.
+
+    Returns:
+        The value, None where the option is not there.
+
+    """
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag not in names:

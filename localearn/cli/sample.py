@@ -1,4 +1,4 @@
-"""`python -m localearn.sample DIR prompt="ROMEO:"`: let a run's language model continue a text."""
+"""`python -m localearn.sample DIR prompt="ROMEO:"`: continue a text by a run's language model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ in the folder's net.safetensors.
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a text; return the exit status."""
+    """Print a sampled text; return the exit status."""
     status = help_status(COMMAND, arguments)
     if status is not None:
         return status

@@ -1,4 +1,4 @@
-"""`python -m localearn.study DIR`: run a study's rows and table ours beside the published numbers."""
+"""`python -m localearn.study DIR`: run a study's rows and tabulate the results next to the published numbers."""
 
 import shlex
 from collections.abc import Collection, Sequence
@@ -61,8 +61,10 @@ ours. The same command again goes on where it stopped. A row is a file DIR/<row>
 class Row:
     """One row of a study.
 
-    published: a figure of the task's first metric, a fraction in per cent. gpu: whether it is more than a CPU does in
-    about an hour, which its table says; nothing keeps it from being run on one.
+    Attributes:
+        published: The published figure of the task's first metric, a fraction in per cent.
+        gpu: Whether it takes a CPU more than about an hour, which its table says; it can be run on one all the same.
+
     """
 
     name: str
@@ -76,11 +78,11 @@ class Row:
 
     @property
     def dataset(self) -> str:
-        """The data set that the row names; empty where it leaves that to the default."""
+        """Return the data set that the row names; empty where it uses the default."""
         return next((word.removeprefix("dataset=") for word in self.run if word.startswith("dataset=")), "")
 
     def command(self) -> str:
-        """Return what runs the row's first seed by itself."""
+        """Return the command that runs the row's first seed alone."""
         words = (shlex.quote(word) if "$" in word else word for word in self.run)  # which a shell would look up
         return " ".join(["python -m localearn.run", *words, f"seed={self.seeds[0]}"])
 
@@ -114,9 +116,15 @@ def main(arguments: list[str]) -> int:
 
 
 def read_rows(folder: Path, trust: Collection[str] = ()) -> list[Row]:
-    """Return a study's rows in the order of their files; raise UserError for a file that is none.
+    """Return a study's rows in the order of their files.
 
-    trust: classes of the user's own that the rows may name.
+    Args:
+        folder: The study's folder.
+        trust: Classes of the user's own that the rows may name.
+
+    Raises:
+        UserError: For a file that is not a row.
+
     """
     rows = []
     for path in sorted(folder.glob("*.yaml")):
@@ -140,9 +148,13 @@ def read_rows(folder: Path, trust: Collection[str] = ()) -> list[Row]:
 
 
 def write_table(rows: list[Row], out: Path, folder: Path) -> None:
-    """Write table.md, table.json and the plots below `out` from the records of a study's rows.
+    """Write table.md, table.json and the plots from the records of a study's rows.
 
-    folder: the study's, for the commands that run a row again.
+    Args:
+        rows: The rows.
+        out: The folder of the runs and of the table.
+        folder: The study's folder, for the commands that run a row again.
+
     """
     from localearn.reporting.study import StudyRow, write_study
 
@@ -161,7 +173,7 @@ def write_table(rows: list[Row], out: Path, folder: Path) -> None:
 
 
 def _read_record(path: Path) -> Record | None:
-    """Return a run's record; None, and a line on stderr, where it cannot be read or a table has no use for it."""
+    """Return a run's record; None, and a line on stderr, where it cannot be read or used in a table."""
     try:
         record = read_record(path)
         if record.status == "completed" and record.metric(record.judged_by.name) is None:
@@ -183,7 +195,7 @@ def _chosen(rows: list[Row], only: Sequence[str] | None) -> list[Row]:
 
 
 def _lighten(folder: Path) -> None:
-    """Remove the weights of a finished run: a study keeps records."""
+    """Remove the weights of a finished run: a study only needs records."""
     if RunFolder(folder).status() in ("completed", "diverged"):
         for name in HEAVY:
             (folder / name).unlink(missing_ok=True)

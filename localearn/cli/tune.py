@@ -1,4 +1,4 @@
-"""`python -m localearn.tune`: search for the options with which a rule does best on the validation split."""
+"""`python -m localearn.tune`: search for the options with which a rule is best on the validation split."""
 
 import re
 import sys
@@ -96,7 +96,7 @@ and on another machine, with a storage= that both reach, it joins in.
 
 
 class Lines:
-    """A line for each trial of this worker."""
+    """Print a line for each trial of this worker."""
 
     def __init__(self, plan: Plan):
         self.plan = plan
@@ -112,7 +112,7 @@ class Lines:
 
 
 class Bar:
-    """A progress bar on a terminal, a line for each trial above it."""
+    """Show a progress bar on a terminal, with a line for each trial above it."""
 
     def __init__(self, plan: Plan):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -124,7 +124,7 @@ class Bar:
         self.progress.start()
 
     def ended(self, study: "Study", trial: "FrozenTrial") -> None:
-        """Print a trial's line and move the bar."""
+        """Print a trial's line and advance the bar."""
         from optuna.trial import TrialState
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -135,7 +135,7 @@ class Bar:
         self.progress.update(self.task, completed=count, description=_best(study, self.metric))
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self.progress.stop()
 
 
@@ -143,9 +143,9 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
     """Search, or join a search; return the exit status.
 
     Args:
-        arguments: those of the command line.
-        name: this worker's, unlike the others' that share the study; of the machine and the process where None.
-        limits: how long it waits for the others.
+        arguments: Those of the command line.
+        name: This worker's name, unique among those that share the study; None makes it of the machine and the process.
+        limits: How long it waits for the others.
 
     """
     status = help_status(COMMAND, arguments)
@@ -166,7 +166,12 @@ def main(arguments: list[str], *, name: str | None = None, limits: Limits | None
 
 
 def parse(arguments: Sequence[str]) -> Plan:
-    """Read the command line; raise UserError for what is missing, unknown, out of range or does not go together."""
+    """Read the command line.
+
+    Raises:
+        UserError: For what is missing, unknown, out of range or does not go together.
+
+    """
     options = read(TuneOptions, arguments)
     refuse_fixed(options.overrides, FIXED, "the search itself; the same command goes on with it")
     ranges = [word.lstrip("+") for word in options.overrides if word.lstrip("+").startswith("tune.space.")]
@@ -255,7 +260,7 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
 
 
 def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistribution"]) -> None:
-    """Raise UserError where an end of a range makes an optimizer or a schedule that does not last the longest run."""
+    """Raise UserError where an end of a range gives an optimizer or a schedule that fails in the longest run."""
     from localearn.training.experiment import settings_of
     from localearn.training.fit import check_steps
     from localearn.training.runtime import select_device
@@ -283,7 +288,7 @@ def _told(trial: "FrozenTrial", metric: Metric) -> str:
 
 
 def _figure(metric: Metric, figure: float) -> str:
-    """Return a figure as a line shows it; per cent are those of the accuracy where no name stands before them."""
+    """Return a figure as a line shows it; a percentage without a name is the accuracy."""
     return metrics.shown(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
 
 

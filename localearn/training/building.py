@@ -1,4 +1,4 @@
-"""From the parts of a configuration to the objects that they describe."""
+"""Build data, net, rule, optimizer, schedule and callbacks from the groups of a resolved configuration."""
 
 import functools
 import importlib
@@ -23,7 +23,15 @@ Options = Mapping[str, Any]  # a group of the configuration, resolved: `_target_
 
 
 def build_data(options: Options) -> Data:
-    """Return the data set of the group `dataset`."""
+    """Return the data set of the group `dataset`.
+
+    Args:
+        options: The group.
+
+    Raises:
+        UserError: For options that its class does not take, and for a class that builds no `Data`.
+
+    """
     target, values = _parts("dataset", options)
     check_call("dataset", target, values)
     data = target(**values)
@@ -33,9 +41,18 @@ def build_data(options: Options) -> Data:
 
 
 def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
-    """Return the net of the group `net` for such rows; its class is given what of them it has a parameter for.
+    """Return the net of the group `net` for rows of a shape.
 
-    `group` among the options is no option of the class's: it says how many of its blocks `Net.group` makes one.
+    Args:
+        options: The group. `group` among them is not an option of the class, unless it has such a parameter: it is the
+            number of consecutive blocks that `Net.group` merges into one.
+        takes: The shape of a row, and its vocabulary and categories, which are passed to a class that has such
+            parameters.
+        classes: The number of outputs.
+
+    Raises:
+        UserError: For options that its class does not take, and for a class that builds no `Net`.
+
     """
     target, values = _parts("net", options)
     supplied: dict[str, Any] = {"input_shape": takes.shape, "classes": classes}
@@ -51,10 +68,19 @@ def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
 
 
 def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
-    """Return the net of the group `net` for the data, its rows as the rule takes them.
+    """Return the net of the group `net` for a data set, its rows as the rule takes them.
 
     It is built once, and rebuilt only where the rule asks another shape of the built net than of its kind: a rule that
-    overrides `input_shape` alone, or a net of somebody's own whose `kind` is not what it is.
+    overrides `input_shape` alone, or a user's own net whose `kind` is wrong.
+
+    Args:
+        rule: The class of the rule.
+        options: The group.
+        data: The data set.
+
+    Raises:
+        UserError: As `build_net` does.
+
     """
     takes = replace(data.takes, shape=rule.input_shape_for(data, net_kind(options)))
     net = build_net(options, takes, data.task.outputs)
@@ -63,15 +89,23 @@ def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
 
 
 def net_kind(options: Options) -> str:
-    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be had."""
+    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be imported."""
     try:
         return kind_of(locate("net._target_", options.get("_target_")))
-    except UserError:  # which is told when the net is built
+    except UserError:  # which is raised when the net is built
         return kind_of(Net)
 
 
 def rule_class(options: Options) -> type[Trainer]:
-    """Return the rule that the group `algo` names; what it asks of a net is known before the net is built."""
+    """Return the class of the rule that the group `algo` names, without building it.
+
+    Args:
+        options: The group.
+
+    Raises:
+        UserError: Where it is not a concrete subclass of `Trainer`.
+
+    """
     rule = locate("algo._target_", options.get("_target_"))
     if not (inspect.isclass(rule) and issubclass(rule, Trainer)):
         target = options["_target_"]
@@ -85,8 +119,17 @@ def rule_class(options: Options) -> type[Trainer]:
 def build_rule(options: Options, net: Net, choice: str) -> Trainer:
     """Return the rule of the group `algo` on a net.
 
-    Where another `_target_` was set than that of the chosen file, options that stand in that file and that the other
-    rule does not have are left out.
+    Where `_target_` is not that of the chosen file, options of that file which the other rule does not have are left
+    out.
+
+    Args:
+        options: The group.
+        net: The net to train.
+        choice: The name of the chosen file.
+
+    Raises:
+        UserError: For options that the rule does not take.
+
     """
     rule = rule_class(options)
     _, values = _parts("algo", options)
@@ -99,21 +142,39 @@ def build_rule(options: Options, net: Net, choice: str) -> Trainer:
 
 
 def optimizer_factory(options: Options) -> Callable[..., torch.optim.Optimizer]:
-    """Return the class of the group `optim` with its options bound."""
+    """Return the class of the group `optim` with its options bound; it takes the parameters.
+
+    Raises:
+        UserError: For options that it does not take.
+
+    """
     target, values = _parts("optim", options)
     check_call("optim", target, values, ("params",))
     return functools.partial(target, **values)
 
 
 def schedule_factory(options: Options) -> Callable[[torch.optim.Optimizer], Any]:
-    """Return the class of the group `schedule` with its options bound."""
+    """Return the class of the group `schedule` with its options bound; it takes the optimizer.
+
+    Raises:
+        UserError: For options that it does not take.
+
+    """
     target, values = _parts("schedule", options)
     check_call("schedule", target, values, ("optimizer",))
     return functools.partial(target, **values)
 
 
 def build_callbacks(entries: object) -> list[Callback]:
-    """Return the callbacks of the list `callbacks`, each entry being a `_target_` and what it takes."""
+    """Return the callbacks of the list `callbacks`.
+
+    Args:
+        entries: A list of dicts, each a `_target_` and its options.
+
+    Raises:
+        UserError: For anything else, and for a class that is not a `Callback`.
+
+    """
     example = "callbacks=[{_target_: my_module.MyCallback}]"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "_target_" in entry for entry in entries):
         raise UserError(f"callbacks must be a list of classes with their options, say {example}, not {entries!r}")
@@ -127,7 +188,16 @@ def build_callbacks(entries: object) -> list[Callback]:
 
 
 def locate(what: str, path: object) -> Any:
-    """Return the class or function that a dotted path names; raise UserError, in a line, where it cannot be had."""
+    """Return the class or function that a dotted path names.
+
+    Args:
+        what: The key that names it, for the error message.
+        path: Such as "my_rules.MyRule".
+
+    Raises:
+        UserError: Where it cannot be imported, in one line.
+
+    """
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise UserError(f"{what} must name a class with its module, say my_rules.MyRule, not {path!r}")
     parts = path.split(".")
@@ -183,7 +253,7 @@ def _built(name: str, value: Any) -> Any:
 
 
 def _shipped_options(choice: str) -> dict[str, Any]:
-    """Return what `algo` is in the file of that name that localearn brings, nothing where it brings none."""
+    """Return the group `algo` in the file of that name that localearn ships; empty where it ships none."""
     from omegaconf import OmegaConf
 
     path = CONF / "algo" / f"{choice}.yaml"

@@ -1,4 +1,9 @@
-"""Callbacks: code of the user's own that is called while a run trains, and that may stop it."""
+"""Callbacks: user code that is called at a run's events, and that may stop it.
+
+`Callback` is the base class, `Context` the state that each event receives, `attached` adds callbacks to every run of a
+block. Then the dispatcher that the loop calls, and the callbacks that localearn ships: `Lines` and `Bar` for progress,
+`Illustration`. Loggers are in `localearn.training.loggers`.
+"""
 
 import contextlib
 import sys
@@ -27,7 +32,15 @@ from localearn.training.settings import Settings
 
 @dataclass
 class Position:
-    """How far a run has come: epochs done in the phase, batches done in the epoch after them."""
+    """The progress of a run.
+
+    Attributes:
+        stage: The index of the phase, from 0.
+        epoch: Epochs completed in the phase.
+        batch: Batches completed in the epoch after them.
+        passes: Passes over the training split in all phases.
+
+    """
 
     stage: int = 0
     epoch: int = 0
@@ -40,21 +53,23 @@ class Context:
     """The state of a run as callbacks see it: one object for the whole run, whose fields the loop updates.
 
     Attributes:
-        trainer: the rule, on the run's device.
-        settings: the options of the run.
-        data: the data, on the run's device.
-        phases: the parts of training, one after another, as `Trainer.phases()` gives them.
-        position: the number of the phase, the epochs done in it, the batches done in the epoch, the passes in all.
-        history: the line of metrics of every epoch so far, those before a resume included.
-        folder: the run's folder; None where nothing is written.
-        rank: the number of this process, and ranks: how many train together.
-        epochs: the most epochs of the present phase. batches: the batches of each.
-        optimizer: the phase's; None in a `Solve`.
-        batch: the batch of the latest step, as the rule took it (in a greedy phase, the features of frozen blocks).
-        metrics: the scalars of the latest step, on the device; empty in a `Solve`. To read one (`float`,
-            `.item()`) waits for the device, and with `capture=graph` the next step overwrites them.
-        record: the record of the run, in `run_ended` alone.
-        stop_reason: what `stop` was given.
+        trainer: The rule, on the run's device.
+        settings: The options of the run.
+        data: The data, on the run's device.
+        phases: The parts of training, one after another, as `Trainer.phases()` returns them.
+        position: The index of the phase, the epochs done in it, the batches done in the epoch, the passes in all.
+        history: The line of metrics of every epoch so far, those before a resume included.
+        folder: The run's folder; None where nothing is written.
+        rank: The rank of this process, 0..ranks - 1.
+        ranks: The number of processes that train together.
+        epochs: The most epochs of the present phase.
+        batches: The batches of an epoch of the present phase.
+        optimizer: The phase's optimizer; None in a `Solve`.
+        batch: The batch of the latest step, as the rule took it (in a greedy phase, the features of frozen blocks).
+        metrics: The scalars of the latest step, on the device; empty in a `Solve`. To read one (`float`, `.item()`)
+            waits for the device, and with `capture=graph` the next step overwrites them.
+        record: The record of the run, in `run_ended` alone.
+        stop_reason: The reason given to `stop`; None while no callback has called it.
 
     """
 
@@ -89,16 +104,21 @@ class Context:
     def line(self) -> dict[str, Any]:
         """Return the metrics of the latest epoch: train_loss, val_loss, val_accuracy, lr, train_s and the rule's own.
 
-        Before the end of the first epoch it is empty.
+        It is empty before the end of the first epoch.
         """
         return self.history[-1] if self.history else {}
 
     def stop(self, reason: str) -> None:
-        """Stop the run once every callback has had this event; its record's status is "stopped", its error the reason.
+        """Stop the run once every callback has had this event.
 
-        The checkpoint is kept, in the middle of an epoch too, and `resume` goes on from it. The test split is not
-        evaluated and no `net.safetensors` is written; `trainer.net` has the weights as they are. With several ranks
-        any of them can stop all, and a stop in the middle of an epoch waits for its end.
+        The record's status is "stopped" and its error the reason. The checkpoint is saved, in the middle of an epoch
+        too, and `resume` continues from it. The test split is not evaluated and no `net.safetensors` is written;
+        `trainer.net` has the weights as they are. With several ranks any of them can stop all, and a stop in the middle
+        of an epoch waits for its end.
+
+        Args:
+            reason: Why; of several calls the first one's is recorded.
+
         """
         if self.stop_reason is None:
             self.stop_reason = str(reason)
@@ -107,10 +127,10 @@ class Context:
 class Callback:
     """Base class of callbacks; override the events that you need, and pass instances as `fit(..., callbacks=[...])`.
 
-    Callbacks are called in their order, on every rank (`context.rank` tells which), and an exception that one raises
-    ends the run and reaches the caller as it is. A callback may read all, and what it changes in the rule or the data
-    is its own affair; one that only reads leaves the weights bit for bit as they are without it. It is no part of a
-    checkpoint: what it needs after a resume stands in `context.position` and `context.history`.
+    Callbacks are called in their order, on every rank (`context.rank` is its number), and an exception that one raises
+    ends the run and reaches the caller as it is. A callback may read all, and is itself responsible for what it changes
+    in the rule or the data; one that only reads leaves the weights bit for bit as they are without it. It is not part
+    of a checkpoint: what it needs after a resume is in `context.position` and `context.history`.
 
     Example:
         class Best(localearn.Callback):
@@ -123,24 +143,24 @@ class Callback:
     """
 
     def run_started(self, context: Context) -> None:
-        """Handle the start of a run, or of its resumed part (`context.position` is where it goes on)."""
+        """Handle the start of a run, or of its resumed part (`context.position` is where it continues)."""
 
     def phase_started(self, context: Context) -> None:
         """Handle the start of a phase, or of its resumed part."""
 
     def step_ended(self, context: Context) -> None:
-        """Handle a step of the optimizer, or a batch of a `Solve` phase; no cost where it is not overridden.
+        """Handle the end of an optimizer step, or of a batch of a `Solve` phase.
 
-        It is called in the metered training window: its time counts as training. It must not wait for the device
-        (`.item()`, `print` of a tensor) unless it means to, and draws random numbers from generators of its own alone.
-        With `step="all"` the gradients of the step still stand in `.grad`.
+        It costs nothing where it is not overridden. It is called in the metered training window: its time counts as
+        training. It must not wait for the device (`.item()`, `print` of a tensor) unless it means to, and must draw
+        random numbers from its own generators only. With `step="all"` the gradients of the step are still in `.grad`.
         """
 
     def epoch_ended(self, context: Context) -> None:
         """Handle the end of an epoch: `context.line` has its metrics, and its checkpoint is written."""
 
     def phase_ended(self, context: Context) -> None:
-        """Handle the end of a phase, its best weights restored; not called in a run that ends in the midst of it."""
+        """Handle the end of a phase, its best weights restored; not called where the run ends in the middle of it."""
 
     def run_ended(self, context: Context) -> None:
         """Handle the end of a run, however it ended; `context.record` says how."""
@@ -153,7 +173,15 @@ _ATTACHED: ContextVar[tuple[Callback, ...]] = ContextVar("attached", default=())
 
 @contextlib.contextmanager
 def attached(*callbacks: Callback) -> Iterator[None]:
-    """Add callbacks to every run that this thread starts in the block, also by a command, as `localearn.run.main`."""
+    """Add callbacks to every run that this thread starts in the block, also by a command such as `localearn.run.main`.
+
+    Args:
+        callbacks: The callbacks, called after those of the run itself.
+
+    Raises:
+        UserError: Where one is not an instance of `Callback`.
+
+    """
     token = _ATTACHED.set((*_ATTACHED.get(), *checked_callbacks(callbacks)))
     try:
         yield
@@ -162,7 +190,15 @@ def attached(*callbacks: Callback) -> Iterator[None]:
 
 
 def checked_callbacks(callbacks: object) -> list[Callback]:
-    """Return callbacks as a list; raise UserError for what is none."""
+    """Return callbacks as a list.
+
+    Args:
+        callbacks: An iterable of `Callback` instances.
+
+    Raises:
+        UserError: For anything else, a class in place of an instance included.
+
+    """
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, str | Mapping):
         raise UserError(f"callbacks must be a list of localearn.Callback, not {type(callbacks).__name__}")
     found = list(callbacks)
@@ -175,19 +211,34 @@ def checked_callbacks(callbacks: object) -> list[Callback]:
 
 
 class Callbacks:
-    """The callbacks of a run, called in their order, those of `attached` last."""
+    """The callbacks of a run, called in their order, those of `attached` last.
+
+    Args:
+        callbacks: The run's own callbacks.
+
+    Attributes:
+        all: All callbacks, in the order of calls.
+        of_steps: Those that override `step_ended`.
+
+    """
 
     def __init__(self, callbacks: Iterable[Callback] = ()):
         self.all = (*callbacks, *_ATTACHED.get())
         self.of_steps = tuple(c for c in self.all if _defines_step_ended(c))
 
     def tell(self, event: str, context: Context) -> None:
-        """Call a method of each."""
+        """Call the method of that name of each callback.
+
+        Args:
+            event: One of `EVENTS` but `run_ended`, which has its own method.
+            context: The state of the run.
+
+        """
         for callback in self.of_steps if event == "step_ended" else self.all:
             getattr(callback, event)(context)
 
     def run_ended(self, context: Context) -> None:
-        """Call `run_ended` of each, of the others too where one raises."""
+        """Call `run_ended` of each callback, of the others too where one raises."""
         with contextlib.ExitStack() as calls:
             for callback in reversed(self.all):
                 calls.callback(callback.run_ended, context)
@@ -198,9 +249,12 @@ def _defines_step_ended(callback: Callback) -> bool:
 
 
 class Lines(Callback):
-    """A line an epoch, for logs and pipes; at most one every `every_s` seconds but for a stage's first and last.
+    """Print a line an epoch, for logs and pipes.
 
-    now: returns seconds, by which both the lines and the time left go.
+    Args:
+        every_s: The least seconds between two lines; a phase's first and last epoch are always printed.
+        now: A clock in seconds, by which both the lines and the time left are computed.
+
     """
 
     def __init__(self, every_s: float = 1.0, now: Callable[[], float] = time.monotonic):
@@ -211,7 +265,7 @@ class Lines(Callback):
         self._done = 0
 
     def phase_started(self, context: Context) -> None:
-        """Begin to reckon the time left."""
+        """Start measuring the time left."""
         self._done = context.position.epoch
         self._shown_s, self._started_s = 0.0, self._now()
 
@@ -228,7 +282,7 @@ class Lines(Callback):
 
 
 class Bar(Callback):
-    """A rich progress bar over the stage's batches, with the latest epoch's figures and the time left."""
+    """Show a rich progress bar over the phase's batches, with the latest epoch's figures and the time left."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -246,18 +300,18 @@ class Bar(Callback):
         self._task: Any = None
 
     def phase_started(self, context: Context) -> None:
-        """Begin a new bar."""
+        """Start a new bar."""
         done, epochs, batches = context.position.epoch, context.epochs, context.batches
         fields: dict[str, Any] = {"stage": one_line(context.phase.name), "epoch": f"{done}/{epochs}", "figures": ""}
         self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
         self._bar.start()
 
     def step_ended(self, context: Context) -> None:
-        """Move the bar by a batch."""
+        """Advance the bar by a batch."""
         self._bar.advance(self._task)
 
     def epoch_ended(self, context: Context) -> None:
-        """Show the epoch's figures beside the bar."""
+        """Show the epoch's figures next to the bar."""
         line = context.line
         self._bar.update(
             self._task,
@@ -272,7 +326,13 @@ class Bar(Callback):
 
 
 def describe(line: dict[str, Any], metric: Metric) -> str:
-    """Return an epoch's figures in a few words. metric: the one that the run is judged by."""
+    """Return an epoch's figures in a few words.
+
+    Args:
+        line: The epoch's line of metrics.
+        metric: The task's first metric, shown for the validation split.
+
+    """
     parts = [f"loss {line['train_loss']:.4f}", _validation(line, metric)]
     parts.append(f"{line['samples_per_s']:,.0f} samples/s")
     if line["train_j"] is not None:
@@ -297,15 +357,18 @@ def _clock(seconds: float) -> str:
 
 
 def make_progress() -> Callback:
-    """Return a bar where standard output is a terminal, lines where it is not."""
+    """Return a `Bar` where standard output is a terminal, `Lines` where it is not."""
     return Bar() if sys.stdout.isatty() else Lines()
 
 
 class Illustration(Callback):
-    """Has the data of a completed run illustrate what was learned, in the run's folder, after all that is metered.
+    """Have the data of a completed run illustrate what was learned, in the run's folder, after all metering.
 
-    lines: what there is to print of it. It is no part of the run: where it fails, a line says so and nothing else
-    changes.
+    It is not part of the run: where it fails, a line says so and nothing else changes.
+
+    Attributes:
+        lines: Lines to print, empty until the run has ended.
+
     """
 
     def __init__(self) -> None:

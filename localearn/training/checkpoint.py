@@ -1,4 +1,4 @@
-"""Checks of what a checkpoint holds, before any of it reaches the optimizer or the loop."""
+"""Checks of a checkpoint's content, before any of it reaches the optimizer or the loop."""
 
 import itertools
 import math
@@ -15,15 +15,18 @@ _SENSE = "it is damaged, or was written by something else"
 
 
 def check_optimizer_state(where: object, state: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Raise UserError unless a state fits the optimizer: its groups, its options, and each tensor's shape and dtype.
+    """Check that a state fits the optimizer: its groups, its options, and each tensor's shape and dtype.
 
-    A fused optimizer writes through these tensors without a look at their shapes; one of another shape would have it
+    A fused optimizer writes through these tensors without checking their shapes; one of another shape would make it
     write past its end.
 
     Args:
-        where: the checkpoint, for the message.
-        state: what `optimizer.state_dict()` gave when the checkpoint was written.
-        optimizer: the optimizer that is about to load it.
+        where: The checkpoint, for the error message.
+        state: The result of `optimizer.state_dict()` when the checkpoint was written.
+        optimizer: The optimizer that is about to load it.
+
+    Raises:
+        UserError: Where it does not fit.
 
     """
     own = optimizer.state_dict()
@@ -83,7 +86,13 @@ def _check_tensor(where: object, name: str, value: Any, parameter: Tensor) -> No
 
 
 def saved_once(weights: Any, module: nn.Module) -> Any:
-    """Return saved weights without those that a module has under two names and now saves under one of them."""
+    """Return saved weights without duplicates of tensors that a module has under two names and now saves under one.
+
+    Args:
+        weights: The saved weights; anything but a mapping is returned as it is.
+        module: The module that is about to load them.
+
+    """
     if not isinstance(weights, Mapping):
         return weights
     tensors = itertools.chain(
@@ -94,7 +103,17 @@ def saved_once(weights: Any, module: nn.Module) -> Any:
 
 
 def check_weights(where: object, weights: Any, own: Mapping[str, Any]) -> None:
-    """Raise UserError unless saved weights have the names and the shapes of a module's `state_dict()`."""
+    """Check that saved weights have the names and the shapes of a module's `state_dict()`.
+
+    Args:
+        where: The file, for the error message.
+        weights: The saved weights.
+        own: The module's `state_dict()`.
+
+    Raises:
+        UserError: Where they do not, naming the tensor.
+
+    """
     if not isinstance(weights, Mapping):
         raise UserError(f"{where}: its weights are {type(weights).__name__}; {_SENSE}")
     for name in own.keys() | weights.keys():
@@ -106,16 +125,19 @@ def check_weights(where: object, weights: Any, own: Mapping[str, Any]) -> None:
 
 
 def check_part(where: object, name: str, state: Any, part: Any) -> None:
-    """Raise UserError unless the saved state of a schedule or of early stopping has the entries and types of its own.
+    """Check that the saved state of a schedule or of early stopping has the entries and types of its own.
 
-    Both take whatever they are given as their attributes, methods' names among them. Private entries may differ, since
-    they do from one version of torch to the next.
+    Both set whatever they load as their attributes, over methods too. Private entries may differ, since they do from
+    one version of torch to the next.
 
     Args:
-        where: the checkpoint, for the message.
-        name: what the part is called in messages.
-        state: what its `state_dict()` gave when the checkpoint was written.
-        part: the schedule, or the early stopping.
+        where: The checkpoint, for the error message.
+        name: The name of the part in error messages.
+        state: The result of its `state_dict()` when the checkpoint was written.
+        part: The schedule, or the early stopping.
+
+    Raises:
+        UserError: Where it has other ones.
 
     """
     own = part.state_dict()
@@ -137,12 +159,15 @@ def check_part(where: object, name: str, state: Any, part: Any) -> None:
 
 
 def check_middle(where: object, state: Mapping[str, Any], batches: int) -> None:
-    """Raise UserError unless what a checkpoint in the middle of an epoch has of it can be gone on with.
+    """Check that training can resume from what a checkpoint in the middle of an epoch stores of it.
 
     Args:
-        where: the checkpoint, for the message.
-        state: what the checkpoint holds.
-        batches: the batches in an epoch.
+        where: The checkpoint, for the error message.
+        state: The content of the checkpoint.
+        batches: The batches in an epoch.
+
+    Raises:
+        UserError: Where its sums, rows, batch or random states are not those of such a checkpoint.
 
     """
     sums, rows, batch, middle = state["sums"], state["rows_seen"], state["position"]["batch"], state["middle"]
@@ -163,12 +188,15 @@ def check_middle(where: object, state: Mapping[str, Any], batches: int) -> None:
 
 
 def check_position(where: object, state: Mapping[str, Any], stages: int) -> None:
-    """Raise UserError unless a checkpoint's position, durations and history make sense together.
+    """Check that a checkpoint's position, durations and history make sense together.
 
     Args:
-        where: the checkpoint, for the message.
-        state: what the checkpoint holds.
-        stages: the stages that the rule trains.
+        where: The checkpoint, for the error message.
+        state: The content of the checkpoint.
+        stages: The phases that the rule trains.
+
+    Raises:
+        UserError: Where they do not.
 
     """
     for name, seconds in {**state["meter"]["durations_s"], "setup": state["session"]["setup_s"]}.items():

@@ -1,4 +1,4 @@
-"""How far a rule's update points away from the true gradient."""
+"""Angles between a rule's update and the true gradient (`diagnose=alignment`)."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,15 @@ from localearn.trainers.phases import Descent, Solve, completed
 
 
 def check_alignment(trainer: Trainer) -> None:
-    """Raise UserError where a rule has no update, or the net no gradient, that angles could be taken between."""
+    """Check that angles between a rule's update and the net's gradient can be computed.
+
+    Args:
+        trainer: The rule on its net.
+
+    Raises:
+        UserError: Where the rule predicts by more than its net, or has no gradients.
+
+    """
     rule = type(trainer).__name__
     if not trainer.net_predicts:
         raise UserError(
@@ -31,17 +39,24 @@ def check_alignment(trainer: Trainer) -> None:
 
 
 def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = None) -> dict[str, float | None]:
-    """Return the angles, in degrees, between a rule's update and the gradient of the net's mean loss.
+    """Return the angles, in degrees, between a rule's update u and the gradient g of the net's mean loss.
 
-    `angle_k` is block k's, 1..L, and `angle_readout` the readout's, over all of its parameters that the phase
-    trains: 0 is backprop's direction, 90 says nothing about the loss, more than 90 climbs it. None where either is
-    zero. A rule with paths of its own (`Trainer.path_angles`) also has `path_angle_<layer>`, between what stands in
-    the weight's place on the way back and the weight.
+        angle = arccos(<u, g> / (|u| |g|))
 
-    Both gradients are taken as in training, but without dropout in any form, whose draws would differ. The rule, its
-    gradients and its buffers, running statistics among them, and the random numbers stay as they were.
+    0 is backprop's direction, at 90 the update says nothing about the loss, and above 90 it increases it. Both
+    gradients are taken as in training, but without dropout in any form, whose draws would differ. The rule, its
+    gradients and its buffers, running statistics among them, and the random numbers are left as they were.
 
-    phase: the one that is trained, the rule's first one by gradients where it is not given.
+    Args:
+        trainer: The rule on its net.
+        batch: The rows on which both are computed.
+        phase: The phase that is trained; None is the rule's first one by gradients.
+
+    Returns:
+        `angle_k` for block k, 1..L, and `angle_readout`, over all of its parameters that the phase trains; None where
+        either vector is zero. A rule with paths of its own (`Trainer.path_angles`) also has `path_angle_<layer>`,
+        between the weight and the matrix that replaces it in the backward pass.
+
     """
     phase = phase or next(found for found in trainer.phases() if isinstance(found, Descent))
     angles: dict[str, Tensor] = {}
@@ -71,10 +86,10 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
 
 @contextmanager
 def _no_draws(trainer: Trainer) -> Iterator[None]:
-    """Have nothing dropped: neither by dropout layers nor by modules that drop units or paths by themselves.
+    """Disable everything that drops units: dropout layers, and modules that drop units or paths by themselves.
 
-    Such modules ask for their mode, so all but those of batch statistics are in evaluation mode meanwhile. Recurrent
-    layers, which a GPU differentiates in training mode alone, are kept in it with the dropout between them set to 0.
+    Such modules read their mode, so all but those of batch statistics are in evaluation mode inside. Recurrent layers,
+    which a GPU differentiates in training mode only, stay in it with the dropout between them set to 0.
     """
     recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
     with modes_kept(trainer):
@@ -97,7 +112,7 @@ def _parts(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _gradients(trainer: Trainer) -> dict[nn.Parameter, Tensor]:
-    """Take the net's `.grad` away and return it."""
+    """Return the net's `.grad` by parameter, and clear it."""
     taken = {p: p.grad for p in trainer.net.parameters() if p.grad is not None}
     trainer.zero_grad(set_to_none=True)
     return taken
@@ -111,7 +126,7 @@ def _angle(update: list[Tensor], truth: list[Tensor]) -> Tensor:
 
 @contextmanager
 def _untouched(trainer: Trainer) -> Iterator[None]:
-    """Put gradients and buffers back as they were."""
+    """Restore gradients and buffers on exit."""
     gradients = {p: p.grad for p in trainer.parameters()}
     buffers = {name: buffer.clone() for name, buffer in trainer.named_buffers()}
     trainer.zero_grad(set_to_none=True)
@@ -127,7 +142,7 @@ def _untouched(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _forked_random(device: torch.device) -> Iterator[None]:
-    """Draw from fixed seeds, and leave the global generators where they were."""
+    """Draw from fixed seeds, and restore the global generators on exit."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)

@@ -15,9 +15,17 @@ Measure = Callable[[Batch], tuple[Tensor, Tensor | None]]
 
 
 def measure_of(scores: Callable[..., Tensor], autocast: torch.autocast, task: Task) -> Measure:
-    """Return what takes a batch to the sums that a task measures by (N, outputs) scores, and the elements, in a row.
+    """Return a function from a batch to the sums of a task's metrics.
 
-    Beside them it gives the outputs themselves, (M, outputs), where the task needs them whole, else None.
+    Args:
+        scores: Returns the (N, outputs) scores of rows x and their context.
+        autocast: The context of the run's precision.
+        task: The task that measures the scores.
+
+    Returns:
+        A function of a batch that returns the sums and the number of elements in one vector, and the outputs
+        themselves, (M, outputs), where the task needs them whole, else None.
+
     """
 
     def measure(batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -38,10 +46,17 @@ def evaluate(
     add: Callable[[list[Tensor]], None],
     join: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> dict[str, float]:
-    """Return the mean `loss` and the task's metrics, by name, over a split; one host read.
+    """Return the mean `loss` and the task's metrics, by name, over a split, with one read of the device.
 
-    add: adds up, in place, what several ranks have found, where the data are one's part of the rows. join: returns the
-    rows of all of them, in any order but the same for outputs and targets.
+    Args:
+        measure: The function that `measure_of` returned.
+        task: The task that it measures by.
+        data: The data set, or this rank's part of its rows.
+        split: "train", "val" or "test".
+        batch_size: Rows a step, 1 or more.
+        add: Sums the tensors over the ranks, in place, where the data are one rank's part of the rows.
+        join: Returns the rows of all ranks, in any order but the same for outputs and targets.
+
     """
     nothing: dict[str, Tensor] = {}
     totals: Tensor | None = None
@@ -79,15 +94,15 @@ FORMER_DEFAULT = "val_accuracy"
 
 
 def monitored(monitor: str | None, task: Task) -> tuple[str, Direction]:
-    """Return the figure of a metrics line that a run is watched by, and which way it is better.
+    """Return the figure of a metrics line that a run is monitored by, and which way it is better.
 
     Args:
-        monitor: "val_" and `loss` or a metric of the task; None: its first metric. So is the validation accuracy of a
-            task that has none, which is what files of former versions say by default.
-        task: what the run is trained for.
+        monitor: "val_" and `loss` or a metric of the task; None is its first metric. So is the validation accuracy for
+            a task that has none, which is the default in files of former versions.
+        task: The task that the run is trained for.
 
     Raises:
-        UserError: for another figure, with those that there are.
+        UserError: For another figure, with those that there are.
 
     """
     if monitor is None or (monitor == FORMER_DEFAULT and task.metric("accuracy") is None):
@@ -101,12 +116,16 @@ def monitored(monitor: str | None, task: Task) -> tuple[str, Direction]:
 
 
 class EarlyStopping:
-    """Keeps a stage's best weights by a validation figure, and says when it has stopped improving.
+    """Early stopping of a phase by a validation figure, with the weights of its best epoch.
 
-    monitor: the figure's name in a metrics line. direction: whether it is best where greatest ("max") or where least
-    ("min"); by default a loss is best where least, all else where greatest.
-    patience: epochs in a row without an improvement of more than min_delta, after which `done`; None: never.
-    keep: whether to keep the best weights, in host memory, where they do not count as the rule's.
+    Args:
+        monitor: The figure's name in a metrics line.
+        patience: Epochs in a row without an improvement after which it is `done`, 1 or more; None is never.
+        min_delta: The least change, in the figure's unit, that counts as an improvement.
+        keep: Whether to store the best weights, in host memory, where they do not count as the rule's.
+        direction: "max" where the greatest figure is best, "min" where the least is; by default "min" for a loss and
+            "max" for all else.
+
     """
 
     def __init__(
@@ -128,7 +147,14 @@ class EarlyStopping:
         self.stale = 0
 
     def update(self, metrics: dict[str, Any], epoch: int, module: nn.Module) -> None:
-        """Take in the metrics of an epoch, the module being as it ended."""
+        """Update by the metrics of an epoch.
+
+        Args:
+            metrics: The epoch's line of metrics.
+            epoch: Its number in the phase, from 1.
+            module: The module as the epoch left it.
+
+        """
         score = self.sign * metrics[self.monitor]
         if score > self.best_score:
             self.best_score, self.best_epoch = score, epoch
@@ -141,22 +167,22 @@ class EarlyStopping:
 
     @property
     def done(self) -> bool:
-        """Whether patience has run out."""
+        """Return whether patience has run out."""
         return self.patience is not None and self.stale >= self.patience
 
     def restore(self, module: nn.Module) -> None:
-        """Put the best weights into the module, if they were kept; what drifts by itself stays as it is now."""
+        """Load the best weights into the module, if they were stored; what drifts by itself is left as it is now."""
         if self.best_weights is not None:
             now = {f"{name}.coupling": system.coupling for name, system in drifting(module).items()}
             module.load_state_dict(self.best_weights | now)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs."""
+        """Return the state that a resumed run needs."""
         names = ("best_score", "best_epoch", "best_weights", "reference", "stale")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
+        """Restore the state that `state_dict` returned; weights go to host memory."""
         for name, value in state.items():
             setattr(self, name, value)
         if self.best_weights is not None:

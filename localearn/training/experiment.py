@@ -1,4 +1,9 @@
-"""From a configuration to a run."""
+"""Run a configuration, and read the folder of a run back.
+
+`execute` runs a composed configuration, `build` and `settings_of` make its objects without running them, `resumed`
+reads the configuration of a run to continue. `load_net` and `load_rule` return what a run has trained; a folder is data
+that somebody else may have written, so what it names is checked before anything is imported or built.
+"""
 
 import contextlib
 import datetime
@@ -55,8 +60,8 @@ GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
-# What may differ in a run that goes on, for it changes no number but by rounding.
 _LARGEST_ROW = 2**28  # values of a row of a net that a file describes, a gibibyte of them
+# Overrides allowed next to resume=, for they change no number but by rounding.
 _WITH_RESUME = ("progress", "debug", "parallel", "rank_timeout_s")
 
 
@@ -68,11 +73,19 @@ def execute(
     callbacks: Sequence[Callback] = (),
     test: bool = True,
 ) -> Record:
-    """Run what a composed configuration (an omegaconf DictConfig) says, and return its record.
+    """Run a composed configuration and return its record.
 
-    choices: as they shall stand in the record. With `resume` set, `config`
-    and `choices` are those of the run's own folder (see `resumed`). callbacks: beside those of the configuration.
-    test: as of `train`. Raises UserError for whatever the user can mend.
+    Args:
+        config: The composed omegaconf DictConfig. With `resume` set, it and `choices` are those of the run's own folder
+            (see `resumed`).
+        choices: The names chosen for algo, dataset and net, and the overrides, as they shall be recorded.
+        started_s: The `time.perf_counter()` from which setup is measured; None is now.
+        callbacks: Callbacks called after those of the configuration.
+        test: Whether the test split is evaluated, as in `localearn.training.train`.
+
+    Raises:
+        UserError: For whatever the user can mend.
+
     """
     started_s = time.perf_counter() if started_s is None else started_s
     plain = _resolved(config)
@@ -111,7 +124,7 @@ def _execute(
 
 @contextlib.contextmanager
 def _joined(plain: dict[str, Any]) -> Iterator[Ranks]:
-    """Join the other ranks, if there are any, before data are read, so that what one of them lacks is told to all.
+    """Join the other ranks, if there are any, before data are read, so that all report what one of them lacks.
 
     Raises UserError where torchrun and the configuration do not go together.
     """
@@ -132,21 +145,36 @@ def _joined(plain: dict[str, Any]) -> Iterator[Ranks]:
 def build(config: Any, choices: Choices) -> tuple[Data, Trainer, Settings]:
     """Return the data, the rule on its net and the settings that a configuration describes.
 
-    Raises UserError for a key that is missing, unknown, of the wrong type or out of its range.
+    Args:
+        config: The composed omegaconf DictConfig.
+        choices: The names chosen for algo, dataset and net, and the overrides.
+
+    Raises:
+        UserError: For a key that is missing, unknown, of the wrong type or out of its range.
+
     """
     with own_random_numbers():
         return _build(_resolved(config), choices)
 
 
 def settings_of(config: Any, choices: Choices) -> Settings:
-    """Return the settings alone that a configuration describes; raise UserError as `build`."""
+    """Return only the settings that a configuration describes.
+
+    Args:
+        config: The composed omegaconf DictConfig.
+        choices: The names chosen for algo, dataset and net, and the overrides.
+
+    Raises:
+        UserError: As `build` does.
+
+    """
     return _settings(_resolved(config), choices)
 
 
 # Keys that composing a configuration uses up.
 _COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
-# What a run did whose configuration is older than an option.
+# Options that older configurations lack, and the value that their runs had.
 BEFORE = {
     "step": "all",
     "capture": "off",
@@ -158,10 +186,17 @@ BEFORE = {
 
 
 def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) -> tuple[Any, Choices]:
-    """Return the configuration and the choices of the run in a folder, to go on with it.
+    """Return the configuration and the choices of the run in a folder, to resume it.
 
-    epochs= and patience= among the overrides extend it, a completed run too; the choices then say so, as `extend`.
-    trust: classes, beside those that the overrides trust, which the folder's configuration may name.
+    Args:
+        folder: The run's folder.
+        overrides: What was typed next to `resume=`. `epochs=` and `patience=` extend the run, a completed one too; the
+            choices then have them as `extend`.
+        trust: Classes, in addition to those that the overrides trust, which the folder's configuration may name.
+
+    Raises:
+        UserError: For any other override that changes numbers, and where the folder has no run that can be resumed.
+
     """
     from omegaconf.errors import OmegaConfBaseException
 
@@ -189,7 +224,8 @@ def resumed(folder: str, overrides: Sequence[str], trust: Collection[str] = ()) 
 def _read_configuration(run: RunFolder, trust: Collection[str], where: str, instead: str) -> tuple[Any, Choices]:
     """Return the configuration and the choices in a run's folder, which name only classes that are known or trusted.
 
-    where, instead: for the message, what is to blame, and what can be done about a run that was started from Python.
+    where and instead are for the error message: the folder or option at fault, and the remedy for a run that was
+    started from Python.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -223,15 +259,17 @@ def load_rule(folder: str | Path, *, trust: Collection[str] = ()) -> tuple[Data,
     """Return the data of a run's folder and its trained rule, the rule's own state with it, in evaluation mode.
 
     The state is the best epoch's where the run ended with that, as its record does, and is read from the folder's
-    checkpoint. Without one a rule is put together of `net.safetensors`, if its net alone predicts.
+    checkpoint. Without one a rule is built from `net.safetensors`, if its net alone predicts.
 
     Args:
-        folder: of a run that the command line started; one from Python holds no configuration of its rule and data.
-        trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
+        folder: The folder of a run that the command line started; one from Python has no configuration of its rule and
+            data.
+        trust: Classes in addition to localearn's own, as `module.Class`, that the folder may name and that are then
+            imported.
 
     Raises:
-        UserError: where the folder holds no such run, its data are not there or others than those of its record, or
-            the rule's state is neither there nor needless.
+        UserError: Where the folder has no such run, its data are missing or are not those of its record, or the rule's
+            state is missing and needed.
 
     Example:
         data, rule = load_rule("runs/20261120-163926-mono_forward-digits-0")
@@ -282,15 +320,20 @@ def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[st
     """Return the trained net of a run's folder, in evaluation mode, without its trainer or its data.
 
     Args:
-        folder: the run's.
-        net: a net that was built as the trained one was, for instance by `Net.from_blocks`; the folder's tensors are
-            put into it once their names and shapes were checked, and it is returned. Needed where the folder does not
-            say how the net is built, which is so of one of your own modules: a file runs no code.
-        trust: classes beside localearn's own, as `module.Class`, that the folder may name and that are then imported.
+        folder: The run's folder, whose `net.safetensors` is read.
+        net: A net that was built as the trained one was, for instance by `Net.from_blocks`; the folder's tensors are
+            loaded into it once their names and shapes were checked, and it is returned. Needed where the folder does
+            not say how the net is built, which is so for one of your own modules: a file runs no code.
+        trust: Classes in addition to localearn's own, as `module.Class`, that the folder may name and that are then
+            imported.
 
     Raises:
-        UserError: where there is no net, or none that says how it was built, or another than the one given; no class
+        UserError: Where there is no net, or none that says how it was built, or another than the one given; no class
             but a Net is ever called.
+
+    Example:
+        net = localearn.load_net("runs/20261120-163926-mono_forward-digits-0")
+        scores = net(x)
 
     """
     path = RunFolder(Path(folder)).net
@@ -320,9 +363,9 @@ def load_net(folder: str | Path, *, net: Net | None = None, trust: Collection[st
 
 
 def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a net's file says of the net, and its tensors by their names in the net.
+    """Return a net file's description of the net, and its tensors by their names in the net.
 
-    Older files have no other names. Raises UserError where it is not there or damaged.
+    Older files have no other names. Raises UserError where the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -381,7 +424,7 @@ def _check_sizes(
 ) -> None:
     """Raise UserError unless the net that a file describes is as large as the tensors that the file holds.
 
-    So a few bytes of it ask neither for any memory nor for any number of layers.
+    So a few bytes of a file cannot ask for a large allocation or a great number of layers.
     """
     elements = sum(tensor.numel() for tensor in weights.values())
     for name, value in options.items():
@@ -409,14 +452,14 @@ def _are_sizes(values: Any) -> bool:
 
 
 def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Settings]:
-    settings = _settings(plain, choices)  # first, for a wrong number is told sooner than data are read
+    settings = _settings(plain, choices)  # first, so that a wrong number is reported before data are read
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
     with full_memory_told(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
         net = build_net_for(rule_class(plain["algo"]), plain["net"], data)
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
-        # What a file of the user's own leaves out the rule has by itself, and the record says it.
+        # What a user's own file leaves out is the rule's default, which the record shall have too.
         plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.exclusive) | plain["algo"]
     return data, trainer, settings
 
@@ -492,7 +535,14 @@ def _shipped(group: str, choice: str) -> dict[str, Any]:
 
 
 def default_out(seed: int, choices: Choices, job: int | None = None) -> Path:
-    """Return a folder below runs/ that is not there yet; `job` tells runs apart that begin at once."""
+    """Return a folder below runs/ that does not exist yet.
+
+    Args:
+        seed: The run's seed, part of the name.
+        choices: The names of algo and dataset, parts of the name.
+        job: The number of a job of a sweep, which separates runs that begin in the same second.
+
+    """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}{'' if job is None else f'-{job}'}"
     out = Path("runs") / name

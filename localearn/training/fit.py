@@ -1,4 +1,10 @@
-"""From a rule, data and settings to a record."""
+"""Train a rule on data under settings, and record the run.
+
+`fit` is the public command. `train` is what it and `localearn.run` share: it joins the ranks, checks that rule, net and
+data go together, opens the meter and the run's folder, resumes from a checkpoint where one is asked for, trains by
+`localearn.training.loop.Loop`, evaluates and writes the record. `claimed` keeps two fits from training the same
+tensors.
+"""
 
 import contextlib
 import datetime
@@ -48,9 +54,9 @@ from localearn.training.runtime import (
 )
 from localearn.training.settings import Settings
 
-# What must not change where a run goes on: its checkpoint means nothing otherwise.
 AT_ONCE = "interrupted at once, after the last checkpoint"
 _NAMES = 1000  # of columns, at most, that a record lists
+# Fields of the record that must not change in a resumed run: its checkpoint means nothing otherwise.
 _IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
@@ -65,27 +71,32 @@ def fit(
     that all threads share.
 
     Args:
-        trainer: the rule on its net; both end on the settings' device, and the trained net is `trainer.net`.
-        data: a Data, or what `localearn.data.as_data` makes one of: (x, y) or (x, y, x_test, y_test) of NumPy or torch,
-            a torch Dataset or DataLoader, a torch_geometric Data.
-        resume: go on with the run in `out`, the trainer being built as it was then; larger epochs, or another
-            patience, train it longer, also where it is completed.
-        callbacks: what is called while it trains, see `localearn.Callback`; a resumed run is given them anew.
-        options: the fields of `Settings`. Where none are given, those of how it learns (epochs, batch_size, optim,
+        trainer: The rule on its net. Both end on the settings' device, and the trained net is `trainer.net`.
+        data: A `Data`, or what `localearn.data.as_data` converts into one: (x, y) or (x, y, x_test, y_test) of NumPy or
+            torch, a torch Dataset or DataLoader, a torch_geometric Data.
+        resume: Whether to continue the run in `out` from its last checkpoint, the trainer being built as it was then.
+            Larger epochs, or another patience, train it longer, also where it is completed.
+        callbacks: Callbacks called while it trains, see `localearn.Callback`; pass them again when a run is resumed.
+        options: The fields of `Settings`. Where they are not given, those of how it learns (epochs, batch_size, optim,
             schedule, monitor, ...) are the rule's recipe for this kind of net, as on the command line, and the epochs
-            those of a data set that localearn brings. `localearn.recipe` shows it, with what it says of the net and
-            the data, which are built before they come here.
+            those of a data set that localearn ships. `localearn.recipe` shows the recipe, with its options for the net
+            and the data, which are built before they come here.
 
     Returns:
         The record of the run.
 
     Raises:
-        UserError: for options that are wrong or do not go together, and for a trainer or a net that another fit is
+        UserError: For options that are wrong or do not go together, and for a trainer or a net that another fit is
             training.
-        KeyboardInterrupt: after Ctrl-C where there is no `out` to keep what was learned.
+        KeyboardInterrupt: After Ctrl-C where there is no `out` in which to save what was learned.
+
+    Example:
+        data = localearn.load("digits")
+        net = localearn.MLP(data.input_shape, data.classes, widths=(256, 256))
+        record = localearn.fit(localearn.MonoForward(net), data, epochs=5)
 
     """
-    Settings.of(**options)  # first, for a wrong option is told sooner than data are taken in
+    Settings.of(**options)  # first, so that a wrong option is reported before data are converted
     data = as_data(data)
     settings = Settings.of(**_recipe(trainer, data, options) | options)
     callbacks = checked_callbacks(callbacks)
@@ -97,7 +108,7 @@ def fit(
 
 
 def _recipe(trainer: Trainer, data: Data, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how the rule learns on its kind of net where the user says nothing."""
+    """Return the learning options of the rule's recipe for its kind of net."""
     values = not data.task.exclusive
     return fit_options(type(trainer), kind_of(trainer.net), data.name, options.get("epochs"), values=values)
 
@@ -114,11 +125,26 @@ def train(
     test: bool = True,
     extend: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Train, as `fit` does.
+    """Train a rule on data under settings that are complete, as `fit` does, and return the record.
 
-    labels: fields of the record that the caller knows (algo, net, config, ...). config: what stands in config.yaml.
-    test: whether the test split is looked at when the run is completed; a search for options must not.
-    extend: epochs or patience where they were given for this resume and may differ from the checkpoint's.
+    Args:
+        trainer: The rule on its net, moved to the settings' device.
+        data: The data set.
+        settings: All options of the run; no recipe is looked up.
+        labels: Fields of the record that the caller knows (algo, net, config, ...), and `setup_s`, seconds spent
+            before.
+        resume: Whether to continue the run in `settings.out`.
+        config: The text of the folder's config.yaml; None writes the settings.
+        callbacks: Callbacks in the order in which they are called, after progress and logger.
+        test: Whether the test split is evaluated when the run is completed; a search for options must not.
+        extend: Epochs or patience given for this resume, which may differ from the checkpoint's.
+
+    Returns:
+        The record; its status is "completed", "interrupted", "stopped" or "diverged".
+
+    Raises:
+        UserError: Where rule, net, data and settings do not go together, or the folder cannot be used.
+
     """
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
@@ -133,7 +159,7 @@ def train(
         folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
         meter = make_meter(device, settings.country, "auto" if settings.energy else "none", settings.idle_s)
         cleanup.callback(meter.close)
-        open_meter(meter, ranks)  # first, for a slow source starts on a thread, beside what follows
+        open_meter(meter, ranks)  # first, for a slow source starts on a thread while the rest is set up
         check_steps(trainer, settings, device)
         callbacks = [*_shown(settings, ranks), *callbacks]
         ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
@@ -174,7 +200,13 @@ def train(
 
 
 def open_meter(meter: Meter, ranks: Ranks) -> None:
-    """Open the meter of each rank; what they lack is told by the first, once where they lack it alike."""
+    """Open the meter of each rank; rank 0 warns of missing sources, once where ranks lack the same.
+
+    Args:
+        meter: This rank's meter.
+        ranks: The ranks of the run.
+
+    """
     meter.open(warn=False)
     absences = ranks.gathered(meter.absence)
     if ranks.first:
@@ -182,7 +214,7 @@ def open_meter(meter: Meter, ranks: Ranks) -> None:
 
 
 def _identity(trainer: Trainer, data: Data, settings: Settings) -> dict[str, Any]:
-    """Return what must be alike on all ranks, if there are several, by name."""
+    """Return the values, by name, that must be the same on all ranks; none where there is one rank."""
     if settings.parallel == "none":
         return {}
     own = ("device", "out", "progress", "log")  # what may differ, for it changes no number
@@ -196,7 +228,7 @@ def _identity(trainer: Trainer, data: Data, settings: Settings) -> dict[str, Any
 
 
 def _restarted(settings: Settings) -> bool:
-    """Whether torchrun has started the ranks anew after one was lost, so that the run goes on from its checkpoint."""
+    """Return whether torchrun restarted the ranks after one was lost, so that the run resumes from its checkpoint."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return bool(settings.parallel != "none" and again and settings.out and RunFolder(settings.out).checkpoint.exists())
 
@@ -204,7 +236,7 @@ def _restarted(settings: Settings) -> bool:
 def _checked(
     trainer: Trainer, data: Data, settings: Settings, ranks: Ranks, resume: bool, extend: Mapping[str, Any]
 ) -> RunFolder | None:
-    """Raise UserError for what cannot be trained; return the folder, to the first rank."""
+    """Raise UserError for what cannot be trained; return the folder, on rank 0 alone."""
     _check_together(trainer, data, settings, ranks.size)
     return _folder(settings, resume, extend) if ranks.first else None
 
@@ -212,13 +244,13 @@ def _checked(
 def _begin(
     folder: RunFolder | None, resume: bool, config: str, cleanup: contextlib.ExitStack, extend: Mapping[str, Any]
 ) -> None:
-    """Make a run's folder, and hold it until the end."""
+    """Create a run's folder, and hold its lock until the end."""
     if folder is None:
         return
     if not resume:
         folder.create()
     cleanup.enter_context(folder.held())
-    # Looked at again under the lock: another process may have begun, or completed, a run there since.
+    # Checked again under the lock: another process may have begun, or completed, a run there since.
     if resume:
         folder.open(extending=bool(extend))
         folder.clear_temporary()
@@ -228,22 +260,40 @@ def _begin(
 
 
 def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> None:
-    """Raise UserError where these cannot be trained together; nothing is changed, and nothing is trained.
+    """Check that rule, data and settings can be trained together, without changing or training anything.
 
-    ranks: the processes that would train them.
+    Args:
+        trainer: The rule on its net.
+        data: The data set.
+        settings: The options of the run.
+        ranks: The number of processes that would train them, 1 or more.
+
+    Raises:
+        UserError: Where they cannot, naming what to change.
+
     """
     _check_together(trainer, data, settings, ranks)
     check_steps(trainer, settings, select_device(settings.device))
 
 
 def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> None:
-    """Raise UserError unless the optimizer and the schedule can be built, and stepped to the end of each phase."""
+    """Check that optimizer and schedule can be built, and stepped to the end of each phase.
+
+    Args:
+        trainer: The rule, whose phases say how many epochs there are: those of the settings, or one of a closed form.
+        settings: The options `optim`, `schedule` and `epochs`.
+        device: The device of the optimizer's state.
+
+    Raises:
+        UserError: Where one of them cannot be built or stepped.
+
+    """
     several = any(isinstance(phase, Descent) for phase in trainer.phases())
     check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
 
 
 def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int) -> None:
-    """Raise UserError where rule, net and data cannot be trained together under these settings, steps left aside."""
+    """Raise UserError where rule, net and data cannot be trained together; optimizer steps are not checked."""
     type(trainer).supports(trainer.net, data)
     trainer.check_task(data.task)
     monitored(settings.monitor, data.task)
@@ -324,7 +374,7 @@ def _described(settings: Settings) -> str:
 
 
 def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
-    """Return what shows the run to people: progress and a logger, on the first rank."""
+    """Return the callbacks that show the run, progress and a logger, on rank 0."""
     shown: list[Callback] = []
     if ranks.first and settings.progress:
         shown.append(make_progress())
@@ -334,7 +384,7 @@ def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
 
 
 def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
-    """Train and evaluate; say in the record how it ended."""
+    """Train and evaluate; set the record's status and error to how it ended."""
     try:
         loop.run(interrupt)
         _evaluate(loop, record, "val")
@@ -364,7 +414,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
 
 
 def _evaluate(loop: Loop, record: Record, split: Literal["val", "test"]) -> None:
-    """Put a split's figures into the record; of a rule that draws in predicting, the means over its inference seeds."""
+    """Evaluate a split into the record; for a rule that draws in predicting, means over its inference seeds."""
     trainer = loop.trainer
     seeds = trainer.inference_seeds
     if not seeds:
@@ -421,8 +471,9 @@ def _new_record(
 def _resume(
     loop: Loop, folder: RunFolder | None, record: Record, own: dict[str, Any], extend: Mapping[str, Any]
 ) -> None:
-    """Put the loop and the record where the last checkpoint left them; where there is none the run begins again."""
-    held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")  # from where every rank takes it to its own
+    """Restore loop and record from the last checkpoint; where there is none the run starts again."""
+    # Several ranks read it to the CPU, from where each moves it to its own device.
+    held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")
     state = loop.ranks.from_first(lambda: folder.load_checkpoint(held_by) if folder else None)
     where = f"resume={folder.path}" if folder else "the checkpoint"
     completed = loop.ranks.from_first(lambda: folder is not None and folder.status() == "completed")
@@ -493,7 +544,7 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
 
 
 def _leave(folder: RunFolder, record: Record) -> None:
-    """Write run.json. Where the run failed already, say of a full disk, that error is the one to tell."""
+    """Write run.json. Where the run failed already, say of a full disk, that error is the one to report."""
     with contextlib.suppress(*[UserError] if record.status == "failed" else []):
         folder.write_text(folder.record, record.to_json())
 
@@ -527,7 +578,15 @@ _claimed: set[int] = set()
 
 @contextlib.contextmanager
 def claimed(trainer: Trainer) -> Iterator[None]:
-    """Keep other fits from a rule and its net meanwhile; raise UserError where one is training any part of them."""
+    """Exclude other fits from a rule and its net inside the block.
+
+    Args:
+        trainer: The rule; it and each of its parameters are claimed.
+
+    Raises:
+        UserError: Where another fit is training any part of them.
+
+    """
     own = {id(part) for part in (trainer, *trainer.parameters())}
     with _guard:
         if own & _claimed:

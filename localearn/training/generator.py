@@ -1,4 +1,4 @@
-"""Whose turn it is to draw from torch's global generators, of which a process has one a device."""
+"""Turns of threads on torch's global generators, of which a process has one for each device."""
 
 import collections
 import contextlib
@@ -12,9 +12,9 @@ _States = dict[torch.device, torch.Tensor]
 
 
 class _Queue:
-    """A lock that threads get in the order in which they asked for it, so that none of them waits in vain.
+    """A lock that threads acquire in the order in which they asked for it, so that none of them starves.
 
-    callers: what the generators' states were when the turn was taken, for whoever draws beside the runs.
+    callers: the generators' states when the turn was taken, restored for code that draws outside of the runs.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class _Queue:
 
     @property
     def mine(self) -> bool:
-        """Whether this thread has the turn."""
+        """Return whether this thread has the turn."""
         return self._holder == threading.get_ident()
 
     @property
     def wanted(self) -> bool:
-        """Whether another thread waits for the turn."""
+        """Return whether another thread waits for the turn."""
         return bool(self._waiting)
 
     def enter(self) -> BaseException | None:
@@ -75,13 +75,13 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
-    """Draw from torch's global generators as if nobody else did, and leave them as they were.
+    """Draw from torch's global generators as the only thread that does, and restore them afterwards.
 
-    Other threads that ask for the same wait until the end, or until `give_way`. Whoever draws, or seeds, without
-    asking is not kept from it: what a thread builds beside runs in other threads is built best before they begin.
+    Other threads that ask for the same wait until the end of the block, or until `give_way`. Code that draws, or seeds,
+    without asking is not held up: build what a thread needs before other threads begin their runs.
 
     Args:
-        device: one whose generator is used, beside the CPU's and those of every CUDA device that is in use.
+        device: A device whose generator is used, in addition to the CPU's and those of every CUDA device in use.
 
     """
     if _queue.mine:  # a run inside another's callback, or inside what seeds the generators for it
@@ -106,7 +106,10 @@ def own_random_numbers(device: torch.device | None = None) -> Iterator[None]:
 
 
 def give_way() -> None:
-    """Let another thread that waits for the generators have them, if one does; go on with one's own states."""
+    """Let another thread that waits for the generators use them, if one does; continue with one's own states.
+
+    Call it inside `own_random_numbers`, between batches; elsewhere it does nothing.
+    """
     if not _queue.wanted or not _queue.mine:
         return
     devices = list(_queue.callers)

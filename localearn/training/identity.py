@@ -1,4 +1,4 @@
-"""Names of what a run has built, and the comparison of a resumed run's options with its checkpoint's."""
+"""Identity of a run: the names of what it has built, and which options may differ when it is resumed."""
 
 import copy
 import functools
@@ -16,20 +16,20 @@ from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent
 from localearn.training.evaluate import FORMER_DEFAULT
 
-# Options that may change at a resume, for they change no number but by rounding; a data set that was moved is held
-# against its fingerprint.
+# Options that may change at a resume, for they change no number but by rounding; a data set that was moved is checked
+# by its fingerprint.
 FREE = (
     "out", "resume", "progress", "debug", "log", "parallel", "rank_timeout_s", "device", "memory_format", "capture",
     "dataset.path", "dataset.data_dir",
 )  # fmt: skip
-# Options that may be given anew at a resume, on the command line or in Python: they say how far to train.
+# Options that may be given again at a resume, on the command line or in Python: they set how long to train.
 EXTENDING = ("epochs", "patience")
 
 # Schedules whose learning rates do not depend on how many epochs there are.
 _ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "ExponentialLR", "ReduceLROnPlateau")
 
-# What a rule did where a record does not name an option: one that came later, or that the user's own file left to the
-# constructor, whose default was another. Who changes a default in a rule's signature adds the former one here.
+# Former defaults, for records that do not name an option: one that was added later, or that the user's own file left
+# to the constructor, whose default was another. Whoever changes a default in a rule's signature adds the former one.
 BEFORE_OF_RULES = {
     "localearn.DirectFeedbackAlignment": {"scale": "width"},
     "localearn.ForwardGradient": {"guess": "noise"},
@@ -43,14 +43,14 @@ _PLAIN = bool | int | float | str
 def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[str, str]:
     """Return the names of the rule, the data set and the net that a configuration builds.
 
-    A chosen file's name stands for what it describes only while its `_target_`, and a data set's `name`, are those of
-    the file; otherwise the class, or the data set, has its own name.
+    A chosen file's name is used only while its `_target_`, and a data set's `name`, are those of the file; otherwise
+    the class, or the data set, has its own name.
 
     Args:
-        config: the resolved configuration.
-        choices: the names chosen for algo, dataset and net, and the overrides that were given.
-        shipped: for each of the three the options in the file of the chosen name that localearn ships; empty for a
-            file of the user's own.
+        config: The resolved configuration.
+        choices: The names chosen for algo, dataset and net, and the overrides that were given.
+        shipped: For each of the three the options in the file of the chosen name that localearn ships; empty for a
+            user's own file.
 
     """
     names = {}
@@ -70,7 +70,7 @@ def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: 
 
 
 def described(trainer: nn.Module) -> str:
-    """Return the modules of a trainer with their options, dropout and activations included, and its plain options."""
+    """Return a trainer's modules with their options, dropout and activations included, and its plain options."""
     # Other attributes may be counters; what is None may be set while the rule trains, or on some ranks alone.
     known = inspect.signature(type(trainer)).parameters
     options = {name: value for name, value in vars(trainer).items() if name in known and isinstance(value, _PLAIN)}
@@ -78,14 +78,14 @@ def described(trainer: nn.Module) -> str:
         steps = [phase.steps for phase in trainer.phases() if isinstance(phase, Descent)]
         if max(steps, default=1) > 1:
             options["steps"] = str(steps)
-        if not trainer.task.has_classes:  # of classes, older checkpoints do not tell it
+        if not trainer.task.has_classes:  # older checkpoints do not name a task with classes
             options["task"] = str(trainer.task)
     lines = f"{options}\n{trainer!r}".splitlines()
     return "\n".join(line for line in lines if " at 0x" not in line)  # an address differs from process to process
 
 
 def first_change(before: str, after: str) -> str:
-    """Return the first line in which two results of `described` differ, as it was and as it is."""
+    """Return the first line in which two results of `described` differ, before and after."""
     old, new = before.splitlines(), after.splitlines()
     for was, now in itertools.zip_longest(old, new, fillvalue="nothing"):
         if was != now:
@@ -94,7 +94,12 @@ def first_change(before: str, after: str) -> str:
 
 
 def complete_rule(config: MutableMapping[str, Any]) -> None:
-    """Add to a configuration that was read from a run's folder what its rule did by options that came since."""
+    """Add to a configuration from a run's folder the rule's options that it lacks, with their values at that time.
+
+    Args:
+        config: The configuration, changed in place.
+
+    """
     rule = config.get("algo")
     if isinstance(rule, MutableMapping):
         target = str(rule.get("_target_"))
@@ -103,7 +108,7 @@ def complete_rule(config: MutableMapping[str, Any]) -> None:
 
 
 def _signature(target: str) -> dict[str, Any]:
-    """Return the general options of a rule that localearn brings; newer records name all of its options."""
+    """Return the defaults in a localearn rule's signature; newer records name all of its options."""
     package, _, name = target.rpartition(".")
     rule = getattr(trainers, name, None) if package == "localearn" else None
     if rule is None:
@@ -113,13 +118,16 @@ def _signature(target: str) -> dict[str, Any]:
 
 
 def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], extend: Mapping[str, Any]) -> None:
-    """Raise UserError, naming each difference, where a resumed run's options are not those of its checkpoint.
+    """Check that a resumed run's options are those of its checkpoint.
 
     Args:
-        where: the file or the option that is to blame.
-        saved: the configuration in the checkpoint.
-        now: the present configuration.
-        extend: options, of `EXTENDING`, that were given for this resume and may differ.
+        where: The file or the option at fault, for the error message.
+        saved: The configuration in the checkpoint.
+        now: The present configuration.
+        extend: Options, of `EXTENDING`, that were given for this resume and may differ.
+
+    Raises:
+        UserError: Where they are not, naming each difference.
 
     """
     saved = copy.deepcopy(dict(saved))
@@ -146,17 +154,20 @@ def check_extension(
     longer: bool,
     stopped: bool,
 ) -> None:
-    """Raise UserError where a run cannot be trained for another number of epochs, or has nothing left to do.
+    """Check that a run can be trained for another number of epochs, and has epochs left to train.
 
     Args:
-        where: the option that names the run.
-        trained: epochs that the checkpoint has made.
-        epochs: epochs that are asked for.
-        stages: parts that are trained one after another.
-        schedule: the schedule's class, or None.
-        one_pass: whether the rule is solved in a single pass.
-        longer: whether another number of epochs was given.
-        stopped: whether patience has run out already, under the patience that is asked for.
+        where: The option that names the run, for the error message.
+        trained: Epochs that the checkpoint has completed.
+        epochs: Epochs that are asked for.
+        stages: Phases that are trained one after another.
+        schedule: The schedule's class, or None.
+        one_pass: Whether the rule is solved in a single pass.
+        longer: Whether another number of epochs was given.
+        stopped: Whether patience has run out already, under the patience that is asked for.
+
+    Raises:
+        UserError: Where it cannot, or has none.
 
     """
     if one_pass or stages > 1:
@@ -177,7 +188,7 @@ def check_extension(
 
 
 def _differences(saved: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield dotted names with both values. An option that the checkpoint is older than is not one."""
+    """Yield dotted names with both values; options that the checkpoint predates are skipped."""
     for name, before in saved.items():
         path = f"{prefix}{name}"
         after = now.get(name) if isinstance(now, Mapping) else None
@@ -193,12 +204,12 @@ def _differences(saved: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _plain(value: Any) -> Any:
-    """Return lists for tuples, and texts for paths, as a file gives them back."""
+    """Return lists for tuples, and texts for paths, as a file stores them."""
     if isinstance(value, list | tuple):
         return [_plain(element) for element in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def schedule_class(factory: Any) -> Any:
-    """Return the class whose options a factory binds."""
+    """Return the class whose options a factory binds; None for None."""
     return factory.func if isinstance(factory, functools.partial) else factory

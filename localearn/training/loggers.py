@@ -1,12 +1,12 @@
-"""Loggers: callbacks that write a run's figures where people look at them.
+"""Loggers: callbacks that write a run's figures to TensorBoard, CSV, MLflow or Weights & Biases.
 
     from localearn.training.loggers import CSVLogger, MLflowLogger
 
     localearn.MonoForward(net).fit(data, callbacks=[CSVLogger("figures.csv"), MLflowLogger(experiment="digits")])
 
-Each writes every epoch's line of metrics over the passes done so far, and in the end the figures of the whole run; the
-first of several ranks alone writes. A resumed run goes on in the same log. `fit(log="mlflow")`, and `log=mlflow` of
-`localearn.run`, are one of these with its defaults.
+Each writes every epoch's line of metrics over the passes done so far, and in the end the figures of the whole run; of
+several ranks only rank 0 writes. A resumed run continues in the same log. `fit(log="mlflow")`, and `log=mlflow` of
+`localearn.run`, use one of these with its defaults.
 """
 
 import csv
@@ -25,7 +25,7 @@ from localearn.training.callbacks import Callback, Context
 
 
 class _Logger(Callback):
-    """What loggers share: figures, parameters and the folder of a run."""
+    """Shared base of the loggers: figures, parameters and the folder of a run."""
 
     _log: str  # its name as `log=`
 
@@ -33,7 +33,7 @@ class _Logger(Callback):
         self._folder = None if folder is None else Path(folder).expanduser()
 
     def _place(self, context: Context, name: str) -> Path:
-        """Return the folder that was given, or one of that name in the run's."""
+        """Return the folder that was given, or one of that name in the run's folder."""
         if self._folder is not None:
             return self._folder
         return _needs_folder(self._log, context.folder) / name
@@ -43,10 +43,10 @@ class TensorBoardLogger(_Logger):
     """Write each epoch's figures as TensorBoard events, over passes: `tensorboard --logdir runs`.
 
     Args:
-        folder: where; by default `tensorboard` in the run's folder.
+        folder: The folder of the event files; by default `tensorboard` in the run's folder.
 
     Raises:
-        UserError: where the package is not installed, and, when the run starts, where there is no folder.
+        UserError: Where the package is not installed, and, when the run starts, where there is no folder.
 
     """
 
@@ -78,20 +78,20 @@ class TensorBoardLogger(_Logger):
             self._writer = None
 
 
-TensorBoard = TensorBoardLogger  # the former name, deprecated: the next release has it no more
+TensorBoard = TensorBoardLogger  # the former name, deprecated: removed in the next release
 
 
 class CSVLogger(_Logger):
     """Write each epoch's figures as a line of a CSV file, a column a figure, for a spreadsheet or pandas.
 
     The file is replaced as a whole at each epoch, so that a reader never sees half a line; a figure that another phase
-    brings gets its column then, empty above.
+    adds gets its column then, empty above.
 
     Args:
-        path: the file; by default `metrics.csv` in the run's folder.
+        path: The file; by default `metrics.csv` in the run's folder.
 
     Raises:
-        UserError: when the run starts, where there is no folder; and where the file cannot be written.
+        UserError: When the run starts, where there is no folder; and where the file cannot be written.
 
     """
 
@@ -125,16 +125,16 @@ class MLflowLogger(_Logger):
     """Write a run's parameters, figures and outcome to MLflow.
 
     `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns` shows the file store that it writes by default;
-    of a data base or a server `mlflow ui` alone does.
+    for a database or a server `mlflow ui` is enough.
 
     Args:
-        experiment: the name of MLflow's experiment.
-        tracking_uri: where, say "sqlite:///mlflow.db" or a server's address; by default MLFLOW_TRACKING_URI, and where
-            that is not set the file store `mlruns` in the current folder.
-        name: of the run; by default that of the run's folder.
+        experiment: The name of the MLflow experiment.
+        tracking_uri: The store, such as "sqlite:///mlflow.db" or a server's address; by default MLFLOW_TRACKING_URI,
+            and where that is not set the file store `mlruns` in the current folder.
+        name: The name of the run; by default that of the run's folder.
 
     Raises:
-        UserError: where the package is not installed.
+        UserError: Where the package is not installed.
 
     """
 
@@ -146,7 +146,7 @@ class MLflowLogger(_Logger):
         self._experiment, self._uri, self._name, self._run = experiment, tracking_uri, name, ""
 
     def run_started(self, context: Context) -> None:
-        """Begin a run of MLflow's, or go on with the one that the run's folder names."""
+        """Start an MLflow run, or continue the one that the run's folder names."""
         if context.rank:
             return
         self._client = self._client_class(_store(self._uri))
@@ -181,19 +181,19 @@ class MLflowLogger(_Logger):
 
 
 class WandbLogger(_Logger):
-    """Write a run's parameters, figures and outcome for Weights & Biases; offline unless it is told otherwise.
+    """Write a run's parameters, figures and outcome for Weights & Biases, offline by default.
 
-    `wandb sync DIR/wandb/offline-run-...` uploads what was written offline. Nothing but this callback's figures is
-    taken: neither the console nor code nor the machine's use.
+    `wandb sync DIR/wandb/offline-run-...` uploads what was written offline. Only this callback's figures are logged:
+    neither the console nor code nor the machine's use.
 
     Args:
-        project: of Weights & Biases.
-        mode: "offline", which writes files alone, or "online", which needs an account.
-        name: of the run; by default that of the run's folder.
-        folder: where files go; by default the run's folder, without one the current folder.
+        project: The Weights & Biases project.
+        mode: "offline", which only writes files, or "online", which needs an account.
+        name: The name of the run; by default that of the run's folder.
+        folder: The folder of the files; by default the run's folder, without one the current folder.
 
     Raises:
-        UserError: where the package is not installed.
+        UserError: Where the package is not installed, and for another mode.
 
     """
 
@@ -214,7 +214,7 @@ class WandbLogger(_Logger):
         self._project, self._mode, self._name = project, mode, name
 
     def run_started(self, context: Context) -> None:
-        """Begin a run of Weights & Biases', or go on with the one that the run's folder names."""
+        """Start a Weights & Biases run, or continue the one that the run's folder names."""
         if context.rank:
             return
         folder = self._folder or context.folder or Path()
@@ -253,7 +253,16 @@ LOGGERS = {"tensorboard": TensorBoardLogger, "csv": CSVLogger, "mlflow": MLflowL
 
 
 def make_logger(log: str, folder: Path | None) -> Callback:
-    """Return the logger of `log=`; raise UserError where it needs a folder, or a package, that is not there."""
+    """Return the logger of `log=`, with its defaults.
+
+    Args:
+        log: A key of `LOGGERS`.
+        folder: The run's folder, None where nothing is written.
+
+    Raises:
+        UserError: Where it needs a folder or a package that is missing.
+
+    """
     if log in ("tensorboard", "csv"):
         _needs_folder(log, folder)
     return LOGGERS[log]()
@@ -266,7 +275,7 @@ def _needs_folder(log: str, folder: Path | None) -> Path:
 
 
 def _store(uri: str | None) -> str | None:
-    """Return where MLflow writes: what was given, what its environment says (None), or the file store `mlruns`."""
+    """Return where MLflow writes: the given store, its environment's (None), or the file store `mlruns`."""
     if uri is not None or os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without which MLflow 3.17 and later refuse one
@@ -274,14 +283,14 @@ def _store(uri: str | None) -> str | None:
 
 
 def _figures(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the numbers of an epoch's line but for what it is counted by."""
+    """Yield the numbers of an epoch's line, except the number of passes, which is the step."""
     for name, value in line.items():
         if isinstance(value, float) and name != "passes":
             yield name, value
 
 
 def _parameters(context: Context) -> dict[str, Any]:
-    """Return what a run is told apart by: the rule, the net and the options."""
+    """Return the parameters that identify a run: the rule, the net and the options."""
     trainer = context.trainer
     own = {"rule": type(trainer).__name__, "net": type(trainer.net).__name__, "dataset": context.data.name}
     plain = {name: value for name, value in context.settings.plain().items() if name not in ("out", "log", "progress")}
@@ -304,7 +313,7 @@ def _outcome(record: Record | None) -> Iterator[tuple[str, float]]:
 
 
 def _remembered(context: Context, log: str) -> str | None:
-    """Return the name under which a log keeps the run of this folder, where it goes on."""
+    """Return the identifier of this folder's run in a log, where the run is resumed."""
     position = context.position
     goes_on = position.stage or position.epoch or position.batch
     file = None if context.folder is None else context.folder / f".{log}-run"

@@ -1,4 +1,8 @@
-"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints."""
+"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints.
+
+`Loop` runs the phases of a rule; `Interrupt` records a signal that it reads between batches, and `Diverged`, `Stopped`
+and `Interrupted` are the exceptions by which a run ends early.
+"""
 
 import logging
 import math
@@ -39,9 +43,13 @@ from localearn.training.step import UPDATES, Step, captured, captured_measure, o
 
 
 class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a flag that the loop reads between batches; the second stops at once.
+    """Record the first Ctrl-C or SIGTERM in a flag that the loop reads between batches; the second stops at once.
 
-    `signum` is the signal that came, or None. Handlers are only set in the main thread, and put back on exit.
+    Used as a context manager. Handlers are only set in the main thread, and restored on exit.
+
+    Attributes:
+        signum: The number of the signal that came, or None.
+
     """
 
     def __init__(self) -> None:
@@ -52,7 +60,7 @@ class Interrupt:
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._note)
-        except ValueError:  # not in the main thread, where a signal is somebody else's business
+        except ValueError:  # not in the main thread, which alone may set handlers
             self._previous.clear()
         return self
 
@@ -73,15 +81,20 @@ OFF_SHARE = 0.5  # of a block's units, past which a warning is logged
 
 
 class Diverged(Exception):
-    """A loss was not finite."""
+    """Raised where a loss is not finite."""
 
 
 class Stopped(Exception):
-    """A callback stopped the run; the message says why."""
+    """Raised where a callback stopped the run; the message is its reason."""
 
 
 class Interrupted(Exception):
-    """A signal ended the run; `signum` says which."""
+    """Raised where a signal ended the run.
+
+    Args:
+        signum: The number of the signal.
+
+    """
 
     def __init__(self, signum: int):
         super().__init__(f"interrupted by signal {signum}")
@@ -90,7 +103,7 @@ class Interrupted(Exception):
 
 @dataclass
 class _Course:
-    """What a phase is trained with. cached: whether the data's x is the phase's features, computed once."""
+    """The objects that train a phase. cached: whether the data's x is the phase's features, computed once."""
 
     index: int
     phase: Phase
@@ -104,17 +117,36 @@ class _Course:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the parts whose state a checkpoint saves."""
         found = {"stopping": self.stopping, "optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part for name, part in found.items() if part is not None}
 
 
 class Loop:
-    """Trains one rule on one data set, both on the device already.
+    """The training loop of one rule on one data set, both on the device already.
 
-    Every epoch draws from generators seeded by (seed, phase, epoch), so a run resumed at any point goes on with the
+    Every epoch draws from generators seeded by (seed, phase, epoch), so a run resumed at any point continues with the
     numbers of the run that was never stopped. Nothing inside an epoch waits for the device: sums of the metrics stay
-    there and are read once, at its end. Whatever else wants to know how far it has come is a callback.
+    there and are read once, at its end. Whatever else needs the run's progress is a callback.
+
+    Args:
+        trainer: The rule on its net.
+        data: The whole data set; `Ranks.divide` returns this rank's part of it.
+        settings: The options of the run.
+        device: Where rule and data are.
+        meter: The open meter, whose windows "train", "eval" and "checkpoint" the loop enters.
+        folder: The run's folder, on rank 0; None writes nothing.
+        callbacks: Called at the events of the run.
+        ranks: The ranks of the run; None is one process.
+
+    Attributes:
+        position: The progress of the run.
+        history: The line of metrics of every epoch.
+        best_epochs: The best epoch of each phase that has ended.
+        peak_memory: The most bytes in use so far, as `PeakMemory.read` returns them.
+        captures: How the phases' updates were captured.
+        session: Plain values that a checkpoint stores for the record.
+
     """
 
     def __init__(
@@ -131,7 +163,7 @@ class Loop:
         self.ranks = ranks or Ranks()
         self.trainer, self.settings, self.device = trainer, settings, device
         self.data = self.ranks.divide(trainer, data)
-        # A run of several ranks is kept by the first of them, and all of them give it what they have.
+        # Rank 0 saves the checkpoints of a run of several ranks, and gathers from all of them what they hold.
         self.kept = self.ranks.from_first(lambda: folder is not None)
         self.meter, self.folder, self.callbacks = meter, folder, Callbacks(callbacks)
         self.autocast = autocast(device, settings.precision)
@@ -141,7 +173,7 @@ class Loop:
         self.best_epochs: list[int] = []
         self.peak_memory: dict[str, int | None] = {}
         self.captures: set[str] = set()  # how the phases' updates were captured
-        self.session: dict[str, Any] = {}  # plain values that a checkpoint keeps for the record
+        self.session: dict[str, Any] = {}  # plain values that a checkpoint stores for the record
         self._memory = PeakMemory(device)
         self._sums: dict[str, Tensor] = {}
         self._rows_seen = 0
@@ -150,7 +182,18 @@ class Loop:
         self._context: Context | None = None  # from the start of the run on
 
     def run(self, interrupt: Interrupt) -> None:
-        """Train to the end. Raises `Interrupted` after a signal, its checkpoint saved, `Diverged` and `Stopped`."""
+        """Train all phases to their end.
+
+        Args:
+            interrupt: The flag that a signal sets.
+
+        Raises:
+            Interrupted: After a signal, its checkpoint saved.
+            Diverged: Where a loss is not finite.
+            Stopped: Where a callback stopped the run, its checkpoint saved.
+            UserError: Where the rule's `gradients` does not do what it must.
+
+        """
         self._context = Context(
             self.trainer,
             self.settings,
@@ -170,20 +213,25 @@ class Loop:
             self._note_memory()
 
     def end(self, record: Record) -> None:
-        """Call the callbacks' `run_ended`, if the run was started."""
+        """Call the callbacks' `run_ended`, if the run was started.
+
+        Args:
+            record: The record of the run, which becomes `context.record`.
+
+        """
         if self._context:
             self._context.record = record
             self.callbacks.run_ended(self._context)
 
     def _tell(self, event: str, context: Context) -> None:
-        """Call the callbacks, at a point that all ranks come to; raise `Stopped` where one of them says so."""
+        """Call the callbacks, at a point that all ranks reach; raise `Stopped` where one of them asks for it."""
         self.callbacks.tell(event, context)
         reason = next((found for found in self.ranks.gathered(context.stop_reason) if found is not None), None)
         if reason is not None:
             raise Stopped(reason)
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """Return the loss and the task's metrics of the whole trained net over a split."""
+        """Return the loss and the task's metrics, by name, of the whole trained net over a split."""
         self.trainer.eval()
         with self.meter.window("eval"):
             return self._evaluated(measure_of(self.trainer.predict, self.autocast, self.trainer.task), self.data, split)
@@ -230,7 +278,7 @@ class Loop:
         self._tell("phase_ended", context)
 
     def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt, context: Context) -> None:
-        """Train a phase to its end, saved after every epoch."""
+        """Train a phase to its end, with a checkpoint after every epoch."""
         data, stopping, batch_size = course.data, course.stopping, self.settings.batch_size
         context.epochs, context.optimizer = epochs, course.optimizer
         context.batches = data.num_batches("train", batch_size)
@@ -239,7 +287,7 @@ class Loop:
             rate = course.optimizer.param_groups[0]["lr"] if course.optimizer else None
             with self.meter.window("train"):
                 self._epoch(course, interrupt, context)
-            if self.position.batch:  # it was left in its midst
+            if self.position.batch:  # it was left in the middle
                 if course.optimizer:  # half a pass of sums solves nothing, so a `Solve` begins it again
                     self._save(course.parts)
                 if interrupt.signum is None:
@@ -259,7 +307,7 @@ class Loop:
         """Return the phase's data, and whether its x is the phase's features, computed once."""
         if phase.width is None or isinstance(phase, Solve) or self.data.augmented:
             return self.data, False
-        if self.data.kind == "graph":  # of which all nodes are kept, the unlabelled ones too
+        if self.data.kind == "graph":  # the features of all nodes are cached, the unlabelled ones too
             rows = len(next(iter(self.data.batches("val", 1))).x)
         else:
             rows = self.data.sizes["train"] + self.data.sizes["val"]
@@ -310,7 +358,7 @@ class Loop:
 
     @torch.no_grad()
     def _features(self, phase: Phase, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the phase's input; its precomputed features and those of a batch are made alike."""
+        """Return the phase's input; precomputed features and those of a batch are computed by this same function."""
         with self.autocast:
             return phase.input(x, *context)
 
@@ -408,7 +456,15 @@ class Loop:
                 self.folder.append_metrics(self.history[-1])
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore rule, position, history and meter from a checkpoint; optimizer and schedule follow with their phase.
+
+        Args:
+            state: The checkpoint's content.
+
+        Raises:
+            UserError: Where its parts do not make sense together.
+
+        """
         where = self.folder.checkpoint if self.folder else "the checkpoint"
         check_position(where, state, len(self.phases))
         check_middle(where, state, self.data.num_batches("train", self.settings.batch_size))

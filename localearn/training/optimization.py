@@ -1,4 +1,7 @@
-"""Optimizers and schedules: whether they can be built, and how a schedule steps."""
+"""Optimization: check that optimizers and schedules can be built, step a schedule, and schedules of localearn's own.
+
+`CoolDown`, `FractionSteps` and `StepWithDecay` are LRSchedulers for torch optimizers, stepped once an epoch.
+"""
 
 import contextlib
 import math
@@ -18,13 +21,16 @@ TRIED_EPOCHS = 10_000  # of a schedule; what is longer than that takes seconds t
 def check_optimization(
     optim: Callable[..., Any], schedule: Callable[..., Any] | None, device: torch.device, epochs: int = 1
 ) -> None:
-    """Raise UserError unless an optimizer and a schedule can be built and stepped, on a parameter of one value.
+    """Check that an optimizer and a schedule can be built and stepped, on a parameter of one value.
 
     Args:
-        optim: a torch.optim class with its options bound.
-        schedule: a torch.optim.lr_scheduler class with its options bound, or None.
-        device: where the parameter is.
-        epochs: how often the schedule will be stepped.
+        optim: A torch.optim class with its options bound.
+        schedule: A torch.optim.lr_scheduler class with its options bound, or None.
+        device: The device of the parameter.
+        epochs: How often the schedule will be stepped; at most TRIED_EPOCHS are tried.
+
+    Raises:
+        UserError: Where one of them cannot.
 
     """
     parameter = nn.Parameter(torch.zeros(1, device=device))
@@ -47,7 +53,13 @@ def check_optimization(
 
 
 def step_schedule(schedule: LRScheduler, metrics: dict[str, Any]) -> None:
-    """Step a schedule at the end of an epoch; one that waits for a plateau is shown the validation loss."""
+    """Step a schedule at the end of an epoch.
+
+    Args:
+        schedule: The schedule.
+        metrics: The epoch's metrics, of which one that waits for a plateau is given `val_loss`.
+
+    """
     if isinstance(schedule, ReduceLROnPlateau):
         schedule.step(metrics["val_loss"])
     else:
@@ -63,10 +75,18 @@ def _told(what: str, when: str = "") -> Iterator[None]:
 
 
 class CoolDown(LRScheduler):
-    """Keeps each group's rate for a part of the epochs, then lets it fall along a line that meets 0 after the last one.
+    """Keep each group's learning rate for a fraction of the epochs, then decrease it linearly to 0 after the last one.
 
-    epochs: how many there are. start: the part of them, in [0, 1), after which the rate falls.
-    Stepped once an epoch: the rate of epoch e, counted from 0, is lr * min(1, (epochs - e) / (epochs * (1 - start))).
+    The learning rate of epoch e, counted from 0, is lr * min(1, (epochs - e) / (epochs * (1 - start))).
+
+    Args:
+        optimizer: The optimizer.
+        epochs: The epochs of the run, 1 or more.
+        start: The fraction of the epochs after which the learning rate falls, in [0, 1).
+
+    Raises:
+        UserError: For values out of these ranges.
+
     """
 
     def __init__(self, optimizer: Optimizer, epochs: int, start: float = 0.5):
@@ -76,15 +96,23 @@ class CoolDown(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return the rate of each group in the epoch that begins."""
+        """Return the learning rate of each group in the epoch that begins."""
         left = max(self.epochs - self.last_epoch, 0) / (self.epochs * (1 - self.start))
         return [rate * min(1.0, left) for rate in self.base_lrs]
 
 
 class FractionSteps(MultiStepLR):
-    """The rate is multiplied by gamma after each of some fractions of the epochs, rounded to whole ones.
+    """Multiply the learning rate by gamma after each of some fractions of the epochs, rounded to whole epochs.
 
-    epochs: how many there are. fractions: parts of them, in (0, 1).
+    Args:
+        optimizer: The optimizer.
+        epochs: The epochs of the run, 1 or more.
+        fractions: Fractions of them, in (0, 1).
+        gamma: The factor at each.
+
+    Raises:
+        UserError: For values out of these ranges.
+
     """
 
     def __init__(
@@ -98,15 +126,26 @@ class FractionSteps(MultiStepLR):
             raise UserError(
                 f"fractions needs epochs >= 1 and fractions between 0 and 1, not {epochs} and {list(fractions)}"
             )
-        # After the first epoch at the earliest, for a milestone at 0 would multiply the rate that training begins with.
+        # After the first epoch at the earliest: a milestone at 0 would multiply the initial learning rate.
         super().__init__(optimizer, [max(1, math.floor(epochs * part + 0.5)) for part in fractions], gamma)
 
 
 class StepWithDecay(MultiStepLR):
-    """The rate is multiplied by gamma at each milestone, and the weight decay once by decay_gamma, after decay_epochs.
+    """Multiply the learning rate by gamma at each milestone, and the weight decay once, after decay_epochs.
 
-    Product feedback alignment begins with a strong decay, which makes its matrices forget how they were drawn. The
-    decay stands in the optimizer's parameter groups and is saved and resumed with them.
+    Product feedback alignment begins with a strong decay, which makes its matrices forget their initial values. The
+    decay is part of the optimizer's parameter groups and is saved and resumed with them.
+
+    Args:
+        optimizer: The optimizer.
+        milestones: The epochs after which the learning rate is multiplied.
+        gamma: The factor of the learning rate.
+        decay_gamma: The factor of the weight decay.
+        decay_epochs: The epochs after which the weight decay is multiplied, 1 or more.
+
+    Raises:
+        UserError: For fewer `decay_epochs`.
+
     """
 
     def __init__(
@@ -123,7 +162,7 @@ class StepWithDecay(MultiStepLR):
         super().__init__(optimizer, list(milestones), gamma)
 
     def step(self, epoch: int | None = None) -> None:
-        """End an epoch."""
+        """Step at the end of an epoch."""
         super().step(epoch)
         if self.last_epoch == self.decay_epochs:
             for group in self.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Where a run computes, how precisely, and from which random numbers."""
+"""Runtime of a run: device, precision, random numbers, memory and memory layout."""
 
 import contextlib
 import os
@@ -21,7 +21,15 @@ from localearn.trainers.base import Trainer
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device of that name; `auto` is a GPU where there is one. Raises UserError if it is not there."""
+    """Return the device of a name.
+
+    Args:
+        name: "cpu", "cuda" (or "cuda:1"), "mps", or "auto", which is a GPU where there is one.
+
+    Raises:
+        UserError: For another name, and where that device is not available.
+
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -57,7 +65,7 @@ def _cpu_name() -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was queued."""
+    """Wait until the device has finished what was queued."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -65,13 +73,24 @@ def synchronize(device: torch.device) -> None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which a step runs at this precision."""
+    """Return the autocast context of a precision.
+
+    Args:
+        device: The device whose operations are cast.
+        precision: "fp32", which casts nothing, or "bf16".
+
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextlib.contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Use deterministic algorithms alone for the while, and put things back afterwards."""
+    """Use deterministic algorithms only, inside the block, and restore torch's settings afterwards.
+
+    Args:
+        wanted: False changes nothing.
+
+    """
     if not wanted:
         yield
         return
@@ -87,12 +106,23 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def derived_seed(*parts: int) -> int:
-    """Return a seed, 0..2^63 - 1, that depends on every part and is unrelated for unequal parts."""
+    """Return a seed, 0..2^63 - 1, that depends on every part and is unrelated for unequal parts.
+
+    Args:
+        parts: Whole numbers of 0 or more, say a seed, a phase and an epoch; hashed by numpy's SeedSequence.
+
+    """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_random(device: torch.device, seed: int) -> None:
-    """Seed the global generators that a run on this device draws from, and no other device's."""
+    """Seed the global generators that a run on this device draws from: the CPU's and the device's only.
+
+    Args:
+        device: The run's device.
+        seed: In [0, 2^63).
+
+    """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -102,7 +132,7 @@ def seed_random(device: torch.device, seed: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of the global generators that the rules and dropout draw from."""
+    """Return the states of the global generators from which rules and dropout draw, by device type."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -112,7 +142,13 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
-    """Put back what `random_state` returned."""
+    """Restore the states that `random_state` returned.
+
+    Args:
+        device: The run's device.
+        state: The states; a device type that it lacks is left as it is.
+
+    """
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -120,28 +156,37 @@ def set_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> No
         torch.mps.set_rng_state(state["mps"])
 
 
-# What torch says of a host's memory, and of sizes that no memory could have.
+# torch's error messages for a full host memory, and for sizes that no memory could have.
 _FULL = re.compile("can't allocate memory|Storage size calculation overflowed|Overflow when unpacking long")
 
 
 class PeakMemory:
-    """The most memory that was in use since it was made.
+    """The most memory in use since this object was created.
 
-    `allocator_bytes`: of torch's allocator on a CUDA device, None elsewhere. `process_bytes`: of the process's resident
-    set, None where the system does not tell; on Linux the high-water mark is set back first, so that what came before
-    (imports, another run) does not count.
+    On Linux the high-water mark of the process is reset first, so that what came before (imports, another run) does not
+    count.
+
+    Args:
+        device: The run's device.
+
     """
 
     def __init__(self, device: torch.device):
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        give_freed_memory_back()  # which else would count as the process's
+        give_freed_memory_back()  # which would otherwise count as the process's
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
     def read(self) -> dict[str, int | None]:
-        """Return `allocator_bytes` and `process_bytes` so far."""
+        """Return the most bytes in use so far.
+
+        Returns:
+            `allocator_bytes`, of torch's allocator on a CUDA device, None elsewhere; and `process_bytes`, of the
+            process's resident set, None where the system does not report it.
+
+        """
         cuda = self.device.type == "cuda"
         return {
             "allocator_bytes": torch.cuda.max_memory_allocated(self.device) if cuda else None,
@@ -159,7 +204,16 @@ def _resident_high_water_mark() -> int | None:
 
 @contextlib.contextmanager
 def full_memory_told(asked: str, instead: str) -> Iterator[None]:
-    """Turn running out of memory inside into a UserError that names what was asked for, and what to try."""
+    """Convert running out of memory inside the block into a UserError that names the cause and a remedy.
+
+    Args:
+        asked: The option or object that asked for the memory.
+        instead: The remedy, as "try ..." continues.
+
+    Raises:
+        UserError: Where torch or Python is out of memory.
+
+    """
     try:
         yield
     except (RuntimeError, TypeError, MemoryError) as error:
@@ -202,18 +256,31 @@ def _has_storage(leaf: object) -> bool:
 
 @contextlib.contextmanager
 def live_tensor_bytes() -> Iterator[_LiveTensors]:
-    """Count the bytes of the tensors made inside, on any device; `peak_bytes` is the most that lived at once.
+    """Count the bytes of the tensors created inside the block, on any device.
 
     It slows every operation down: for measuring memory, not time.
+
+    Yields:
+        An object whose `live_bytes` are those alive now, and `peak_bytes` the most that were alive at once.
+
     """
     with _LiveTensors() as mode:
         yield mode
 
 
 def lay_out(trainer: Trainer, wanted: str, precision: str) -> Callable[[], None]:
-    """Lay the rule's 4-dimensional tensors out as `Settings.memory_format` says; return what puts them back.
+    """Lay the rule's 4-dimensional tensors out as `Settings.memory_format` asks for.
 
     Only strides change. A convolution takes its maps' layout from its weights, so inputs need not be touched.
+
+    Args:
+        trainer: The rule, on the run's device.
+        wanted: "auto", "channels_last" or "contiguous".
+        precision: "fp32" or "bf16", by which "auto" decides on a CUDA device.
+
+    Returns:
+        A function that restores contiguous tensors.
+
     """
     if not _channels_last(trainer, wanted, precision):
         return lambda: None
@@ -222,7 +289,12 @@ def lay_out(trainer: Trainer, wanted: str, precision: str) -> Callable[[], None]
 
 
 def like_their_parameters(parameters: Iterable[Tensor]) -> None:
-    """Lay each `.grad` out as its parameter is, which fused optimizers take for granted."""
+    """Lay each `.grad` out as its parameter is, which fused optimizers require.
+
+    Args:
+        parameters: The parameters; only channels_last ones of 4 dimensions are changed.
+
+    """
     for p in parameters:
         if p.dim() == 4 and p.grad is not None and p.is_contiguous(memory_format=torch.channels_last):
             p.grad = p.grad.contiguous(memory_format=torch.channels_last)
@@ -233,7 +305,7 @@ def _channels_last(trainer: Trainer, wanted: str, precision: str) -> bool:
         return False
     if wanted != "auto":
         return wanted == "channels_last"
-    # Measured on a CPU (results/bench/NOTES.md), where what torch.func vectorises becomes slower by it; on a card the
+    # Measured on a CPU (results/bench/NOTES.md), where what torch.func vectorises becomes slower by it; on a GPU the
     # units that multiply bfloat16 are said to want it.
     if not trainer.likes_channels_last:
         return False

@@ -1,4 +1,4 @@
-"""How to train: everything that is neither the rule, nor the net, nor the data."""
+"""Settings: every option of training that belongs neither to the rule, nor to the net, nor to the data."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -32,64 +32,85 @@ _ADAM = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of `fit`. Raises UserError for a value of the wrong type or out of its range.
+    """The options of `fit`.
 
     The defaults are the general ones of conf/config.yaml; `fit` puts the rule's recipe in their place.
 
-    epochs: passes over the training split, at most, for each stage. batch_size: rows a step; a graph is one batch.
-    eval_batch_size: rows a step where nothing is learned.
-    optim: a torch.optim class with its options bound; one is built for each stage.
-    schedule: a torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None keeps the rate.
-    monitor: what a stage is watched by, "val_" and the loss or a metric of the data's task, say "val_accuracy" or
-    "val_loss" (None: the task's first metric). patience: epochs without an improvement of more than min_delta, after
-    which a stage stops (None: never); restore_best: whether a stage ends with its best epoch's weights or its last
-    one's.
-    clip_norm: the largest norm of all gradients together, or of each net's where a rule has two (None: no clipping).
-    step: "all", one step of the optimizer when all gradients are there; "block", a step for each as soon as it is
-    there, after which it is dropped: the same weights, with less memory in a deep net.
-    capture: "graph", the whole update recorded as a CUDA graph and replayed; "compile", blocks and optimizer compiled
-    by torch.compile; "auto", a graph on a CUDA device; "off". Where it is not possible the run says why and goes on
-    without.
-    parallel: over the ranks that torchrun starts: "data", where each takes its rows of every batch, `batch_size` being
-    that of all together; "layers", where each trains some blocks of a local rule; "none". rank_timeout_s: how long a
-    rank waits for another.
-    memory_format: how a convolutional net lies in memory: "channels_last", in which most rules are faster, and to
-    rounding the same; "contiguous"; or "auto", the first for what is faster by it (not the estimators) on a CPU, and on
-    a CUDA device in bf16.
-    precision: "fp32", or "bf16" by autocast. device: auto, cpu, cuda (or cuda:1) or mps. seed: of order, augmentation
-    and what the rule draws. deterministic: only deterministic algorithms, on a GPU too (slower).
-    feature_cache_bytes: the most that a greedy stage's precomputed features may take on the device.
-    energy: whether to meter joules; country: the ISO 3166 alpha-3 code for the grid's carbon; idle_s: seconds of idling
-    metered before and after. out: the run's folder (None: nothing is written).
-    log: "none", or a logger, "tensorboard", "csv", "mlflow" or "wandb", see `localearn.training.loggers`.
-    progress: whether to show it. diagnose: "none", or "alignment": every epoch's line of metrics has the angles between
-    the rule's update and the true gradient, taken outside the metered windows; refused where a rule predicts by more
-    than the net, or has no gradients.
+    Args:
+        epochs: Passes over the training split, at most, for each phase; 1 or more.
+        batch_size: Rows a step, 1 or more; a graph is one batch.
+        eval_batch_size: Rows a step in validation and test, 1 or more.
+        optim: A torch.optim class with its options bound; one optimizer is built for each phase.
+        schedule: A torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None for a constant
+            learning rate.
+        monitor: The figure by which a phase's best epoch is chosen: "val_" and the loss or a metric of the data's task,
+            such as "val_accuracy" or "val_loss". None is the task's first metric.
+        patience: Epochs without an improvement after which a phase stops, 1 or more; None never stops early.
+        min_delta: The least change of `monitor`, in its unit, that counts as an improvement; 0 or more.
+        restore_best: Whether a phase ends with the weights of its best epoch; False leaves those of its last one.
+        clip_norm: The largest norm of all gradients together, or of each net's where a rule has two; above 0, or None
+            for no clipping. Not with `step="block"` nor `parallel="layers"`.
+        step: "all" takes one optimizer step when all gradients are there; "block" takes a step for each block as soon
+            as its gradient is there, and drops it: the same weights, with less memory in a deep net.
+        capture: "graph" records the whole update as a CUDA graph and replays it; "compile" compiles blocks and
+            optimizer by torch.compile; "auto" uses a graph on a CUDA device; "off" neither. Where it is not possible
+            the run logs why and continues without. On several ranks "auto" or "off" only.
+        parallel: How the ranks that torchrun starts share the work: "data", where each takes its rows of every batch,
+            `batch_size` being that of all together; "layers", where each trains some blocks of a local rule; or "none".
+            "data" needs `step="all"`.
+        rank_timeout_s: Seconds that a rank waits for another, above 0.
+        memory_format: The memory layout of a convolutional net: "channels_last", in which most rules are faster, with
+            the same results to rounding; "contiguous"; or "auto", which is channels_last on a CPU, and on a CUDA device
+            in bf16, for the rules that are faster by it (not the estimators), and contiguous otherwise.
+        precision: "fp32", or "bf16" by autocast.
+        device: "auto", "cpu", "cuda" (or "cuda:1") or "mps"; auto is a GPU where there is one.
+        seed: The seed of order, augmentation and what the rule draws, in [0, 2^63).
+        deterministic: Whether to use deterministic algorithms only, on a GPU too (slower).
+        feature_cache_bytes: The most bytes that a greedy phase's precomputed features may take on the device; 0
+            computes them for every batch.
+        energy: Whether to meter energy, in joules.
+        country: The ISO 3166 alpha-3 code for the grid's carbon intensity; None reports no kg CO2e.
+        idle_s: Seconds of idle power metered before and after, 0 or more.
+        out: The run's folder; None writes nothing.
+        log: "none", or a logger: "tensorboard", "csv", "mlflow" or "wandb", see `localearn.training.loggers`.
+        progress: Whether to show progress, as a bar in a terminal and as lines elsewhere.
+        diagnose: "none", or "alignment": every epoch's line of metrics has the angles, in degrees, between the rule's
+            update and the true gradient, computed outside the metered windows. Refused where a rule predicts by more
+            than the net, or has no gradients, and with `parallel`.
+
+    Raises:
+        UserError: For a value of the wrong type or out of its range, and for options that exclude each other.
+
     """
 
+    # What is learned, from here to clip_norm: the rule's recipe sets all of them but eval_batch_size.
     epochs: int = 20
     batch_size: int = 128
-    eval_batch_size: int = 1024
+    eval_batch_size: int = 1024  # larger than a training batch, for nothing is stored for a backward pass
     optim: OptimizerFactory = _ADAM
     schedule: ScheduleFactory | None = None
+    # Early stopping and the best epoch go by the validation split.
     monitor: str | None = None
     patience: int | None = None
-    min_delta: float = 1e-4
+    min_delta: float = 1e-4  # of accuracy, less than one row of a split of under 10,000
     restore_best: bool = True
     clip_norm: float | None = None
+    # How an update is executed: step, capture and memory_format change the weights by no more than rounding.
     step: Literal["all", "block"] = "all"
-    capture: Literal["auto", "graph", "compile", "off"] = "off"
+    capture: Literal["auto", "graph", "compile", "off"] = "off"  # opt in, for a graph is not bit for bit the same
     parallel: Literal["none", "data", "layers"] = "none"
-    rank_timeout_s: float = 600.0
+    rank_timeout_s: float = 600.0  # torch.distributed's own for NCCL: ten minutes
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    # Where it runs, and what makes it repeatable.
     device: str = "auto"
     seed: int = 0
     deterministic: bool = False
-    feature_cache_bytes: int = 8 * 2**30
+    feature_cache_bytes: int = 8 * 2**30  # 8 GiB
+    # What is measured, written and shown; off by default, so that `fit` neither waits nor writes unasked.
     energy: bool = False
     country: str | None = None
-    idle_s: float = 0.3
+    idle_s: float = 0.3  # each time, only where energy is metered
     out: Path | None = None
     log: Literal["none", "tensorboard", "csv", "mlflow", "wandb"] = "none"
     progress: bool = False
@@ -120,7 +141,15 @@ class Settings:
 
     @classmethod
     def of(cls, **options: Any) -> "Settings":
-        """Build settings, or raise a UserError that names an unknown option and the nearest known one."""
+        """Build settings from options by name.
+
+        Args:
+            options: The fields of `Settings`; the others have their defaults.
+
+        Raises:
+            UserError: For an unknown option, with the nearest known one, and as the constructor does.
+
+        """
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
@@ -128,5 +157,5 @@ class Settings:
         return cls(**options)
 
     def plain(self) -> dict[str, Any]:
-        """Return the options as plain values for a record; what is none, such as a class, in words."""
+        """Return the options as plain values for a record; others, such as a class, as text."""
         return {name: value if isinstance(value, _PLAIN) else str(value) for name, value in vars(self).items()}

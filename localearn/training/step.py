@@ -1,4 +1,9 @@
-"""What a step does with a batch: the rule's gradients, then the optimizer's step."""
+"""Training steps: the rule's gradients and the optimizer's step, eager, as a CUDA graph, or compiled.
+
+`Update` and `UpdateByBlock` are the eager steps. `Recorded` replays work on batches of one shape from a CUDA graph;
+`GraphUpdate` and `CompiledUpdate` wrap an update, and `captured` chooses among them by `Settings.capture`. The last
+functions keep an optimizer's state usable with and without graphs.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,26 +24,38 @@ from localearn.training.settings import Settings
 
 
 class Step(Protocol):
-    """What takes a step by a batch. kind: how it is captured, for the record, see `Settings.capture`."""
+    """The interface of a training step on a batch."""
 
     @property
     def kind(self) -> str:
-        """How it is captured."""
+        """Return how it is captured, for the record, see `Settings.capture`."""
         ...
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Take a step by a batch; return the rule's metrics."""
+        """Take a step on a batch; return the rule's metrics, scalars by name."""
         ...
 
     def close(self) -> None:
-        """Leave the rule as it was before."""
+        """Restore the rule as it was before."""
         ...
 
 
 class Update:
-    """The update of a phase: `gradients`, the bound on their norm, and a step of the optimizer for them all.
+    """The update of a phase: `gradients`, gradient clipping, and one optimizer step for all parameters.
 
-    One step a batch, at the end of `gradients`; of a phase with n > 1 steps one at each of its n yields.
+    One step a batch, at the end of `gradients`; a phase with n > 1 steps takes one at each of its n yields.
+
+    Args:
+        trainer: The rule.
+        phase: The phase, whose `gradients` fill `.grad`.
+        optimizer: The phase's optimizer.
+        settings: The options of the run, of which `clip_norm` is used.
+        autocast: The context of the run's precision.
+        ranks: The ranks, over which gradients are averaged.
+
+    Raises:
+        UserError: At the first step, where no parameter has a gradient.
+
     """
 
     kind = "off"
@@ -58,7 +75,7 @@ class Update:
         self._learns = not phase.parameters  # or a gradient has been there
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Take a step by a batch; return the rule's metrics."""
+        """Take a step on a batch; return the rule's metrics, scalars by name."""
         if self.phase.steps == 1:
             self.optimizer.zero_grad(set_to_none=True)
             metrics = self._completed(batch) if len(batch.y) else {}
@@ -74,15 +91,15 @@ class Update:
         return metrics
 
     def close(self) -> None:
-        """Leave the rule as it was before."""
+        """Restore the rule as it was before."""
 
     def _completed(self, batch: Batch) -> Metrics:
-        """Fill `.grad` at the run's precision."""
+        """Fill `.grad` at the run's precision; return the metrics."""
         with self.autocast:
             return completed(self.phase.gradients(batch))
 
     def _step(self, rows: int) -> None:
-        """Step by what stands in `.grad`, the mean over so many rows of this process."""
+        """Step the optimizer by `.grad`, the mean over so many rows of this process."""
         self.ranks.reduce(self.parameters, rows)
         if not self._learns and rows:
             self._check_learns()
@@ -100,7 +117,7 @@ class Update:
             raise UserError(f"{rule}'s gradients() fills no .grad of phase {self.phase.name!r}, so nothing is trained")
 
     def _parts(self, batch: Batch) -> Iterator[Metrics]:
-        """Yield what `gradients` yields; of a rank without rows, as often as the others."""
+        """Return what `gradients` yields; on a rank without rows, as many empty yields as the others have."""
         if not len(batch.y):
             return iter([{}] * self.phase.steps)
         return in_parts(lambda: self.phase.gradients(batch), self.autocast)
@@ -115,16 +132,19 @@ class Update:
 
 
 class UpdateByBlock(Update):
-    """Steps at each yield of the rule by the gradients that are complete, and drops them.
+    """The update that steps at each yield of the rule by the gradients that are complete, and drops them.
 
-    So no more than a block's gradients are held at a time, where a rule takes them block by block; backprop's as well,
-    on its way back. The weights are those of one step for all, bit for bit, since a torch optimizer treats each
-    parameter for itself. Raises UserError where a parameter gets its gradient in several parts, the first of which
-    would be stepped alone.
+    So no more than a block's gradients are held at a time, where a rule computes them block by block; backprop does
+    too, in its backward pass. The weights are those of one step for all, bit for bit, since a torch optimizer treats
+    each parameter separately.
+
+    Raises:
+        UserError: Where a parameter gets its gradient in several parts, the first of which would be stepped alone.
+
     """
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Take a step by each block's gradients; return the rule's metrics."""
+        """Take a step on each block's gradients; return the rule's metrics, scalars by name."""
         if self.phase.steps > 1:
             return super().__call__(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -151,36 +171,39 @@ UPDATES = {"all": Update, "block": UpdateByBlock}
 
 T = TypeVar("T")
 
-WARM_UP = (
-    3  # times that the work is done before it is recorded, as torch asks for: in these libraries make what they keep
-)
+WARM_UP = 3  # executions before the work is recorded, as torch requires: libraries allocate their caches then
 
 
 class Graph(Protocol):
-    """What records the work of a device and does it again."""
+    """The interface of a device's recorded work."""
 
     def capture(self, work: Callable[[], Any]) -> Any:
-        """Record the work, without doing it; return what every replay overwrites."""
+        """Record the work, without executing it; return its result, which every replay overwrites."""
         ...
 
     def replay(self) -> None:
-        """Do the recorded work, on the same memory."""
+        """Execute the recorded work again, on the same memory."""
         ...
 
     def warming_up(self) -> AbstractContextManager[Any]:
-        """Return the context in which work is done that shall be recorded later."""
+        """Return the context in which work runs that shall be recorded later."""
         ...
 
 
 class CudaGraph:
-    """torch's own, with the memory that it keeps to itself."""
+    """A torch.cuda.CUDAGraph with its own memory pool.
+
+    Args:
+        device: The CUDA device.
+
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, work: Callable[[], T]) -> T:
-        """Record the work, without doing it."""
+        """Record the work, without executing it; return its result, which every replay overwrites."""
         with torch.cuda.graph(self._graph):
             return work()
 
@@ -189,7 +212,7 @@ class CudaGraph:
         self._graph.replay()
 
     def warming_up(self) -> AbstractContextManager[Any]:
-        """Return a stream of its own."""
+        """Return the context of a side stream, as torch requires before a capture."""
         return _SideStream(self.device)
 
 
@@ -209,7 +232,7 @@ class _SideStream:
 
 @dataclass
 class _Recording:
-    """What is there for a shape. batch: the memory that the graph reads; given: what it overwrites."""
+    """The graph of one batch shape. batch: the memory that the graph reads; given: the result that it overwrites."""
 
     warm: int = 0
     graph: Graph | None = None
@@ -219,13 +242,21 @@ class _Recording:
 
 
 class Recorded(Generic[T]):
-    """Does work on a batch by replaying a graph of it, for batches of the first so many shapes.
+    """Work on batches that is replayed from a graph, for batches of the first so many shapes.
 
-    The first WARM_UP times for a shape it is done without a graph; then it is recorded, and again whenever numbers have
-    changed that a graph holds as they were. What is returned is overwritten by the next call for the same shape. Where
-    the work cannot be recorded `refused` is called with torch's reason, once, and all is done as ever.
+    The first WARM_UP times for a shape it is executed without a graph; then it is recorded, and recorded again whenever
+    numbers have changed that a graph holds as constants. The result is overwritten by the next call for the same shape.
+    Where the work cannot be recorded it is executed without a graph from then on.
 
-    recorded: whether there has been a graph.
+    Args:
+        work: The work on a batch.
+        graph: Makes an empty graph.
+        refused: Called once, with torch's error, where the work cannot be recorded.
+        shapes: The number of batch shapes that get a graph, 1 or more; others are executed without one.
+
+    Attributes:
+        recorded: Whether there has been a graph.
+
     """
 
     def __init__(
@@ -241,7 +272,13 @@ class Recorded(Generic[T]):
         self.recorded = False
 
     def __call__(self, batch: Batch, numbers: tuple[float, ...] = ()) -> T:
-        """Do the work on a batch. numbers: what it takes from outside of tensors."""
+        """Do the work on a batch, and return its result.
+
+        Args:
+            batch: The batch; its x and y are copied into the graph's memory.
+            numbers: The numbers outside of tensors that the work reads, such as a learning rate.
+
+        """
         shape = (batch.x.shape, batch.y.shape)
         if len(self._kept) < self._shapes:
             self._kept.setdefault(shape, _Recording())
@@ -285,10 +322,15 @@ graph_of: Callable[[torch.device], Graph] = CudaGraph
 
 
 class GraphUpdate:
-    """Replays the update of a batch of the first one's size from a graph; any other batch is done as ever.
+    """An update that is replayed from a CUDA graph for batches of the first one's size, and executed for others.
 
-    It is recorded again whenever a schedule has changed a number that the optimizer holds: a rate, a weight decay, a
-    momentum. The weights are those without a graph, to the device's rounding.
+    It is recorded again whenever a schedule has changed a number that the optimizer holds: a learning rate, a weight
+    decay, a momentum. The weights are those without a graph, to the device's rounding.
+
+    Args:
+        update: The update to record.
+        device: The CUDA device.
+
     """
 
     def __init__(self, update: Update, device: torch.device):
@@ -300,11 +342,11 @@ class GraphUpdate:
 
     @property
     def kind(self) -> str:
-        """How it is captured."""
+        """Return "graph" where one was recorded, else "off"."""
         return "graph" if self._recorded.recorded else "off"
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Take a step by a batch; return the rule's metrics, which the next step overwrites."""
+        """Take a step on a batch; return the rule's metrics, which the next step overwrites."""
         return self._recorded(batch, tuple(_numbers(self.update.optimizer)))
 
     def close(self) -> None:
@@ -314,9 +356,10 @@ class GraphUpdate:
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> Iterator[float]:
-    """Yield the numbers of an optimizer's groups, which a graph of its step holds as they were.
+    """Yield the numbers of an optimizer's groups, which a graph of its step holds as constants.
 
-    Not those in tensors, say a rate: the graph reads them itself, and the host would have to wait for them.
+    Not those in tensors, such as a learning rate: the graph reads them itself, and the host would have to wait for
+    them.
     """
     for group in optimizer.param_groups:
         for value in group.values():
@@ -326,9 +369,13 @@ def _numbers(optimizer: torch.optim.Optimizer) -> Iterator[float]:
 
 
 class CompiledUpdate:
-    """Compiles the blocks and the optimizer's step with torch.compile; the weights are those without, to rounding.
+    """An update whose blocks and optimizer step torch.compile compiles; the same weights, to rounding.
 
-    Where the first update shows that this is not possible it says so in a line, once, and goes on as ever.
+    Where the first update fails to compile, a line is logged, once, and training continues without.
+
+    Args:
+        update: The update to compile; its net's blocks and its optimizer are changed until `close`.
+
     """
 
     def __init__(self, update: Update):
@@ -341,7 +388,7 @@ class CompiledUpdate:
         self._tried = False
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Take a step by a batch; return the rule's metrics."""
+        """Take a step on a batch; return the rule's metrics, scalars by name."""
         if self._tried:
             return self.update(batch)
         self._tried = True
@@ -356,7 +403,7 @@ class CompiledUpdate:
             return self.update(batch)
 
     def close(self) -> None:
-        """Put blocks and optimizer back."""
+        """Restore blocks and optimizer."""
         self._undo()
         self.update.close()
 
@@ -367,7 +414,14 @@ class CompiledUpdate:
 
 
 def captured(update: Update, mode: str, device: torch.device) -> Step:
-    """Return an update as `Settings.capture` wants it."""
+    """Return an update as `Settings.capture` asks for it.
+
+    Args:
+        update: The eager update, returned itself where it is not to be captured, or cannot be.
+        mode: "auto", "graph", "compile" or "off".
+        device: The run's device.
+
+    """
     if mode == "compile":
         return CompiledUpdate(update)
     if not _by_graph(mode, device):
@@ -379,7 +433,14 @@ def captured(update: Update, mode: str, device: torch.device) -> Step:
 
 
 def captured_measure(measure: Callable[[Batch], T], mode: str, device: torch.device) -> Callable[[Batch], T]:
-    """Return what measures a batch in validation as `Settings.capture` wants it; compiled blocks are that already."""
+    """Return the measure of a validation batch as `Settings.capture` asks for it.
+
+    Args:
+        measure: The eager measure; compiled blocks need no more.
+        mode: "auto", "graph", "compile" or "off".
+        device: The run's device.
+
+    """
     if not _by_graph(mode, device):
         return measure
 
@@ -403,7 +464,12 @@ def _line(why: object) -> str:
 
 
 def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
-    """Have an optimizer count its steps on the device, where a graph can."""
+    """Make an optimizer count its steps on the device, as a CUDA graph needs.
+
+    Args:
+        optimizer: Changed in place: `capturable` groups, and `step` of each state on its parameter's device.
+
+    """
     for group in optimizer.param_groups:
         if "capturable" in group and all(p.is_cuda for p in group["params"]):
             group["capturable"] = True
@@ -414,6 +480,11 @@ def keep_on_device(optimizer: torch.optim.Optimizer) -> None:
 
 
 def on_any_device(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state_dict that can be gone on with where there are no graphs."""
+    """Return an optimizer's state_dict that can be loaded where there are no graphs.
+
+    Args:
+        state: The `state_dict()`, not changed.
+
+    """
     groups = [group | ({"capturable": False} if "capturable" in group else {}) for group in state["param_groups"]]
     return state | {"param_groups": groups}

@@ -1,4 +1,4 @@
-"""Several processes that train one net, on torch.distributed."""
+"""Training of one net by several processes, on torch.distributed: data-parallel, or pipelined by blocks."""
 
 from localearn.training.distributed.data import normalises_jointly
 from localearn.training.distributed.launch import joined

@@ -1,4 +1,4 @@
-"""parallel=data: every rank has the whole net and takes its rows of each batch."""
+"""Data parallelism (`parallel=data`): every rank has the whole net and takes its rows of each batch."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,12 +15,19 @@ from localearn.training.distributed.ranks import JoinedRanks
 
 
 class DataRanks(JoinedRanks):
-    """Ranks that share a batch's rows out; one all-reduce of `.grad` makes their gradients that of the whole batch.
+    """Ranks that split a batch's rows; one all-reduce of `.grad` gives the gradient of the whole batch.
 
-    g = sum_r n_r g_r / sum_r n_r, g_r being the batch mean over the n_r rows of rank r: so for every rule that fills
-    `.grad` with batch means the step is that of one process with the whole batch, to rounding; batch normalisation
-    takes the statistics of all ranks' rows (`normalises_jointly`, also for the rules that cannot have that). What a
-    rule draws at random (dropout, wrong labels, noise) each rank draws for its own rows.
+        g = sum_r n_r g_r / sum_r n_r
+
+    g_r is the batch mean over the n_r rows of rank r: so for every rule that fills `.grad` with batch means the step is
+    that of one process with the whole batch, to rounding. Batch normalisation takes the statistics of all ranks' rows
+    (`normalises_jointly`, also for the rules that cannot have that). Each rank draws for its own rows what a rule draws
+    at random (dropout, wrong labels, noise).
+
+    Args:
+        device: This rank's device.
+        timeout_s: Seconds that a rank is waited for, for the error message.
+
     """
 
     def __init__(self, device: torch.device, timeout_s: float):
@@ -29,7 +36,7 @@ class DataRanks(JoinedRanks):
         self._undo: Callable[[], None] | None = None
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
-        """Return the data whose batches are this rank's rows."""
+        """Broadcast the rule from rank 0, and return the data whose batches are this rank's rows."""
         for tensor in (*trainer.parameters(), *trainer.buffers()):
             self.broadcast(tensor.data, 0)
         if not normalises_jointly(trainer):
@@ -38,13 +45,19 @@ class DataRanks(JoinedRanks):
         return data.part(self.rank, self.size, least=1)
 
     def release(self, trainer: Trainer) -> None:
-        """Have batch normalisation take one's own rows' statistics again."""
+        """Restore batch normalisation by the statistics of one's own rows."""
         if self._undo:
             self._undo()
         self._undo = None
 
     def reduce(self, parameters: Sequence[Tensor], rows: int) -> None:
-        """All-reduce the gradients, weighted by the rows behind them, in one call; `.grad` views its buffer then."""
+        """All-reduce the gradients, weighted by the rows behind them, in one call; `.grad` then views its buffer.
+
+        Args:
+            parameters: The parameters, whose `.grad` is the mean over this rank's rows, or None without rows.
+            rows: This rank's rows of the batch, 0 or more.
+
+        """
         size = sum(p.numel() for p in parameters)
         dtype = torch.promote_types(torch.float32, parameters[0].dtype)
         if self._flat.numel() != size + 1 or self._flat.dtype != dtype:
@@ -62,7 +75,7 @@ class DataRanks(JoinedRanks):
             p.grad = view.view_as(p).to(p.dtype)
 
     def means(self, sums: dict[str, Tensor], rows: int) -> tuple[dict[str, float], int]:
-        """Return the metrics' means over all ranks' rows, and the number of these."""
+        """Return the metrics' means over all ranks' rows, and the number of these rows."""
         own = torch.stack(list(sums.values())).tolist() if sums else []
         found = self.gathered((dict(zip(sums, own, strict=True)), rows))
         names = dict.fromkeys(name for totals, _ in found for name in totals)
@@ -70,7 +83,7 @@ class DataRanks(JoinedRanks):
         return {name: sum(totals.get(name, 0.0) for totals, _ in found) / count for name in names}, count
 
     def unite(self, trainer: Trainer) -> None:
-        """Average the buffers that batches move, which an estimator's do by each rank's own; weights are alike."""
+        """Average the floating-point buffers, such as running statistics, over the ranks; weights are equal already."""
         for buffer in trainer.buffers():
             if buffer.is_floating_point():
                 self.add_up(buffer)
@@ -78,25 +91,33 @@ class DataRanks(JoinedRanks):
 
 
 class Adds(Protocol):
-    """Who adds a tensor up over the ranks, in place."""
+    """The interface of an all-reduce."""
 
     def add_up(self, tensor: Tensor) -> None:
-        """Add a tensor up over all ranks, in place."""
+        """All-reduce a tensor by its sum, in place."""
         ...
 
 
 def normalises_jointly(trainer: Trainer) -> bool:
-    """Whether batch normalisation of the rule takes the statistics of all ranks' rows.
+    """Return whether batch normalisation of the rule takes the statistics of all ranks' rows.
 
-    Not where `Trainer.couples_ranks` says that it must not.
+    It does where there is any, except where `Trainer.couples_ranks` forbids it.
     """
     return bool(_layers(trainer)) and trainer.couples_ranks
 
 
 def normalise_jointly(trainer: Trainer, ranks: Adds) -> Callable[[], None]:
-    """Have the rule's batch normalisations take the statistics of all ranks' rows; return what undoes it.
+    """Make the rule's batch normalisations take the statistics of all ranks' rows.
 
     Every rank must have a row of every batch, for each waits for the others.
+
+    Args:
+        trainer: The rule, whose layers' `forward` is replaced.
+        ranks: The ranks' all-reduce.
+
+    Returns:
+        A function that restores the layers.
+
     """
     layers = _layers(trainer)
     for layer in layers:
@@ -192,5 +213,5 @@ def _wide(channels: Tensor, like: Tensor) -> Tensor:
 
 
 def _as_it_is(x: Tensor) -> AbstractContextManager[Any]:
-    """Return a context in which nothing is cast."""
+    """Return a context in which autocast is off."""
     return torch.autocast(x.device.type, enabled=False)

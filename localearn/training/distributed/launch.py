@@ -1,4 +1,4 @@
-"""How the processes that torchrun starts find each other, and find out whether they belong together."""
+"""Launch: join the processes that torchrun starts, and check that they belong to one run."""
 
 import contextlib
 import datetime
@@ -22,15 +22,25 @@ from localearn.training.settings import Settings
 MODES: Mapping[str, type[JoinedRanks]] = {"data": DataRanks, "layers": LayerRanks}
 STARTED_BY = "torchrun --nproc-per-node=2 -m localearn.run parallel={} ..., or parallel=none"
 LAST_WORDS_S = 0.05
-_joins = itertools.count()  # of this process: a store that outlives a group, or a rank, keeps what was said in it
+_joins = itertools.count()  # of this process: a store that outlives a group, or a rank, still has its keys
 
 
 @contextlib.contextmanager
 def joined(settings: Settings, identity: Mapping[str, Any]) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the other ranks for the while, where there are any; give this one's view of them, and its device.
+    """Join the other ranks inside the block, where there are any.
 
-    identity: what must be alike on all ranks, by name: versions, options. A group that the caller has made already is
-    used, and left. Raises UserError, on every rank, where one does not come in `rank_timeout_s` or is otherwise.
+    A process group that the caller has made already is used, and not destroyed.
+
+    Args:
+        settings: The options `parallel`, `rank_timeout_s` and `device`.
+        identity: Values that must be equal on all ranks, by name: versions, options.
+
+    Yields:
+        This process's view of the ranks, and its device.
+
+    Raises:
+        UserError: On every rank, where one does not join within `rank_timeout_s` or has other values.
+
     """
     if settings.parallel == "none":
         yield Ranks(), select_device(settings.device)
@@ -54,19 +64,19 @@ def joined(settings: Settings, identity: Mapping[str, Any]) -> Iterator[tuple[Ra
             # gloo's threads let go of the last tensor a moment after it is there, for which they need the interpreter:
             # where that has ended by then they end the process by SIGABRT.
             time.sleep(LAST_WORDS_S)
-            with contextlib.suppress(RuntimeError):  # a lost rank cannot take leave
+            with contextlib.suppress(RuntimeError):  # a lost rank cannot leave the group
                 dist.destroy_process_group()
 
 
 def _own_card(name: str) -> str:
-    """Return the device of this rank: of the machine's cards the one with the rank's number on the machine."""
+    """Return the device of this rank: of the machine's GPUs the one with its local rank's number."""
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     return name
 
 
 def _join(device: torch.device, timeout_s: float, identity: Mapping[str, Any]) -> None:
-    """Make the default group, once all ranks are there and have been found alike."""
+    """Create the default group, once all ranks have joined and were found equal."""
     from torch.distributed.rendezvous import rendezvous
 
     timeout = datetime.timedelta(seconds=timeout_s)
@@ -91,7 +101,7 @@ def _join(device: torch.device, timeout_s: float, identity: Mapping[str, Any]) -
 
 
 def _greet(store: Any, rank: int, size: int, timeout: datetime.timedelta, identity: Mapping[str, Any]) -> None:
-    """Have rank 0 hear from every other rank what it is, and tell all whether they belong together."""
+    """Send this rank's identity to rank 0, which compares all and answers whether they belong together."""
     store.set(f"hello/{rank}", json.dumps(dict(identity), default=str))
     if rank == 0:
         told = _heard(store, size, timeout)
@@ -108,7 +118,7 @@ def _greet(store: Any, rank: int, size: int, timeout: datetime.timedelta, identi
 
 
 def _heard(store: Any, size: int, timeout: datetime.timedelta) -> str:
-    """Return what keeps the ranks from working together, nothing where nothing does."""
+    """Return why the ranks cannot work together, empty where they can."""
     keys = [f"hello/{rank}" for rank in range(size)]
     try:
         store.wait(keys, timeout)
@@ -124,7 +134,7 @@ def _heard(store: Any, size: int, timeout: datetime.timedelta) -> str:
 
 
 def _compare(identities: list[str]) -> None:
-    """Raise UserError for the first rank that is not as rank 0 is, naming what differs."""
+    """Raise UserError for the first rank that differs from rank 0, naming the difference."""
     first, *others = (json.loads(text) for text in identities)
     for rank, other in enumerate(others, 1):
         for name, value in first.items():

@@ -1,4 +1,4 @@
-"""parallel=layers: every rank trains some of the blocks, and activations go forward only."""
+"""Pipeline parallelism (`parallel=layers`): every rank trains some of the blocks, and activations only go forward."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -21,16 +21,21 @@ MOST_DIMENSIONS = 6
 
 
 class LayerRanks(JoinedRanks):
-    """Ranks in a row, each of which trains some blocks of a local rule and hands its last one's output to the next.
+    """Ranks in a row, each of which trains some blocks of a local rule and sends its last one's output to the next.
 
-    Nothing comes back, so nobody waits for the backward pass of another: while rank r learns from batch t, rank r - 1
-    is at batch t + 1. What rank r gets is what block k has put out before its own step by batch t, just as in the joint
-    schedule on one process. So the weights are those of that schedule, with no delay, bit for bit where the arithmetic
-    is; only what a rule draws at random, such as dropout's masks, is drawn on each rank for itself. A batch need not be
-    cut into micro-batches: those that follow keep the ranks busy, all but for the first and the last size - 1 of an
-    epoch. Blocks of a rule that is not `chained` need nothing of each other, and ranks send nothing while they learn.
-    Every rank holds the whole net, and has the others' blocks as they are at the end of each epoch, for
-    validation, whose rows are shared out, and for the checkpoint.
+    There is no backward communication, so no rank waits for the backward pass of another: while rank r learns from
+    batch t, rank r - 1 is at batch t + 1. Rank r receives the output of block k before its own step on batch t, just as
+    in the joint schedule on one process. So the weights are those of that schedule, with no delay, bit for bit where
+    the arithmetic is; only what a rule draws at random, such as dropout's masks, is drawn on each rank for itself. A
+    batch need not be cut into micro-batches: those that follow keep the ranks busy, all but for the first and the last
+    size - 1 of an epoch. Blocks of a rule that is not `chained` need nothing of each other, and ranks send nothing
+    while they learn. Every rank holds the whole net, and receives the others' blocks at the end of each epoch, for
+    validation, whose rows are split among the ranks, and for the checkpoint.
+
+    Args:
+        device: This rank's device.
+        timeout_s: Seconds that a rank is waited for, for the error message.
+
     """
 
     def __init__(self, device: torch.device, timeout_s: float):
@@ -40,12 +45,17 @@ class LayerRanks(JoinedRanks):
         self._sent: deque[tuple[Any, Tensor]] = deque()
         self._form: tuple[torch.dtype, int, tuple[int, ...]] | None = None  # of what comes: dtype, rows a row, the rest
         self._told_form = False
-        self._taken: Tensor | None = None  # what the rank before has sent for the present batch
+        self._taken: Tensor | None = None  # the activations that the previous rank has sent for the present batch
         self._asked = 0  # batches so far
         self._buffers: list[Tensor | None] = [None, None]
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
-        """Give this rank its blocks; return the data, of which all but validation goes whole to every rank."""
+        """Assign this rank its blocks; return the data, of which all but validation goes whole to every rank.
+
+        Raises:
+            UserError: Where the rule's blocks cannot learn on so many ranks.
+
+        """
         self._rule = self.together(lambda: self._pipelined(trainer))
         self._spans = balanced(block_costs(trainer.net), self.size)
         for tensor in (*trainer.parameters(), *trainer.buffers()):
@@ -66,7 +76,7 @@ class LayerRanks(JoinedRanks):
         return Descent(phase.name, phase.parameters, self._learn, groups=phase.groups, predict=phase.predict)
 
     def _learn(self, batch: Batch) -> Iterator[Metrics]:
-        """Fill `.grad` of this rank's blocks and send the last one's output to the rank after, pausing after each."""
+        """Fill `.grad` of this rank's blocks and send the last one's output to the next rank, yielding after each."""
         rule, span, told = self._rule, self._spans[self.rank], dict[str, Tensor]()
         assert rule is not None
         if self._alone:
@@ -84,15 +94,15 @@ class LayerRanks(JoinedRanks):
         yield {"loss": rule.total(told, losses)}
 
     def seed(self, seed: int) -> int:
-        """Return a seed of the rank's own, or the same on all, which draw alike what no block changes."""
+        """Return a seed for this rank, or the same on all where blocks are not chained and share their input."""
         return super().seed(seed) if self._rule is None or self._rule.chained else seed
 
     def release(self, trainer: Trainer) -> None:
-        """Forget the rule."""
+        """Drop the reference to the rule."""
         self._rule = self._taken = None
 
     def inputs(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Return the batches; the activations of the rank before are prefetched by one batch."""
+        """Yield the batches; the activations of the previous rank are prefetched by one batch."""
         yield from batches if self._alone else self._received(batches)
         self._flush()
 
@@ -106,26 +116,26 @@ class LayerRanks(JoinedRanks):
             yield self._arrived(*asked.popleft())
 
     def means(self, sums: dict[str, Tensor], rows: int) -> tuple[dict[str, float], int]:
-        """Return each block's loss from its rank, and their sum as the loss."""
+        """Return each block's loss from its rank, their sum as the loss, and the number of rows."""
         own, _ = super().means(sums, rows)
         found = self.gathered(own)
         names = dict.fromkeys(name for means in found for name in means)
         return {name: sum(means.get(name, 0.0) for means in found) for name in names}, rows
 
     def unite(self, trainer: Trainer) -> None:
-        """Give every rank every other's blocks."""
+        """Broadcast every rank's blocks to all."""
         for source, span in enumerate(self._spans):
             for tensor in self._owned(span):
                 self.broadcast(tensor.detach(), source)
 
     def whole(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the optimizer's state_dict with every rank's part of the state."""
+        """Return the optimizer's state_dict with every rank's part of the state, on the CPU."""
         states = self.gathered({key: _to_cpu(value) for key, value in state["state"].items()})
         merged = {key: value for part in states for key, value in part.items()}
         return {**state, "state": dict(sorted(merged.items()))}
 
     def drop_others(self, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the state of other ranks' blocks, which a checkpoint has too."""
+        """Drop the state of other ranks' blocks, which a checkpoint has too."""
         own = set(self._owned(self._spans[self.rank]))
         for parameter in list(optimizer.state):
             if parameter not in own:
@@ -133,7 +143,7 @@ class LayerRanks(JoinedRanks):
 
     @property
     def _alone(self) -> bool:
-        """Whether this rank makes its first block's input itself, the stem's output or what no block changes."""
+        """Return whether this rank computes its first block's input itself: the stem's output, or a fixed input."""
         return self.first or (self._rule is not None and not self._rule.chained)
 
     def _owned(self, span: range) -> list[Tensor]:
@@ -147,7 +157,7 @@ class LayerRanks(JoinedRanks):
                 dist.send(_described(h), self.rank + 1)
                 self._told_form = True
             work = dist.isend(h, self.rank + 1)
-            self._sent.append((work, h))  # kept until it has gone
+            self._sent.append((work, h))  # referenced until it was sent
             while len(self._sent) > AHEAD:
                 self._sent.popleft()[0].wait()
 
@@ -157,7 +167,7 @@ class LayerRanks(JoinedRanks):
                 self._sent.popleft()[0].wait()
 
     def _ask(self, rows: int) -> tuple[Any, Tensor]:
-        """Begin to receive what the rank before makes of so many rows."""
+        """Start to receive the previous rank's output for so many rows."""
         with self.waiting(self.rank - 1):
             if self._form is None:
                 described = torch.empty(2 + MOST_DIMENSIONS, dtype=torch.int64)
@@ -192,7 +202,12 @@ def _to_cpu(value: Any) -> Any:
 
 
 def block_costs(net: Net) -> list[int]:
-    """Return the multiply-adds of each block for a row."""
+    """Return the multiply-adds of each block for a row.
+
+    Args:
+        net: The net, run once in evaluation mode on trial rows.
+
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     costs = []
@@ -210,7 +225,16 @@ def block_costs(net: Net) -> list[int]:
 
 
 def balanced(costs: list[int], parts: int) -> list[range]:
-    """Return so many runs of neighbours, none of them empty, whose costliest costs the least that it can."""
+    """Return the partition of blocks into runs of neighbours whose costliest run costs the least.
+
+    Args:
+        costs: The cost of each block.
+        parts: The number of runs, 1..len(costs); none is empty.
+
+    Returns:
+        The range of blocks of each run, in order.
+
+    """
     count = len(costs)
     # least[p][n]: the cost of the costliest of p + 1 runs over the first n; cut[p][n]: where the last of them begins.
     least = [[float("inf")] + [float(sum(costs[:n])) for n in range(1, count + 1)]]
