@@ -1,4 +1,4 @@
-"""A bench's options: the sizes and the rules."""
+"""The plan of a bench: the sizes, the rules and the options of their runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from localearn.composition import CONF, overrides_of
 
 @dataclass(frozen=True)
 class Plan:
-    """What is benched: the sizes, the first of them the base, and the axis on which each other one differs from it."""
+    """The options of a bench: the sizes, the first of them the base, and the axis on which each other one differs from it."""
 
     rules: list[str]
     sizes: list[tuple[str, Size]]
@@ -30,7 +30,13 @@ class Plan:
     config_dir: str | None = None
 
     def for_rule(self, rule: str, size: Size) -> list[str]:
-        """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
+        """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal.
+
+        Args:
+            rule: its name.
+            size: the net's and the batch's.
+
+        """
         widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
         own = overrides_of(rule, self.rules, self.overrides)
         nets = [word for word in own if word.startswith("net=")] or [f"net={self.net}"]  # a rule may have its own

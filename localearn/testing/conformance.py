@@ -166,9 +166,9 @@ class RuleConformance:
         assert not probes.differing(*runs), f"seeded runs differ in {probes.differing(*runs)}"
 
     def test_no_gradient_crosses_a_block(self, kind: str) -> None:
-        """Require that block k's graph ends at its input, and that no later weight is read backward (nor at all, if local).
+        """Require that block k's graph ends at its input, and that its gradient reads no later weight on the way back.
 
-        A rule that says `crosses_blocks` is held to that too.
+        If the rule is local, no later weight is read at all. A rule that says `crosses_blocks` is held to that too.
         """
         trainer, batch = self._made(kind), self._toy(kind).batch
         with probes.block_inputs(trainer) as crossed:
@@ -236,7 +236,7 @@ class RuleConformance:
         assert probes.scored(trainer, batch).dtype == torch.float64, "scores are not float64 in a float64 net"
 
     def test_keeps_the_device_and_never_waits_for_it(self, kind: str) -> None:
-        """Require gradients and scores on a device other than the default: no tensor is made elsewhere, and none is read.
+        """Require gradients and scores on a device other than the default: no tensor is made elsewhere, or read.
 
         Nor is one in `accumulate`; `solve`, once in a phase, may read whether there is a solution.
         """
@@ -259,7 +259,7 @@ class RuleConformance:
         assert probes.scored(trainer, batch).is_meta, "the scores have left the device"
 
     def test_state_dict_round_trips(self, kind: str) -> None:
-        """Require the same scores, gradients and solutions of a rule drawn from another seed, once the state is loaded."""
+        """Require the same scores, gradients and solutions of a rule drawn from another seed with the state loaded."""
         batch = self._toy(kind).batch
         trained, fresh = probes.train(self._made(kind), batch, 3, self._lr(kind)), self._made(kind, seed=1)
         fresh.load_state_dict(trained.state_dict())
@@ -268,7 +268,7 @@ class RuleConformance:
         assert not moved, f"what {', '.join(moved)} learn depends on something that the state does not hold"
 
     def test_scores_and_leaves_modes_alone(self, kind: str) -> None:
-        """Require scores (N, C), or (N, T, C), that change nothing; neither they nor learning leave another mode behind."""
+        """Require scores (N, C), or (N, T, C), that change nothing; nor may learning leave another mode behind."""
         trainer, batch = self._made(kind), self._toy(kind).batch
         positions = tuple(batch.x.shape[1:2]) if trainer.net.view.per_position else ()
         expected = (*positions, trainer.net.classes)
@@ -288,7 +288,7 @@ class RuleConformance:
         assert shape == (len(batch.target), *expected), f"the whole net's scores are {tuple(shape)}, not (N, C)"
 
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
-        """Require that each kind in `kinds` is served; others, and data that do not fit the net, are refused by name."""
+        """Require that kinds in `kinds` are served; others, and data that do not fit the net, are refused by name."""
         for kind in (*KINDS, *self.own):
             if kind in self.kinds or kind in self.own:
                 trainer = self._made(kind)

@@ -300,7 +300,7 @@ class CaFo(Trainer):
 
     @property
     def net_predicts(self) -> bool:
-        """Whether the net alone gives the output that the rule learns by: the last predictor's, or by DFA the blocks'."""
+        """Whether the net alone gives the output that the rule learns by: the last predictor's, by DFA the blocks'."""
         return True
 
     def phases(self) -> Sequence[Phase]:

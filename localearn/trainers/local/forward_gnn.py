@@ -243,7 +243,7 @@ class ForwardGNN(LocalTrainer):
         entries = (self.net.input_shape[0] if k == 0 else widths[k - 1]) * (split.times if split else 1)
 
         def features(x: Tensor, edge_index: Tensor) -> Tensor:
-            """Return what block k reads, (N + C, entries), with what is known of the blocks before it beside it."""
+            """Return block k's input, (N + C, entries), next to what is known of the blocks before it."""
             h = self._with_virtual(self.net.stem(x))
             edges, outputs = self._edges(edge_index, len(x)), list[Tensor]()
             for before in list(self.net.blocks)[:k]:
