@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-RIDGE = 0.01  # of a probe, beside features of variance 1
+RIDGE = 0.01  # of a probe, next to features of variance 1
 
 
 def hoyer(h: Tensor) -> Tensor:

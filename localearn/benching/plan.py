@@ -10,7 +10,27 @@ from localearn.composition import CONF, overrides_of
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a bench: the sizes, the first of them the base, and the axis on which each other one differs from it."""
+    """The options of a bench.
+
+    Attributes:
+        rules: their names, the baseline first.
+        sizes: the first is the base; the axis of each other one is the one on which it differs from the base.
+        net: its name.
+        input_shape: a row's shape.
+        turns: how many count.
+        turn_s: seconds of each rule a turn.
+        device: as in `localearn.training.Settings`, and so are `precision`, `step`, `capture` and `memory_format`.
+        precision: "fp32" or "bf16".
+        step: "all" or "block".
+        capture: "auto", "graph", "compile" or "off".
+        memory_format: "auto", "channels_last" or "contiguous".
+        out: the folder to write into.
+        overrides: of the runs' configuration.
+        vocabulary: the number of tokens, where rows are ids.
+        categories: the numbers of categories of the columns of codes.
+        config_dir: a folder of the user's own configurations, if any.
+
+    """
 
     rules: list[str]
     sizes: list[tuple[str, Size]]

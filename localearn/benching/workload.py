@@ -202,7 +202,7 @@ class _Part:
 
 
 def made_up(point: Point) -> list[Batch]:
-    """Return random batches of standard normal rows, (batch, *input_shape), and labels; or token ids, and their successors.
+    """Return batches of standard normal rows, (batch, *input_shape), and labels; or of token ids, and the next ones.
 
     Labels, tokens and the codes of categories are drawn uniformly.
 

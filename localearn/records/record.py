@@ -59,15 +59,54 @@ class Figures(TypedDict):
 class Record:
     """The record of a run; run.json is this, but for `history`, which is metrics.jsonl.
 
-    Durations are in seconds, memory in bytes, energy in joules. `energy` and `co2e` say of each figure whether it is
-    measured, estimated or absent, and an absent figure is None. `metric` gives one figure of `metrics`.
-    `test_accuracy`, `val_accuracy` and `test_loss`, the former places of figures, are deprecated: the next release has
-    them no more.
+    Names end in their unit: `_s` in seconds, `_bytes`, `_kg`; energy is in joules. `test_accuracy`, `val_accuracy` and
+    `test_loss`, the former places of figures, are deprecated: the next release has them no more.
 
     Attributes:
-        metrics: the loss and each metric of the task by name, with its figures on the validation and the test split.
+        status: "completed", "stopped" by a callback, "interrupted" by a signal, "diverged" or "failed"; "running"
+            until then.
+        schema: the version of these fields.
+        algo: the rule's name in the configuration.
+        rule: its class.
+        dataset: the data set's name.
+        net: the net's name.
+        seed: of order, augmentation and the rule's draws.
+        protocol: the protocol's name, if the run follows one.
+        epochs: over all stages.
         passes: over the training split, counted over all stages.
-        ranks: the processes that trained together, see `Settings.parallel`.
+        stages: the number of phases.
+        train_samples: rows of the training split.
+        val_samples: rows of the validation split.
+        test_samples: rows of the test split.
+        metrics: the loss and each metric of the task by name, with its figures on the validation and the test split;
+            `metric` gives one figure.
+        best_epoch: of the last stage.
+        train_s: seconds of training.
+        eval_s: seconds of evaluation.
+        setup_s: seconds before both.
+        samples_per_s: training samples in a second of training.
+        peak_memory_bytes: the headline figure, the allocator's where there is one, else the process's.
+        memory: the peaks by name, `allocator_bytes` and `process_bytes`.
+        parameters: the number of them.
+        energy: joules by part and window, each with whether it is measured, estimated or absent; an absent one is None.
+        co2e_kg: of training.
+        co2e: its label and source.
+        device: its type, name and threads.
+        precision: "fp32" or "bf16".
+        batch_size: rows a step.
+        capture: how the update was captured, "off" where it was not.
+        deterministic: whether only deterministic algorithms were used.
+        parallel: the ranks' share of the work, see `Settings.parallel`.
+        ranks: the processes that trained together.
+        versions: of Python and the packages.
+        data_fingerprint: of the data as prepared.
+        started: the moment of its start.
+        finished: the moment of its end.
+        seams: for each time that the run was resumed, when and from which stage, epoch and batch.
+        config: all options, resolved.
+        error: why it ended, where that is not as planned.
+        diagnostics: what the rule or the command adds.
+        history: the lines of metrics.jsonl, one for each epoch.
         lacking: of a record that was read, the fields that its file does not hold, as that of an older version; they
             have their defaults here.
 

@@ -166,6 +166,21 @@ class Settings:
     """The settings that a rule and its baseline must share.
 
     The data's fingerprint is stored with the runs: it may differ by seed.
+
+    Attributes:
+        net: the net's name.
+        net_config: its resolved options.
+        dataset: the data set's name.
+        augment: the augmentation's.
+        batch_size: rows a step.
+        precision: of the products.
+        device: its name.
+        capture: how the step was captured.
+        ranks: as in `Run.ranks`.
+        step: "all" or "block".
+        deterministic: whether only deterministic algorithms were used.
+        metric: what the runs are judged by.
+
     """
 
     net: str

@@ -111,7 +111,7 @@ Block = Paragraph | Bullets | Table | Commands | Figures
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -119,7 +119,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole report."""
+    """A whole report.
+
+    Attributes:
+        title: its heading.
+        subtitle: a line under it.
+        sections: in order.
+
+    """
 
     title: str
     subtitle: str

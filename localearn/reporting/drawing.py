@@ -23,7 +23,7 @@ DASHES = ("-", "--", ":")
 INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
 WIDTH_IN = 5.6
 MADE_BY = "localearn report"  # stands in every PNG
-_LABEL = 34  # characters of a label beside a y axis, at most, that the lowest of the plots has room for
+_LABEL = 34  # characters of a label next to a y axis, at most, that the lowest of the plots has room for
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,

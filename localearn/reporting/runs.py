@@ -155,7 +155,7 @@ class Run:
 
     @property
     def capture(self) -> str | None:
-        """How the step was captured."""
+        """The way in which the step was captured."""
         return self._known("capture", self.record.capture)
 
     @property
@@ -195,7 +195,7 @@ class Run:
 
 @functools.cache
 def _ships(group: str, name: str) -> bool:
-    """Whether localearn has a configuration of that name."""
+    """Return whether localearn has a configuration of that name."""
     return name in {path.stem for path in (Path(__file__).parents[1] / "conf" / group).glob("*.yaml")}
 
 

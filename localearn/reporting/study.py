@@ -17,7 +17,7 @@ from localearn.tasks import Metric
 WITHIN_POINTS = 0.5  # of a fraction, in per cent
 WITHIN_SHARE = 0.01  # of what was published, where it is no fraction
 NOT_RECORDED = "not recorded"
-_LABEL = 42  # characters of a line of a row's title beside a plot
+_LABEL = 42  # characters of a line of a row's title next to a plot
 
 
 @dataclass(frozen=True)

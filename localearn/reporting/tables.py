@@ -52,7 +52,7 @@ def _rule_table(group: Group, caption: str, keys: Sequence[str]) -> Table | None
 
 
 def _worth_showing(group: Group, key: str) -> bool:
-    """Whether a column says something: joules even if absent, a kind of memory only where it adds to the peak."""
+    """Return whether a column is shown: joules even if absent, a kind of memory only where it adds to the peak."""
     measures = [measure for rule in group.rules if (measure := rule.measure(key))]
     if key not in ("allocator_bytes", "process_bytes"):
         return bool(measures)

@@ -1,9 +1,11 @@
 # ruff: noqa: N802, D102  (the names are NVML's, and so is what they do)
 """Stand-ins for NVML and for an energy counter, to test their readers on a machine without a GPU.
 
-clock = FakeClock()
-nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
-meter = Meter(sources=[NvmlCounter("GPU-0", nvml=nvml, clock=clock.clock)], clock=clock.clock)
+Example:
+    clock = FakeClock()
+    nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
+    meter = Meter(sources=[NvmlCounter("GPU-0", nvml=nvml, clock=clock.clock)], clock=clock.clock)
+
 """
 
 import json

@@ -435,7 +435,7 @@ class Pipelined(Protocol):
 
 
 def _defined_no_earlier(cls: type, name: str, other: str) -> bool:
-    """Whether the class that a method comes from is the one, or derived from the one, that another comes from."""
+    """Return whether the class that has one method is, or derives from, the class that has another."""
     return next(name in vars(base) for base in cls.__mro__ if name in vars(base) or other in vars(base))
 
 

@@ -228,7 +228,7 @@ def _overrides(trainer: Any, name: str) -> bool:
 
 
 def _overridden_since(cls: type, name: str, since: str) -> bool:
-    """Whether a class overrides a method after the one that defines another in the present contract."""
+    """Return whether a class overrides a method after the one that defines another in the present contract."""
     for base in cls.__mro__:
         if name in vars(base):
             return since not in vars(base) or getattr(vars(base)[since], "adapted", False)

@@ -391,7 +391,7 @@ class ForwardForward(LocalTrainer):
 
     @property
     def _axes(self) -> int:
-        """How many axes stand before what has a goodness: a row's, or a position's too."""
+        """The number of axes before those that a goodness is of: a row's, or a position's too."""
         return 2 if self.by_position else 1
 
     def _counted(self, batch: Batch) -> Tensor | None:

@@ -18,7 +18,7 @@ from localearn.nets.views import Flattened
 
 Kind = Literal["linear", "conv", "mlp", "auglocal", "tied", "projected", "low_rank", "nce"]
 TIED = ("tied", "projected", "low_rank")  # which read by the readout's own weights
-# What may stand last in a block without being its activity: what is cut from it, or only told otherwise.
+# Layers that may stand last in a block without being its activity: they cut from it, or only reshape it.
 TRAILING = (
     nn.modules.dropout._DropoutNd,
     nn.modules.pooling._MaxPoolNd,

@@ -88,7 +88,7 @@ class TopDown(nn.Module):
         return [self.get_buffer(f"told_{k + 1}") for k in range(len(self._buffers))]
 
     def begins(self, h: Tensor) -> bool:
-        """Return whether nothing is stored yet of a graph of as many rows.
+        """Return whether no outputs are stored yet of a graph of as many rows.
 
         Args:
             h: the rows of the graph's nodes, (N, ...).
