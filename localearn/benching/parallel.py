@@ -96,6 +96,9 @@ def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
         own: the command's own options.
         overrides: the run's.
 
+    Raises:
+        UserError: when there are fewer cores than ranks, or a rank fails.
+
     """
     width, depth = own["width"], int(own["depth"])
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

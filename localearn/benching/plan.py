@@ -13,7 +13,7 @@ class Plan:
     """The options of a bench.
 
     Attributes:
-        rules: their names, the baseline first.
+        rules: their names, backprop among them.
         sizes: the first is the base; the axis of each other one is the one on which it differs from the base.
         net: its name.
         input_shape: a row's shape.

@@ -99,7 +99,7 @@ def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
     """Return a figure with one set of axes, high enough for a legend above it.
 
     Args:
-        height_in: of the axes, in inches.
+        height_in: of the figure without its legend, in inches.
         entries: the legend's.
 
     """

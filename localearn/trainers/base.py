@@ -296,7 +296,10 @@ class Trainer(FormerContract, nn.Module, ABC):
         return type(self).predict is Trainer.predict
 
     def path_angles(self) -> dict[str, Tensor]:
-        """Return the angle between each weight and its stand-in in the backward pass, in degrees; none by default."""
+        """Return angles in degrees, by layer, between a weight and its stand-in in the backward pass.
+
+        None by default; a rule that has such stand-ins overrides it.
+        """
         return {}
 
     def pipelined(self) -> "Pipelined":

@@ -31,7 +31,7 @@ class Stage:
     Attributes:
         name: the phase's name.
         parameters: the parameters that it trains.
-        start: the first block that it trains.
+        start: the block, 0..L-1, whose input is the phase's; 0: x itself.
         one_pass: whether it is a `Solve`.
         groups: as in `Descent`.
         input_width: `width` of `Phase`.

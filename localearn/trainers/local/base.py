@@ -18,7 +18,9 @@ Schedule = Literal["joint", "greedy"]
 
 
 class LocalTrainer(Trainer):
-    """Rules whose block k follows the gradient of its own loss, its input being a constant: d loss_k / d theta_k.
+    """Rules whose block k follows the gradient of its own loss, its input being a constant.
+
+        d theta_k = d loss_k / d theta_k at fixed h_{k-1}
 
     A block's graph is dropped as soon as its gradient is taken, so activation memory does not grow with depth.
 
