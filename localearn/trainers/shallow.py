@@ -22,6 +22,7 @@ class Shallow(Trainer):
     In the blocks dropout draws, and batch normalisation takes the batch's statistics and follows them, as it does in
     every training: statistics are no weights, and so the readout is given what backprop's first step gives it. Nothing
     of a block is differentiated, so blocks may be opaque, or have flat activations.
+
     Known weakness: it is meant to be weak. Of few inputs and many units random features are hard to beat all the same.
 
     Args:

@@ -31,8 +31,9 @@ class StateFeedback(Trainer):
     feedback turns pairs of units. The state of an LSTM, which the paper has not, is (h, c), and c is read by no loss.
     Across depth any other rule does the same on a net that is built with `through_time=diagonal`, as `net=gru` may be:
     a local or a feedback rule says what a layer's error is, and the layer how it goes back through time.
-    Known weakness: A knows nothing of the gates, so a state that the net forgets is credited all the same, and one
-    that it keeps for n steps only as its own a_i^n has it. The forward pass is still taken step by step.
+
+    Known weakness: A knows nothing of the gates, so a state that the net forgets is credited all the same, and one that
+    it keeps for n steps only as its own a_i^n has it. The forward pass is still taken step by step.
 
     Args:
         net: a net with a recurrent layer.

@@ -44,10 +44,12 @@ class ForwardGradient(EstimatorTrainer):
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 
-    The last block's guess is its gradient, the others' estimate is biased, and never uphill.
-    Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
-    Fournier et al., arXiv 2306.06968. Known weakness: the variance, so it learns slowly; where rows are coupled,
-    activity space loses its advantage, for all rows' values then perturb one derivative.
+    The last block's guess is its gradient, the others' estimate is biased, and never uphill. Baydin et al., arXiv
+    2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents: Fournier et al.,
+    arXiv 2306.06968.
+
+    Known weakness: the variance, so it learns slowly; where rows are coupled, activity space loses its advantage, for
+    all rows' values then perturb one derivative.
 
     Args:
         net: a net whose layers forward mode can differentiate.

@@ -57,9 +57,11 @@ class LikelihoodRatio(EstimatorTrainer):
     differentiated for them.
 
     Jiang et al., arXiv 2305.08960; there the readout's gradient is estimated as well, and blocks that are noisy alone
-    take turns. Known weakness: the variance, which grows with the number of noisy values (LeNet-5 takes 16 copies for
-    each block), and a bias of order sigma^2 as a gradient of the loss without noise. `antithetic`, `baseline`,
-    `layerwise` and `noise` lower the variance.
+    take turns.
+
+    Known weakness: the variance, which grows with the number of noisy values (LeNet-5 takes 16 copies for each block),
+    and a bias of order sigma^2 as a gradient of the loss without noise. `antithetic`, `baseline`, `layerwise` and
+    `noise` lower the variance.
 
     Args:
         net: a net whose layers `torch.func.vmap` can run on all copies at once.

@@ -16,9 +16,10 @@ class FeedbackAlignment(BackwardPathTrainer):
 
     The forward weights come to align with B, which is what makes the signal useful. B is drawn uniform with the
     deviation that W's entries have when the rule is built. In a convolution B is a kernel of W's shape, applied as the
-    transposed convolution that backprop would use; so in residual blocks, around each of their convolutions.
-    Lillicrap, Cownden, Tweed, Akerman (2016), Nature Communications 7:13276, "Random synaptic feedback weights support
-    error backpropagation for deep learning", eq. 3; convolutions: Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488.
+    transposed convolution that backprop would use; so in residual blocks, around each of their convolutions. Lillicrap,
+    Cownden, Tweed, Akerman (2016), Nature Communications 7:13276, "Random synaptic feedback weights support error
+    backpropagation for deep learning", eq. 3; convolutions: Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488.
+
     Known weakness: deep and convolutional nets, where W has too few entries to align with B.
 
     Args:

@@ -39,10 +39,11 @@ class Pepita(Trainer):
     added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
     first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
     a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
-    Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440. Known weakness: depth;
-    convolutions, which a mean over positions hardly moves, LeNet-5's not at all; learning rates just above those by
-    which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD, for Adam divides by
-    the size of both.
+    Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
+
+    Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; learning rates
+    just above those by which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD,
+    for Adam divides by the size of both.
 
     Args:
         net: a net of plain blocks, whose op is a linear map, with a Linear readout.

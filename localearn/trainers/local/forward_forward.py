@@ -55,8 +55,10 @@ class ForwardForward(LocalTrainer):
     2212.13345, sections 2 and 3; the mean over 2N and the readout are those of the PyTorch port, whose recipe is
     recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv 2403.11004, who give the
     training nodes their true labels at prediction too; `predict` does not know these. The net alone normalises no
-    lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more where it takes long to
-    converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
+    lengths, so predict with this class.
+
+    Known weakness: 4 to 6 times backprop's energy, and more where it takes long to converge (arXiv 2509.19063 has 14.3
+    against 1.5 Wh), for less accuracy beyond MNIST.
 
     Args:
         net: a net whose input has room for a label.

@@ -53,9 +53,11 @@ class ForwardGNN(LocalTrainer):
     epochs. Top-down follows the paper's Algorithm 3. In the authors' code every second block learns first, from both
     its neighbours, which with two blocks is the same, and with top_down=loss a block reads h_{k-1,t-1}; it clips there.
     Our columns for signals are drawn next to a map that was drawn for its own width. Nodes held out are never joined to
-    a class, so their labels are not seen. Known weakness: a virtual node brings all training nodes of a class within
-    two steps of one another, so more blocks smooth over the classes' difference sooner; and the virtual node of a class
-    without training nodes says nothing. A prediction with top_down=input costs `passes` times as much.
+    a class, so their labels are not seen.
+
+    Known weakness: a virtual node brings all training nodes of a class within two steps of one another, so more blocks
+    smooth over the classes' difference sooner; and the virtual node of a class without training nodes says nothing. A
+    prediction with top_down=input costs `passes` times as much.
 
     Args:
         net: a graph net whose blocks give a row for each node.

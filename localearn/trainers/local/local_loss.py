@@ -38,11 +38,12 @@ class LocalLoss(LocalTrainer):
     which follows CE whole; ours has the readout alone, by (1 - beta) CE, drawn and not from zero; windows at a map's
     edge are means of what they hold; AugLocal changes a copied layer's own channels and stride, ours has a pooling and
     a 1x1 map before it, and lets depth fall at the end alone.
+
     Known weakness: S is of the rows in a batch, so it wants batches that hold each class several times (of 100 classes
     they draw 20 a batch), and a rank of parallel=data compares its own rows alone. S knows no lengths: without
-    normalisation nothing holds small activities up, as Cora's rows, which sum to one, make them, on which heads
-    learn slowly, and weight decay, which beta does not scale, outweighs (1 - beta) CE. Tied heads read weights that
-    learn elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
+    normalisation nothing holds small activities up, as Cora's rows, which sum to one, make them, on which heads learn
+    slowly, and weight decay, which beta does not scale, outweighs (1 - beta) CE. Tied heads read weights that learn
+    elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
 
     Args:
         net: a net whose blocks have something that such heads can read.

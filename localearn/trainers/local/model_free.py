@@ -38,9 +38,11 @@ class ModelFree(LocalTrainer):
     Momeni et al., arXiv 2304.11042 (Science 2023), and, for the cosine, p_k, |h|, biases, theta = 5 and the sum over
     blocks, the authors' code for multimode optics. Differences: the code takes 20 steps on each batch of 10,000 rows
     and its answers, this one step on each of smaller batches; writes the label as rows of pixels on both sides of an
-    image; and drives the optics by h itself, not by h / RMS(h). Known weakness: a prediction asks each system C times,
-    each measured row costs two answers in training, and where a system drifts its W_k, and all behind it, must learn
-    again. The net alone knows no labels in its input, so predict with this class.
+    image; and drives the optics by h itself, not by h / RMS(h).
+
+    Known weakness: a prediction asks each system C times, each measured row costs two answers in training, and where a
+    system drifts its W_k, and all behind it, must learn again. The net alone knows no labels in its input, so predict
+    with this class.
 
     Args:
         net: a net whose blocks hold an opaque system and a linear map, with room for a label.

@@ -24,9 +24,10 @@ class MonoForward(LocalTrainer):
 
     The last projection is the net's readout, so the trained net predicts without this class. A greedy phase is
     validated by what it knows, the goodness of its own block. The mean over the batch, M_k's initialisation (a
-    Linear's) and, if the readout has one, its bias are ours. Known cost: the projection of a convolution's map has C
-    weights for each of the map's values. Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra,
-    arXiv 2509.19063.
+    Linear's) and, if the readout has one, its bias are ours.
+
+    Known cost: the projection of a convolution's map has C weights for each of the map's values. Gong, Li, Abdulla,
+    "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
 
     Args:
         net: a net whose readout, the last projection, is one Linear layer.
