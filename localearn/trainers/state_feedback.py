@@ -24,6 +24,7 @@ class StateFeedback(Trainer):
     dL/ds_t|local is what the readout, or the next layer, sends back to step t alone. As A stays the same at all times
     the recursion is a correlation with A's powers: all steps are differentiated at once, and no matrix is multiplied
     step by step in the backward pass. With A = 0 it is fully truncated backpropagation through time.
+
     Caillon, Fagnou, Allauzen, "Fast Training of Recurrent Neural Networks with Stationary State Feedbacks", arXiv
     2503.23104.
 

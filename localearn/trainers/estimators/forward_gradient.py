@@ -44,9 +44,10 @@ class ForwardGradient(EstimatorTrainer):
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 
-    The last block's guess is its gradient, the others' estimate is biased, and never uphill. Baydin et al., arXiv
-    2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents: Fournier et al.,
-    arXiv 2306.06968.
+    The last block's guess is its gradient, the others' estimate is biased, and never uphill.
+
+    Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
+    Fournier et al., arXiv 2306.06968.
 
     Known weakness: the variance, so it learns slowly; where rows are coupled, activity space loses its advantage, for
     all rows' values then perturb one derivative.
@@ -204,8 +205,9 @@ class LocalGuess(nn.Module):
         a_k = L(h_k A_k^T + c_k, y), A_k: (C, n_k), k < L;    a_L is the net's own loss L, its head being the readout
         v_k = d a_k / d z_k (each row), or d a_k / d theta_k (all of a block)
 
-    The heads A_k, c_k learn by the gradient of a_k. Fournier et al., arXiv 2306.06968; of its auxiliary nets this is
-    the linear one.
+    The heads A_k, c_k learn by the gradient of a_k.
+
+    Fournier et al., arXiv 2306.06968; of its auxiliary nets this is the linear one.
 
     Args:
         net: the net whose blocks have such heads.

@@ -16,9 +16,10 @@ class FeedbackAlignment(BackwardPathTrainer):
 
     The forward weights come to align with B, which is what makes the signal useful. B is drawn uniform with the
     deviation that W's entries have when the rule is built. In a convolution B is a kernel of W's shape, applied as the
-    transposed convolution that backprop would use; so in residual blocks, around each of their convolutions. Lillicrap,
-    Cownden, Tweed, Akerman (2016), Nature Communications 7:13276, "Random synaptic feedback weights support error
-    backpropagation for deep learning", eq. 3; convolutions: Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488.
+    transposed convolution that backprop would use; so in residual blocks, around each of their convolutions.
+
+    Lillicrap, Cownden, Tweed, Akerman (2016), Nature Communications 7:13276, "Random synaptic feedback weights support
+    error backpropagation for deep learning", eq. 3; convolutions: Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488.
 
     Known weakness: deep and convolutional nets, where W has too few entries to align with B.
 
@@ -60,8 +61,10 @@ class SignSymmetry(BackwardPathTrainer):
         delta_k = (delta_{k+1} P_{k+1}) * f'(z_k),     P = M * sign(W), shaped as W, by entries
 
     The signs are those of the forward pass. So this rule does read later weights, but one bit of each, and no
-    magnitude. Liao, Leibo, Poggio, arXiv 1510.05067, section 2; the scale s: Xiao et al., arXiv 1811.03567. Of the
-    paper's batch manhattan updates there is nothing here, as in the benchmark of arXiv 2108.13446.
+    magnitude.
+
+    Liao, Leibo, Poggio, arXiv 1510.05067, section 2; the scale s: Xiao et al., arXiv 1811.03567. Of the paper's batch
+    manhattan updates there is nothing here, as in the benchmark of arXiv 2108.13446.
 
     Args:
         net: a net of Linear and Conv2d layers, however they are connected.

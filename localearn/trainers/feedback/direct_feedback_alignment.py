@@ -20,11 +20,12 @@ class DirectFeedbackAlignment(FeedbackTrainer):
         B_k = B[:, :n_k] / s_k                B uniform in [-1, 1], (C, max n), one for all blocks
 
     The block's own derivative is exact. On a graph the error is zero at unlabelled nodes, so each labelled node sends
-    its own signal, which the block's op spreads along its edges. Nokland, arXiv 1609.01596, eq. 3; one shared matrix
-    and its scale: Launay, Poli, Krzakala, arXiv 1906.04554, sec. 2; each token's error: Launay, Poli, Boniface,
-    Krzakala, arXiv 2006.12878, whose transformer has its signals after every layer ("macro") or after each of a layer's
-    parts ("micro"), which here is what the net makes a block of; kernels: Sanfiz, Akrout, arXiv 2108.13446, whose
-    signals go to every convolution, ours to every block's output.
+    its own signal, which the block's op spreads along its edges.
+
+    Nokland, arXiv 1609.01596, eq. 3; one shared matrix and its scale: Launay, Poli, Krzakala, arXiv 1906.04554, sec. 2;
+    each token's error: Launay, Poli, Boniface, Krzakala, arXiv 2006.12878, whose transformer has its signals after
+    every layer ("macro") or after each of a layer's parts ("micro"), which here is what the net makes a block of;
+    kernels: Sanfiz, Akrout, arXiv 2108.13446, whose signals go to every convolution, ours to every block's output.
 
     Known weakness: convolutions, where random directions align poorly with the few shared weights.
 

@@ -39,6 +39,7 @@ class Pepita(Trainer):
     added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
     first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
     a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
+
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
 
     Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; learning rates
@@ -212,9 +213,10 @@ class WeightMirror(nn.Module):
         dB_k = -xi^T (W_k xi), xi ~ N(0, 1), (N, n_{k-1})      E[xi xi^T] = 1, so B_k grows along W_k^T
 
     The minus makes x + F e a step down the loss.
+
     Akrout et al., arXiv 1904.05391; for PEPITA: Srinivasan et al., arXiv 2302.05440. Ours: the B_k follow the net's
-    optimizer from the first batch on (theirs one of their own, and two epochs before the weights move), F is
-    normalised where it is used, and the noise goes through a layer's linear map alone, not its activation.
+    optimizer from the first batch on (theirs one of their own, and two epochs before the weights move), F is normalised
+    where it is used, and the noise goes through a layer's linear map alone, not its activation.
 
     Args:
         net: a net of Linear layers alone.

@@ -207,15 +207,17 @@ class CaFo(Trainer):
     Where the view is per position, o_k is (N, T, C) and a position is what a row is here; padding counts nowhere.
 
     The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero.
-    `predict` returns the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's. Zhao
-    et al., arXiv 2303.09728. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch normalisation takes the
+    `predict` returns the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
+
+    Zhao et al., arXiv 2303.09728. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch normalisation takes the
     statistics of the whole training set in training and of the whole test set in testing, ours the training split's; it
     has no bias and no ridge, and a pseudo-inverse where A is singular. It has no DFA: that all blocks, the last one
     too, follow e B_k is ours.
 
     Known weakness: random blocks learn no features, so predictors of them fall behind a net that does (CIFAR-10: 66.1 %
-    against backprop's 79.3 on the same net, arXiv 2509.19063). A Trainer of its own and no LocalTrainer, for no block
-    has a loss.
+    against backprop's 79.3 on the same net, arXiv 2509.19063).
+
+    A Trainer of its own and no LocalTrainer, for no block has a loss.
 
     Args:
         net: a net whose readout, the last predictor, is one Linear layer that may learn.

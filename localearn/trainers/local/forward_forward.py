@@ -51,11 +51,12 @@ class ForwardForward(LocalTrainer):
 
     Each step reports `off_k`, the share of block k's units (of maps, channels) that no row turns on. Such units learn
     by their peers alone: the gradient of a square is proportional to the activity. A step turns them off when it throws
-    a unit below zero for every row, the likelier the larger lr times width times the rows' mean cosine. Hinton, arXiv
-    2212.13345, sections 2 and 3; the mean over 2N and the readout are those of the PyTorch port, whose recipe is
-    recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv 2403.11004, who give the
-    training nodes their true labels at prediction too; `predict` does not know these. The net alone normalises no
-    lengths, so predict with this class.
+    a unit below zero for every row, the likelier the larger lr times width times the rows' mean cosine.
+
+    Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N and the readout are those of the PyTorch port, whose
+    recipe is recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv 2403.11004,
+    who give the training nodes their true labels at prediction too; `predict` does not know these. The net alone
+    normalises no lengths, so predict with this class.
 
     Known weakness: 4 to 6 times backprop's energy, and more where it takes long to converge (arXiv 2509.19063 has 14.3
     against 1.5 Wh), for less accuracy beyond MNIST.

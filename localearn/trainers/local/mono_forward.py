@@ -26,8 +26,9 @@ class MonoForward(LocalTrainer):
     validated by what it knows, the goodness of its own block. The mean over the batch, M_k's initialisation (a
     Linear's) and, if the readout has one, its bias are ours.
 
-    Known cost: the projection of a convolution's map has C weights for each of the map's values. Gong, Li, Abdulla,
-    "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
+    Known cost: the projection of a convolution's map has C weights for each of the map's values.
+
+    Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
 
     Args:
         net: a net whose readout, the last projection, is one Linear layer.

@@ -139,12 +139,13 @@ class CounterCurrent(Trainer):
     vector, without its mean and of length 1; of loss_0 the first term alone. In an autoencoder both ends are the input.
 
     Each net's gradient is clipped by a norm of its own (`clip_norm`). The second net is the rule's: saved and resumed
-    with the run, and no part of what is exported or predicts. Kao, Hariharan, arXiv 2409.19841, section 3; the
-    constants, and the loss of convolutions, are of their code (github.com/IandRover/CCL-NeurIPS24), which differs so:
-    its contrast is "rows", by which less was learned here; its filter_target, 0.2, is asked only whether it is zero,
-    and its margin is 0.1; the CNN's warm-up begins again in each epoch of less than 100 batches, and an autoencoder's
-    epoch ends after 101: neither is copied. Ours: blocks of several layers, biases that a block may have, and products
-    and cosines of values.
+    with the run, and no part of what is exported or predicts.
+
+    Kao, Hariharan, arXiv 2409.19841, section 3; the constants, and the loss of convolutions, are of their code
+    (github.com/IandRover/CCL-NeurIPS24), which differs so: its contrast is "rows", by which less was learned here; its
+    filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins again in each
+    epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
+    several layers, biases that a block may have, and products and cosines of values.
 
     Known weakness: where both nets learn to agree they may agree on little, above all by differences, which shrink
     unless both nets normalise. In dense autoencoders of the digits a code varies along 3 to 4 directions, be it 16 or
