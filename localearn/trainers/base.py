@@ -40,8 +40,8 @@ class Trainer(FormerContract, nn.Module, ABC):
     next to the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
     with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
     annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
-    Options that its caller leaves out, a rule that localearn brings takes from its recipe for the net's kind, see
-    `localearn.recipe`: its signature has the general values.
+    A rule that localearn brings takes the options that its caller leaves out from its recipe for the net's kind, see
+    `localearn.recipe`; its signature has the general values.
 
     Args:
         net: the net to train, which `supports` is asked about; stored as `self.net`.
