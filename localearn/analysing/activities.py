@@ -15,15 +15,20 @@ WIDEST_INPUT = 4096  # values of a row that a probe of the input still reads
 
 @dataclass(frozen=True, slots=True)
 class Activities:
-    """What the blocks make of some rows of a split, on the CPU.
+    """The blocks' outputs for some rows of a split, on the CPU.
 
     Of a row a unit is a value of a vector; of maps a channel and of a sequence a feature, whose activity is the mean
     over places or positions.
 
-    labels: (N,) int64. predicted: (N,) int64, the class that the rule predicts. states: of each block the units'
-    activities, (N, n_k). sparsity: of each block Hoyer's sparsity of each row, (N,), of all of its values. lowest,
-    highest: of each block every unit's least and greatest value, (n_k,), at any place of any row. inputs: (N, n), the
-    rows themselves, or None where they are token ids or too wide for a probe.
+    Attributes:
+        labels: (N,) int64.
+        predicted: (N,) int64, the class that the rule predicts.
+        states: of each block the units' activities, (N, n_k).
+        sparsity: of each block Hoyer's sparsity of each row, (N,), of all of its values.
+        lowest: of each block every unit's least value, (n_k,), at any place of any row.
+        highest: of each block every unit's greatest value, (n_k,), at any place of any row.
+        inputs: (N, n), the rows themselves, or None where they are token ids or too wide for a probe.
+
     """
 
     labels: Tensor
@@ -37,9 +42,15 @@ class Activities:
 
 @torch.no_grad()
 def activities(trainer: Trainer, data: Data, split: Split, rows: int, batch_size: int = 1000) -> Activities:
-    """Return a rule's activities over at most so many rows of a split, which are drawn, always the same ones.
+    """Return a rule's activities over rows of a split.
 
-    The rule is in evaluation mode, and on the data's device.
+    Args:
+        trainer: the rule, in evaluation mode, and on the data's device.
+        data: its data.
+        split: whose rows.
+        rows: at most so many, which are drawn, always the same ones.
+        batch_size: rows at once.
+
     """
     depth = trainer.net.depth
     labels, predicted, inputs = list[Tensor](), list[Tensor](), list[Tensor]()

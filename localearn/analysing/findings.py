@@ -1,4 +1,4 @@
-"""What a trained rule's units have learned: the figures of an analysis, for one rule."""
+"""Findings about a trained rule's units: the figures of an analysis, for one rule and between rules."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,12 +30,18 @@ THRESHOLD = 0.5  # of the largest mean activity that a unit has for a class
 
 @dataclass(frozen=True)
 class BlockFindings:
-    """What is found of a block of n units.
+    """The figures of a block of n units.
 
-    hoyer: the mean over test rows of Hoyer's sparsity of the block's output; None where every row is zeros. silent:
-    the share of test rows that are zeros. dead: the number of units that say nothing, see `dead_units`. probe: the
-    test accuracy of a linear probe, of the classes that were trained on. sets: the class ensembles, (C, n) bool, of
-    test rows' mean activities. shared: their `iou`, (C, C); by_chance: `iou_by_chance`.
+    Attributes:
+        units: n.
+        hoyer: the mean over test rows of Hoyer's sparsity of the block's output; None where every row is zeros.
+        silent: the share of test rows that are zeros.
+        dead: the number of units that say nothing, see `dead_units`.
+        probe: the test accuracy of a linear probe, of the classes that were trained on.
+        sets: the class ensembles, (C, n) bool, of test rows' mean activities.
+        shared: their `iou`, (C, C).
+        by_chance: their `iou_by_chance`, (C, C).
+
     """
 
     units: int
@@ -49,42 +55,78 @@ class BlockFindings:
 
     @property
     def sizes(self) -> list[int]:
-        """How many units each class's ensemble has."""
+        """The number of units in each class's ensemble."""
         return self.sets.sum(1).tolist()
 
     def mean_shared(self, classes: Sequence[int], of: Tensor | None = None) -> float | None:
-        """Return the mean of `shared`, or of `by_chance`, over pairs of these classes; None without a pair."""
+        """Return the mean overlap of pairs of classes; None without a pair.
+
+        Args:
+            classes: the classes.
+            of: `shared`, or `by_chance`; None: `shared`.
+
+        """
         matrix = self.shared if of is None else of
         pairs = [matrix[a, b].item() for i, a in enumerate(classes) for b in classes[i + 1 :]]
         pairs = [share for share in pairs if not math.isnan(share)]
         return sum(pairs) / len(pairs) if pairs else None
 
     def exclusive(self, classes: Sequence[int]) -> float | None:
-        """Return which share of the units in an ensemble of these classes are in one alone; None without any."""
+        """Return the share of the units in an ensemble of some classes that are in one alone; None without any.
+
+        Args:
+            classes: the classes.
+
+        """
         times = self.sets[list(classes)].sum(0)
         inside = int((times > 0).sum())
         return int((times == 1).sum()) / inside if inside else None
 
     def new(self, unseen: int, seen: Sequence[int]) -> float | None:
-        """Return which share of an unseen class's ensemble is in none of the seen classes'; None where it is empty."""
+        """Return the share of an unseen class's ensemble that is in none of the seen classes'; None where it is empty.
+
+        Args:
+            unseen: the class.
+            seen: the classes that were trained on.
+
+        """
         own = self.sets[unseen]
         size = int(own.sum())
         return int((own & ~self.sets[list(seen)].any(0)).sum()) / size if size else None
 
     def called_up(self, unseen: int, seen: Sequence[int]) -> list[tuple[int, float]]:
-        """Return the seen classes whose ensembles share most with an unseen class's, with what they share, in order."""
+        """Return the seen classes whose ensembles share most with an unseen class's, with what they share, in order.
+
+        Args:
+            unseen: the class.
+            seen: the classes that were trained on.
+
+        """
         found = [(k, self.shared[unseen, k].item()) for k in seen]
         return sorted(((k, share) for k, share in found if not math.isnan(share)), key=lambda pair: -pair[1])
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is found of one trained rule.
+    """The figures of one trained rule.
 
-    label: what the page calls it. algo, dataset, net: the names of its record. classes: those that were trained on.
-    unseen: those that were not. accuracy: of its predictions of test rows, of the classes that were trained on.
-    probe_of_input: a linear probe's of the rows themselves; None where they were not read. history: the lines of
-    metrics.jsonl, with the angles of diagnose=alignment where there are any. activities: of the test rows.
+    Attributes:
+        label: its name on the page.
+        algo: the rule's name in its record.
+        dataset: the data set's.
+        net: the net's.
+        class_names: of all classes.
+        classes: those that were trained on.
+        unseen: those that were not.
+        accuracy: of its predictions of test rows, of the classes that were trained on.
+        predicted: of each unseen class as what its rows are predicted: shares by class.
+        rows: the training and the test rows that were read.
+        probe_of_input: a linear probe's accuracy on the rows themselves; None where they were not read.
+        blocks: the figures of each.
+        folder: the run's.
+        history: the lines of metrics.jsonl, with the angles of diagnose=alignment where there are any.
+        activities: of the test rows.
+
     """
 
     label: str
@@ -114,7 +156,16 @@ class Findings:
 
 
 def check_analysable(trainer: Trainer, data: Data) -> None:
-    """Raise UserError unless the data have one class a row, by which units can be told apart."""
+    """Check that the data have one class a row, by which units can be told apart.
+
+    Args:
+        trainer: the rule.
+        data: its data.
+
+    Raises:
+        UserError: when they have not.
+
+    """
     if not data.task.exclusive or not data.task.has_classes or data.task.per_position:
         raise UserError(
             f"{data.name} is for {type(data.task).__name__}, and an analysis groups rows by the one class that each "
@@ -133,7 +184,7 @@ def examine(
     rows: int = ROWS,
     **record: Any,
 ) -> Findings:
-    """Return what the units of a trained rule have learned.
+    """Measure what the units of a trained rule have learned.
 
     All is measured on test rows; the probes alone are trained, on training rows, whose blocks stay as they are. Nothing
     is chosen by what is found.
@@ -141,13 +192,13 @@ def examine(
     Args:
         trainer: the rule, on the data's device; its mode is evaluation from here on.
         data: with one class a row.
-        label: what the page calls it; the rule's class by default.
+        label: its name on the page; the rule's class by default.
         threshold: of a class ensemble, see `ensembles`; between 0 and 1.
-        rows: of each split, at most, that are looked at, drawn, always the same ones.
+        rows: of each split, at most, that are read, drawn, always the same ones.
         record: `algo`, `dataset`, `net`, `folder` and `history` of `Findings`, where there is a record.
 
     Raises:
-        UserError: for data without classes, a threshold that is out of its range, and too few rows.
+        UserError: when data have no classes, the threshold is out of its range, or rows are too few.
 
     Example:
         data, rule = localearn.load_rule("runs/...")
@@ -220,14 +271,25 @@ def _block(train: Activities, test: Activities, k: int, known: Tensor, classes: 
 
 @dataclass(frozen=True)
 class Similarity:
-    """The linear CKA of all blocks of rules that saw the same test rows: of which rule and block, and the matrix."""
+    """The linear CKA of all blocks of rules that saw the same test rows.
+
+    Attributes:
+        blocks: the rule and the number of each block.
+        values: the matrix, of which each row and column is a block.
+
+    """
 
     blocks: tuple[tuple[Findings, int], ...]
     values: Tensor
 
 
 def similarities(found: Iterable[Findings]) -> list[Similarity]:
-    """Return the CKA of blocks within and between rules, one for each set of test rows."""
+    """Return the CKA of blocks within and between rules, one for each set of test rows.
+
+    Args:
+        found: one for each run.
+
+    """
     groups: dict[tuple[str, bytes], list[Findings]] = {}
     for finding in found:
         if finding.activities is not None:

@@ -1,4 +1,4 @@
-"""An analysis as a document: what is found, run beside run, then how it was measured."""
+"""An analysis as a document: the findings of all runs next to each other, then the method."""
 
 import shlex
 from collections.abc import Sequence
@@ -28,7 +28,16 @@ MOST_NAMED = 3  # seen classes that an unseen one's ensemble shares most with
 def assemble(
     found: Sequence[Findings], alike: Sequence[Similarity], threshold: float, title: str, command: str
 ) -> tuple[Document, list[Figure]]:
-    """Return the document and its figures."""
+    """Return the document and its figures.
+
+    Args:
+        found: one for each run.
+        alike: the blocks' similarities.
+        threshold: by which the ensembles were found.
+        title: the document's.
+        command: the command that makes it again.
+
+    """
     looks = plots.rule_looks(found)
     depth = max(len(finding.blocks) for finding in found)
     sections = [
@@ -62,12 +71,22 @@ def assemble(
 
 
 def percent(share: float | None) -> str:
-    """Return a share as per cent, a dash where there is none."""
+    """Return a share as per cent, a dash where there is none.
+
+    Args:
+        share: 0 to 1, or None.
+
+    """
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def number(value: float | None) -> str:
-    """Return a number with three digits after the point, a dash where there is none."""
+    """Return a number with three digits after the point, a dash where there is none.
+
+    Args:
+        value: the number, or None.
+
+    """
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
@@ -235,5 +254,11 @@ def _method(found: Sequence[Findings], threshold: float) -> list[str]:
 
 
 def command_line(folders: Sequence[str], options: Sequence[str]) -> str:
-    """Return the command that makes the page again."""
+    """Return the command that makes the page again.
+
+    Args:
+        folders: the runs'.
+        options: KEY=VALUE of the command.
+
+    """
     return shlex.join(["python", "-m", "localearn.analyse", *folders, *options])

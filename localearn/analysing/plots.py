@@ -23,7 +23,12 @@ Looks = dict[str, Look]
 
 
 def rule_looks(found: Sequence[Findings]) -> Looks:
-    """Return the look of every run, the same in all plots."""
+    """Return the look of every run, the same in all plots.
+
+    Args:
+        found: one for each run.
+
+    """
     return drawing.looks((finding.label, finding.algo in ("backprop", "Backprop")) for finding in found)
 
 
@@ -36,7 +41,18 @@ def by_block(
     caption: str,
     first: int = 1,
 ) -> Figure | None:
-    """Draw a value of each block of every run. first: the number of the first value; 0 is the input."""
+    """Draw a value of each block of every run; None where no run has any.
+
+    Args:
+        name: the figure's.
+        found: one for each run.
+        looks: each run's look.
+        values: returns a run's values, block by block.
+        label: the y axis's.
+        caption: the figure's.
+        first: the number of the first value; 0 is the input.
+
+    """
     curves = {
         finding.label: [(first + k, v) for k, v in enumerate(values(finding)) if v is not None] for finding in found
     }
@@ -61,7 +77,13 @@ def by_block(
 
 
 def shared_figure(number: int, finding: Findings) -> Figure:
-    """Draw what the class ensembles of a run's blocks share, a matrix a block."""
+    """Draw the overlap of the class ensembles of a run's blocks, a matrix a block.
+
+    Args:
+        number: the run's, for the figure's name.
+        finding: the run's.
+
+    """
     from matplotlib.figure import Figure as Canvas
 
     chosen = list(range(len(finding.blocks)))
@@ -94,7 +116,14 @@ def shared_figure(number: int, finding: Findings) -> Figure:
 
 
 def unseen_figure(number: int, finding: Findings, unseen: int) -> Figure:
-    """Draw with which seen classes an unseen one shares its ensemble, block by block."""
+    """Draw the seen classes with which an unseen one shares its ensemble, block by block.
+
+    Args:
+        number: the run's, for the figure's name.
+        finding: the run's.
+        unseen: the class.
+
+    """
     import torch
 
     names = [short(finding.class_names[k], 8) for k in finding.classes]
@@ -117,7 +146,13 @@ def unseen_figure(number: int, finding: Findings, unseen: int) -> Figure:
 
 
 def similarity_figure(number: int, similarity: Similarity) -> Figure:
-    """Draw the CKA of all blocks of all runs on the same test rows."""
+    """Draw the CKA of all blocks of all runs on the same test rows.
+
+    Args:
+        number: for the figure's name.
+        similarity: the matrix.
+
+    """
     from matplotlib.figure import Figure as Canvas
 
     count = len(similarity.blocks)
@@ -141,7 +176,13 @@ def similarity_figure(number: int, similarity: Similarity) -> Figure:
 
 
 def angles_figure(number: int, finding: Findings) -> Figure | None:
-    """Draw a run's angles to the true gradient, and of its paths to its weights, over passes."""
+    """Draw a run's angles to the true gradient, and of its paths to its weights, over passes; None without any.
+
+    Args:
+        number: the run's, for the figure's name.
+        finding: the run's.
+
+    """
     angles = finding.angles()
     if not angles:
         return None

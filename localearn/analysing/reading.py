@@ -1,4 +1,4 @@
-"""From runs' folders to findings."""
+"""The reader of runs' folders, which returns their findings."""
 
 import contextlib
 from collections import Counter
@@ -21,10 +21,18 @@ def read_findings(
     device: str = "auto",
     trust: Collection[str] = (),
 ) -> list[Findings]:
-    """Return what the rules of runs' folders have learned, in the order of the folders.
+    """Return the findings of the rules in runs' folders, in the order of the folders.
 
-    threshold, rows: as of `examine`. device: as of a run. trust: as of `load_rule`. Raises UserError for a folder whose
-    rule cannot be built again, see `load_rule`, or is of data without classes.
+    Args:
+        folders: the runs'.
+        threshold: as of `examine`.
+        rows: as of `examine`.
+        device: as of a run.
+        trust: as of `load_rule`.
+
+    Raises:
+        UserError: when a folder's rule cannot be built again, see `load_rule`, or is of data without classes.
+
     """
     paths = [Path(folder).expanduser() for folder in folders]
     twice = [path for path, times in Counter(path.resolve() for path in paths).items() if times > 1]

@@ -1,4 +1,4 @@
-"""An analysis's files: a page that opens anywhere, Markdown, the figures as CSV and JSON, plots."""
+"""The files of an analysis: a page that opens anywhere, Markdown, the figures as CSV and JSON, plots."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ def write_analysis(
     threshold: float = THRESHOLD,
     command: str | None = None,
 ) -> Path:
-    """Write analysis.html, .md, .csv, .json and plots into `out`, over those of an earlier one; return the page's path.
+    """Write analysis.html, .md, .csv, .json and plots, over those of an earlier one; return the page's path.
 
     Args:
         found: one for each run, one at least; see `read_findings` and `examine`.
@@ -42,7 +42,8 @@ def write_analysis(
         threshold: by which the ensembles were found.
         command: what the reader types to make it again; by default that of the folders.
 
-    Raises UserError where a file is in the way that is not of an earlier analysis, or `out` cannot be written.
+    Raises:
+        UserError: when a file is in the way that is not of an earlier analysis, or `out` cannot be written.
 
     """
     alike = similarities(found)

@@ -1,4 +1,4 @@
-"""Time rules in turns, in one process, with the device's matrix rate measured between them."""
+"""Timing of rules in turns, in one process, with the device's matrix rate measured between them."""
 
 import contextlib
 import math
@@ -23,7 +23,14 @@ PERIODS = 50  # of a counter's updates, that a turn should last
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with its quartiles over the turns."""
+    """A median with its quartiles over the turns.
+
+    Attributes:
+        median: the median.
+        low: the lower quartile.
+        high: the upper quartile.
+
+    """
 
     median: float
     low: float
@@ -31,7 +38,12 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Return the spread of some values; of one value, that value thrice."""
+        """Return the spread of some values; of one value, that value thrice.
+
+        Args:
+            values: one at least.
+
+        """
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -40,12 +52,20 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measured:
-    """A rule at a point.
+    """A rule's measurements at a point.
 
-    step_s: of the whole update. ratio: of a turn's time to the baseline's in the same turn. multiply_adds: of its
-    matrix products. limit_s: their time at the measured rate. live_bytes, one_pass: see `Workload`.
-    captured: how the update was captured, see `Settings.capture`.
-    joules_per_sample: gross, of the turns whose energy is known; None where no energy is measured.
+    Attributes:
+        algo: the rule's name.
+        step_s: seconds of the whole update.
+        ratio: of a turn's time to the baseline's in the same turn.
+        samples_per_s: rows in a second of updates.
+        multiply_adds: of its matrix products in a step.
+        limit_s: their time at the measured rate, in seconds.
+        live_bytes: see `Workload`.
+        one_pass: see `Workload`.
+        captured: how the update was captured, see `Settings.capture`.
+        joules_per_sample: gross, of the turns whose energy is known; None where no energy is measured.
+
     """
 
     algo: str
@@ -67,9 +87,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """All rules at a point. multiply_adds_per_s: the device's matrix rate, the median over the turns.
+    """The measurements of all rules at a point.
 
-    energy: what the joules are of, and whether turns were too short for them; None where none are measured.
+    Attributes:
+        point: what was measured.
+        parameters: the net's.
+        multiply_adds_per_s: the device's matrix rate, the median over the turns.
+        rules: each one's.
+        energy: what the joules are of, and whether turns were too short for them; None where none are measured.
+
     """
 
     point: Point
@@ -94,14 +120,11 @@ def bench(
     Args:
         workloads: what to time, all at one point.
         baseline: the algorithm that the others' times are divided by.
-        turns: how many are kept.
+        turns: how many count.
         turn_s: seconds of each workload a turn.
         counter: of the energy of what works, opened.
         clock: times the steps.
         rate_of: returns the device's matrix rate, given a point and the seconds to find it in; `matrix_rate` if None.
-
-    Returns:
-        What was measured.
 
     """
     clock, rate_of = clock or Clock(), rate_of or matrix_rate
@@ -131,7 +154,12 @@ def bench(
 
 
 def measured_energy(device: torch.device) -> Counter | None:
-    """Return an opened counter of the device's energy, the hardware's own; None where it shows none."""
+    """Return an opened counter of the device's energy, the hardware's own; None where it shows none.
+
+    Args:
+        device: the device.
+
+    """
     try:
         counter = NvmlCounter(torch_uuid(device)) if device.type == "cuda" else RaplCounter("cpu")
         counter.open()
@@ -194,7 +222,15 @@ def _measured(
 def matrix_rate(
     point: Point, seconds: float, *, sizes: Sequence[int] | None = None, clock: Clock | None = None
 ) -> float:
-    """Return the most multiply-adds a second that products of square matrices reach, of a few sizes."""
+    """Return the most multiply-adds a second that products of square matrices reach, of a few sizes.
+
+    Args:
+        point: for its device and precision.
+        seconds: to find it in.
+        sizes: of the matrices; None: those of the device.
+        clock: times the products.
+
+    """
     best = 0.0
     sizes, clock = sizes or SIZES[point.device.type], clock or Clock()
     for size in sizes:

@@ -1,4 +1,4 @@
-"""A bench's table, numbers and plot."""
+"""The pages of a bench: its table, numbers and plot."""
 
 import json
 import os
@@ -28,7 +28,15 @@ Benches = Sequence[tuple[str, Size, Bench]]
 
 
 def writable(out: Path) -> None:
-    """Make the folder; raise UserError where nothing can be written there, before anything is measured."""
+    """Make the folder, before anything is measured.
+
+    Args:
+        out: the folder.
+
+    Raises:
+        UserError: when nothing can be written there.
+
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -38,7 +46,15 @@ def writable(out: Path) -> None:
 
 
 def write(out: Path, benches: Benches, left_out: dict[str, str], command: str) -> Path:
-    """Write bench.json, bench.md and plot.png into `out`; return the table's path."""
+    """Write bench.json, bench.md and plot.png; return the table's path.
+
+    Args:
+        out: the folder to write into.
+        benches: what was measured.
+        left_out: the rules that were not, with the reason.
+        command: the command that repeats it.
+
+    """
     machine = {
         **describe_device(benches[0][2].point.device),
         "torch": torch.__version__,
@@ -61,7 +77,15 @@ def write(out: Path, benches: Benches, left_out: dict[str, str], command: str) -
 
 
 def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict[str, Any]) -> str:
-    """Return bench.md: a table for the base, and one for each axis with the ratios alone."""
+    """Return bench.md: a table for the base, and one for each axis with the ratios alone.
+
+    Args:
+        benches: what was measured.
+        left_out: the rules that were not, with the reason.
+        command: the command that repeats it.
+        machine: the device and the versions.
+
+    """
     _, _, base = benches[0]
     point = base.point
     threads = f", {machine['threads']} threads" if machine["threads"] else ""
@@ -107,7 +131,12 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
 
 
 def plot(benches: Benches) -> bytes:
-    """Return a PNG of each rule's ratio at the base, with its quartiles; backprop is the line at 1."""
+    """Return a PNG of each rule's ratio at the base, with its quartiles; backprop is the line at 1.
+
+    Args:
+        benches: what was measured.
+
+    """
     rules = [measured for measured in benches[0][2].rules if measured.algo != "backprop"]
     looks = drawing.looks([("backprop", True), *((measured.algo, False) for measured in rules)])
     with drawing.style():

@@ -1,4 +1,4 @@
-"""Measure the work that a second process brings, and what each part of a rank's work takes.
+"""Measurement of the work that a second process adds, and of the time that each part of a rank's work takes.
 
 A rank of it is `python -m localearn.bench rank PLAN.json`.
 """
@@ -44,10 +44,17 @@ PINGS = 5
 class Costs:
     """The times of a rank's parts, measured on this machine, in seconds.
 
-    step_s: the update of a batch on one rank; block_s: each block's. message_s: of a batch's activations from one rank
-    to the next; latency_s: of an empty message. reduce_s: of all gradients' reduction over two ranks;
-    reduce_latency_s: of an empty one. beside: how much longer a rank takes over its updates while its machine's other
-    ranks are busy too, for they share its memory; in_step: the same, where each step waits for the slowest of them.
+    Attributes:
+        step_s: the update of a batch on one rank.
+        block_s: each block's.
+        message_s: of a batch's activations from one rank to the next.
+        latency_s: of an empty message.
+        reduce_s: of all gradients' all-reduce over two ranks.
+        reduce_latency_s: of an empty one.
+        beside: how much longer a rank takes over its updates while its machine's other ranks are busy too, for they
+            share its memory; a factor.
+        in_step: the same, where each step waits for the slowest of them.
+
     """
 
     step_s: float
@@ -62,7 +69,17 @@ class Costs:
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured, turn by turn: how much more a second's work is on two ranks than on one."""
+    """The measurements, turn by turn: how much more a second's work is on two ranks than on one.
+
+    Attributes:
+        data: by parallel=data.
+        layers: by parallel=layers.
+        alone_s: seconds on one rank.
+        costs: each part's time.
+        message_bytes: of a batch's activations.
+        gradient_bytes: of all gradients.
+
+    """
 
     data: Spread
     layers: Spread
@@ -73,7 +90,16 @@ class Found:
 
 
 def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
-    """Start the ranks, each on a core of its own, and return what they found."""
+    """Start the ranks, each on a core of its own, and return their measurements.
+
+    Args:
+        own: the command's own options.
+        overrides: the run's.
+
+    Raises:
+        UserError: when there are fewer cores than ranks, or a rank fails.
+
+    """
     width, depth = own["width"], int(own["depth"])
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if own["device"] == "cpu" and cores and len(cores) < RANKS:
@@ -118,7 +144,13 @@ def _free_port() -> int:
 
 
 def read(found: dict[str, Any], batches: int) -> Found:
-    """Return the ratios within each turn, and what each part takes."""
+    """Return the ratios within each turn, and the time of each part.
+
+    Args:
+        found: what `measured` returned.
+        batches: a rank's in a turn.
+
+    """
     times, costs = found["times"], found["costs"]
     pairs = list(zip(times["alone"], times["data"], times["layers"], strict=True))
     return Found(
@@ -138,7 +170,14 @@ def read(found: dict[str, Any], batches: int) -> Found:
 
 
 def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[str, dict[str, Any]]:
-    """Return parallel.md and what parallel.json holds."""
+    """Return parallel.md and the content of parallel.json.
+
+    Args:
+        own: the command's own options.
+        found: what was measured.
+        command: the command that repeats it.
+
+    """
     import torch
 
     from localearn.training.runtime import describe_device
@@ -183,7 +222,12 @@ def _three(spread: Spread) -> str:
 
 
 def run_rank(arguments: list[str]) -> int:
-    """Measure with the other ranks; rank 0 writes what was found next to the plan."""
+    """Measure with the other ranks; rank 0 writes what was found next to the plan.
+
+    Args:
+        arguments: the command line's.
+
+    """
     from omegaconf import OmegaConf
 
     (path,) = arguments
@@ -203,7 +247,15 @@ def run_rank(arguments: list[str]) -> int:
 
 
 def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ranks]) -> dict[str, Any]:
-    """Return each way's seconds for the same number of batches a rank, turn by turn, and what each part takes."""
+    """Return each way's seconds for the same number of batches a rank, turn by turn, and the time of each part.
+
+    Args:
+        plan: the measurement's.
+        config: a run's configuration.
+        point: what is measured.
+        ranks: how each way shares the work.
+
+    """
     batches = made_up(point)
     ways = {"alone": Way(config, point, Ranks()), **{mode: Way(config, point, r) for mode, r in ranks.items()}}
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -224,7 +276,12 @@ def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ra
 class Way:
     """A rule on its net with its optimizer, and how ranks share its work.
 
-    block: a block's number and its input, where that block alone shall learn.
+    Args:
+        config: a run's configuration.
+        point: what is measured.
+        ranks: how they share the work.
+        block: a block's number and its input, where that block alone shall learn.
+
     """
 
     def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
@@ -240,17 +297,31 @@ class Way:
         self.update = Update(self.trainer, phase, optimizer, Settings(), autocasting, ranks)
 
     def works(self) -> bool:
-        """Whether this rank has something to do: alone only the first one has."""
+        """Return whether this rank has something to do: alone only the first one has."""
         return self.ranks.size > 1 or dist.get_rank() == 0
 
     def run(self, batches: list[Batch]) -> None:
-        """Learn from the batches."""
+        """Train on the batches.
+
+        Args:
+            batches: of the point's size.
+
+        """
         for batch in self.ranks.inputs(iter(batches)):
             self.update(batch)
 
 
 def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch], sharing: Ranks) -> dict[str, Any]:
-    """Return the fields of `Costs`: what rank 0 takes alone, and what is said between the two."""
+    """Return the fields of `Costs`: the times of rank 0 alone, and of the messages between the two.
+
+    Args:
+        plan: the measurement's.
+        config: a run's configuration.
+        point: what is measured.
+        batches: of the point's size.
+        sharing: the two ranks.
+
+    """
     way = Way(config, point, Ranks())
     block_s, inputs = [], inputs_of_blocks(way, batches[0])
     for k, h in enumerate(inputs):
@@ -277,7 +348,13 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
 
 
 def inputs_of_blocks(way: Way, batch: Batch) -> list[Tensor]:
-    """Return the input of each block where blocks learn apart: h_0, then the output of the block before."""
+    """Return the input of each block where blocks learn apart: h_0, then the output of the block before.
+
+    Args:
+        way: the rule at work.
+        batch: the batch.
+
+    """
     rule = way.trainer.pipelined()
     inputs = [rule.first_input(batch)[0]]
     for k in range(way.trainer.net.depth - 1):

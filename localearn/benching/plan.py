@@ -1,4 +1,4 @@
-"""A bench's options: the sizes and the rules."""
+"""The plan of a bench: the sizes, the rules and the options of their runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,27 @@ from localearn.composition import CONF, overrides_of
 
 @dataclass(frozen=True)
 class Plan:
-    """What is benched: the sizes, the first of them the base, and the axis on which each other one differs from it."""
+    """The options of a bench.
+
+    Attributes:
+        rules: their names, backprop among them.
+        sizes: the first is the base; the axis of each other one is the one on which it differs from the base.
+        net: its name.
+        input_shape: a row's shape.
+        turns: how many count.
+        turn_s: seconds of each rule a turn.
+        device: as in `localearn.training.Settings`, and so are `precision`, `step`, `capture` and `memory_format`.
+        precision: "fp32" or "bf16".
+        step: "all" or "block".
+        capture: "auto", "graph", "compile" or "off".
+        memory_format: "auto", "channels_last" or "contiguous".
+        out: the folder to write into.
+        overrides: of the runs' configuration.
+        vocabulary: the number of tokens, where rows are ids.
+        categories: the numbers of categories of the columns of codes.
+        config_dir: a folder of the user's own configurations, if any.
+
+    """
 
     rules: list[str]
     sizes: list[tuple[str, Size]]
@@ -30,7 +50,13 @@ class Plan:
     config_dir: str | None = None
 
     def for_rule(self, rule: str, size: Size) -> list[str]:
-        """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal."""
+        """Return the overrides of a run of the rule at a size: of its recipe what takes time, and no refusal.
+
+        Args:
+            rule: its name.
+            size: the net's and the batch's.
+
+        """
         widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
         own = overrides_of(rule, self.rules, self.overrides)
         nets = [word for word in own if word.startswith("net=")] or [f"net={self.net}"]  # a rule may have its own

@@ -1,4 +1,4 @@
-"""A rule at work on rows made up for it: the whole update of one batch, as the training loop makes it."""
+"""A rule's workload on random rows: the whole update of one batch, as the training loop makes it."""
 
 import copy
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured: a batch of rows through a net, at a precision on a device.
+    """The point at which rules are measured: a batch of rows through a net, at a precision on a device.
 
     Args:
         net: its name.
@@ -85,7 +85,7 @@ class Workload:
         point: what is measured.
 
     Raises:
-        UserError: where the rule does not serve the net.
+        UserError: when the rule does not serve the net.
 
     """
 
@@ -112,7 +112,7 @@ class Workload:
         return all(part.update is None for part in self.parts)
 
     def capture(self) -> None:
-        """Have the updates from here on captured as `Point.capture` wants them.
+        """Capture the updates from here on as `Point.capture` says.
 
         What a step multiplies and holds is to be asked for before: a replayed graph shows neither.
         """
@@ -121,7 +121,7 @@ class Workload:
 
     @property
     def captured(self) -> str:
-        """How the updates are captured, "off" where one of them is not; to be asked for when steps were made."""
+        """Return how the updates are captured, "off" where one of them is not; to be called after some steps."""
         kinds = {part.update.kind for part in self.parts if part.update is not None}
         return kinds.pop() if len(kinds) == 1 else "off"
 
@@ -202,7 +202,7 @@ class _Part:
 
 
 def made_up(point: Point) -> list[Batch]:
-    """Return batches of standard normal rows, (batch, *input_shape), and labels; or token ids, and those that follow.
+    """Return batches of standard normal rows, (batch, *input_shape), and labels; or of token ids, and the next ones.
 
     Labels, tokens and the codes of categories are drawn uniformly.
 
@@ -252,8 +252,8 @@ def built(algo: str, config: Any, data: ArrayData) -> Trainer:
         data: what the net and the rule are built for.
 
     Raises:
-        UserError: for a net of graphs.
-        Unsupported: where the rule does not serve the net.
+        UserError: when the net is of graphs.
+        Unsupported: when the rule does not serve the net.
 
     """
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Typed access to what JSON gave: a field has the kind that the record's schema says, is null, or the record is bad."""
+"""Typed access to decoded JSON: a field has the kind that the record's schema says, is null, or the record is bad."""
 
 import contextlib
 import math
@@ -10,7 +10,12 @@ LONGEST = 300  # characters of a message, which has names of the file's own
 
 
 class BadRecordError(ValueError):
-    """A record that cannot be read; the message, of a bounded length, names the field and not the file."""
+    """A record that cannot be read.
+
+    Args:
+        message: of a length that is cut; it names the field and not the file.
+
+    """
 
     def __init__(self, message: str):
         super().__init__(message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}...")
@@ -18,7 +23,12 @@ class BadRecordError(ValueError):
 
 @contextlib.contextmanager
 def within(path: str) -> Iterator[None]:
-    """Put the path of an object before the names of its fields in what is raised."""
+    """Put the path of an object before the names of its fields in the errors that the block raises.
+
+    Args:
+        path: the object's.
+
+    """
     try:
         yield
     except BadRecordError as error:
@@ -26,7 +36,16 @@ def within(path: str) -> Iterator[None]:
 
 
 def text(record: Mapping[str, Any], key: str) -> str:
-    """Return a field that must be there and be a string."""
+    """Return a field that must be there and be a string.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is not.
+
+    """
     value = record.get(key)
     if not isinstance(value, str):
         raise BadRecordError(f"{key} is {shown(value)}, where a string belongs")
@@ -34,12 +53,30 @@ def text(record: Mapping[str, Any], key: str) -> str:
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str | None:
-    """Return a string field, None where it is null or missing."""
+    """Return a string field, None where it is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     return None if record.get(key) is None else text(record, key)
 
 
 def integer(record: Mapping[str, Any], key: str) -> int:
-    """Return a field that must be there and be a whole number."""
+    """Return a field that must be there and be a whole number.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is not.
+
+    """
     value = record.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRecordError(f"{key} is {shown(value)}, where a whole number belongs")
@@ -49,12 +86,30 @@ def integer(record: Mapping[str, Any], key: str) -> int:
 
 
 def optional_integer(record: Mapping[str, Any], key: str) -> int | None:
-    """Return a whole number, None where it is null or missing."""
+    """Return a whole number, None where it is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     return None if record.get(key) is None else integer(record, key)
 
 
 def optional_truth(record: Mapping[str, Any], key: str) -> bool | None:
-    """Return true or false, None where it is null or missing."""
+    """Return true or false, None where it is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     value = record.get(key)
     if value is not None and not isinstance(value, bool):
         raise BadRecordError(f"{key} is {shown(value)}, where true or false belongs")
@@ -62,7 +117,17 @@ def optional_truth(record: Mapping[str, Any], key: str) -> bool | None:
 
 
 def choice(record: Mapping[str, Any], key: str, known: Sequence[str]) -> Any:
-    """Return a string that must be there and be one of those known."""
+    """Return a string that must be there and be one of those known.
+
+    Args:
+        record: the object.
+        key: the field's name.
+        known: its values.
+
+    Raises:
+        BadRecordError: when it is not.
+
+    """
     value = text(record, key)
     if value not in known:
         raise BadRecordError(f"{key} is {shown(value)}, not one of {', '.join(known)}")
@@ -70,7 +135,16 @@ def choice(record: Mapping[str, Any], key: str, known: Sequence[str]) -> Any:
 
 
 def number(record: Mapping[str, Any], key: str) -> float | None:
-    """Return a number, None where it is null, missing or not finite (a diverged loss)."""
+    """Return a number, None where it is null, missing or not finite (a diverged loss).
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     value = record.get(key)
     if value is None:
         return None
@@ -83,7 +157,16 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
 
 
 def optional_mapping(record: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """Return an object, None where it is null or missing."""
+    """Return an object, None where it is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     value = record.get(key)
     if value is not None and not isinstance(value, dict):
         raise BadRecordError(f"{key} is {shown(value)}, where an object belongs")
@@ -91,7 +174,16 @@ def optional_mapping(record: Mapping[str, Any], key: str) -> dict[str, Any] | No
 
 
 def optional_objects(record: Mapping[str, Any], key: str) -> list[dict[str, Any]] | None:
-    """Return a list of objects, None where it is null or missing."""
+    """Return a list of objects, None where it is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     value = record.get(key)
     if value is not None and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
         raise BadRecordError(f"{key} is no list of objects")
@@ -99,12 +191,30 @@ def optional_objects(record: Mapping[str, Any], key: str) -> list[dict[str, Any]
 
 
 def mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return an object, an empty one where the field is null or missing."""
+    """Return an object, an empty one where the field is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     return optional_mapping(record, key) or {}
 
 
 def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Return a list of strings, an empty one where the field is null or missing."""
+    """Return a list of strings, an empty one where the field is null or missing.
+
+    Args:
+        record: the object.
+        key: the field's name.
+
+    Raises:
+        BadRecordError: when it is of another kind.
+
+    """
     value = record.get(key)
     if value is None:
         return ()
@@ -114,6 +224,11 @@ def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """Return a value for a message, cut where it is long."""
+    """Return a value for a message, cut where it is long.
+
+    Args:
+        value: any.
+
+    """
     text = "missing" if value is None else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -50,7 +50,7 @@ class RunFolder:
         """Make the folder for a new run.
 
         Raises:
-            UserError: if it holds a run already or cannot be written.
+            UserError: when it holds a run already or cannot be written.
 
         """
         if any(self._exists(path) for path in (self.record, self.checkpoint, self.previous)):
@@ -71,7 +71,7 @@ class RunFolder:
             extending: whether a completed run is to be trained longer.
 
         Raises:
-            UserError: where it does not.
+            UserError: when it does not.
 
         """
         if not self._exists(self.path) or not self.path.is_dir():
@@ -89,10 +89,10 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Lock the folder against other processes while the block runs.
 
-        The system releases what a killed process held. A file system without locks is written without.
+        The system releases the lock of a killed process. A file system without locks is written without.
 
         Raises:
-            UserError: if another process holds the lock.
+            UserError: when another process holds the lock.
 
         """
         with contextlib.ExitStack() as lock:
@@ -120,10 +120,10 @@ class RunFolder:
 
         Args:
             path: the file.
-            text: what it is to hold, in UTF-8.
+            text: its content, written in UTF-8.
 
         Raises:
-            UserError: where it cannot be written.
+            UserError: when it cannot be written.
 
         """
         with self._replacing(path) as temporary:
@@ -155,7 +155,7 @@ class RunFolder:
             state: tensors and plain values only.
 
         Raises:
-            UserError: where it cannot be written.
+            UserError: when it cannot be written.
 
         """
         with self._replacing(self.checkpoint) as temporary:
@@ -170,7 +170,7 @@ class RunFolder:
                 self._keep(self.checkpoint, self.previous)
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """Return what `save_checkpoint` wrote last, or None where there is nothing; without unpickling code.
+        """Return the state that `save_checkpoint` wrote last, or None where there is none; without unpickling code.
 
         Where the last one is damaged, the one before it is returned, and a line on stderr says so.
 
@@ -178,7 +178,7 @@ class RunFolder:
             device: where the tensors are put.
 
         Raises:
-            UserError: where both are damaged.
+            UserError: when both are damaged.
 
         """
         damage = None
@@ -198,7 +198,7 @@ class RunFolder:
         return None
 
     def clear_temporary(self) -> None:
-        """Remove what killed runs left half written; only under the folder's lock."""
+        """Remove the half-written files of killed runs; only under the folder's lock."""
         for path in (self.record, self.metrics, self.checkpoint, self.previous, self.config, self.net):
             for left in self.path.glob(f".{glob.escape(path.name)}.*.tmp"):
                 with contextlib.suppress(OSError):
@@ -213,7 +213,7 @@ class RunFolder:
             weights: the net's state under other names than its own, which the metadata's `names` then say.
 
         Raises:
-            UserError: where it cannot be written.
+            UserError: when it cannot be written.
 
         """
         from safetensors.torch import save
@@ -295,7 +295,7 @@ def check_regular(path: Path) -> None:
         path: what may be there or not.
 
     Raises:
-        UserError: where it is one.
+        UserError: when it is one.
 
     """
     if path.exists() and not path.is_file():
@@ -315,8 +315,8 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         wait: whether to wait for another holder.
 
     Raises:
-        Held: if it is held and `wait` is false.
-        OSError: if the file cannot be made.
+        Held: when it is held and `wait` is false.
+        OSError: when the file cannot be made.
 
     """
     from filelock import FileLock, Timeout
@@ -354,7 +354,7 @@ def append_checksum(path: Path) -> None:
 
 
 def is_intact(path: Path) -> bool:
-    """Return whether a file is what its checksum says; one without a checksum, as older versions wrote it, is.
+    """Return whether a file's bytes have its checksum; true of one without a checksum, as older versions wrote it.
 
     Args:
         path: the file.

@@ -48,7 +48,7 @@ def read_record(path: str | Path) -> Record:
         The record. Fields that the file does not hold have their defaults, and stand in its `lacking`.
 
     Raises:
-        UserError: for a file that cannot be read, and for a field of the wrong kind; the message names both.
+        UserError: when a file cannot be read, or a field is of the wrong kind; the message names both.
 
     """
     path = Path(path)
@@ -66,7 +66,7 @@ def decoded(path: Path) -> dict[str, Any]:
         path: the file.
 
     Raises:
-        BadRecordError: where it holds none, or is nested without end.
+        BadRecordError: when it holds none, or is nested without end.
 
     """
     try:
@@ -84,7 +84,7 @@ def parse_record(values: Mapping[str, Any]) -> Record:
         values: the decoded object.
 
     Raises:
-        BadRecordError: for an unknown schema, a field that is missing and one of the wrong kind; it names the field.
+        BadRecordError: when the schema is unknown, or a field is missing or of the wrong kind; it names the field.
 
     """
     schema = values.get("schema")
@@ -132,7 +132,7 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], int | None]:
         The lines, and the number of the first broken one; None where there is none.
 
     Raises:
-        UserError: where the file cannot be read.
+        UserError: when the file cannot be read.
 
     """
     path = Path(path)
@@ -240,7 +240,7 @@ def parse_energy(energy: Mapping[str, Any]) -> Energy:
         energy: the record's `energy`.
 
     Raises:
-        BadRecordError: for a field of the wrong kind.
+        BadRecordError: when a field is of the wrong kind.
 
     """
     parts = {name: _part(name, part) for name, part in fields.mapping(energy, "parts").items()}
@@ -289,13 +289,13 @@ def _window(windows: Mapping[str, Any], name: str, label: Label) -> Window:
 
 
 def parse_co2e(co2e: Mapping[str, Any]) -> Reading:
-    """Return what a record says of its carbon, the grid being the source.
+    """Return the source of a record's carbon, which is the grid.
 
     Args:
         co2e: the record's `co2e`.
 
     Raises:
-        BadRecordError: for a field of the wrong kind.
+        BadRecordError: when a field is of the wrong kind.
 
     """
     label, country = label_of(co2e), fields.optional_text(co2e, "country")
@@ -311,7 +311,7 @@ def label_of(record: Mapping[str, Any]) -> Label:
         record: an object that may have a `label`.
 
     Raises:
-        BadRecordError: for an unknown one.
+        BadRecordError: when it is unknown.
 
     """
     found = fields.optional_text(record, "label") or "absent"

@@ -41,7 +41,12 @@ _PACKAGES = (
 class Figures(TypedDict):
     """A metric's figures on the splits; None where a split was not evaluated, or the figure is not finite.
 
-    direction: whether more ("max") or less ("min") is better. unit: "fraction", 0 to 1, or "value".
+    Attributes:
+        direction: whether more ("max") or less ("min") is better.
+        unit: "fraction", 0 to 1, or "value".
+        val: on the validation split.
+        test: on the test split.
+
     """
 
     direction: Direction
@@ -52,18 +57,59 @@ class Figures(TypedDict):
 
 @dataclass
 class Record:
-    """What happened in a run; run.json is this, but for `history`, which is metrics.jsonl.
+    """The record of a run; run.json is this, but for `history`, which is metrics.jsonl.
 
-    Durations are in seconds, memory in bytes, energy in joules. `passes` counts the passes over the training split,
-    over all stages; `energy` and `co2e` say of each figure whether it is measured, estimated or absent, and an absent
-    figure is None. ranks: the processes that trained together, see `Settings.parallel`.
+    Names end in their unit: `_s` in seconds, `_bytes`, `_kg`; energy is in joules. `test_accuracy`, `val_accuracy` and
+    `test_loss`, the former places of figures, are deprecated: the next release has them no more.
 
-    `metrics` has the loss and each metric of the task by name, with its figures on the validation and the test split,
-    and `metric` gives one figure. `test_accuracy`, `val_accuracy` and `test_loss`, its former places, are deprecated:
-    the next release has them no more.
+    Attributes:
+        status: "completed", "stopped" by a callback, "interrupted" by a signal, "diverged" or "failed"; "running"
+            until then.
+        schema: the version of these fields.
+        algo: the rule's name in the configuration.
+        rule: its class.
+        dataset: the data set's name.
+        net: the net's name.
+        seed: of order, augmentation and the rule's draws.
+        protocol: the protocol's name, if the run follows one.
+        epochs: over all stages.
+        passes: over the training split, counted over all stages.
+        stages: the number of phases.
+        train_samples: rows of the training split.
+        val_samples: rows of the validation split.
+        test_samples: rows of the test split.
+        metrics: the loss and each metric of the task by name, with its figures on the validation and the test split;
+            `metric` gives one figure.
+        best_epoch: of the last stage.
+        train_s: seconds of training.
+        eval_s: seconds of evaluation.
+        setup_s: seconds before both.
+        samples_per_s: training samples in a second of training.
+        peak_memory_bytes: the headline figure, the allocator's where there is one, else the process's.
+        memory: the peaks by name, `allocator_bytes` and `process_bytes`.
+        parameters: the number of them.
+        energy: joules by part and window, each with whether it is measured, estimated or absent; an absent one is None.
+        co2e_kg: of training.
+        co2e: its label and source.
+        device: its type, name and threads.
+        precision: "fp32" or "bf16".
+        batch_size: rows a step.
+        capture: how the update was captured, "off" where it was not.
+        deterministic: whether only deterministic algorithms were used.
+        parallel: the ranks' share of the work, see `Settings.parallel`.
+        ranks: the processes that trained together.
+        versions: of Python and the packages.
+        data_fingerprint: of the data as prepared.
+        started: the moment of its start.
+        finished: the moment of its end.
+        seams: for each time that the run was resumed, when and from which stage, epoch and batch.
+        config: all options, resolved.
+        error: why it ended, where that is not as planned.
+        diagnostics: what the rule or the command adds.
+        history: the lines of metrics.jsonl, one for each epoch.
+        lacking: of a record that was read, the fields that its file does not hold, as that of an older version; they
+            have their defaults here.
 
-    lacking: of a record that was read, the fields that its file does not hold, as that of an older version; they have
-    their defaults here.
     """
 
     status: str = "running"
@@ -222,7 +268,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Window:
-    """What one part of the machine used in one named window of a run."""
+    """The energy of one part of the machine in one named window of a run.
+
+    Attributes:
+        energy_j: in joules, None where it is not known.
+        uncertainty_j: in joules, None where it is not known.
+        flags: of the meter.
+
+    """
 
     energy_j: float | None
     uncertainty_j: float | None
@@ -231,7 +284,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the machine: its reading, its idle power and its windows by name."""
+    """One part of the machine.
+
+    Attributes:
+        reading: the source of its joules.
+        note: a remark on it.
+        idle_before_w: its idle power before the run.
+        idle_after_w: its idle power after it.
+        windows: its energy, by the window's name.
+
+    """
 
     reading: Reading
     note: str | None
@@ -242,7 +304,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Energy:
-    """The energy of a run: the headline part's training joules, and every part's windows."""
+    """The energy of a run: the headline part's training joules, and every part's windows.
+
+    Attributes:
+        reading: the source of the headline part's joules.
+        train_j: gross joules of training.
+        train_net_j: the same above idle.
+        uncertainty_j: of `train_j`.
+        flags: of the meter.
+        parts: every part, by name.
+        conditions: of the machine.
+
+    """
 
     reading: Reading
     train_j: float | None

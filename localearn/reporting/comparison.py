@@ -1,4 +1,4 @@
-"""Rules against their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
+"""Comparison of rules with their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
 
 import json
 import re
@@ -26,7 +26,13 @@ TRUSTED_SEEDS = 3  # below this no interval is called a finding
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A mean over the seeds whose numbers have one reading; `reading` is None where the quantity needs no label."""
+    """A mean over the seeds whose numbers have one reading.
+
+    Attributes:
+        estimate: the mean with its interval.
+        reading: the numbers' label; None where the quantity needs none.
+
+    """
 
     estimate: Estimate
     reading: Reading | None
@@ -36,11 +42,15 @@ class Value:
 class Measure:
     """One quantity of one rule.
 
-    values: one per reading, none where the quantity is absent.
-    missing: how many of the rule's runs do not hold it.
-    flags: what the meter flagged, and in how many runs.
-    ratio: to the baseline, a difference where the quantity is compared by that; None where `refusal` says why not.
-    paired: whether the ratio's numbers come from equal seeds.
+    Attributes:
+        quantity: which.
+        values: one per reading, none where the quantity is absent.
+        missing: the number of the rule's runs that do not hold it.
+        flags: what the meter flagged, and in how many runs.
+        ratio: to the baseline, a difference where the quantity is compared by that; None where `refusal` says why not.
+        refusal: why there is no ratio.
+        paired: whether the ratio's numbers come from equal seeds.
+
     """
 
     quantity: Quantity
@@ -60,10 +70,16 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule's runs under one set of settings, a seed each, and what they give.
+    """A rule's runs under one set of settings, a seed each, and their measures.
 
-    unlike: the settings in which the runs differ from the baseline's, in words; empty where they may be compared.
-    baseline: whether this is the baseline itself.
+    Attributes:
+        label: its name in the report.
+        algo: the rule's.
+        runs: a seed each.
+        baseline: whether this is the baseline itself.
+        unlike: the settings in which the runs differ from the baseline's, in words; empty where they may be compared.
+        measures: of each quantity.
+
     """
 
     label: str
@@ -74,7 +90,12 @@ class Rule:
     measures: tuple[Measure, ...]
 
     def measure(self, key: str) -> Measure | None:
-        """Return the measure of a quantity, None where this group does not have it."""
+        """Return the measure of a quantity, None where this group does not have it.
+
+        Args:
+            key: the quantity's.
+
+        """
         return next((measure for measure in self.measures if measure.quantity.key == key), None)
 
 
@@ -82,8 +103,15 @@ class Rule:
 class Group:
     """The rules that ran on one net and one data set under one protocol, judged by one metric; the baseline first.
 
-    common: the figure of the metric that all runs reached on the validation split. apart: whether another group has
-    the same data, net and protocol by name, and another metric.
+    Attributes:
+        protocol: its name, if the runs have one.
+        dataset: the data set's name.
+        net: the net's.
+        metric: the one that judges.
+        rules: the baseline first.
+        common: the figure of the metric that all runs reached on the validation split.
+        apart: whether another group has the same data, net and protocol by name, and another metric.
+
     """
 
     protocol: str | None
@@ -101,14 +129,24 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Return the group's name as its heading and its figures carry it."""
+        """Return the group's name, for its heading and its figures."""
         words = [self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])]
         return " · ".join([*words, *([full(self.metric)] if self.apart else [])])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that a report says, before it is put into words, tables and plots."""
+    """The content of a report, before it is put into words, tables and plots.
+
+    Attributes:
+        groups: of rules that can be compared.
+        excluded: the runs that did not complete.
+        notes: of the reading and the grouping.
+        baseline: the algorithm that the others are compared with.
+        allow_unlike: whether unlike runs are compared.
+        tunings: the searches that found the rules' options.
+
+    """
 
     groups: tuple[Group, ...]
     excluded: tuple[Run, ...]  # the runs that did not complete
@@ -125,7 +163,25 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a rule and its baseline must share. The data's fingerprint stands with the runs: it may differ by seed."""
+    """The settings that a rule and its baseline must share.
+
+    The data's fingerprint is stored with the runs: it may differ by seed.
+
+    Attributes:
+        net: the net's name.
+        net_config: its resolved options.
+        dataset: the data set's name.
+        augment: the augmentation's.
+        batch_size: rows a step.
+        precision: of the products.
+        device: its name.
+        capture: how the step was captured.
+        ranks: as in `Run.ranks`.
+        step: "all" or "block".
+        deterministic: whether only deterministic algorithms were used.
+        metric: what the runs are judged by.
+
+    """
 
     net: str
     net_config: str  # the resolved configuration, so that two nets of one name do not pass for one
@@ -353,7 +409,7 @@ def _metered(quantity: Quantity) -> bool:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """Return what a careful reader is to be told of the runs: unlike settings, budgets, versions, seams."""
+    """Return the remarks on the runs for a careful reader: unlike settings, budgets, versions, seams."""
     notes = []
     for group in comparison.groups:
         for rule in group.rules:
@@ -377,7 +433,12 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 
 def settings(run: Run) -> Settings:
-    """Return the settings that a run was made under."""
+    """Return the settings that a run was made under.
+
+    Args:
+        run: the run.
+
+    """
     return Settings(
         net=run.record.net,
         net_config=json.dumps(_net_options(run), sort_keys=True, default=str),
@@ -410,6 +471,10 @@ def options(run: Run) -> tuple[tuple[str, str], ...]:
 
     Runs are averaged where they agree in all of them. What is null is left out, as in a record that is older than an
     option, and so is what differs from process to process.
+
+    Args:
+        run: the run.
+
     """
     found = {"rule": run.record.rule or ""}
     for part in _OPTIONS:
@@ -418,12 +483,23 @@ def options(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def option_differences(ours: tuple[tuple[str, str], ...], theirs: tuple[tuple[str, str], ...]) -> list[str]:
-    """Return `optim.lr=0.01` for each option that the others lack or have otherwise, a rule's class first."""
+    """Return `optim.lr=0.01` for each option that the others lack or have otherwise, a rule's class first.
+
+    Args:
+        ours: `options` of one run.
+        theirs: `options` of another.
+
+    """
     return [f"{name}={value}" for name, value in sorted(set(ours) - set(theirs), key=lambda pair: pair[0] != "rule")]
 
 
 def data_of(run: Run) -> tuple[str, object]:
-    """Return what a run's data were prepared by, in one text, and the seed of the split, by which they may differ."""
+    """Return what a run's data were prepared by, in one text, and the seed of the split, by which they may differ.
+
+    Args:
+        run: the run.
+
+    """
     chosen = run.record.config.get("dataset")
     known = dict(chosen) if isinstance(chosen, dict) else {}
     split = known.pop("split_seed", None)
@@ -454,7 +530,13 @@ def _flat(name: str, value: object) -> dict[str, str]:
 
 
 def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
-    """Return, in words, each setting that differs and how: `batch size 128 against 64`."""
+    """Return, in words, each setting that differs and how: `batch size 128 against 64`.
+
+    Args:
+        ours: one run's settings.
+        theirs: another's.
+
+    """
     pairs = [
         ("net", ours.net, theirs.net),
         ("data", ours.dataset, theirs.dataset),
@@ -489,7 +571,12 @@ def _said(value: object) -> str:
 
 
 def stopping(run: Run) -> str:
-    """Return what a run's early stopping went by, in words."""
+    """Return what a run's early stopping monitored, in words.
+
+    Args:
+        run: the run.
+
+    """
     options = {name: run.record.config.get(name) for name in ("patience", "min_delta")}
     options = {"monitor": _monitor(run), **options}
     return ", ".join(f"{name}={_said(value)}" for name, value in options.items())

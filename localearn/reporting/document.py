@@ -16,7 +16,14 @@ Role = Literal["value", "label", "flag", "ratio", "refusal"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a table's cell; `strong` marks a ratio that is larger than its interval."""
+    """One line of a table's cell.
+
+    Attributes:
+        text: as it is shown.
+        role: how it is drawn.
+        strong: whether it is a ratio that is larger than its interval.
+
+    """
 
     text: str
     role: Role = "value"
@@ -28,7 +35,15 @@ Cell = tuple[Line, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table whose first column heads its rows; every row has one cell per column. `settings`: a name and a value."""
+    """A table whose first column heads its rows; every row has one cell per column.
+
+    Attributes:
+        caption: above the table.
+        columns: the headings.
+        rows: of cells.
+        settings: whether it is of names and values.
+
+    """
 
     caption: str
     columns: tuple[str, ...]
@@ -38,7 +53,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Running text; `lead` sets it off as what a hurried reader should read."""
+    """Running text.
+
+    Attributes:
+        text: the paragraph's.
+        lead: whether it is set off as what a hurried reader should read.
+
+    """
 
     text: str
     lead: bool = False
@@ -60,7 +81,16 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot, drawn twice: `png` on white, `svg` in the page's own ink. `alt` says what it shows, in words."""
+    """A plot, drawn twice.
+
+    Attributes:
+        name: of its file.
+        caption: below the plot.
+        alt: its content in words.
+        png: on white.
+        svg: in the page's own ink.
+
+    """
 
     name: str
     caption: str
@@ -71,7 +101,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Plots that stand beside each other where there is room."""
+    """Plots that stand next to each other where there is room."""
 
     figures: tuple[Figure, ...]
 
@@ -81,7 +111,7 @@ Block = Paragraph | Bullets | Table | Commands | Figures
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -89,7 +119,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole report."""
+    """A whole report.
+
+    Attributes:
+        title: its heading.
+        subtitle: a line under it.
+        sections: in order.
+
+    """
 
     title: str
     subtitle: str
@@ -97,7 +134,12 @@ class Document:
 
 
 def cell(text: str) -> Cell:
-    """Return a cell of one plain line."""
+    """Return a cell of one plain line.
+
+    Args:
+        text: the line's.
+
+    """
     return (Line(text),)
 
 
@@ -105,7 +147,13 @@ MARKDOWN_MARK = "<!-- localearn report -->"
 
 
 def as_markdown(document: Document, folder: str) -> str:
-    """Return the report; its plots are PNG files in `folder`, relative to it."""
+    """Return the report as Markdown.
+
+    Args:
+        document: the report.
+        folder: of its plots, PNG files, relative to the page.
+
+    """
     parts = [MARKDOWN_MARK, f"# {markdown_escape(document.title)}", markdown_escape(document.subtitle)]
     for section in document.sections:
         parts.append(f"## {markdown_escape(section.title)}")
@@ -151,7 +199,12 @@ def _markdown_line(line: Line) -> str:
 
 
 def markdown_escape(text: str) -> str:
-    """Return text in which Markdown and HTML see no mark-up, on one line."""
+    """Return text in which Markdown and HTML see no mark-up, on one line.
+
+    Args:
+        text: any.
+
+    """
     one_line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|$\[\]~]|(?<!\w)_|_(?!\w)|^#)", r"\\\1", one_line)
 
@@ -160,7 +213,12 @@ HTML_MARK = '<meta name="generator" content="localearn report">'
 
 
 def as_html(document: Document) -> str:
-    """Return the page."""
+    """Return the report as one HTML page.
+
+    Args:
+        document: the report.
+
+    """
     style = (files("localearn.reporting") / "page.css").read_text(encoding="utf-8")
     title = escape(document.title)
     sections = [_html_section(number, section) for number, section in enumerate(document.sections, start=1)]

@@ -23,7 +23,7 @@ DASHES = ("-", "--", ":")
 INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
 WIDTH_IN = 5.6
 MADE_BY = "localearn report"  # stands in every PNG
-_LABEL = 34  # characters of a label beside a y axis, at most, that the lowest of the plots has room for
+_LABEL = 34  # characters of a label next to a y axis, at most, that the lowest of the plots has room for
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
@@ -49,7 +49,14 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a rule is drawn, in every plot of a report."""
+    """The look of a rule, the same in every plot of a report.
+
+    Attributes:
+        color: of its lines and marks.
+        marker: matplotlib's.
+        dashes: matplotlib's line style.
+
+    """
 
     color: str
     marker: str
@@ -62,7 +69,12 @@ class Look:
 
 
 def looks(labels: Iterable[tuple[str, bool]]) -> dict[str, Look]:
-    """Return a look per rule from (label, whether it is a baseline): baselines in ink and grey, rules in colours."""
+    """Return a look per rule: baselines in ink and grey, rules in colours.
+
+    Args:
+        labels: each rule's label, and whether it is a baseline.
+
+    """
     found: dict[str, Look] = {}
     for label, baseline in sorted(set(labels), key=lambda item: (not item[1], item[0])):
         count = sum((look.color in PALETTE) != baseline for look in found.values())
@@ -84,7 +96,13 @@ def style() -> Iterator[None]:
 
 
 def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
-    """Return a figure with one set of axes, high enough for a legend of these entries above it."""
+    """Return a figure with one set of axes, high enough for a legend above it.
+
+    Args:
+        height_in: of the figure without its legend, in inches.
+        entries: the legend's.
+
+    """
     from matplotlib.figure import Figure as Canvas
 
     rows = -(-len(entries) // legend_columns(entries)) if entries else 0
@@ -93,7 +111,14 @@ def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
 
 
 def entry(axes: "Axes", label: str, look: Look) -> None:
-    """Add a rule's mark to the legend, without the bars of its interval."""
+    """Add a rule's mark to the legend, without the bars of its interval.
+
+    Args:
+        axes: the plot's.
+        label: the rule's.
+        look: the rule's.
+
+    """
     axes.plot(
         [], [], color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", markersize=7,
         label=short(label),
@@ -101,35 +126,69 @@ def entry(axes: "Axes", label: str, look: Look) -> None:
 
 
 def legend(figure: "Canvas", axes: "Axes") -> None:
-    """Put the legend above the axes, in as many columns as fit."""
+    """Put the legend above the axes, in as many columns as fit.
+
+    Args:
+        figure: the plot.
+        axes: the plot's.
+
+    """
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(labels), borderaxespad=0.1)
 
 
 def label_y(axes: "Axes", text: str) -> None:
-    """Write the label of the y axis, what stands in brackets below the rest where one line would leave the plot."""
+    """Write the label of the y axis, what stands in brackets below the rest where one line would leave the plot.
+
+    Args:
+        axes: the plot's.
+        text: the label.
+
+    """
     axes.set_ylabel(text.replace(" (", "\n(", 1) if len(text) > _LABEL else text)
 
 
 def legend_columns(entries: Sequence[str]) -> int:
-    """Return how many columns of the longest entry fit into a figure's width."""
+    """Return how many columns of the longest entry fit into a figure's width.
+
+    Args:
+        entries: the legend's.
+
+    """
     return max(1, min(len(entries), int(58 // (max(map(len, entries), default=0) + 7))))
 
 
 def plot_name(*words: str | None) -> str:
-    """Return a file's name for a plot, of letters that every file system takes."""
+    """Return a file's name for a plot, of letters that every file system takes.
+
+    Args:
+        words: its parts; None is left out.
+
+    """
     return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(word for word in words if word))
 
 
 def short(name: str, length: int = 34) -> str:
-    """Return a name for a plot: its middle left out where it is long, and no sign in it that begins a formula."""
+    """Return a name for a plot: its middle left out where it is long, and no sign in it that begins a formula.
+
+    Args:
+        name: the whole name.
+        length: the most characters.
+
+    """
     if len(name) > length:
         name = f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
     return name.replace("$", r"\$")
 
 
 def logarithmic(axes: "Axes", span: float) -> None:
-    """Make the x axis logarithmic, with plain numbers; the larger the span (most over least), the fewer per decade."""
+    """Make the x axis logarithmic, with plain numbers.
+
+    Args:
+        axes: the plot's.
+        span: most over least; the larger, the fewer numbers per decade.
+
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log", nonpositive="clip")
@@ -141,7 +200,15 @@ def logarithmic(axes: "Axes", span: float) -> None:
 
 
 def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:
-    """Return the plot as PNG, on white, and as an SVG that takes its ink from the page."""
+    """Return the plot as PNG, on white, and as an SVG that takes its ink from the page.
+
+    Args:
+        figure: the plot.
+        name: of its file.
+        caption: below the plot.
+        alt: its content in words.
+
+    """
     png, svg = io.BytesIO(), io.StringIO()
     with warnings.catch_warnings():
         # A rule's name may be written in letters that the font lacks; boxes stand for them, and the table has the name.

@@ -9,7 +9,13 @@ from localearn.reporting.statistics import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit on a page: one number in it is `factor` in the record's unit."""
+    """A unit on a page.
+
+    Attributes:
+        symbol: as it is written.
+        factor: one of the unit in the record's unit.
+
+    """
 
     symbol: str
     factor: float
@@ -25,14 +31,26 @@ COUNT = (Unit("", 1.0),)
 
 
 def choose_unit(units: tuple[Unit, ...], values: Iterable[float]) -> Unit:
-    """Return the unit for a column: the largest in which its middle value (geometrically) is still 1 or more."""
+    """Return the unit for a column: the largest in which its middle value (geometrically) is still 1 or more.
+
+    Args:
+        units: to choose from.
+        values: the column's, in the record's unit.
+
+    """
     logs = [math.log(abs(value)) for value in values if value]
     middle = math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
     return next((unit for unit in reversed(units) if middle >= unit.factor), units[0])
 
 
 def plain(value: float, digits: int = 4) -> str:
-    """Return a number with so many significant digits, without an exponent between 1e-4 and 1e7."""
+    """Return a number with so many significant digits, without an exponent between 1e-4 and 1e7.
+
+    Args:
+        value: the number.
+        digits: significant ones.
+
+    """
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
@@ -45,6 +63,11 @@ def with_interval(estimate: Estimate, unit: Unit) -> str:
     """Return `mean ± half-width unit`, the half-width with two significant digits; the mean alone where there is none.
 
     No more than six significant digits are shown, however narrow the interval.
+
+    Args:
+        estimate: in the record's unit.
+        unit: the page's.
+
     """
     mean, symbol = estimate.mean / unit.factor, f" {unit.symbol}" if unit.symbol else ""
     if estimate.high is None:
@@ -60,7 +83,12 @@ def with_interval(estimate: Estimate, unit: Unit) -> str:
 
 
 def ratio(estimate: Estimate) -> str:
-    """Return `×mean [low, high]`, with digits enough to tell the bounds apart."""
+    """Return `×mean [low, high]`, with digits enough to tell the bounds apart.
+
+    Args:
+        estimate: a ratio.
+
+    """
     if estimate.low is None or estimate.high is None:
         return f"×{plain(estimate.mean, 3)}"
     width = estimate.high - estimate.low
@@ -72,7 +100,12 @@ def ratio(estimate: Estimate) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """Return a difference of accuracies in percentage points, `+mean [low, high] points`."""
+    """Return a difference of accuracies in percentage points, `+mean [low, high] points`.
+
+    Args:
+        estimate: a difference of fractions.
+
+    """
     mean, low, high = (
         None if value is None else _minus(f"{100 * value:+.2f}")
         for value in (estimate.mean, estimate.low, estimate.high)
@@ -83,7 +116,12 @@ def points(estimate: Estimate) -> str:
 
 
 def difference(estimate: Estimate) -> str:
-    """Return a difference in the numbers' own unit, `+mean [low, high]`, its digits enough to tell the bounds apart."""
+    """Return a difference in the numbers' own unit, `+mean [low, high]`, its digits enough to tell the bounds apart.
+
+    Args:
+        estimate: a difference.
+
+    """
     if estimate.low is None or estimate.high is None:
         return _signed(estimate.mean, plain(abs(estimate.mean), 3))
     width = estimate.high - estimate.low

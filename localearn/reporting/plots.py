@@ -22,12 +22,23 @@ Looks = dict[str, Look]
 
 
 def rule_looks(comparison: Comparison) -> Looks:
-    """Return the look of every rule, the same in all plots of a report."""
+    """Return the look of every rule, the same in all plots of a report.
+
+    Args:
+        comparison: the report's.
+
+    """
     return drawing.looks((rule.label, rule.baseline) for group in comparison.groups for rule in group.rules)
 
 
 def group_figures(group: Group, looks: Looks) -> list[Figure]:
-    """Return the plots of a group; one whose numbers are absent is left out."""
+    """Return the plots of a group; one whose numbers are absent is left out.
+
+    Args:
+        group: the rules.
+        looks: each rule's look.
+
+    """
     readings = sorted({run.energy.reading for rule in group.rules for run in rule.runs}, key=str)
     figures = [_ratios(group, looks)]
     figures += [metric_energy_figure(group, looks, reading) for reading in readings if reading.label != "absent"]
@@ -201,7 +212,14 @@ class _Point:
 
 
 def metric_energy_figure(group: Group, looks: dict[str, Look], reading: Reading) -> Figure | None:
-    """Draw the metric against joules of one reading alone: labels do not mix in a plot. None where no run has any."""
+    """Draw the metric against joules of one reading alone: labels do not mix in a plot. None where no run has any.
+
+    Args:
+        group: the rules.
+        looks: each rule's look.
+        reading: the joules'.
+
+    """
     points = [point for rule in group.rules if (point := _point(rule, reading))]
     if not points:
         return None
@@ -269,10 +287,14 @@ def _half_width(estimate: Estimate, factor: float) -> float | None:
 
 
 def net_depth(run: Run) -> tuple[int, str] | None:
-    """Return the net's number of blocks and what nets of its kind share at every depth; None where it is not known.
+    """Return the net's number of blocks and the name that nets of its kind share at every depth; None if not known.
 
-    A configured `depth` or `layers`, or a list of equal `widths` (or `channels`, `hidden`), or else a name like
-    `mlp_2x256` tells.
+    It is read from a configured `depth` or `layers`, or a list of equal `widths` (or `channels`, `hidden`), or else a
+    name like `mlp_2x256`.
+
+    Args:
+        run: whose net.
+
     """
     config: dict[str, Any] = dict(run.record.config["net"]) if isinstance(run.record.config.get("net"), dict) else {}
     config.pop("name", None)
@@ -289,7 +311,13 @@ def net_depth(run: Run) -> tuple[int, str] | None:
 
 
 def depth_figures(comparison: Comparison, looks: dict[str, Look]) -> list[Figure]:
-    """Return a plot of peak memory against depth per family of nets that was run at two depths or more."""
+    """Return a plot of peak memory against depth per family of nets that was run at two depths or more.
+
+    Args:
+        comparison: the report's.
+        looks: each rule's look.
+
+    """
     families: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )

@@ -13,10 +13,19 @@ from localearn.tasks import Metric, better
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One column. `value` gives a number in `unit`, None where it is absent; `reading` gives the label of joules.
+    """One column of a report.
 
-    compared: as a ratio to the baseline, or as a difference: in percentage points, or in the number's own unit.
-    judged: what a verdict calls it, None for what a verdict leaves out. metric: the one whose figure it is, if it is.
+    Attributes:
+        key: its name in CSV and JSON.
+        title: its heading.
+        unit: of the number in CSV and JSON.
+        units: to choose a column's from.
+        value: returns a run's number in `unit`, None where it is absent.
+        compared: as a "ratio" to the baseline, or as a difference: in percentage "points", or in the number's own unit.
+        reading: returns the label of joules.
+        judged: its name in a verdict, None for what a verdict leaves out.
+        metric: the one whose figure it is, if it is.
+
     """
 
     key: str
@@ -74,17 +83,34 @@ def quantities(metric: Metric, common: float | None) -> list[Quantity]:
 
 
 def test_key(metric: Metric) -> str:
-    """Return the key of a metric's figure on the test split."""
+    """Return the key of a metric's figure on the test split.
+
+    Args:
+        metric: the metric.
+
+    """
     return f"test_{metric.name}"
 
 
 def common_key(metric: Metric, unit: Literal["s", "j"]) -> str:
-    """Return the key of what it costs, in seconds or joules, to reach the figure that all runs reached."""
+    """Return the key of the cost of reaching the figure that all runs reached.
+
+    Args:
+        metric: the figure's.
+        unit: seconds or joules.
+
+    """
     return f"common_{metric.name}_{unit}"
 
 
 def common_level(metric: Metric, runs: Sequence[Run]) -> float | None:
-    """Return the best figure on the validation split that every run with a curve reached at some epoch, if any did."""
+    """Return the best figure on the validation split that every run with a curve reached at some epoch, if any did.
+
+    Args:
+        metric: the figure's.
+        runs: a group's.
+
+    """
     best, worst = (max, min) if metric.direction == "max" else (min, max)
     reached = [
         best(figures) for run in runs if (figures := [epoch.figure for epoch in run.epochs if epoch.figure is not None])

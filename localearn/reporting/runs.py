@@ -1,4 +1,4 @@
-"""Runs as reports use them: found below folders, read, and what is taken from each."""
+"""Runs as reports use them: found below folders, read, and reduced to the numbers that a report shows."""
 
 import functools
 import os
@@ -20,7 +20,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One line of metrics.jsonl; `train_s` and `train_j` are cumulative."""
+    """One line of metrics.jsonl.
+
+    Attributes:
+        figure: of the metric that the run is judged by, on the validation split.
+        train_s: seconds of training so far.
+        train_j: joules of training so far.
+
+    """
 
     figure: float | None  # of the metric that the run is judged by, on the validation split
     train_s: float | None
@@ -29,7 +36,16 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. Numbers that its record does not hold are None; fractions are from 0 to 1."""
+    """One run; numbers that its record does not hold are None, and fractions are from 0 to 1.
+
+    Attributes:
+        folder: relative to the folder that the reader named.
+        record: its run.json.
+        energy: the record's, parsed.
+        co2e: the source of its carbon.
+        epochs: its metrics.jsonl.
+
+    """
 
     folder: str  # relative to the folder that the reader named
     record: Record
@@ -43,6 +59,12 @@ class Run:
 
         Where the training's joules are not known, neither are its epochs': the sum up to the last that is known would
         pass for the end of the curve, and after a resume it may be of another label.
+
+        Args:
+            record: the run's.
+            history: the lines of its metrics.jsonl.
+            folder: its name in the report.
+
         """
         energy = parse_energy(record.energy)
         metered, judged = energy.train_j is not None, f"val_{record.judged_by.name}"
@@ -98,22 +120,22 @@ class Run:
 
     @property
     def peak_memory_bytes(self) -> float | None:
-        """The headline figure of memory."""
+        """The headline figure of memory, in bytes."""
         return self.record.peak_memory_bytes
 
     @property
     def allocator_bytes(self) -> float | None:
-        """The peak of the device's allocator."""
+        """The peak of the device's allocator, in bytes."""
         return self.record.memory.get("allocator_bytes")
 
     @property
     def process_bytes(self) -> float | None:
-        """The peak of the whole process."""
+        """The peak of the whole process, in bytes."""
         return self.record.memory.get("process_bytes")
 
     @property
     def co2e_kg(self) -> float | None:
-        """The carbon of training."""
+        """The carbon of training, in kg CO2e."""
         return self.record.co2e_kg if self.co2e.label != "absent" else None
 
     @property
@@ -133,17 +155,17 @@ class Run:
 
     @property
     def capture(self) -> str | None:
-        """How the step was captured."""
+        """The way in which the step was captured."""
         return self._known("capture", self.record.capture)
 
     @property
     def ranks(self) -> str:
-        """How many processes trained together, and what they shared out: `2 (data)`."""
+        """The number of processes that trained together, and what they shared out: `2 (data)`."""
         return "1" if self.record.ranks == 1 else f"{self.record.ranks} ({self.record.parallel})"
 
     @property
     def step(self) -> str:
-        """What was stepped at once, see `localearn.training.Settings`."""
+        """The option `step` of the run, "all" or "block", see `localearn.training.Settings`."""
         return str(self.record.config.get("step") or "all")
 
     @property
@@ -153,12 +175,12 @@ class Run:
 
     @property
     def stages(self) -> int:
-        """The parts that are trained one after another."""
+        """The number of phases, which are trained one after another."""
         return self.record.stages
 
     @property
     def resumed(self) -> int:
-        """How many times the run was taken up again."""
+        """The number of times that the run was resumed."""
         return len(self.record.seams)
 
     @property
@@ -173,7 +195,7 @@ class Run:
 
 @functools.cache
 def _ships(group: str, name: str) -> bool:
-    """Whether localearn has a configuration of that name."""
+    """Return whether localearn has a configuration of that name."""
     return name in {path.stem for path in (Path(__file__).parents[1] / "conf" / group).glob("*.yaml")}
 
 
@@ -183,7 +205,13 @@ def _normal(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The runs that were found, in the order of their folders, and what is to be said of the reading."""
+    """The runs that were found, in the order of their folders.
+
+    Attributes:
+        runs: those that could be read.
+        notes: remarks on the reading, as on a record that was skipped.
+
+    """
 
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
@@ -204,7 +232,7 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
         folders: one or more, whose names begin the names of their runs.
 
     Raises:
-        UserError: where a folder does not exist, none holds a run.json, or no record can be read.
+        UserError: when a folder does not exist, none holds a run.json, or no record can be read.
 
     """
     tops = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
@@ -249,7 +277,7 @@ def _records(top: Path) -> list[Path]:
 
 
 def named_below(folder: Path, top: Path) -> str:
-    """Return a folder as the report names it: below the folder that was asked for, and without the rest.
+    """Return a folder's name in the report: below the folder that was asked for, and without the rest.
 
     Args:
         folder: a run's.

@@ -13,7 +13,15 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over `n` numbers with its interval, which is None where one number alone gives none."""
+    """A mean with its interval.
+
+    Attributes:
+        mean: the mean.
+        low: the interval's lower end, None where one number alone gives none.
+        high: its upper end.
+        n: the numbers that it is over.
+
+    """
 
     mean: float
     low: float | None
@@ -21,12 +29,23 @@ class Estimate:
     n: int
 
     def excludes(self, value: float) -> bool:
-        """Whether the interval exists and does not hold `value`."""
+        """Return whether the interval exists and does not hold a value.
+
+        Args:
+            value: say 1 of a ratio.
+
+        """
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-    """Return the quantile of Student's t distribution with `degrees` degrees of freedom."""
+    """Return a quantile of Student's t distribution.
+
+    Args:
+        probability: between 0 and 1.
+        degrees: of freedom.
+
+    """
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
@@ -35,7 +54,12 @@ def t_quantile(probability: float, degrees: int) -> float:
 def mean_interval(values: Sequence[float]) -> Estimate:
     """Return the mean of the values and its 95 % interval.
 
-    Raises ValueError where there is no value.
+    Args:
+        values: one at least.
+
+    Raises:
+        ValueError: when there is no value.
+
     """
     n = len(values)
     if n == 0:
@@ -51,7 +75,13 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 def difference_interval(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Return the mean of `values[i] - baseline[i]` and its interval over the pairs.
 
-    Raises ValueError where the lengths differ or there is no pair.
+    Args:
+        values: one of each pair.
+        baseline: the other of each pair.
+
+    Raises:
+        ValueError: when the lengths differ or there is no pair.
+
     """
     return mean_interval([value - base for value, base in zip(values, baseline, strict=True)])
 
@@ -59,7 +89,13 @@ def difference_interval(values: Sequence[float], baseline: Sequence[float]) -> E
 def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Return the geometric mean of `values[i] / baseline[i]` and its interval over the pairs.
 
-    Raises ValueError where the lengths differ, there is no pair, or a number is not positive.
+    Args:
+        values: one of each pair, positive.
+        baseline: the other of each pair, positive.
+
+    Raises:
+        ValueError: when the lengths differ, there is no pair, or a number is not positive.
+
     """
     if min(*values, *baseline, 1.0) <= 0:
         raise ValueError("a ratio of numbers that are not positive")
@@ -71,7 +107,12 @@ def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Estima
 def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of positive values.
 
-    Raises ValueError where there is no value, or one is not positive.
+    Args:
+        values: one at least.
+
+    Raises:
+        ValueError: when there is no value, or one is not positive.
+
     """
     if not values or min(values) <= 0:
         raise ValueError("the geometric mean of no values, or of values that are not positive")
@@ -79,9 +120,13 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the (cost, gain) points that no other beats, from the cheapest on.
+    """Return the indices of the points that no other beats, from the cheapest on.
 
     A point is beaten by one that costs no more and gains no less, and is not its equal in both.
+
+    Args:
+        points: (cost, gain) each.
+
     """
     order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1]))
     front: list[int] = []

@@ -1,4 +1,4 @@
-"""A study's page and plots: published figures beside ours, of each row's metric, by data set."""
+"""The page and plots of a study: published figures next to ours, of each row's metric, by data set."""
 
 import json
 import textwrap
@@ -17,16 +17,25 @@ from localearn.tasks import Metric
 WITHIN_POINTS = 0.5  # of a fraction, in per cent
 WITHIN_SHARE = 0.01  # of what was published, where it is no fraction
 NOT_RECORDED = "not recorded"
-_LABEL = 42  # characters of a line of a row's title beside a plot
+_LABEL = 42  # characters of a line of a row's title next to a plot
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A row with the records of its runs, one of each of `seeds` once it is done.
+    """A row of a study with the records of its runs, one of each of `seeds` once it is done.
 
-    published: of the metric that the runs are judged by, in per cent where it is a fraction. command: what runs the
-    first seed by itself. data: its data set, where the row names it. gpu: whether it is more than a CPU does in about
-    an hour.
+    Attributes:
+        name: the row's, for the study's command.
+        title: the rule and its setting, in words.
+        source: of the published number.
+        published: of the metric that the runs are judged by, in per cent where it is a fraction.
+        reason: a remark next to the verdict, as why the row was not run.
+        command: the command that runs the first seed by itself.
+        seeds: that are to be run.
+        records: of those that were.
+        data: its data set, where the row names it.
+        gpu: whether it is more than a CPU does in about an hour.
+
     """
 
     name: str
@@ -58,7 +67,7 @@ class StudyRow:
 
     @property
     def ours(self) -> Estimate | None:
-        """Their mean with its 95 % interval; None where nothing was run."""
+        """The mean of `figures` with its 95 % interval; None where nothing was run."""
         return mean_interval(self.figures) if self.figures else None
 
     @property
@@ -71,7 +80,7 @@ class StudyRow:
 
     @property
     def verdict(self) -> str:
-        """What the row says of its published number; "so far" where seeds are missing."""
+        """The comparison with the published number, in words; "so far" where seeds are missing."""
         left = {record.seed for record in self.records} < set(self.seeds)
         return f"{self._verdict} so far" if left and self.records else self._verdict
 
@@ -92,12 +101,19 @@ class StudyRow:
 
 
 def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
-    """Write table.md, table.json and the plots into `out`; raise UserError if that cannot be done.
-
-    study: the command of the whole study, to which `only=ROW` is added.
+    """Write table.md, table.json and the plots.
 
     The plot is plot.png; where there are several data sets each has its own, plot-<dataset>.png, and where one has
     several metrics each of these, plot-<dataset>-<metric>.png. Plots that an earlier writing left are removed.
+
+    Args:
+        rows: the study's.
+        out: the folder to write into.
+        study: the command of the whole study, to which `only=ROW` is added.
+
+    Raises:
+        UserError: when that cannot be done.
+
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +134,11 @@ def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
 def page(rows: list[StudyRow], study: str, plots: dict[str, list[StudyRow]] | None = None) -> str:
     """Return the page in Markdown: for each data set what was run, in a table with its plots, and what was not.
 
-    study: as of `write_study`. plots: the rows of each plot, by its file's name.
+    Args:
+        rows: the study's.
+        study: as of `write_study`.
+        plots: the rows of each plot, by its file's name.
+
     """
     datasets = {name: [row for row in rows if row.dataset == name] for name in sorted({row.dataset for row in rows})}
     lines = [
@@ -145,7 +165,12 @@ def page(rows: list[StudyRow], study: str, plots: dict[str, list[StudyRow]] | No
 
 
 def plot(rows: list[StudyRow]) -> bytes:
-    """Return a PNG of ours, with intervals, beside the published numbers, a line a row; all have one metric."""
+    """Return a PNG of ours, with intervals, next to the published numbers, a line a row.
+
+    Args:
+        rows: all of one metric.
+
+    """
     shown = [row for row in rows if row.ours]
     labels = plot_labels([row.title for row in shown])
     with drawing.style():
@@ -185,7 +210,12 @@ def _plots(rows: list[StudyRow]) -> dict[str, list[StudyRow]]:
 
 
 def plot_labels(titles: list[str]) -> list[str]:
-    """Return titles in lines that fit beside a plot, whole but for the words before commas that all begin with."""
+    """Return titles in lines that fit next to a plot, whole but for the words before commas that all begin with.
+
+    Args:
+        titles: the rows'.
+
+    """
     parts = [title.split(", ") for title in titles]
     begin = 0
     while len({tuple(words[: begin + 1]) for words in parts}) == 1 and len(titles) > 1:
@@ -235,7 +265,7 @@ def _not_run(rows: list[StudyRow], study: str) -> list[str]:
 
 
 def _row(row: StudyRow) -> str:
-    """Return a row's title and source, and below what the study's command takes to run it."""
+    """Return a row's title and source, and below them the row's name for the study's command."""
     return f"{row.title}<br>{row.source}<br>`{_only(row)}`"
 
 
@@ -244,7 +274,7 @@ def _only(row: StudyRow) -> str:
 
 
 def _machines(row: StudyRow) -> str:
-    """Return what ran the row: each machine, with its seeds where there are several."""
+    """Return the machines that ran the row, with their seeds where there are several."""
     found = row.machines
     if len(found) == 1:
         return markdown_escape(next(iter(found)))

@@ -1,4 +1,4 @@
-"""The tables of a report: what each rule gave, what each part of the machine used, and which runs did not complete."""
+"""The tables of a report: each rule's results, each part's energy, and the runs that did not complete."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +18,12 @@ WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
 
 
 def rule_tables(group: Group) -> list[Table]:
-    """Return the tables of a group: a row per rule, means over seeds and ratios to the baseline."""
+    """Return the tables of a group: a row per rule, means over seeds and ratios to the baseline.
+
+    Args:
+        group: the rules.
+
+    """
     return [table for caption, keys in _split(group.metric) if (table := _rule_table(group, caption, keys))]
 
 
@@ -47,7 +52,7 @@ def _rule_table(group: Group, caption: str, keys: Sequence[str]) -> Table | None
 
 
 def _worth_showing(group: Group, key: str) -> bool:
-    """Whether a column says something: joules even if absent, a kind of memory only where it adds to the peak."""
+    """Return whether a column is shown: joules even if absent, a kind of memory only where it adds to the peak."""
     measures = [measure for rule in group.rules if (measure := rule.measure(key))]
     if key not in ("allocator_bytes", "process_bytes"):
         return bool(measures)
@@ -94,7 +99,12 @@ def _measure_cell(measure: Measure, unit: formatting.Unit, rule: Rule) -> Cell:
 
 
 def window_table(group: Group) -> Table:
-    """Return the joules of every window and part: they are never added up over parts, which are labelled apart."""
+    """Return the joules of every window and part: they are never added up over parts, which are labelled apart.
+
+    Args:
+        group: the rules.
+
+    """
     columns = [name for name in WINDOWS if _windowed(group, name)]
     rows = []
     for rule in group.rules:
@@ -119,7 +129,12 @@ def window_table(group: Group) -> Table:
 
 
 def absent_parts(group: Group) -> str | None:
-    """Return a sentence on the parts of the machine that no source read, None where every part was read."""
+    """Return a sentence on the parts of the machine that no source read, None where every part was read.
+
+    Args:
+        group: the rules.
+
+    """
     reasons: dict[str, set[str]] = defaultdict(set)
     for rule in group.rules:
         for run in rule.runs:
@@ -162,7 +177,12 @@ def _idle_cell(runs: Sequence[Run], part: str) -> Cell:
 
 
 def excluded_table(comparison: Comparison) -> Table:
-    """Return the runs that did not complete: they are in no mean."""
+    """Return the runs that did not complete: they are in no mean.
+
+    Args:
+        comparison: the report's.
+
+    """
     rows = [
         (
             (Line(run.algo), Line(f"seed {run.record.seed}", "label")),

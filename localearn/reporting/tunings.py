@@ -22,9 +22,21 @@ SCHEMA = 1
 class Tuning:
     """A search: how many trials ended and how, what they cost in all, and the best one's options.
 
-    metric: what was searched by. val: the best trial's, on the validation split. train_s: seconds of training, all
-    trials together. joules: of all their windows, by reading, for unlike figures are never added; None where those of
-    a trial are not known.
+    Attributes:
+        folder: its name in the report.
+        algo: the rule's name.
+        dataset: the data set's.
+        net: the net's.
+        trials: the number that ended in each status.
+        val: the best trial's figure, on the validation split.
+        options: the best trial's.
+        train_s: seconds of training, all trials together.
+        joules: of all their windows, by reading, for unlike figures are never added; None where those of a trial are
+            not known.
+        sampler: Optuna's.
+        pruner: Optuna's.
+        metric: what was searched by.
+
     """
 
     folder: str
@@ -42,20 +54,31 @@ class Tuning:
 
     @property
     def ended(self) -> int:
-        """How many trials count: those that completed and those that were pruned."""
+        """The number of trials that count: those that completed and those that were pruned."""
         return self.trials.get("complete", 0) + self.trials.get("pruned", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Tunings:
-    """The searches that were found, and what is to be said of the reading."""
+    """The searches that were found.
+
+    Attributes:
+        tunings: those that could be read.
+        notes: remarks on the reading.
+
+    """
 
     tunings: tuple[Tuning, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def read_tunings(folders: Iterable[str | Path]) -> Tunings:
-    """Read every search below the folders: each folder that holds a tune.json; one that cannot be read is noted."""
+    """Read every search below the folders: each folder that holds a tune.json; one that cannot be read is noted.
+
+    Args:
+        folders: one or more.
+
+    """
     found, notes = [], []
     for top in map(Path, folders):
         for file in sorted(top.rglob("tune.json")):
@@ -70,7 +93,13 @@ def read_tunings(folders: Iterable[str | Path]) -> Tunings:
 def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
     """Return the search that a decoded tune.json describes.
 
-    Raises BadRecordError for a schema other than ours, a field of the wrong kind, or a search without a best trial.
+    Args:
+        record: the decoded object.
+        folder: its name in the report.
+
+    Raises:
+        BadRecordError: when the schema is not ours, a field is of the wrong kind, or there is no best trial.
+
     """
     if record.get("schema") != SCHEMA:
         raise BadRecordError(f"schema {record.get('schema')!r} is unknown here (this version reads schema {SCHEMA})")
@@ -98,7 +127,12 @@ def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
 
 
 def described(metric: Metric) -> dict[str, Any]:
-    """Return what a tune.json says of the metric: nothing of the accuracy, which is meant where it says nothing."""
+    """Return a metric's fields of a tune.json: none for the accuracy, which is meant where it says nothing.
+
+    Args:
+        metric: what was searched by.
+
+    """
     if metric == ACCURACY:
         return {}
     return {"metric": {"name": metric.name, "direction": metric.direction, "unit": metric.unit}}
@@ -130,7 +164,12 @@ def _joules(spent: Mapping[str, Any]) -> tuple[Reading, float | None]:
 
 
 def tuning_table(tunings: Iterable[Tuning]) -> Table:
-    """Return a row per search: its trials, its cost, what it reached and the options that it found."""
+    """Return a row per search: its trials, its cost, what it reached and the options that it found.
+
+    Args:
+        tunings: the searches.
+
+    """
     tunings = tuple(tunings)
     judged = {tuning.metric for tuning in tunings}
     one = judged.pop() if len(judged) == 1 else None
@@ -179,7 +218,12 @@ def _options(tuning: Tuning) -> Cell:
 
 
 def tuning_notes(tunings: Iterable[Tuning]) -> list[str]:
-    """Return where the rules on one net and data were not searched for alike."""
+    """Return where the rules on one net and data were not searched for alike.
+
+    Args:
+        tunings: the searches.
+
+    """
     groups: dict[tuple[str, str], list[Tuning]] = defaultdict(list)
     for tuning in tunings:
         groups[tuning.dataset, tuning.net].append(tuning)

@@ -1,4 +1,4 @@
-"""Words of a report: the verdict on a group of rules, how the numbers were made, and what repeats them."""
+"""Words of a report: the verdict on a group of rules, the method behind the numbers, and commands that repeat them."""
 
 import shlex
 from collections import defaultdict
@@ -17,7 +17,13 @@ MOST_RULES_WITH_NUMBERS = 4  # a verdict on more of them names the quantities; t
 
 
 def verdict(group: Group, baseline: str) -> str:
-    """Return which differences to the baseline are larger than their 95 % interval, and which are not."""
+    """Return which differences to the baseline are larger than their 95 % interval, and which are not.
+
+    Args:
+        group: the rules.
+        baseline: the algorithm that they are compared with.
+
+    """
     rules = [rule for rule in group.rules if not rule.baseline]
     if not rules:
         return (
@@ -92,7 +98,12 @@ def _phrase(measure: Measure, numbers: bool) -> str:
 
 
 def comparison_text(measure: Measure) -> str:
-    """Return a measure's ratio or difference with its interval, an empty string where it has none."""
+    """Return a measure's ratio or difference with its interval, an empty string where it has none.
+
+    Args:
+        measure: a rule's.
+
+    """
     if measure.ratio is None:
         return ""
     write = {"ratio": formatting.ratio, "points": formatting.points, "difference": formatting.difference}
@@ -128,7 +139,12 @@ _OF_THE_RUN = ("seed", "out", "resume", "progress", "debug")
 
 
 def subtitle(comparison: Comparison) -> str:
-    """Return what was compared, in a line."""
+    """Return what was compared, in a line.
+
+    Args:
+        comparison: the report's.
+
+    """
     runs = comparison.runs
     rules = sorted({rule.algo for group in comparison.groups for rule in group.rules})
     nets = sorted({f"{group.dataset} with {group.net}" for group in comparison.groups})
@@ -140,7 +156,12 @@ def subtitle(comparison: Comparison) -> str:
 
 
 def reading_guide(comparison: Comparison) -> list[str]:
-    """Return the legend of the tables: intervals, ratios, labels, and the flags that occur."""
+    """Return the legend of the tables: intervals, ratios, labels, and the flags that occur.
+
+    Args:
+        comparison: the report's.
+
+    """
     flags = sorted({flag for run in comparison.runs for flag in run.energy.flags})
     flags = sorted(set(flags) | {flag for run in comparison.runs for flag in _window_flags(run)})
     labels = {part.reading.label for run in comparison.runs for part in run.energy.parts.values()}
@@ -163,7 +184,12 @@ def reading_guide(comparison: Comparison) -> list[str]:
 
 
 def method(comparison: Comparison) -> list[str]:
-    """Return how the numbers were computed."""
+    """Return how the numbers were computed.
+
+    Args:
+        comparison: the report's.
+
+    """
     protocols = {group.protocol for group in comparison.groups}
     items = [
         "Intervals are Student's t over seeds, 95 %. Ratios are geometric means of the ratios of equal seeds, their "
@@ -217,7 +243,12 @@ def _differences(metrics: list[Metric]) -> str:
 
 
 def machine_table(comparison: Comparison) -> Table:
-    """Return the machine and settings of the runs: a line per setting, with whose it is where they differ."""
+    """Return the machine and settings of the runs: a line per setting, with whose it is where they differ.
+
+    Args:
+        comparison: the report's.
+
+    """
     fields: dict[str, Callable[[Run], object]] = {
         "device": lambda run: run.record.device.get("name") or run.device_type,
         "device type": lambda run: run.device_type,
@@ -238,7 +269,12 @@ def machine_table(comparison: Comparison) -> Table:
 
 
 def versions_table(comparison: Comparison) -> Table:
-    """Return the versions of the software behind the runs."""
+    """Return the versions of the software behind the runs.
+
+    Args:
+        comparison: the report's.
+
+    """
     names = sorted(
         {name for run in comparison.runs for name in run.record.versions}, key=lambda n: (n != "localearn", n)
     )
@@ -247,7 +283,12 @@ def versions_table(comparison: Comparison) -> Table:
 
 
 def repeat_commands(group: Group) -> list[str]:
-    """Return a command per rule that trains it again, with what was typed, or else its whole configuration."""
+    """Return a command per rule that trains it again, with what was typed, or else its whole configuration.
+
+    Args:
+        group: the rules.
+
+    """
     lines = []
     for rule in group.rules:
         run = rule.runs[0]

@@ -1,4 +1,4 @@
-"""Write a report's files: all of them, over those of an earlier report, and over nothing else."""
+"""Files of a report, written all together, over those of an earlier report, and over nothing else."""
 
 import csv
 import io
@@ -65,7 +65,7 @@ def write_report(
         tunings: the searches that found the rules' options, see `read_tunings`.
 
     Raises:
-        UserError: where a file is in the way that is not a report's, or `out` cannot be written.
+        UserError: when a file is in the way that is not a report's, or `out` cannot be written.
 
     """
     comparison = compare(runs, baseline, allow_unlike, tunings)
@@ -74,7 +74,7 @@ def write_report(
 
 
 def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, bytes]) -> None:
-    """Write files below `out`, over those of an earlier one of its kind and over nothing else.
+    """Write files below a folder, over those of an earlier one of their kind and over nothing else.
 
     Args:
         out: the folder, which is made where it is not there.
@@ -83,7 +83,8 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
         plots: the folder, below `out`, of its plots, PNG files.
         contents: each file by its name below `out`.
 
-    Raises UserError where a file is in the way that is not of an earlier one, or `out` cannot be written.
+    Raises:
+        UserError: when a file is in the way that is not of an earlier one, or `out` cannot be written.
 
     """
     try:
@@ -138,7 +139,16 @@ def assemble(
     title: str,
     command: str | None,
 ) -> Document:
-    """Return the whole report; `figures` holds each group's plots by the group's name."""
+    """Return the whole report.
+
+    Args:
+        comparison: what `compare` returned.
+        figures: each group's plots by the group's name.
+        depth: the plots over depth.
+        title: the report's heading.
+        command: the command line that repeats all of it.
+
+    """
     sections = [Section("Verdict", tuple(_verdicts(comparison)))]
     sections += [Section(group.name, tuple(_group(group, figures.get(group.name, [])))) for group in comparison.groups]
     if depth:
@@ -204,7 +214,7 @@ def as_csv(comparison: Comparison) -> str:
     """Return the measures in the records' own units, a row per rule, quantity and label; an absent number is empty.
 
     Args:
-        comparison: what `compare` made of the runs.
+        comparison: what `compare` returned.
 
     """
     stream = io.StringIO()
@@ -215,7 +225,15 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison, title: str, command: str | None, files: Iterable[str]) -> str:
-    """Return the measures, the verdicts, the notes and the runs behind them; an absent number is null."""
+    """Return the measures, the verdicts, the notes and the runs behind them; an absent number is null.
+
+    Args:
+        comparison: what `compare` returned.
+        title: the report's heading.
+        command: the command line that repeats all of it.
+        files: the report's own.
+
+    """
     report = {
         "kind": KIND,
         "schema": 1,

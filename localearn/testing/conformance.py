@@ -1,4 +1,4 @@
-"""The suite that every rule passes, ours and a third party's."""
+"""The conformance suite that every rule passes, ours and a third party's, and the same without pytest."""
 
 import copy
 import inspect
@@ -21,7 +21,7 @@ from localearn.trainers.phases import Phase, Solve
 
 
 class RuleConformance:
-    """What a learning rule must do, as tests that a rule inherits.
+    """The requirements on a learning rule, as tests that a rule's own suite inherits.
 
     In a file that pytest collects:
 
@@ -31,36 +31,41 @@ class RuleConformance:
             def make(self, net):
                 return MyRule(net)
 
-    Without pytest, `check_rule(MyRule)` runs the same. What a rule claims stands in the class's attributes:
-
-    kinds: the nets that it serves, of `localearn.testing.KINDS`: mlp, cnn, gcn, sage, gat, transformer, recurrent, vit,
-        mixer, resnet, mobilenet, deepfm (a table whose first columns are codes), and those that others have
-        registered. A kind left out must be refused by `supports`.
-    tasks: of `localearn.testing.TASKS`: classes, values (a regression), multilabel, tokens (a language model), and
-        autoencoding, each by a net of the kind that its toy says (`Toy.on`), where the rule serves that. One left out
-        must be refused, by `supports` or `check_task`, with what would work instead.
-    learns_on: of what is served, by precision, where `test_learns_its_task` runs unless all is asked for; a precision
-        that is not named: on all of it. What is left over is marked `slow`, which pytest leaves out by `-m "not slow"`.
-    runs_on: of what is served, where the tests run; None: on all of it. What is left out here is not refused: it is for
-        a second suite of a rule, with another option, that need not be seen on everything.
-    own: of nets that no other rule has, their toys by kind. They are served beside `kinds`, and asked of no other rule.
-    precisions: of fp32 and bf16 (by autocast).
-    draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
-    local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
-    sends_back_weights: whether an error comes back through later layers' weights, or their signs. A rule with
-        `Trainer.crosses_blocks` does it by definition.
-    trains_blocks: whether a phase trains the blocks. If not, the blocks' parameters must stay as they were drawn.
-    steps, lr: of Adam, how long the rule learns its toy task, where it has steps.
-    judged_by: "loss", the task's of the scores, or "errors", the share of rows whose largest score is not their
-        label's: of a rule whose scores are no logits, so that their cross-entropy says little.
-    learns_to: the most that may be left of that, as a part of what is left when the same rule trains everything but the
-        blocks; of what chance leaves, where it trains no blocks.
-    by_kind: what it claims otherwise of `draws_noise`, `judged_by`, `steps`, `lr` and `learns_to` on a kind of net or
-        of task: {"vit": {"steps": 200}}.
+    Without pytest, `check_rule(MyRule)` runs the same. A rule's claims are the class's attributes.
 
     The net is built for `Trainer.input_shape`, as a run builds it. Every test starts from fixed seeds and runs on the
-    CPU. A test of a device stands on torch's `meta` device, which has no numbers: what reads one, or makes a tensor
+    CPU. A test of a device uses torch's `meta` device, which has no numbers: code that reads one, or makes a tensor
     elsewhere, fails there as it would fail or wait on a GPU.
+
+    Attributes:
+        kinds: the nets that it serves, of `localearn.testing.KINDS`: mlp, cnn, gcn, sage, gat, transformer, recurrent,
+            vit, mixer, resnet, mobilenet, deepfm (a table whose first columns are codes), and those that others have
+            registered. A kind left out must be refused by `supports`.
+        tasks: of `localearn.testing.TASKS`: classes, values (a regression), multilabel, tokens (a language model), and
+            autoencoding, each by a net of the kind that its toy says (`Toy.on`), where the rule serves that. One left
+            out must be refused, by `supports` or `check_task`, with what would work instead.
+        runs_on: of what is served, where the tests run; None: on all of it. What is left out here is not refused: it is
+            for a second suite of a rule, with another option, that need not be seen on everything.
+        own: of nets that no other rule has, their toys by kind. They are served in addition to `kinds`, and asked of no
+            other rule.
+        precisions: of fp32 and bf16 (by autocast).
+        learns_on: of what is served, by precision, where `test_learns_its_task` runs unless all is asked for; a
+            precision that is not named: on all of it. What is left over is marked `slow`, which pytest leaves out by
+            `-m "not slow"`.
+        draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
+        local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
+        sends_back_weights: whether an error comes back through later layers' weights, or their signs. A rule with
+            `Trainer.crosses_blocks` does it by definition.
+        trains_blocks: whether a phase trains the blocks. If not, the blocks' parameters must stay as they were drawn.
+        judged_by: "loss", the task's of the scores, or "errors", the share of rows whose largest score is not their
+            label's: of a rule whose scores are no logits, so that their cross-entropy says little.
+        steps: of Adam, for how many the rule learns its toy task, where it has steps.
+        lr: Adam's learning rate in them.
+        learns_to: the most that may be left of the loss or the errors, as a part of what is left when the same rule
+            trains everything but the blocks; of what chance leaves, where it trains no blocks.
+        by_kind: the values that `draws_noise`, `judged_by`, `steps`, `lr` and `learns_to` have instead on a kind of net
+            or of task: {"vit": {"steps": 200}}.
+
     """
 
     kinds: Collection[str] = KINDS
@@ -80,11 +85,21 @@ class RuleConformance:
     by_kind: Mapping[str, Mapping[str, Any]] = {}
 
     def make(self, net: Net) -> Trainer:
-        """Build the rule on a net."""
+        """Build the rule on a net.
+
+        Args:
+            net: a small net of one of the kinds.
+
+        """
         raise NotImplementedError("a conformance suite says how its rule is built: def make(self, net)")
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Run a test for every kind and precision that it asks for; pytest calls this."""
+        """Parametrize a test by every kind and precision that it asks for; pytest calls this.
+
+        Args:
+            metafunc: pytest's.
+
+        """
         import pytest
 
         metafunc.config.addinivalue_line("markers", "slow: what a faster test proves already, on more kinds of net")
@@ -102,7 +117,7 @@ class RuleConformance:
         return where is None or kind in where
 
     def test_learns_its_task(self, kind: str, precision: str) -> None:
-        """The loss falls, and well below where it gets with blocks that stay as they were drawn, or below chance."""
+        """Require a loss that falls well below that of untrained blocks, or below chance."""
         batch = self._toy(kind).batch
         judged_by = self._claim("judged_by", kind) if self._toy(kind).data.task.exclusive else "loss"
         judge = {"loss": probes.loss_of, "errors": probes.errors_of}[judged_by]
@@ -121,7 +136,7 @@ class RuleConformance:
         )
 
     def test_fills_gradients_or_solves(self, kind: str, precision: str) -> None:
-        """See `check_gradients` of a `Descent`, and `check_solve` of a `Solve`."""
+        """Require `check_gradients` of a `Descent`, and `check_solve` of a `Solve`."""
         trainer, batch = self._made(kind), self._toy(kind).batch
         for phase, inputs in probes.phased(trainer, batch):
             if isinstance(phase, Solve):
@@ -130,7 +145,7 @@ class RuleConformance:
                 check_gradients(trainer, phase, inputs, precision)
 
     def test_every_trained_parameter_moves(self, kind: str) -> None:
-        """A few steps, or its one pass, change every parameter of every phase, and no other.
+        """Require that a few steps, or its one pass, change every parameter of every phase, and no other.
 
         Of the blocks' parameters there are some among them, or none, as the suite's `trains_blocks` says.
         """
@@ -146,14 +161,14 @@ class RuleConformance:
             assert moved == (id(p) in trained), f"{name} {'moved' if moved else 'did not move'}"
 
     def test_repeats_bit_for_bit(self, kind: str) -> None:
-        """Two runs from the same seed end with the same weights."""
+        """Require that two runs from the same seed end with the same weights."""
         runs = [probes.train(self._made(kind), self._toy(kind).batch, 5, self._lr(kind)).state_dict() for _ in range(2)]
         assert not probes.differing(*runs), f"seeded runs differ in {probes.differing(*runs)}"
 
     def test_no_gradient_crosses_a_block(self, kind: str) -> None:
-        """The graph of block k ends at its input, and no later weight is read on the way back (nor at all, if local).
+        """Require that block k's graph ends at its input, and that its gradient reads no later weight on the way back.
 
-        A rule that says `crosses_blocks` is held to that too.
+        If the rule is local, no later weight is read at all. A rule that says `crosses_blocks` is held to that too.
         """
         trainer, batch = self._made(kind), self._toy(kind).batch
         with probes.block_inputs(trainer) as crossed:
@@ -178,7 +193,7 @@ class RuleConformance:
                 assert not moved, f"later weights are read for the gradients of {', '.join(moved)}"
 
     def test_gradient_is_of_the_batch_mean(self, kind: str) -> None:
-        """Every row twice gives the same gradient, to rounding in float64; a rule that draws noise says so.
+        """Require the same gradient from every row twice, to rounding in float64; a rule that draws noise says so.
 
         So does a `Solve`'s solution, which is also the same whether the rows come in one batch or in two.
         """
@@ -199,7 +214,7 @@ class RuleConformance:
                 assert close, f"{name}: another gradient or solution where {where}"
 
     def test_padding_says_nothing(self) -> None:
-        """Rows that are padding alone leave gradients and solutions as they are, to rounding in float64.
+        """Require that rows of padding alone leave gradients and solutions as they are, to rounding in float64.
 
         Not those of a rule that draws noise, which differs with the number of rows.
         """
@@ -214,16 +229,16 @@ class RuleConformance:
                 assert close, f"{name}: another gradient or solution where rows of padding are added"
 
     def test_keeps_the_dtype(self, kind: str) -> None:
-        """A rule made float64 is trained and scores in float64."""
+        """Require that a rule made float64 is trained and scores in float64."""
         trainer, batch = self._made(kind).double(), probes.moved(self._toy(kind).batch, dtype=torch.float64)
         for name, value in probes.learned_from(trainer, batch).items():
             assert value.dtype == torch.float64, f"{name}: {value.dtype} is learned in a float64 net"
         assert probes.scored(trainer, batch).dtype == torch.float64, "scores are not float64 in a float64 net"
 
     def test_keeps_the_device_and_never_waits_for_it(self, kind: str) -> None:
-        """Gradients and scores on a device other than the default: nothing is made elsewhere, and nothing is read.
+        """Require gradients and scores on a device other than the default: no tensor is made elsewhere, or read.
 
-        Nor is it in `accumulate`; `solve`, once in a phase, may read whether there is a solution.
+        Nor is one in `accumulate`; `solve`, once in a phase, may read whether there is a solution.
         """
         batch = probes.moved(self._toy(kind).batch, "meta")
         net = self._toy(kind).net().to("meta")
@@ -244,7 +259,7 @@ class RuleConformance:
         assert probes.scored(trainer, batch).is_meta, "the scores have left the device"
 
     def test_state_dict_round_trips(self, kind: str) -> None:
-        """Loaded into a rule drawn from another seed, the state gives the same scores, gradients and solutions."""
+        """Require the same scores, gradients and solutions of a rule drawn from another seed with the state loaded."""
         batch = self._toy(kind).batch
         trained, fresh = probes.train(self._made(kind), batch, 3, self._lr(kind)), self._made(kind, seed=1)
         fresh.load_state_dict(trained.state_dict())
@@ -253,7 +268,7 @@ class RuleConformance:
         assert not moved, f"what {', '.join(moved)} learn depends on something that the state does not hold"
 
     def test_scores_and_leaves_modes_alone(self, kind: str) -> None:
-        """Scores are (N, C), or (N, T, C), and change nothing; neither they nor learning leave another mode behind."""
+        """Require scores (N, C), or (N, T, C), that change nothing; nor may learning leave another mode behind."""
         trainer, batch = self._made(kind), self._toy(kind).batch
         positions = tuple(batch.x.shape[1:2]) if trainer.net.view.per_position else ()
         expected = (*positions, trainer.net.classes)
@@ -273,7 +288,7 @@ class RuleConformance:
         assert shape == (len(batch.target), *expected), f"the whole net's scores are {tuple(shape)}, not (N, C)"
 
     def test_supports_its_kinds_and_refuses_the_rest(self) -> None:
-        """A kind in `kinds` is served; others, and data that do not fit the net, are refused with their names."""
+        """Require that kinds in `kinds` are served; others, and data that do not fit the net, are refused by name."""
         for kind in (*KINDS, *self.own):
             if kind in self.kinds or kind in self.own:
                 trainer = self._made(kind)
@@ -292,7 +307,7 @@ class RuleConformance:
                 assert type(net).__name__ in message, f"{message!r} does not name {type(net).__name__}"
 
     def test_supports_its_tasks_and_refuses_the_rest(self) -> None:
-        """A task is served, and its net refuses data of another; or the task is refused, with an alternative."""
+        """Require that a task is served, and its net refuses data of another; or is refused, with an alternative."""
         for task in TASKS:
             if task != "classes" and toy(task).on in self.kinds:
                 self._check_task(task)
@@ -339,9 +354,15 @@ class RuleConformance:
 
 
 def check_rule(make: Callable[[Net], Trainer], **claims: Any) -> list[str]:
-    """Run `RuleConformance` on the rule that `make(net)` builds, without pytest; return the names of the checks.
+    """Run `RuleConformance` on a rule, without pytest; return the names of the checks.
 
-    claims: the suite's attributes, say kinds=("mlp",), draws_noise=True. Raises AssertionError at the first failure.
+    Args:
+        make: builds the rule on a net.
+        claims: the suite's attributes, say kinds=("mlp",), draws_noise=True.
+
+    Raises:
+        AssertionError: at the first failure.
+
     """
     suite = type("Rule", (RuleConformance,), {"make": lambda self, net: make(net), **claims})()
     done = []
@@ -382,10 +403,19 @@ def _refusal(attempt: Callable[[], object]) -> str:
 
 
 def check_gradients(trainer: Trainer, phase: Phase, batch: Batch, precision: str) -> None:
-    """Raise AssertionError unless `gradients` fills what it should.
+    """Check that `gradients` fills `.grad` of every parameter of the phase, finite and shaped as it, and of no other.
 
-    That is `.grad` of every parameter of the phase, finite and shaped as it, and of no other. Weights and batch stay,
-    and the metrics are detached scalars, `loss` among them.
+    Weights and batch stay, and the metrics are detached scalars, `loss` among them.
+
+    Args:
+        trainer: the rule.
+        phase: one of its phases, begun.
+        batch: a batch whose x is the phase's input.
+        precision: fp32 or bf16.
+
+    Raises:
+        AssertionError: when any of this is not so.
+
     """
     trainer.zero_grad(set_to_none=True)
     values, x = _values(trainer), batch.x.clone()
@@ -404,10 +434,20 @@ def check_gradients(trainer: Trainer, phase: Phase, batch: Batch, precision: str
 
 
 def check_solve(trainer: Trainer, phase: Solve, batch: Batch, precision: str) -> None:
-    """Raise AssertionError unless `accumulate` only sums up and `solve` sets the phase's parameters from that alone.
+    """Check that `accumulate` only sums up and `solve` sets the phase's parameters from that alone.
 
     They are finite then, no other parameter has changed, there is no `.grad`, and no sum outlasts the pass. The metrics
     are those of `check_gradients`.
+
+    Args:
+        trainer: the rule.
+        phase: one of its phases, begun.
+        batch: a batch whose x is the phase's input.
+        precision: fp32 or bf16.
+
+    Raises:
+        AssertionError: when any of this is not so.
+
     """
     trainer.zero_grad(set_to_none=True)
     values, x, keys = _values(trainer), batch.x.clone(), trainer.state_dict().keys()

@@ -1,9 +1,11 @@
 # ruff: noqa: N802, D102  (the names are NVML's, and so is what they do)
-"""Stand-ins for NVML and for a counter, to test what reads them on a machine without a GPU.
+"""Stand-ins for NVML and for an energy counter, to test their readers on a machine without a GPU.
 
-clock = FakeClock()
-nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
-meter = Meter(sources=[NvmlCounter("GPU-0", nvml=nvml, clock=clock.clock)], clock=clock.clock)
+Example:
+    clock = FakeClock()
+    nvml = FakeNvml(clock, FakeCard("GPU-0", Script([(0.0, 300.0)])))
+    meter = Meter(sources=[NvmlCounter("GPU-0", nvml=nvml, clock=clock.clock)], clock=clock.clock)
+
 """
 
 import json
@@ -38,7 +40,7 @@ class FakeClock:
 
 
 class Source(Protocol):
-    """A stand-in for what a card shows at a time: its power in W and its energy counter in mJ."""
+    """A stand-in for a card's readings at a time: its power in W and its energy counter in mJ."""
 
     def power_w(self, now_s: float) -> float: ...
 
@@ -51,7 +53,7 @@ class Script:
 
     Args:
         points: (seconds, watts), in order; the power stays as it is before the first and after the last.
-        period_s: how often the card refreshes what it shows.
+        period_s: seconds between two refreshes of the card's readings.
 
     """
 
@@ -60,11 +62,21 @@ class Script:
         self._period_s = period_s
 
     def power_w(self, now_s: float) -> float:
-        """Return the power at the last refresh."""
+        """Return the power at the last refresh, in W.
+
+        Args:
+            now_s: the time.
+
+        """
         return self._at(self._refreshed_s(now_s))
 
     def energy_mj(self, now_s: float) -> int:
-        """Return the integral up to the last refresh, in mJ."""
+        """Return the integral up to the last refresh, in mJ.
+
+        Args:
+            now_s: the time.
+
+        """
         end_s = self._refreshed_s(now_s)
         times = [0.0, *(t for t, _ in self._points if 0.0 < t < end_s), end_s]
         joules = sum((b - a) * (self._at(a) + self._at(b)) / 2 for a, b in pairwise(times))
@@ -107,11 +119,21 @@ class Recording:
         return cls([(t, w, mj) for t, w, mj in record["readings"]])
 
     def power_w(self, now_s: float) -> float:
-        """Return the power of the last reading."""
+        """Return the power of the last reading, in W.
+
+        Args:
+            now_s: the time.
+
+        """
         return self._last(now_s)[1]
 
     def energy_mj(self, now_s: float) -> int:
-        """Return the counter of the last reading."""
+        """Return the counter of the last reading, in mJ.
+
+        Args:
+            now_s: the time.
+
+        """
         return self._last(now_s)[2]
 
     def _last(self, now_s: float) -> tuple[float, float, int]:
@@ -120,7 +142,7 @@ class Recording:
 
 @dataclass(slots=True)
 class FakeCard:
-    """A card and what happens to it; the fields may be changed as a test goes on.
+    """A simulated card; its fields may be changed as a test goes on.
 
     Args:
         uuid: the card's.
@@ -156,7 +178,7 @@ class FakeNvml:
         clock: the time of the cards.
         cards: in NVML's order.
         driver: whether there is one.
-        failing: names of calls and at which of their calls, counted from 1, they fail with a lost card.
+        failing: by a call's name, the numbers, counted from 1, of its calls that fail with a lost card.
 
     Attributes:
         lost: set to make every call fail so, and unset to have the card back.
@@ -269,7 +291,7 @@ class FakeNvml:
 
 @final
 class FakeCounter(Counter):
-    """A part that draws the same power always.
+    """A counter of a part that always draws the same power.
 
     Args:
         clock: the time of its readings.
@@ -277,7 +299,7 @@ class FakeCounter(Counter):
         label: how well it is known.
         power_w: the power.
         absent: why it is not there, if so.
-        error: what its opening raises else.
+        error: what its opening raises instead.
         counted: what it counts, if not this process's share.
         period_s: how often it moves, if that bounds its error.
         fails_when_ready: whether its start fails, on its thread.

@@ -1,4 +1,4 @@
-"""What the conformance suite does to a rule and looks at."""
+"""Probes of the conformance suite: batches changed, phases begun and trained, gradients and solutions collected."""
 
 import contextlib
 import copy
@@ -17,7 +17,14 @@ from localearn.trainers.phases import Descent, Phase, Solve, completed, in_parts
 
 
 def moved(batch: Batch, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-    """Return the batch on that device, its x of that dtype where it is of values."""
+    """Return the batch on a device, its x of a dtype where it is of values.
+
+    Args:
+        batch: the batch.
+        device: None: where it is.
+        dtype: None: as it is.
+
+    """
     nodes = None if batch.nodes is None else batch.nodes.to(device)
     context = tuple(c.to(device) for c in batch.context)
     x = batch.x.to(device=device, dtype=dtype if batch.x.is_floating_point() else None)
@@ -25,7 +32,12 @@ def moved(batch: Batch, device: torch.device | str | None = None, dtype: torch.d
 
 
 def doubled(batch: Batch) -> Batch:
-    """Return the batch with every row twice; a graph stands beside its own copy."""
+    """Return the batch with every row twice; a graph stands next to its own copy.
+
+    Args:
+        batch: the batch.
+
+    """
     n = len(batch.x)
     return Batch(
         torch.cat([batch.x, batch.x]),
@@ -36,24 +48,48 @@ def doubled(batch: Batch) -> Batch:
 
 
 def padded(batch: Batch) -> Batch:
-    """Return the batch of token ids with three rows more, whose targets are padding alone."""
+    """Return a batch of token ids with three rows more, whose targets are padding alone.
+
+    Args:
+        batch: the batch.
+
+    """
     more = torch.zeros_like(batch.x[:3]), torch.full_like(batch.target[:3], PADDING)
     return replace(batch, x=torch.cat([batch.x, more[0]]), target=torch.cat([batch.target, more[1]]))
 
 
 def autocast(precision: str, device: str = "cpu") -> torch.autocast:
-    """Return the context in which a step runs at this precision, fp32 or bf16."""
+    """Return the context in which a step runs at a precision.
+
+    Args:
+        precision: fp32 or bf16.
+        device: its type.
+
+    """
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
 def phased(trainer: Trainer, batch: Batch) -> Iterator[tuple[Phase, Batch]]:
-    """Yield each phase in turn, in training mode, with its batch."""
+    """Yield each phase in turn, in training mode, with its batch.
+
+    Args:
+        trainer: the rule.
+        batch: the batch, whose x is the net's input.
+
+    """
     for phase in trainer.phases():
         yield phase, begun(trainer, phase, batch)
 
 
 def begun(trainer: Trainer, phase: Phase, batch: Batch) -> Batch:
-    """Begin a phase, in training mode, and return its batch, whose x is the phase's input."""
+    """Begin a phase, in training mode, and return its batch, whose x is the phase's input.
+
+    Args:
+        trainer: the rule.
+        phase: one of its phases.
+        batch: the batch, whose x is the net's input.
+
+    """
     trainer.eval()
     with torch.no_grad():
         x = phase.input(batch.x, *batch.context)
@@ -63,7 +99,12 @@ def begun(trainer: Trainer, phase: Phase, batch: Batch) -> Batch:
 
 
 def halves(batch: Batch) -> list[Batch]:
-    """Return the batch as two, the rows shared out between them; of a graph, its labelled nodes."""
+    """Return the batch as two, the rows shared out between them; of a graph, its labelled nodes.
+
+    Args:
+        batch: the batch.
+
+    """
     if batch.nodes is not None:
         pairs = zip(batch.y.chunk(2), batch.nodes.chunk(2), strict=True)
         return [replace(batch, y=y, nodes=nodes) for y, nodes in pairs]
@@ -72,14 +113,26 @@ def halves(batch: Batch) -> list[Batch]:
 
 @torch.no_grad()
 def solve(phase: Solve, *batches: Batch) -> dict[str, Tensor]:
-    """Take a phase, begun already, through these batches to its solution; return what `solve` returns."""
+    """Take a phase through batches to its solution; return what `solve` returns.
+
+    Args:
+        phase: begun already.
+        batches: their x are the phase's input.
+
+    """
     for batch in batches:
         phase.accumulate(batch)
     return phase.solve()
 
 
 def learn(phase: Phase, batch: Batch) -> dict[str, Tensor]:
-    """Let a phase, begun already, fill `.grad` from a batch, or solve itself from it; return the metrics."""
+    """Let a phase fill `.grad` from a batch, or solve itself from it; return the metrics.
+
+    Args:
+        phase: begun already.
+        batch: its x is the phase's input.
+
+    """
     if isinstance(phase, Solve):
         return solve(phase, batch)
     assert isinstance(phase, Descent)
@@ -89,9 +142,16 @@ def learn(phase: Phase, batch: Batch) -> dict[str, Tensor]:
 def train(
     trainer: Trainer, batch: Batch, steps: int, lr: float, precision: str = "fp32", *, blocks: bool = True
 ) -> Trainer:
-    """Train all phases on the one batch, each for `steps` batches by Adam, or in its one pass; return the rule.
+    """Train all phases on one batch, each for some batches by Adam, or in its one pass; return the rule.
 
-    lr: but for the parameters that have a rate of their own. blocks: whether they are trained, or held still.
+    Args:
+        trainer: the rule.
+        batch: the batch, whose x is the net's input.
+        steps: of each phase.
+        lr: the learning rate, but for the parameters that have one of their own.
+        precision: fp32 or bf16.
+        blocks: whether the blocks are trained, or held still.
+
     """
     for phase, inputs in phased(trainer, batch):
         if isinstance(phase, Descent):
@@ -119,25 +179,50 @@ def _descend(
 
 @torch.no_grad()
 def scored(trainer: Trainer, batch: Batch) -> Tensor:
-    """Return the rule's predictions for the labelled rows, (M, C), in evaluation mode."""
+    """Return the rule's predictions for the labelled rows, (M, C), in evaluation mode.
+
+    Args:
+        trainer: the rule.
+        batch: the batch.
+
+    """
     trainer.eval()
     return batch.rows(trainer.predict(batch.x, *batch.context))
 
 
 def loss_of(trainer: Trainer, batch: Batch) -> float:
-    """Return the mean of the task's loss of the rule's scores on the batch."""
+    """Return the task's mean loss of the rule's scores.
+
+    Args:
+        trainer: the rule.
+        batch: the batch.
+
+    """
     return trainer.task.mean_loss(scored(trainer, batch).float(), batch.target).item()
 
 
 def errors_of(trainer: Trainer, batch: Batch) -> float:
-    """Return the share of the labelled rows, or of positions that count, whose largest score is not their label's."""
+    """Return the share of the labelled rows, or of positions that count, whose largest score is not their label's.
+
+    Args:
+        trainer: the rule.
+        batch: the batch.
+
+    """
     counted = trainer.task.counted(batch.target)
     wrong = scored(trainer, batch).argmax(-1) != batch.target
     return (wrong if counted is None else wrong[counted]).float().mean().item()
 
 
 def chance(judged_by: str, task: Task, batch: Batch) -> float:
-    """Return the least loss, or errors, of scores that are the same for every row and position."""
+    """Return the least loss, or errors, of scores that are the same for every row and position.
+
+    Args:
+        judged_by: "loss" or "errors".
+        task: the task.
+        batch: the batch, for its targets.
+
+    """
     if judged_by == "errors":
         counted = task.counted(batch.target)
         shares = (batch.target if counted is None else batch.target[counted]).bincount()
@@ -160,10 +245,16 @@ def chance(judged_by: str, task: Task, batch: Batch) -> float:
 def gradients_of(
     trainer: Trainer, batch: Batch, *, seed: int = 0, then_change: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """Return what the rule fills in at each phase of steps, by `phase/parameter`; the rule itself stays as it is.
+    """Return the gradients of each phase of steps, by `phase/parameter`; the rule itself stays as it is.
 
-    then_change: parameters that change behind torch's back as soon as the logits are there, that is, after the last
-    call of the readout in a phase. What reads them after that, a transposed weight say, reads the changed ones.
+    Args:
+        trainer: the rule.
+        batch: the batch.
+        seed: of its random draws.
+        then_change: parameters that change behind torch's back as soon as the logits are there, that is, after the last
+            call of the readout in a phase. Code that reads them after that, a transposed weight say, reads the changed
+            ones.
+
     """
     found = {}
     for index, phase in enumerate(trainer.phases()):
@@ -190,9 +281,13 @@ def gradients_of(
 
 
 def solutions_of(trainer: Trainer, batch: Batch, *, parts: int = 1) -> dict[str, Tensor]:
-    """Return what each `Solve` sets its parameters to, by `phase/parameter`; the rule itself stays as it is.
+    """Return the parameters that each `Solve` sets, by `phase/parameter`; the rule itself stays as it is.
 
-    parts: in how many batches the rows come, 1 or 2.
+    Args:
+        trainer: the rule.
+        batch: the batch.
+        parts: the number of batches in which the rows come, 1 or 2.
+
     """
     found = {}
     for index, phase in enumerate(trainer.phases()):
@@ -215,7 +310,14 @@ def _trial(trainer: Trainer, index: int, batch: Batch) -> tuple[Trainer, Phase, 
 
 
 def learned_from(trainer: Trainer, batch: Batch, *, seed: int = 0) -> dict[str, Tensor]:
-    """Return the gradients of the phases of steps and the solutions of the others."""
+    """Return the gradients of the phases of steps and the solutions of the others.
+
+    Args:
+        trainer: the rule.
+        batch: the batch.
+        seed: of its random draws.
+
+    """
     return gradients_of(trainer, batch, seed=seed) | solutions_of(trainer, batch)
 
 
@@ -230,7 +332,12 @@ def _readout_calls(trainer: Trainer, index: int, batch: Batch, seed: int) -> int
 
 @contextlib.contextmanager
 def block_inputs(trainer: Trainer) -> Iterator[list[str]]:
-    """Collect the blocks that are given an input with a gradient's history: a path into the block before."""
+    """Collect the blocks that are given an input with a gradient's history: a path into the block before.
+
+    Args:
+        trainer: the rule.
+
+    """
     crossed: list[str] = []
     hooks = []
     for k in range(trainer.net.depth):
@@ -249,18 +356,37 @@ def block_inputs(trainer: Trainer) -> Iterator[list[str]]:
 
 
 def parameters_after(trainer: Trainer, k: int, *, readout: bool) -> list[str]:
-    """Return the names of the parameters of the blocks after block k, 0..L-1, and of the readout if that counts."""
+    """Return the names of the parameters of the blocks after block k.
+
+    Args:
+        trainer: the rule.
+        k: the block, 0..L-1.
+        readout: whether the readout counts.
+
+    """
     later = tuple(f"net.blocks.{j}." for j in range(k + 1, trainer.net.depth))
     names = [name for name, _ in trainer.named_parameters()]
     return [n for n in names if n.startswith(later) or (readout and n.startswith("net.readout."))]
 
 
 def of_block(gradients: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-    """Return the gradients of block k's own parameters."""
+    """Return the gradients of block k's own parameters.
+
+    Args:
+        gradients: by name.
+        k: the block, 0..L-1.
+
+    """
     return {name: grad for name, grad in gradients.items() if f"/net.blocks.{k}." in name}
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Return the names at which two sets of tensors are not the same bit for bit."""
+    """Return the names at which two sets of tensors are not the same bit for bit.
+
+    Args:
+        one: tensors by name.
+        other: tensors by name.
+
+    """
     names = one.keys() | other.keys()
     return sorted(n for n in names if n not in one or n not in other or not torch.equal(one[n], other[n]))

@@ -23,11 +23,16 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Toy:
-    """A task: `batch` is all of it, `data` holds it, and `net(shape)` builds a fresh net of two narrow blocks for it.
+    """A tiny task: all of its rows, and a net for it.
 
-    shape: of the rows that the net takes, for a rule that adds to them; None: the data's own.
-    on: of a kind of task the kind of net that is trained for it, itself one of `KINDS`.
-    pace: by what the suites' learning rate is multiplied here.
+    Attributes:
+        net: `net(shape)` builds a fresh net of two narrow blocks; shape: of the rows that the net takes, for a rule
+            that adds to them; None: the data's own.
+        batch: all rows.
+        data: holds the same rows.
+        on: of a kind of task the kind of net that is trained for it, itself one of `KINDS`.
+        pace: a factor on the suites' learning rate here.
+
     """
 
     net: Callable[..., Net]
@@ -48,7 +53,7 @@ TASKS: Collection[str] = _TASKS.keys()
 
 
 def register_kind(name: str, make: Callable[[], Toy]) -> None:
-    """Have the conformance suite run on a kind of net; a suite that does not name it among its `kinds` must refuse it.
+    """Run the conformance suite on a kind of net, too; a suite that does not name it among its `kinds` must refuse it.
 
     Args:
         name: what suites call it in `kinds`.
@@ -56,7 +61,7 @@ def register_kind(name: str, make: Callable[[], Toy]) -> None:
             a few units, and classes that a linear readout of untrained blocks does not tell apart.
 
     Raises:
-        ValueError: where the name is taken.
+        ValueError: when the name is taken.
 
     Example:
         def spikes() -> Toy:
@@ -70,14 +75,14 @@ def register_kind(name: str, make: Callable[[], Toy]) -> None:
 
 
 def register_task(name: str, make: Callable[[], Toy]) -> None:
-    """Have the conformance suite train rules for a kind of task, by a net whose kind is the toy's `on`.
+    """Run the conformance suite on a kind of task, too, by a net whose kind is the toy's `on`.
 
     Args:
         name: what suites call it in `tasks`; one that does not must refuse it and say what would work.
         make: makes it, as of `register_kind`; the net it builds is for the task already, see `Net.for_task`.
 
     Raises:
-        ValueError: where the name is taken.
+        ValueError: when the name is taken.
 
     """
     _register(_TASKS, name, make)
@@ -91,7 +96,12 @@ def _register(kinds: dict, name: str, make: Callable[[], Toy]) -> None:
 
 @functools.cache
 def toy(kind: str) -> Toy:
-    """Return the task of one of `KINDS` or `TASKS`; float32 or ids, on the CPU, always the same."""
+    """Return a toy task; float32 or ids, on the CPU, always the same.
+
+    Args:
+        kind: one of `KINDS` or `TASKS`.
+
+    """
     make = _KINDS.get(kind) or _TASKS.get(kind)
     if make is None:
         raise ValueError(f"no toy of kind {kind!r}; there are {', '.join((*KINDS, *list(TASKS)[1:]))}")

@@ -7,10 +7,15 @@ from localearn.trainers.phases import Metrics, Parts
 
 
 class Backprop(Trainer):
-    """The reference: the gradient of the task's mean loss, by reverse-mode differentiation of the net.
+    """Backpropagation, the reference: the gradient of the task's mean loss by reverse-mode differentiation of the net.
 
-    loss = L(net(x), y), x (N, ...); to tell classes apart L is the cross-entropy, y (N,).
+        loss = L(net(x), y)        x (N, ...); for classification L is the cross-entropy, y (N,)
+
     Rumelhart, Hinton, Williams (1986), "Learning representations by back-propagating errors".
+
+    Args:
+        net: any net.
+
     """
 
     serves_pairs = True

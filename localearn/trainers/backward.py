@@ -10,10 +10,14 @@ from localearn.nets import Net
 
 
 class CutPass:
-    """A forward pass whose graph is cut between the blocks, so that the way back can pause at each of them.
+    """A forward pass whose graph is cut between the blocks, so that the backward pass can pause at each of them.
 
     The gradients are those of `loss.backward()` after an ordinary forward pass, bit for bit: the same operations run,
-    and the error that one block gives is handed to the one before it.
+    and each block's error is passed to the one before it.
+
+    Args:
+        net: a net that `can_be_cut`.
+        batch: its input and context.
 
     Attributes:
         logits: the net's output, (N, C), with the readout's graph.
@@ -31,7 +35,12 @@ class CutPass:
         self.logits = net.logits(self._inputs[-1], *batch.context)
 
     def backward(self, loss: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Fill `.grad` of the readout, then of each block, last to first, yielding nothing after each of them."""
+        """Fill `.grad` of the readout, then of each block, last to first, yielding an empty dict after each of them.
+
+        Args:
+            loss: a scalar of `logits`.
+
+        """
         loss.backward()
         del loss
         while self._outputs:
@@ -44,7 +53,12 @@ class CutPass:
 
 
 def can_be_cut(net: Net) -> bool:
-    """Whether `CutPass` is a pass of the net: its forward is Net's own, and no parameter is in two of its parts."""
+    """Return whether `CutPass` is a pass of the net: its forward is Net's own, and its parts share no parameter.
+
+    Args:
+        net: the net in question.
+
+    """
     if type(net).forward is not Net.forward or type(net).hidden is not Net.hidden:
         return False
     parts = [*net.blocks, net.readout]

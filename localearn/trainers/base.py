@@ -1,4 +1,4 @@
-"""The contract of a learning rule."""
+"""The base class of all learning rules, the protocols that they meet, and the losses and gradients that they share."""
 
 import functools
 import inspect
@@ -37,27 +37,37 @@ class Trainer(FormerContract, nn.Module, ABC):
     """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
-    beside the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
+    next to the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
     with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
     annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
-    What its caller leaves out, a rule that localearn brings takes from its recipe for the net's kind, see
-    `localearn.recipe`: its signature has the general values.
+    A rule that localearn brings takes the options that its caller leaves out from its recipe for the net's kind, see
+    `localearn.recipe`; its signature has the general values.
 
-    crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
-        `localearn.testing` proves it.
-    needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
-        spikes is refused, whose blocks would stay as they were drawn.
-    autocasts: whether it computes under autocast as told. A rule that leaves autocast aside needs a net of the data's
-        own precision.
-    is_local: whether block k learns from its input and the targets alone, whatever stands after it.
-    couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns from
-        what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it never sees.
-    serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
-    encodes_targets: whether it learns from targets in the output's space, `Task.encode`, so that it needs one of each
-        output and refuses a task that has one for all of a row's positions, see `Task.pools_positions`.
-    inference_seeds: seeds of what `predict` draws at random in evaluation, told apart from the run's seed; none where
-        it draws nothing. Validation goes by the first; the final figures are means over all, see `redraw`.
-    likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
+    Args:
+        net: the net to train, which `supports` is asked about; stored as `self.net`.
+
+    Attributes:
+        net: the net that is trained.
+        crosses_blocks: whether a gradient passes from one block to the one before it. False is a claim, and
+            `localearn.testing` proves it.
+        needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
+            spikes is refused, whose blocks would stay as they were drawn.
+        autocasts: whether it computes under autocast where that is on. A rule that leaves autocast aside needs a net of
+            the data's own precision.
+        is_local: whether block k learns from its input and the targets alone, whatever stands after it.
+        couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns
+            from what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it
+            never sees.
+        likes_channels_last: whether its steps on convolutions are no slower where maps lie channels last in memory.
+        serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
+        encodes_targets: whether it learns from targets in the output's space, `Task.encode`, so that it needs one of
+            each output and refuses a task that has one for all of a row's positions, see `Task.pools_positions`.
+        inference_seeds: seeds of the random draws of `predict` in evaluation, apart from the run's seed; empty where it
+            draws nothing. Validation uses the first; the final figures are means over all, see `redraw`.
+
+    Raises:
+        Unsupported: when the rule cannot train the net.
+
     """
 
     crosses_blocks: ClassVar[bool] = False
@@ -85,7 +95,7 @@ class Trainer(FormerContract, nn.Module, ABC):
 
     @property
     def task(self) -> Task:
-        """What the rule is trained for: the net's task, which is the data's from when `fit` begins."""
+        """The task that the rule is trained for: the net's, which is the data's from when `fit` begins."""
         return self.net.task
 
     @task.setter
@@ -94,9 +104,17 @@ class Trainer(FormerContract, nn.Module, ABC):
         self.net.task = task
 
     def check_task(self, task: Task) -> None:
-        """Raise `Unsupported` unless the rule, with the options that it has, can be trained for a task.
+        """Check that the rule, with the options that it has, can be trained for a task.
 
-        What depends on the rule alone is for `supports` to say, which knows the data's task.
+        A net or data that the rule cannot serve whatever its options is for `supports` to refuse, which knows the
+        data's task.
+
+        Args:
+            task: the task to be trained for.
+
+        Raises:
+            Unsupported: when it cannot; the message says what to use instead.
+
         """
         _refuse_task(type(self), task)
 
@@ -104,20 +122,39 @@ class Trainer(FormerContract, nn.Module, ABC):
     def input_shape_for(cls, data: Data, kind: str) -> tuple[int, ...]:
         """Return the shape of the rows that a net is to take: the data's own, unless the rule adds to them.
 
-        Who builds a net for the rule asks here first. kind: `Net.kind` of the net to be built.
+        Code that builds a net for the rule calls this first.
+
+        Args:
+            data: the data to be learned.
+            kind: `Net.kind` of the net to be built.
+
         """
         return tuple(data.input_shape)
 
     @classmethod
     def input_shape(cls, net: Net, data: Data) -> tuple[int, ...]:
-        """Return the shape of the rows that such a net, which is built already, is to take."""
+        """Return the shape of the rows that such a net, which is built already, is to take.
+
+        Args:
+            net: a net of the kind and form in question.
+            data: the data to be learned.
+
+        """
         return cls.input_shape_for(data, kind_of(net))
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Raise `Unsupported` unless the rule can train this net (on these data); the message says what would work.
+        """Check that the rule can train this net (on these data).
 
         A rule that overrides it calls `super().supports(net, data)` first.
+
+        Args:
+            net: the net to be trained.
+            data: the data to train on; None checks the net alone.
+
+        Raises:
+            Unsupported: when it cannot; the message says what would work.
+
         """
         if not isinstance(net, Net):
             makes = "; Net.from_sequential makes one of it" if isinstance(net, nn.Sequential) else ""
@@ -188,12 +225,19 @@ class Trainer(FormerContract, nn.Module, ABC):
 
     @abstractmethod
     def gradients(self, batch: Batch) -> Parts:
-        """Fill `.grad` of the parameters, None on entry, and return detached scalars, `loss` among them.
+        """Fill `.grad` of the parameters, None on entry, with the gradient of a batch mean.
 
-        The gradient is that of a batch mean. Nothing here waits for the device (no `.item()`, no branch on a tensor).
-        It may be a generator, which yields such scalars: at each yield what stands in `.grad` is complete, and may be
-        stepped and emptied before the generator goes on, so it must not be in the midst of a context such as
-        `torch.no_grad()`. The loop steps once, at its end, unless a `Descent` or `step=block` says otherwise.
+        Nothing here waits for the device (no `.item()`, no branch on a tensor). It may be a generator, which yields
+        such metrics: at each yield what stands in `.grad` is complete, and may be stepped and emptied before the
+        generator goes on, so it must not be in the midst of a context such as `torch.no_grad()`. The loop steps once,
+        at its end, unless a `Descent` or `step=block` says otherwise.
+
+        Args:
+            batch: rows x, (N, *input_shape), their context and their targets.
+
+        Returns:
+            Detached scalars by name, `loss` among them, or an iterator of such dicts.
+
         """
 
     def by_block(self, batch: Batch) -> Parts:
@@ -201,44 +245,69 @@ class Trainer(FormerContract, nn.Module, ABC):
 
         It is for `step=block`, which steps and drops a gradient at each pause. A rule whose gradients come block by
         block overrides it; one that overrides `gradients` alone is stepped at the end.
+
+        Args:
+            batch: as in `gradients`.
+
         """
         return self.gradients(batch)
 
     def predict(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the (N, C) output that the task is measured by: logits where it is to tell classes apart."""
+        """Return the (N, C) output that the task is measured by: logits for classification.
+
+        Args:
+            x: rows, (N, *input_shape).
+            context: what the blocks take next to x, say a graph's edges, (2, E).
+
+        """
         return self.net(x, *context)
 
     def redraw(self, seed: int) -> None:
-        """Have `predict` draw by another of `inference_seeds` from now on; nothing where it draws nothing."""
+        """Make `predict` draw by another of `inference_seeds` from now on; do nothing where it draws nothing.
+
+        Args:
+            seed: one of `inference_seeds`.
+
+        """
 
     def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
-        """Yield h_1, ..., h_L, (N, *shapes[k]) each, as the prediction has them: by default what the net makes of x.
+        """Yield h_1, ..., h_L, (N, *shapes[k]) each, as the prediction computes them: by default from x by the net.
 
-        They are what `python -m localearn.analyse` looks at. A rule whose `predict` gives the blocks something else, as
-        labels in the input or lengths that are normalised, overrides it.
+        `python -m localearn.analyse` measures them. A rule whose `predict` gives the blocks something else, as labels
+        in the input or lengths that are normalised, overrides it.
+
+        Args:
+            x: rows, (N, *input_shape).
+            context: as in `predict`.
+
         """
         return self.net.outputs(x, *context)
 
     def phases(self) -> Sequence[Phase]:
-        """Return what is trained one after another: by default all parameters at once, by `gradients`."""
+        """Return the phases of training, in order: by default one, of all parameters at once, by `gradients`."""
         return [self.descent("all", self.parameters())]
 
     @property
     def net_predicts(self) -> bool:
-        """Whether the net alone gives the output that the rule learns by: it does unless `predict` is overridden.
+        """Whether the net alone gives the output that the rule learns by: true unless `predict` is overridden.
 
         Where it does not, there is no gradient of the net's output for the rule's to be compared with.
         """
         return type(self).predict is Trainer.predict
 
     def path_angles(self) -> dict[str, Tensor]:
-        """Return angles of the rule's own, in degrees by layer: between a weight and its stand-in on the way back."""
+        """Return angles in degrees, by layer, between a weight and its stand-in in the backward pass.
+
+        None by default; a rule that has such stand-ins overrides it.
+        """
         return {}
 
     def pipelined(self) -> "Pipelined":
         """Return the rule as one whose blocks learn on different processes, activations going forward only.
 
-        Raises UserError where they cannot, saying why and what would work.
+        Raises:
+            UserError: when its blocks cannot, with the reason and what would work.
+
         """
         raise UserError(f"{type(self).__name__} is not local: its blocks learn from what comes back; use parallel=data")
 
@@ -256,9 +325,15 @@ class Trainer(FormerContract, nn.Module, ABC):
         return Descent(name, trained, self.gradients, by_block=parts, predict=self.predict, **options)
 
     def fit(self, data: Any, epochs: int | None = None, **options: Any) -> Record:
-        """Train on `data` and return the record of the run; data and options are those of `localearn.training.fit`.
+        """Train on `data` and return the record of the run.
 
-        What is left out, the epochs too, is the rule's recipe for this kind of net, see `localearn.recipe`.
+        Epochs and options that are left out come from the rule's recipe for this kind of net, see `localearn.recipe`.
+
+        Args:
+            data: as in `localearn.training.fit`.
+            epochs: passes over the training set, 1 or more.
+            options: those of `localearn.training.fit`.
+
         """
         return Trainer._fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
 
@@ -267,6 +342,10 @@ def register_fit(fit: F) -> F:
     """Make `Trainer.fit` call this function, and return it.
 
     The training loop knows the rules, and a rule knows nothing of the loop, so the loop registers itself.
+
+    Args:
+        fit: called with the trainer, the data and the options.
+
     """
     Trainer._fit = staticmethod(fit)
     return fit
@@ -305,65 +384,112 @@ def _refuse_task(rule: type[Trainer], task: Task) -> None:
 
 
 class Pipelined(Protocol):
-    """A rule whose blocks learn one after another from what comes forward, see `LocalTrainer`.
-
-    chained: whether anything does; if not, each learns from what `first_input` returns, which has nothing that learns.
-    """
+    """A rule whose blocks learn one after another from activations that come forward, see `LocalTrainer`."""
 
     @property
     def chained(self) -> bool:
-        """Whether block k + 1 learns from what block k returns."""
+        """Whether block k + 1 learns from block k's output.
+
+        If not, each learns from what `first_input` returns, which has nothing that learns.
+        """
         ...
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return what the first block learns from, and the losses of what learns from the input alone."""
+        """Return the first block's input, and the losses of what learns from the net's input alone.
+
+        Args:
+            batch: the step's batch.
+
+        """
         ...
 
     def learn_block(
         self, k: int, h: Tensor, batch: Batch, on_output: Callable[[Tensor], None] | None = None
     ) -> tuple[Tensor, Metrics]:
-        """Fill `.grad` of block k, and return what the next block learns from and the block's metrics."""
+        """Fill `.grad` of block k, and return the next block's input and the block's metrics.
+
+        Args:
+            k: the block, 0..L-1.
+            h: the block's input, a constant.
+            batch: the step's batch, for its targets and context.
+            on_output: called with the block's output before its gradient is taken.
+
+        """
         ...
 
     def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
-        """Return the sum of what `first_input` tells and of some blocks' losses."""
+        """Return the sum, a scalar, of the losses that `first_input` reports and of some blocks' losses.
+
+        Args:
+            told: the losses of `first_input`, by name.
+            losses: the blocks' losses, scalars.
+
+        """
         ...
 
     def block_tensors(self, k: int) -> list[Tensor]:
-        """Return what training block k changes."""
+        """Return the tensors that training block k changes.
+
+        Args:
+            k: the block, 0..L-1.
+
+        """
         ...
 
 
 def _defined_no_earlier(cls: type, name: str, other: str) -> bool:
-    """Whether the class that a method comes from is the one, or derived from the one, that another comes from."""
+    """Return whether the class that has one method is, or derives from, the class that has another."""
     return next(name in vars(base) for base in cls.__mro__ if name in vars(base) or other in vars(base))
 
 
 def linear_readout(net: Net) -> str:
-    """Return what a message that a readout is no Linear adds, where an option of the net makes it one."""
+    """Return the advice to append to the message that a readout is no Linear, where an option of the net makes it one.
+
+    Args:
+        net: the net whose readout is refused.
+
+    """
     return "; use net.readout=linear" if net.readout_takes_context else ""
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy, a scalar, of (N, C) logits over the labelled rows of a batch.
+    """Return the mean cross-entropy, a scalar, over the labelled rows of a batch.
 
     It is `Classification.loss`, for rules that tell classes apart whatever their net is trained for.
+
+    Args:
+        logits: (N, C).
+        batch: the batch, of which the labels are read.
+
     """
     return Classification(logits.shape[-1]).loss(logits, batch)
 
 
 def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy, a detached scalar, and the error e = d loss / d logits, (N, C).
+    """Return the mean cross-entropy and its derivative with respect to the logits.
 
-    e = (softmax(logits) - Y) / M in the M labelled rows, and zero in the others.
+        e = d loss / d logits = (softmax(logits) - Y) / M in the M labelled rows, and zero in the others
+
+    Args:
+        logits: (N, C).
+        batch: the batch, of which the labels are read.
+
+    Returns:
+        The loss, a detached scalar, and e, (N, C).
+
     """
     return Classification(logits.shape[-1]).error(logits, batch)
 
 
 def follow(output: Tensor, delta: Tensor | None = None) -> None:
-    """Add (d output / d theta)^T delta to the `.grad` of what made `output`, delta's shape being its shape.
+    """Add (d output / d theta)^T delta to the `.grad` of the parameters that made `output`.
 
-    Without delta the output is a loss, a scalar, and delta is 1. Where all of that is frozen there is nothing to add.
+    Where all of them are frozen there is nothing to add.
+
+    Args:
+        output: a tensor with its graph.
+        delta: the error at the output, shaped as it; None: the output is a loss, a scalar, and delta is 1.
+
     """
     if output.requires_grad:
         torch.autograd.backward(output, delta)

@@ -1,4 +1,4 @@
-"""The former contract of a rule: `Stage`, `stages`, `enter`, `scores`, ... The next release has it no more.
+"""The former contract of a rule, deprecated: `Stage`, `stages`, `enter`, `scores`, ... The next release drops it.
 
 A rule that is written in it trains as before: `adapt` gives its class the methods of the present contract, which call
 those that the class has, and warns.
@@ -26,7 +26,17 @@ PRESENT = (
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training in the former contract, deprecated: return a `Descent` or a `Solve` from `phases()`."""
+    """A part of training in the former contract, deprecated: return a `Descent` or a `Solve` from `phases()`.
+
+    Attributes:
+        name: the phase's name.
+        parameters: the parameters that it trains.
+        start: the block, 0..L-1, whose input is the phase's; 0: x itself.
+        one_pass: whether it is a `Solve`.
+        groups: as in `Descent`.
+        input_width: `width` of `Phase`.
+
+    """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
@@ -81,7 +91,12 @@ class FormerContract:
 
 
 def adapt(cls: type[Any]) -> None:
-    """Give a class that overrides methods of the former contract those of the present one, with a warning."""
+    """Give a class that overrides methods of the former contract those of the present one, with a warning.
+
+    Args:
+        cls: the rule's class, just defined.
+
+    """
     own = vars(cls)
     if "scores" in own and "predict" not in own:
         _warn(f"{cls.__name__}.scores is deprecated: name it predict", 4)
@@ -213,7 +228,7 @@ def _overrides(trainer: Any, name: str) -> bool:
 
 
 def _overridden_since(cls: type, name: str, since: str) -> bool:
-    """Whether a class overrides a method after the one that defines another in the present contract."""
+    """Return whether a class overrides a method after the one that defines another in the present contract."""
     for base in cls.__mro__:
         if name in vars(base):
             return since not in vars(base) or getattr(vars(base)[since], "adapted", False)

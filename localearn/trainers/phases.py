@@ -1,4 +1,4 @@
-"""Parts of training, one after another: `Descent`, by gradients, and `Solve`, by sums over one pass."""
+"""Phases of training, one after another: `Descent`, by gradients, and `Solve`, in closed form from one pass."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +19,9 @@ def completed(parts: Parts) -> Metrics:
 
     Args:
         parts: a dict of detached scalars, or an iterator of such, of which a later value replaces an earlier one.
+
+    Raises:
+        UserError: when it is neither.
 
     """
     if isinstance(parts, Mapping):
@@ -42,6 +45,9 @@ def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any])
     Args:
         begin: calls `gradients`.
         precision: autocast; it is left after each part, so that no cast of a weight outlasts a step between them.
+
+    Raises:
+        UserError: when `gradients` returns neither a dict nor an iterator.
 
     """
     with precision:
@@ -73,6 +79,9 @@ class Phase:
         width: the number of values in a row of `features`; needed with `features`.
         frozen: modules that are in evaluation mode throughout the phase.
 
+    Raises:
+        ValueError: when `features` comes without `width`, or `width` without `features`.
+
     """
 
     def __init__(
@@ -92,15 +101,27 @@ class Phase:
         self._predict, self._features = predict, features
 
     def input(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return what the phase takes as `batch.x`: x itself, or the features that frozen blocks make of it."""
+        """Return the phase's input, used as `batch.x`: x itself, or the features that frozen blocks compute from it.
+
+        Args:
+            x: rows, (N, *input_shape).
+            context: what the blocks take next to x.
+
+        """
         return x if self._features is None else self._features(x, *context)
 
     def predict(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return the phase's own outputs, (N, C), from its input."""
+        """Return the phase's own outputs, (N, C), from its input.
+
+        Args:
+            h: `input(x)`.
+            context: what the blocks take next to x.
+
+        """
         return self._predict(h, *context)
 
     def freeze(self) -> None:
-        """Put what the phase has frozen into evaluation mode; to be called after `trainer.train()`."""
+        """Put the frozen modules into evaluation mode; to be called after `trainer.train()`."""
         for module in self.frozen:
             module.eval()
 
@@ -109,7 +130,11 @@ class Phase:
 
 
 class Descent(Phase):
-    """A phase that learns by gradients: an optimizer and a schedule of its own step by what `gradients` fills in.
+    """A phase that learns by gradients, with an optimizer and a learning-rate schedule of its own.
+
+    `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
+    each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, with
+    a gradient of every parameter, and at each yield the optimizer steps and `.grad` is emptied, whatever `step` is.
 
     Args:
         name: as in `Phase`.
@@ -118,14 +143,13 @@ class Descent(Phase):
         by_block: the same gradients as an iterator that pauses at every block, for `step=block`; None: `gradients`.
         groups: of the parameters that have options of their own, groups as torch.optim takes them, say
             {"params": [...], "lr": 0.01}; what they leave out, and the other parameters, have the optimizer's.
-        steps: optimizer steps for each batch, see below.
+        steps: optimizer steps for each batch, 1 or more.
         clipped: of the parameters those whose gradients' norm is bounded together (`clip_norm`), in parts that each
             have a norm of their own, say two nets; None: all of them in one.
         options: `predict`, `features`, `width` and `frozen`, as in `Phase`.
 
-    `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
-    each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, with
-    a gradient of every parameter, and at each yield the optimizer steps and `.grad` is emptied, whatever `step` is.
+    Raises:
+        UserError: when `steps` is no whole number of at least 1.
 
     Example:
         Descent("readout", self.net.readout.parameters(), self.gradients, predict=self.predict)
@@ -152,15 +176,25 @@ class Descent(Phase):
         self._gradients, self._by_block = gradients, by_block or gradients
 
     def gradients(self, batch: Batch) -> Parts:
-        """Fill `.grad` of the phase's parameters from a batch whose x is `input(x)`; see `Trainer.gradients`."""
+        """Fill `.grad` of the phase's parameters; see `Trainer.gradients`.
+
+        Args:
+            batch: a batch whose x is `input(x)`.
+
+        """
         return self._gradients(batch)
 
     def by_block(self, batch: Batch) -> Parts:
-        """Fill `.grad` as `gradients` does, to the same bits, pausing wherever a block's are complete."""
+        """Fill `.grad` as `gradients` does, to the same bits, pausing wherever a block's are complete.
+
+        Args:
+            batch: a batch whose x is `input(x)`.
+
+        """
         return self._by_block(batch)
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
-        """Return what the optimizer is built from: the parameters without options of their own, then `groups`."""
+        """Return the optimizer's parameter groups: the parameters without options of their own, then `groups`."""
         apart = {id(p) for group in self.groups for p in group["params"]}
         rest = [p for p in self.parameters if id(p) not in apart]
         return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
@@ -169,19 +203,26 @@ class Descent(Phase):
 class Solve(Phase, ABC):
     """A phase that sums over a single pass and then sets its parameters in closed form; there is no optimizer.
 
-    What is summed belongs to this object, from a pass's first batch to `solve`, and is no part of the rule's state. A
-    run that is stopped in the midst of the pass takes it again from its beginning. All three methods are called
-    without autograd; the features are not cached, for they are needed once.
+    The sums belong to this object, from a pass's first batch to `solve`, and are no part of the rule's state. A run
+    that is stopped in the midst of the pass takes it again from its beginning. All three methods are called without
+    autograd; the features are not cached, for they are needed once.
     """
 
     @abstractmethod
     def accumulate(self, batch: Batch) -> None:
-        """Add a batch, whose x is `input(x)`, to the sums that `solve` needs, without waiting for the device."""
+        """Add a batch to the sums that `solve` needs, without waiting for the device.
+
+        Args:
+            batch: a batch whose x is `input(x)`.
+
+        """
 
     def sums(self) -> list[Tensor]:
-        """Return what has been summed over the rows so far; it is added up in place where ranks have rows each.
+        """Return the sums over the rows so far, which are all-reduced in place where ranks have rows each.
 
-        Raises Unsupported where ranks cannot take a part of the pass each.
+        Raises:
+            Unsupported: when ranks cannot take a part of the pass each.
+
         """
         raise Unsupported(f"phase {self.name!r} does not say what it sums; use parallel=none")
 

@@ -8,21 +8,26 @@ from localearn.trainers.phases import Metrics, Phase
 
 
 class Shallow(Trainer):
-    """The shallow baseline: the readout alone is trained, on blocks that keep the weights that they were drawn with.
+    """The shallow baseline: train the readout alone, on blocks that keep the weights that they were drawn with.
 
         h_L = block_L(... block_1(stem(x)))      (N, *shapes[-1]), the blocks' weights theta_k never changing
         o = readout(view(h_L))                   (N, C), of positions (N, T, C)
         d theta_o = d L(o, y) / d theta_o        backprop's gradient of the readout, to the bit; d theta_k = 0
 
-    It is what a rule for blocks is held against: one that does not beat it has not trained its blocks. It is the
-    training method "shallow", of the topmost layer alone, of the code of Launay, Poli, Boniface, Krzakala, arXiv
-    2006.12878 (github.com/lightonai/dfa-scales-to-modern-deep-learning), beside direct feedback alignment; the idea is
-    that of random features.
+    A rule for blocks is held against it: one that does not beat it has not trained its blocks. It is the training
+    method "shallow", of the topmost layer alone, of the code of Launay, Poli, Boniface, Krzakala, arXiv 2006.12878
+    (github.com/lightonai/dfa-scales-to-modern-deep-learning), next to direct feedback alignment; the idea is that of
+    random features.
 
     In the blocks dropout draws, and batch normalisation takes the batch's statistics and follows them, as it does in
     every training: statistics are no weights, and so the readout is given what backprop's first step gives it. Nothing
     of a block is differentiated, so blocks may be opaque, or have flat activations.
+
     Known weakness: it is meant to be weak. Of few inputs and many units random features are hard to beat all the same.
+
+    Args:
+        net: any net whose readout shares no parameter with a block.
+
     """
 
     needs_derivatives = False
@@ -30,7 +35,7 @@ class Shallow(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve all nets but those whose readout shares a parameter with a block, which would be trained with it."""
+        """Check the net: any but one whose readout shares a parameter with a block, which would be trained with it."""
         super().supports(net, data)
         if {id(p) for p in net.readout.parameters()} & {id(p) for p in net.blocks.parameters()}:
             raise Unsupported(
@@ -51,5 +56,5 @@ class Shallow(Trainer):
         return [self.descent("readout", self.net.readout.parameters())]
 
     def pipelined(self) -> Pipelined:
-        """Raise UserError: no block learns, so that there is nothing for ranks to learn."""
+        """Raise UserError: no block learns, so that there is nothing for ranks to train."""
         raise Unsupported("shallow trains no block that a rank could have; use parallel=data")

@@ -23,19 +23,25 @@ class StateFeedback(Trainer):
 
     dL/ds_t|local is what the readout, or the next layer, sends back to step t alone. As A stays the same at all times
     the recursion is a correlation with A's powers: all steps are differentiated at once, and no matrix is multiplied
-    step by step on the way back. With A = 0 it is fully truncated backpropagation through time.
+    step by step in the backward pass. With A = 0 it is fully truncated backpropagation through time.
+
     Caillon, Fagnou, Allauzen, "Fast Training of Recurrent Neural Networks with Stationary State Feedbacks", arXiv
     2503.23104.
-
-    feedback: "linear", the paper's a_i = i / (n - 1); "gaussian" or "orthogonal", drawn, see `Diagonal`.
-    recursion: how g is computed, "scan", by doubling, in log2(T) sums, or "fft"; to rounding they are the same.
 
     Knowing differences: gaussian eigenvalues lie in [-1, 1], beyond which g grows without bound in T, and orthogonal
     feedback turns pairs of units. The state of an LSTM, which the paper has not, is (h, c), and c is read by no loss.
     Across depth any other rule does the same on a net that is built with `through_time=diagonal`, as `net=gru` may be:
     a local or a feedback rule says what a layer's error is, and the layer how it goes back through time.
-    Known weakness: A knows nothing of the gates, so a state that the net forgets is credited all the same, and one
-    that it keeps for n steps only as its own a_i^n has it. The forward pass is still taken step by step.
+
+    Known weakness: A knows nothing of the gates, so a state that the net forgets is credited all the same, and one that
+    it keeps for n steps only as its own a_i^n has it. The forward pass is still taken step by step.
+
+    Args:
+        net: a net with a recurrent layer.
+        feedback: A's diagonal: "linear", the paper's a_i = i / (n - 1); "gaussian" or "orthogonal", drawn, see
+            `Diagonal`.
+        recursion: how g is computed, "scan", by doubling, in log2(T) sums, or "fft"; to rounding they are the same.
+
     """
 
     crosses_blocks = True
@@ -49,7 +55,7 @@ class StateFeedback(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve nets that have a recurrent layer, which they do not say themselves how to differentiate."""
+        """Check the net: it has a recurrent layer whose derivative through time it does not define itself."""
         super().supports(net, data)
         layers = recurrent_layers(net)
         if not layers:

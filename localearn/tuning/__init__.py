@@ -1,4 +1,4 @@
-"""Search for better options."""
+"""Search for better options of a rule, on the validation split."""
 
 from localearn.tuning.plan import read_space
 

@@ -25,7 +25,12 @@ WORKER_S = "worker_s "  # begins the name under which a study keeps a worker's s
 
 
 def best_trials(study: "Study") -> list["FrozenTrial"]:
-    """Return the best trial, or the Pareto front, that of the best metric first; nothing where none is completed."""
+    """Return the best trial, or the Pareto front, that of the best metric first; nothing where none is completed.
+
+    Args:
+        study: what all workers share.
+
+    """
     from optuna.study import StudyDirection
     from optuna.trial import TrialState
 
@@ -84,13 +89,24 @@ def worker() -> str:
 
 
 def workers_s(study: "Study") -> dict[str, float]:
-    """Return how many seconds each worker that has ended has searched, by its name."""
+    """Return the seconds that each worker that has ended has searched, by its name.
+
+    Args:
+        study: what all workers share.
+
+    """
     stored = sorted(study.user_attrs.items())
     return {name.removeprefix(WORKER_S): value for name, value in stored if name.startswith(WORKER_S)}
 
 
 def as_yaml(plan: Plan, trial: "FrozenTrial") -> str:
-    """Return a trial's configuration as `localearn.run config=FILE` takes it."""
+    """Return a trial's configuration as `localearn.run config=FILE` takes it.
+
+    Args:
+        plan: the search's.
+        trial: Optuna's.
+
+    """
     reached = f"validation {metrics.named(plan.metric, trial.values[0])}"
     overrides = [*plan.overrides, *(f"{path}={value}" for path, value in trial.params.items())]
     lines = "".join(f"  - {json.dumps(override, ensure_ascii=False)}\n" for override in overrides)
@@ -101,6 +117,10 @@ def spent(trials: Sequence["FrozenTrial"]) -> Joules:
     """Return the joules of all trials by label, source and part: unlike figures are never added.
 
     None where those of a trial are not known, for the sum of the others would pass for the whole.
+
+    Args:
+        trials: that have ended.
+
     """
     sums: Joules = {}
     for trial in trials:
@@ -114,7 +134,7 @@ def spent(trials: Sequence["FrozenTrial"]) -> Joules:
 
 
 def importances(study: "Study") -> dict[str, float]:
-    """Return how much of the metric's variance each option explains (fANOVA), nothing where that cannot be computed.
+    """Return the share of the metric's variance that each option explains (fANOVA), empty where it cannot be computed.
 
     Args:
         study: what all workers share.
@@ -135,7 +155,13 @@ def importances(study: "Study") -> dict[str, float]:
 
 
 def history_plot(study: "Study", metric: Metric) -> bytes:
-    """Return a PNG of each trial's figure on the validation split, pruned ones hollow, and the best so far."""
+    """Return a PNG of each trial's figure on the validation split, pruned ones hollow, and the best so far.
+
+    Args:
+        study: what all workers share.
+        metric: what is searched by.
+
+    """
     from matplotlib.ticker import MaxNLocator
     from optuna.trial import TrialState
 
@@ -163,7 +189,13 @@ def history_plot(study: "Study", metric: Metric) -> bytes:
 
 
 def importance_plot(importance: Mapping[str, float], metric: Metric) -> bytes:
-    """Return a PNG of how much of the metric's variance each option explains."""
+    """Return a PNG of the share of the metric's variance that each option explains.
+
+    Args:
+        importance: what `importances` returned.
+        metric: what is searched by.
+
+    """
     with drawing.style():
         figure, axes = drawing.canvas(0.8 + 0.35 * len(importance), [])
         names = [drawing.short(name) for name in importance]

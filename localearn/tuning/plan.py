@@ -28,15 +28,25 @@ _EXAMPLE = "say {low: 0.0001, high: 0.1, log: true} or {choices: [relu, tanh]}"
 
 @dataclass(frozen=True)
 class Plan:
-    """A search.
+    """The plan of a search.
 
-    trials: how many are to end, pruned or completed, on all machines together. objective: a metric on the validation
-    split, say "accuracy", or with "_energy" behind it, which also asks for few joules of training and ends in a Pareto
-    front; empty: the task's first metric, see `for_task`. metric: the one that it names. storage: a SQLAlchemy URL, or
-    a journal file's path after "journal:". heartbeat_s: seconds between the signs of life of a worker on a database;
-    after three without one its trial is another's to go on with. aside: whether a damaged database is set aside, and a
-    new one made of the trials' records.
-    overrides: what all trials have in common. ranges: overrides of the algorithm's own space, see `altered`.
+    Attributes:
+        out: the search's folder.
+        study: its name in the storage.
+        storage: a SQLAlchemy URL, or a journal file's path after "journal:".
+        overrides: what all trials have in common.
+        ranges: overrides of the algorithm's own space, see `altered`.
+        trials: how many are to end, pruned or completed, on all machines together.
+        sampler: Optuna's, by name.
+        pruner: Optuna's, by name.
+        objective: a metric on the validation split, say "accuracy", or with "_energy" behind it, which also asks for
+            few joules of training and ends in a Pareto front; empty: the task's first metric, see `for_task`.
+        heartbeat_s: seconds between the heartbeats of a worker on a database; after three without one its trial is
+            another's to go on with.
+        aside: whether a damaged database is set aside, and a new one made of the trials' records.
+        config_dir: a folder of the user's own configurations, if any.
+        metric: the one that the objective names.
+
     """
 
     out: Path
@@ -68,8 +78,11 @@ class Plan:
 
         Where none is named it is the task's first, and so is the accuracy of a task that has none.
 
+        Args:
+            task: what the trials are trained for.
+
         Raises:
-            UserError: for an objective that is no metric of the task.
+            UserError: when the objective is no metric of the task.
 
         """
         name, energy = self.objective.removesuffix(ENERGY), ENERGY * self.names_energy
@@ -87,7 +100,16 @@ def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]
     """Return a space with overrides of it applied, each `tune.space.OPTION=RANGE`, OPTION=null to leave it out.
 
     OPTION is an option's dotted path, or its last name where one group alone has it (lr for optim.lr). A range's own
-    field may stand behind it: tune.space.lr.high=0.1. Raises UserError for what cannot be read or is not there.
+    field may stand behind it: tune.space.lr.high=0.1.
+
+    Args:
+        space: the algorithm's own.
+        ranges: the overrides.
+        config: a resolved configuration, with every option in its place.
+
+    Raises:
+        UserError: when an override cannot be read, or its option is not there.
+
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -147,15 +169,15 @@ def read_space(config: Mapping[str, Any]) -> dict[str, "BaseDistribution"]:
             optim: {lr: {low: 0.0001, high: 0.1, log: true}}
             net: {widths: {choices: [[1000], [1000, 1000]]}}
 
-    low, high: the ends, both included; whole numbers give whole numbers, unless the option's own value is a float. log:
-    whether magnitudes are as likely. step: the distance of what is tried, where not log. choices: the values
-    themselves; Optuna stores no lists, so one becomes the text that an override takes.
+    Of a range, `low` and `high` are the ends, both included; whole numbers give whole numbers, unless the option's own
+    value is a float. With `log` magnitudes are equally likely; `step` is the distance of what is tried, where not log.
+    `choices` are the values themselves; Optuna stores no lists, so one becomes the text that an override takes.
 
     Args:
         config: a resolved configuration, with every option in its place.
 
     Raises:
-        UserError: for an option that the configuration has not, for a range that is none, and for an empty space.
+        UserError: when the configuration has no such option, a range is none, or the space is empty.
 
     """
     space = {path: _distribution(path, given, value) for path, given, value in _ranges(config["tune"]["space"], config)}

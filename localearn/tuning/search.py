@@ -1,4 +1,4 @@
-"""A worker of a search: it runs trials, one at a time, until as many have ended as the search is to have.
+"""A worker of a search, which runs trials, one at a time, until as many have ended as the search is to have.
 
 A trial is a run on the validation split; its test split is never looked at.
 """
@@ -44,7 +44,7 @@ LIGHT = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a worker waits for the others, in seconds.
+    """The seconds that a worker waits for the others.
 
     Args:
         starting_s: within which a worker that was given a trial holds its lock.
@@ -79,7 +79,12 @@ class Surplus(Exception):
 
 
 class InterruptedTrial(KeyboardInterrupt):
-    """A signal ended a trial's run, whose checkpoint is kept."""
+    """A signal ended a trial's run, whose checkpoint stays.
+
+    Args:
+        signum: the signal's number.
+
+    """
 
     def __init__(self, signum: int):
         super().__init__(f"interrupted by signal {signum}")
@@ -87,7 +92,13 @@ class InterruptedTrial(KeyboardInterrupt):
 
 
 class Pruning(Callback):
-    """Reports each epoch's metric to Optuna, and stops the run where the study's pruner says so."""
+    """A callback that reports each epoch's metric to Optuna, and stops the run where the study's pruner says so.
+
+    Args:
+        trial: Optuna's.
+        metric: what is searched by.
+
+    """
 
     def __init__(self, trial: "Trial", metric: Metric):
         self.trial, self.metric = trial, metric
@@ -104,8 +115,20 @@ class Pruning(Callback):
 class Search:
     """One worker's part of a search; several, on one machine or many, that share a storage share the trials out.
 
-    Every trial ends once: a killed worker's is found by its missing signs of life, or by its folder's lock, and a copy
+    Every trial ends once: a killed worker's is found by its missing heartbeats, or by its folder's lock, and a copy
     of it goes on from its checkpoint where that can be reached.
+
+    Attributes:
+        plan: the search's.
+        space: each option's distribution, by its dotted path.
+        study: what all workers share.
+        storage: where the study is.
+        name: this worker's, among those that share the study.
+        limits: how long it waits for them.
+        number: of the trial that this worker has, or had last.
+        ran: whether that trial's run came to an end.
+        failed: the trials in a row that Optuna could not take in.
+
     """
 
     plan: Plan
@@ -128,7 +151,19 @@ class Search:
         name: str | None = None,
         limits: Limits | None = None,
     ) -> "Search":
-        """Begin a study, or join one that is there; raise UserError for one that searches something else."""
+        """Begin a study, or join one that is there.
+
+        Args:
+            plan: the search's.
+            space: each option's distribution, by its dotted path.
+            seed: of the sampler.
+            name: this worker's; None: `worker()`.
+            limits: how long it waits for the others; None: the defaults.
+
+        Raises:
+            UserError: when the study that is there searches something else.
+
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -176,7 +211,15 @@ class Search:
         return cls(plan, space, study, storage, name, limits)
 
     def run(self, listener: Listener) -> None:
-        """Run trials until the search is over; raise InterruptedTrial after a signal."""
+        """Run trials until the search is over.
+
+        Args:
+            listener: called for each trial as it ends.
+
+        Raises:
+            InterruptedTrial: after a signal.
+
+        """
         while True:
             with reported(self.plan.storage):
                 ended, running, waiting = self.standing()
@@ -191,7 +234,7 @@ class Search:
                 time.sleep(self.limits.poll_s)
 
     def standing(self) -> tuple[int, int, int]:
-        """Return how many trials have ended (completed or pruned), run, and wait to be gone on with."""
+        """Return how many trials have ended (completed or pruned), run, and wait to be resumed."""
         from optuna.trial import TrialState
 
         states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
@@ -394,7 +437,7 @@ def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[s
 
 
 def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Path) -> list[float]:
-    """Run a trial, or resume it in a folder where another worker left it; return what is optimised.
+    """Run a trial, or resume it in a folder where another worker left it; return its objectives.
 
     Args:
         trial: Optuna's.
@@ -403,7 +446,7 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
         folder: where the run is.
 
     Raises:
-        TrialPruned: where the pruner ended it or its loss was not finite.
+        TrialPruned: when the pruner ended it or its loss was not finite.
         InterruptedTrial: after a signal.
 
     """
@@ -420,15 +463,15 @@ def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Pat
 
 
 def values_of(plan: Plan, record: Record) -> list[float]:
-    """Return what is optimised of a run that is done: the metric, and the joules where they are an objective.
+    """Return the objectives of a run that is done: the metric, and the joules where they are an objective.
 
     Args:
         plan: the search's.
         record: the run's.
 
     Raises:
-        TrialPruned: where the run has none of that.
-        UserError: where no run of this search will have it.
+        TrialPruned: when the run has none of that.
+        UserError: when no run of this search will have it.
 
     """
     from optuna import TrialPruned
@@ -451,7 +494,7 @@ def values_of(plan: Plan, record: Record) -> list[float]:
 
 
 def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
-    """Rename what was left of a trial where it cannot be resumed, as after a full disk: the trial starts again.
+    """Rename the remains of a trial where it cannot be resumed, as after a full disk: the trial starts again.
 
     Args:
         folder: the trial's.
@@ -475,7 +518,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
 
 
 def remembered(record: Record, metric: Metric) -> dict[str, Any]:
-    """Return what a study stores of a run: how it ended, and what it cost in all its windows.
+    """Return a run's values for the study's storage: how it ended, and what it cost in all its windows.
 
     Args:
         record: the run's.

@@ -42,7 +42,7 @@ def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "Froze
         on_stale: is called, by one worker alone, for a trial whose worker has sent none for three times as long.
 
     Raises:
-        UserError: where it cannot be opened.
+        UserError: when it cannot be opened.
 
     """
     with reported(url):
@@ -182,7 +182,7 @@ def set_aside(plan: Plan) -> None:
         plan: the search's.
 
     Raises:
-        UserError: where a worker is still at a trial.
+        UserError: when a worker is still at a trial.
 
     """
     path = file_of(plan.storage)

@@ -1,4 +1,4 @@
-"""Rules that estimate a gradient from forward passes alone."""
+"""The family of rules that estimate a gradient from forward passes alone, and the noise that they draw."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,15 +19,25 @@ from localearn.trainers.base import Trainer
 
 
 class EstimatorTrainer(Trainer):
-    """What the estimators share: a net's loss and a module's output as pure functions, fit for `torch.func`."""
+    """The base of rules that estimate: a net's loss and a module's output as pure functions, fit for `torch.func`.
+
+    Args:
+        net: a net whose layers `torch.func` can transform.
+
+    """
 
     couples_ranks = False
     likes_channels_last = False  # what torch.func vectorises is slower by it: results/bench/NOTES.md
 
     def loss_at(self, parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the task's mean loss of the net with these parameters, and its buffers as the pass leaves them.
+        """Return the task's mean loss of the net with other parameters, and its buffers as the pass leaves them.
 
         The buffers are copies, because a transformed function may not change what it has captured.
+
+        Args:
+            parameters: the net's, by name.
+            batch: rows and targets.
+
         """
         buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
         logits = functional_call(self.net, (parameters, buffers), (batch.x, *batch.context))
@@ -36,21 +46,27 @@ class EstimatorTrainer(Trainer):
     @staticmethod
     @torch.no_grad()
     def keep_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> None:
-        """Write running statistics back, as an ordinary pass would have left them."""
+        """Write running statistics back, as an ordinary pass would have left them.
+
+        Args:
+            module: the module whose buffers they are.
+            buffers: their values, by name.
+
+        """
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
 
     @staticmethod
     def transformable_attention() -> AbstractContextManager[Any]:
-        """Compute attention by plain products for the while: the fused kernels know neither jvp nor vmap."""
+        """Return a context that computes attention by plain products: the fused kernels know neither jvp nor vmap."""
         return sdpa_kernel(SDPBackend.MATH)
 
     @contextmanager
     def full_precision_normalisation(self) -> Iterator[None]:
-        """Normalise in the parameters' own precision for the while, whatever autocast says.
+        """Normalise in the parameters' own precision inside this context, under autocast, too.
 
         The forward-mode derivative of a normalisation of bfloat16 values is float32, which the next convolution refuses
-        beside its bfloat16 input; from float32 values autocast casts both alike.
+        next to its bfloat16 input; from float32 values autocast casts both alike.
         """
         dtype = next(self.net.parameters()).dtype
         layers = [m for m in self.net.modules() if isinstance(m, NORMALISATIONS)]
@@ -66,7 +82,13 @@ Kind = Literal["gaussian", "sobol"]
 
 
 class Noise(nn.Module, ABC):
-    """A source of `copies` standard normal values for every value of a net's row."""
+    """A source of `copies` standard normal values for every value of a net's row.
+
+    Args:
+        net: the net whose values are perturbed.
+        copies: K, 1 or more.
+
+    """
 
     def __init__(self, net: Net, copies: int):
         super().__init__()
@@ -74,15 +96,19 @@ class Noise(nn.Module, ABC):
 
     @abstractmethod
     def draw(self, like: Tensor, dtype: torch.dtype, first: int) -> Tensor:
-        """Return noise, (copies, *like.shape), for the rows `like`, (N, ...), on their device.
+        """Return noise, (copies, *like.shape), on the device of `like`.
 
-        first: how many values of a row have had their noise in this step.
+        Args:
+            like: the rows to be perturbed, (N, ...).
+            dtype: the noise's.
+            first: how many values of a row have had their noise in this step.
+
         """
 
 
 @final
 class Gaussian(Noise):
-    """Every value is independent of the others."""
+    """Noise of which every value is independent of the others."""
 
     def draw(self, like: Tensor, dtype: torch.dtype, first: int) -> Tensor:
         """Return independent noise."""
@@ -93,11 +119,17 @@ class Gaussian(Noise):
 class Sobol(Noise):
     """Quasi-Monte-Carlo: a row's copies are a Sobol net, so they fill the space of all the row's noisy values evenly.
 
-    The net is scrambled when it is built. Each draw shifts its digits at random, for each row anew: it stays a net,
+    The net is scrambled when it is built. Each draw shifts its digits at random, for each row again: it stays a net,
     each point alone is uniform, so what is estimated from it stays unbiased, and rows are independent. The normal
     quantile turns points into noise.
 
-    copies: 2, 4, 8, ..., as only then the net is balanced; UserError otherwise, or if a row has too many values.
+    Args:
+        net: the net whose values are perturbed.
+        copies: 2, 4, 8, ..., as only then the Sobol net is balanced.
+
+    Raises:
+        UserError: when `copies` is no such power of 2, or a row has too many values.
+
     """
 
     points: Tensor

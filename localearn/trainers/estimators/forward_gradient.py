@@ -40,18 +40,31 @@ class ForwardGradient(EstimatorTrainer):
     which knows its error, follows its true gradient, and a post with parameters of its own is perturbed at its output
     too.
 
-    space: "weight" or "activity". tangents: K, vectorised. noise: "gaussian" or "rademacher" (lower variance).
-    guess: "noise" or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows the
-    gradient's projection on it, with a tangent for each block and no noise, whatever `noise` is:
+    By a local guess, with a tangent for each block and no noise,
 
         g = (J v) v / |v|^2        v = d a_k / d z_k, for each row, or d a_k / d theta_k, for each block
 
-    The last block's guess is its gradient, the others' estimate is biased, and never uphill. None is "local", for by
-    noise most cells of results/defaults ended below a linear classifier, and "noise" in weight space, which then keeps
-    no activities, with several tangents and with Rademacher's noise.
+    The last block's guess is its gradient, the others' estimate is biased, and never uphill.
+
     Baydin et al., arXiv 2202.08587, definition 1; activity space: Ren et al., arXiv 2210.03310, section 4; K tangents:
-    Fournier et al., arXiv 2306.06968. Known weakness: the variance, so it learns slowly; where rows are coupled,
-    activity space loses its advantage, for all rows' values then perturb one derivative.
+    Fournier et al., arXiv 2306.06968.
+
+    Known weakness: the variance, so it learns slowly; where rows are coupled, activity space loses its advantage, for
+    all rows' values then perturb one derivative.
+
+    Args:
+        net: a net whose layers forward mode can differentiate.
+        space: what is perturbed, "weight" or "activity".
+        tangents: K, 1 or more, vectorised.
+        noise: "gaussian" or "rademacher" (lower variance).
+        guess: "noise", or "local", which takes the direction from a loss of the block's own (`LocalGuess`) and follows
+            the gradient's projection on it, whatever `noise` is. None is "local", for by noise most cells of
+            results/defaults ended below a linear classifier, and "noise" in weight space, which then keeps no
+            activities, with several tangents and with Rademacher's noise.
+
+    Raises:
+        UserError: when `tangents` is below 1, or a local guess is given several tangents.
+
     """
 
     def __init__(
@@ -79,7 +92,7 @@ class ForwardGradient(EstimatorTrainer):
         return completed(self.by_block(batch))
 
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
-        """Fill `.grad` as `gradients` does; among activities it pauses after each perturbed layer."""
+        """Fill `.grad` as `gradients` does; in activity space it pauses after each perturbed layer."""
         sites: Iterable[tuple[Tensor, Tensor]] = ()
         with self.full_precision_normalisation(), self.transformable_attention():
             if self.space == "weight":
@@ -153,7 +166,7 @@ class ForwardGradient(EstimatorTrainer):
         return out, out_tangent.detach()
 
     def _derivative(self, fn: Callable, at: Any, tangents: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return fn(at), its (K, ...) derivatives along the K tangents, and what fn returns beside its value."""
+        """Return fn(at), its (K, ...) derivatives along the K tangents, and what fn returns next to its value."""
 
         def along(tangent: Any) -> Any:
             return jvp(fn, (at,), (tangent,), has_aux=True)
@@ -187,13 +200,18 @@ def _weighted_mean(along: Tensor, noise: Tensor) -> Tensor:
 
 
 class LocalGuess(nn.Module):
-    """Guesses where the loss falls: the gradient of a local auxiliary loss of each block, as a unit direction.
+    """A guess of where the loss falls: the gradient of a local auxiliary loss of each block, as a unit direction.
 
         a_k = L(h_k A_k^T + c_k, y), A_k: (C, n_k), k < L;    a_L is the net's own loss L, its head being the readout
         v_k = d a_k / d z_k (each row), or d a_k / d theta_k (all of a block)
 
-    The heads A_k, c_k learn by the gradient of a_k. Fournier et al., arXiv 2306.06968; of its auxiliary nets this is
-    the linear one.
+    The heads A_k, c_k learn by the gradient of a_k.
+
+    Fournier et al., arXiv 2306.06968; of its auxiliary nets this is the linear one.
+
+    Args:
+        net: the net whose blocks have such heads.
+
     """
 
     def __init__(self, net: Net):
@@ -204,9 +222,17 @@ class LocalGuess(nn.Module):
         )
 
     def direction(self, net: Net, k: int, value: Tensor, after: Sequence[nn.Module], batch: Batch) -> Tensor:
-        """Return v at a value of block k, (N, ...), which the layers `after` turn into h_k; fill the head's `.grad`.
+        """Return v at a value of block k, shaped as it; fill the head's `.grad`.
 
         Each row's has length 1, or the batch's where rows are coupled; zero where the auxiliary loss is flat.
+
+        Args:
+            net: the net.
+            k: the block, 0..L-1.
+            value: a value inside the block, (N, ...).
+            after: the layers that turn the value into h_k.
+            batch: the step's batch.
+
         """
         value = value.detach().requires_grad_()
         h = value
@@ -220,6 +246,11 @@ class LocalGuess(nn.Module):
         """Return v in all trained parameters, by name, (L, *shape): row k has block k's, of length 1, and zeros.
 
         The last block's has the readout's in it. The heads' `.grad` is filled.
+
+        Args:
+            net: the net.
+            batch: the step's batch.
+
         """
         trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
         v = {name: p.new_zeros(net.depth, *p.shape) for name, p in trained.items()}

@@ -20,16 +20,21 @@ Baseline = Literal["none", "mean", "clean"]
 
 @dataclass
 class Streams:
-    """What runs through the net: the rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
+    """The values that run through the net: the rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
 
     clean: Tensor | None
     noisy: Tensor | None = None
 
 
 class Site(NamedTuple):
-    """A perturbed value, (N, ...) or (K, N, ...), with the graph of what gave it; its noise, (K, N, ...), and sigma.
+    """A perturbed value, with the graph of what gave it.
 
-    hops: the convolutions still to come, each of which carries the noise along one more edge of a graph.
+    Attributes:
+        value: (N, ...) or (K, N, ...).
+        noise: (K, N, ...).
+        sigma: the noise's deviation.
+        hops: the convolutions still to come, each of which carries the noise along one more edge of a graph.
+
     """
 
     value: Tensor
@@ -51,19 +56,32 @@ class LikelihoodRatio(EstimatorTrainer):
     error, follows its true gradient. A post with parameters of its own is perturbed at its output too, and is
     differentiated for them.
 
-    sigma: the noise's deviation, in units of z_k: one for all blocks, or a list. copies: K of each row in one batch,
-    vectorised by `torch.func.vmap`, which refuses layers that look at values; what comes before the first noise is
-    computed once. What lowers the variance:
-    antithetic: copies are pairs of eps and -eps. In block 1 that cancels a baseline; in block k > 1 the two have
-        different inputs, and b_i eps (h+ - h-)^T / 2 stays, so a baseline is what removes most of the noise there.
-    baseline: b_i is the mean loss of the row's other copies, of pairs the other pairs' ("mean"), or the row's loss
-        without noise ("clean"), a pass more.
-    layerwise: every block has K copies of its own, in which it alone is noisy, and the readout learns without noise.
-    noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays beside a baseline only where a row has
-        few noisy values; "gaussian" draws them independently.
     Jiang et al., arXiv 2305.08960; there the readout's gradient is estimated as well, and blocks that are noisy alone
-    take turns. Known weakness: the variance, which grows with the number of noisy values (LeNet-5 takes 16 copies for
-    each block), and a bias of order sigma^2 as a gradient of the loss without noise.
+    take turns.
+
+    Known weakness: the variance, which grows with the number of noisy values (LeNet-5 takes 16 copies for each block),
+    and a bias of order sigma^2 as a gradient of the loss without noise. `antithetic`, `baseline`, `layerwise` and
+    `noise` lower the variance.
+
+    Args:
+        net: a net whose layers `torch.func.vmap` can run on all copies at once.
+        sigma: the noise's deviation, in units of z_k: one for all blocks, or a list.
+        copies: K of each row in one batch, vectorised by `torch.func.vmap`, which refuses layers that look at values;
+            what comes before the first noise is computed once.
+        antithetic: whether copies are pairs of eps and -eps. In block 1 that cancels a baseline; in block k > 1 the two
+            have different inputs, and b_i eps (h+ - h-)^T / 2 stays, so a baseline is what removes most of the noise
+            there.
+        baseline: b_i: "none", 0; the mean loss of the row's other copies, of pairs the other pairs' ("mean"),
+            or the row's loss without noise ("clean"), a pass more.
+        layerwise: whether every block has K copies of its own, in which it alone is noisy, and the readout learns
+            without noise.
+        noise: "sobol" spreads a row's copies evenly (quasi-Monte-Carlo), which pays next to a baseline only where a row
+            has few noisy values; "gaussian" draws them independently.
+
+    Raises:
+        UserError: when `sigma` is not positive or not one for each block, or `copies` are too few, odd in pairs, or no
+            number that the noise can have.
+
     """
 
     needs_derivatives = False
@@ -90,7 +108,7 @@ class LikelihoodRatio(EstimatorTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose layers `torch.func.vmap` can run on all copies at once."""
+        """Check the net: `torch.func.vmap` can run its layers on all copies at once."""
         super().supports(net, data)
         h, *context = net.trial()
         devices = [h.device] if h.is_cuda else []

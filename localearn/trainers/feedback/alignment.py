@@ -17,18 +17,29 @@ class FeedbackAlignment(BackwardPathTrainer):
     The forward weights come to align with B, which is what makes the signal useful. B is drawn uniform with the
     deviation that W's entries have when the rule is built. In a convolution B is a kernel of W's shape, applied as the
     transposed convolution that backprop would use; so in residual blocks, around each of their convolutions.
+
     Lillicrap, Cownden, Tweed, Akerman (2016), Nature Communications 7:13276, "Random synaptic feedback weights support
     error backpropagation for deep learning", eq. 3; convolutions: Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488.
+
     Known weakness: deep and convolutional nets, where W has too few entries to align with B.
+
+    Args:
+        net: a net of Linear and Conv2d layers, however they are connected.
+
     """
 
     def path(self, weight: Tensor, groups: int) -> Path:
-        """Return the path through a fixed B."""
+        """Build the path through a fixed B."""
         return Fixed(weight)
 
 
 class Fixed(Path):
-    """B, drawn once."""
+    """A path through B, drawn once.
+
+    Args:
+        weight: W, (n_out, n_in, ...), whose shape and deviation B has.
+
+    """
 
     feedback: Tensor
 
@@ -37,7 +48,7 @@ class Fixed(Path):
         self.register_buffer("feedback", drawn_like(weight))
 
     def forward(self, weight: Tensor) -> tuple[Tensor, None]:
-        """Return B."""
+        """Return B and no further matrix."""
         return self.feedback, None
 
 
@@ -49,12 +60,18 @@ class SignSymmetry(BackwardPathTrainer):
 
         delta_k = (delta_{k+1} P_{k+1}) * f'(z_k),     P = M * sign(W), shaped as W, by entries
 
-    variant: "usf", uniform sign-concordant feedback: M = s, the deviation of W's entries when the rule is built;
-    "brsf", batchwise random magnitudes: M = |B|, B drawn uniform with deviation s again for every batch; "frsf", fixed
-    random magnitudes: B drawn once. The signs are those of the forward pass. So this rule does read later weights, but
-    one bit of each, and no magnitude.
+    The signs are those of the forward pass. So this rule does read later weights, but one bit of each, and no
+    magnitude.
+
     Liao, Leibo, Poggio, arXiv 1510.05067, section 2; the scale s: Xiao et al., arXiv 1811.03567. Of the paper's batch
     manhattan updates there is nothing here, as in the benchmark of arXiv 2108.13446.
+
+    Args:
+        net: a net of Linear and Conv2d layers, however they are connected.
+        variant: "usf", uniform sign-concordant feedback: M = s, the deviation of W's entries when the rule is built;
+            "brsf", batchwise random magnitudes: M = |B|, B drawn uniform with deviation s again for every batch;
+            "frsf", fixed random magnitudes: B drawn once.
+
     """
 
     def __init__(self, net: Net, variant: Variant = "usf"):
@@ -62,12 +79,18 @@ class SignSymmetry(BackwardPathTrainer):
         super().__init__(net)
 
     def path(self, weight: Tensor, groups: int) -> Path:
-        """Return the path through M * sign(W)."""
+        """Build the path through M * sign(W)."""
         return Redrawn(weight) if self.variant == "brsf" else Signed(weight, uniform=self.variant == "usf")
 
 
 class Signed(Path):
-    """Signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W."""
+    """A path through W's signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W.
+
+    Args:
+        weight: W, (n_out, n_in, ...), whose deviation the magnitudes have.
+        uniform: whether one magnitude serves all entries.
+
+    """
 
     magnitude: Tensor
 
@@ -76,12 +99,17 @@ class Signed(Path):
         self.register_buffer("magnitude", scale_of(weight) if uniform else drawn_like(weight).abs())
 
     def forward(self, weight: Tensor) -> tuple[Tensor, None]:
-        """Return M * sign(W)."""
+        """Return M * sign(W) and no further matrix."""
         return weight.sign() * self.magnitude, None
 
 
 class Redrawn(Path):
-    """Signs with magnitudes that are drawn at every call."""
+    """A path through W's signs with magnitudes that are drawn at every call.
+
+    Args:
+        weight: W, (n_out, n_in, ...), whose deviation the magnitudes have.
+
+    """
 
     scale: Tensor
 
@@ -90,6 +118,6 @@ class Redrawn(Path):
         self.register_buffer("scale", scale_of(weight))
 
     def forward(self, weight: Tensor) -> tuple[Tensor, None]:
-        """Return |B| * sign(W), B anew."""
+        """Return |B| * sign(W), B drawn again, and no further matrix."""
         magnitude = torch.rand_like(weight) * (math.sqrt(3) * self.scale)
         return weight.sign() * magnitude, None

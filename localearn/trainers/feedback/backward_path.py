@@ -1,4 +1,8 @@
-"""Rules that send the error back block by block, as backprop does, but by other ways than the weights' transposes."""
+"""Feedback rules: the error goes back block by block along other paths than the transposed weights, or to each at once.
+
+`Path` and `around` replace the backward pass of a linear map, `BackwardPathTrainer` is the family of rules with such
+paths, and `FeedbackTrainer` that of rules with a teaching signal for each block.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -20,48 +24,89 @@ from localearn.trainers.phases import Metrics, Parts, completed
 
 
 class Path(nn.Module, ABC):
-    """What stands in W's place on the way back, W (n_out, n_in), or (n_out, n_in, height, width) in a convolution.
+    """A replacement for W in the backward pass: W is (n_out, n_in), or (n_out, n_in, height, width) in a convolution.
 
     It owns its feedback matrices, as buffers or parameters, of W's dtype and on W's device.
     """
 
     @abstractmethod
     def forward(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return (R, B): the error passes through B, (n_out, m), then through R, shaped as W but with m for n_out.
+        """Return R and B: the error passes through B, (n_out, m), then through R, shaped as W but with m for n_out.
 
         Without B, None, it passes through R alone, and m is n_out.
+
+        Args:
+            weight: W, detached.
+
         """
 
     @torch.no_grad()
     def matrix(self, weight: Tensor) -> Tensor:
-        """Return B R, shaped as W: what W is on the way forward."""
+        """Return B R, shaped as W: what W is in the forward pass.
+
+        Args:
+            weight: W.
+
+        """
         back, mix = self(weight)
         return back if mix is None else mixed(mix, back)
 
 
 def mixed(mix: Tensor, back: Tensor) -> Tensor:
-    """Return B R, (n_out, n_in, ...), of B (n_out, m / groups) and R (m, n_in, ...), group by group of R's m rows."""
+    """Return B R, (n_out, n_in, ...), group by group of R's m rows.
+
+    Args:
+        mix: B, (n_out, m / groups).
+        back: R, (m, n_in, ...).
+
+    """
     groups = back.shape[0] // mix.shape[1]
     by_group = mix.unflatten(0, (groups, -1)) @ back.flatten(1).unflatten(0, (groups, -1))
     return by_group.flatten(0, 1).unflatten(1, back.shape[1:])
 
 
 def scale_of(weight: Tensor) -> Tensor:
-    """Return the root mean square of W's entries, a scalar: of a net as it was initialised, the draw's deviation."""
+    """Return the root mean square of W's entries, a scalar: of a net as it was initialised, the draw's deviation.
+
+    Args:
+        weight: W.
+
+    Raises:
+        UserError: when W is all zero.
+
+    """
     if not weight.is_meta and not weight.any():
         raise UserError("a weight is all zero, so there is no scale to draw its feedback at; initialise it first")
     return weight.detach().square().mean().sqrt()
 
 
 def drawn_like(weight: Tensor) -> Tensor:
-    """Return a tensor shaped as W, uniform about zero with W's own deviation; torch's layers are drawn uniform too."""
+    """Return a tensor shaped as W, uniform about zero with W's own deviation; torch's layers are drawn uniform too.
+
+    Args:
+        weight: W.
+
+    Raises:
+        UserError: when W is all zero.
+
+    """
     return torch.empty_like(weight).uniform_(-math.sqrt(3), math.sqrt(3)) * scale_of(weight)
 
 
 def around(
     path: Path, func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any
 ) -> Tensor:
-    """Return func(x, W, b, *geometry), F.linear or F.conv2d, whose error goes back by the path."""
+    """Return func(x, W, b, *geometry), whose error goes back by the path.
+
+    Args:
+        path: what stands for W in the backward pass.
+        func: F.linear or F.conv2d.
+        x: the map's input, (..., n_in) or (N, n_in, H, W).
+        weight: W.
+        bias: b, (n_out,), or None.
+        geometry: stride, padding, dilation and groups of a convolution; empty for a Linear.
+
+    """
     back, mix = path(weight.detach())
     rows = x.numel() // x.shape[1 if geometry else -1]  # of a convolution: the pixels of the batch
     if mix is not None and rows > len(mix):
@@ -74,7 +119,7 @@ class SentBack(torch.autograd.Function):
     """y = map(x, W, b), whose error goes back by a path: delta_x = (delta_y B) R, and B may be left out.
 
     W's and b's gradients are the map's own. R's, where it learns, is that of a map from x with the error delta_y B: the
-    Hebbian product (delta_y B)^T x. Nothing of W is kept for the way back.
+    Hebbian product (delta_y B)^T x. Nothing of W is saved for the backward pass.
     """
 
     @staticmethod
@@ -153,7 +198,14 @@ class BackwardPathTrainer(Trainer):
     A path goes around every Linear and Conv2d whose input depends on parameters, within a block as between two: all of
     them but the first one. Everything else (activations, pooling, normalisation with its scale, a graph's edges) has
     its exact derivative. So an error crosses blocks here, and `crosses_blocks` says so; but it is not the gradient, and
-    no W of a later layer is read, or kept, for its way back. A rule says what a path is: `path`.
+    no W of a later layer is read, or saved, for its backward pass. A rule defines what a path is: `path`.
+
+    Args:
+        net: a net whose matrices are all weights of Linear or Conv2d layers, however they are connected.
+
+    Attributes:
+        paths: the paths, by the names of their weights.
+
     """
 
     crosses_blocks = True
@@ -168,7 +220,7 @@ class BackwardPathTrainer(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose matrices are all weights of Linear or Conv2d layers, however they are connected.
+        """Check the net: all of its matrices are weights of Linear or Conv2d layers, however they are connected.
 
         Attention has no matrix of its own: its exact derivative is taken. Embeddings are looked up and added.
         """
@@ -186,7 +238,13 @@ class BackwardPathTrainer(Trainer):
 
     @abstractmethod
     def path(self, weight: Tensor, groups: int) -> Path:
-        """Build the path around a map with this weight, (n_out, n_in / groups, ...); a Linear has one group."""
+        """Build the path around a map.
+
+        Args:
+            weight: the map's, (n_out, n_in / groups, ...), detached.
+            groups: the convolution's groups; 1 for a Linear.
+
+        """
 
     def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` by one backward pass along the paths; return the loss."""
@@ -197,7 +255,7 @@ class BackwardPathTrainer(Trainer):
         return {"loss": loss.detach()}
 
     def by_block(self, batch: Batch) -> Parts:
-        """Fill `.grad` along the paths, pausing at each block on the way back."""
+        """Fill `.grad` along the paths, pausing at each block in the backward pass."""
         return self._by_block(batch) if can_be_cut(self.net) else self.gradients(batch)
 
     def _by_block(self, batch: Batch) -> Iterator[Metrics]:
@@ -235,24 +293,40 @@ class BackwardPathTrainer(Trainer):
 
 
 def name_of(weight: str) -> str:
-    """Return a layer's name from its weight's."""
+    """Return a layer's name from its weight's.
+
+    Args:
+        weight: the weight's name in the net.
+
+    """
     return weight.removesuffix(".weight")
 
 
 class FeedbackTrainer(Trainer):
-    """The readout follows the true gradient; block k follows a teaching signal at its output h_k.
+    """Rules whose readout follows the true gradient, and whose block k follows a teaching signal at its output h_k.
 
         e = d loss / d o                                  (N, C); (softmax(o) - Y) / N of classes; zero without a target
                                                            or where padded; (N, T, C) of outputs of positions
         delta_k = signal(k, e, ...)                        in place of d loss / d h_k
         d theta_k = (d h_k / d theta_k)^T delta_k          exact within the block, its input being a constant
 
-    A rule says how the error reaches a block: `signal`.
+    A rule defines how the error reaches a block: `signal`.
+
+    Args:
+        net: any net.
+
     """
 
     @abstractmethod
     def signal(self, k: int, error: Tensor, h: Tensor) -> Tensor:
-        """Return the teaching signal at block k's output h, shaped as h, (N, *shapes[k]), from the error, (N, C)."""
+        """Return the teaching signal at block k's output, shaped as h.
+
+        Args:
+            k: the block, 0..L-1.
+            error: e, (N, C), or (N, T, C) of positions.
+            h: the block's output, (N, *shapes[k]), detached.
+
+        """
 
     def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` from the teaching signals, last block first; return the loss."""

@@ -19,22 +19,26 @@ class DirectFeedbackAlignment(FeedbackTrainer):
                                               of positions each for itself, (N, T, C) B_k, B_k (C, D), as at scale
         B_k = B[:, :n_k] / s_k                B uniform in [-1, 1], (C, max n), one for all blocks
 
-    scale: s_k = sqrt(max n) for all blocks ("widest", as the source has it), or sqrt(n_k), with which all signals have
-        the same length ("width"). On LeNet-5 the last block's signal is 3.7 times as large by "width".
-    feedback: what B_k is where the next block convolves h_k, (n, H, W) maps. "position": as above, a number for each
-        place. "kernel": K_k (C, n, k, k), of that convolution's geometry and drawn by Glorot's uniform distribution,
-        spread over the map as the convolution's own backward pass would spread an error that is e at every place:
-
-            B_k[c] = conv_transpose(1, K_k[c])      constant but near the borders, as BioTorch has it
-
-        Other blocks, the last one among them, have "position".
     The block's own derivative is exact. On a graph the error is zero at unlabelled nodes, so each labelled node sends
     its own signal, which the block's op spreads along its edges.
+
     Nokland, arXiv 1609.01596, eq. 3; one shared matrix and its scale: Launay, Poli, Krzakala, arXiv 1906.04554, sec. 2;
     each token's error: Launay, Poli, Boniface, Krzakala, arXiv 2006.12878, whose transformer has its signals after
     every layer ("macro") or after each of a layer's parts ("micro"), which here is what the net makes a block of;
     kernels: Sanfiz, Akrout, arXiv 2108.13446, whose signals go to every convolution, ours to every block's output.
+
     Known weakness: convolutions, where random directions align poorly with the few shared weights.
+
+    Args:
+        net: any net.
+        scale: s_k = sqrt(max n) for all blocks ("widest", as the source has it), or sqrt(n_k), with which all signals
+            have the same length ("width"). On LeNet-5 the last block's signal is 3.7 times as large by "width".
+        feedback: what B_k is where the next block convolves h_k, (n, H, W) maps. "position": as above, a number for
+            each place. "kernel": K_k (C, n, k, k), of that convolution's geometry and drawn by Glorot's uniform
+            distribution, spread over the map as the convolution's own backward pass would spread an error that is e at
+            every place: B_k[c] = conv_transpose(1, K_k[c]), constant but near the borders, as BioTorch has it. Other
+            blocks, the last one among them, have "position".
+
     """
 
     serves_pairs = True

@@ -1,4 +1,4 @@
-"""Passes through a net, layer by layer, that share their dropout masks."""
+"""Passes through a net, layer by layer, that share their dropout masks, and contexts in which they run."""
 
 import math
 from collections.abc import Iterator
@@ -18,10 +18,12 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 class Site(NamedTuple):
     """A layer with parameters in one pass.
 
-    output: what the layer gave, with the graph of its own parameters alone.
-    activity: the block's last value of the output's shape, (N, ...): after normalisation, activation and dropout, but
-        before what pools.
-    positions: how many places of a row share the layer's parameters: those of a map, or of a sequence.
+    Attributes:
+        output: the layer's output, with the graph of its own parameters alone.
+        activity: the block's last value of the output's shape, (N, ...): after normalisation, activation and dropout,
+            but before what pools.
+        positions: how many places of a row share the layer's parameters: those of a map, or of a sequence.
+
     """
 
     output: Tensor
@@ -30,14 +32,25 @@ class Site(NamedTuple):
 
 
 class Passes:
-    """Passes of one batch through a net: the first draws the dropout masks, the others repeat them."""
+    """Passes of one batch through a net: the first draws the dropout masks, the others repeat them.
+
+    Args:
+        net: a net of plain blocks.
+
+    """
 
     def __init__(self, net: Net):
         self.net = net
         self._masks: dict[tuple[int, int], Tensor] = {}
 
     def run(self, x: Tensor, *context: Tensor) -> tuple[list[Site], Tensor]:
-        """Return the blocks' sites, first to last, and the logits, (N, C), with the readout's graph alone."""
+        """Return the blocks' sites, first to last, and the logits, (N, C), with the readout's graph alone.
+
+        Args:
+            x: rows, (N, *input_shape).
+            context: what the first layer of each block takes next to its input.
+
+        """
         h, sites = x, []
         for i, layer in enumerate(layers(self.net.stem)):
             h = self._through(layer, h, (-1, i))
@@ -62,7 +75,12 @@ class Passes:
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """Return the layers that a block (its op first), a post or a stem applies one after another."""
+    """Return the layers that a block (its op first), a post or a stem applies one after another.
+
+    Args:
+        module: the block, post or stem.
+
+    """
     if isinstance(module, nn.Sequential):
         return [layer for member in module for layer in layers(member)]
     op, post = getattr(module, "op", None), getattr(module, "post", None)
@@ -71,7 +89,12 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def still_buffers(net: Net) -> Iterator[None]:
-    """Leave the net's buffers, its running statistics, as they were before."""
+    """Restore the net's buffers, its running statistics, on exit.
+
+    Args:
+        net: the net.
+
+    """
     kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
     yield
     with torch.no_grad():
@@ -80,13 +103,24 @@ def still_buffers(net: Net) -> Iterator[None]:
 
 
 def no_autocast(device: torch.device) -> torch.autocast | nullcontext[None]:
-    """Return the context in which values keep their own precision."""
+    """Return a context without autocast, in which values keep their own precision.
+
+    Args:
+        device: where they are computed.
+
+    """
     available = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def without_autocast(device: torch.device, parts: Iterator[Metrics]) -> Iterator[Metrics]:
-    """Yield what a generator yields, having run each of its parts outside of autocast."""
+    """Yield the values of a generator, each of whose parts runs outside of autocast.
+
+    Args:
+        device: where it computes.
+        parts: the generator.
+
+    """
     while True:
         with no_autocast(device):
             found = next(parts, None)

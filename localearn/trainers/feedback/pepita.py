@@ -33,19 +33,33 @@ class Pepita(Trainer):
 
     averaged over the batch; the update goes against them. No derivative of an activation is taken. F is (D, C), fixed,
     uniform within scale sqrt(6 / D).
-    form "time_local": dW_k = h_k^T h_{k-1}, dW_o = p^T h_L, and a step of the optimizer after the first pass; with the
-    stepped weights then dW_k = -h'_k^T h'_{k-1}, dW_o = -Y^T h'_L, and another step: no product needs the other pass's
-    activities (PEPITA-TL). "hebbian": the sum of both products, of the same weights, in one step (PEPITA-Hebbian).
-    mirror: F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`; it has each step, too.
+
     As the authors' code has it: in a convolution h_k is taken before pooling and the product is also averaged over
     positions, as in a Linear of a sequence's; where the net's outputs are of positions each is a row, whose error is
     added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
     first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
     a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
+
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
-    Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; rates just
-    above those by which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD, for
-    Adam divides by the size of both.
+
+    Known weakness: depth; convolutions, which a mean over positions hardly moves, LeNet-5's not at all; learning rates
+    just above those by which it learns diverge. The time-local form's two steps nearly undo each other: it wants SGD,
+    for Adam divides by the size of both.
+
+    Args:
+        net: a net of plain blocks, whose op is a linear map, with a Linear readout.
+        scale: of F, positive.
+        form: "difference", as above. "time_local": dW_k = h_k^T h_{k-1}, dW_o = p^T h_L, and a step of the optimizer
+            after the first pass; with the stepped weights then dW_k = -h'_k^T h'_{k-1}, dW_o = -Y^T h'_L, and another
+            step: no product needs the other pass's activities (PEPITA-TL). "hebbian": the sum of both products, of the
+            same weights, in one step (PEPITA-Hebbian).
+        mirror: whether F learns the weights from noise, in nets of Linear layers alone, see `WeightMirror`; it has each
+            step, too.
+
+    Raises:
+        UserError: when `scale` is not positive, or a mirror's noise would have to be of all of a row where the first
+            layer takes its parts.
+
     """
 
     needs_derivatives = False
@@ -72,7 +86,7 @@ class Pepita(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve plain blocks, whose op is a linear map, and a Linear readout."""
+        """Check the net: its blocks are plain, with a linear map for an op, and its readout is Linear."""
         super().supports(net, data)
         if net.takes.vocabulary is not None:
             raise Unsupported(
@@ -90,7 +104,7 @@ class Pepita(Trainer):
             _refuse(net, "a layer has dropout inside, whose mask a second pass cannot repeat")
 
     def check_task(self, task: Task) -> None:
-        """Refuse forms that step towards a target where an output has none of its own."""
+        """Check the task: forms that step towards a target refuse outputs that have none of their own."""
         super().check_task(task)
         if task.pools_positions and self.form != "difference":
             raise Unsupported(
@@ -198,10 +212,16 @@ class WeightMirror(nn.Module):
         F = -s B_1 B_2 ... B_{L+1} / std(B_1 ... B_{L+1})      (D, C); B_k is (n_{k-1}, n_k), the readout's the last
         dB_k = -xi^T (W_k xi), xi ~ N(0, 1), (N, n_{k-1})      E[xi xi^T] = 1, so B_k grows along W_k^T
 
-    deviation: s, at which F's entries are held. The minus makes x + F e a step down the loss.
+    The minus makes x + F e a step down the loss.
+
     Akrout et al., arXiv 1904.05391; for PEPITA: Srinivasan et al., arXiv 2302.05440. Ours: the B_k follow the net's
-    optimizer from the first batch on (theirs one of their own, and two epochs before the weights move), F is
-    normalised where it is used, and the noise goes through a layer's linear map alone, not its activation.
+    optimizer from the first batch on (theirs one of their own, and two epochs before the weights move), F is normalised
+    where it is used, and the noise goes through a layer's linear map alone, not its activation.
+
+    Args:
+        net: a net of Linear layers alone.
+        deviation: s, at which F's entries are held.
+
     """
 
     def __init__(self, net: Net, deviation: float):
@@ -224,7 +244,13 @@ class WeightMirror(nn.Module):
 
     @torch.no_grad()
     def gradients(self, net: Net, rows: int) -> None:
-        """Fill the factors' `.grad` from `rows` rows of noise through each of the net's layers."""
+        """Fill the factors' `.grad` from noise through each of the net's layers.
+
+        Args:
+            net: the net.
+            rows: N, the rows of noise.
+
+        """
         for factor, layer in zip(self.factors, _maps(net), strict=True):
             noise = torch.randn(rows, layer.in_features, device=factor.device, dtype=factor.dtype)
             factor.grad = noise.T @ nn.functional.linear(noise, layer.weight) / -rows

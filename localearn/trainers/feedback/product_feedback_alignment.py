@@ -19,16 +19,26 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
 
     R has W's optimizer and decay. Under SGD, with momentum or without, R - B^T W therefore shrinks by the decay alone:
     R tends to B^T W, and B R to B B^T W, which is W where B B^T is the identity. So no pair of units needs equal
-    weights both ways.
+    weights both ways. R is drawn by Glorot's uniform distribution. In a convolution R is one of W's geometry with m
+    channels and B a 1x1 one.
 
-    expansion: m / n_{k+1}, 1 or more; m is rounded up. feedback: "random", B uniform with deviation 1 / sqrt(m), so
-    that B B^T is the identity on average and the closer to it the larger the expansion; "orthogonal", B's rows
-    orthonormal, which is exact at expansion 1 (the paper's PFA-o). R is drawn by Glorot's uniform distribution. In a
-    convolution R is one of W's geometry with m channels and B a 1x1 one.
     Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
     others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R apart, so they
-    align less. Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's
-    (7 at expansion 10); in convolutions hardly more, because B R is multiplied out first where that is cheaper.
+    align less.
+
+    Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's (7 at
+    expansion 10); in convolutions hardly more, because B R is multiplied out first where that is cheaper.
+
+    Args:
+        net: a net of Linear and Conv2d layers, however they are connected.
+        expansion: m / n_{k+1}, 1 or more; m is rounded up.
+        feedback: "random", B uniform with deviation 1 / sqrt(m), so that B B^T is the identity on average and the
+            closer to it the larger the expansion; "orthogonal", B's rows orthonormal, which is exact at expansion 1
+            (the paper's PFA-o).
+
+    Raises:
+        UserError: when `expansion` is below 1.
+
     """
 
     def __init__(self, net: Net, expansion: float = 10.0, feedback: Mixing = "random"):
@@ -39,12 +49,20 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
         super().__init__(net)
 
     def path(self, weight: Tensor, groups: int) -> Path:
-        """Return the path through B and R."""
+        """Build the path through B and R."""
         return Product(weight, groups, self.expansion, self.feedback)
 
 
 class Product(Path):
-    """B, (n_out, m / groups), and R, (m, n_in / groups, ...)."""
+    """A path through B, (n_out, m / groups), and R, (m, n_in / groups, ...).
+
+    Args:
+        weight: W, (n_out, n_in / groups, ...).
+        groups: the convolution's groups; 1 for a Linear.
+        expansion: m / n_out, 1 or more.
+        feedback: "random" or "orthogonal", as in `ProductFeedbackAlignment`.
+
+    """
 
     fixed: Tensor
 

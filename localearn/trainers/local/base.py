@@ -1,4 +1,4 @@
-"""Rules whose every block has a loss of its own."""
+"""The family of rules whose every block has a loss of its own."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -18,20 +18,31 @@ Schedule = Literal["joint", "greedy"]
 
 
 class LocalTrainer(Trainer):
-    """Block k follows the gradient of its own loss, its input being a constant: d loss_k / d theta_k at fixed h_{k-1}.
+    """Rules whose block k follows the gradient of its own loss, its input being a constant.
 
-    schedule: "joint" steps all blocks on each batch, first to last; "greedy" trains one block after another, each to
-    its own end, on features of the frozen blocks before it (as evaluated: without dropout, with running statistics).
-    Greedy refuses blocks that share weights (`Unsupported`), since the one would be frozen and the other trained.
+        d theta_k = d loss_k / d theta_k at fixed h_{k-1}
+
     A block's graph is dropped as soon as its gradient is taken, so activation memory does not grow with depth.
 
-    A rule says `block_loss`; where that needs more than the block's output, it overrides `run_block`, and where
-    something learns from the input alone, `first_input`. `learn_block` is what trains a block, here and in a pipeline
-    over ranks.
+    A rule defines `block_loss`; where that needs more than the block's output, it overrides `run_block`, and where
+    something learns from the input alone, `first_input`. `learn_block` trains a block, here and in a pipeline over
+    ranks.
 
-    chained: whether block k + 1 learns from what block k returns. Where it is False, every block learns from what
-        `first_input` returns, which passes through `run_block` as it is and has nothing that learns: so blocks have no
-        order, and on ranks that each make it for themselves nothing passes between them.
+    Args:
+        net: the net to train.
+        schedule: "joint" steps all blocks on each batch, first to last; "greedy" trains one block after another, each
+            to its own end, on features of the frozen blocks before it (as evaluated: without dropout, with running
+            statistics).
+
+    Attributes:
+        chained: whether block k + 1 learns from block k's output. Where it is False, every block learns from what
+            `first_input` returns, which passes through `run_block` as it is and has nothing that learns: so blocks have
+            no order, and on ranks that each make it for themselves nothing passes between them.
+
+    Raises:
+        Unsupported: when the schedule is greedy and blocks share weights, since the one would be frozen and the other
+            trained.
+
     """
 
     is_local = True
@@ -48,30 +59,56 @@ class LocalTrainer(Trainer):
 
     @abstractmethod
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
-        """Return the scalar loss of block k, 0..L-1, from its output h_{k+1}, (N, *shapes[k])."""
+        """Return the scalar loss of a block.
+
+        Args:
+            k: the block, 0..L-1.
+            h: its output h_{k+1}, (N, *shapes[k]).
+            batch: the step's batch, for its targets.
+
+        """
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
-        """Return what the loss of block k trains: the block's own parameters, with the last one's the readout's too.
+        """Return the parameters that the loss of block k trains: the block's own, and for the last one the readout's.
 
         A rule whose blocks have heads of their own adds theirs.
+
+        Args:
+            k: the block, 0..L-1.
+
         """
         readout = list(self.net.readout.parameters()) if k == self.net.depth - 1 else []
         return [*self.net.block(k).parameters(), *readout]
 
     def block_tensors(self, k: int) -> list[Tensor]:
-        """Return what training block k changes: its parameters, and the running statistics beside them."""
+        """Return the tensors that training block k changes: its parameters and running statistics.
+
+        Args:
+            k: the block, 0..L-1.
+
+        """
         buffers = list(self.net.block(k).buffers())
         if k == self.net.depth - 1:
             buffers += self.net.readout.buffers()
         return [*self.block_parameters(k), *buffers]
 
     def pipelined(self) -> "LocalTrainer":
-        """Return the rule itself, whose blocks `first_input` and `learn_block` train; see `check_pipeline`."""
+        """Return the rule itself, whose blocks `first_input` and `learn_block` train.
+
+        Raises:
+            UserError: when `check_pipeline` does.
+
+        """
         self.check_pipeline()
         return self
 
     def check_pipeline(self) -> None:
-        """Raise UserError unless `first_input` and `learn_block`, on different processes, are all of a step."""
+        """Check that a step is no more than `first_input` and `learn_block`, which run on different processes.
+
+        Raises:
+            UserError: when it is.
+
+        """
         self._check_apart("parallel=data")
         if self.schedule == "greedy":
             raise UserError(
@@ -82,8 +119,18 @@ class LocalTrainer(Trainer):
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
         """Return (N, C) scores from h_start, predicting with blocks start..stop-1 alone.
 
-        The readout's logits after the last block; a rule that has scores after an earlier one, as a greedy schedule
-        needs, overrides this.
+        They are the readout's logits after the last block; a rule that has scores after an earlier one, as a greedy
+        schedule needs, overrides this.
+
+        Args:
+            h: h_start, (N, *shapes[start - 1]).
+            context: what the blocks take next to their input.
+            start: the first block to run.
+            stop: the block to stop before.
+
+        Raises:
+            UserError: when the rule has no scores before its last block.
+
         """
         if stop < self.net.depth:
             raise UserError(f"{type(self).__name__} has no scores before its last block; use schedule=joint")
@@ -92,24 +139,40 @@ class LocalTrainer(Trainer):
         return self.net.logits(h, *context)
 
     def hidden(self, x: Tensor, *context: Tensor, depth: int) -> Tensor:
-        """Return what block `depth` (0..L-1) learns from, (N, *shapes[depth - 1]): the output of those before it.
+        """Return the input of a block, (N, *shapes[depth - 1]): the output of those before it.
 
-        A rule that makes something else of a block's output on its way to the next overrides this.
+        A rule that changes a block's output on its way to the next overrides this.
+
+        Args:
+            x: rows, (N, *input_shape).
+            context: what the blocks take next to their input.
+            depth: the block, 0..L-1.
+
         """
         return self.net.hidden(x, *context, depth=depth)
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return h_0, what the first block learns from, and the losses of what learns from the input alone.
+        """Return h_0, the first block's input, and the losses of what learns from the net's input alone.
 
-        The `.grad` of the latter is filled, and its losses are detached. By default: the stem's output, and nothing.
+        The `.grad` of the latter is filled, and its losses are detached. By default: the stem's output, and none.
+
+        Args:
+            batch: the step's batch.
+
         """
         return self.net.stem(batch.x), {}
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
-        """Return block k's output h_{k+1} from its detached input h_k, its loss, both with the block's graph alone.
+        """Return block k's output h_{k+1}, its loss and further metrics; output and loss have the block's graph alone.
 
-        The third value is what there is to tell beside the loss, detached scalars by name. `batch` is that of the
-        step: its x is the net's input, not the block's.
+        Args:
+            k: the block, 0..L-1.
+            h: its input h_k, detached.
+            batch: the step's batch: its x is the net's input, not the block's.
+
+        Returns:
+            The output, (N, *shapes[k]); the loss, a scalar; and metrics next to the loss, detached scalars by name.
+
         """
         h = self.net.block(k)(h, *batch.context)
         return h, self.block_loss(k, h, batch), {}
@@ -118,7 +181,7 @@ class LocalTrainer(Trainer):
     def learn_block(
         self, k: int, h: Tensor, batch: Batch, on_output: Callable[[Tensor], None] | None = None
     ) -> tuple[Tensor, Metrics]:
-        """Fill `.grad` of block k and its own head from a batch, and return what the next block learns from.
+        """Fill `.grad` of block k and its own head from a batch, and return the next block's input.
 
         The whole net learns by `first_input` and then this for k = 0..L-1, each block from what the one before it
         returned, on one process or on many: nothing comes back, so block k need not wait for block k + 1.
@@ -150,13 +213,13 @@ class LocalTrainer(Trainer):
         yield from self.learn_blocks(range(self.net.depth), h, batch, told)
 
     def learn_blocks(self, blocks: range, h: Tensor, batch: Batch, told: Metrics | None = None) -> Iterator[Metrics]:
-        """Let blocks learn one after another, yielding what each tells, and at the end the sum of the losses as `loss`.
+        """Train blocks one after another, yielding each one's metrics, and at the end the sum of the losses as `loss`.
 
         Args:
-            blocks: which, in a row.
-            h: what `learn_block` takes for the first of them.
-            batch: the step's.
-            told: the losses that `first_input` returned, which are added up, too.
+            blocks: a range of consecutive blocks.
+            h: the input of the first of them, as `learn_block` takes it.
+            batch: the step's batch.
+            told: the losses that `first_input` returned, which are added to the sum, too.
 
         """
         losses: list[Tensor] = []
@@ -169,7 +232,13 @@ class LocalTrainer(Trainer):
         yield {"loss": self.total(told or {}, losses)}
 
     def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
-        """Return the sum of what `first_input` tells and of the blocks' losses, a scalar."""
+        """Return the sum, a scalar, of the losses that `first_input` reports and of the blocks' losses.
+
+        Args:
+            told: the losses of `first_input`, by name.
+            losses: the blocks' losses, scalars.
+
+        """
         return torch.stack([*told.values(), *losses]).sum()
 
     def predict(self, x: Tensor, *context: Tensor) -> Tensor:
@@ -191,7 +260,12 @@ class LocalTrainer(Trainer):
         return [self.greedy_descent(k) for k in range(self.net.depth)]
 
     def greedy_descent(self, k: int) -> Descent:
-        """Return the phase that trains block k alone, on the features of the blocks before it, which are frozen."""
+        """Return the phase that trains block k alone, on the features of the blocks before it, which are frozen.
+
+        Args:
+            k: the block, 0..L-1.
+
+        """
 
         def gradients(batch: Batch) -> Iterator[Metrics]:
             h, told = (batch.x, {}) if k else self.first_input(batch)

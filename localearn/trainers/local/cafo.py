@@ -19,10 +19,14 @@ from localearn.trainers.phases import Descent, Metrics, Phase, Solve
 
 
 def sparsemax(z: Tensor) -> Tensor:
-    """Return the Euclidean projection of each row of z, (N, C), onto the probability simplex (algorithm 1).
+    """Return the Euclidean projection of each row onto the probability simplex (algorithm 1).
 
     p = max(z - tau, 0), tau such that a row sums to 1: with z sorted downwards, K the largest k with
     1 + k z_(k) > z_(1) + ... + z_(k), and tau = (z_(1) + ... + z_(K) - 1) / K.
+
+    Args:
+        z: (N, C).
+
     """
     z = z - z.amax(1, keepdim=True)  # which changes nothing, but that 1 + z is not z for large scores
     ordered = z.sort(dim=1, descending=True).values
@@ -34,12 +38,17 @@ def sparsemax(z: Tensor) -> Tensor:
 
 
 def sparsemax_loss(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return the mean sparsemax loss, a scalar, of scores z, (N, C), at labels y, (N,) (section 3).
+    """Return the mean sparsemax loss, a scalar (section 3).
 
         L = -z_y + (sum over p_j > 0 of z_j^2 - tau^2) / 2 + 1/2 = z . p - |p|^2 / 2 - z_y + 1/2,   p = sparsemax(z)
 
-    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y. The mean is over those
-    rows that are counted, (N,) bool; over all where it is None.
+    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y.
+
+    Args:
+        z: scores, (N, C).
+        y: labels, (N,).
+        counted: (N,) bool, the rows that the mean is over; None: all.
+
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     p = sparsemax(z.detach())
@@ -57,12 +66,18 @@ class NormalEquations:
 
     A, of which the lower triangle is enough, and B are float64 and are all that is held: no matrix has a row for each
     sample. A bias carries no ridge.
+
+    Args:
+        predictor: the map to be set, from n to C.
+        ridge: as above, 0 or more.
+        labels: whether targets are labels, each row of Y having a square of 1; else values.
+
     """
 
     STRIP = 1024  # columns of A at a time, each from its diagonal down
 
     def __init__(self, predictor: nn.Linear, ridge: float, *, labels: bool = True):
-        """Begin with no rows. labels: whether targets are labels, each row of Y having a square of 1; else values."""
+        """Begin with no rows."""
         self.predictor, self.ridge, self.labels = predictor, ridge, labels
         device = predictor.weight.device
         self._device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
@@ -73,9 +88,14 @@ class NormalEquations:
         self._squares = None if labels else torch.zeros((), dtype=torch.float64, device=self._device)  # sum_i |Y_i|^2
 
     def add(self, h: Tensor, y: Tensor, counted: Tensor | None = None) -> None:
-        """Take in rows h, (M, n), and their labels, (M,), or values, (M, C), all of them or those that are counted.
+        """Add rows to the sums.
 
-        counted: (M,) bool. What is not counted is multiplied by zero, so that shapes do not depend on values.
+        Args:
+            h: features, (M, n).
+            y: labels, (M,), or values, (M, C).
+            counted: (M,) bool, the rows that count; None: all. Other rows are multiplied by zero, so that shapes do not
+                depend on values.
+
         """
         h = h.to(self._device).double()
         if self.predictor.bias is not None:
@@ -92,13 +112,17 @@ class NormalEquations:
         self._rows += len(h) if counted is None else counted.sum().to(self._device)
 
     def sums(self) -> list[Tensor]:
-        """Return A, B and N, and the squares of values, which other rows' may be added to."""
+        """Return A, B and N, and the squares of values, to which other rows' may be added."""
         return [self._a, self._b, self._rows, *([] if self._squares is None else [self._squares])]
 
     def solve(self) -> Tensor:
         """Set the predictor to the solution and return its mean squared error over the rows, a scalar.
 
-        A is used up. Raises UserError where it has no Cholesky factor in float64.
+        A is used up.
+
+        Raises:
+            UserError: when A has no Cholesky factor in float64.
+
         """
         n, bias = self.predictor.in_features, self.predictor.bias
         diagonal = self._a.diagonal()[:n]
@@ -120,16 +144,26 @@ class NormalEquations:
 
 
 def squared_error(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return mean_i |Y_i - z_i|^2, a scalar, of outputs z, (N, C), at labels, (N,), or values, (N, C).
+    """Return mean_i |Y_i - z_i|^2, a scalar.
 
-    The mean is over those rows that are counted, (N,) bool; over all where it is None.
+    Args:
+        z: outputs, (N, C).
+        y: labels, (N,), or values, (N, C).
+        counted: (N,) bool, the rows that the mean is over; None: all.
+
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     return mean_over((z - _encoded(y, z.shape[1]).to(z.dtype)).square().sum(1), counted)
 
 
 def mean_over(losses: Tensor, counted: Tensor | None) -> Tensor:
-    """Return the mean, a scalar, of losses (N,) over those that are counted, (N,) bool, or over all."""
+    """Return the mean, a scalar.
+
+    Args:
+        losses: (N,).
+        counted: (N,) bool, the rows that the mean is over; None: all.
+
+    """
     return losses.mean() if counted is None else (losses * counted).sum() / counted.sum().clamp_min(1)
 
 
@@ -166,24 +200,40 @@ class CaFo(Trainer):
         prediction = argmax sum_k softmax(o_k)               combine="average" divides by L: the same classes
                    = mean_k o_k                              of values, which have no other loss than mse
 
-    blocks: "random" leaves them as they were drawn; "dfa" first trains them, in a phase of its own, by direct feedback
-    alignment from the readout's error. Then the predictors are trained one after another: block k being fixed, h_k is
-    computed once and an epoch is a linear map, where all at once would pass every batch through the blocks again.
-    solver: "closed_form" is the ridge regression of `NormalEquations` in one pass, for mse alone, its default; it holds
-    the normal matrix, (n_k, n_k) in float64, up to n_k = 16384, and raises UserError where ridge, which counts there
-    alone, is too small to solve it. Autocast rounds the features, not the sums. "gradient" is steps of the optimizer,
-    for every loss. Random blocks with batch normalisation have a pass before it for their running statistics.
+    The predictors are trained one after another: block k being fixed, h_k is computed once and an epoch is a linear
+    map, where all at once would pass every batch through the blocks again. Random blocks with batch normalisation have
+    a pass before it for their running statistics.
 
     Where the view is per position, o_k is (N, T, C) and a position is what a row is here; padding counts nowhere.
 
-    The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero. What
-    `predict` gives is the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
+    The last predictor is the net's readout, whose form, with a bias or without, all have; all start from zero.
+    `predict` returns the log of the sum or the mean of probabilities, so their cross-entropy is the prediction's.
+
     Zhao et al., arXiv 2303.09728. Their code (github.com/Graph-ZKY/CaFo) differs so: its batch normalisation takes the
-    statistics of the whole training set in training and of the whole test set in testing, ours the training split's;
-    it has no bias and no ridge, and a pseudo-inverse where A is singular. It has no DFA: that all blocks, the last one
-    too, follow e B_k is ours. Known weakness: random blocks learn no features, so predictors of them fall behind a net
-    that does (CIFAR-10: 66.1 % against backprop's 79.3 on the same net, arXiv 2509.19063).
+    statistics of the whole training set in training and of the whole test set in testing, ours the training split's; it
+    has no bias and no ridge, and a pseudo-inverse where A is singular. It has no DFA: that all blocks, the last one
+    too, follow e B_k is ours.
+
+    Known weakness: random blocks learn no features, so predictors of them fall behind a net that does (CIFAR-10: 66.1 %
+    against backprop's 79.3 on the same net, arXiv 2509.19063).
+
     A Trainer of its own and no LocalTrainer, for no block has a loss.
+
+    Args:
+        net: a net whose readout, the last predictor, is one Linear layer that may learn.
+        blocks: "random" leaves them as they were drawn; "dfa" first trains them, in a phase of its own, by direct
+            feedback alignment from the readout's error.
+        loss: "mse", "ce" or "sparsemax", as above.
+        solver: "closed_form" is the ridge regression of `NormalEquations` in one pass, for mse alone; it holds the
+            normal matrix, (n_k, n_k) in float64, up to n_k = 16384. Autocast rounds the features, not the sums.
+            "gradient" is steps of the optimizer, for every loss. None: closed_form for mse, gradient for the others.
+        ridge: of the closed form alone, positive; a UserError says so where it is too small to solve it.
+        combine: "sum" or "average" of the predictors' probabilities.
+
+    Raises:
+        UserError: when a loss has no closed form, or `ridge` is not positive.
+        Unsupported: when the normal matrix would be too large.
+
     """
 
     needs_derivatives = False  # DFA does, and says so
@@ -224,7 +274,7 @@ class CaFo(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose readout, the last predictor, is one Linear layer that may learn."""
+        """Check the net: its readout, the last predictor, is one Linear layer that may learn."""
         super().supports(net, data)
         if not isinstance(net.readout, nn.Linear):
             kind = type(net.readout).__name__
@@ -236,20 +286,25 @@ class CaFo(Trainer):
             raise Unsupported("cafo's last predictor is the readout, which is frozen; set its requires_grad")
 
     def check_task(self, task: Task) -> None:
-        """Refuse losses of labels where there are none."""
+        """Check the task: losses of labels refuse one without labels."""
         super().check_task(task)
         if self._on != "mse" and not task.exclusive:
             raise Unsupported(f"cafo's loss={self._on} is one of labels, and {task} has none; use loss=mse")
 
     def predictor(self, k: int) -> nn.Linear:
-        """Return the predictor that reads block k, 0..L-1."""
+        """Return the predictor that reads block k.
+
+        Args:
+            k: the block, 0..L-1.
+
+        """
         predictor = self.net.readout if k == self.net.depth - 1 else self.predictors[k]
         assert isinstance(predictor, nn.Linear)
         return predictor
 
     @property
     def net_predicts(self) -> bool:
-        """Whether the net alone gives what the rule learns by: the last predictor's output, or the blocks' by DFA."""
+        """Whether the net alone gives the output that the rule learns by: the last predictor's, by DFA the blocks'."""
         return True
 
     def phases(self) -> Sequence[Phase]:
@@ -302,7 +357,12 @@ class CaFo(Trainer):
 
 @final
 class Statistics(Solve):
-    """Sets the running statistics of a net's batch normalisations, in a pass before its first predictor."""
+    """A pass, before the first predictor, that sets the running statistics of a net's batch normalisations.
+
+    Args:
+        net: the net.
+
+    """
 
     def __init__(self, net: Net):
         super().__init__("statistics", (), predict=net, frozen=[net])
@@ -311,7 +371,7 @@ class Statistics(Solve):
         self._unlearned: Tensor | None = None
 
     def accumulate(self, batch: Batch) -> None:
-        """Take a batch into the running statistics."""
+        """Update the running statistics with a batch."""
         if self._statistics is None:
             self._statistics = RunningStatistics(self.net)
         self._statistics.add(batch.x, *batch.context)
@@ -334,7 +394,16 @@ class Statistics(Solve):
 
 @final
 class RidgeRegression(Solve):
-    """Solves for a linear predictor of features by `NormalEquations`."""
+    """A pass that solves for a linear predictor of features by `NormalEquations`.
+
+    Args:
+        name: the phase's name.
+        predictor: the map to be set.
+        ridge: as in `NormalEquations`.
+        net: the net, for its task and its view.
+        options: as in `Phase`.
+
+    """
 
     def __init__(self, name: str, predictor: nn.Linear, ridge: float, net: Net, **options: Any):
         super().__init__(name, predictor.parameters(), **options)
@@ -342,7 +411,7 @@ class RidgeRegression(Solve):
         self._equations: NormalEquations | None = None
 
     def accumulate(self, batch: Batch) -> None:
-        """Take a batch's features, (N, ...), into the normal equations."""
+        """Add a batch's features, (N, ...), to the normal equations."""
         task = self.net.task
         if self._equations is None:
             labels = task.exclusive and task.counted(batch.target) is None

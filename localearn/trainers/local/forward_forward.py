@@ -49,34 +49,49 @@ class ForwardForward(LocalTrainer):
     the other pass at the other half, and what was drawn elsewhere says nothing about a position's own. The sequences'
     form is ours; among published ones arXiv 2609.33240 has a head for each block instead.
 
-    threshold: t_k, the same for every block; None: n_k for the sum, 2 for the mean.
-    negatives: wrong labels drawn "uniform", or "hard", as the readout (below) finds them likely.
-    peer_normalization: how strongly a unit's mean activity m_i over x+ is drawn to its block's, whether the unit is on
-        or off, so that one that is always off is revived; see `PeerNormalization`. 0: none.
-    peer_scale: the unit of that strength. "hinton": it is added to each row's gradient, strength (m_i - mean_j m_j),
-        as in Hinton's own code, and divided by n_k where the goodness is a mean; "port": strength times the mean over
-        the units of (m_i - mean_j m_j)^2 is the loss, as in the PyTorch port, which pulls 5 n_k times as weakly.
-    collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones, detached;
-        of one block there is none. "all" holds every block's graph until the last is there: memory grows with depth.
-    prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained by
-        cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's readout.
-        "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph all nodes
-        carry it at once, unlike in training, and the readout is far better. The first block predicts too where blocks
-        collaborate, since it is the sum of all goodness that learns then, and where it is alone, as in a greedy
-        schedule's first phase.
-    schedule: "greedy" trains the readout last, on features computed once. A block's input carries labels drawn anew
-        in each step, so it is not kept, and goes through the frozen blocks again.
-    readout_lr, readout_weight_decay: the readout's own; None leaves the optimizer's. There is a readout where it
-        predicts or draws hard negatives, and elsewhere they say nothing.
+    Each step reports `off_k`, the share of block k's units (of maps, channels) that no row turns on. Such units learn
+    by their peers alone: the gradient of a square is proportional to the activity. A step turns them off when it throws
+    a unit below zero for every row, the likelier the larger lr times width times the rows' mean cosine.
 
-    Each step tells `off_k`, the share of block k's units (of maps, channels) that no row turns on. Such units learn by
-    their peers alone: the gradient of a square is proportional to the activity. What turns them off is a step that
-    throws a unit below zero for every row, the likelier the larger lr times width times the rows' mean cosine.
     Hinton, arXiv 2212.13345, sections 2 and 3; the mean over 2N and the readout are those of the PyTorch port, whose
-    recipe is recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv
-    2403.11004, who give the training nodes their true labels at prediction too; `predict` does not know these. The net
-    alone normalises no lengths, so predict with this class. Known weakness: 4 to 6 times backprop's energy, and more
-    where it takes long to converge (arXiv 2509.19063 has 14.3 against 1.5 Wh), for less accuracy beyond MNIST.
+    recipe is recipe=paper. Collaboration: Lorberbom et al., arXiv 2305.12393. Graphs: Park et al., arXiv 2403.11004,
+    who give the training nodes their true labels at prediction too; `predict` does not know these. The net alone
+    normalises no lengths, so predict with this class.
+
+    Known weakness: 4 to 6 times backprop's energy, and more where it takes long to converge (arXiv 2509.19063 has 14.3
+    against 1.5 Wh), for less accuracy beyond MNIST.
+
+    Args:
+        net: a net whose input has room for a label.
+        schedule: "joint", or "greedy", which trains the readout last, on features computed once. A block's input
+            carries labels drawn again in each step, so it is not cached, and goes through the frozen blocks again.
+        goodness: g_k, the "sum" or the "mean" of the squares.
+        threshold: t_k, positive, the same for every block; None: n_k for the sum, 2 for the mean.
+        negatives: wrong labels drawn "uniform", or "hard", as the readout finds them likely.
+        peer_normalization: how strongly a unit's mean activity m_i over x+ is drawn to its block's, whether the unit is
+            on or off, so that one that is always off is revived, 0 or more; see `PeerNormalization`. 0: none.
+        peer_scale: the unit of that strength. "hinton": it is added to each row's gradient, strength (m_i - mean_j
+            m_j), as in Hinton's own code, and divided by n_k where the goodness is a mean; "port": strength times the
+            mean over the units of (m_i - mean_j m_j)^2 is the loss, as in the PyTorch port, which pulls 5 n_k times as
+            weakly.
+        collaboration: to g_k in loss_k the goodness of "all" other blocks is added, or of the "previous" ones,
+            detached, or of "none"; of one block there is none. "all" holds every block's graph until the last is there:
+            memory grows with depth.
+        prediction: "softmax", one pass with the neutral label and a linear readout of the normalised h_2..h_L, trained
+            by cross-entropy; it sends no gradient back but holds what it reads, and its part for h_L is the net's
+            readout. "goodness", C passes, and not for positions: the label with the largest sum of g_2..g_L. On a graph
+            all nodes carry it at once, unlike in training, and the readout is far better. The first block predicts too
+            where blocks collaborate, since it is the sum of all goodness that learns then, and where it is alone, as in
+            a greedy schedule's first phase.
+        readout_lr: the readout's own learning rate, 0 or more; None leaves the optimizer's. There is a readout where it
+            predicts or draws hard negatives, and elsewhere this and `readout_weight_decay` say nothing.
+        readout_weight_decay: the readout's own, 0 or more; None leaves the optimizer's.
+
+    Raises:
+        UserError: when an option is out of its range, or options contradict each other: hard negatives or collaboration
+            of all in a greedy schedule, collaboration in a net of one block.
+        Unsupported: when goodness is to predict positions, or the net cannot carry the labels.
+
     """
 
     def __init__(
@@ -163,7 +178,7 @@ class ForwardForward(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose input has room for a label."""
+        """Check the net: its input has room for a label."""
         super().supports(net, data)
         task = net.task if data is None else data.task
         _refuse_without_classes(task, type(net).__name__)
@@ -187,14 +202,24 @@ class ForwardForward(LocalTrainer):
             )
 
     def goodness(self, h: Tensor) -> Tensor:
-        """Return g, (N,), of a block's output h, (N, ...), in float32 at least; (N, T) where it is of positions."""
+        """Return g, (N,), in float32 at least; (N, T) where it is of positions.
+
+        Args:
+            h: a block's output, (N, ...).
+
+        """
         squares = h.flatten(self._axes).to(torch.promote_types(h.dtype, torch.float32)).square()
         return squares.mean(-1) if self.mean_goodness else squares.sum(-1)
 
     def block_loss(self, k: int, h: Tensor, batch: Batch, others: Tensor | float = 0.0) -> Tensor:
-        """Return the loss of block k from its output for the rows with true and then with wrong labels, (2N, ...).
+        """Return the loss of block k.
 
-        others: the other blocks' goodness, (2N,), where blocks collaborate.
+        Args:
+            k: the block, 0..L-1.
+            h: its output for the rows with true and then with wrong labels, (2N, ...).
+            batch: the step's batch.
+            others: the other blocks' goodness, (2N,), where blocks collaborate.
+
         """
         default = 2.0 if self.mean_goodness else float(self.units[k])
         logits = self.goodness(h) + others - (default if self.threshold is None else self.threshold)
@@ -205,17 +230,17 @@ class ForwardForward(LocalTrainer):
         return (F.softplus(-batch.rows(true)).mean() + F.softplus(batch.rows(wrong)).mean()) / 2
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
-        """Return W, b of block k; with the first one's the labels' embedding, where there is one."""
+        """Return W, b of block k; for the first one also the labels' embedding, where there is one."""
         labels_too = () if k or self.tokens is None else self.tokens.parameters()
         return [p for p in (*self.net.block(k).parameters(), *labels_too) if p.requires_grad]
 
     def readout_parameters(self) -> list[nn.Parameter]:
-        """Return what the softmax prediction trains, the net's own readout among it; nothing without it."""
+        """Return the parameters that the softmax prediction trains, the net's readout among them; none without it."""
         modules = (*self.projections, self.net.readout) if self.has_readout else ()
         return [p for module in modules for p in module.parameters() if p.requires_grad]
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return h_0 with true and then with wrong labels, (2N, ...); the readout learns beside it, where there is one.
+        """Return h_0 with true and then with wrong labels, (2N, ...); train the readout, too, where there is one.
 
         Not in a greedy schedule, which trains the readout last.
         """
@@ -250,7 +275,12 @@ class ForwardForward(LocalTrainer):
             yield from self._collaborate(range(self.net.depth), *self.first_input(batch), batch)
 
     def check_pipeline(self) -> None:
-        """Raise UserError unless every block's loss is of its own output alone."""
+        """Check that every block's loss is of its own output alone.
+
+        Raises:
+            UserError: when it is not.
+
+        """
         super().check_pipeline()
         if self.has_readout:
             raise UserError(
@@ -269,7 +299,7 @@ class ForwardForward(LocalTrainer):
             )
 
     def block_tensors(self, k: int) -> list[Tensor]:
-        """Return what training block k changes, its peers' running means among it."""
+        """Return the tensors that training block k changes, its peers' running means among them."""
         return [*super().block_tensors(k), *(self.peers[k].buffers() if self.peers else ())]
 
     def predict(self, x: Tensor, *context: Tensor) -> Tensor:
@@ -364,7 +394,7 @@ class ForwardForward(LocalTrainer):
 
     @property
     def _axes(self) -> int:
-        """How many axes stand before what has a goodness: a row's, or a position's too."""
+        """The number of axes before those that a goodness is of: a row's, or a position's too."""
         return 2 if self.by_position else 1
 
     def _counted(self, batch: Batch) -> Tensor | None:
@@ -506,9 +536,12 @@ MOMENTUM = 0.9
 
 
 def length_normalized(h: Tensor, axes: int = 1) -> Tensor:
-    """Return h / (RMS(h) + 1e-8), RMS the root mean square of each row of h, (N, ...).
+    """Return h / (RMS(h) + 1e-8), RMS the root mean square of each row.
 
-    axes: how many there are before those that are taken together; 2: of each position of (N, T, D).
+    Args:
+        h: (N, ...).
+        axes: how many there are before those that are taken together; 2: of each position of (N, T, D).
+
     """
     rms = torch.linalg.vector_norm(h.flatten(axes), dim=axes) / math.sqrt(math.prod(h.shape[axes:]))
     return h / (rms + EPS).to(h.dtype).view(*h.shape[:axes], *(1,) * (h.dim() - axes))
@@ -517,18 +550,28 @@ def length_normalized(h: Tensor, axes: int = 1) -> Tensor:
 def share_off(h: Tensor) -> Tensor:
     """Return the share, a scalar, of the units that no row turns on.
 
-    They are the entries of a row (N, n), the channels of maps (N, n, H, W), the features of a sequence (N, T, n).
+    They are the entries of a row, the channels of maps, the features of a sequence.
+
+    Args:
+        h: activities, (N, n), (N, n, H, W) or (N, T, n).
+
     """
     most = h.flatten(2).amax(2) if h.dim() > 3 else h.flatten(0, -2)
     return most.amax(0).le(0).to(torch.float32).mean()
 
 
 class PeerNormalization(nn.Module):
-    """Draws each unit's mean activity m_i to the mean of its block: strength * mean_i (mean_j m_j - m_i)^2.
+    """A loss that draws each unit's mean activity m_i to the mean of its block: strength * mean_i (mean_j m_j - m_i)^2.
 
     m = 0.9 m + 0.1 (mean over the batch), (n,), is a buffer that begins at 0.5 and moves with every call; the gradient
     is that of this batch's share. It passes the block's post as if it were the identity, where that keeps the shape,
     so that a unit that is always off is revived.
+
+    Args:
+        like: a tensor of the buffer's dtype and device.
+        size: n, the units.
+        strength: as above.
+
     """
 
     running: Tensor
@@ -539,9 +582,13 @@ class PeerNormalization(nn.Module):
         self.register_buffer("running", torch.full((size,), 0.5, device=like.device, dtype=like.dtype))
 
     def forward(self, z: Tensor, h: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Return the loss, a scalar, of a block's op's output z and its own output h, (N, ...) both.
+        """Return the loss, a scalar.
 
-        counted: (N,) bool, of which rows the mean is; of all where it is None.
+        Args:
+            z: the output of a block's op, (N, ...).
+            h: the block's own output, (N, ...).
+            counted: (N,) bool, the rows that the mean is over; None: all.
+
         """
         mean = self._mean(h, counted)
         if z.shape == h.shape:

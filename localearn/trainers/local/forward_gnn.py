@@ -39,8 +39,8 @@ class ForwardGNN(LocalTrainer):
 
     so that `predict` returns the blocks' vectors side by side, (N, L, max n), which the task takes.
 
-    top_down: "none" is single-forward. Else all blocks learn in each pass t, first to last, and see what the blocks
-        above gave in the pass before, constants; at t = 0 that is what a pass without signals gives:
+    Where `top_down` is not "none", all blocks learn in each pass t, first to last, and see the outputs of the blocks
+    above in the pass before, constants; at t = 0 they see those of a pass without signals:
 
         input     block k's linear map reads [unit(h_{k-1,t}); unit(h_{k+1,t-1})], over columns of its own      (7)
                   h_{L+1} = labels of training nodes and of V, one-hot, and 1/C elsewhere; of pairs there is none
@@ -48,22 +48,33 @@ class ForwardGNN(LocalTrainer):
         loss      G_k of the mean of h_{k,t} and unit(h_{n,t-1}), n = k+1..L, in place of h_k                    (8)
                   prediction: the same means after one pass; blocks of one width alone
 
-    passes: of a prediction with top_down=input.
-    schedule: "greedy", the published one, after a pass that reads which nodes are labelled, trains one block after
-        another. Its input being fixed, what a convolution sums over neighbours, A h of (A h) W^T, is computed once
-        (`localearn.nets.gnn`), and a step is a linear map of the training nodes and the C virtual ones; a GAT,
-        whose sums are weighted by what it learns, goes through the graph in each step. "joint" steps all blocks on each
-        pass. There the input's dropout is as in any net; greedy has none on the features that it computed once.
-    temperature: of the softmax.
-
     Park et al., "Forward Learning of Graph Neural Networks", arXiv 2403.11004 (ICLR 2024), equations 6 to 9, and the
     authors' code (facebookresearch/forwardgnn), where patience counts validations, every second epoch, and ours counts
     epochs. Top-down follows the paper's Algorithm 3. In the authors' code every second block learns first, from both
     its neighbours, which with two blocks is the same, and with top_down=loss a block reads h_{k-1,t-1}; it clips there.
-    Our columns for signals are drawn beside a map that was drawn for its own width. Nodes held out are never joined to
-    a class, so their labels are not seen. Known weakness: a virtual node brings all training nodes of a class within
-    two steps of one another, so more blocks smooth over the classes' difference sooner; and the virtual node of a class
-    without training nodes says nothing. A prediction with top_down=input costs `passes` times as much.
+    Our columns for signals are drawn next to a map that was drawn for its own width. Nodes held out are never joined to
+    a class, so their labels are not seen.
+
+    Known weakness: a virtual node brings all training nodes of a class within two steps of one another, so more blocks
+    smooth over the classes' difference sooner; and the virtual node of a class without training nodes says nothing. A
+    prediction with top_down=input costs `passes` times as much.
+
+    Args:
+        net: a graph net whose blocks give a row for each node.
+        schedule: "greedy", the published one, after a pass that reads which nodes are labelled, trains one block after
+            another. Its input being fixed, what a convolution sums over neighbours, A h of (A h) W^T, is computed once
+            (`localearn.nets.gnn`), and a step is a linear map of the training nodes and the C virtual ones; a GAT,
+            whose sums are weighted by what it learns, goes through the graph in each step. "joint" steps all blocks on
+            each pass. There the input's dropout is as in any net; greedy has none on the features that it computed
+            once.
+        temperature: of the softmax, positive.
+        top_down: "none", which is single-forward, or signals from the blocks above to a block's "input" or "loss", as
+            above.
+        passes: of a prediction with top_down=input.
+
+    Raises:
+        UserError: when an option is out of its range, or the schedule is greedy where blocks read those above them.
+
     """
 
     serves_pairs = True
@@ -103,7 +114,7 @@ class ForwardGNN(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve nets of a graph whose blocks give a row for each node."""
+        """Check the net: it is of a graph, and its blocks give a row for each node."""
         super().supports(net, data)
         name = type(net).__name__
         if not net.graph:
@@ -116,7 +127,7 @@ class ForwardGNN(LocalTrainer):
         _refuse_without_classes(net.task if data is None else data.task, name)
 
     def check_task(self, task: Task) -> None:
-        """Refuse tasks without classes, which the virtual nodes are of."""
+        """Check the task: it has classes, which the virtual nodes are of, or is of pairs."""
         super().check_task(task)
         _refuse_without_classes(task, type(self.net).__name__)
         if self.top_down != "none" and self.net.depth == 1 and (self.top_down == "loss" or task.of_pairs):
@@ -126,18 +137,29 @@ class ForwardGNN(LocalTrainer):
             )
 
     def check_pipeline(self) -> None:
-        """Raise UserError where a block reads those above it, which another process has."""
+        """Check that no block reads those above it, which another process has.
+
+        Raises:
+            UserError: when one does.
+
+        """
         super().check_pipeline()
         if self.signals is not None:
             raise UserError(f"top_down={self.top_down} has blocks read those above them; use top_down=none")
 
     @property
     def joins(self) -> int:
-        """How many virtual nodes there are: C, or none where a target is of two nodes."""
+        """The number of virtual nodes: C, or none where a target is of two nodes."""
         return self.net.classes if self.task.has_classes else 0
 
     def know(self, nodes: Tensor | None, labels: Tensor) -> None:
-        """Join the virtual nodes to these training nodes, (M,) or None for all in order, by their labels, (M,)."""
+        """Join the virtual nodes to the training nodes of their classes.
+
+        Args:
+            nodes: the training nodes, (M,), or None for all in order.
+            labels: their labels, (M,).
+
+        """
         if not self.joins:
             return
         if self._read is None or self._read[0] is not nodes or self._read[1] is not labels:
@@ -223,7 +245,7 @@ class ForwardGNN(LocalTrainer):
         entries = (self.net.input_shape[0] if k == 0 else widths[k - 1]) * (split.times if split else 1)
 
         def features(x: Tensor, edge_index: Tensor) -> Tensor:
-            """Return what block k reads, (N + C, entries), with what is known of the blocks before it beside it."""
+            """Return block k's input, (N + C, entries), next to what is known of the blocks before it."""
             h = self._with_virtual(self.net.stem(x))
             edges, outputs = self._edges(edge_index, len(x)), list[Tensor]()
             for before in list(self.net.blocks)[:k]:
@@ -355,7 +377,12 @@ class ForwardGNN(LocalTrainer):
 
 @final
 class Labels(Solve):
-    """Reads which nodes are labelled, so that the virtual nodes are joined to them before features are computed."""
+    """A pass that reads which nodes are labelled, so that virtual nodes are joined to them before features are made.
+
+    Args:
+        trainer: the rule.
+
+    """
 
     def __init__(self, trainer: ForwardGNN):
         super().__init__("labels", (), predict=trainer.predict)
@@ -363,7 +390,7 @@ class Labels(Solve):
         self._parts: list[tuple[Tensor | None, Tensor]] = []
 
     def accumulate(self, batch: Batch) -> None:
-        """Take a batch's labelled nodes to those that were read before."""
+        """Add a batch's labelled nodes to those that were read before."""
         self._parts.append((batch.index, batch.target))
         nodes, labels = zip(*self._parts, strict=True)
         if len(labels) == 1:
@@ -382,7 +409,12 @@ class Labels(Solve):
 
 
 def unit_rows(h: Tensor) -> Tensor:
-    """Return h / (|h| + 1e-8) of each row of (N, n)."""
+    """Return h / (|h| + 1e-8) of each row.
+
+    Args:
+        h: (N, n).
+
+    """
     return h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + EPS)
 
 

@@ -1,4 +1,4 @@
-"""Heads: what a local rule reads a block's output by, beside the readout, where a linear map is not all of it."""
+"""Heads by which a local rule reads a block's output, besides the readout, and the activities that they read."""
 
 import copy
 import itertools
@@ -18,7 +18,7 @@ from localearn.nets.views import Flattened
 
 Kind = Literal["linear", "conv", "mlp", "auglocal", "tied", "projected", "low_rank", "nce"]
 TIED = ("tied", "projected", "low_rank")  # which read by the readout's own weights
-# What may stand last in a block without being its activity: what is cut from it, or only told otherwise.
+# Layers that may stand last in a block without being its activity: they cut from it, or only reshape it.
 TRAILING = (
     nn.modules.dropout._DropoutNd,
     nn.modules.pooling._MaxPoolNd,
@@ -33,6 +33,10 @@ class Activity:
     """A block in two parts: its activity a = act(h), before the dropout and pooling that it ends with, and the rest.
 
     A block of a class of its own is one part: its activity is its output.
+
+    Args:
+        block: one of the net's.
+
     """
 
     def __init__(self, block: Block):
@@ -44,7 +48,13 @@ class Activity:
             self.cut -= 1
 
     def __call__(self, h: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the activity, (N, ...), of the block's input, and the block's output."""
+        """Return the activity, (N, ...), and the block's output.
+
+        Args:
+            h: the block's input.
+            context: what it takes next to its input.
+
+        """
         if self.cut == len(self.layers):
             h = self.block(h, *context)
             return h, h
@@ -58,7 +68,12 @@ class Activity:
 
 
 def activity_shapes(net: Net) -> list[tuple[int, ...]]:
-    """Return the shapes of a row of each block's activity, by one run of the smallest input."""
+    """Return the shapes of a row of each block's activity, by one run of the smallest input.
+
+    Args:
+        net: the net.
+
+    """
     shapes = []
     with modes_kept(net), torch.no_grad():
         net.eval()
@@ -71,9 +86,14 @@ def activity_shapes(net: Net) -> list[tuple[int, ...]]:
 
 
 def pooling(shape: Sequence[int], most: int) -> tuple[int, int]:
-    """Return the window, (height, width), that averages a map (D, H, W) to `most` values at most, if 1x1 has as few.
+    """Return the window, (height, width), that averages a map to `most` values at most, if 1x1 has as few.
 
     The height is doubled first, then the width, in turn, as Nokland and Eidnes have it.
+
+    Args:
+        shape: the map's, (D, H, W).
+        most: the most values that are to be left.
+
     """
     channels, height, width = shape
     window = [1, 1]
@@ -89,7 +109,14 @@ def pooling(shape: Sequence[int], most: int) -> tuple[int, int]:
 
 
 class Read(nn.Module):
-    """What a head reads of an activity: the net's view of it, or of a flattened map its average over windows."""
+    """The part of a head that reads an activity: the net's view of it, or of a flattened map its average over windows.
+
+    Args:
+        net: the net, for its view.
+        shape: a row's of the activity.
+        most: the most values to be read of a map.
+
+    """
 
     def __init__(self, net: Net, shape: tuple[int, ...], most: int):
         super().__init__()
@@ -101,20 +128,43 @@ class Read(nn.Module):
         self.width = net.view.width(pooled)
 
     def forward(self, a: Tensor) -> Tensor:
-        """Return (N, ..., width) of (N, *shape)."""
+        """Return what is read, (N, ..., width).
+
+        Args:
+            a: the activity, (N, *shape).
+
+        """
         if self.window != (1, 1):
             a = F.avg_pool2d(a, self.window, ceil_mode=True)
         return self.view(a)
 
 
 def linear(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.Module:
-    """Return D view(a), D (C, n) from zero, as Nokland and Eidnes have it."""
+    """Build a linear head, D view(a), D (C, n) from zero, as Nokland and Eidnes have it.
+
+    Args:
+        net: the net.
+        k: the block that it reads.
+        shape: a row's of that block's activity.
+        most: the most values that it reads.
+        depth: of no concern here.
+
+    """
     read = Read(net, shape, most)
     return nn.Sequential(read, _zeroed(nn.Linear(read.width, net.classes)))
 
 
 def mlp(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.Module:
-    """Return `depth` hidden layers, as wide as the block has channels or units, and a linear one."""
+    """Build a head of `depth` hidden layers, as wide as the block has channels or units, and a linear one.
+
+    Args:
+        net: the net.
+        k: the block that it reads.
+        shape: a row's of that block's activity.
+        most: the most values that it reads.
+        depth: the hidden layers, 1 or more.
+
+    """
     read = Read(net, shape, most)
     n = shape[0] if len(shape) == 3 else shape[-1]
     widths = [read.width, *[n] * depth]
@@ -123,9 +173,17 @@ def mlp(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.M
 
 
 def conv(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.Module:
-    """Return an average of 4x4 windows, `depth` 1x1 convolutions, one to 2x2 places, and a linear map.
+    """Build a head of an average of 4x4 windows, `depth` 1x1 convolutions, one to 2x2 places, and a linear map.
 
     A block that is no map has a linear one.
+
+    Args:
+        net: the net.
+        k: the block that it reads.
+        shape: a row's of that block's activity.
+        most: the most values that it reads.
+        depth: the convolutions, 1 or more.
+
     """
     if len(shape) != 3:
         return linear(net, k, shape, most, depth)
@@ -145,6 +203,12 @@ class AugLocal(nn.Module):
     From block k+1 to the last one `depth` are taken at equal steps, the last one among them. They are copies as the
     net's were drawn, and learn by themselves. Where one gives another shape than the next one takes, a pooling and a
     1x1 map without bias stand between them.
+
+    Args:
+        net: the net.
+        k: the block whose output is read.
+        depth: the blocks that are copied, 1 or more.
+
     """
 
     def __init__(self, net: Net, k: int, depth: int):
@@ -169,11 +233,17 @@ class AugLocal(nn.Module):
 
 
 class Tied(nn.Module):
-    """The readout's own weights, as constants: W view(a) + b, after a learned map or beside it.
+    """The readout's own weights, as constants: W view(a) + b, after a learned map or next to it.
 
-    tied        W x + b                        learns nothing; x = view(a)
-    projected   W P x + b                      P (n, n), from the identity
-    low_rank    (W + U V) x + b                V (r, n), U (C, r) from zero
+        tied        W x + b                        learns nothing; x = view(a)
+        projected   W P x + b                      P (n, n), from the identity
+        low_rank    (W + U V) x + b                V (r, n), U (C, r) from zero
+
+    Args:
+        net: the net, whose blocks have one width.
+        kind: "tied", "projected" or "low_rank".
+        rank: r of "low_rank".
+
     """
 
     def __init__(self, net: Net, kind: Kind, rank: int):
@@ -208,6 +278,13 @@ class NoiseContrastive(nn.Module):
         J_i = softplus(-(s_y - ln(K/C))) + sum_{n of K} softplus(s_n - ln(K/C)),    s = D x + b, x = view(a)
 
     The K others are drawn uniformly for a batch, the same for all of its elements (Gutmann, Hyvarinen 2010).
+
+    Args:
+        net: the net.
+        shape: a row's of the activity that it reads.
+        most: the most values that it reads.
+        noise: K, 1 or more.
+
     """
 
     def __init__(self, net: Net, shape: tuple[int, ...], most: int, noise: int):
@@ -221,7 +298,13 @@ class NoiseContrastive(nn.Module):
         return self.out(self.read(a))
 
     def losses(self, x: Tensor, target: Tensor) -> Tensor:
-        """Return J_i of each element, (E,), of what is read of it, (E, n), and its target, (E,) int64."""
+        """Return J_i of each element, (E,).
+
+        Args:
+            x: what is read of each element, (E, n).
+            target: (E,) int64.
+
+        """
         classes = self.out.out_features
         others = torch.randint(classes, (self.noise,), device=x.device)
         shift = math.log(self.noise / classes)
@@ -237,7 +320,18 @@ MADE: Mapping[str, Callable[..., nn.Module]] = {"linear": linear, "mlp": mlp, "c
 def build(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]], most: int, depth: int, rank: int, noise: int):
     """Return the heads of all blocks but the last, whose head is the readout, on the net's device and in its dtype.
 
-    Raises Unsupported where the net has nothing that such heads could read.
+    Args:
+        kind: which heads, see `LocalLoss`.
+        net: the net.
+        shapes: of a row of each block's activity.
+        most: the most values that a head reads.
+        depth: hidden layers, or copied blocks.
+        rank: of "low_rank".
+        noise: of "nce".
+
+    Raises:
+        Unsupported: when the net has nothing that such heads could read.
+
     """
     if kind == "conv" and not any(len(shape) == 3 for shape in shapes):
         raise Unsupported(f"head=conv convolves maps, and {type(net).__name__} has none; use head=linear or mlp")

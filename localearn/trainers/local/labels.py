@@ -1,4 +1,4 @@
-"""Labels as a part of the input, and wrong ones to tell apart from the true one."""
+"""Labels as a part of the input, and draws of wrong labels."""
 
 import math
 
@@ -10,15 +10,27 @@ from localearn.nets.gnn import kept
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
-    """Return the labels y, (M, ...), as rows of a boolean (M, ..., C), without waiting for the device."""
+    """Return labels as one-hot rows, boolean (M, ..., C), without waiting for the device.
+
+    Args:
+        y: labels, (M, ...).
+        classes: C.
+
+    """
     return y.unsqueeze(-1) == torch.arange(classes, device=y.device)
 
 
 def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """Return what each row of a batch carries as its label, (N, C): y (M,) one-hot where the batch has labels.
+    """Return the label that each row of a batch carries, (N, C), or (N, T, C) of positions: one-hot where it has one.
 
-    Of positions (N, T, C), from y (N, T). A graph's other nodes carry the neutral label, whatever their own is: it is
-    never read.
+    A graph's other nodes carry the neutral label, whatever their own is: it is never read.
+
+    Args:
+        batch: the batch, for its rows.
+        y: labels, (M,), or of positions (N, T).
+        classes: C.
+        dtype: the result's.
+
     """
     shown = one_hot(y, classes).to(dtype)
     if batch.nodes is None:
@@ -27,16 +39,30 @@ def label_rows(batch: Batch, y: Tensor, classes: int, dtype: torch.dtype) -> Ten
 
 
 def neutral_rows(rows: int, like: Tensor, classes: int, *positions: int) -> Tensor:
-    """Return the neutral label, 1/C in each of C places, for every row and position; of like's dtype and device."""
+    """Return the neutral label, 1/C in each of C places, for every row and position.
+
+    Args:
+        rows: N.
+        like: a tensor of the result's dtype and device.
+        classes: C.
+        positions: T, where each position has one.
+
+    """
     return like.new_full((rows, *positions, classes), 1 / classes)
 
 
 def embed(h: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return h_0, (N, ...), with its (N, C) labels, as a net takes it whose rows have that shape.
+    """Return h_0, (N, ...), with its labels, as a net takes it whose rows have a given shape.
 
     Where h has as many entries, its first C are written over; else C channels are appended, constant over an image's
     places, which are the features of a vector, a node or, where the net's first axis is the data's, of each position of
-    a sequence (N, T, D). Labels of positions, (N, T, C), are a position's own.
+    a sequence (N, T, D). Labels of positions are a position's own.
+
+    Args:
+        h: the rows, (N, ...).
+        labels: (N, C), or (N, T, C) of positions.
+        shape: of a row that the net takes.
+
     """
     classes = labels.shape[-1]
     appended = math.prod(h.shape[1:]) != math.prod(shape)
@@ -51,7 +77,13 @@ def embed(h: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def beside_itself(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
-    """Return the context of a batch stacked upon itself: a graph's edges, and those of its copy, `rows` nodes on."""
+    """Return the context of a batch stacked upon itself: a graph's edges, and those of its copy, `rows` nodes on.
+
+    Args:
+        context: the batch's.
+        rows: N, the graph's nodes.
+
+    """
     return tuple(kept(_twice, edges, rows) for edges in context)
 
 
@@ -60,12 +92,24 @@ def _twice(edges: Tensor, rows: int) -> Tensor:
 
 
 def uniform_wrong_labels(y: Tensor, classes: int) -> Tensor:
-    """Draw for each of y (M, ...) one of the C - 1 other labels, each as likely."""
+    """Draw for each label one of the C - 1 others, each as likely.
+
+    Args:
+        y: labels, (M, ...).
+        classes: C.
+
+    """
     return (y + torch.randint_like(y, 1, classes)) % classes
 
 
 def hard_wrong_labels(y: Tensor, logits: Tensor) -> Tensor:
-    """Draw for each of y (M, ...) another label with the probability that softmax of its (C,) logits gives it."""
+    """Draw for each label another one with the probability that softmax of its logits gives it.
+
+    Args:
+        y: labels, (M, ...).
+        logits: (M, ..., C).
+
+    """
     # The largest of logits with Gumbel noise is such a draw; torch.multinomial would make the host wait for it.
     noisy = logits - torch.empty_like(logits).exponential_().log()
     return noisy.scatter(-1, y.unsqueeze(-1), -math.inf).argmax(-1)

@@ -29,30 +29,45 @@ class LocalLoss(LocalTrainer):
     its deviation over places, (N, D), where there are several and D > 3; of a sequence the net's view is compared. Y is
     the target in the output's space, one-hot of labels. Block k, W_k and head_k follow loss_k alone. The last head is
     the net's readout, which by sim learns from h_L as a constant; so the trained net predicts without this class.
-
-    loss: null is predsim; pred where a target is one value, which has no direction to compare, or where outputs are of
-    positions, whose matrix has (N T)^2 entries. Positions that are padding are not compared.
-    head: of the blocks but the last.
-        linear      D_k on a map's average over windows, so that it reads head_width values at most; D_k from zero
-        mlp, conv   head_depth hidden layers first; 1x1 convolutions of a coarser map (Belilovsky et al. 2019/2020)
-        auglocal    copies of head_depth of the net's later blocks, and of its readout (arXiv 2402.17318); reads h_k
-        tied        the readout's weights W, as constants; projected: W P_k, P_k from the identity;
-                    low_rank: W + U_k V_k; for blocks of one width, as a transformer's are
-        nce         linear, learned by telling the target from `noise` others; for targets of classes
     Where the view is per position, each position has its head's output; linear is an untied readout then (2609.33240).
     With all blocks in one group, `Net.group`, pred is backprop.
 
     Nokland, Eidnes, "Training Neural Networks with Local Error Signals", arXiv 1901.06656, as its code has it
     (github.com/anokland/local-loss): pred is its L_pred, predsim its L_predsim, sim its L_sim = |S(NeuralNet(H)) -
-    S(Y)|_F^2, in code and here the mean over pairs. Differences: their last hidden layer has a D_k beside the readout,
+    S(Y)|_F^2, in code and here the mean over pairs. Differences: their last hidden layer has a D_k next to the readout,
     which follows CE whole; ours has the readout alone, by (1 - beta) CE, drawn and not from zero; windows at a map's
     edge are means of what they hold; AugLocal changes a copied layer's own channels and stride, ours has a pooling and
     a 1x1 map before it, and lets depth fall at the end alone.
+
     Known weakness: S is of the rows in a batch, so it wants batches that hold each class several times (of 100 classes
     they draw 20 a batch), and a rank of parallel=data compares its own rows alone. S knows no lengths: without
-    normalisation nothing holds small activities up, as Cora's rows, which sum to one, make them, on which heads
-    learn slowly, and weight decay, which beta does not scale, outweighs (1 - beta) CE. Tied heads read weights that
-    learn elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
+    normalisation nothing holds small activities up, as Cora's rows, which sum to one, make them, on which heads learn
+    slowly, and weight decay, which beta does not scale, outweighs (1 - beta) CE. Tied heads read weights that learn
+    elsewhere, so they are not for parallel=layers. Rows of equal values have S = 0, rows of two have +-1.
+
+    Args:
+        net: a net whose blocks have something that such heads can read.
+        loss: "pred", "sim" or "predsim", as above. None is predsim; pred where a target is one value, which has no
+            direction to compare, or where outputs are of positions, whose matrix has (N T)^2 entries. Positions that
+            are padding are not compared.
+        beta: the similarity's part of predsim, in [0, 1].
+        head: of the blocks but the last: "linear", D_k on a map's average over windows, D_k from zero; "mlp" or "conv",
+            `head_depth` hidden layers first, by conv 1x1 convolutions of a coarser map (Belilovsky et al. 2019/2020);
+            "auglocal", copies of `head_depth` of the net's later blocks, and of its readout (arXiv 2402.17318), which
+            reads h_k; "tied", the readout's weights W, as constants, "projected", W P_k, P_k from the identity, or
+            "low_rank", W + U_k V_k, for blocks of one width, as a transformer's are; "nce", linear, learned by telling
+            the target from `noise` others, for targets of classes.
+        head_width: the most values that a linear head reads, 1 or more.
+        head_depth: hidden layers, or copied blocks, 1 or more.
+        rank: of low_rank, 1 or more.
+        noise: the others of nce, 1 or more.
+        schedule: "joint" or "greedy", see `LocalTrainer`.
+
+    Raises:
+        UserError: when an option is out of its range.
+        Unsupported: when the net has nothing that such heads could read, or a greedy schedule could not end with the
+            readout.
+
     """
 
     def __init__(
@@ -91,7 +106,7 @@ class LocalLoss(LocalTrainer):
         self.similarities = nn.ModuleList(map(_projection, compared)).to(device=like.device, dtype=like.dtype)
 
     def check_task(self, task: Task) -> None:
-        """Refuse to compare targets that are one value, and to draw wrong classes where there are none."""
+        """Check the task: a similarity refuses targets that are one value, and nce those without classes."""
         super().check_task(task)
         if task.outputs == 1 and self.loss != "pred":
             raise Unsupported(f"loss={self.loss} compares targets' directions, and {task} has one value; use loss=pred")
@@ -101,13 +116,18 @@ class LocalLoss(LocalTrainer):
             raise Unsupported(f"head=nce draws classes that are wrong, and {task} has none; use head=linear")
 
     def check_pipeline(self) -> None:
-        """Raise UserError where blocks read the readout's weights, which another process has."""
+        """Check that no block reads the readout's weights, which another process has.
+
+        Raises:
+            UserError: when one does.
+
+        """
         super().check_pipeline()
         if self.head in TIED and self.loss != "sim":
             raise UserError(f"head={self.head} reads the readout's weights in every block; use head=linear")
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
-        """Return h_{k+1}, the loss of block k and, where it is made of two, both of them."""
+        """Return h_{k+1}, the loss of block k and, where that is a sum of two, both of them."""
         a, h = self.activities[k](h, *batch.context)
         parts = self._parts(k, a, h, batch)
         told = {f"{name}_{k + 1}": part.detach() for name, part in parts.items() if len(parts) > 1}
@@ -132,7 +152,15 @@ class LocalLoss(LocalTrainer):
         return torch.stack([self.weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
 
     def prediction_loss(self, k: int, a: Tensor, h: Tensor, batch: Batch) -> Tensor:
-        """Return L(head_{k+1}, y), the task's mean loss, or of noise-contrastive heads their own."""
+        """Return L(head_{k+1}, y), the task's mean loss, or for noise-contrastive heads their own.
+
+        Args:
+            k: the block, 0..L-1.
+            a: its activity, (N, ...).
+            h: its output, (N, *shapes[k]).
+            batch: the step's batch.
+
+        """
         if k == self.net.depth - 1:
             return self.task.loss(self.net.logits(h, *batch.context), batch)
         head = self.heads[k]
@@ -146,7 +174,14 @@ class LocalLoss(LocalTrainer):
         return torch.where(counted.flatten(), losses, 0).sum() / counted.sum().clamp_min(1)
 
     def similarity_loss(self, k: int, a: Tensor, batch: Batch) -> Tensor:
-        """Return the mean of (S(W a) - S(Y))^2 over pairs of elements that count."""
+        """Return the mean of (S(W a) - S(Y))^2 over pairs of elements that count.
+
+        Args:
+            k: the block, 0..L-1.
+            a: its activity, (N, ...).
+            batch: the step's batch.
+
+        """
         z = self.similarities[k](batch.select(a))
         z = _deviation(z) if z.dim() == 4 else self.net.view(z).flatten(0, -2)
         counted = self.task.counted(batch.target)
@@ -162,7 +197,15 @@ class LocalLoss(LocalTrainer):
             return F.mse_loss(x @ x.T, t @ t.T, reduction="sum") / counted.sum().clamp_min(1) ** 2
 
     def head_output(self, k: int, a: Tensor, h: Tensor, *context: Tensor) -> Tensor:
-        """Return head k's outputs, (N, ..., C), of block k's activity and output."""
+        """Return head k's outputs, (N, ..., C).
+
+        Args:
+            k: the block, 0..L-1.
+            a: its activity, (N, ...).
+            h: its output, (N, *shapes[k]).
+            context: what the blocks take next to their input.
+
+        """
         return self.heads[k](h, *context) if self.head == "auglocal" else self.heads[k](a)
 
     def block_scores(self, h: Tensor, *context: Tensor, start: int, stop: int) -> Tensor:
@@ -179,7 +222,7 @@ class LocalLoss(LocalTrainer):
         return [*super().block_parameters(k), *(p for module in self._own(k) for p in module.parameters())]
 
     def block_tensors(self, k: int) -> list[Tensor]:
-        """Return what training block k changes, running statistics in its head among them."""
+        """Return the tensors that training block k changes, running statistics in its head among them."""
         return [*super().block_tensors(k), *(b for module in self._own(k) for b in module.buffers())]
 
     @property
@@ -192,7 +235,12 @@ class LocalLoss(LocalTrainer):
 
 
 def similarity(x: Tensor) -> Tensor:
-    """Return S, (N, N): the cosines between rows of x, (N, n), each without its own mean; 0 for a constant row."""
+    """Return S, (N, N): the cosines between rows, each without its own mean; 0 for a constant row.
+
+    Args:
+        x: (N, n).
+
+    """
     x = _directions(x)
     return x @ x.T
 

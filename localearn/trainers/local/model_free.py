@@ -32,20 +32,28 @@ class ModelFree(LocalTrainer):
     loss_k trains W_k and b_k and nothing else: d loss_k / d W_k = (d loss_k / d h_k)^T P_k(.), of what P_k answered.
     So P_k may be an instrument, be noisy and drift; see `Physical`, the net whose blocks hold it.
 
-    The label is one-hot, of height label_scale times the row's length, written over the first C entries of a row, or
-    appended to vectors. What the system answers is all that a block is of, so labels and x meet in it alone.
-
-    loss: "cosine", the later contrast of the two passes, or "squares", Forward-Forward's.
-    theta: the cosine's steepness.
-    threshold: t_k of squares, the same for every block; None: n_k.
-    label_scale: the label's height in lengths of its row.
+    The label is one-hot, written over the first C entries of a row, or appended to vectors. A block is a function of
+    the system's answer alone, so labels and x meet in the system.
 
     Momeni et al., arXiv 2304.11042 (Science 2023), and, for the cosine, p_k, |h|, biases, theta = 5 and the sum over
     blocks, the authors' code for multimode optics. Differences: the code takes 20 steps on each batch of 10,000 rows
     and its answers, this one step on each of smaller batches; writes the label as rows of pixels on both sides of an
-    image; and drives the optics by h itself, not by h / RMS(h). Known weakness: a prediction asks each system C times,
-    each measured row costs two answers in training, and where a system drifts its W_k, and all behind it, must learn
-    again. The net alone knows no labels in its input, so predict with this class.
+    image; and drives the optics by h itself, not by h / RMS(h).
+
+    Known weakness: a prediction asks each system C times, each measured row costs two answers in training, and where a
+    system drifts its W_k, and all behind it, must learn again. The net alone knows no labels in its input, so predict
+    with this class.
+
+    Args:
+        net: a net whose blocks hold an opaque system and a linear map, with room for a label.
+        loss: "cosine", the later contrast of the two passes, or "squares", Forward-Forward's.
+        theta: the cosine's steepness, positive.
+        threshold: t_k of squares, positive, the same for every block; None: n_k.
+        label_scale: the label's height in lengths of its row, positive.
+
+    Raises:
+        UserError: when an option is out of its range.
+
     """
 
     def __init__(
@@ -77,7 +85,7 @@ class ModelFree(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve the nets whose blocks hold an opaque system and a linear map, and that have room for a label."""
+        """Check the net: its blocks hold an opaque system and a linear map, and it has room for a label."""
         super().supports(net, data)
         name = type(net).__name__
         if not all(isinstance(block.op, Driven) and isinstance(block.post, nn.Identity) for block in net.blocks):
@@ -94,12 +102,18 @@ class ModelFree(LocalTrainer):
             )
 
     def check_task(self, task: Task) -> None:
-        """Refuse what has no labels to write into the input."""
+        """Check the task: it has labels to write into the input."""
         super().check_task(task)
         _refuse_without_classes(task, type(self.net).__name__)
 
     def goodness(self, k: int, h: Tensor) -> Tensor:
-        """Return g_{k+1}, (N,), of block k's output h, (N, n_k), in float32 at least."""
+        """Return g_{k+1}, (N,), in float32 at least.
+
+        Args:
+            k: the block, 0..L-1.
+            h: its output, (N, n_k).
+
+        """
         h = h.to(torch.promote_types(h.dtype, torch.float32))
         if self.loss == "squares":
             return h.square().sum(1)

@@ -22,13 +22,25 @@ class MonoForward(LocalTrainer):
                                            or of each position for itself, G_k then being (N, T, C)
         loss_k = L(G_k, y)                 trains block k and M_k, and nothing else; L is CE, of values their own
 
-    The last projection is the net's readout, so the trained net predicts without this class. prediction: "bp" takes
-    argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k (of values, their mean).
-    input_projection: h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the schedule is greedy,
-    and G_0 counts in the sum of "ff". A greedy phase is validated by what it knows, the goodness of its own block.
-    The mean over the batch, M_k's initialisation (a Linear's) and, if the readout has one, its bias are ours.
+    The last projection is the net's readout, so the trained net predicts without this class. A greedy phase is
+    validated by what it knows, the goodness of its own block. The mean over the batch, M_k's initialisation (a
+    Linear's) and, if the readout has one, its bias are ours.
+
     Known cost: the projection of a convolution's map has C weights for each of the map's values.
+
     Gong, Li, Abdulla, "Mono-Forward", arXiv 2501.09238, section 3; M_0: Spyra, arXiv 2509.19063.
+
+    Args:
+        net: a net whose readout, the last projection, is one Linear layer.
+        schedule: "joint" or "greedy", see `LocalTrainer`.
+        prediction: "bp" takes argmax G_L, one ordinary forward pass; "ff" takes the argmax of the sum of G_k over k (of
+            values, their mean).
+        input_projection: whether h_0 has a projection M_0 too; loss_0 trains it alone, before the blocks if the
+            schedule is greedy, and G_0 counts in the sum of "ff". Not for token ids and codes.
+
+    Raises:
+        Unsupported: when the input has no values that M_0 could read.
+
     """
 
     serves_pairs = True
@@ -52,7 +64,7 @@ class MonoForward(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net whose readout, the last projection, is one Linear layer."""
+        """Check the net: its readout, the last projection, is one Linear layer."""
         super().supports(net, data)
         if not isinstance(net.readout, nn.Linear):
             kind = type(net.readout).__name__
@@ -62,7 +74,13 @@ class MonoForward(LocalTrainer):
             )
 
     def goodness(self, k: int, h: Tensor) -> Tensor:
-        """Return G_{k+1}, (N, C), of block k's output h, (N, *shapes[k]), as the net's view has it."""
+        """Return G_{k+1}, (N, C), or (N, T, C) of positions, as the net's view has it.
+
+        Args:
+            k: the block, 0..L-1.
+            h: its output, (N, *shapes[k]).
+
+        """
         return self._projection(k)(self.net.view(h))
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
@@ -74,7 +92,7 @@ class MonoForward(LocalTrainer):
         return [*self.net.block(k).parameters(), *self._projection(k).parameters()]
 
     def block_tensors(self, k: int) -> list[Tensor]:
-        """Return what training block k changes; M_0 goes with the first block."""
+        """Return the tensors that training block k changes; M_0 goes with the first block."""
         own = [] if k or self.input_projection is None else list(self.input_projection.parameters())
         return [*super().block_tensors(k), *own]
 
@@ -97,7 +115,7 @@ class MonoForward(LocalTrainer):
 
     @property
     def net_predicts(self) -> bool:
-        """Whether the net alone gives what the rule learns by: always, G_L, also where "ff" adds others to it."""
+        """Whether the net alone gives the output that the rule learns by: always, G_L, also where "ff" adds others."""
         return True
 
     def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:

@@ -31,26 +31,37 @@ class NoProp(LocalTrainer):
             z_t = t u_y + (1 - t) z_0 + sigma eps
             and, where W learns: CE(out(z_t + (1 - t) v), y)                                     eq. 12, 13
 
-    each a mean over the rows. Which form, which embeddings and how many steps is said of the net, see `Denoiser`, which
+    each a mean over the rows. The form, the embeddings and the number of steps are the net's, see `Denoiser`, which
     predicts by itself: the chain of blocks and its noise. Block t of dt learns from x, y and a noise of its own alone,
     so blocks have no order, and on ranks (`parallel=layers`) they send each other nothing. That needs embeddings that
     are fixed, for those that learn (and the schedule of ct) do so from every block's loss. The gradient goes through
     z_t to them as the equations say. Prototypes begin, in a phase of their own, as the image of their class whose
     median distance to the others is the least; all images of the training set are held for that.
 
-    eta: None is the published 0.1 of dt and 1 of ct. sigma: of fm, which the paper does not give.
-    inference_seed, inference_runs: what a prediction draws has seeds of its own. Validation and the trained net have
-    the first; final figures are means over as many runs (5, as published), each one's in the record's diagnostics.
-    The noise of the cosine schedule is `cosine_alpha_bar`'s; SNR(T) is 6,400 by it, and only shared parameters feel it,
-    since AdamW steps a block alike whatever its loss is multiplied by.
+    The random draws of a prediction have seeds of their own. Validation and the trained net have the first; final
+    figures are means over as many runs (5, as published), each one's in the record's diagnostics. The noise of the
+    cosine schedule is `cosine_alpha_bar`'s; SNR(T) is 6,400 by it, and only shared parameters feel it, since AdamW
+    steps a block alike whatever its loss is multiplied by.
 
     Li, Teh, Pascanu, "NoProp", arXiv 2503.24322, algorithms 1 to 3. Knowing differences: a step trains all blocks of dt
     on one batch, as eq. 8's expectation over t in full, where algorithm 1 passes over the data for each block in turn,
     so that `out` and W step once a batch and not T times; so `out` begins as the map to the nearest embedding, from
-    which it has less far to go. Neither the constants of the schedules nor sigma are published, and ours stand beside
+    which it has less far to go. Neither the constants of the schedules nor sigma are published, and ours stand next to
     them. The form of probabilities by distances (eq. 16) is left out, for it made no difference (figure 4).
+
     Known weakness: it takes a block's own embedding of x for each of T blocks, in training and in prediction; nothing
     is learned on top of what another block has learned. ct and fm fall behind, by 4 to 14 points on CIFAR-10.
+
+    Args:
+        net: a `Denoiser`, whose blocks take a noisy label next to x.
+        eta: positive; None is the published 0.1 of dt and 1 of ct.
+        sigma: of fm, 0 or more; the paper does not give it.
+        inference_seed: the first seed of the predictions' draws, 0 or more.
+        inference_runs: the number of such seeds, 1 or more.
+
+    Raises:
+        UserError: when an option is out of its range.
+
     """
 
     chained = False
@@ -79,7 +90,7 @@ class NoProp(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve the nets whose blocks take a noisy label beside x."""
+        """Check the net: its blocks take a noisy label next to x."""
         super().supports(net, data)
         name = type(net).__name__
         if not isinstance(net, Denoiser):
@@ -92,21 +103,31 @@ class NoProp(LocalTrainer):
         _refuse_without_classes(net.task if data is None else data.task, name)
 
     def check_task(self, task: Task) -> None:
-        """Refuse what has no labels to embed."""
+        """Check the task: it has labels to embed."""
         super().check_task(task)
         _refuse_without_classes(task, type(self.net).__name__)
 
     def redraw(self, seed: int) -> None:
-        """Predict with the noise of that seed from now on."""
+        """Predict with the noise of another seed from now on.
+
+        Args:
+            seed: one of `inference_seeds`.
+
+        """
         self._net.redraw(seed)
 
     def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
-        """Yield the label's z after each block, (N, d), without x, which stands beside it."""
+        """Yield the label's z after each block, (N, d), without x, which stands next to it."""
         for h in self.net.outputs(x, *context):
             yield h[:, : self._net.embedding.weight.shape[1]]
 
     def check_pipeline(self) -> None:
-        """Raise UserError where something learns from every block's loss."""
+        """Check that nothing learns from every block's loss.
+
+        Raises:
+            UserError: when something does.
+
+        """
         super().check_pipeline()
         if self._net.embedding.learned:
             raise UserError(
@@ -125,7 +146,7 @@ class NoProp(LocalTrainer):
         return [*([Prototypes(self._net, self._told)] if self._net.prototypes else []), *super().phases()]
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Return what every block's noise is, (N, L + 1, d); no block changes it."""
+        """Return every block's noise, (N, L + 1, d); no block changes it."""
         x, width = batch.x, self._net.embedding.weight.shape[1]
         return torch.randn(len(x), self.net.depth + 1, width, device=x.device, dtype=x.dtype), {}
 
@@ -139,7 +160,7 @@ class NoProp(LocalTrainer):
         return h, learn(k, block, features, u, h, batch), {}
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
-        """Refuse: a block's output is nothing that it learns by."""
+        """Refuse: no block learns by its output."""
         raise NotImplementedError("noprop's blocks learn in run_block(), from no block's output")
 
     @property
@@ -190,10 +211,15 @@ class NoProp(LocalTrainer):
 
 @final
 class Prototypes(Solve):
-    """Sets a class's embedding to the image, of the training set, with the least median distance to its class's others.
+    """A pass that sets a class's embedding to the training image with the least median distance to its class's others.
 
     Images are compared within a class, in blocks of rows; a class without rows keeps the embedding that it has. Then
-    the maps from z to logits begin anew, by the nearest embedding.
+    the maps from z to logits begin again, by the nearest embedding.
+
+    Args:
+        net: the net whose embeddings are set.
+        heads: the maps from z to logits.
+
     """
 
     rows = 1024  # whose distances to all of their class are held at once
@@ -205,7 +231,7 @@ class Prototypes(Solve):
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def accumulate(self, batch: Batch) -> None:
-        """Hold a batch's images and labels."""
+        """Store a batch's images and labels."""
         self._held.append((batch.x.flatten(1), batch.target))
 
     def solve(self) -> Metrics:

@@ -33,17 +33,28 @@ class ScalableForwardForward(LocalTrainer):
     the mean is over all, or where outputs are of positions (N, T, C), the goodness is each one's. A graph's nodes are
     rows; those with a label count.
 
-    kernel_size: conv_k's, odd; of maps alone.
-    per_class: m.
-    norm: of LN: a place's "channels", or all values of a "row".
-    prediction: "mean" over the blocks, or the "last" one's goodness alone. A greedy phase has its own block's.
-
     The net's readout is not used, and the net alone normalises nothing, so predict with this class.
+
     Krutsylo, arXiv 2501.03176. Of the paper its abstract and its author's summary were at hand, and what others say of
     it: that the auxiliary convolution reads the normalised output, that LN is over channels, the bias of conv_k, the
-    optimizer and everything but maps are ours or second hand. Known weakness: the convolution of C m channels costs
-    each block C m n_k products a place (1.5 to 3 times backprop's time with many classes, says the author), and the
-    first blocks' goodness, which knows small windows alone, counts in the mean as much as the last one's.
+    optimizer and everything but maps are ours or second hand.
+
+    Known weakness: the convolution of C m channels costs each block C m n_k products a place (1.5 to 3 times backprop's
+    time with many classes, says the author), and the first blocks' goodness, which knows small windows alone, counts in
+    the mean as much as the last one's.
+
+    Args:
+        net: a net of classes.
+        schedule: "joint" or "greedy", see `LocalTrainer`.
+        kernel_size: conv_k's, odd and positive; of maps alone.
+        per_class: m, 1 or more.
+        norm: what LN is over: a place's "channels", or all values of a "row", not where outputs are of positions.
+        prediction: "mean" over the blocks, or the "last" one's goodness alone. A greedy phase has its own block's.
+
+    Raises:
+        UserError: when an option is out of its range.
+        Unsupported: when a row's normalisation would show positions what comes later.
+
     """
 
     def __init__(
@@ -76,17 +87,23 @@ class ScalableForwardForward(LocalTrainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve every net of classes."""
+        """Check the net: it has classes."""
         super().supports(net, data)
         _refuse_without_classes(net.task if data is None else data.task)
 
     def check_task(self, task: Task) -> None:
-        """Refuse what has no classes."""
+        """Check the task: it has classes."""
         super().check_task(task)
         _refuse_without_classes(task)
 
     def goodness(self, k: int, u: Tensor) -> Tensor:
-        """Return g_{k+1}, (N, C), or (N, T, C) of positions, of block k's normalised output u, (N, *shapes[k])."""
+        """Return g_{k+1}, (N, C), or (N, T, C) of positions.
+
+        Args:
+            k: the block, 0..L-1.
+            u: its normalised output, (N, *shapes[k]).
+
+        """
         a = self.heads[k](u)
         a = a.to(torch.promote_types(a.dtype, torch.float32))
         if a.dim() == 4:

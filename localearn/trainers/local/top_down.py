@@ -1,4 +1,4 @@
-"""Signals from the blocks above, as ForwardGNN's blocks read them: in their input, or in their loss."""
+"""Top-down signals from the blocks above, as ForwardGNN's blocks read them: in their input, or in their loss."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SETTLING = 2  # passes of a prediction that do not count, as in the authors' cod
 
 @dataclass(frozen=True)
 class MergedInput:
-    """A graph block as a function of what stands above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
+    """A graph block as a function of the signals from above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
 
     A convolution that is a sum and a linear map is taken apart, so that what h_{k-1} gives is computed once for all u.
 
@@ -39,7 +39,12 @@ class MergedInput:
     own: Tensor
 
     def __call__(self, above: Tensor | None) -> Tensor:
-        """Return h_k from u, (N, n_{k+1}), or without it."""
+        """Return h_k.
+
+        Args:
+            above: u, (N, n_{k+1}), or None.
+
+        """
         op, post = self.block.op, self.block.post
         if self.split is not None:
             z = self.own if above is None else self.own + F.linear(self.split.gather(above, self.edges), self.columns)
@@ -52,14 +57,15 @@ class MergedInput:
 
 
 class TopDown(nn.Module):
-    """What each block gave in the pass before, in unit rows, and the columns by which the block below reads it.
+    """Each block's output in the pass before, in unit rows, and the columns by which the block below reads it.
 
     Args:
         net: of graph blocks.
         merges_input: whether signals enter a block's input, and not its loss alone; it has `columns` then,
             (n_k, times * n_{k+1}) of block k, of the last block for the classes.
 
-    Raises Unsupported for blocks whose linear map cannot be widened, and for a loss of blocks of several widths.
+    Raises:
+        Unsupported: when a block's linear map cannot be widened, or a loss is of blocks of several widths.
 
     """
 
@@ -78,30 +84,59 @@ class TopDown(nn.Module):
 
     @property
     def told(self) -> list[Tensor]:
-        """What each block gave, (N, n_k); without rows until `begin`."""
+        """Each block's stored output, (N, n_k); without rows until `begin`."""
         return [self.get_buffer(f"told_{k + 1}") for k in range(len(self._buffers))]
 
     def begins(self, h: Tensor) -> bool:
-        """Whether nothing is known yet of a graph of as many rows as h."""
+        """Return whether no outputs are stored yet of a graph of as many rows.
+
+        Args:
+            h: the rows of the graph's nodes, (N, ...).
+
+        """
         return len(self.told[0]) != len(h)
 
     def begin(self, outputs: Iterable[Tensor]) -> None:
-        """Hold what blocks gave in a pass without signals, (N, n_k) each."""
+        """Store the blocks' outputs in a pass without signals.
+
+        Args:
+            outputs: (N, n_k) each.
+
+        """
         for k, out in enumerate(outputs):
             setattr(self, f"told_{k + 1}", out.to(self.told[k].dtype))
 
     def tell(self, k: int, h: Tensor) -> None:
-        """Hold what block k gave, (N, n_k), for the pass after this one."""
+        """Store a block's output for the pass after this one.
+
+        Args:
+            k: the block.
+            h: its output, (N, n_k).
+
+        """
         self.told[k].copy_(h)
 
     def with_above(self, k: int, h: Tensor, told: Sequence[Tensor]) -> Tensor:
-        """Return the mean of block k's output and of what those above it told, (N, n_k)."""
+        """Return the mean of block k's output and of the stored outputs above it, (N, n_k).
+
+        Args:
+            k: the block.
+            h: its output, (N, n_k).
+            told: the blocks' stored outputs.
+
+        """
         return torch.stack([h, *(t.to(h.dtype) for t in told[k + 1 :])]).mean(0)
 
     def block(self, block: Any, k: int, h: Tensor, edges: Tensor, of: Tensor | None = None) -> MergedInput:
-        """Return block k with its input, (N, n_{k-1}), ready for signals.
+        """Return block k with its input ready for signals.
 
-        of: a tensor that h is always the same function of, so that its sum over neighbours is computed once.
+        Args:
+            block: the net's block k.
+            k: its number.
+            h: its input, (N, n_{k-1}).
+            edges: (2, E).
+            of: a tensor that h is always the same function of, so that its sum over neighbours is computed once.
+
         """
         split = aggregation(block.op)
         if split is None:
@@ -109,7 +144,13 @@ class TopDown(nn.Module):
         return MergedInput(block, self.columns[k], split, edges, split.combine(self._sum(split, h, edges, of)))
 
     def size_as(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Take as many rows as a saved state has, and forget what was summed of the virtual nodes before it."""
+        """Take as many rows as a saved state has, and forget what was summed of the virtual nodes before it.
+
+        Args:
+            state: the saved state.
+            prefix: of this module's names in it.
+
+        """
         self._summed = ()
         for k, told in enumerate(self.told):
             saved = state.get(f"{prefix}told_{k + 1}")

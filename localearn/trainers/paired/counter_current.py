@@ -53,7 +53,12 @@ class Opposite(nn.Module):
         self.activation = activation_layer(activation)
 
     def signals(self, target: Tensor) -> Iterator[Tensor]:
-        """Yield c_L, ..., c_0, each (N, *shape) with the graph of its own layer alone, of targets (N, outputs)."""
+        """Yield c_L, ..., c_0, each (N, *shape) with the graph of its own layer alone.
+
+        Args:
+            target: (N, outputs).
+
+        """
         c = target.view(len(target), *self.target)
         for k in reversed(range(len(self.layers))):
             c = self.layers[k](c.detach())
@@ -133,28 +138,37 @@ class CounterCurrent(Trainer):
     with cos(a, b) the (rows of a, rows of b) cosines, H a map's height, 1 of vectors, and u a channel's map, or a
     vector, without its mean and of length 1; of loss_0 the first term alone. In an autoencoder both ends are the input.
 
-    similarity: as above.
-    scale: of loss_k; None: 128 for products, 1 for the others.
-    apart: how much rows are kept apart from each other, by cosines.
-    contrast: S, (N, N): [y_i = y_j] ("classes"), or I ("rows"), by which rows of one class are to differ, too.
-    margin: rows whose class the net gives a probability of more than 1 - margin say nothing to the blocks of that step;
-        the means are still over all N. 0: all rows count. With it the pass to the output comes first, and activation
-        memory grows with depth.
-    centered: the mean over a unit's incoming weights is taken off their gradient, in both nets.
-    activation, norm: the second net's; norm is "none", or "batch" before each activation, without scale and shift.
-
     Each net's gradient is clipped by a norm of its own (`clip_norm`). The second net is the rule's: saved and resumed
     with the run, and no part of what is exported or predicts.
+
     Kao, Hariharan, arXiv 2409.19841, section 3; the constants, and the loss of convolutions, are of their code
-    (github.com/IandRover/CCL-NeurIPS24), which differs so: its contrast is "rows", by which less was learned here;
-    its filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins anew in
-    each epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
+    (github.com/IandRover/CCL-NeurIPS24), which differs so: its contrast is "rows", by which less was learned here; its
+    filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins again in each
+    epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
     several layers, biases that a block may have, and products and cosines of values.
+
     Known weakness: where both nets learn to agree they may agree on little, above all by differences, which shrink
     unless both nets normalise. In dense autoencoders of the digits a code varies along 3 to 4 directions, be it 16 or
     128 units wide, and its best linear readout rebuilds no more than untrained blocks' does (15.2 against 15.0 dB at 16
     units, 23.0 against 24.5 at 128; backprop 17.5, 27.8); neither the learning rate nor time nor another contrast
     mended that (results/counter_current).
+
+    Args:
+        net: a net whose blocks give vectors or maps; a graph's nodes are rows, of which those with a label count.
+        similarity: "product", "cosine" or "difference", as above.
+        scale: of loss_k, positive; None: 128 for products, 1 for the others.
+        apart: how strongly rows are held apart from each other, by cosines, 0 or more.
+        contrast: S, (N, N): [y_i = y_j] ("classes"), or I ("rows"), by which rows of one class are to differ, too.
+        margin: rows whose class the net gives a probability of more than 1 - margin say nothing to the blocks of that
+            step; the means are still over all N. In [0, 1); 0: all rows count. With it the pass to the output comes
+            first, and activation memory grows with depth.
+        centered: whether the mean over a unit's incoming weights is taken off their gradient, in both nets.
+        activation: the second net's.
+        norm: the second net's, "none", or "batch" before each activation, without scale and shift.
+
+    Raises:
+        UserError: when an option is out of its range.
+
     """
 
     opposite: Opposite
@@ -185,7 +199,7 @@ class CounterCurrent(Trainer):
 
     @classmethod
     def supports(cls, net: Net, data: Data | None = None) -> None:
-        """Serve nets whose blocks give vectors or maps; a graph's nodes are rows, of which those with a label count."""
+        """Check the net: its blocks give vectors or maps."""
         super().supports(net, data)
         if net.takes.vocabulary is not None or any(len(shape) not in (1, 3) for shape in net.shapes):
             raise Unsupported(
@@ -194,7 +208,7 @@ class CounterCurrent(Trainer):
             )
 
     def check_task(self, task: Task) -> None:
-        """Refuse outputs of positions, and differences from one-hot rows."""
+        """Check the task: outputs of positions are refused, and differences from one-hot rows."""
         super().check_task(task)
         if self.similarity == "difference" and task.exclusive:
             raise Unsupported(
@@ -251,7 +265,7 @@ class CounterCurrent(Trainer):
 
     @torch.no_grad()
     def _kept(self, h: Tensor, batch: Batch) -> Tensor:
-        """Return 1 for the rows whose class is not yet told by more than 1 - margin, and 0 for the others, (M, 1)."""
+        """Return 1 for the rows whose class does not have a probability of more than 1 - margin yet, else 0, (M, 1)."""
         p = batch.select(self.net.logits(h, *batch.context)).float().softmax(1)
         return (p.gather(1, batch.target[:, None]) <= 1 - self.margin).to(h.dtype)
 
