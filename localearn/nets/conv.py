@@ -1,3 +1,5 @@
+"""Convolutional nets: a plain CNN, LeNet-5 and its wider kin, and residual nets of 3x3 convolutions."""
+
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,5 @@
+"""Graph nets: convolutions of several kinds, the edges they share, and a convolution cut at its aggregation."""
+
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+"""Forward gradients, with the local guess that lowers their variance."""
+
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 

@@ -1,3 +1,5 @@
+"""The likelihood-ratio estimator, with the streams of noise and the sites that they perturb."""
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

@@ -1,3 +1,5 @@
+"""Feedback alignment and sign symmetry, with the backward maps that each puts in the place of W^T."""
+
 import math
 from typing import Literal
 

@@ -1,3 +1,5 @@
+"""PEPITA, with the mirrored weights that may take the place of its random input projection."""
+
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal

@@ -1,3 +1,5 @@
+"""Cascaded Forward: linear predictors of fixed blocks, with their losses and the ridge regression that solves for them."""
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
