@@ -1,4 +1,4 @@
-"""From what people hold in Python, arrays, torch datasets and loaders, torch_geometric graphs, to a `Data`."""
+"""Conversion to a `Data` of arrays, torch datasets and loaders, and torch_geometric graphs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -27,7 +27,7 @@ _TAKEN = (
 
 
 def as_data(data: Any) -> Data:
-    """Return a `Data` as it is, and what else `fit` takes as one, with the default options of the function that does.
+    """Convert what `fit` takes to a `Data`, with the default options of the function that does it; a Data as it is.
 
     Args:
         data: a Data; arrays (x, y) or (x, y, x_test, y_test), see `from_arrays`; a torch Dataset, see `from_dataset`,
@@ -69,7 +69,7 @@ def from_arrays(
     task: Task | None = None,
     vocabulary: int | None = None,
 ) -> ArrayData:
-    """Return arrays as a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
+    """Convert arrays to a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
 
     Equal arrays give equal data, whether they come from here or as an archive's through `localearn.load`.
 
@@ -88,7 +88,7 @@ def from_arrays(
         normalize: "standard", "unit" or "none", as of `localearn.load`.
         augment: "none", "crop" or "crop_flip", as of `localearn.load`.
         layout: "nhwc" or "nchw", where 4 dimensions have their channels; by default torch tensors have them first.
-            "ntd": 3 dimensions are sequences, which nothing but this tells from grey images; each of their D features
+            "ntd": 3 dimensions are sequences, which only this distinguishes from grey images; each of their D features
             is normalised over all rows and positions.
         class_names: the classes' names in the order of their labels, or those of a `MultiLabel`'s labels.
         name: what records call the data set.
@@ -168,9 +168,9 @@ def from_dataset(
     name: str | None = None,
     **options: Any,
 ) -> ArrayData:
-    """Return torch datasets of (x, y) items as a data set, read once and held whole; see `from_arrays`.
+    """Convert torch datasets of (x, y) items to a data set, read once and held whole; see `from_arrays`.
 
-    A random transform is applied once to each item, not anew in each epoch; use `augment` for that.
+    A random transform is applied once to each item, not again in each epoch; use `augment` for that.
 
     Args:
         dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names. Where
@@ -203,7 +203,7 @@ def from_loader(
     stream: bool | None = None,
     **options: Any,
 ) -> ArrayData | LoaderData:
-    """Return what loaders give, batches (x, y), as a data set: streamed where that is possible, or held whole.
+    """Convert loaders of batches (x, y) to a data set: streamed where that is possible, or held whole.
 
     Streamed data may be larger than memory: every pass reads its loader again, in the loader's own order, and rows are
     as it gives them, uint8 divided by 255; see `LoaderData`. Data held whole are one pass of each loader, normalised,
@@ -256,12 +256,12 @@ def from_graph(
     name: str = "graph",
     where: str | None = None,
 ) -> GraphData:
-    """Return a torch_geometric Data, or anything with its attributes, as a data set whose nodes are classified.
+    """Convert a torch_geometric Data, or anything with its attributes, to a data set whose nodes are classified.
 
     Args:
         graph: x (N, D), edge_index (2, E), y (N,) labels as of `from_arrays` and, where there are, train_mask, val_mask
             and test_mask, (N,) booleans; with a train_mask alone all other nodes are held out. Edge weights and
-            features are not used, which `notes` tells.
+            features are not used, which `notes` says.
         test_fraction: how much of the nodes is drawn where there is no test_mask, always the same ones.
         val_fraction: how much of the training nodes is drawn, by `seed`, where there is no val_mask.
         seed: see val_fraction.
@@ -336,7 +336,7 @@ def _nodes(
 
 
 def _is_target(task: object) -> bool:
-    """Whether x is the target, so that no y is needed."""
+    """Return whether x is the target, so that no y is needed."""
     return isinstance(task, Task) and task.target_is_input
 
 

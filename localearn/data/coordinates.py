@@ -1,4 +1,4 @@
-"""An image as a function: from where a pixel is to the colour that it has."""
+"""Images as functions from coordinates to colours, of a user's own file or of scikit-learn's photographs."""
 
 import copy
 import math
@@ -40,7 +40,7 @@ def coordinates(
     train_size: int | None = None,
     criterion: Criterion = "squared",
 ) -> "CoordinateData":
-    """Return an image of the user's own as (x, y) -> colour, its pixels split in three at random, on the CPU.
+    """Load an image of the user's own as (x, y) -> colour, its pixels split in three at random, on the CPU.
 
     A row is where a pixel's centre is, x and y from -1 to 1, followed by its positional encoding, for k = 0, 1, ...,
     octaves - 1 sin and cos of 2^k pi x and of 2^k pi y (Mildenhall et al., arXiv 2003.08934, eq. 4); the target is its
@@ -91,20 +91,23 @@ def photo(
     train_size: int | None = None,
     criterion: Criterion = "squared",
 ) -> "CoordinateData":
-    """Return one of scikit-learn's photographs, which it carries inside it, as `coordinates` does an image.
+    """Load one of scikit-learn's photographs, which that package includes, as `coordinates` does an image.
 
     Args:
         image: "china", a temple, or "flower"; both have 640 x 427 pixels.
-        size: as of `coordinates`, as are all others.
-        octaves: likewise.
-        test_fraction: likewise.
-        val_fraction: likewise.
-        split_seed: likewise.
-        train_size: likewise.
-        criterion: likewise.
+        size: as of `coordinates`.
+        octaves: as of `coordinates`.
+        test_fraction: as of `coordinates`.
+        val_fraction: as of `coordinates`.
+        split_seed: as of `coordinates`.
+        train_size: as of `coordinates`.
+        criterion: as of `coordinates`.
 
     Raises:
         UserError: as `coordinates`.
+
+    Example:
+        data = localearn.data.photo("flower", size=64)
 
     """
     path = photograph(image)
@@ -149,7 +152,7 @@ def _of_image(
 
 
 class CoordinateData(ArrayData):
-    """The pixels of an image: x their encoded coordinates, y their colours; drawn whole beside the image itself."""
+    """Hold the pixels of an image: x their encoded coordinates, y their colours."""
 
     def __init__(
         self,
@@ -198,14 +201,14 @@ class CoordinateData(ArrayData):
         self.target_names = ("red", "green", "blue") if colours.shape[1] == 3 else ("grey",)
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> ArrayData:
-        """Return plain data of `fn(x)`, see `Data.features`: they are no coordinates."""
+        """Return plain data of `fn(x)`, see `Data.features`, since features are not coordinates."""
         mapped = copy.copy(self)
         mapped.__class__ = ArrayData  # pyright: ignore[reportAttributeAccessIssue]
         return ArrayData.features(mapped, name, fn, batch_size)
 
     @torch.no_grad()
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write the image and what the net makes of all its coordinates beside each other, `reconstruction.png`."""
+        """Write the image and the net's reconstruction from its coordinates, side by side, `reconstruction.png`."""
         task = self.task
         assert isinstance(task, Regression) and task.peak is not None
         like = self._y["train"]

@@ -1,4 +1,4 @@
-"""Interactions of users with items: pairs that are rated or clicked, or each user's items, for recommenders."""
+"""Interactions of users with items, for recommenders: rated or clicked pairs, or each user's items."""
 
 import re
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def interactions(
     split_seed: int = 0,
     criterion: Criterion = "squared",
 ) -> ArrayData:
-    """Return the interactions of a csv file as a data set, each user's last ones held out, on the CPU.
+    """Load the interactions of a csv file as a data set, each user's last ones held out, on the CPU.
 
     Of a user with 3 interactions or more the last one is a test row and the one before it a validation row; of others
     all are training rows. "pairs" are rows (user, item) of codes, for a net that embeds them (`net=deepfm`), whose
@@ -110,7 +110,7 @@ def interactions(
 
 @dataclass
 class _Log:
-    """Interactions, a user's all together and in order: the codes of users and items, and the targets, if any."""
+    """Hold interactions, a user's all together and in order: the codes of users and items, and the targets, if any."""
 
     user: np.ndarray
     item: np.ndarray
@@ -180,7 +180,7 @@ def _read(
 
 
 def _times(file: CsvFile, name: str, column: Column) -> np.ndarray:
-    """Return what rows are put in order by: numbers, or the rank of ISO 8601 times, whose texts are in time's order."""
+    """Return the values that rows are sorted by: numbers, or the rank of ISO 8601 times, whose texts sort by time."""
     if column.numbers is not None:
         return column.numbers
     assert column.codes is not None
@@ -195,7 +195,7 @@ def _times(file: CsvFile, name: str, column: Column) -> np.ndarray:
 
 
 def _positive(file: CsvFile, log: _Log, least: float | None) -> tuple[_Log, list[str]]:
-    """Return the interactions that count as an item that a user has had, each item of a user once, and notes."""
+    """Return the interactions with items that a user has had, each item of a user once, and notes."""
     notes = []
     if log.value is not None:
         clicks = bool(np.isin(log.value, (0, 1)).all())

@@ -1,4 +1,4 @@
-"""A user's own table: a csv file whose columns are features and targets."""
+"""Tables of a user's own: a csv file whose columns are features and targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,10 +53,10 @@ def table(
     normalize: Literal["standard", "unit", "none"] = "standard",
     criterion: Criterion = "squared",
 ) -> ArrayData:
-    """Return the rows of a csv file as a data set, split in three, on the CPU (`.to` moves it).
+    """Load the rows of a csv file as a data set, split in three, on the CPU (`.to` moves it).
 
     All that is learned of the columns (means, deviations, values that stand for missing ones, categories) is of the
-    training split alone. What was decided stands in `notes`, and what is not to be overlooked is logged.
+    training split alone. What was decided stands in `notes`, and what should not be overlooked is logged.
 
     Args:
         path: the file; its first line names the columns.
@@ -140,7 +140,18 @@ FILE_OPTIONS = ("path", "target", "categorical", "separator", "encoding", "decim
 def task_of_file(
     path: str | Path | None, target: str | Sequence[str] | None, categorical: Sequence[str] = (), **reading: Any
 ) -> str:
-    """Return the task that task=auto takes a file's targets for. Raises UserError where it cannot be told."""
+    """Return the task that task=auto infers from a file's target columns.
+
+    Args:
+        path: the file.
+        target: the target column, or several.
+        categorical: columns of numbers that are categories all the same.
+        reading: separator, encoding, decimal and thousands, as of `table`.
+
+    Raises:
+        UserError: where it cannot be inferred.
+
+    """
     if path is None or not target:
         raise UserError("a table's task is that of its target column")
     targets = [target] if isinstance(target, str) else list(target)
@@ -152,7 +163,7 @@ def task_of_file(
 
 @dataclass
 class _Goal:
-    """What is predicted: the task, y of every row, and the labels by which rows are held out."""
+    """Hold the task, y of every row, and the labels by which rows are held out."""
 
     task: Task
     y: np.ndarray  # (rows,) int64 labels, or (rows, outputs) float64
@@ -161,7 +172,7 @@ class _Goal:
 
     @staticmethod
     def of(file: CsvFile, columns: Sequence[Column], task: TableTask, criterion: Criterion) -> "_Goal":
-        """Return what the target columns are, by the task that is asked for or by what they hold."""
+        """Return what the target columns are, by the task option or by their content."""
         for column in columns:
             if len(column.absent):
                 raise UserError(
@@ -325,7 +336,7 @@ def _split(
 
 
 class _Encoder:
-    """Makes a net's input of columns, by what the training split's rows hold; `notes` say what is to be known of it."""
+    """Encode columns as a net's input, by the training split's rows; `notes` say what was decided."""
 
     def __init__(
         self,
@@ -422,7 +433,7 @@ class _Encoder:
         return ((column.numbers - centre) / (width if varies else 1.0)).astype(np.float32)
 
     def _categories(self, column: Column, absent: np.ndarray, insisted: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return which of a column's words the training split has, and each row's place among them or their number."""
+        """Return which of a column's words the training split has, and each row's index among them or their number."""
         assert column.codes is not None
         codes = column.codes
         counts = np.bincount(codes[self.train][~absent[self.train]], minlength=len(column.words))

@@ -1,4 +1,4 @@
-"""Targets that are no labels: people's arrays as a task takes them, and the task as the training split has it."""
+"""Targets as a task takes them: values checked and standardised, labels numbered, and the task fitted to them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -64,14 +64,14 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
 
 
 def of_classes(task: Task | None) -> bool:
-    """Whether targets are labels."""
+    """Return whether targets are labels."""
     return task is None or task.has_classes
 
 
 def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
-    """Return a whole number for each training row, (N,): parts are drawn from the rows of each in proportion.
+    """Return a stratum for each training row, (N,) whole numbers: parts are drawn from the rows of each in proportion.
 
-    It is the label, where there are such, and that of a single output that is zeros and ones; else all are alike.
+    It is the label, where there are such, and that of a single output that is zeros and ones; else all are in one.
     """
     y = parts.get("y_train")
     if y is not None and (task is None or of_classes(task) or task.target_is_input) and y.ndim == 1:
@@ -84,19 +84,22 @@ def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
 def check_targets(
     where: str, task: Task, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], scaling: Scaling | None
 ) -> None:
-    """Raise UserError unless every split has what the task takes, and the training split something to learn from.
+    """Check that every split has valid targets, and the training split something to learn from.
 
     Args:
-        where: the source, for messages.
-        task: what is to be made of the rows.
+        where: the source, for error messages.
+        task: the task.
         x: of each split, before it is scaled.
-        y: likewise the targets; nothing of a task whose target is the row.
-        scaling: what is done to x.
+        y: likewise the targets; empty of a task whose target is the row.
+        scaling: the normalisation of x.
+
+    Raises:
+        UserError: where they have not.
 
     """
     for split, rows in x.items():
         what, target = f"{where}: y_{split}", y.get(split)
-        if task.target_is_input:  # scaling keeps which values are the extremes
+        if task.target_is_input:  # scaling preserves which values are the extremes
             extremes = torch.stack([rows.amin(0), rows.amax(0)])
             what, target = f"{where}: x_{split}", (scaling(extremes) if scaling else extremes).float().flatten(1)
         if target is None:
@@ -114,11 +117,19 @@ def fitted(
     scaling: Scaling | None,
     levels: tuple[int, int] | None,
 ) -> tuple[Task, dict[Split, Tensor]]:
-    """Return the task as the training split has it, and the targets in its unit.
+    """Return the task fitted to the training split, and the targets in its unit.
 
     A `Regression` is given the mean and deviation of its targets, which are standardised; an `Autoencoding` the scaling
     of x and the range of its levels; both, and a `MultiLabel`, the number of outputs where it was left at one. Another
     task, and its targets, stay as they are.
+
+    Args:
+        name: the data set's name, for error messages.
+        task: the task as it was given.
+        x: of each split, before it is scaled.
+        y: likewise the targets.
+        scaling: the normalisation of x.
+        levels: the lowest and highest value that x can take, where they are known.
 
     Raises:
         UserError: for targets of another width than the task's.
@@ -158,9 +169,14 @@ def _in_units(task: Regression, units: Scaling) -> Regression:
 
 
 class Moments:
-    """Number, mean, variance and extremes of values that come in parts, (N, D) each (Chan, Golub, LeVeque, 1983).
+    """Accumulate number, mean, variance and extremes of values that come in parts, (N, D) each.
 
-    rows: how many rows there were. extremes: (2, D), the least and the largest of each column.
+    By the update of Chan, Golub, LeVeque (1983).
+
+    Attributes:
+        rows: the number of rows so far.
+        extremes: (2, D), the least and the largest of each column.
+
     """
 
     def __init__(self) -> None:
@@ -169,7 +185,7 @@ class Moments:
         self._mean, self._squares = torch.zeros(0).double(), torch.zeros(0).double()
 
     def add(self, values: Tensor) -> None:
-        """Take in more rows."""
+        """Add rows, (N, D)."""
         rows, wide = len(values), values.double()
         mean = wide.mean(0)
         squares, extremes = (wide - mean).square().sum(0), torch.stack([values.amin(0), values.amax(0)])
@@ -185,7 +201,7 @@ class Moments:
         )
 
     def fit(self, what: str, task: Task) -> tuple[Task, Scaling | None]:
-        """Return the task for such training targets, and what brings them into its unit; see `fitted`."""
+        """Return the task fitted to such training targets, and the scaling to its unit; see `fitted`."""
         task = _widened(what, task, self.extremes)
         if not isinstance(task, Regression):
             return task, None
@@ -214,7 +230,7 @@ def _reconstructing(
     return replace(task, **found)
 
 
-_WHOLE = 2**53  # beyond it a float64 no longer tells one whole number from the next
+_WHOLE = 2**53  # beyond it a float64 no longer distinguishes one whole number from the next
 
 
 def numbered(
@@ -267,7 +283,16 @@ def numbered(
 
 
 def flat_labels(what: str, y: np.ndarray) -> np.ndarray:
-    """Return the labels of one part, (N,): booleans, integers from 0 or words."""
+    """Return the labels of one part, (N,): booleans, integers from 0 or words.
+
+    Args:
+        what: the labels' name in error messages.
+        y: the labels.
+
+    Raises:
+        UserError: for another type or shape.
+
+    """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat):

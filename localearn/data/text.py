@@ -1,4 +1,4 @@
-"""Text: windows of tokens, each to be continued by the token that follows."""
+"""Text as windows of tokens, each continued by the token that follows: `text` and the data set that it returns."""
 
 import codecs
 import hashlib
@@ -37,7 +37,7 @@ _MARKS = {  # the longer ones first, for one begins with another
 
 
 class TextData(ArrayData):
-    """Windows of a text's tokens, (N, T), each with the token that follows every position, and the vocabulary.
+    """Hold windows of a text's tokens, (N, T), each with the token that follows every position, and the vocabulary.
 
     Args:
         name: what records call it.
@@ -57,7 +57,7 @@ class TextData(ArrayData):
         self.codec: Codec = codec
 
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write sample.txt, with which the model continues the beginning of the test part; return its first lines."""
+        """Write sample.txt, in which the model continues the beginning of the test part; return its first lines."""
         x = self._x["test"]
         window = x.shape[1]
         ids = x[0, : max(1, window // 4)].tolist()
@@ -87,7 +87,7 @@ def text(
     encoding: str = "utf-8",
     data_dir: str | Path | None = None,
 ) -> TextData:
-    """Return a text as a data set for language modelling: its beginning for training, then validation, then test.
+    """Load a text as a data set for language modelling: its beginning for training, then validation, then test.
 
     Each split is cut into windows of T tokens, in order; a window's target is the token that follows each of its
     positions. Every position of the validation and test parts but the first counts once, seen from the beginning of its
@@ -104,7 +104,7 @@ def text(
         val_fraction: how much of the text is for validation.
         test_fraction: how much of it, the end, is the test.
         encoding: of the file; a byte-order mark goes before it.
-        data_dir: where the ids of byte pairs are kept once they are learned; default LOCALEARN_DATA, else
+        data_dir: where the ids of byte pairs are cached once they are learned; default LOCALEARN_DATA, else
             ~/.cache/localearn.
 
     Raises:
@@ -151,7 +151,13 @@ def text(
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Return the content of a text file, its line breaks as line feeds.
 
-    Raises UserError, in a line, where it is not there, no regular file, too large, empty, or no text of the encoding.
+    Args:
+        path: the file.
+        encoding: its encoding, by Python's name.
+
+    Raises:
+        UserError: in a line, where it does not exist, is no regular file, too large, empty, or no text of the encoding.
+
     """
     if not is_text_encoding(encoding):
         raise UserError(f"no encoding {encoding!r}; use utf-8, latin-1, utf-16 or another that Python knows")
@@ -222,7 +228,7 @@ def _split(where: str, whole: str, val_fraction: float, test_fraction: float) ->
 def _byte_pairs(
     parts: Mapping[Split, str], size: int, folder: Path
 ) -> tuple[BytePairs, dict[Split, np.ndarray], list[str]]:
-    """Return the byte pairs of the training part, the ids of all, and notes; kept in the folder, by the text's hash."""
+    """Return the byte pairs of the training part, the ids of all, and notes; cached in the folder by the text's hash."""
     digest = hashlib.sha256(f"{size} {BytePairs.library_version()}".encode())
     for part in parts.values():
         digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
@@ -240,7 +246,7 @@ def _byte_pairs(
 
 
 def _characters(where: str, parts: Mapping[Split, str], vocabulary: int | None) -> tuple[Characters, list[str]]:
-    """Return the characters of the training part, and notes of what the others have beside them."""
+    """Return the characters of the training part, and notes of those that only the others have."""
     known = set(parts["train"])
     lacking = (set(parts["val"]) | set(parts["test"])) - known
     notes = []

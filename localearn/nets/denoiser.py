@@ -200,7 +200,7 @@ class Denoiser(Net):
 
 
 class Embeddings(nn.Module):
-    """Hold the classes' embeddings W, (C, d): the fixed unit vectors, or a parameter, orthonormal at first where C <= d."""
+    """Hold the classes' embeddings W, (C, d): fixed unit vectors, or a parameter, orthonormal at first where C <= d."""
 
     weight: Tensor
 
@@ -395,7 +395,7 @@ NORMS: Mapping[str, Normalise] = {"batch": nn.BatchNorm1d, "none": lambda width:
 
 
 class Network(nn.Module):
-    """Compute the logits f(x, z, t), (N, C): x, z and, where there is one, a time are embedded, and three layers read all."""
+    """Compute the logits f(x, z, t), (N, C): x, z and, if any, a time are embedded, and three layers read all."""
 
     frequencies: Tensor
 
@@ -467,7 +467,7 @@ def dense(n_in: int, n_out: int, normalise: Normalise, *after: nn.Module) -> tup
 def of_images(
     shape: tuple[int, ...], channels: Sequence[int], hidden: int, rate: float, normalise: Normalise
 ) -> nn.Sequential:
-    """Return a module that embeds an image, (N, *shape), in (N, hidden): three convolutions and a fully connected layer.
+    """Build what embeds an image, (N, *shape), in (N, hidden): three convolutions and a fully connected layer.
 
     Args:
         shape: (channels, height, width), of 4x4 pixels or more.
@@ -493,7 +493,7 @@ def of_images(
 
 
 def of_rows(n: int, hidden: int, rate: float, normalise: Normalise) -> nn.Sequential:
-    """Return a module that embeds a row, (N, ...) of n values, in (N, hidden): two fully connected layers.
+    """Build what embeds a row, (N, ...) of n values, in (N, hidden): two fully connected layers.
 
     Args:
         n: the number of values.
@@ -507,7 +507,7 @@ def of_rows(n: int, hidden: int, rate: float, normalise: Normalise) -> nn.Sequen
 
 
 def of_labels(width: int, hidden: int, normalise: Normalise, *, skip: bool) -> nn.Module:
-    """Return a module that embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one."""
+    """Build what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one."""
     first = chain(*dense(width, hidden, normalise, nn.ReLU()))
     if not skip:
         return first
@@ -516,6 +516,6 @@ def of_labels(width: int, hidden: int, normalise: Normalise, *, skip: bool) -> n
 
 
 def _embedded(n: int, hidden: int, normalise: Normalise) -> tuple[nn.Module, ...]:
-    """Return the layer that ends an embedding, followed by its normalisation or else a ReLU, as in the two published."""
+    """Return the layer that ends an embedding, then its normalisation or else a ReLU, as in the two published."""
     linear, norm = dense(n, hidden, normalise)
     return linear, nn.ReLU() if isinstance(norm, nn.Identity) else norm

@@ -97,7 +97,7 @@ def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
 
     """
     traced = torch.compiler.is_compiling() or is_functorch_wrapped_tensor(edge_index)
-    if traced or edge_index.is_inference():  # which are made anew each time, or tell no change
+    if traced or edge_index.is_inference():  # which are created again each time, or do not record changes
         return prepare(edge_index, *more)
     results: dict[Any, tuple[int, Any]] = _prepared.setdefault(edge_index, {})  # pyright: ignore[reportAssignmentType]
     key = (prepare, *more)

@@ -75,7 +75,7 @@ def linear_maps(net: Net) -> list[LinearMap]:
     frozen = [p for p in net.parameters() if not p.requires_grad]
     with modes_kept(net), torch.enable_grad():
         net.eval()
-        net.requires_grad_()  # so that what a gradient would reach tells what comes after what, whatever is frozen
+        net.requires_grad_()  # so that what a gradient would reach shows what comes after what, whatever is frozen
         try:
             with Replaced(look):
                 net(*net.trial())

@@ -276,7 +276,7 @@ class Net(nn.Module):
         """
         x, *context = self.trial()
         if x.is_meta or self.takes.vocabulary == 1:
-            return False  # as far as can be told
+            return False  # as far as is known
         changed = x.clone()
         changed[:, -1] += 1
         with modes_kept(self), torch.no_grad():

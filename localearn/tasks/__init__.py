@@ -39,7 +39,7 @@ KINDS: Mapping[str, type[Task]] = {
     kind.__name__: kind
     for kind in (Classification, Regression, MultiLabel, LanguageModelling, LinkPrediction, Autoencoding, ViewSynthesis)
 }
-# What a data set's option `task` calls them.
+# The names of tasks in a data set's option `task`.
 NAMED: Mapping[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,

@@ -50,7 +50,7 @@ class LinkPrediction(Task):
             raise UserError(f"link prediction has 1 output a node or more, not {self.outputs}")
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Compute the loss of each pair, (M,), from its ends' vectors, (M, 2, n); in float32 where they are of less."""
+        """Compute the loss of each pair, (M,), from its ends' vectors, (M, 2, n), in float32 at least."""
         logits = pair_logits(output).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
 
