@@ -244,12 +244,24 @@ class Data(ABC):
 
 
 def leaves_out_last(rows: int, batch_size: int) -> bool:
-    """Return whether a shuffled training pass over so many rows leaves out its last batch, which has a single row."""
+    """Return whether a shuffled training pass leaves out its last batch, because it has a single row.
+
+    Args:
+        rows: the rows of the training split.
+        batch_size: rows a batch.
+
+    """
     return batch_size > 1 and rows > 1 and rows % batch_size == 1
 
 
 def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
-    """Return the SHA-256, in hexadecimal, of named tensors (their types, shapes and values) and a note in words."""
+    """Return the SHA-256 of named tensors, in hexadecimal.
+
+    Args:
+        tensors: names and tensors, whose types, shapes and values are hashed.
+        note: a text that is hashed first.
+
+    """
     digest = hashlib.sha256(note.encode())
     for name, tensor in tensors:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -42,20 +42,20 @@ def coordinates(
 ) -> "CoordinateData":
     """Load an image of the user's own as (x, y) -> colour, its pixels split in three at random, on the CPU.
 
-    A row is where a pixel's centre is, x and y from -1 to 1, followed by its positional encoding, for k = 0, 1, ...,
-    octaves - 1 sin and cos of 2^k pi x and of 2^k pi y (Mildenhall et al., arXiv 2003.08934, eq. 4); the target is its
-    colour, red, green and blue or grey, standardised by the training split. A net that learns it is the image, and may
-    be asked between its pixels. The metric is PSNR in dB, of levels from 0 to 255.
+    A row is the position of a pixel's centre, x and y from -1 to 1, followed by its positional encoding, for k = 0, 1,
+    ..., octaves - 1 sin and cos of 2^k pi x and of 2^k pi y (Mildenhall et al., arXiv 2003.08934, eq. 4); the target is
+    its colour, red, green and blue or grey, standardised by the training split. A net that learns it represents the
+    image, and can be evaluated between its pixels. The metric is PSNR in dB, of levels from 0 to 255.
 
     Args:
-        path: the file, of any kind that Pillow reads; what is transparent in it is on black, and it stands
-            upright where it says how it was held.
-        size: pixels of its longer side, which it is scaled down to; null takes it as it is, and so is a smaller one.
+        path: the file, of any kind that Pillow reads; transparent parts are shown on black, and the image is rotated
+            as its EXIF orientation says.
+        size: the pixels of its longer side, to which a larger image is scaled down; null: as it is.
         octaves: see above; 0 leaves x and y alone.
-        test_fraction: how many pixels are held out as the test, the same for every split_seed.
-        val_fraction: how many of the others are held out for validation.
-        split_seed: draws those, and those of train_size.
-        train_size: how many training pixels to use.
+        test_fraction: the share of pixels that is held out as the test, the same for every split_seed.
+        val_fraction: the share of the others that is held out for validation.
+        split_seed: of the draw of those, and of train_size's.
+        train_size: the number of training pixels to use.
         criterion: the loss, "squared", "absolute" or "huber".
 
     Raises:
@@ -231,7 +231,16 @@ def centres(height: int, width: int) -> Tensor:
 
 
 def encoded(points: Tensor, octaves: int) -> Tensor:
-    """Return x, y, and sin and cos of 2^k pi x and 2^k pi y for k = 0..octaves-1, (N, 2 + 4 octaves), of (N, 2)."""
+    """Compute the positional encoding of points in the plane.
+
+    Args:
+        points: (N, 2).
+        octaves: K.
+
+    Returns:
+        x, y, and sin and cos of 2^k pi x and 2^k pi y for k = 0..K-1, (N, 2 + 4 K).
+
+    """
     angles = [math.pi * 2**k * points.double() for k in range(octaves)]  # float32 would lose the highest octaves
     waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
     return torch.cat([points.double(), *waves], 1).float()

@@ -57,22 +57,25 @@ def interactions(
     Args:
         path: the file; its first line names the columns.
         user: the column of users, words or numbers.
-        item: the column of items, likewise.
+        item: the column of items, words or numbers.
         target: the column of ratings or clicks; "rating" or "click" by default, where there is one.
-        timestamp: the column by which a user's interactions are in order, numbers or ISO 8601; "timestamp" or "time" by
-            default, where there is one, else the file's order.
-        form: see above.
+        timestamp: the column that orders a user's interactions, numbers or ISO 8601; "timestamp" or "time" by default,
+            where there is one, else the file's order.
+        form: "pairs" or "users", see above.
         least: of form=users, the least rating of an item that counts; by default all but clicks of 0.
         prefixes: of form=users, how many of a user's last training items are each predicted from those before it.
-        k: of form=users, how many items are recommended.
+        k: of form=users, the number of items that are recommended.
         separator: as of `table`.
         encoding: as of `table`.
-        train_size: how many training rows to use, drawn by split_seed.
-        split_seed: of train_size; the split itself has no chance in it.
+        train_size: the number of training rows to use, drawn by split_seed.
+        split_seed: of train_size's draw; the split itself is deterministic.
         criterion: the loss of ratings, "squared", "absolute" or "huber".
 
     Raises:
         UserError: which names the file and the line, or the column, for what cannot be learned from.
+
+    Example:
+        data = localearn.data.interactions("ratings.csv", form="users", least=4)
 
     """
     for option, number in (("prefixes", prefixes), ("k", k)):

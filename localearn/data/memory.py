@@ -25,22 +25,22 @@ def copy_memory(
     """Generate the copy task: symbols are shown, and after a delay they are to be output again, in their order.
 
         x = u_1 .. u_S  blank ... blank  cue  blank ... blank       S symbols, delay - 1 blanks, a cue and S blanks
-        y = nothing asked              ...    u_1   ...   u_S       the last S positions
+        y = no target                  ...    u_1   ...   u_S       the last S positions
 
     A row is 2 S + delay token ids, of which the symbols are 0..K-1, the blank K and the cue K + 1. A net that remembers
-    nothing has log2 K bits a symbol, 3 by default, and one of K right. What stands S + delay steps back is asked for:
+    nothing has log2 K bits a symbol, 3 by default, and one of K right. The target stands S + delay steps back:
     backpropagation through time that is truncated to fewer steps sends nothing back to where it was seen.
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.1, where S = 10, K = 8 and
-    delay is 100 and more; there blanks are asked for at the other positions, which say nothing of memory, and rows are
+    delay is 100 and more; there blanks are the targets of the other positions, which require no memory, and rows are
     drawn independently at each step.
 
     Args:
         delay: steps from the last symbol to the cue.
         symbols: K.
         length: S.
-        train_size: rows to learn from, each drawn at random.
-        val_size: rows for validation.
-        test_size: rows of the test, the same for every seed.
+        train_size: the number of training rows, each drawn at random.
+        val_size: the number of validation rows.
+        test_size: the number of test rows, the same rows for every seed.
         seed: of the training and validation rows.
 
     Raises:

@@ -71,7 +71,13 @@ def of_classes(task: Task | None) -> bool:
 def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
     """Return a stratum for each training row, (N,) whole numbers: parts are drawn from the rows of each in proportion.
 
-    It is the label, where there are such, and that of a single output that is zeros and ones; else all are in one.
+    The stratum is the label, where there are labels, and the target of a single output of zeros and ones; else all rows
+    are in one.
+
+    Args:
+        parts: x_train and, where there is one, y_train.
+        task: what y is, where it is no label.
+
     """
     y = parts.get("y_train")
     if y is not None and (task is None or of_classes(task) or task.target_is_input) and y.ndim == 1:
@@ -201,7 +207,13 @@ class Moments:
         )
 
     def fit(self, what: str, task: Task) -> tuple[Task, Scaling | None]:
-        """Return the task fitted to such training targets, and the scaling to its unit; see `fitted`."""
+        """Return the task fitted to such training targets, and the scaling to its unit; see `fitted`.
+
+        Args:
+            what: the targets' name in error messages.
+            task: the task as it was given.
+
+        """
         task = _widened(what, task, self.extremes)
         if not isinstance(task, Regression):
             return task, None

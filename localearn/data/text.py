@@ -96,20 +96,25 @@ def text(
     Args:
         path: a text file. None: the topics of Python's own help, `pydoc_data.topics`, English of some 465,000
             characters, which differ from one version of Python to another.
-        unit: what a token is: "characters", "bytes" of UTF-8, or "bpe", byte pairs that are learned from the training
+        unit: the kind of token: "characters", "bytes" of UTF-8, or "bpe", byte pairs that are learned from the training
             part by the `tokenizers` library. A character that the training part lacks is an unknown token.
-        vocabulary: of bpe the number of tokens, 1024 by default; of characters the most that there may be.
+        vocabulary: of bpe the number of tokens, 1024 by default; of characters the largest number allowed.
         window: T.
         stride: from one training window to the next; None: T, so that none overlap.
-        val_fraction: how much of the text is for validation.
-        test_fraction: how much of it, the end, is the test.
-        encoding: of the file; a byte-order mark goes before it.
+        val_fraction: the share of the text for validation.
+        test_fraction: the share of the text, at its end, for the test.
+        encoding: of the file; a byte-order mark takes precedence over it.
         data_dir: where the ids of byte pairs are cached once they are learned; default LOCALEARN_DATA, else
             ~/.cache/localearn.
 
     Raises:
-        UserError: for a file that is not there, empty, or no text of that encoding; a text shorter than a window in its
-            training part, or two tokens in another; more characters than `vocabulary`; options out of their range.
+        UserError: for a file that does not exist, is empty, or no text of that encoding; a text shorter than a window
+            in its training part, or two tokens in another; more characters than `vocabulary`; options out of their
+            range.
+
+    Example:
+        data = localearn.data.text("corpus.txt", unit="bpe", window=64)
+        net = localearn.Transformer(data.input_shape, data.vocabulary, vocabulary=data.vocabulary)
 
     """
     _check_options(unit, vocabulary, window, stride)
@@ -228,7 +233,7 @@ def _split(where: str, whole: str, val_fraction: float, test_fraction: float) ->
 def _byte_pairs(
     parts: Mapping[Split, str], size: int, folder: Path
 ) -> tuple[BytePairs, dict[Split, np.ndarray], list[str]]:
-    """Return the byte pairs of the training part, the ids of all, and notes; cached in the folder by the text's hash."""
+    """Return the byte pairs of the training part, all ids, and notes; cached in the folder by the text's hash."""
     digest = hashlib.sha256(f"{size} {BytePairs.library_version()}".encode())
     for part in parts.values():
         digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
@@ -267,9 +272,13 @@ def _characters(where: str, parts: Mapping[Split, str], vocabulary: int | None) 
 
 
 def _windows(tokens: np.ndarray, window: int, stride: int | None) -> tuple[Tensor, Tensor]:
-    """Return windows, (N, T), of tokens, (n,), and what follows each position.
+    """Return windows, (N, T), of tokens, (n,), and the token that follows each position.
 
-    stride: from one to the next, the last incomplete one left out; None: T, the last one padded.
+    Args:
+        tokens: (n,).
+        window: T.
+        stride: from one window to the next, the last incomplete one left out; None: T, the last one padded.
+
     """
     x, y = torch.from_numpy(tokens[:-1].copy()), torch.from_numpy(tokens[1:].copy())
     if stride is not None:

@@ -46,28 +46,28 @@ def views(
     """Load images of a scene as rays to colours, some views held out, for a net that learns the scene; on the CPU.
 
     A row is a ray, (samples, 3 + 6 octaves): points at `samples` distances from its camera, one in each of as many
-    equal parts of near..far, drawn again in each training pass (stratified sampling) and in the middle otherwise. A point is x, y,
-    z, divided by the largest that there is, followed by their positional encoding, for k = 0, 1, ..., octaves - 1 sin
-    and cos of 2^k pi x, y, z (Mildenhall et al., arXiv 2003.08934, eq. 4). Of a net's colours and densities there
-    `ViewSynthesis` renders the pixel, and the run is judged by the PSNR of views that were held out. Unlike the source
-    there is no second, finer sampling, and no viewing direction.
+    equal parts of near..far, drawn again in each training pass (stratified sampling) and in the middle otherwise. A
+    point is x, y, z, divided by the largest that there is, followed by their positional encoding, for k = 0, 1, ...,
+    octaves - 1 sin and cos of 2^k pi x, y, z (Mildenhall et al., arXiv 2003.08934, eq. 4). `ViewSynthesis` renders the
+    pixel from a net's colours and densities there, and the run is judged by the PSNR of views that were held out.
+    Unlike the source there is no second, finer sampling, and no viewing direction.
 
     Args:
         path: an .npz file as `tiny_nerf_data.npz`: `images` (N, H, W, 3), levels from 0 to 1 or uint8, `poses`
             (N, 4, 4), camera to world, the camera looking along its -z, and `focal`, in pixels. Without one five
             spheres are rendered, see `localearn.data.scene`.
-        near: where a ray's first part begins, a distance from the camera in the unit of the poses.
-        far: where its last one ends.
+        near: the beginning of a ray's first part, a distance from the camera in the unit of the poses.
+        far: the end of its last part.
         samples: S, the points of a ray.
         octaves: see above; 0 leaves x, y and z alone.
-        background: the level of what lies behind all points, 0 for black, 1 for white.
-        density: what makes a density of a net's output, "softplus" or, as the source has it, "relu"; see
+        background: the level behind all points, 0 for black, 1 for white.
+        density: the map from a net's output to a density, "softplus" or, as the source has it, "relu"; see
             `ViewSynthesis`.
-        views: of the spheres, how many images; 40 by default.
-        size: of the spheres, pixels of an image each way; 32 by default.
-        test_fraction: of the views, held out as the test, the same ones for every split_seed.
-        val_fraction: of the others, held out for validation.
-        split_seed: draws those.
+        views: of the spheres, the number of images; 40 by default.
+        size: of the spheres, the pixels of an image each way; 32 by default.
+        test_fraction: the share of views that is held out as the test, the same ones for every split_seed.
+        val_fraction: the share of the others that is held out for validation.
+        split_seed: of that draw.
 
     Raises:
         UserError: for a file that is no such archive, and for options out of their range.
@@ -217,7 +217,16 @@ class ViewData(ArrayData):
 
 
 def encoded(points: Tensor, octaves: int) -> Tensor:
-    """Return x, y, z, and sin and cos of 2^k pi x, y, z for k = 0..octaves-1, (..., 3 + 6 octaves), of (..., 3)."""
+    """Compute the positional encoding of points in space.
+
+    Args:
+        points: (..., 3).
+        octaves: K.
+
+    Returns:
+        x, y, z, and sin and cos of 2^k pi x, y, z for k = 0..K-1, (..., 3 + 6 K).
+
+    """
     if not octaves:
         return points
     turns = math.pi * 2.0 ** torch.arange(octaves, device=points.device, dtype=points.dtype)

@@ -79,7 +79,7 @@ def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
     return conv
 
 
-# By the edges: by who prepared them, for how many nodes and what else, what came of it.
+# Results by the edges, and then by the function that prepared them and its other arguments (the number of nodes, ...).
 _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 

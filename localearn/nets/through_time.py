@@ -45,10 +45,20 @@ class ThroughTime(nn.Module, ABC):
 
     @abstractmethod
     def before(self, state: Tensor, t: int) -> Tensor:
-        """Return s_{t-1}, (N, n), as step t, 0..T-1, reads it."""
+        """Return s_{t-1} as step t reads it.
+
+        Args:
+            state: s_{t-1}, (N, n).
+            t: the step, 0..T-1.
+        """
 
     def after(self, state: Tensor, previous: Tensor) -> Tensor:
-        """Return s_t, (N, n), as step t passes it on; `previous` is s_{t-1} as the step before passed it on."""
+        """Return s_t as step t passes it on.
+
+        Args:
+            state: s_t, (N, n).
+            previous: s_{t-1} as the step before passed it on, (N, n).
+        """
         return state
 
 
