@@ -459,7 +459,7 @@ class Skip(nn.Module):
 
 
 def dense(n_in: int, n_out: int, normalise: Normalise, *after: nn.Module) -> tuple[nn.Module, ...]:
-    """Return a Linear layer, its normalisation and what follows; the layer has no bias where a normalisation has one."""
+    """Return a Linear layer, with a bias only where no normalisation follows, its normalisation, and what follows."""
     norm = normalise(n_out)
     return nn.Linear(n_in, n_out, bias=isinstance(norm, nn.Identity)), norm, *after
 

@@ -50,6 +50,7 @@ class ThroughTime(nn.Module, ABC):
         Args:
             state: s_{t-1}, (N, n).
             t: the step, 0..T-1.
+
         """
 
     def after(self, state: Tensor, previous: Tensor) -> Tensor:
@@ -58,6 +59,7 @@ class ThroughTime(nn.Module, ABC):
         Args:
             state: s_t, (N, n).
             previous: s_{t-1} as the step before passed it on, (N, n).
+
         """
         return state
 
