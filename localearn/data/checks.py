@@ -42,7 +42,7 @@ def checked_parts(
     """Return x and y of every part that there is, as `checked_arrays` does, and the names of the classes.
 
     Args:
-        where: the source, for messages.
+        where: the source, for error messages.
         arrays: x_train and y_train and, where there are, x_val and y_val, x_test and y_test. Labels may be of every
             kind that `labels.numbered` takes.
         layout: where images of 4 dimensions have their channels: last, or first. What is returned has them last. Of

@@ -91,7 +91,7 @@ def from_arrays(
             "ntd": 3 dimensions are sequences, which only this distinguishes from grey images; each of their D features
             is normalised over all rows and positions.
         class_names: the classes' names in the order of their labels, or those of a `MultiLabel`'s labels.
-        name: what records call the data set.
+        name: the data set's name in records.
         task: what y is, where it is no label: a `Regression`, whose values are standardised, with metrics in their own
             unit, and whose criterion and delta say for which loss to train; a `MultiLabel`, zeros and ones; an
             `Autoencoding`, for which x is the target. A task of your own has y as it is, (N, D) float32.
@@ -100,6 +100,10 @@ def from_arrays(
     Raises:
         UserError: for a wrong type, shape, length, label or option, for values that are not finite, and for parts
             that are too small to be split.
+
+    Example:
+        data = localearn.data.from_arrays(x, y, normalize="unit")
+        localearn.MonoForward(localearn.MLP(data.input_shape, data.classes)).fit(data)
 
     """
     for option, value, known in (
@@ -177,11 +181,15 @@ def from_dataset(
             the target is x an item may be x alone.
         test: the test part; without it one is drawn.
         val: the validation part; without it one is drawn.
-        name: what records call the data set; the dataset's class in lower case by default.
+        name: the data set's name in records; the dataset's class in lower case by default.
         options: those of `from_arrays`.
 
     Raises:
         UserError: as `from_arrays`, and for items that are not (x, y) or have different shapes.
+
+    Example:
+        train, test = torchvision.datasets.MNIST("data"), torchvision.datasets.MNIST("data", train=False)
+        data = localearn.data.from_dataset(train, test, augment="crop")
 
     """
     name = name or type(dataset).__name__.lower()
@@ -220,6 +228,9 @@ def from_loader(
     Raises:
         UserError: as `from_arrays` and `LoaderData`, for batches that are not (x, y) or whose rows have different
             shapes, and for a stream without test or val, or with other options.
+
+    Example:
+        data = localearn.data.from_loader(train_loader, test_loader, val=val_loader)
 
     """
     if stream is None:
@@ -262,16 +273,20 @@ def from_graph(
         graph: x (N, D), edge_index (2, E), y (N,) labels as of `from_arrays` and, where there are, train_mask, val_mask
             and test_mask, (N,) booleans; with a train_mask alone all other nodes are held out. Edge weights and
             features are not used, which `notes` says.
-        test_fraction: how much of the nodes is drawn where there is no test_mask, always the same ones.
-        val_fraction: how much of the training nodes is drawn, by `seed`, where there is no val_mask.
+        test_fraction: the share of nodes that is drawn where there is no test_mask, always the same ones.
+        val_fraction: the share of training nodes that is drawn, by `seed`, where there is no val_mask.
         seed: see val_fraction.
         normalize: "rows", which makes the features of each node sum to 1, or "none".
         class_names: the classes' names in the order of their labels.
-        name: what records call the data set.
-        where: what messages call it; its name by default.
+        name: the data set's name in records.
+        where: the source, for error messages; its name by default.
 
     Raises:
         UserError: for what is missing, has a wrong type or shape, lies out of range or cannot be split.
+
+    Example:
+        graph = torch_geometric.datasets.KarateClub()[0]
+        data = localearn.data.from_graph(graph)
 
     """
     where = where or name

@@ -171,7 +171,7 @@ class CoordinateData(ArrayData):
             octaves: of the positional encoding.
             rows: for each split the numbers of its pixels, line by line.
             criterion: the loss.
-            where: the image's file, for messages.
+            where: the image's file, for error messages.
 
         Raises:
             UserError: where a colour does not vary among the training pixels.

@@ -136,6 +136,10 @@ def links(
     Raises:
         UserError: for an unknown graph, or one that cannot be split so.
 
+    Example:
+        data = localearn.data.links("karate", width=16)
+        localearn.Backprop(localearn.GNN(data.input_shape, 16).for_task(data.task)).fit(data)
+
     """
     known = ("karate", *PLANETOID, *NPZ_GRAPHS)
     if graph not in known:

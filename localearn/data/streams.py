@@ -381,7 +381,7 @@ def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
     if isinstance(loader, DataLoader) and loader.num_workers:
         loader = copy.copy(loader)
         loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
-        # Workers that stay would go on with the random numbers of the pass before; torch lets nobody change it.
+        # Persistent workers would continue with the random numbers of the last pass; torch has no way to change that.
         vars(loader)["persistent_workers"] = False
     with draws:
         batches = iter(loader)
@@ -394,7 +394,7 @@ def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
 
 
 def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
-    # Ctrl-C, which every process of a terminal gets, is the run's to answer: it ends with a batch, and is saved.
+    # Ctrl-C, which every process of a terminal gets, is handled by the run: it ends after a batch, and is saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if init is not None:
         init(number)

@@ -20,7 +20,7 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
     """Return the targets of every part as numbers of the task's own type, (N, D), those of tokens as they come.
 
     Args:
-        where: the source, for messages.
+        where: the source, for error messages.
         arrays: by name, y_train first: (N,) or (N, D).
         task: what they are of.
 
@@ -254,9 +254,9 @@ def numbered(
     no number out begin at 0. Whether every class is among the training labels is `checks.same_classes`'s to say.
 
     Args:
-        where: the source, for messages.
-        labels: by the part's name in messages, training part first: (N,) or (N, 1) whole numbers of any type, booleans
-            or words, or (N, C) one-hot rows.
+        where: the source, for error messages.
+        labels: by the part's name in error messages, training part first: (N,) or (N, 1) whole numbers of any type,
+            booleans or words, or (N, C) one-hot rows.
         class_names: the names in the order of the numbers, where the source knows them.
 
     Returns:

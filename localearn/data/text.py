@@ -40,7 +40,7 @@ class TextData(ArrayData):
     """Hold windows of a text's tokens, (N, T), each with the token that follows every position, and the vocabulary.
 
     Args:
-        name: what records call it.
+        name: the data set's name in records.
         x: for each split the windows, (N, T) int64.
         y: for each split the tokens that follow, (N, T) int64, `PADDING` where none does.
         codec: what turns text into tokens and back.
@@ -217,7 +217,7 @@ def _check_options(unit: Unit, vocabulary: int | None, window: int, stride: int 
         raise UserError(
             f"bpe begins with 256 bytes, so vocabulary must be more than that, not {vocabulary}; or use bytes"
         )
-    if vocabulary is not None and vocabulary > LARGEST:  # for which byte pairs ask so much memory at once
+    if vocabulary is not None and vocabulary > LARGEST:  # for which byte pairs allocate so much memory at once
         raise UserError(f"vocabulary is {vocabulary}; it must be at most {LARGEST}")
     if vocabulary is not None and vocabulary < 1:
         raise UserError(f"vocabulary is {vocabulary}; it must be at least 1")

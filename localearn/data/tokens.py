@@ -207,7 +207,7 @@ def _has_expression(state: str) -> bool:
     try:
         parts = list(json.loads(state).items())
     except (ValueError, AttributeError, RecursionError):
-        return False  # which the library will say
+        return False  # which the library raises
     while parts:
         name, value = parts.pop()
         if name == "Regex":

@@ -218,6 +218,9 @@ class ResNet(Net):
         view: what a rule's heads read of a block: "flattened", all of its map, or "pooled", its mean over places, as
             the readout does; the heads of 64 maps of 32x32 have 65,536 weights a class flattened, and 64 pooled.
 
+    Example:
+        resnet18 = ResNet((3, 32, 32), 10, widths=(64, 128, 256, 512), blocks=2, shortcut="projection")
+
     """
 
     kind = "maps"

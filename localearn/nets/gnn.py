@@ -32,6 +32,9 @@ class GNN(Net):
         readout: linear, per node, or conv, a convolution to the classes (Kipf's last layer), which reads the
             neighbours' h_L too; rules whose readout must be Linear refuse it.
 
+    Example:
+        net = GNN((1433,), 7, widths=(16,), conv="sage")
+
     """
 
     kind = "graph"

@@ -195,7 +195,7 @@ class RunningStatistics:
         momenta = [layer.momentum for layer in self.layers]
         for layer in self.layers:
             layer.train()
-            layer.momentum = 1 / self._batches  # plain averages; None would give them too, and wait for the device
+            layer.momentum = 1 / self._batches  # plain averages; None would give them too, with a host synchronisation
         self.net.hidden(x, *context)
         for layer, momentum in zip(self.layers, momenta, strict=True):
             layer.eval()

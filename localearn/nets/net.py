@@ -175,7 +175,7 @@ class Net(nn.Module):
         Args:
             state_dict: tensors by name.
             strict: as of `torch.nn.Module.load_state_dict`, whose result is returned.
-            assign: as of that too.
+            assign: likewise.
 
         """
         names = self.own_names()

@@ -107,6 +107,9 @@ class ViT(Net):
         dropout: of what each half layer adds.
         init: how weights are drawn, see `draw_weights`.
 
+    Example:
+        net = ViT((3, 32, 32), 10, width=64, layers=4, heads=4)
+
     """
 
     kind = "sequence"

@@ -47,6 +47,9 @@ class Physical(Net):
         timeout_s: seconds after which a system is taken to hang; null: no limit.
         drift_rate: see `System`.
 
+    Example:
+        net = Physical((784,), 10, widths=(64, 64), system=lambda u: np.tanh(u.numpy() @ couplings))
+
     """
 
     def __init__(
@@ -242,7 +245,7 @@ class Opaque(nn.Module):
 
     def _waits_for(self, y: Tensor) -> bool:
         wanted = y.device.type == "cpu" if self.waits is None else self.waits
-        return wanted or y.device != self.not_finite.device  # from one device to another everybody waits
+        return wanted or y.device != self.not_finite.device  # a copy between devices synchronises with the host
 
     def _within_time(self, u: Tensor, timeout_s: float) -> Any:
         done: list[tuple[Any, Exception | None]] = []

@@ -58,7 +58,7 @@ def _layers(model: nn.Module) -> Callable[[Any], list[nn.Module]]:
 
 def _built(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Return a classifier with new weights, its first convolution for as many channels as the images have."""
-    import torchvision.models  # late, for `import localearn` is to need torch and numpy alone
+    import torchvision.models  # imported here, since `import localearn` needs torch and numpy only
 
     names = torchvision.models.list_models(torchvision.models)
     if name not in names:

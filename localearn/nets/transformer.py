@@ -155,6 +155,9 @@ class Transformer(Net):
     Raises:
         UserError: for options out of their range, and for rows that are no sequence.
 
+    Example:
+        net = Transformer((128,), 256, vocabulary=256, layers=2, width=64)
+
     """
 
     kind = "sequence"

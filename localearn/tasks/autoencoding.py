@@ -34,6 +34,9 @@ class Autoencoding(Task):
             nothing was subtracted.
         scale: the value that x was then divided by, likewise.
 
+    Example:
+        data = localearn.data.from_arrays(images, normalize="unit", task=Autoencoding(criterion="bce"))
+
     """
 
     outputs: int = 1

@@ -35,6 +35,9 @@ class MultiLabel(Task):
         outputs: L, the number of labels.
         k: the number of top-ranked labels of a row that `recall@k` and `ndcg@k` consider; 0: rows are not ranked.
 
+    Example:
+        data = localearn.data.from_arrays(x, y, task=MultiLabel(k=5))       # y: (N, L) zeros and ones
+
     """
 
     outputs: int = 1

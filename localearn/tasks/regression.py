@@ -39,6 +39,9 @@ class Regression(Task):
         peak: the range of the targets before they were standardised, largest less smallest, say 255 or 1; None:
             unknown.
 
+    Example:
+        data = localearn.data.from_arrays(x, y, task=Regression(criterion="huber"))
+
     """
 
     outputs: int = 1
