@@ -51,7 +51,7 @@ class ArrayData(Data):
             scaling: maps raw rows to a net's input; None leaves their values.
             augment: how the training split's images are augmented.
             class_names: the names of the classes, where they have any.
-            task: the task; to tell the classes apart by default.
+            task: the task; classification by default.
             vocabulary: the number of tokens, where rows are their ids.
             categories: the numbers of categories of the first columns, which hold codes; see `InputSpec`.
 

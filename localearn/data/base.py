@@ -137,7 +137,7 @@ class Data(ABC):
 
     @property
     def task(self) -> Task:
-        """The task of these data: to tell `classes` apart, unless the data say otherwise."""
+        """The task of these data: classification, unless the data say otherwise."""
         return self._task or Classification(self.classes)
 
     def num_batches(self, split: Split, batch_size: int) -> int:

@@ -48,7 +48,7 @@ def checked_parts(
         layout: where images of 4 dimensions have their channels: last, or first. What is returned has them last. Of
             "ntd" rows are sequences, (N, T, D), and stay so.
         class_names: the names of the classes, where the source knows them.
-        task: what y is, where it is no label; none is needed of a task whose target is the row itself.
+        task: the meaning of y, where it is no label; none is needed of a task whose target is the row itself.
         vocabulary: the number of tokens, where x is their ids.
 
     Returns:

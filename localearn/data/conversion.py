@@ -92,9 +92,9 @@ def from_arrays(
             is normalised over all rows and positions.
         class_names: the classes' names in the order of their labels, or those of a `MultiLabel`'s labels.
         name: the data set's name in records.
-        task: what y is, where it is no label: a `Regression`, whose values are standardised, with metrics in their own
-            unit, and whose criterion and delta say for which loss to train; a `MultiLabel`, zeros and ones; an
-            `Autoencoding`, for which x is the target. A task of your own has y as it is, (N, D) float32.
+        task: the meaning of y, where it is no label: a `Regression`, whose values are standardised, with metrics in
+            their own unit, and whose criterion and delta say for which loss to train; a `MultiLabel`, zeros and ones;
+            an `Autoencoding`, for which x is the target. A task of your own has y as it is, (N, D) float32.
         vocabulary: the number of tokens, where x is their ids, 0 to vocabulary - 1; they are not normalised.
 
     Raises:

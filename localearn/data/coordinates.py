@@ -166,7 +166,7 @@ class CoordinateData(ArrayData):
         """Encode the coordinates of an image's pixels and hold them.
 
         Args:
-            name: what records call it.
+            name: the data set's name in records.
             pixels: (H, W) or (H, W, 3), uint8, or uint16 of 16 bits.
             octaves: of the positional encoding.
             rows: for each split the numbers of its pixels, line by line.

@@ -322,7 +322,7 @@ class CsvFile:
         return delimiter
 
     def _sniffed(self) -> str | None:
-        """Return the separator that parts the first lines into the most fields, as many in each; None for no such."""
+        """Return the separator that splits the first lines into the most fields, as many in each, or None."""
         widths = {}
         for word in _SNIFFED:
             try:

@@ -42,7 +42,7 @@ def digits(folder: Path | None = None) -> dict[str, np.ndarray]:
     """Return scikit-learn's 1797 handwritten digits, (N, 8, 8) uint8 of 0..16, a stratified fifth (359) as the test.
 
     Args:
-        folder: where scikit-learn's data lie; found where None, and where no data lie there scikit-learn is asked.
+        folder: the folder of scikit-learn's data; None: found. Where it holds no data scikit-learn loads them.
 
     """
     table = _digits_table(folder or _sklearn_folder())
@@ -142,7 +142,7 @@ def photograph(name: str) -> Path:
 
 
 def _sklearn_folder() -> Path | None:
-    """Return where scikit-learn's own data lie, whose files are read because importing it takes a second."""
+    """Return the folder of scikit-learn's own data; its files are read since importing the package takes a second."""
     spec = importlib.util.find_spec("sklearn")
     return next((Path(folder, "datasets", "data") for folder in (spec and spec.submodule_search_locations) or ()), None)
 
@@ -173,7 +173,8 @@ def value_data(
     Args:
         name: the data set's name in records.
         parts: x_train, x_test, (N, n), and y_train, y_test, (N, D), finite; and x_val, y_val where there are.
-        task: what the targets are. A `Regression` is given their number, center and scale; another task stays as it is.
+        task: the meaning of the targets. A `Regression` is given their number, center and scale; another task stays as
+            it is.
         val_fraction: the share of the training part that is held out for validation.
         val_size: the number of rows held out, which takes precedence over the fraction.
         seed: of the rows that are held out, and of train_size's.

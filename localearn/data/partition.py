@@ -31,7 +31,7 @@ def with_test(
         parts: x_train, y_train and others; a test part that there is stays.
         fraction: the share of the training rows that is drawn.
         class_names: the names of the classes.
-        task: what y is, where it is no label.
+        task: the meaning of y, where it is no label.
 
     Raises:
         UserError: where the fraction leaves one side, or a class of the training part, without a row.
@@ -100,7 +100,7 @@ def array_data(
         train_size: as of `load`.
         class_names: the names of the classes.
         notes: lines for `Data.notes`.
-        task: what y is, where it is no label; see `targets.fitted`.
+        task: the meaning of y, where it is no label; see `targets.fitted`.
         sequences: whether three dimensions are (N, T, D), and not grey images.
         vocabulary: the number of tokens where x is their ids.
         where: the source, for error messages; its name by default.

@@ -110,7 +110,7 @@ def _source(class_name: str) -> str:
 
 
 def _read(class_name: str, root: Path, *, download: bool) -> dict[str, np.ndarray]:
-    """Return the arrays as torchvision gives them, images (N, H, W) or (N, H, W, C) uint8 and labels uint8."""
+    """Return the arrays in torchvision's form, images (N, H, W) or (N, H, W, C) uint8 and labels uint8."""
     import torchvision.datasets
 
     arrays = {}

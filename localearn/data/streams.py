@@ -63,8 +63,9 @@ class LoaderData(Data):
                 `from_arrays` takes. Each epoch has the loader's order: let it shuffle.
             val: the validation part.
             test: the test part.
-            name: what records call the data set.
-            task: what y is, where it is no label, as of `from_arrays`; where the target is x a batch may be x alone.
+            name: the data set's name in records.
+            task: the meaning of y, where it is no label, as of `from_arrays`; where the target is x a batch may be x
+                alone.
             layout: where images have their channels, or that rows are sequences, "ntd", as of `from_arrays`.
 
         Raises:

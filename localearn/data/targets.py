@@ -22,7 +22,7 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
     Args:
         where: the source, for error messages.
         arrays: by name, y_train first: (N,) or (N, D).
-        task: what they are of.
+        task: the task that they belong to.
 
     Raises:
         UserError: for words, Python objects, and parts whose rows have different widths, and as `Task.check_target`
@@ -76,7 +76,7 @@ def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
 
     Args:
         parts: x_train and, where there is one, y_train.
-        task: what y is, where it is no label.
+        task: the meaning of y, where it is no label.
 
     """
     y = parts.get("y_train")

@@ -43,7 +43,7 @@ class TextData(ArrayData):
         name: the data set's name in records.
         x: for each split the windows, (N, T) int64.
         y: for each split the tokens that follow, (N, T) int64, `PADDING` where none does.
-        codec: what turns text into tokens and back.
+        codec: the map from text to tokens and back.
         task: its `LanguageModelling`.
 
     """

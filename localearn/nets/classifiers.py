@@ -55,7 +55,7 @@ class MobileNetV3(Net):
         stem: "imagenet", as published, which halves the image five times; "cifar": the first two strides are 1, so that
             an image of 32x32 ends as a map of 4x4.
         width: a factor of all channels.
-        dropout: of what the readout reads.
+        dropout: the probability of dropping a value that the readout reads.
         view: what a rule's heads read of a block: "pooled", the mean over a map's places, or "flattened".
 
     """

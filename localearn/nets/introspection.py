@@ -108,7 +108,7 @@ def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
 
 
 class _Uses(TorchFunctionMode):
-    """Inside this context, what is done with parameters, or with what is merely a part or a copy of one, is noted."""
+    """Record, inside this context, the operations on parameters and on mere parts or copies of them."""
 
     _SAME = (
         "expand",
@@ -137,7 +137,7 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Note which parameters a call takes, and what it does with them."""
+        """Record which parameters a call takes, and what it does with them."""
         out = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs))
         taken = {self._of[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._of}

@@ -197,7 +197,7 @@ def draw_weights(init: str, parts: Iterable[nn.Module]) -> None:
         he_normal           N(0, s^2), s = sqrt(2 / fan_in)
         glorot_uniform      U(-a, a), a = sqrt(6 / (fan_in + fan_out))   Glorot, Bengio 2010
         glorot_normal       N(0, s^2), s = sqrt(2 / (fan_in + fan_out))
-        fan_out_normal      N(0, s^2), s = 1 / sqrt(fan_out)             what a port of Forward-Forward begins with
+        fan_out_normal      N(0, s^2), s = 1 / sqrt(fan_out)             of a port of Forward-Forward
         default             torch's own, weights and biases U(-a, a), a = 1 / sqrt(fan_in), left as they are
 
     Args:

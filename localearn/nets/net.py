@@ -65,7 +65,7 @@ class Net(nn.Module):
         positions: (T,) where a row has outputs at each of T positions, () where it has them as a whole.
         kind: which of a rule's recipes suits the net. A subclass sets it: "maps" where it convolves, "sequence" where
             its blocks give (N, T, D), "graph" or "dense".
-        task: the meaning of the output: by default to tell C classes apart or, at positions, which of C tokens follows;
+        task: the meaning of the output: by default classification or, at positions, language modelling;
             set by `for_task` before a rule is built on the net, or by `fit`, from the data.
         class_names: (C,) words; set by `load_net` where the data had them.
         codec: a `localearn.data.Codec` of a net that was trained on text; set by `fit` and `load_net`.

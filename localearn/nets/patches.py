@@ -104,7 +104,7 @@ class ViT(Net):
         layers: L, a block each.
         heads: of each layer's attention.
         hidden: the feed-forward width; 4 D where none is given.
-        dropout: of what each half layer adds.
+        dropout: the probability of dropping a value that a half layer adds.
         init: how weights are drawn, see `draw_weights`.
 
     Example:
@@ -176,7 +176,7 @@ class Mixer(Net):
         layers: L, a block each.
         token_hidden: the hidden width over positions, the paper's D_S.
         channel_hidden: the hidden width over channels, its D_C.
-        dropout: of what each half layer adds.
+        dropout: the probability of dropping a value that a half layer adds.
         init: how weights are drawn, see `draw_weights`.
 
     """

@@ -39,7 +39,7 @@ class Recurrent(Net):
         cell: rnn, gru or lstm.
         widths: n_1..n_L.
         embedding: the width of a token's embedding; None: n_1.
-        dropout: of a block's output.
+        dropout: the probability of dropping a value of a block's output.
         reads: what a head reads: "positions", each by itself, "last", "pooled", their mean; "auto" is positions of
             tokens and last of values.
         through_time: "exact", backpropagation through time; "truncated" to windows, see `Truncated`; "none", each step

@@ -29,7 +29,7 @@ class AttentionLayer(nn.Module):
         width: D, a multiple of heads.
         heads: the number of attention heads.
         causal: whether a position reads itself and those before it alone.
-        dropout: of what is added to h.
+        dropout: the probability of dropping a value that is added to h.
 
     """
 
@@ -63,7 +63,7 @@ class FeedForward(nn.Module):
         width: D.
         hidden: the width between the two; 4 D where none is given.
         activation: f, by name.
-        dropout: of what is added to h.
+        dropout: the probability of dropping a value that is added to h.
 
     """
 
@@ -143,7 +143,7 @@ class Transformer(Net):
         heads: of attention, which share the width evenly.
         expansion: the MLP's hidden width, in widths.
         activation: f, as of `MLP`.
-        dropout: of the embedding, and of what is added to the stream.
+        dropout: the probability of dropping a value of the embedding, or one that is added to the stream.
         blocks: "layer" makes a block of each layer. "sublayer" makes three: attention, h'; the MLP's hidden layer,
             (h', f(W1 norm(h'))) side by side; and its output, h''. Direct feedback alignment then sends its signals to
             the three points of the "micro" form of Launay et al., arXiv 2006.12878, by "layer" to those of its "macro"

@@ -60,7 +60,7 @@ class Autoencoding(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         mse = Metric("mse", "min", "value", self._mse)
         return (mse,) if self.peak is None else (Metric("psnr", "max", "value", self._psnr), mse)
 

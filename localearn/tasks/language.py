@@ -49,7 +49,7 @@ class LanguageModelling(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         return (
             Metric("bits_per_character", "min", "value", self._bits),
             Metric("perplexity", "min", "value", _perplexity),

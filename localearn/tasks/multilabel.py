@@ -52,7 +52,7 @@ class MultiLabel(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         auc, log_loss = Metric("auc", "max", "value", whole=area_under_roc), Metric("log_loss", "min", "value", _loss)
         if self.outputs == 1:
             return auc, log_loss, Metric("accuracy", "max", "fraction")

@@ -72,7 +72,7 @@ class Regression(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         ratio = () if self.peak is None else (Metric("psnr", "max", "value", self._psnr),)
         return (
             *ratio,
