@@ -1,4 +1,4 @@
-"""Images and vectors: rows of one array, held whole on one device."""
+"""Images and vectors held whole on one device, `ArrayData`, and how rows are drawn for a held-out split."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +19,10 @@ _IMAGES = 8  # that a picture of reconstructions shows
 
 
 class ArrayData(Data):
-    """Rows kept as they came, uint8 or float; a batch is gathered, augmented and normalised where they are.
+    """Hold rows as they came, uint8 or float; a batch is gathered, augmented and normalised on their device.
 
-    A float32 copy of what is uint8 would take four times the memory and save nothing: to gather its longer rows costs
-    about what it costs to convert the short ones while they are in the cache.
+    A float32 copy of uint8 rows would take four times the memory and save nothing: gathering its longer rows costs
+    about as much as converting the short ones while they are in the cache.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class ArrayData(Data):
         """Check and hold the rows of each split; `localearn.data.from_arrays` takes them in other forms too.
 
         Args:
-            name: what records call the data set.
+            name: the data set's name in records.
             x: for each split (N, C, H, W) images, (N, T, D) sequences or (N, ...) rows, uint8 or floating-point, or
                 (N, T) token ids, int64; all on one device.
             y: for each split (N,) int64 labels, 0..classes - 1, or what the task takes, (N, outputs) floating-point;
                 empty where the task's target is the row itself.
             classes: their number; 0 where the task has none.
-            scaling: what turns raw rows into a net's input; None leaves their values.
+            scaling: maps raw rows to a net's input; None leaves their values.
             augment: how the training split's images are augmented.
             class_names: the names of the classes, where they have any.
-            task: what a net is to make of the rows; to tell the classes apart by default.
+            task: the task; classification by default.
             vocabulary: the number of tokens, where rows are their ids.
             categories: the numbers of categories of the first columns, which hold codes; see `InputSpec`.
 
@@ -80,7 +80,7 @@ class ArrayData(Data):
             check_targets(name, task, x, {} if self._target_is_input else y, scaling)
 
     def to(self, device: torch.device | str) -> "ArrayData":
-        """Return the same data on `device`; what is there already is shared, not copied."""
+        """Return the same data on `device`; tensors that are there already are shared, not copied."""
         moved = copy.copy(self)
         moved._hold(
             {split: rows.to(device) for split, rows in self._x.items()},
@@ -112,7 +112,7 @@ class ArrayData(Data):
         return self._shuffled(split, order, batch_size, skip, generator)
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "ArrayData":
-        """Return data whose training and validation x are `fn(x)`, of the dtype that fn gives; see `Data.features`."""
+        """Return data whose training and validation x are `fn(x)`, of the dtype of its result; see `Data.features`."""
         if self.augmented:
             raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be kept")
         y: dict[Split, Tensor] = {"train": self._y["train"], "val": self._y["val"]}
@@ -121,7 +121,7 @@ class ArrayData(Data):
             x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
             if self._target_is_input:  # which the features are not
                 y = {split: whole._mapped(split, lambda rows: rows.flatten(1), batch_size) for split in y}
-        mapped = copy.copy(self)  # not checked: what a net that diverges gives is for the loop to tell
+        mapped = copy.copy(self)  # not checked: the training loop reports a net that diverges
         mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
         mapped.vocabulary, mapped.categories, mapped._target_is_input = None, (), False
         mapped._hold(x, y)
@@ -131,7 +131,8 @@ class ArrayData(Data):
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
         """Write a regression's predictions against the true values of the test split, `predicted.png`.
 
-        Of an autoencoding of images the first of the test split and their reconstructions are `reconstructed.png`.
+        For an autoencoding of images write the first images of the test split and their reconstructions,
+        `reconstructed.png`.
         """
         if isinstance(self.task, Autoencoding) and self.kind == "image" and self.input_shape[0] in (1, 3):
             return self._reconstructions(self.task, predict, folder / "reconstructed.png")
@@ -142,7 +143,7 @@ class ArrayData(Data):
         return (predicted_against_true(whole, self.task, lambda batch: predict(batch.x), "test", path),)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then kept."""
+        """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then cached."""
         if self._fingerprint is None:
             tensors = []
             for split in self._y:
@@ -228,7 +229,7 @@ def _check(
     task: Task | None,
     vocabulary: int | None,
 ) -> None:
-    """Raise UserError for what would end training, or an accuracy, in something wrong; in `checks`'s words."""
+    """Raise UserError for arrays that would silently falsify training or an accuracy; worded as in `checks`."""
     if "train" not in x or x.keys() != y.keys():
         raise UserError(f"{name}: x has {', '.join(x) or 'no split'} and y {', '.join(y) or 'none'}; both need train")
     of = "localearn.data.from_arrays takes others"
@@ -292,10 +293,19 @@ def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:
 
 
 def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows in two by their (N,) labels; return the indices of the rest, (N - size,), and of the held, (size,).
+    """Split rows in two by their labels, every class in proportion.
 
-    Both ascend. Each class gives its share, to the nearest row: within a class of n rows in random order, row r
-    stands at (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held.
+    Each class gives its share, to the nearest row: within a class of n rows in random order, row r stands at
+    (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held out.
+
+    Args:
+        labels: (N,).
+        size: how many rows to hold out.
+        seed: of the order.
+
+    Returns:
+        The indices of the rest, (N - size,), and of the rows held out, (size,), both ascending.
+
     """
     # RandomState, because its stream is frozen for good while that of default_rng may change with numpy's version.
     order = np.random.RandomState(seed).permutation(len(labels))
@@ -317,7 +327,13 @@ def fold_of(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     by scikit-learn's `KFold(5, shuffle=True, random_state=101)`, and of what a fold leaves a fifth for validation by
     `train_test_split(test_size=0.2, random_state=127 * fold)`.
 
-    Raises UserError for a fold that there is not, and for fewer than 10 rows.
+    Args:
+        rows: their number, 10 or more.
+        fold: 0..4.
+
+    Raises:
+        UserError: for another fold, and for fewer rows.
+
     """
     if not 0 <= fold < FOLDS:
         raise UserError(f"fold is {fold}; it must lie between 0 and {FOLDS - 1}")
@@ -340,22 +356,48 @@ _SEEDS = 2**32  # numpy's seeds end there
 
 
 def check_seed(option: str, seed: int) -> None:
-    """Raise UserError, which names the option, unless the seed is one of numpy's."""
+    """Check that a seed is valid for NumPy.
+
+    Args:
+        option: the option's name in the error message.
+        seed: the seed.
+
+    Raises:
+        UserError: where it is not.
+
+    """
     if not 0 <= seed < _SEEDS:
         raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")
 
 
 def check_fraction(name: str, fraction: float) -> None:
-    """Raise UserError, which names the option `<name>_fraction`, unless the fraction lies between 0 and 1."""
+    """Check that a fraction lies between 0 and 1, both excluded.
+
+    Args:
+        name: the stem of the option `<name>_fraction` in the error message.
+        fraction: the fraction.
+
+    Raises:
+        UserError: where it does not.
+
+    """
     if not 0 < fraction < 1:
         raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
 
 
 def held_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
-    """Return how many of `rows` are held: `size` where it is given, else the fraction to the nearest row.
+    """Return how many rows to hold out: `size` where it is given, else the fraction to the nearest row.
 
-    `name` is the option's stem in messages ("val" for val_fraction and val_size), `where` the rows' source. Raises
-    UserError where the fraction is not between 0 and 1 or where one side would be empty.
+    Args:
+        name: the option's stem in error messages ("val" for val_fraction and val_size).
+        rows: the number of all rows.
+        fraction: 0 to 1, both excluded.
+        size: takes precedence over the fraction.
+        where: the rows' source, for error messages.
+
+    Raises:
+        UserError: where the fraction is out of its range or one side would be empty.
+
     """
     check_fraction(name, fraction)
     option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"

@@ -1,4 +1,7 @@
-"""What a trainer learns from: batches, and the data sets that give them."""
+"""Batches and data sets: the `Batch` of one training step, and `Data`, the base class of what gives them.
+
+Helpers at the end turn values into arrays and hash them.
+"""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -22,17 +25,19 @@ Kind = Literal["image", "vector", "graph", "sequence", "text"]
 
 @dataclass(frozen=True, slots=True, init=False)
 class Batch:
-    """One step's input.
+    """Hold the input, the targets and the context of one training step.
 
-    x: (N, *input_shape) float, or (N, T) int64 of token ids. For a graph the rows are all its nodes. It may be a view
-        of the data set itself, so nobody changes it in place.
-    target: (M, ...) what the task is to make of the rows that count: int64 labels, 0..C-1, (M,), or values, (M, D).
-    context: what every block needs beside h: nothing for images, `(edge_index,)` for a graph.
-    index: (M,) int64, the rows that the targets are of, or (M, 2), pairs of rows; None where they are of all N rows in
-        order.
+    `y`, `nodes` and `rows` are the deprecated names of `target`, `index` and `select`, to be removed in the next
+    release. As keyword arguments they take precedence over the new names, so that `dataclasses.replace` accepts them.
 
-    `y`, `nodes` and `rows` are the former names of `target`, `index` and `select`, deprecated: the next release has
-    them no more. As keywords they go before the new names, so that `dataclasses.replace` takes them.
+    Attributes:
+        x: (N, *input_shape) float, or (N, T) int64 of token ids. For a graph the rows are all its nodes. It may be a
+            view of the data set itself, so do not modify it in place.
+        target: (M, ...) the targets of the rows that count: int64 labels, 0..C-1, (M,), or values, (M, D).
+        context: what every block needs in addition to h: nothing for images, `(edge_index,)` for a graph.
+        index: (M,) int64, the rows that the targets are of, or (M, 2), pairs of rows; None where they are of all N rows
+            in order.
+
     """
 
     x: Tensor
@@ -72,21 +77,40 @@ class Batch:
 
     @property
     def y(self) -> Tensor:
-        """The former name of `target`."""
+        """The deprecated name of `target`."""
         return self.target
 
     @property
     def nodes(self) -> Tensor | None:
-        """The former name of `index`."""
+        """The deprecated name of `index`."""
         return self.index
 
     def rows(self, per_row: Tensor) -> Tensor:
-        """Return `select(per_row)`, of which this is the former name."""
+        """Return `select(per_row)`; a deprecated name."""
         return self.select(per_row)
 
 
 class Data(ABC):
-    """A data set, split in three, whose batches are on one device."""
+    """Define a data set, split into training, validation and test, whose batches are on one device.
+
+    Attributes:
+        name: the data set's name in records.
+        kind: image, vector, graph, sequence or text.
+        classes: the number of classes; 0 where the task has none.
+        input_shape: the shape of a row of x, without the batch dimension.
+        sizes: the number of rows with a target in each split.
+        augmented: whether two passes over the training split may differ.
+        class_names: in the order of the labels; None where classes are their numbers.
+        feature_names: the names of a row's values, in order, or None.
+        target_names: the names of a target's values, in order, or None.
+        unseen: the classes that only the test part has rows of, see `load(leave_out=)`.
+        notes: what was decided or left out while the data were read, a line each.
+        vocabulary: the number of tokens, where rows are their ids.
+        codec: the map from text to such ids and back.
+        continues: whether a position's target is the token after it in x, so that no net may look ahead.
+        categories: the numbers of categories of the first columns of a table, which hold codes.
+
+    """
 
     name: str
     kind: Kind
@@ -107,17 +131,23 @@ class Data(ABC):
 
     @property
     def takes(self) -> InputSpec:
-        """What a net is to take, unless a rule adds to the rows."""
+        """The `InputSpec` that a net for these data needs, unless a rule adds to the rows."""
         context = ("edge_index",) if self.kind == "graph" else ()
         return InputSpec(tuple(self.input_shape), self.vocabulary, context, self.categories)
 
     @property
     def task(self) -> Task:
-        """What a net is to make of the rows: to tell `classes` apart, unless the data say otherwise."""
+        """The task of these data: classification, unless the data say otherwise."""
         return self._task or Classification(self.classes)
 
     def num_batches(self, split: Split, batch_size: int) -> int:
-        """Return the number of batches of a pass over `split`, shuffled where it is the training split."""
+        """Return the number of batches of a pass, shuffled where it is over the training split.
+
+        Args:
+            split: train, val or test.
+            batch_size: rows a batch.
+
+        """
         if self.kind == "graph":
             return 1
         rows = self.sizes[split]
@@ -131,47 +161,71 @@ class Data(ABC):
     def batches(
         self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
     ) -> Iterator[Batch]:
-        """Return the batches of one pass over `split`.
+        """Return the batches of one pass over a split.
 
-        With a generator the rows are shuffled and, in the training split, augmented; every random number comes from
-        it: the order at once, before the first batch is asked for, and each batch's augmentation when that batch is
-        made. Without one they come in order, as they are, and nothing is random.
+        A shuffled training pass leaves out a last batch of a single row, whose variance batch normalisation could not
+        take.
 
-        `skip` leaves out the first batches of the pass without drawing their augmentation. So an interrupted pass
-        goes on bit for bit: call this with the generator as it stood when the pass began, then set the generator to
-        its state at the interruption, then take the batches.
+        To resume an interrupted pass bit for bit, call this with the generator as it stood when the pass began, then
+        set the generator to its state at the interruption, then take the batches.
 
-        A shuffled training pass leaves out a last batch of a single row, whose variance batch normalisation could
-        not take. Raises UserError for a batch size below 1.
+        Args:
+            split: train, val or test.
+            batch_size: rows a batch, 1 or more.
+            generator: shuffles the rows and, in the training split, augments them; every random number comes from it:
+                the order at once, before the first batch is asked for, and each batch's augmentation when that batch is
+                made. Without one rows come in order and unchanged, and nothing is random.
+            skip: how many first batches of the pass to leave out, without drawing their augmentation.
+
+        Raises:
+            UserError: for a batch size below 1.
+
         """
 
     @abstractmethod
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "Data":
-        """Return data of that name whose training and validation x are `fn(x, *context)`, computed once.
+        """Return data whose training and validation x are `fn(x, *context)`, computed once.
 
-        Greedy schedules use it where the input of a stage is fixed. There is no test split in it: the test set is
-        read once, through the whole net. Raises ValueError where two passes differ (`augmented`).
+        Greedy schedules use it where the input of a stage is fixed. The result has no test split: the test set is read
+        once, through the whole net.
+
+        Args:
+            name: the name of the new data.
+            fn: maps x and its context to the features, the rows in the same order.
+            batch_size: the rows that are computed at a time.
+
+        Raises:
+            ValueError: where two passes differ (`augmented`).
+
         """
 
     def part(self, rank: int, ranks: int, least: int = 2) -> "Data":
-        """Return the same data, whose batches are this rank's rows of each: all ranks' together are the whole batch.
+        """Return the same data, whose batches are this rank's rows of each: those of all ranks form the whole batch.
 
-        A batch's rows are shared out in order and evenly; where there are fewer than `least` for each, the last ranks
-        have none. `sizes` and random numbers stay those of the whole. Raises UserError for data that cannot be divided.
+        A batch's rows are divided in order and evenly. `sizes` and random numbers remain those of the whole.
+
+        Args:
+            rank: this process, 0..ranks-1.
+            ranks: the number of processes.
+            least: the fewest rows of a rank; where there are fewer for each, the last ranks have none.
+
+        Raises:
+            UserError: for data that cannot be divided.
+
         """
         raise UserError(f"{self.name} is one batch that cannot be divided over ranks; use parallel=none")
 
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write what one would rather look at than figures, a picture or a sample; by default nothing.
+        """Write a picture or a sample of what a net has learned; by default nothing.
 
         `python -m localearn.run` calls it once for a completed run, outside of what is metered.
 
         Args:
-            predict: makes of x, and of its context, the rule's outputs, on the data's device, as it does in evaluation.
-            folder: that of the run's record, which the files are written into.
+            predict: maps x, and its context, to the rule's outputs, on the data's device, as in evaluation.
+            folder: the folder of the run's record, which the files are written into.
 
         Returns:
-            Lines to print, each saying what lies where.
+            Lines to print, each naming a file and what it holds.
 
         """
         return ()
@@ -180,7 +234,7 @@ class Data(ABC):
     def fingerprint(self) -> str:
         """Return a SHA-256 of the arrays, the split and the normalisation: equal for equal data alone.
 
-        Data that are not held may leave the arrays out, which their notes tell.
+        Data that are not held in memory may leave the arrays out, which their notes then say.
         """
 
     def __repr__(self) -> str:
@@ -190,12 +244,24 @@ class Data(ABC):
 
 
 def leaves_out_last(rows: int, batch_size: int) -> bool:
-    """Whether a shuffled training pass over so many rows leaves out its last batch, which has a single row."""
+    """Return whether a shuffled training pass leaves out its last batch, because it has a single row.
+
+    Args:
+        rows: the rows of the training split.
+        batch_size: rows a batch.
+
+    """
     return batch_size > 1 and rows > 1 and rows % batch_size == 1
 
 
 def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
-    """Return the SHA-256, in hexadecimal, of named tensors (their types, shapes and values) and a note in words."""
+    """Return the SHA-256 of named tensors, in hexadecimal.
+
+    Args:
+        tensors: names and tensors, whose types, shapes and values are hashed.
+        note: a text that is hashed first.
+
+    """
     digest = hashlib.sha256(note.encode())
     for name, tensor in tensors:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -204,9 +270,15 @@ def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
 
 
 def as_array(what: str, value: Any) -> np.ndarray:
-    """Return a tensor, an array, or what NumPy makes one of, as an array.
+    """Convert a tensor, an array, or what NumPy makes one of, to an array.
 
-    Raises UserError, which calls it `what`, where none can be made, and for sparse tensors and masked values.
+    Args:
+        what: the value's name in error messages.
+        value: the value.
+
+    Raises:
+        UserError: where no array can be made, and for sparse tensors and masked values.
+
     """
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided:
@@ -225,7 +297,16 @@ def as_array(what: str, value: Any) -> np.ndarray:
 
 
 def as_pair(what: str, item: Any) -> tuple[Any, Any]:
-    """Return x and y of an item or a batch. Raises UserError, which calls it `what`, unless it is such a pair."""
+    """Return x and y of an item or a batch.
+
+    Args:
+        what: the item's name in error messages.
+        item: a tuple or list of two.
+
+    Raises:
+        UserError: unless it is such a pair.
+
+    """
     if not isinstance(item, tuple | list) or len(item) != 2:
         told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
         raise UserError(f"{what} is {told}; a pair (x, y) is expected")

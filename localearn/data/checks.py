@@ -1,4 +1,4 @@
-"""Whether arrays that came from outside can be learned from; whatever cannot is named in a line."""
+"""Checks of arrays from outside: whatever cannot be learned from is named in a one-line error message."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -20,8 +20,13 @@ _CHANNELS = (1, 3, 4)  # what the last dimension of a colour image may plausibly
 def checked_arrays(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the four `ARRAYS` with x as uint8 or float32 and y as int64, 0..C-1.
 
-    x: (N, H, W) or (N, H, W, C) images or (N, D) vectors. `where` names the source in messages. Raises UserError for
-    a wrong type, shape, length or label, for an empty array and for values that are not finite.
+    Args:
+        where: the source, for error messages.
+        arrays: by name; x are (N, H, W) or (N, H, W, C) images or (N, D) vectors.
+
+    Raises:
+        UserError: for a wrong type, shape, length or label, for an empty array and for values that are not finite.
+
     """
     return checked_parts(where, arrays)[0]
 
@@ -37,13 +42,13 @@ def checked_parts(
     """Return x and y of every part that there is, as `checked_arrays` does, and the names of the classes.
 
     Args:
-        where: the source, for messages.
+        where: the source, for error messages.
         arrays: x_train and y_train and, where there are, x_val and y_val, x_test and y_test. Labels may be of every
             kind that `labels.numbered` takes.
         layout: where images of 4 dimensions have their channels: last, or first. What is returned has them last. Of
             "ntd" rows are sequences, (N, T, D), and stay so.
         class_names: the names of the classes, where the source knows them.
-        task: what y is, where it is no label; none is needed of a task whose target is the row itself.
+        task: the meaning of y, where it is no label; none is needed of a task whose target is the row itself.
         vocabulary: the number of tokens, where x is their ids.
 
     Returns:
@@ -87,7 +92,14 @@ def checked_parts(
 def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the `GRAPH_ARRAYS` with x (N, D) as float32 and all others as int64.
 
-    edge_index: (2, E) node indices. y: (N,) labels. train, val, test: node indices, no node in two. Raises UserError.
+    Args:
+        where: the source, for error messages.
+        arrays: by name; edge_index is (2, E) node indices, y (N,) labels, and train, val and test are node indices, no
+            node in two.
+
+    Raises:
+        UserError: for a wrong type, shape, label or node.
+
     """
     x = checked_rows(f"{where}: x", arrays["x"])
     if x.ndim != 2:
@@ -113,10 +125,16 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
 
 
 def checked_rows(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarray:
-    """Return rows, of which there is one or more, as uint8 or float32 with their channels, if they have any, last.
+    """Return rows as uint8 or float32, with their channels, if they have any, last.
 
-    x: as of `checked_parts`. `what` names it in messages. Raises UserError for another type or shape, for no rows and
-    for values that are not finite.
+    Args:
+        what: the rows' name in error messages.
+        x: as of `checked_parts`.
+        layout: as of `checked_parts`.
+
+    Raises:
+        UserError: for another type or shape, for no rows and for values that are not finite.
+
     """
     if x.dtype.kind not in "uifb":
         raise UserError(f"{what} is {x.dtype}; integers or real numbers are expected")
@@ -147,7 +165,17 @@ def checked_rows(what: str, x: np.ndarray, layout: Layout = "nhwc") -> np.ndarra
 
 
 def checked_tokens(what: str, x: np.ndarray, vocabulary: int) -> np.ndarray:
-    """Return token ids, (N, T) int64. Raises UserError for another type or shape, for none, or one out of range."""
+    """Return token ids, (N, T) int64.
+
+    Args:
+        what: the ids' name in error messages.
+        x: the ids.
+        vocabulary: the number of tokens.
+
+    Raises:
+        UserError: for another type or shape, for no rows, or an id out of range.
+
+    """
     if x.dtype.kind not in "ui" or x.ndim != 2:
         raise UserError(f"{what} is {x.dtype} with shape {x.shape}; token ids, integers (N, T), are expected")
     if not x.size:
@@ -167,9 +195,17 @@ def _nodes(what: str, index: np.ndarray, nodes: int) -> np.ndarray:
 
 
 def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: Sequence[str] | None = None) -> None:
-    """Raise UserError unless the training labels, (N,), are all of 0..C-1, C > 1, and the held-out ones among them.
+    """Check that the training labels, (N,), are all of 0..C-1, C > 1, and the held-out ones among them.
 
-    class_names: what messages call the labels; their numbers by default.
+    Args:
+        where: the source, for error messages.
+        train: the training labels.
+        held: the held-out labels.
+        class_names: the labels' names in error messages; their numbers by default.
+
+    Raises:
+        UserError: where they are not.
+
     """
 
     def name(label: int) -> str:

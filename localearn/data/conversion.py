@@ -1,4 +1,4 @@
-"""From what people hold in Python, arrays, torch datasets and loaders, torch_geometric graphs, to a `Data`."""
+"""Conversion to a `Data` of arrays, torch datasets and loaders, and torch_geometric graphs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -27,7 +27,7 @@ _TAKEN = (
 
 
 def as_data(data: Any) -> Data:
-    """Return a `Data` as it is, and what else `fit` takes as one, with the default options of the function that does.
+    """Convert what `fit` takes to a `Data`, with the default options of the function that does it; a Data as it is.
 
     Args:
         data: a Data; arrays (x, y) or (x, y, x_test, y_test), see `from_arrays`; a torch Dataset, see `from_dataset`,
@@ -69,7 +69,7 @@ def from_arrays(
     task: Task | None = None,
     vocabulary: int | None = None,
 ) -> ArrayData:
-    """Return arrays as a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
+    """Convert arrays to a data set, checked, split in three and normalised, on the CPU (`.to` moves it).
 
     Equal arrays give equal data, whether they come from here or as an archive's through `localearn.load`.
 
@@ -88,18 +88,22 @@ def from_arrays(
         normalize: "standard", "unit" or "none", as of `localearn.load`.
         augment: "none", "crop" or "crop_flip", as of `localearn.load`.
         layout: "nhwc" or "nchw", where 4 dimensions have their channels; by default torch tensors have them first.
-            "ntd": 3 dimensions are sequences, which nothing but this tells from grey images; each of their D features
+            "ntd": 3 dimensions are sequences, which only this distinguishes from grey images; each of their D features
             is normalised over all rows and positions.
         class_names: the classes' names in the order of their labels, or those of a `MultiLabel`'s labels.
-        name: what records call the data set.
-        task: what y is, where it is no label: a `Regression`, whose values are standardised, with metrics in their own
-            unit, and whose criterion and delta say for which loss to train; a `MultiLabel`, zeros and ones; an
-            `Autoencoding`, for which x is the target. A task of your own has y as it is, (N, D) float32.
+        name: the data set's name in records.
+        task: the meaning of y, where it is no label: a `Regression`, whose values are standardised, with metrics in
+            their own unit, and whose criterion and delta say for which loss to train; a `MultiLabel`, zeros and ones;
+            an `Autoencoding`, for which x is the target. A task of your own has y as it is, (N, D) float32.
         vocabulary: the number of tokens, where x is their ids, 0 to vocabulary - 1; they are not normalised.
 
     Raises:
         UserError: for a wrong type, shape, length, label or option, for values that are not finite, and for parts
             that are too small to be split.
+
+    Example:
+        data = localearn.data.from_arrays(x, y, normalize="unit")
+        localearn.MonoForward(localearn.MLP(data.input_shape, data.classes)).fit(data)
 
     """
     for option, value, known in (
@@ -168,20 +172,24 @@ def from_dataset(
     name: str | None = None,
     **options: Any,
 ) -> ArrayData:
-    """Return torch datasets of (x, y) items as a data set, read once and held whole; see `from_arrays`.
+    """Convert torch datasets of (x, y) items to a data set, read once and held whole; see `from_arrays`.
 
-    A random transform is applied once to each item, not anew in each epoch; use `augment` for that.
+    A random transform is applied once to each item, not again in each epoch; use `augment` for that.
 
     Args:
         dataset: the training part; its `classes`, where it has them as torchvision's have, are the class names. Where
             the target is x an item may be x alone.
         test: the test part; without it one is drawn.
         val: the validation part; without it one is drawn.
-        name: what records call the data set; the dataset's class in lower case by default.
+        name: the data set's name in records; the dataset's class in lower case by default.
         options: those of `from_arrays`.
 
     Raises:
         UserError: as `from_arrays`, and for items that are not (x, y) or have different shapes.
+
+    Example:
+        train, test = torchvision.datasets.MNIST("data"), torchvision.datasets.MNIST("data", train=False)
+        data = localearn.data.from_dataset(train, test, augment="crop")
 
     """
     name = name or type(dataset).__name__.lower()
@@ -203,7 +211,7 @@ def from_loader(
     stream: bool | None = None,
     **options: Any,
 ) -> ArrayData | LoaderData:
-    """Return what loaders give, batches (x, y), as a data set: streamed where that is possible, or held whole.
+    """Convert loaders of batches (x, y) to a data set: streamed where that is possible, or held whole.
 
     Streamed data may be larger than memory: every pass reads its loader again, in the loader's own order, and rows are
     as it gives them, uint8 divided by 255; see `LoaderData`. Data held whole are one pass of each loader, normalised,
@@ -220,6 +228,9 @@ def from_loader(
     Raises:
         UserError: as `from_arrays` and `LoaderData`, for batches that are not (x, y) or whose rows have different
             shapes, and for a stream without test or val, or with other options.
+
+    Example:
+        data = localearn.data.from_loader(train_loader, test_loader, val=val_loader)
 
     """
     if stream is None:
@@ -256,22 +267,26 @@ def from_graph(
     name: str = "graph",
     where: str | None = None,
 ) -> GraphData:
-    """Return a torch_geometric Data, or anything with its attributes, as a data set whose nodes are classified.
+    """Convert a torch_geometric Data, or anything with its attributes, to a data set whose nodes are classified.
 
     Args:
         graph: x (N, D), edge_index (2, E), y (N,) labels as of `from_arrays` and, where there are, train_mask, val_mask
             and test_mask, (N,) booleans; with a train_mask alone all other nodes are held out. Edge weights and
-            features are not used, which `notes` tells.
-        test_fraction: how much of the nodes is drawn where there is no test_mask, always the same ones.
-        val_fraction: how much of the training nodes is drawn, by `seed`, where there is no val_mask.
+            features are not used, which `notes` says.
+        test_fraction: the share of nodes that is drawn where there is no test_mask, always the same ones.
+        val_fraction: the share of training nodes that is drawn, by `seed`, where there is no val_mask.
         seed: see val_fraction.
         normalize: "rows", which makes the features of each node sum to 1, or "none".
         class_names: the classes' names in the order of their labels.
-        name: what records call the data set.
-        where: what messages call it; its name by default.
+        name: the data set's name in records.
+        where: the source, for error messages; its name by default.
 
     Raises:
         UserError: for what is missing, has a wrong type or shape, lies out of range or cannot be split.
+
+    Example:
+        graph = torch_geometric.datasets.KarateClub()[0]
+        data = localearn.data.from_graph(graph)
 
     """
     where = where or name
@@ -336,7 +351,7 @@ def _nodes(
 
 
 def _is_target(task: object) -> bool:
-    """Whether x is the target, so that no y is needed."""
+    """Return whether x is the target, so that no y is needed."""
     return isinstance(task, Task) and task.target_is_input
 
 

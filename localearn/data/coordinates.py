@@ -1,4 +1,4 @@
-"""An image as a function: from where a pixel is to the colour that it has."""
+"""Images as functions from coordinates to colours, of a user's own file or of scikit-learn's photographs."""
 
 import copy
 import math
@@ -40,22 +40,22 @@ def coordinates(
     train_size: int | None = None,
     criterion: Criterion = "squared",
 ) -> "CoordinateData":
-    """Return an image of the user's own as (x, y) -> colour, its pixels split in three at random, on the CPU.
+    """Load an image of the user's own as (x, y) -> colour, its pixels split in three at random, on the CPU.
 
-    A row is where a pixel's centre is, x and y from -1 to 1, followed by its positional encoding, for k = 0, 1, ...,
-    octaves - 1 sin and cos of 2^k pi x and of 2^k pi y (Mildenhall et al., arXiv 2003.08934, eq. 4); the target is its
-    colour, red, green and blue or grey, standardised by the training split. A net that learns it is the image, and may
-    be asked between its pixels. The metric is PSNR in dB, of levels from 0 to 255.
+    A row is the position of a pixel's centre, x and y from -1 to 1, followed by its positional encoding, for k = 0, 1,
+    ..., octaves - 1 sin and cos of 2^k pi x and of 2^k pi y (Mildenhall et al., arXiv 2003.08934, eq. 4); the target is
+    its colour, red, green and blue or grey, standardised by the training split. A net that learns it represents the
+    image, and can be evaluated between its pixels. The metric is PSNR in dB, of levels from 0 to 255.
 
     Args:
-        path: the file, of any kind that Pillow reads; what is transparent in it is on black, and it stands
-            upright where it says how it was held.
-        size: pixels of its longer side, which it is scaled down to; null takes it as it is, and so is a smaller one.
+        path: the file, of any kind that Pillow reads; transparent parts are shown on black, and the image is rotated
+            as its EXIF orientation says.
+        size: the pixels of its longer side, to which a larger image is scaled down; null: as it is.
         octaves: see above; 0 leaves x and y alone.
-        test_fraction: how many pixels are held out as the test, the same for every split_seed.
-        val_fraction: how many of the others are held out for validation.
-        split_seed: draws those, and those of train_size.
-        train_size: how many training pixels to use.
+        test_fraction: the share of pixels that is held out as the test, the same for every split_seed.
+        val_fraction: the share of the others that is held out for validation.
+        split_seed: of the draw of those, and of train_size's.
+        train_size: the number of training pixels to use.
         criterion: the loss, "squared", "absolute" or "huber".
 
     Raises:
@@ -91,20 +91,23 @@ def photo(
     train_size: int | None = None,
     criterion: Criterion = "squared",
 ) -> "CoordinateData":
-    """Return one of scikit-learn's photographs, which it carries inside it, as `coordinates` does an image.
+    """Load one of scikit-learn's photographs, which that package includes, as `coordinates` does an image.
 
     Args:
         image: "china", a temple, or "flower"; both have 640 x 427 pixels.
-        size: as of `coordinates`, as are all others.
-        octaves: likewise.
-        test_fraction: likewise.
-        val_fraction: likewise.
-        split_seed: likewise.
-        train_size: likewise.
-        criterion: likewise.
+        size: as of `coordinates`.
+        octaves: as of `coordinates`.
+        test_fraction: as of `coordinates`.
+        val_fraction: as of `coordinates`.
+        split_seed: as of `coordinates`.
+        train_size: as of `coordinates`.
+        criterion: as of `coordinates`.
 
     Raises:
         UserError: as `coordinates`.
+
+    Example:
+        data = localearn.data.photo("flower", size=64)
 
     """
     path = photograph(image)
@@ -149,7 +152,7 @@ def _of_image(
 
 
 class CoordinateData(ArrayData):
-    """The pixels of an image: x their encoded coordinates, y their colours; drawn whole beside the image itself."""
+    """Hold the pixels of an image: x their encoded coordinates, y their colours."""
 
     def __init__(
         self,
@@ -163,12 +166,12 @@ class CoordinateData(ArrayData):
         """Encode the coordinates of an image's pixels and hold them.
 
         Args:
-            name: what records call it.
+            name: the data set's name in records.
             pixels: (H, W) or (H, W, 3), uint8, or uint16 of 16 bits.
             octaves: of the positional encoding.
             rows: for each split the numbers of its pixels, line by line.
             criterion: the loss.
-            where: the image's file, for messages.
+            where: the image's file, for error messages.
 
         Raises:
             UserError: where a colour does not vary among the training pixels.
@@ -198,14 +201,14 @@ class CoordinateData(ArrayData):
         self.target_names = ("red", "green", "blue") if colours.shape[1] == 3 else ("grey",)
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> ArrayData:
-        """Return plain data of `fn(x)`, see `Data.features`: they are no coordinates."""
+        """Return plain data of `fn(x)`, see `Data.features`, since features are not coordinates."""
         mapped = copy.copy(self)
         mapped.__class__ = ArrayData  # pyright: ignore[reportAttributeAccessIssue]
         return ArrayData.features(mapped, name, fn, batch_size)
 
     @torch.no_grad()
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write the image and what the net makes of all its coordinates beside each other, `reconstruction.png`."""
+        """Write the image and the net's reconstruction from its coordinates, side by side, `reconstruction.png`."""
         task = self.task
         assert isinstance(task, Regression) and task.peak is not None
         like = self._y["train"]
@@ -228,7 +231,16 @@ def centres(height: int, width: int) -> Tensor:
 
 
 def encoded(points: Tensor, octaves: int) -> Tensor:
-    """Return x, y, and sin and cos of 2^k pi x and 2^k pi y for k = 0..octaves-1, (N, 2 + 4 octaves), of (N, 2)."""
+    """Compute the positional encoding of points in the plane.
+
+    Args:
+        points: (N, 2).
+        octaves: K.
+
+    Returns:
+        x, y, and sin and cos of 2^k pi x and 2^k pi y for k = 0..K-1, (N, 2 + 4 K).
+
+    """
     angles = [math.pi * 2**k * points.double() for k in range(octaves)]  # float32 would lose the highest octaves
     waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
     return torch.cat([points.double(), *waves], 1).float()

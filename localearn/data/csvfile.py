@@ -38,11 +38,14 @@ _VALUE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?|-\d+")  # what is a v
 
 @dataclass(frozen=True)
 class Column:
-    """A column, of numbers or of words.
+    """Hold a column of a file, of numbers or of words.
 
-    numbers: (rows,) float64, NaN where there is no value; None where the column has words.
-    codes: (rows,) int64, each row's word, -1 where there is none; None where it has numbers.
-    words: those of the codes, in the alphabet's order, or, where all are numbers, in theirs.
+    Attributes:
+        name: the column's name in the header.
+        numbers: (rows,) float64, NaN where there is no value; None where the column has words.
+        codes: (rows,) int64, the index of each row's word, -1 where there is none; None where it has numbers.
+        words: the words of the codes, in alphabetical order or, where all are numbers, in numerical order.
+
     """
 
     name: str
@@ -60,11 +63,16 @@ class Column:
 
 
 class CsvFile:
-    """A file with a header and rows of as many fields, whose columns are numbers or words.
+    """Read a file with a header and rows of as many fields, whose columns are numbers or words.
 
     Fields may be quoted, with line breaks and doubled quotes inside; lines end as on any system, and blank ones are
-    left out. `names` are those of the columns, `rows` is their number, and `where(row)` names a row in messages, by the
-    line that it begins in. `unnamed` columns are left out, as the one of row numbers that pandas writes.
+    left out.
+
+    Attributes:
+        names: the columns' names.
+        rows: the number of rows.
+        unnamed: the number of columns without a name, which are left out, as the row numbers that pandas writes.
+
     """
 
     def __init__(
@@ -80,11 +88,11 @@ class CsvFile:
 
         Args:
             path: the file.
-            separator: what stands between fields, "auto" to find it, or comma, semicolon, tab, pipe, space, or one
+            separator: the character between fields: "auto" to find it, comma, semicolon, tab, pipe, space, or any one
                 character.
-            encoding: of its text; the mark that some programs begin UTF-8 with is taken.
+            encoding: of its text; the byte-order mark that some programs begin UTF-8 with is accepted.
             decimal: whether numbers have a point or a comma before their decimals.
-            thousands: what parts the thousands of numbers, "none", comma, point, space or apostrophe.
+            thousands: the mark between the thousands of numbers: "none", comma, point, space or apostrophe.
 
         Raises:
             UserError: which names the file and the line, for one that cannot be read, is empty or not of that
@@ -112,17 +120,26 @@ class CsvFile:
         self.rows = len(self._lines)
 
     def where(self, row: int) -> str:
-        """Return a row's file and line."""
+        """Return a row's file and line, the one that it begins in, for error messages."""
         return f"{self.path}, line {self._lines[row]}"
 
     def lines(self, rows: Sequence[int] | np.ndarray) -> str:
-        """Return the first of some rows' lines in words."""
+        """Return the first of some rows' line numbers in words, for error messages."""
         shown = ", ".join(str(self._lines[row]) for row in rows[:5])
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         return f"line{'s' if len(rows) > 1 else ''} {shown}{more}"
 
     def check_names(self, option: str, names: Sequence[str]) -> None:
-        """Raise UserError, with the nearest name, unless all are columns; `option` is what named them."""
+        """Check that all names are columns.
+
+        Args:
+            option: the option that names them, for the error message.
+            names: the names.
+
+        Raises:
+            UserError: for an unknown name, with the nearest one.
+
+        """
         for name in names:
             if name not in self._places:
                 shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
@@ -134,7 +151,11 @@ class CsvFile:
                 )
 
     def columns(self, names: Sequence[str], words: Sequence[str] = ()) -> dict[str, Column]:
-        """Return the columns of those names, numbers where they hold some, words elsewhere and where they are named.
+        """Return the columns of those names, numbers where they hold some, words elsewhere.
+
+        Args:
+            names: the columns to return.
+            words: those of them that are read as words in any case.
 
         Raises:
             UserError: for a column of numbers with a text in it, or with one that is infinite or too large, and for
@@ -163,7 +184,7 @@ class CsvFile:
             )
 
     def _of_texts(self, name: str, codes: np.ndarray, texts: Sequence[str], *, as_words: bool) -> Column:
-        """Return a column from the number of each row's text and the texts."""
+        """Return a column from the index of each row's text and the texts."""
         counts = np.bincount(codes, minlength=len(texts))
         absent = np.array([text.lower() in MISSING for text in texts], dtype=bool)
         parsed = np.array([self._number(text) for text in texts])
@@ -182,7 +203,7 @@ class CsvFile:
     def _check_words(
         self, name: str, codes: np.ndarray, texts: Sequence[str], fine: np.ndarray, numbers: int, others: int
     ) -> None:
-        """Raise UserError where what are no numbers in a column look like a fault, or another notation of some."""
+        """Raise UserError where the texts in a column of numbers look like a fault, or numbers of another notation."""
         row = int(np.flatnonzero(~fine[codes])[0])
         text = texts[int(codes[row])]
         shown = f"{self.where(row)}: {_short(text)} in column {name!r}"
@@ -218,7 +239,7 @@ class CsvFile:
         return text.replace(",", ".") if self._decimal == "comma" else text
 
     def _texts(self, names: Sequence[str]) -> dict[str, tuple[np.ndarray, list[str]]]:
-        """Return for each column the number of each row's text, (rows,) int64, and the different texts."""
+        """Return for each column the index of each row's text, (rows,) int64, and the distinct texts."""
         if not names:
             return {}
         known: dict[str, dict[str, int]] = {name: {} for name in names}
@@ -231,7 +252,7 @@ class CsvFile:
         return {name: (np.array(codes[name], dtype=np.int64), list(known[name])) for name in names}
 
     def _read(self) -> None:
-        """Check every row, and keep the columns that hold numbers alone."""
+        """Check every row, and cache the columns that hold numbers alone."""
         records = self._records(self._delimiter)
         _, header = next(records, (0, []))
         self._take_header(header)
@@ -301,12 +322,12 @@ class CsvFile:
         return delimiter
 
     def _sniffed(self) -> str | None:
-        """Return the separator that parts the first lines into the most fields, as many in each; None for no such."""
+        """Return the separator that splits the first lines into the most fields, as many in each, or None."""
         widths = {}
         for word in _SNIFFED:
             try:
                 found = [len(record) for _, record in islice(self._records(SEPARATORS[word], sample=True), 30)]
-            except UserError:  # which tells of a fault of the file's, if it is one, when it is read
+            except UserError:  # a fault of the file's, if it is one, is reported when it is read
                 continue
             if found and found[0] > 1:
                 widths[word] = (found.count(found[0]) / len(found), found[0])
@@ -345,7 +366,7 @@ def _broken(path: Path, line: int, end: int, error: str) -> str:
 
 
 def _decoded(path: Path, encoding: str) -> str:
-    """Return the text of a regular file; raise UserError where it cannot be had."""
+    """Return the text of a regular file; raise UserError where it cannot be read."""
     there = kind_of_file(path)
     if not there:
         raise UserError(f"{path} does not exist")

@@ -1,4 +1,4 @@
-"""The sets that other packages carry inside them: nothing is downloaded, and their splits are fixed here."""
+"""Data sets that other packages include: nothing is downloaded, and their splits are fixed here."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -41,7 +41,9 @@ _SEED = 0  # of the test splits, which nobody published: they stay the same for 
 def digits(folder: Path | None = None) -> dict[str, np.ndarray]:
     """Return scikit-learn's 1797 handwritten digits, (N, 8, 8) uint8 of 0..16, a stratified fifth (359) as the test.
 
-    folder: where scikit-learn's data lie; it is found where None, and where no data lie there scikit-learn is asked.
+    Args:
+        folder: the folder of scikit-learn's data; None: found. Where it holds no data scikit-learn loads them.
+
     """
     table = _digits_table(folder or _sklearn_folder())
     images, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64]
@@ -123,7 +125,15 @@ def _classified(name: str) -> dict[str, np.ndarray]:
 
 
 def photograph(name: str) -> Path:
-    """Return the file of one of scikit-learn's photographs, 640 x 427 pixels: "china" or "flower"."""
+    """Return the file of one of scikit-learn's photographs, 640 x 427 pixels.
+
+    Args:
+        name: "china" or "flower".
+
+    Raises:
+        UserError: where scikit-learn lacks it.
+
+    """
     folder = _sklearn_folder()
     path = (folder.parent / "images" / f"{name}.jpg") if folder else None
     if path is None or not path.is_file():
@@ -132,7 +142,7 @@ def photograph(name: str) -> Path:
 
 
 def _sklearn_folder() -> Path | None:
-    """Return where scikit-learn's own data lie, whose files are read because importing it takes a second."""
+    """Return the folder of scikit-learn's own data; its files are read since importing the package takes a second."""
     spec = importlib.util.find_spec("sklearn")
     return next((Path(folder, "datasets", "data") for folder in (spec and spec.submodule_search_locations) or ()), None)
 
@@ -161,11 +171,12 @@ def value_data(
     """Return a data set of values; those of a regression have mean 0 and deviation 1 in the training split.
 
     Args:
-        name: what records call it.
+        name: the data set's name in records.
         parts: x_train, x_test, (N, n), and y_train, y_test, (N, D), finite; and x_val, y_val where there are.
-        task: what the targets are. A `Regression` is given their number, center and scale; another task stays as it is.
-        val_fraction: how much of the training part is held out for validation.
-        val_size: how many rows are, which goes before the fraction.
+        task: the meaning of the targets. A `Regression` is given their number, center and scale; another task stays as
+            it is.
+        val_fraction: the share of the training part that is held out for validation.
+        val_size: the number of rows held out, which takes precedence over the fraction.
         seed: of the rows that are held out, and of train_size's.
         normalize: "standard", "unit" or "none", for x, as of `localearn.load`.
         train_size: how many training rows to use, drawn by `seed`.

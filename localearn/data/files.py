@@ -1,4 +1,4 @@
-"""Archives of arrays: read without pickle, written in one piece or not at all."""
+"""Archives of arrays, read without pickle and written atomically, and the downloading of data sets."""
 
 import contextlib
 import errno
@@ -38,12 +38,12 @@ _UNREADABLE = (
 
 
 def data_folder(data_dir: str | Path | None) -> Path:
-    """Return where prepared sets lie: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
+    """Return the folder of prepared data sets: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
     return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
 def names(path: Path) -> set[str]:
-    """Return the names of the arrays in an npz archive; raises UserError as `read` does."""
+    """Return the names of the arrays in an npz archive; raise UserError as `read` does."""
     _check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,11 +55,18 @@ def names(path: Path) -> set[str]:
 def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz archive.
 
-    memory_bytes: what they may take in all; the machine's memory where None.
+    An array's size is known from its header, before anything of that size is allocated. Python objects are never
+    unpickled.
 
-    Raises UserError, which names the file: where it is not there or no file, is cut short or no npz archive, lacks
-    some of the names, holds Python objects, which are never unpickled, or more than the memory holds. What an array
-    takes is known from its header, before anything of that size is made.
+    Args:
+        path: the archive.
+        wanted: the names.
+        memory_bytes: the most that they may take in all; None: the machine's memory.
+
+    Raises:
+        UserError: which names the file, where it does not exist or is no file, is cut short or no npz archive, lacks
+            some of the names, holds Python objects, or more than the memory holds.
+
     """
     wanted = list(wanted)
     present = names(path)
@@ -91,7 +98,7 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
 
 
 def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
-    """Raise UserError where the arrays are larger than the memory, and ValueError where a member is not its header's.
+    """Raise UserError where arrays are larger than the memory, and ValueError where a member differs from its header.
 
     A small file can unpack to any size, and a header can ask for any memory, whatever follows it.
     """
@@ -117,7 +124,7 @@ def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
 
 
 def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
-    """Return the bytes of values, and their type, that the header of an npy file tells of."""
+    """Return the bytes of values, and their type, that the header of an npy file declares."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)
@@ -127,7 +134,7 @@ def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
 
 
 def machine_memory_bytes() -> float:
-    """Return the machine's memory; infinity where it does not tell."""
+    """Return the machine's memory; infinity where it is unknown."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
@@ -135,9 +142,15 @@ def machine_memory_bytes() -> float:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz archive, creating its folder: under another name first, so that no half of it is ever found.
+    """Write an npz archive atomically, creating its folder: under another name first, then renamed.
 
-    Raises OSError.
+    Args:
+        path: the archive.
+        arrays: by name.
+
+    Raises:
+        OSError: where it cannot be written.
+
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -148,7 +161,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the archive of a data set just prepared, unless its folder is read-only: then it is prepared each time.
 
-    Raises UserError where writing fails for another reason, such as a full disk.
+    Args:
+        path: the archive.
+        arrays: by name.
+
+    Raises:
+        UserError: where writing fails for another reason, such as a full disk.
+
     """
     # Mode bits bind everyone but root; a folder without any is meant to stay as it is, whoever runs this.
     if path.parent.exists() and not path.parent.stat().st_mode & 0o222:
@@ -176,9 +195,15 @@ FAILURES = (
 
 @contextlib.contextmanager
 def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
-    """Tell in a line what is downloaded from whom, and give connections opened inside a time limit.
+    """Print a line naming what is downloaded from where, and set a time limit for connections opened inside.
 
-    What other people's code prints inside, progress bars among it, is dropped: why it failed stands in its error.
+    Output of other packages' code inside, progress bars among it, is dropped: why it failed is in its error.
+
+    Args:
+        name: the data set.
+        source: the host or hosts.
+        data_dir: the folder that it is downloaded to.
+
     """
     log_notes(name, [f"it is not in {data_dir}, and is downloaded from {source}"])
     before = socket.getdefaulttimeout()
@@ -192,7 +217,7 @@ def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def download_folder(data_dir: Path) -> Iterator[Path]:
-    """Give a temporary folder in data_dir; where the download fails, no folder that it made is left."""
+    """Yield a temporary folder in data_dir; where the download fails, no folder that it made is left."""
     missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
     data_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -206,8 +231,16 @@ def download_folder(data_dir: Path) -> Iterator[Path]:
 
 
 def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
-    """Return the error of a data set that is neither here nor to be had: what was looked for, and how to bring it."""
-    # torchvision tells of each mirror that it tried, a line for its address and a line for its answer.
+    """Return the error for a data set that is neither here nor can be downloaded, with how to provide it.
+
+    Args:
+        name: the data set.
+        source: the host or hosts that were asked.
+        looked_for: the files that were looked for.
+        error: why the download failed.
+
+    """
+    # torchvision reports each mirror that it tried, a line for its address and a line for its answer.
     reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
     files = " and ".join(str(path) for path in looked_for)
     return UserError(

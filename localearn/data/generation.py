@@ -1,4 +1,4 @@
-"""Text that a language model writes, a token after another."""
+"""Text generation by a language model, one token after another."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,15 +19,15 @@ def generate(
     seed: int = 0,
     codec: Codec | None = None,
 ) -> str:
-    """Return the text with which a trained language model continues a prompt.
+    """Generate the text with which a trained language model continues a prompt.
 
     Args:
         net: a net that was trained on text, as `fit` leaves it or `localearn.load_net` reads it.
-        prompt: what the text begins with, one token at least; the net sees as many of the last ones as it takes.
-        length: how many tokens to write.
-        temperature: by what the logits are divided before a token is drawn; 0 takes the likeliest one.
+        prompt: the beginning of the text, one token at least; the net sees as many of its last tokens as it takes.
+        length: the number of tokens to generate.
+        temperature: the logits are divided by it before a token is drawn; 0 takes the likeliest one.
         seed: of the draws.
-        codec: the vocabulary; that which travels with the net where none is given.
+        codec: the vocabulary; by default the one stored with the net.
 
     Returns:
         The prompt and what follows it.
@@ -75,16 +75,16 @@ def continuation(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> list[int]:
-    """Return the ids that follow others by a causal model.
+    """Generate the ids that follow others by a causal model.
 
     Args:
         predict: maps (1, window) ids to logits, (1, window, V), of which those at a position depend on no later one.
-        ids: what comes before, one at least; the last `window` of them are seen.
+        ids: the context, one id at least; the last `window` of them are seen.
         window: the positions that the model takes.
-        length: how many ids to draw.
+        length: the number of ids to draw.
         temperature: of the draw; 0 takes the likeliest.
         seed: of the draw.
-        device: where the model is.
+        device: the model's device.
 
     Raises:
         UserError: for a length or a temperature out of its range.

@@ -1,4 +1,4 @@
-"""One graph whose nodes are classified: every batch is the whole graph."""
+"""Graphs whose nodes are classified, `GraphData`, and the reading of published ones; every batch is a whole graph."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ from localearn.printing import torch_geometric
 
 
 class GraphData(Data):
-    """A graph held whole on one device; the splits are sets of its nodes, all seen by every pass (transductive)."""
+    """Hold a graph whole on one device; the splits are sets of its nodes, all seen by every pass (transductive)."""
 
     kind = "graph"
     augmented = False
@@ -42,9 +42,9 @@ class GraphData(Data):
         """Check and hold a graph; `localearn.data.from_graph` takes torch_geometric's.
 
         Args:
-            name: what records call the data set.
+            name: the data set's name in records.
             x: (N, D) floating-point features of the nodes; all tensors on one device.
-            edge_index: (2, E) int64 nodes, from where and to where each edge leads.
+            edge_index: (2, E) int64 nodes, the source and the target of each edge.
             y: (N,) int64 labels, 0..classes - 1.
             nodes: for each split (M,) int64 nodes.
             classes: their number.
@@ -65,7 +65,7 @@ class GraphData(Data):
         self._hold(x, edge_index, y, nodes)
 
     def to(self, device: torch.device | str) -> "GraphData":
-        """Return the same graph on `device`; what is there already is shared, not copied."""
+        """Return the same graph on `device`; tensors that are there already are shared, not copied."""
         moved = copy.copy(self)
         nodes: dict[Split, Tensor] = {split: index.to(device) for split, index in self._nodes.items()}
         moved._hold(self._x.to(device), self._edge_index.to(device), self._y.to(device), nodes)
@@ -87,14 +87,14 @@ class GraphData(Data):
         with torch.no_grad():
             x = fn(self._x, self._edge_index)
         nodes: dict[Split, Tensor] = {"train": self._nodes["train"], "val": self._nodes["val"]}
-        mapped = copy.copy(self)  # not checked: what a net that diverges gives is for the loop to tell
+        mapped = copy.copy(self)  # not checked: the training loop reports a net that diverges
         mapped.name, mapped._note, mapped._fingerprint = name, "none", None
         mapped.sizes = {split: len(index) for split, index in nodes.items()}
         mapped._hold(x, self._edge_index, self._y, nodes)
         return mapped
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of nodes, edges, labels, splits and normalisation; computed once, then kept."""
+        """Return a SHA-256 of nodes, edges, labels, splits and normalisation; computed once, then cached."""
         if self._fingerprint is None:
             graph = [("x", self._x), ("edge_index", self._edge_index), ("y", self._y)]
             self._fingerprint = sha256([*graph, *self._nodes.items()], self._note)
@@ -107,7 +107,7 @@ class GraphData(Data):
 
 
 def _check(name: str, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[Split, Tensor], classes: int) -> None:
-    """Raise UserError for what would end training, or an accuracy, in something wrong; in `checks`'s words."""
+    """Raise UserError for tensors that would silently falsify training or an accuracy; worded as in `checks`."""
     of = "localearn.data.from_graph takes others"
     if not x.is_floating_point() or x.ndim != 2:
         raise UserError(f"{name}: x is {x.dtype} with shape {tuple(x.shape)}; floating-point (N, D) is expected; {of}")
@@ -152,10 +152,18 @@ _TYPES = {
 
 
 def planetoid(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    """Return the graph's arrays, checked: x (N, D), edge_index (2, E), y (N,) and the nodes of train, val and test.
+    """Return a Planetoid graph's arrays, checked: x (N, D), edge_index (2, E), y (N,) and the nodes of each split.
 
-    From <data_dir>/<name>.npz, or else from torch_geometric's layout <data_dir>/<Name>/raw, or else downloaded; what
-    was prepared is kept as that archive. Raises UserError where none of the three works.
+    They are read from <data_dir>/<name>.npz, or else from torch_geometric's layout <data_dir>/<Name>/raw, or else
+    downloaded; the result is stored as that archive.
+
+    Args:
+        name: the graph.
+        data_dir: the folder of prepared data sets.
+
+    Raises:
+        UserError: where none of the three works.
+
     """
     prepared = data_dir / f"{name}.npz"
     if prepared.exists():
@@ -213,7 +221,7 @@ def _read(name: str, raw: Path) -> dict[str, np.ndarray]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds the types of the published files and no other, so that a foreign file runs no code."""
+    """Unpickle the types of the published files and no others, so that a foreign file runs no code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _TYPES:
@@ -222,7 +230,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _checked(path: Path) -> Any:
-    """Return what a pickle holds; raise UserError unless it is whole, of known types and with consistent matrices."""
+    """Return a pickle's content; raise UserError unless it is whole, of known types and with consistent matrices."""
     try:
         with path.open("rb") as file:
             value = _Unpickler(file, encoding="latin1").load()
@@ -233,7 +241,7 @@ def _checked(path: Path) -> Any:
         raise UserError(f"{path} is not the published file, or is damaged ({error})") from error
 
 
-# Our name: where the file is published, and where torch_geometric itself would keep it.
+# Our name: where the file is published, and where torch_geometric itself would store it.
 NPZ_GRAPHS = {
     "cora_ml": ("github.com/abojchevski/graph2gauss/raw/master/data/cora_ml.npz", "cora_ml/raw/cora_ml.npz"),
     "citeseer_full": (
@@ -257,10 +265,18 @@ _SPARSE = tuple(f"{of}_{part}" for of in ("attr", "adj") for part in ("data", "i
 
 
 def npz_graph(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    """Return a graph's arrays: x (N, D), edge_index (2, E) of both directions, without loops, and y (N,).
+    """Return a graph's arrays: x (N, D), edge_index (2, E) of both directions, without self-loops, and y (N,).
 
-    From <data_dir>/<name>.npz, or else from where torch_geometric keeps the published file there, or else downloaded;
-    what was prepared is kept as that archive. Raises UserError where none of the three works.
+    They are read from <data_dir>/<name>.npz, or else from where torch_geometric stores the published file there, or
+    else downloaded; the result is stored as that archive.
+
+    Args:
+        name: the graph.
+        data_dir: the folder of prepared data sets.
+
+    Raises:
+        UserError: where none of the three works.
+
     """
     prepared = data_dir / f"{name}.npz"
     if prepared.exists():
@@ -284,7 +300,7 @@ def npz_graph(name: str, data_dir: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz_graphs(name: str, path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a published file, as torch_geometric makes them of it; nothing in it is unpickled."""
+    """Return the arrays of a published file, as torch_geometric makes them of it, without unpickling."""
     if name == "github":
         found = files.read(path, ("features", "edges", "target"))
         x, edges, y = found["features"], found["edges"], found["target"]
@@ -301,7 +317,7 @@ def _read_npz_graphs(name: str, path: Path) -> dict[str, np.ndarray]:
 def _dense(
     path: Path, of: str, found: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int], np.ndarray]:
-    """Return rows, columns, shape and values of a matrix in compressed sparse rows, which was checked."""
+    """Return rows, columns, shape and values of a matrix in compressed sparse rows, checked."""
     values, columns, starts, shape = (found[f"{of}_{part}"] for part in ("data", "indices", "indptr", "shape"))
     rows, width = (int(n) for n in shape.reshape(-1)[:2])
     counts = np.diff(starts)
@@ -312,7 +328,7 @@ def _dense(
 
 
 def _both_ways(path: Path, edges: np.ndarray, nodes: int) -> np.ndarray:
-    """Return each edge in both directions once, loops left out, (2, E) int64, in order."""
+    """Return each edge in both directions once, self-loops left out, (2, E) int64, in order."""
     if edges.size and not 0 <= edges.min() <= edges.max() < nodes:
         raise UserError(f"{path}: its edges lead from {edges.min()} to {edges.max()}, and it has {nodes} nodes")
     edges = edges[:, edges[0] != edges[1]].astype(np.int64)

@@ -1,4 +1,4 @@
-"""A user's own pictures: a folder for each class."""
+"""Image folders of a user's own, a folder per class, and the decoding of image files."""
 
 import os
 import re
@@ -29,17 +29,26 @@ _TOP_16 = 2**16 - 1
 
 
 def image_folder(path: Path, image_size: int | None) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
-    """Return the arrays of each part that there is, the classes' names, and what was left out.
+    """Load images from a folder per class; return the arrays of each part, the classes' names, and what was left out.
 
     The parts are the folders train, val (or valid, validation) and test of `path`; without them, `path` itself holds
-    the classes' folders, which are the training part. In a class's folder images may lie at any depth.
+    the classes' folders, which are the training part. In a class's folder images may lie at any depth. Hidden files are
+    left out; links are followed, and each real file is taken once.
+
     Images are uint8, (N, H, W) where every one is grey, else (N, H, W, 3), or, all grey of 16 bits, uint16. Classes
-    are numbered by their folders' names in order. With `image_size` each image is scaled and centrally cropped to a
-    square of that many pixels; without it all must be of one size. Hidden files are left out; links are followed, and
-    each real file is taken once.
-    Tiny ImageNet's own layout is known by its val/val_annotations.txt, which names the class of each image in
-    val/images: they are the test part, for its test images have no labels.
-    Raises UserError, naming the folder or the file, for what is missing, empty, broken or of another size.
+    are numbered by their folders' names in order.
+
+    Tiny ImageNet's own layout is recognised by its val/val_annotations.txt, which names the class of each image in
+    val/images: they are the test part, since its test images have no labels.
+
+    Args:
+        path: the folder.
+        image_size: each image is scaled and centrally cropped to a square of that many pixels; None: all must be of one
+            size.
+
+    Raises:
+        UserError: naming the folder or the file, for what is missing, empty, broken or of another size.
+
     """
     there = kind_of_file(path)
     if there != "folder":
@@ -145,10 +154,13 @@ def _part_folders(path: Path, search: "_Search") -> dict[str, Path]:
 
 @dataclass
 class _Search:
-    """A walk over folders that takes each real file once, and counts what it leaves out.
+    """Walk over folders, taking each real file once, and count what is left out.
 
-    own: the real paths of all class folders. What lies in one of them is found there, and by no link from elsewhere,
-    for then it would have another class, or stand in two parts.
+    Attributes:
+        count: how many were left out, by why.
+        own: the real paths of all class folders. What lies in one of them is found there, and by no link from
+            elsewhere, since then it would have another class, or be in two parts.
+
     """
 
     count: Counter[str] = field(default_factory=Counter)
@@ -180,7 +192,7 @@ class _Search:
         return found
 
     def notes(self) -> tuple[str, ...]:
-        """Return a line of what was left out, unless that is nothing."""
+        """Return a line about what was left out, or none where that is nothing."""
         left = ", ".join(f"{number} {what}" for what, number in self.count.items() if number)
         return (f"left out: {left}",) if left else ()
 
@@ -197,7 +209,7 @@ class _Search:
         return sorted(walked)
 
     def _first(self, path: Path) -> bool:
-        """Whether this is where a file or a folder is taken."""
+        """Return whether this is where a file or a folder is taken."""
         real = os.path.realpath(path)
         if real in self._seen or (path.is_symlink() and self._leads_to_a_class(real)):
             self.count[_LINKS] += 1
@@ -206,7 +218,7 @@ class _Search:
         return True
 
     def _leads_to_a_class(self, real: str) -> bool:
-        """Whether a real path lies in a class's folder or holds one."""
+        """Return whether a real path lies in a class's folder or holds one."""
         inside = any(str(parent) in self.own for parent in (Path(real), *Path(real).parents))
         return inside or any(own.startswith(real.rstrip(os.sep) + os.sep) for own in self.own)
 
@@ -246,10 +258,16 @@ def _picture(file: Path, image_size: int | None) -> np.ndarray:
 
 
 def decoded(file: Path, scaled: Callable[[Any], Any] | None = None, *, upright: bool = False) -> np.ndarray:
-    """Return one image, (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise.
+    """Decode one image: (H, W) where it is grey, uint8 or, of 16 bits, uint16; and (H, W, 3) uint8 otherwise.
 
-    scaled: what is done to Pillow's image before it is an array. upright: whether it is turned as the camera was held,
-    which its EXIF data tell.
+    Args:
+        file: the image file.
+        scaled: applied to Pillow's image before it becomes an array.
+        upright: whether to rotate it as its EXIF orientation says.
+
+    Raises:
+        UserError: for a file that is no image, is damaged, or has too many pixels.
+
     """
     from PIL import Image, ImageOps
 
@@ -277,7 +295,7 @@ def decoded(file: Path, scaled: Callable[[Any], Any] | None = None, *, upright: 
 
 @contextmanager
 def _quiet_about_size() -> Iterator[None]:
-    """Keep Pillow from warning of images that have half as many pixels as those that it refuses."""
+    """Suppress Pillow's warning about images of half as many pixels as those that it refuses."""
     from PIL import Image
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Interactions of users with items: pairs that are rated or clicked, or each user's items, for recommenders."""
+"""Interactions of users with items, for recommenders: rated or clicked pairs, or each user's items."""
 
 import re
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def interactions(
     split_seed: int = 0,
     criterion: Criterion = "squared",
 ) -> ArrayData:
-    """Return the interactions of a csv file as a data set, each user's last ones held out, on the CPU.
+    """Load the interactions of a csv file as a data set, each user's last ones held out, on the CPU.
 
     Of a user with 3 interactions or more the last one is a test row and the one before it a validation row; of others
     all are training rows. "pairs" are rows (user, item) of codes, for a net that embeds them (`net=deepfm`), whose
@@ -57,22 +57,25 @@ def interactions(
     Args:
         path: the file; its first line names the columns.
         user: the column of users, words or numbers.
-        item: the column of items, likewise.
+        item: the column of items, words or numbers.
         target: the column of ratings or clicks; "rating" or "click" by default, where there is one.
-        timestamp: the column by which a user's interactions are in order, numbers or ISO 8601; "timestamp" or "time" by
-            default, where there is one, else the file's order.
-        form: see above.
+        timestamp: the column that orders a user's interactions, numbers or ISO 8601; "timestamp" or "time" by default,
+            where there is one, else the file's order.
+        form: "pairs" or "users", see above.
         least: of form=users, the least rating of an item that counts; by default all but clicks of 0.
         prefixes: of form=users, how many of a user's last training items are each predicted from those before it.
-        k: of form=users, how many items are recommended.
+        k: of form=users, the number of items that are recommended.
         separator: as of `table`.
         encoding: as of `table`.
-        train_size: how many training rows to use, drawn by split_seed.
-        split_seed: of train_size; the split itself has no chance in it.
+        train_size: the number of training rows to use, drawn by split_seed.
+        split_seed: of train_size's draw; the split itself is deterministic.
         criterion: the loss of ratings, "squared", "absolute" or "huber".
 
     Raises:
         UserError: which names the file and the line, or the column, for what cannot be learned from.
+
+    Example:
+        data = localearn.data.interactions("ratings.csv", form="users", least=4)
 
     """
     for option, number in (("prefixes", prefixes), ("k", k)):
@@ -110,7 +113,7 @@ def interactions(
 
 @dataclass
 class _Log:
-    """Interactions, a user's all together and in order: the codes of users and items, and the targets, if any."""
+    """Hold interactions, a user's all together and in order: the codes of users and items, and the targets, if any."""
 
     user: np.ndarray
     item: np.ndarray
@@ -180,7 +183,7 @@ def _read(
 
 
 def _times(file: CsvFile, name: str, column: Column) -> np.ndarray:
-    """Return what rows are put in order by: numbers, or the rank of ISO 8601 times, whose texts are in time's order."""
+    """Return the values that rows are sorted by: numbers, or the rank of ISO 8601 times, whose texts sort by time."""
     if column.numbers is not None:
         return column.numbers
     assert column.codes is not None
@@ -195,7 +198,7 @@ def _times(file: CsvFile, name: str, column: Column) -> np.ndarray:
 
 
 def _positive(file: CsvFile, log: _Log, least: float | None) -> tuple[_Log, list[str]]:
-    """Return the interactions that count as an item that a user has had, each item of a user once, and notes."""
+    """Return the interactions with items that a user has had, each item of a user once, and notes."""
     notes = []
     if log.value is not None:
         clicks = bool(np.isin(log.value, (0, 1)).all())

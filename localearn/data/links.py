@@ -1,4 +1,4 @@
-"""A graph some of whose edges are held out, to be told from pairs of nodes that no edge joins."""
+"""Link prediction data: a graph some of whose edges are held out, to be distinguished from pairs that no edge joins."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class LinkData(Data):
-    """A graph held whole on one device, whose targets are of pairs of nodes; every batch is the whole graph.
+    """Hold a graph whole on one device, whose targets are of pairs of nodes; every batch is the whole graph.
 
     Messages pass along the training edges, and at the test along those of validation too, as they would be known by
     then; no edge is ever judged by itself.
@@ -47,12 +47,12 @@ class LinkData(Data):
         """Hold a graph.
 
         Args:
-            name: what records call the data set.
+            name: the data set's name in records.
             x: (N, D) floating-point features of the nodes; all tensors on one device.
             edges: for each split (2, E) int64, along which messages pass.
             pairs: for each split (M, 2) int64 nodes.
             targets: for each split (M,) zeros and ones, whether an edge joins them.
-            width: of the vector that a net is to make of a node.
+            width: the length of the vector that a net computes for a node.
             note: how x was normalised, for the fingerprint.
 
         """
@@ -65,7 +65,7 @@ class LinkData(Data):
         self.sizes = {split: len(target) for split, target in targets.items()}
 
     def to(self, device: torch.device | str) -> "LinkData":
-        """Return the same graph on `device`; what is there already is shared, not copied."""
+        """Return the same graph on `device`; tensors that are there already are shared, not copied."""
         moved = copy.copy(self)
         moved._x = self._x.to(device)
         moved._edges, moved._pairs, moved._targets = (
@@ -119,22 +119,26 @@ def links(
     normalize: Literal["rows", "none"] = "rows",
     width: int = 128,
 ) -> LinkData:
-    """Return a graph's edges split in three, with as many pairs of nodes drawn that no edge joins.
+    """Load a graph's edges split in three, with as many pairs of nodes drawn that no edge joins.
 
-    An edge counts once, whichever way it leads, and loops not at all. Pairs that are not joined are drawn once, all
-    distinct, none of them in two splits.
+    An edge counts once, whatever its direction, and self-loops not at all. Pairs that are not joined are drawn once,
+    all distinct, none of them in two splits.
 
     Args:
         graph: karate, or the name of a graph that `localearn.load` knows.
         data_dir: as of `localearn.load`.
-        val_fraction: of all edges, held out for validation.
-        test_fraction: of all edges, held out for the test.
-        split_seed: draws which, and the pairs that are not joined.
+        val_fraction: the share of all edges that is held out for validation.
+        test_fraction: the share of all edges that is held out for the test.
+        split_seed: of these draws, and of the pairs that are not joined.
         normalize: rows, each node's features summing to one, or none.
-        width: of the vector that a net is to make of a node.
+        width: the length of the vector that a net computes for a node.
 
     Raises:
         UserError: for an unknown graph, or one that cannot be split so.
+
+    Example:
+        data = localearn.data.links("karate", width=16)
+        localearn.Backprop(localearn.GNN(data.input_shape, 16).for_task(data.task)).fit(data)
 
     """
     known = ("karate", *PLANETOID, *NPZ_GRAPHS)
@@ -163,10 +167,22 @@ def links(
 def split_links(
     name: str, edge_index: np.ndarray, nodes: int, val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[dict[Split, np.ndarray], dict[Split, np.ndarray], dict[Split, np.ndarray]]:
-    """Return for each split its pairs, (M, 2), their targets, (M,) float32, and the edges that it may see, (2, E).
+    """Split a graph's edges in three, and draw as many pairs that are not joined.
 
-    edge_index: (2, E) of both directions or of one. Raises UserError where a split would have no edge, or there are
-    fewer pairs that are not joined than edges.
+    Args:
+        name: the graph's name in error messages.
+        edge_index: (2, E) of both directions or of one.
+        nodes: their number.
+        val_fraction: the share of edges for validation.
+        test_fraction: the share of edges for the test.
+        seed: of the draws.
+
+    Returns:
+        For each split its pairs, (M, 2), their targets, (M,) float32, and the edges that it may see, (2, E).
+
+    Raises:
+        UserError: where a split would have no edge, or there are fewer pairs that are not joined than edges.
+
     """
     u, v = np.minimum(*edge_index), np.maximum(*edge_index)
     joined = np.unique((u * nodes + v)[u < v])

@@ -1,4 +1,4 @@
-"""Sequences that are made up to ask for a long memory: to copy what was seen long ago, and to add two marked values."""
+"""Synthetic sequences that need a long memory: to copy what was seen long ago, and to add two marked values."""
 
 import math
 
@@ -22,25 +22,25 @@ def copy_memory(
     test_size: int = 1000,
     seed: int = 0,
 ) -> ArrayData:
-    """Return the copy task: symbols are shown, and after a delay they are to be told again, in their order.
+    """Generate the copy task: symbols are shown, and after a delay they are to be output again, in their order.
 
         x = u_1 .. u_S  blank ... blank  cue  blank ... blank       S symbols, delay - 1 blanks, a cue and S blanks
-        y = nothing asked              ...    u_1   ...   u_S       the last S positions
+        y = no target                  ...    u_1   ...   u_S       the last S positions
 
     A row is 2 S + delay token ids, of which the symbols are 0..K-1, the blank K and the cue K + 1. A net that remembers
-    nothing has log2 K bits a symbol, 3 by default, and one of K right. What stands S + delay steps back is asked for:
+    nothing has log2 K bits a symbol, 3 by default, and one of K right. The target stands S + delay steps back:
     backpropagation through time that is truncated to fewer steps sends nothing back to where it was seen.
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.1, where S = 10, K = 8 and
-    delay is 100 and more; there blanks are asked for at the other positions, which say nothing of memory, and rows are
+    delay is 100 and more; there blanks are the targets of the other positions, which require no memory, and rows are
     drawn independently at each step.
 
     Args:
         delay: steps from the last symbol to the cue.
         symbols: K.
         length: S.
-        train_size: rows to learn from, each drawn at random.
-        val_size: rows for validation.
-        test_size: rows of the test, the same for every seed.
+        train_size: the number of training rows, each drawn at random.
+        val_size: the number of validation rows.
+        test_size: the number of test rows, the same rows for every seed.
         seed: of the training and validation rows.
 
     Raises:
@@ -78,22 +78,22 @@ def adding(
     seed: int = 0,
     marked: int | None = None,
 ) -> ArrayData:
-    """Return the adding problem: of a sequence of values two are marked, and their sum is to be told at the end.
+    """Generate the adding problem: of a sequence of values two are marked, and their sum is the output at the end.
 
     A row is (T, 2): values, uniform on [0, 1), and marks, 1 at two steps and 0 elsewhere; one mark lies in each half,
-    at a step that is uniform there. The target is the sum of the two marked values, (1,). A net that always tells the
+    at a step that is uniform there. The target is the sum of the two marked values, (1,). A net that always outputs the
     mean, 1, has a squared error of 1/6, an rmse of 0.408. The first value is T / 2 steps back or more:
     backpropagation through time that is truncated to fewer sends nothing back to where it was seen. A GRU learns it by
     such a derivative all the same, if less well: a second mark near the end teaches all that a first one far from it
     takes. Where `marked` leaves the last steps without marks, nothing does (experiments/long_memory).
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.2, where rows are drawn
-    anew at each step.
+    again at each step.
 
     Args:
         steps: T, 2 or more.
-        train_size: rows to learn from, each drawn at random.
-        val_size: rows for validation.
-        test_size: rows of the test, the same for every seed.
+        train_size: the number of training rows, each drawn at random.
+        val_size: the number of validation rows.
+        test_size: the number of test rows, the same rows for every seed.
         seed: of the training and validation rows.
         marked: only the first so many steps are marked, one of them in each half of these; None: T, all of them.
 
@@ -130,7 +130,7 @@ def adding(
 
 
 def _splits(train: int, val: int, test: int, seed: int) -> list[tuple[Split, int, torch.Generator]]:
-    """Return each split with its rows and its generator; the test's is of no seed of the user's."""
+    """Return each split with its rows and its generator; the test's does not depend on the user's seed."""
     _check(("train_size", train, 1), ("val_size", val, 1), ("test_size", test, 1))
     check_seed("seed", seed)
     of = {"train": 3 * seed + 1, "val": 3 * seed + 2, "test": 0}

@@ -1,4 +1,4 @@
-"""From sound parts to a data set: parts that are missing are drawn, then every part is normalised."""
+"""Partition of checked arrays into a data set: missing parts are drawn, then every part is normalised."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,16 @@ def with_test(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Return the parts with a test part, always the same rows, every class in proportion, and notes of what was drawn.
 
-    Raises UserError where the fraction leaves one side, or a class of the training part, without a row.
+    Args:
+        where: the source, for error messages.
+        parts: x_train, y_train and others; a test part that there is stays.
+        fraction: the share of the training rows that is drawn.
+        class_names: the names of the classes.
+        task: the meaning of y, where it is no label.
+
+    Raises:
+        UserError: where the fraction leaves one side, or a class of the training part, without a row.
+
     """
     if "x_test" in parts:
         return dict(parts), ()
@@ -44,13 +53,13 @@ def with_test(
 
 
 def levels_of(parts: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
-    """Return the lowest and highest level that x's type can take where it is a picture's, 8 or 16 bits; else None."""
+    """Return the lowest and highest level of x's dtype where it is a picture's, 8 or 16 bits; else None."""
     dtype = parts["x_train"].dtype
     return (0, int(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
 
 
 def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Return a note of how many test rows are also among those that are trained on or chosen by; none without any."""
+    """Return a note of how many test rows are also in the training or validation part; none where there are none."""
     tested = Counter(row.tobytes() for row in parts["x_test"])
     others = [parts[f"x_{part}"] for part in ("train", "val") if f"x_{part}" in parts]
     known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
@@ -77,14 +86,29 @@ def array_data(
     where: str | None = None,
     leave_out: Sequence[int | str] = (),
 ) -> ArrayData:
-    """Return the data set of checked parts: x_train, y_train, x_test, y_test and, where there are, x_val and y_val.
+    """Build the data set of checked parts: x_train, y_train, x_test, y_test and, where there are, x_val and y_val.
 
-    levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's. task: what
-    y is, where it is no label; see `targets.fitted`. Where the target is the row itself y may be lacking, or labels by
-    which the rows are split. leave_out: classes, by number or name, that the training and validation parts have no
-    row of. sequences: whether three dimensions are (N, T, D), and no grey images. vocabulary: the number of tokens
-    where x is their ids. where: what messages call the source, its name by default. The other options are those of
-    `load`. Raises UserError for an option that these parts cannot meet.
+    Args:
+        name: the data set's name in records.
+        parts: the arrays; where the target is the row itself y may be lacking, or labels by which the rows are split.
+        levels: the lowest and highest value that x can take, for normalize=unit; None takes the training part's.
+        val_fraction: as of `load`.
+        val_size: as of `load`.
+        seed: the split_seed of `load`.
+        normalize: as of `load`.
+        augment: as of `load`.
+        train_size: as of `load`.
+        class_names: the names of the classes.
+        notes: lines for `Data.notes`.
+        task: the meaning of y, where it is no label; see `targets.fitted`.
+        sequences: whether three dimensions are (N, T, D), and not grey images.
+        vocabulary: the number of tokens where x is their ids.
+        where: the source, for error messages; its name by default.
+        leave_out: classes, by number or name, that the training and validation parts have no row of.
+
+    Raises:
+        UserError: for an option that these parts cannot meet.
+
     """
     labels = strata(parts, task)
     if "x_val" in parts:
@@ -157,7 +181,7 @@ def _called(number: int, class_names: Sequence[str] | None) -> str:
 
 
 def _continues(task: Task, x: torch.Tensor, target: torch.Tensor | None) -> bool:
-    """Whether every position's target is the token after it in the row, so that a net that looks ahead sees it."""
+    """Return whether every position's target is the next token of the row, so that a net that looks ahead sees it."""
     if target is None or not task.per_position or target.shape != x.shape or x.shape[1] < 2:
         return False
     after, given = x[:, 1:], target[:, :-1]
@@ -174,7 +198,7 @@ def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, nor
 
 
 def channels_first(x: np.ndarray) -> torch.Tensor:
-    """Return (N, C, H, W) images in one piece of memory, or (N, D) vectors as they are."""
+    """Return (N, C, H, W) images, contiguous in memory, of (N, H, W) or (N, H, W, C); (N, D) vectors as they are."""
     if x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
     if not x.flags.writeable or min(x.strides, default=0) < 0:  # neither of which torch takes

@@ -1,4 +1,4 @@
-"""Pictures of what a net has learned: values predicted against true ones, images and their reconstructions."""
+"""Figures of a net's results: values predicted against true ones, and rows of images."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +26,16 @@ _MARGIN, _CAPTION = 8, 18
 def predicted_against_true(
     data: Data, task: Regression, predict: Callable[[Batch], Tensor], split: Split, path: Path
 ) -> str:
-    """Draw a regression as `against_true` does, write it as a PNG, and return a line that says so."""
+    """Plot a regression as `against_true` does, write it as a PNG, and return a line that says so.
+
+    Args:
+        data: the rows.
+        task: theirs, which has their unit.
+        predict: maps a batch to the outputs, (N, outputs).
+        split: which rows are plotted.
+        path: the file.
+
+    """
     figure = against_true(data, task, predict, split)
     with warnings.catch_warnings():
         # A column's name may be written in letters that the font lacks; boxes stand for them.
@@ -37,13 +46,13 @@ def predicted_against_true(
 
 
 def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor], split: Split) -> "Figure":
-    """Draw each output of a regression against its target, in their own unit, a panel for each of the first six.
+    """Plot each output of a regression against its target, in their own unit, a panel for each of the first six.
 
     Args:
         data: the rows.
-        task: theirs, which knows their unit.
-        predict: makes of a batch the outputs, (N, outputs).
-        split: which rows are drawn.
+        task: theirs, which has their unit.
+        predict: maps a batch to the outputs, (N, outputs).
+        split: which rows are plotted.
 
     """
     from matplotlib.figure import Figure
@@ -77,7 +86,14 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
 
 
 def above_each_other(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], path: Path) -> None:
-    """Write rows of as many images of one size, (H, W) or (H, W, 3) uint8, each row below a line, as a PNG."""
+    """Write rows of images as a PNG, each row below a caption.
+
+    Args:
+        rows: of as many images each, of one size, (H, W) or (H, W, 3) uint8.
+        captions: a line per row.
+        path: the file.
+
+    """
     from PIL import Image, ImageDraw
 
     height, width = rows[0][0].shape[:2]
@@ -96,7 +112,14 @@ def above_each_other(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[st
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Path) -> None:
-    """Write images of one size, (H, W) or (H, W, 3) uint8, beside each other with a line above each, as a PNG."""
+    """Write images next to each other as a PNG, each below a caption.
+
+    Args:
+        images: of one size, (H, W) or (H, W, 3) uint8.
+        captions: a line per image.
+        path: the file.
+
+    """
     from PIL import Image, ImageDraw
 
     height, width = images[0].shape[:2]

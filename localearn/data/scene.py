@@ -1,4 +1,4 @@
-"""A small scene of our own to look at from many sides: diffuse spheres, ray-traced."""
+"""A small synthetic scene for view synthesis: diffuse spheres, ray-traced from many sides."""
 
 import math
 
@@ -22,7 +22,7 @@ _FOCAL = 1.389  # in widths of an image: a view of 40 degrees
 
 
 def spheres(views: int, size: int) -> dict[str, np.ndarray]:
-    """Return images of five diffuse spheres before black, from cameras on a dome that look at the middle.
+    """Render images of five diffuse spheres on black, from cameras on a dome that look at the middle.
 
     Args:
         views: N.
@@ -44,7 +44,7 @@ def spheres(views: int, size: int) -> dict[str, np.ndarray]:
 
 
 def rays(poses: np.ndarray, height: int, width: int, focal: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the rays of all pixels begin and their directions of length 1, (N H W, 3) float32 each.
+    """Return the origins of the rays of all pixels and their directions, of length 1, (N H W, 3) float32 each.
 
     A camera looks along its -z, x to the right and y upwards (OpenGL's); a pixel is seen through its centre.
 

@@ -1,4 +1,4 @@
-"""From a data set's name to a `Data`: found or fetched, checked, split and normalised."""
+"""Loading of data sets by name, `load`: found or downloaded, checked, split and normalised."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ from localearn.options import check_call
 from localearn.printing import log_notes
 from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
 
-# Our name: torchvision's class, and where torchvision itself would keep the files.
+# Our name: torchvision's class, and where torchvision itself would store the files.
 VISION = {
     "mnist": ("MNIST", "MNIST/raw"),
     "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw"),
@@ -60,10 +60,18 @@ _CHANNELS_FIRST = ("SVHN", "STL10")
 
 
 def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    """Return the four arrays of one of `VISION`, checked: from <data_dir>/<name>.npz, or prepared and kept there.
+    """Return the four arrays of one of `VISION`, checked.
 
-    What torchvision downloaded into data_dir before is used; otherwise it downloads into a temporary folder there, of
-    which nothing stays. Raises UserError where the set is neither there nor can be downloaded.
+    They are read from <data_dir>/<name>.npz, or else prepared and stored there, from what torchvision downloaded into
+    data_dir before, or else from a download into a temporary folder there, of which nothing stays.
+
+    Args:
+        name: the data set.
+        data_dir: the folder of prepared data sets.
+
+    Raises:
+        UserError: where the set is neither there nor can be downloaded.
+
     """
     prepared = data_dir / f"{name}.npz"
     if prepared.exists():
@@ -102,7 +110,7 @@ def _source(class_name: str) -> str:
 
 
 def _read(class_name: str, root: Path, *, download: bool) -> dict[str, np.ndarray]:
-    """Return the arrays as torchvision gives them, images (N, H, W) or (N, H, W, C) uint8 and labels uint8."""
+    """Return the arrays in torchvision's form, images (N, H, W) or (N, H, W, C) uint8 and labels uint8."""
     import torchvision.datasets
 
     arrays = {}
@@ -164,9 +172,13 @@ TaskName = Literal["classification", "regression", "multilabel", "binary", "auto
 
 
 def task_named(options: Mapping[str, Any]) -> Any:
-    """Return the task of the data that a configuration describes, by its name or as it is there, before they are read.
+    """Return the task of the data that a configuration describes, by name or as it is given, before they are read.
 
-    The file of a table whose task is "auto" is looked into; where that fails, building the data says why.
+    The file of a table whose task is "auto" is inspected; where that fails, building the data says why.
+
+    Args:
+        options: the group `dataset` of a configuration.
+
     """
     kind = str(options.get("_target_")).rpartition(".")[2]
     if kind in VALUES:
@@ -180,7 +192,7 @@ def task_named(options: Mapping[str, Any]) -> Any:
 
 
 def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:
-    """Return `load` for the names of `FUNCTIONS` too, with their options, and for `other` names; of their signature."""
+    """Wrap `load` so that it takes the names of `FUNCTIONS` too, with their options, under the signature of `other`."""
 
     @functools.wraps(other)
     def loading(name: str, **options: Any) -> Data:
@@ -213,39 +225,53 @@ def load(
     criterion: Criterion | Reconstruction = "squared",
     leave_out: Sequence[int | str] = (),
 ) -> Data:
-    """Return the data set of one of `NAMES`, split in three, on the CPU (`.to` moves it).
+    """Load one of the data sets in `NAMES`, split in three, on the CPU (`.to` moves it).
 
-    A name of `FUNCTIONS` stands for the function of that name in `localearn.data`, which has options of its own.
+    Args:
+        name: the data set. A name of `FUNCTIONS` stands for the function of that name in `localearn.data`, which has
+            options of its own.
+        data_dir: the folder of prepared sets and downloads; default LOCALEARN_DATA, else ~/.cache/localearn.
+        path: the file of "graph" (x, edge_index, y and, where there are, the nodes or masks train, val, test), the file
+            of "npz" (x_train, y_train and, where there are, x_val, y_val, x_test, y_test; or x, y) or the folder of
+            "imagefolder". Labels of "npz" may be numbers from 0 or from 1, words, booleans or one-hot rows.
+        val_fraction: the share of the training part that is held out for validation, every class in proportion. The
+            test part does not depend on it. Graphs have fixed splits.
+        val_size: the number of rows held out, which takes precedence over the fraction.
+        split_seed: of these draws.
+        normalize: "standard" (mean 0, deviation 1, per channel of images and per feature of vectors, statistics of the
+            training split alone), "unit" (0 to 1) or "none"; graphs: "rows", which is their "standard", or "none".
+        augment: "none", "crop" (random crops after 4 pixels of zero padding) or "crop_flip" (and mirror images).
+        image_size: pixels to which "imagefolder" scales and crops.
+        test_fraction: the share that "imagefolder" and "npz" hold out where there is no test part, the same rows for
+            every split_seed.
+        train_size: the number of training rows to use, drawn by split_seed, every class in proportion, for quick
+            trials.
+        fold: of a graph, which of five folds is the test, 0..4, as ForwardGNN's authors draw them (see `fold_of`): 64 %
+            of the nodes to train on, 16 % to validate, 20 % to test, in place of the split that it has.
+        layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw"; "ntd": its x are
+            sequences, (N, T, D), and not grey images.
+        task: "classification", but "regression" of "diabetes" and "binary" of "breast_cancer", by one output, which
+            takes "classification" too; "autoencoding", the rows themselves, of all sets but graphs; "regression",
+            "multilabel" or "binary" of "npz" too, whose y are numbers, (N,) or (N, D), or zeros and ones; or a
+            `localearn.tasks.Task` with its options, such as MultiLabel(k=5).
+        criterion: the training loss of a task given by name: "squared", "absolute" or "huber" of a regression, whose
+            targets are standardised as x is by "standard", with metrics in the unit that they had; "squared" or "bce"
+            of an autoencoding.
+        leave_out: classes, by number or by name, no row of which is in the training or the validation part, while the
+            test part stays whole, to see a net's response to a class that it never saw. The classes keep their numbers
+            and outputs, and the other classes' rows are in the parts where they are without the option; see
+            `Data.unseen`.
 
-    data_dir: where prepared sets lie and downloads go; default LOCALEARN_DATA, else ~/.cache/localearn.
-    path: the file of "graph" (x, edge_index, y and, where there are, the nodes or masks train, val, test), the file of
-        "npz" (x_train, y_train and, where there are, x_val, y_val, x_test, y_test; or x, y) or the folder
-        of "imagefolder". Labels of "npz" may be numbers from 0 or from 1, words, booleans or one-hot rows.
-    val_fraction, val_size, split_seed: what is held out of the training part for validation, every class in
-        proportion; a size goes before the fraction. The test part never depends on them. Graphs have fixed splits.
-    normalize: "standard" (mean 0, deviation 1, per channel of images and per feature of vectors, statistics of the
-        training split alone), "unit" (0 to 1) or "none"; graphs: "rows", which is their "standard", or "none".
-    augment: "none", "crop" (random crops after 4 pixels of zero padding) or "crop_flip" (and mirror images).
-    image_size: pixels to which "imagefolder" scales and crops. test_fraction: what it and "npz" hold out where there is
-        no test part, the same rows for every split_seed.
-    train_size: how many training rows to use, drawn by split_seed, every class in proportion, for quick trials.
-    fold: of a graph, which of five folds is the test, 0..4, as ForwardGNN's authors draw them (see `fold_of`): 64 % of
-        the nodes to train on, 16 % to validate, 20 % to test, in place of the split that it has.
-    task: what a net is to make of the rows: "classification", but "regression" of "diabetes" and "binary" of
-        "breast_cancer", by one output, which takes "classification" too; "autoencoding", the rows
-        themselves, of all sets but graphs; "regression", "multilabel" or "binary" of "npz" too, whose y are numbers,
-        (N,) or (N, D), or zeros and ones; or a `localearn.tasks.Task` with its options, such as MultiLabel(k=5).
-    criterion: the loss that such a name's task is trained for: "squared", "absolute" or "huber" of a regression, whose
-        targets are standardised as x is by "standard", with metrics in the unit that they had; "squared" or "bce" of an
-        autoencoding.
-    leave_out: classes, by number or by name, no row of which is in the training or the validation part, while the test
-        part stays whole: of what a net makes of a class that it never saw. The classes keep their numbers and outputs,
-        and the other classes' rows are in the parts where they are without the option; see `Data.unseen`.
-    layout: whether images of "npz" come as (N, H, W, C), "nhwc", or as (N, C, H, W), "nchw"; "ntd": its x are
-        sequences, (N, T, D), and no grey images.
+    Returns:
+        The data set.
 
-    Raises UserError, in one or two lines, for an unknown name or option, a value out of its range, and data that are
-    missing, damaged or cannot be learned from.
+    Raises:
+        UserError: in one or two lines, for an unknown name or option, a value out of its range, and data that are
+            missing, damaged or cannot be learned from.
+
+    Example:
+        data = localearn.load("digits", val_fraction=0.2, split_seed=1)
+
     """
     for option, value, known in (
         ("data set", name, NAMES),
@@ -330,7 +356,7 @@ def load(
 
 
 def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Reconstruction) -> Task | None:
-    """Return the task of a set, None where it is to tell classes apart. Raises UserError for one that does not fit."""
+    """Return the task of a set, None for classification of its classes; raise UserError for one that does not fit."""
     if task is None:
         task = "regression" if name in REGRESSIONS else "binary" if name == "breast_cancer" else "classification"
     if type(task) is Classification:
@@ -371,7 +397,8 @@ def _parts(
     """Return a set's checked parts, a test part among them, and what is known of it.
 
     That is the lowest and highest level that its values can take, the names of its classes, and notes of what was
-    decided. Where the target is the row itself there are labels all the same, by which rows are split, if it has any.
+    decided. Where the target is the row itself, labels, if there are any, are included all the same, since rows are
+    split by them.
     """
     if name == "digits":
         return checked_arrays(name, digits()), (0, DIGITS_TOP), None, ()
@@ -404,9 +431,12 @@ def _parts(
 
 
 def _own_archive(path: Path, *, labelled: bool = True) -> dict[str, np.ndarray]:
-    """Return what a user's archive holds of x_train, y_train and the held-out parts; x and y are a training part.
+    """Return the arrays x_train, y_train and the held-out parts of a user's archive; x and y are a training part.
 
-    labelled: whether y is needed; else it is left where it is.
+    Args:
+        path: the archive.
+        labelled: whether y is needed; else it may be lacking.
+
     """
     present = files.names(path)
     letters = "xy" if labelled else "x"

@@ -1,4 +1,4 @@
-"""Data larger than memory: what loaders give, read in every pass and never held."""
+"""Data larger than memory, `LoaderData`: batches of loaders, read in every pass and never held."""
 
 import copy
 import functools
@@ -29,17 +29,17 @@ _NUMPY_SEEDS, _EPOCHS = 2**32, 2**31  # what NumPy's seeds and samplers' epochs 
 
 
 class LoaderData(Data):
-    """Three loaders of (x, y) batches, re-batched to the batch size that is asked for.
+    """Stream three loaders of (x, y) batches, re-batched to the batch size that is asked for.
 
-    Memory holds the batches at hand and no more. The price: rows are not normalised (uint8 is divided by 255), no
-    features are kept between stages, the fingerprint does not know the rows, workers start again in every pass, and a
-    resumed epoch reads again what it had read.
+    Memory holds the current batches and no more. The price: rows are not normalised (uint8 is divided by 255), no
+    features are cached between stages, the fingerprint does not cover the rows, workers start again in every pass, and
+    a resumed epoch reads again what it had read.
 
-    A pass has random numbers of its own, seeded from the generator it is asked for with: those that torch's CPU
-    generator, NumPy's and Python's global ones give while the loader works, and those of the `generator` of the loader,
-    its sampler and its dataset. So an order or an augmentation that is drawn from them, in worker processes too,
-    depends on nothing else, disturbs nothing else and can be repeated. A dataset that keeps a generator elsewhere, or
-    draws on a GPU, goes on from wherever that stands, and its run is not resumed to the same bits.
+    A pass has random numbers of its own, seeded from its generator: those that torch's CPU generator, NumPy's and
+    Python's global ones give while the loader works, and those of the `generator` of the loader, its sampler and its
+    dataset. So an order or an augmentation that is drawn from them, in worker processes too, depends on nothing else,
+    disturbs nothing else and can be repeated. A dataset that has a generator elsewhere, or draws on a GPU, continues
+    from the state of that one, and its run does not resume bit for bit.
     """
 
     _row: tuple[tuple[int, ...], torch.dtype] | None = None  # the shape and the type of the first one
@@ -55,7 +55,7 @@ class LoaderData(Data):
         task: Task | None = None,
         layout: Layout | None = None,
     ) -> None:
-        """Read one pass of each loader, which is checked and learned from but not kept.
+        """Read one pass of each loader, which is checked and learned from but not stored.
 
         Args:
             train: a DataLoader, or anything that gives (x, y) batches each time it is iterated over: x (N, C, H, W)
@@ -63,8 +63,9 @@ class LoaderData(Data):
                 `from_arrays` takes. Each epoch has the loader's order: let it shuffle.
             val: the validation part.
             test: the test part.
-            name: what records call the data set.
-            task: what y is, where it is no label, as of `from_arrays`; where the target is x a batch may be x alone.
+            name: the data set's name in records.
+            task: the meaning of y, where it is no label, as of `from_arrays`; where the target is x a batch may be x
+                alone.
             layout: where images have their channels, or that rows are sequences, "ntd", as of `from_arrays`.
 
         Raises:
@@ -73,7 +74,7 @@ class LoaderData(Data):
 
         """
         self.name = name
-        self.augmented = True  # nobody can tell from outside
+        self.augmented = True  # unknown from outside
         self.sizes = {}
         self._device = torch.device("cpu")
         self._loaders: dict[Split, Iterable[Any]] = {
@@ -146,11 +147,21 @@ class LoaderData(Data):
     def batches(
         self, split: Split, batch_size: int, *, generator: torch.Generator | None = None, skip: int = 0
     ) -> Iterator[Batch]:
-        """Return the batches of one pass over `split`; see `Data.batches`. What `skip` leaves out is read all the same.
+        """Return the batches of one pass over `split`; see `Data.batches`.
 
-        The order is the loader's; the generator, on any device, gives one number, which seeds what the pass draws.
-        Without a generator the seed is 0. Raises UserError, when it comes to it, where a pass gives other rows, labels
-        or numbers of rows than the first did.
+        The order is the loader's; the generator, on any device, gives one number, which seeds the pass's draws. Without
+        a generator the seed is 0.
+
+        Args:
+            split: train, val or test.
+            batch_size: rows a batch, 1 or more.
+            generator: of the seed; see above.
+            skip: how many first batches to leave out; they are read all the same.
+
+        Raises:
+            UserError: for a batch size below 1 and, during iteration, where a pass gives other rows, labels or numbers
+                of rows than the first did.
+
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1")
@@ -164,11 +175,21 @@ class LoaderData(Data):
         return self._cut(split, batch_size, seed, skip * batch_size, rows)
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> Data:
-        """Raise ValueError: two passes may differ, and what a pass gives is too large to be kept."""
+        """Refuse: two passes may differ, and the rows of a pass are too large to be cached.
+
+        Raises:
+            ValueError: always.
+
+        """
         raise ValueError(f"{self.name} is streamed: its features cannot be kept")
 
     def part(self, rank: int, ranks: int, least: int = 2) -> "LoaderData":
-        """Return the same data where there is one rank. Raises UserError where there are several."""
+        """Return the same data where there is one rank.
+
+        Raises:
+            UserError: where there are several.
+
+        """
         if ranks > 1:
             raise UserError(
                 f"{self.name} is streamed from loaders, which cannot be divided over ranks; use parallel=none, or hold "
@@ -181,7 +202,7 @@ class LoaderData(Data):
         return self._fingerprint
 
     def _inspect(self, split: Split) -> tuple[np.ndarray, str]:
-        """Note a split's size; return its distinct labels as they are given, and a SHA-256 of all of them in order."""
+        """Record a split's size; return its distinct labels as given, and a SHA-256 of all of them in order."""
         if self._valued is not None:
             return self._inspect_values(split, self._valued)
         found: np.ndarray | None = None
@@ -198,7 +219,7 @@ class LoaderData(Data):
         return found, digest.hexdigest()
 
     def _inspect_values(self, split: Split, task: Task) -> tuple[np.ndarray, str]:
-        """Note a split's size and what there is to know of its targets; return no labels, and a SHA-256 of them."""
+        """Record a split's size and its targets' moments; return no labels, and a SHA-256 of the targets."""
         moments, digest = Moments(), hashlib.sha256()
         for x, y in self._read(split, 0):
             digest.update(y.tobytes())
@@ -302,14 +323,14 @@ def _layout_of(x: Any) -> Layout:
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """Return rows as the net is given them: bytes divided by 255."""
+    """Return rows as a net takes them: bytes divided by 255."""
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 class _OwnDraws:
-    """While it is entered, random numbers that go on from where they were left by the last time, the first from a seed.
+    """Continue random numbers, while entered, from where the last time left them, the first time from a seed.
 
-    What others draw goes on as if there had been none of it.
+    Draws outside continue as if there had been none of it.
 
     Args:
         seed: of torch's CPU generator, of NumPy's and Python's global ones, and of `generators`.
@@ -361,7 +382,7 @@ def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
     if isinstance(loader, DataLoader) and loader.num_workers:
         loader = copy.copy(loader)
         loader.worker_init_fn = functools.partial(_start_worker, loader.worker_init_fn)
-        # Workers that stay would go on with the random numbers of the pass before; torch lets nobody change it.
+        # Persistent workers would continue with the random numbers of the last pass; torch has no way to change that.
         vars(loader)["persistent_workers"] = False
     with draws:
         batches = iter(loader)
@@ -374,7 +395,7 @@ def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
 
 
 def _start_worker(init: Callable[[int], None] | None, number: int) -> None:
-    # Ctrl-C, which every process of a terminal gets, is the run's to answer: it ends with a batch, and is saved.
+    # Ctrl-C, which every process of a terminal gets, is handled by the run: it ends after a batch, and is saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if init is not None:
         init(number)
@@ -388,7 +409,7 @@ def _loader(what: str, loader: Any) -> Iterable[Any]:
 
 
 def _in_order(loader: Iterable[Any]) -> bool:
-    """Whether a loader is one that gives its items in order."""
+    """Return whether a loader gives its items in order."""
     sampler = getattr(loader, "batch_sampler", None)
     if sampler is None:
         sampler = getattr(loader, "sampler", None)

@@ -1,4 +1,4 @@
-"""A user's own table: a csv file whose columns are features and targets."""
+"""Tables of a user's own: a csv file whose columns are features and targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,10 +53,10 @@ def table(
     normalize: Literal["standard", "unit", "none"] = "standard",
     criterion: Criterion = "squared",
 ) -> ArrayData:
-    """Return the rows of a csv file as a data set, split in three, on the CPU (`.to` moves it).
+    """Load the rows of a csv file as a data set, split in three, on the CPU (`.to` moves it).
 
-    All that is learned of the columns (means, deviations, values that stand for missing ones, categories) is of the
-    training split alone. What was decided stands in `notes`, and what is not to be overlooked is logged.
+    All statistics of the columns (means, deviations, values that replace missing ones, categories) are of the training
+    split alone. What was decided is in `notes`, and what should not be overlooked is logged.
 
     Args:
         path: the file; its first line names the columns.
@@ -70,19 +70,20 @@ def table(
         categories: "onehot", a column of zeros and ones for each category, or "codes", whole numbers in the first
             columns, for a net that embeds them as `net=deepfm` does. A category that the training split has not is
             all zeros, or the last code.
-        missing: what stands for a missing value (an empty field, NA, NaN, null, ?): of numbers the "mean", "median" or
-            "most_frequent" one of the column, of categories the most frequent one; "refuse" names the lines.
-        indicator: whether a column of zeros and ones says where a value was missing.
-        separator: between fields: "auto", comma, semicolon, tab, pipe, space, or one character.
+        missing: the replacement of a missing value (an empty field, NA, NaN, null, ?): of numbers the "mean", "median"
+            or "most_frequent" one of the column, of categories the most frequent one; "refuse" raises an error that
+            names the lines.
+        indicator: whether to add a column of zeros and ones that says where a value was missing.
+        separator: the character between fields: "auto", comma, semicolon, tab, pipe, space, or any one character.
         encoding: of the text.
         decimal: "point" or "comma".
-        thousands: what parts the thousands of numbers: "none", "comma", "point", "space" or "apostrophe".
-        test_fraction: how many rows are held out as the test, the same for every split_seed.
-        val_fraction: how many of the others are held out for validation; of classes, in both, each its share.
-        val_size: their number, which goes before the fraction.
-        split_seed: draws them, and those of train_size.
-        train_size: how many training rows to use.
-        normalize: "standard" gives columns of numbers mean 0 and deviation 1, "unit" brings each to 0 and 1, "none"
+        thousands: the mark between the thousands of numbers: "none", "comma", "point", "space" or "apostrophe".
+        test_fraction: the share of rows that is held out as the test, the same for every split_seed.
+        val_fraction: the share of the others that is held out for validation; of classes, in both, each its share.
+        val_size: the number of validation rows, which takes precedence over the fraction.
+        split_seed: of the draw of these, and of train_size's.
+        train_size: the number of training rows to use.
+        normalize: "standard" gives columns of numbers mean 0 and deviation 1, "unit" scales each to 0..1, "none"
             leaves them. Zeros and ones of categories stay as they are. A regression's targets are always standardised,
             and its metrics are in their unit.
         criterion: the loss of a regression, "squared", "absolute" or "huber".
@@ -140,7 +141,18 @@ FILE_OPTIONS = ("path", "target", "categorical", "separator", "encoding", "decim
 def task_of_file(
     path: str | Path | None, target: str | Sequence[str] | None, categorical: Sequence[str] = (), **reading: Any
 ) -> str:
-    """Return the task that task=auto takes a file's targets for. Raises UserError where it cannot be told."""
+    """Return the task that task=auto infers from a file's target columns.
+
+    Args:
+        path: the file.
+        target: the target column, or several.
+        categorical: columns of numbers that are categories all the same.
+        reading: separator, encoding, decimal and thousands, as of `table`.
+
+    Raises:
+        UserError: where it cannot be inferred.
+
+    """
     if path is None or not target:
         raise UserError("a table's task is that of its target column")
     targets = [target] if isinstance(target, str) else list(target)
@@ -152,7 +164,7 @@ def task_of_file(
 
 @dataclass
 class _Goal:
-    """What is predicted: the task, y of every row, and the labels by which rows are held out."""
+    """Hold the task, y of every row, and the labels by which rows are held out."""
 
     task: Task
     y: np.ndarray  # (rows,) int64 labels, or (rows, outputs) float64
@@ -161,7 +173,7 @@ class _Goal:
 
     @staticmethod
     def of(file: CsvFile, columns: Sequence[Column], task: TableTask, criterion: Criterion) -> "_Goal":
-        """Return what the target columns are, by the task that is asked for or by what they hold."""
+        """Return what the target columns are, by the task option or by their content."""
         for column in columns:
             if len(column.absent):
                 raise UserError(
@@ -256,7 +268,12 @@ class _Goal:
     ) -> ArrayData:
         """Return the data set of these rows; a regression's targets have mean 0 and deviation 1 in the training split.
 
-        sizes: the numbers of categories of the first columns, which hold codes.
+        Args:
+            file: the table.
+            x: (rows, n), the encoded features.
+            splits: the rows of each split.
+            sizes: the numbers of categories of the first columns, which hold codes.
+
         """
         rows: dict[Split, torch.Tensor] = {split: x[torch.from_numpy(index)] for split, index in splits.items()}
         y: dict[Split, torch.Tensor]
@@ -325,7 +342,7 @@ def _split(
 
 
 class _Encoder:
-    """Makes a net's input of columns, by what the training split's rows hold; `notes` say what is to be known of it."""
+    """Encode columns as a net's input, by the training split's rows; `notes` say what was decided."""
 
     def __init__(
         self,
@@ -347,9 +364,12 @@ class _Encoder:
     ) -> tuple[torch.Tensor, tuple[int, ...], tuple[str, ...]]:
         """Return x, (rows, n) float32, the numbers of categories of the columns that are codes, and the names of all.
 
-        Codes come first; other columns keep their order, an indicator after each that it is of.
+        Codes come first; other columns keep their order, each followed by its indicator, if any.
 
-        insisted: columns that the user calls categorical.
+        Args:
+            columns: the features.
+            insisted: the columns that the user calls categorical.
+
         """
         self._check_absent(columns)
         codes: dict[str, np.ndarray] = {}
@@ -422,7 +442,7 @@ class _Encoder:
         return ((column.numbers - centre) / (width if varies else 1.0)).astype(np.float32)
 
     def _categories(self, column: Column, absent: np.ndarray, insisted: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return which of a column's words the training split has, and each row's place among them or their number."""
+        """Return which of a column's words the training split has, and each row's index among them or their number."""
         assert column.codes is not None
         codes = column.codes
         counts = np.bincount(codes[self.train][~absent[self.train]], minlength=len(column.words))

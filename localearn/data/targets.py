@@ -1,4 +1,4 @@
-"""Targets that are no labels: people's arrays as a task takes them, and the task as the training split has it."""
+"""Targets as a task takes them: values checked and standardised, labels numbered, and the task fitted to them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,9 +20,9 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
     """Return the targets of every part as numbers of the task's own type, (N, D), those of tokens as they come.
 
     Args:
-        where: the source, for messages.
+        where: the source, for error messages.
         arrays: by name, y_train first: (N,) or (N, D).
-        task: what they are of.
+        task: the task that they belong to.
 
     Raises:
         UserError: for words, Python objects, and parts whose rows have different widths, and as `Task.check_target`
@@ -64,14 +64,20 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
 
 
 def of_classes(task: Task | None) -> bool:
-    """Whether targets are labels."""
+    """Return whether targets are labels."""
     return task is None or task.has_classes
 
 
 def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
-    """Return a whole number for each training row, (N,): parts are drawn from the rows of each in proportion.
+    """Return a stratum for each training row, (N,) whole numbers: parts are drawn from the rows of each in proportion.
 
-    It is the label, where there are such, and that of a single output that is zeros and ones; else all are alike.
+    The stratum is the label, where there are labels, and the target of a single output of zeros and ones; else all rows
+    are in one.
+
+    Args:
+        parts: x_train and, where there is one, y_train.
+        task: the meaning of y, where it is no label.
+
     """
     y = parts.get("y_train")
     if y is not None and (task is None or of_classes(task) or task.target_is_input) and y.ndim == 1:
@@ -84,19 +90,22 @@ def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
 def check_targets(
     where: str, task: Task, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor], scaling: Scaling | None
 ) -> None:
-    """Raise UserError unless every split has what the task takes, and the training split something to learn from.
+    """Check that every split has valid targets, and the training split something to learn from.
 
     Args:
-        where: the source, for messages.
-        task: what is to be made of the rows.
+        where: the source, for error messages.
+        task: the task.
         x: of each split, before it is scaled.
-        y: likewise the targets; nothing of a task whose target is the row.
-        scaling: what is done to x.
+        y: likewise the targets; empty of a task whose target is the row.
+        scaling: the normalisation of x.
+
+    Raises:
+        UserError: where they have not.
 
     """
     for split, rows in x.items():
         what, target = f"{where}: y_{split}", y.get(split)
-        if task.target_is_input:  # scaling keeps which values are the extremes
+        if task.target_is_input:  # scaling preserves which values are the extremes
             extremes = torch.stack([rows.amin(0), rows.amax(0)])
             what, target = f"{where}: x_{split}", (scaling(extremes) if scaling else extremes).float().flatten(1)
         if target is None:
@@ -114,11 +123,19 @@ def fitted(
     scaling: Scaling | None,
     levels: tuple[int, int] | None,
 ) -> tuple[Task, dict[Split, Tensor]]:
-    """Return the task as the training split has it, and the targets in its unit.
+    """Return the task fitted to the training split, and the targets in its unit.
 
     A `Regression` is given the mean and deviation of its targets, which are standardised; an `Autoencoding` the scaling
     of x and the range of its levels; both, and a `MultiLabel`, the number of outputs where it was left at one. Another
     task, and its targets, stay as they are.
+
+    Args:
+        name: the data set's name, for error messages.
+        task: the task as it was given.
+        x: of each split, before it is scaled.
+        y: likewise the targets.
+        scaling: the normalisation of x.
+        levels: the lowest and highest value that x can take, where they are known.
 
     Raises:
         UserError: for targets of another width than the task's.
@@ -158,9 +175,14 @@ def _in_units(task: Regression, units: Scaling) -> Regression:
 
 
 class Moments:
-    """Number, mean, variance and extremes of values that come in parts, (N, D) each (Chan, Golub, LeVeque, 1983).
+    """Accumulate number, mean, variance and extremes of values that come in parts, (N, D) each.
 
-    rows: how many rows there were. extremes: (2, D), the least and the largest of each column.
+    By the update of Chan, Golub, LeVeque (1983).
+
+    Attributes:
+        rows: the number of rows so far.
+        extremes: (2, D), the least and the largest of each column.
+
     """
 
     def __init__(self) -> None:
@@ -169,7 +191,7 @@ class Moments:
         self._mean, self._squares = torch.zeros(0).double(), torch.zeros(0).double()
 
     def add(self, values: Tensor) -> None:
-        """Take in more rows."""
+        """Add rows, (N, D)."""
         rows, wide = len(values), values.double()
         mean = wide.mean(0)
         squares, extremes = (wide - mean).square().sum(0), torch.stack([values.amin(0), values.amax(0)])
@@ -185,7 +207,13 @@ class Moments:
         )
 
     def fit(self, what: str, task: Task) -> tuple[Task, Scaling | None]:
-        """Return the task for such training targets, and what brings them into its unit; see `fitted`."""
+        """Return the task fitted to such training targets, and the scaling to its unit; see `fitted`.
+
+        Args:
+            what: the targets' name in error messages.
+            task: the task as it was given.
+
+        """
         task = _widened(what, task, self.extremes)
         if not isinstance(task, Regression):
             return task, None
@@ -214,7 +242,7 @@ def _reconstructing(
     return replace(task, **found)
 
 
-_WHOLE = 2**53  # beyond it a float64 no longer tells one whole number from the next
+_WHOLE = 2**53  # beyond it a float64 no longer distinguishes one whole number from the next
 
 
 def numbered(
@@ -226,9 +254,9 @@ def numbered(
     no number out begin at 0. Whether every class is among the training labels is `checks.same_classes`'s to say.
 
     Args:
-        where: the source, for messages.
-        labels: by the part's name in messages, training part first: (N,) or (N, 1) whole numbers of any type, booleans
-            or words, or (N, C) one-hot rows.
+        where: the source, for error messages.
+        labels: by the part's name in error messages, training part first: (N,) or (N, 1) whole numbers of any type,
+            booleans or words, or (N, C) one-hot rows.
         class_names: the names in the order of the numbers, where the source knows them.
 
     Returns:
@@ -267,7 +295,16 @@ def numbered(
 
 
 def flat_labels(what: str, y: np.ndarray) -> np.ndarray:
-    """Return the labels of one part, (N,): booleans, integers from 0 or words."""
+    """Return the labels of one part, (N,): booleans, integers from 0 or words.
+
+    Args:
+        what: the labels' name in error messages.
+        y: the labels.
+
+    Raises:
+        UserError: for another type or shape.
+
+    """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat):

@@ -1,4 +1,4 @@
-"""Text: windows of tokens, each to be continued by the token that follows."""
+"""Text as windows of tokens, each continued by the token that follows: `text` and the data set that it returns."""
 
 import codecs
 import hashlib
@@ -37,13 +37,13 @@ _MARKS = {  # the longer ones first, for one begins with another
 
 
 class TextData(ArrayData):
-    """Windows of a text's tokens, (N, T), each with the token that follows every position, and the vocabulary.
+    """Hold windows of a text's tokens, (N, T), each with the token that follows every position, and the vocabulary.
 
     Args:
-        name: what records call it.
+        name: the data set's name in records.
         x: for each split the windows, (N, T) int64.
         y: for each split the tokens that follow, (N, T) int64, `PADDING` where none does.
-        codec: what turns text into tokens and back.
+        codec: the map from text to tokens and back.
         task: its `LanguageModelling`.
 
     """
@@ -57,7 +57,7 @@ class TextData(ArrayData):
         self.codec: Codec = codec
 
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write sample.txt, with which the model continues the beginning of the test part; return its first lines."""
+        """Write sample.txt, in which the model continues the beginning of the test part; return its first lines."""
         x = self._x["test"]
         window = x.shape[1]
         ids = x[0, : max(1, window // 4)].tolist()
@@ -87,7 +87,7 @@ def text(
     encoding: str = "utf-8",
     data_dir: str | Path | None = None,
 ) -> TextData:
-    """Return a text as a data set for language modelling: its beginning for training, then validation, then test.
+    """Load a text as a data set for language modelling: its beginning for training, then validation, then test.
 
     Each split is cut into windows of T tokens, in order; a window's target is the token that follows each of its
     positions. Every position of the validation and test parts but the first counts once, seen from the beginning of its
@@ -96,20 +96,25 @@ def text(
     Args:
         path: a text file. None: the topics of Python's own help, `pydoc_data.topics`, English of some 465,000
             characters, which differ from one version of Python to another.
-        unit: what a token is: "characters", "bytes" of UTF-8, or "bpe", byte pairs that are learned from the training
+        unit: the kind of token: "characters", "bytes" of UTF-8, or "bpe", byte pairs that are learned from the training
             part by the `tokenizers` library. A character that the training part lacks is an unknown token.
-        vocabulary: of bpe the number of tokens, 1024 by default; of characters the most that there may be.
+        vocabulary: of bpe the number of tokens, 1024 by default; of characters the largest number allowed.
         window: T.
         stride: from one training window to the next; None: T, so that none overlap.
-        val_fraction: how much of the text is for validation.
-        test_fraction: how much of it, the end, is the test.
-        encoding: of the file; a byte-order mark goes before it.
-        data_dir: where the ids of byte pairs are kept once they are learned; default LOCALEARN_DATA, else
+        val_fraction: the share of the text for validation.
+        test_fraction: the share of the text, at its end, for the test.
+        encoding: of the file; a byte-order mark takes precedence over it.
+        data_dir: where the ids of byte pairs are cached once they are learned; default LOCALEARN_DATA, else
             ~/.cache/localearn.
 
     Raises:
-        UserError: for a file that is not there, empty, or no text of that encoding; a text shorter than a window in its
-            training part, or two tokens in another; more characters than `vocabulary`; options out of their range.
+        UserError: for a file that does not exist, is empty, or no text of that encoding; a text shorter than a window
+            in its training part, or two tokens in another; more characters than `vocabulary`; options out of their
+            range.
+
+    Example:
+        data = localearn.data.text("corpus.txt", unit="bpe", window=64)
+        net = localearn.Transformer(data.input_shape, data.vocabulary, vocabulary=data.vocabulary)
 
     """
     _check_options(unit, vocabulary, window, stride)
@@ -151,7 +156,13 @@ def text(
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Return the content of a text file, its line breaks as line feeds.
 
-    Raises UserError, in a line, where it is not there, no regular file, too large, empty, or no text of the encoding.
+    Args:
+        path: the file.
+        encoding: its encoding, by Python's name.
+
+    Raises:
+        UserError: in a line, where it does not exist, is no regular file, too large, empty, or no text of the encoding.
+
     """
     if not is_text_encoding(encoding):
         raise UserError(f"no encoding {encoding!r}; use utf-8, latin-1, utf-16 or another that Python knows")
@@ -206,7 +217,7 @@ def _check_options(unit: Unit, vocabulary: int | None, window: int, stride: int 
         raise UserError(
             f"bpe begins with 256 bytes, so vocabulary must be more than that, not {vocabulary}; or use bytes"
         )
-    if vocabulary is not None and vocabulary > LARGEST:  # for which byte pairs ask so much memory at once
+    if vocabulary is not None and vocabulary > LARGEST:  # for which byte pairs allocate so much memory at once
         raise UserError(f"vocabulary is {vocabulary}; it must be at most {LARGEST}")
     if vocabulary is not None and vocabulary < 1:
         raise UserError(f"vocabulary is {vocabulary}; it must be at least 1")
@@ -222,7 +233,7 @@ def _split(where: str, whole: str, val_fraction: float, test_fraction: float) ->
 def _byte_pairs(
     parts: Mapping[Split, str], size: int, folder: Path
 ) -> tuple[BytePairs, dict[Split, np.ndarray], list[str]]:
-    """Return the byte pairs of the training part, the ids of all, and notes; kept in the folder, by the text's hash."""
+    """Return the byte pairs of the training part, all ids, and notes; cached in the folder by the text's hash."""
     digest = hashlib.sha256(f"{size} {BytePairs.library_version()}".encode())
     for part in parts.values():
         digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
@@ -240,7 +251,7 @@ def _byte_pairs(
 
 
 def _characters(where: str, parts: Mapping[Split, str], vocabulary: int | None) -> tuple[Characters, list[str]]:
-    """Return the characters of the training part, and notes of what the others have beside them."""
+    """Return the characters of the training part, and notes of those that only the others have."""
     known = set(parts["train"])
     lacking = (set(parts["val"]) | set(parts["test"])) - known
     notes = []
@@ -261,9 +272,13 @@ def _characters(where: str, parts: Mapping[Split, str], vocabulary: int | None) 
 
 
 def _windows(tokens: np.ndarray, window: int, stride: int | None) -> tuple[Tensor, Tensor]:
-    """Return windows, (N, T), of tokens, (n,), and what follows each position.
+    """Return windows, (N, T), of tokens, (n,), and the token that follows each position.
 
-    stride: from one to the next, the last incomplete one left out; None: T, the last one padded.
+    Args:
+        tokens: (n,).
+        window: T.
+        stride: from one window to the next, the last incomplete one left out; None: T, the last one padded.
+
     """
     x, y = torch.from_numpy(tokens[:-1].copy()), torch.from_numpy(tokens[1:].copy())
     if stride is not None:

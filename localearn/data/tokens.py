@@ -1,4 +1,4 @@
-"""What turns text into token ids and back: characters, bytes, or byte pairs that were learned from a text."""
+"""Codecs between text and token ids: characters, bytes, or byte pairs that were learned from a text."""
 
 import json
 from abc import ABC, abstractmethod
@@ -15,10 +15,14 @@ LARGEST = 2**20  # tokens of a vocabulary that is read from a file
 
 
 class Codec(ABC):
-    """A vocabulary of tokens. It is compared by what it describes, and travels with a net that was trained by it.
+    """Map text to token ids and back.
 
-    unit: what a token is.
-    size: the number V of tokens; ids run from 0 to V - 1.
+    A codec is compared by its description, and is stored with a net that was trained by it.
+
+    Attributes:
+        unit: the kind of token: characters, bytes or bpe.
+        size: the number V of tokens; ids run from 0 to V - 1.
+
     """
 
     unit: Unit
@@ -26,7 +30,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """Return the ids of a text, (T,) int64. Raises UserError for what has none."""
+        """Return the ids of a text, (T,) int64; raise UserError for a character that has none."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
@@ -34,7 +38,7 @@ class Codec(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `read_codec` makes it again."""
+        """Return plain values from which `read_codec` builds it again."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Codec) and other.describe() == self.describe()
@@ -48,9 +52,11 @@ class Codec(ABC):
 
 @final
 class Characters(Codec):
-    """A token a character, in Unicode's order.
+    """Encode each character as a token, in Unicode's order.
 
-    characters: all of them; `UNKNOWN`, where it is among them, stands for any other.
+    Args:
+        characters: all of them; `UNKNOWN`, where it is among them, stands for any other.
+
     """
 
     unit = "characters"
@@ -62,7 +68,7 @@ class Characters(Codec):
         self._codes = _codes(characters)
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the place of each character among the known ones."""
+        """Return the index of each character among the known ones."""
         codes = _codes(text)
         ids = np.minimum(np.searchsorted(self._codes, codes), self.size - 1)
         unknown = self._codes[ids] != codes
@@ -86,7 +92,7 @@ class Characters(Codec):
 
 @final
 class Bytes(Codec):
-    """A token a byte of the text in UTF-8: 256 of them, and no text that has none."""
+    """Encode each byte of the text in UTF-8 as a token: 256 of them, and every text has ids."""
 
     unit = "bytes"
     size = 256
@@ -106,9 +112,11 @@ class Bytes(Codec):
 
 @final
 class BytePairs(Codec):
-    """Byte-pair encoding by the `tokenizers` library: tokens are strings of bytes that are frequent in a text.
+    """Encode byte pairs by the `tokenizers` library: tokens are strings of bytes that are frequent in a text.
 
-    tokenizer: its state, a JSON text as that library writes it. Every byte is a token, so that every text has ids.
+    Args:
+        tokenizer: its state, a JSON text as that library writes it. Every byte is a token, so that every text has ids.
+
     """
 
     unit = "bpe"
@@ -125,7 +133,13 @@ class BytePairs(Codec):
 
     @classmethod
     def learned(cls, text: str, size: int) -> "BytePairs":
-        """Return the byte pairs that are most frequent in a text, so that there are `size` tokens, or fewer."""
+        """Learn the byte pairs that are most frequent in a text.
+
+        Args:
+            text: the text.
+            size: the number of tokens; a short text has fewer.
+
+        """
         library = _tokenizers()
         tokenizer = library.Tokenizer(library.models.BPE())
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -162,11 +176,11 @@ def read_codec(where: object, described: Any) -> Codec:
     """Return the codec that `Codec.describe` described.
 
     Args:
-        where: the file that it stands in, for messages.
-        described: its description, as a file gives it back.
+        where: the file that the description comes from, for error messages.
+        described: the description, as a file gives it back.
 
     Raises:
-        UserError: for one that is none.
+        UserError: for one that is not valid.
 
     """
     unit = described.get("unit") if isinstance(described, Mapping) else None
@@ -189,11 +203,11 @@ def read_codec(where: object, described: Any) -> Codec:
 
 
 def _has_expression(state: str) -> bool:
-    """Whether a tokenizer's state has a regular expression, of which a short one can take time without end."""
+    """Return whether a tokenizer's state has a regular expression, of which a short one can take time without end."""
     try:
         parts = list(json.loads(state).items())
     except (ValueError, AttributeError, RecursionError):
-        return False  # which the library will say
+        return False  # which the library raises
     while parts:
         name, value = parts.pop()
         if name == "Regex":

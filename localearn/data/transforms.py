@@ -1,4 +1,4 @@
-"""Random crops and mirror images, a batch at a time, on the device that holds the data."""
+"""Augmentation and normalisation, a batch at a time, on the device that holds the data."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,8 +19,15 @@ def augment(
 
     From the generator come, in this order: (2, N) integers in 0..2 PAD, the top and the left of each crop in the
     padded image; with "crop_flip" (N,) integers in 0..1, where 1 mirrors. A generator on the images' own device
-    spares a copy for each batch. Where the images are but the rows `own` of a batch of so many, N is the batch's, and
-    they are cropped as they are in it.
+    saves a copy for each batch.
+
+    Args:
+        images: the rows, all of a batch or those of one rank.
+        how: none, crop or crop_flip.
+        generator: of the draws, on any device.
+        own: which rows of a whole batch the images are; they are cropped as they are in it.
+        of: N of the whole batch; by default the images'.
+
     """
     if how == "none":
         return images
@@ -31,7 +38,15 @@ def augment(
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, mirror: Tensor | None = None) -> Tensor:
-    """Return (N, C, H, W) windows of the padded images at (N,) tops and lefts, mirrored where (N,) `mirror` is 1."""
+    """Return (N, C, H, W) windows of the padded images.
+
+    Args:
+        images: (N, C, H, W).
+        top: (N,) the first line of each window.
+        left: (N,) its first column.
+        mirror: (N,) 1 where it is mirrored.
+
+    """
     channels, height, width = images.shape[1:]
     across = torch.arange(width, device=images.device).expand(len(images), -1)
     if mirror is not None:
@@ -56,9 +71,13 @@ _CHUNK_ROWS = 1024  # statistics are taken in float64, a chunk at a time, which 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """An affine map for each channel or feature, x -> (x - center) * scale; integers become float32 on the way.
+    """Map each channel or feature, x -> (x - center) * scale; integers become float32 first.
 
-    center, scale: float32, broadcast over a batch of rows. note: the map in words, for fingerprints.
+    Attributes:
+        center: float32, broadcast over a batch of rows.
+        scale: likewise.
+        note: the map in words, for fingerprints.
+
     """
 
     center: Tensor
@@ -77,7 +96,7 @@ class Scaling:
 def standard(train: Tensor) -> Scaling:
     """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D), (N, T, D).
 
-    What does not vary is centred and not scaled.
+    A channel or feature that does not vary is centred and not scaled.
     """
     mean, std = _level_moments(train) if train.ndim == 4 and train.dtype == torch.uint8 else _moments(train)
     varies = std > torch.finfo(torch.float32).eps * mean.abs()
@@ -87,7 +106,7 @@ def standard(train: Tensor) -> Scaling:
 
 
 def unit(train: Tensor, levels: tuple[int, int] | None = None) -> Scaling:
-    """Return the map of `levels` to 0 and 1, or, where they are None, of the training part's extremes."""
+    """Return the map to 0..1 of `levels` or, where they are None, of the training part's extremes."""
     low, high = levels or (train.min().item(), train.max().item())
     scale = 1.0 / (high - low) if high > low else 1.0
     return Scaling(torch.tensor(float(low)), torch.tensor(scale), f"unit {low} {high}")

@@ -1,4 +1,4 @@
-"""Views of a scene: from the points of a ray to the colour of the pixel that it goes through."""
+"""Views of a scene as rays: from the points of a ray to the colour of the pixel that it passes through."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -43,31 +43,31 @@ def views(
     val_fraction: float = 0.1,
     split_seed: int = 0,
 ) -> "ViewData":
-    """Return images of a scene as rays to colours, some views held out, for a net that learns the scene; on the CPU.
+    """Load images of a scene as rays to colours, some views held out, for a net that learns the scene; on the CPU.
 
     A row is a ray, (samples, 3 + 6 octaves): points at `samples` distances from its camera, one in each of as many
-    equal parts of near..far, drawn anew in training (stratified sampling) and in the middle otherwise. A point is x, y,
-    z, divided by the largest that there is, followed by their positional encoding, for k = 0, 1, ..., octaves - 1 sin
-    and cos of 2^k pi x, y, z (Mildenhall et al., arXiv 2003.08934, eq. 4). Of a net's colours and densities there
-    `ViewSynthesis` renders the pixel, and the run is judged by the PSNR of views that were held out. Unlike the source
-    there is no second, finer sampling, and no viewing direction.
+    equal parts of near..far, drawn again in each training pass (stratified sampling) and in the middle otherwise. A
+    point is x, y, z, divided by the largest that there is, followed by their positional encoding, for k = 0, 1, ...,
+    octaves - 1 sin and cos of 2^k pi x, y, z (Mildenhall et al., arXiv 2003.08934, eq. 4). `ViewSynthesis` renders the
+    pixel from a net's colours and densities there, and the run is judged by the PSNR of views that were held out.
+    Unlike the source there is no second, finer sampling, and no viewing direction.
 
     Args:
         path: an .npz file as `tiny_nerf_data.npz`: `images` (N, H, W, 3), levels from 0 to 1 or uint8, `poses`
             (N, 4, 4), camera to world, the camera looking along its -z, and `focal`, in pixels. Without one five
             spheres are rendered, see `localearn.data.scene`.
-        near: where a ray's first part begins, a distance from the camera in the unit of the poses.
-        far: where its last one ends.
+        near: the beginning of a ray's first part, a distance from the camera in the unit of the poses.
+        far: the end of its last part.
         samples: S, the points of a ray.
         octaves: see above; 0 leaves x, y and z alone.
-        background: the level of what lies behind all points, 0 for black, 1 for white.
-        density: what makes a density of a net's output, "softplus" or, as the source has it, "relu"; see
+        background: the level behind all points, 0 for black, 1 for white.
+        density: the map from a net's output to a density, "softplus" or, as the source has it, "relu"; see
             `ViewSynthesis`.
-        views: of the spheres, how many images; 40 by default.
-        size: of the spheres, pixels of an image each way; 32 by default.
-        test_fraction: of the views, held out as the test, the same ones for every split_seed.
-        val_fraction: of the others, held out for validation.
-        split_seed: draws those.
+        views: of the spheres, the number of images; 40 by default.
+        size: of the spheres, the pixels of an image each way; 32 by default.
+        test_fraction: the share of views that is held out as the test, the same ones for every split_seed.
+        val_fraction: the share of the others that is held out for validation.
+        split_seed: of that draw.
 
     Raises:
         UserError: for a file that is no such archive, and for options out of their range.
@@ -108,7 +108,7 @@ def views(
 
 
 class ViewData(ArrayData):
-    """Rays of images and the colours of their pixels; the points on a ray are made batch by batch, on the device."""
+    """Hold rays of images and the colours of their pixels; the points on rays are computed per batch, on the device."""
 
     def __init__(
         self,
@@ -123,12 +123,12 @@ class ViewData(ArrayData):
         """Hold each split's rays.
 
         Args:
-            name: what records call it.
+            name: the data set's name in records.
             arrays: images, poses and focal, checked.
             of_split: for each split the numbers of its views.
             task: its length is far - near.
             near: where a ray's first part begins.
-            samples: S.
+            samples: S, the points of a ray.
             octaves: of the positional encoding.
 
         """
@@ -151,7 +151,7 @@ class ViewData(ArrayData):
         self.target_names = ("red", "green", "blue")
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of every split's rays and colours, and of how points are made of them."""
+        """Return a SHA-256 of every split's rays and colours, and of how points are computed from them."""
         if self._fingerprint is None:
             tensors = [(f"{letter} {s}", t[s]) for s in self._y for letter, t in (("x", self._x), ("y", self._y))]
             note = f"{self.task} near={self.near} samples={self.samples} octaves={self.octaves}"
@@ -159,9 +159,12 @@ class ViewData(ArrayData):
         return self._fingerprint
 
     def points(self, own: Tensor, places: Tensor) -> Tensor:
-        """Return the encoded points, (N, S, 3 + 6 octaves), of rays (N, 6), at places (N, S) or (S,) in 0..1.
+        """Compute the encoded points of rays, (N, S, 3 + 6 octaves).
 
-        A place is where in its part of near..far a point lies.
+        Args:
+            own: the rays, (N, 6).
+            places: (N, S) or (S,) in 0..1, where in its part of near..far each point lies.
+
         """
         steps = torch.arange(self.samples, device=own.device, dtype=own.dtype)
         distance = self.near + (steps + places) * (self._span / self.samples)
@@ -170,7 +173,7 @@ class ViewData(ArrayData):
 
     @torch.no_grad()
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
-        """Write the first held-out views above what the net renders of them, `views.png`."""
+        """Write the first held-out views above the net's renderings of them, `views.png`."""
         task = self.task
         assert isinstance(task, ViewSynthesis)
         height, width = self.pixels
@@ -214,7 +217,16 @@ class ViewData(ArrayData):
 
 
 def encoded(points: Tensor, octaves: int) -> Tensor:
-    """Return x, y, z, and sin and cos of 2^k pi x, y, z for k = 0..octaves-1, (..., 3 + 6 octaves), of (..., 3)."""
+    """Compute the positional encoding of points in space.
+
+    Args:
+        points: (..., 3).
+        octaves: K.
+
+    Returns:
+        x, y, z, and sin and cos of 2^k pi x, y, z for k = 0..K-1, (..., 3 + 6 K).
+
+    """
     if not octaves:
         return points
     turns = math.pi * 2.0 ** torch.arange(octaves, device=points.device, dtype=points.dtype)

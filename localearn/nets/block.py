@@ -1,4 +1,4 @@
-"""One step of a net: a map with parameters, and what follows it."""
+"""Blocks: an operation with parameters and what follows it, and how modules are turned into or merged as blocks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,10 +9,12 @@ from localearn.nets.layers import starts_block
 
 
 class Block(nn.Module):
-    """One step of a net: z = op(h, *context), h' = post(z).
+    """Apply one step of a net: z = op(h, *context), h' = post(z).
 
-    op: the map with parameters (Linear, Conv2d, GCNConv, ...).
-    post: what follows it (normalisation, activation, pooling, dropout); the identity where nothing does.
+    Args:
+        op: the map with parameters (Linear, Conv2d, GCNConv, ...); z is the pre-activation.
+        post: what follows it (normalisation, activation, pooling, dropout); the identity by default.
+
     """
 
     def __init__(self, op: nn.Module, post: nn.Module | None = None):
@@ -26,17 +28,17 @@ class Block(nn.Module):
 
 
 class Chain(nn.ModuleList):
-    """Blocks one after another, each with the context: the op of a `Block` that was made of several."""
+    """Apply blocks one after another, each with the context: the op of a `Block` merged from several."""
 
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Map the first one's input, (N, ...), to the last one's output, (N, ...)."""
+        """Map the input of the first, (N, ...), to the output of the last, (N, ...)."""
         for part in self:
             h = part(h, *context)
         return h
 
 
 class AfterStem(nn.Module):
-    """op(stem(x), *context): the op of a first block that a stem with parameters is joined to."""
+    """Apply op(stem(x), *context): the op of a first block that a stem with parameters was merged into."""
 
     def __init__(self, stem: nn.Module, op: nn.Module):
         super().__init__()
@@ -48,9 +50,11 @@ class AfterStem(nn.Module):
 
 
 def chained(blocks: Sequence[Block]) -> Block:
-    """Return blocks as one, whose post is the last one's, so that its output is pre-activation and post as theirs is.
+    """Merge consecutive blocks into one, whose post is the last one's, so that pre-activation and output are its.
 
-    One alone is returned as it is. The layers are the same modules.
+    Args:
+        blocks: one or more; a single one is returned as it is. The layers are shared.
+
     """
     last = blocks[-1]
     if len(blocks) == 1:
@@ -63,10 +67,17 @@ def chained(blocks: Sequence[Block]) -> Block:
 
 
 def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
-    """Return modules as blocks: a Block as it is, any other as a block's op.
+    """Turn modules into blocks: a Block as it is, any other as a block's op.
 
-    An `nn.Sequential` of one layer with parameters, its normalisations apart, and what follows it is cut there, so that
-    its pre-activation is exposed. Raises UserError for what is no module.
+    An `nn.Sequential` of one layer with parameters, normalisation apart, and what follows it is split there, so that
+    its pre-activation is exposed.
+
+    Args:
+        modules: first to last.
+
+    Raises:
+        UserError: for what is not an nn.Module.
+
     """
     blocks = []
     for k, module in enumerate(modules):
@@ -78,7 +89,7 @@ def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
 
 
 def joined(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module | None, list[Block]]:
-    """Return the stem and the blocks, a stem with parameters as a part of the first block's op."""
+    """Return the stem and the blocks, with a stem that has parameters merged into the first block's op."""
     if stem is None or not blocks or not any(True for _ in stem.parameters()):
         return stem, list(blocks)
     first, *others = blocks

@@ -1,4 +1,4 @@
-"""Torchvision's classifiers as nets that a configuration can name."""
+"""Torchvision's classifiers as nets that a configuration can name: `Torchvision` and `MobileNetV3`."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from localearn.nets.views import VIEWS
 
 
 class Torchvision(Net):
-    """A classifier of torchvision's by its name, with new weights: `Net.from_torchvision` of it.
+    """Build one of torchvision's classifiers by name, with new weights, as by `Net.from_torchvision`.
 
     Args:
         input_shape: (channels, height, width); any number of channels.
@@ -43,7 +43,7 @@ class Torchvision(Net):
 
 
 class MobileNetV3(Net):
-    """MobileNetV3-Small (Howard et al., arXiv 1905.02244), of torchvision's inverted residual blocks.
+    """Build MobileNetV3-Small (Howard et al., arXiv 1905.02244) of torchvision's inverted residual blocks.
 
     A block that convolves the image, eleven inverted residual ones with squeeze-and-excitation, a 1x1 convolution and a
     Linear layer; the readout reads that layer. Dropout is before the readout. Running statistics follow the batches' at
@@ -55,7 +55,7 @@ class MobileNetV3(Net):
         stem: "imagenet", as published, which halves the image five times; "cifar": the first two strides are 1, so that
             an image of 32x32 ends as a map of 4x4.
         width: a factor of all channels.
-        dropout: of what the readout reads.
+        dropout: the probability of dropping a value that the readout reads.
         view: what a rule's heads read of a block: "pooled", the mean over a map's places, or "flattened".
 
     """

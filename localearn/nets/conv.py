@@ -30,18 +30,33 @@ ORDERS: Mapping[str, Callable[[nn.Module, nn.Module, nn.Module], tuple[nn.Module
 
 
 class CNN(Net):
-    """Convolutional blocks: Conv2d, then normalisation, activation, pooling, dropout, or another order of these.
+    """Stack convolutional blocks: Conv2d, then normalisation, activation, pooling, dropout, or another order of these.
 
-    input_shape: (channels, height, width). classes: C.
-    channels: each block's output channels. kernel_size: odd; the map's size is kept by padding.
-    pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
-    pooling: max or average. norm: none, batch or group. activation: as in `MLP`.
-    hidden: the widths of Linear layers between the convolutions and the readout, each with the same normalisation,
-        activation and dropout; none by default. VGG8B and VGG11B (Nokland, Eidnes, arXiv 1901.06656) have one of 1024.
-    dropout_of: units, or channels: of the convolutions whole maps are dropped, as VGG8B and VGG11B do; of Linear layers
-        units, in any case.
-    order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
-    bias: of the readout, and of the convolutions where no batch normalisation takes it away. init: as in `MLP`.
+    Args:
+        input_shape: (channels, height, width).
+        classes: C.
+        channels: each block's output channels.
+        kernel_size: the kernels' side, odd; padding preserves the map's size.
+        norm: none, batch or group.
+        activation: as of `MLP`.
+        pool: the pooling window and stride of every block, or a list with one per block; 1 pools nothing.
+        pooling: max or average.
+        dropout: the probability of dropping a unit or a channel, in [0, 1).
+        dropout_of: units, or channels: of the convolutions whole maps are dropped, as VGG8B and VGG11B do; of Linear
+            layers units, in any case.
+        order: norm_first, as above, or norm_last: activation, pooling, normalisation, dropout.
+        hidden: the widths of Linear layers between the convolutions and the readout, each with the same normalisation,
+            activation and dropout; none by default. VGG8B and VGG11B (Nokland, Eidnes, arXiv 1901.06656) have one of
+            1024.
+        bias: whether the readout has a bias, and the convolutions, unless batch normalisation follows and removes it.
+        init: as of `MLP`.
+
+    Raises:
+        UserError: for options out of their range.
+
+    Example:
+        net = CNN((1, 28, 28), 10, channels=(16, 32), dropout=0.1)
+
     """
 
     kind = "maps"
@@ -111,15 +126,23 @@ SIDE = 32
 
 
 class LeNet(Net):
-    """LeNet-5's shape with ReLU and max pooling: convolutions without padding, then a Linear layer and the readout.
+    """Build LeNet-5 with ReLU and max pooling: convolutions without padding, then a Linear layer and the readout.
 
     All convolutions but the last are followed by 2x2 pooling; the last one's map is averaged, which for 5x5 kernels on
     32x32 pixels is a map of one pixel. Smaller images are padded with zeros to 32x32, as LeCun et al. (1998) did.
 
-    input_shape: (channels, height, width). classes: C. channels: of the convolutions. kernel_size: theirs. hidden: the
-    Linear layer's width. init: as in `MLP`. The defaults are LeNet-5's; 32-64-128 with 3x3 kernels and 256 hidden units
-    is the LeNet that the feedback rules' published CIFAR-10 numbers were measured on (BioTorch's benchmark, arXiv
-    2108.13446).
+    The defaults are LeNet-5's; 32-64-128 with 3x3 kernels and 256 hidden units is the LeNet that the feedback rules'
+    published CIFAR-10 numbers were measured on (BioTorch's benchmark, arXiv 2108.13446).
+
+    Args:
+        input_shape: (channels, height, width).
+        classes: C.
+        channels: each convolution's output channels.
+        kernel_size: the kernels' side.
+        hidden: the Linear layer's width.
+        activation: as of `MLP`.
+        init: as of `MLP`.
+
     """
 
     kind = "maps"
@@ -175,23 +198,31 @@ STEMS: Mapping[str, Callable[[int, int], Block]] = {"cifar": _small, "imagenet":
 
 
 class ResNet(Net):
-    """Residual blocks of two 3x3 convolutions (He et al., arXiv 1512.03385): ResNet-20, ResNet-18 and their kin.
+    """Stack residual blocks of two 3x3 convolutions (He et al., arXiv 1512.03385): ResNet-20, ResNet-18 and their kin.
 
     A block that convolves the image; then, for each width, n residual blocks z = F(h) + shortcut(h), h' = relu(z),
     with F two 3x3 convolutions, each normalised over the batch, and a ReLU between them. The first residual block of
-    every width but the first halves the map. The readout reads the map's mean.
+    every width but the first halves the map. The readout reads the map's mean. Weights are drawn from He's normal
+    distribution.
 
     The defaults are section 4.2's nets for small images, 6n + 2 layers, ResNet-20 at n = 3. Widths of 64, 128, 256 and
     512 with two blocks each and projections are ResNet-18, torchvision's with the stem "imagenet".
 
-    input_shape: (channels, height, width). classes: C. widths: channels, by stage. blocks: n, residual blocks a stage,
-    or a list with one number for each stage.
-    shortcut: where a block changes the shape, "identity" takes every second pixel and pads with channels of zeros, the
-    paper's option A; "projection" is a normalised 1x1 convolution, its option B.
-    stem: "cifar", a 3x3 convolution that keeps the map, or "imagenet", a 7x7 one and a pooling, which halve it twice.
-    view: what a rule's heads read of a block: "flattened", all of its map, or "pooled", its mean over places, as the
-    readout does; the heads of 64 maps of 32x32 have 65,536 weights a class flattened, and 64 pooled.
-    Weights are drawn by He's normal distribution.
+    Args:
+        input_shape: (channels, height, width).
+        classes: C.
+        widths: the channels of each stage.
+        blocks: n, the residual blocks of a stage, or a list with one number per stage.
+        shortcut: where a block changes the shape, "identity" takes every second pixel and pads with channels of zeros,
+            the paper's option A; "projection" is a normalised 1x1 convolution, its option B.
+        stem: "cifar", a 3x3 convolution that preserves the map's size, or "imagenet", a 7x7 one and a pooling, which
+            halve it twice.
+        view: what a rule's heads read of a block: "flattened", all of its map, or "pooled", its mean over places, as
+            the readout does; the heads of 64 maps of 32x32 have 65,536 weights a class flattened, and 64 pooled.
+
+    Example:
+        resnet18 = ResNet((3, 32, 32), 10, widths=(64, 128, 256, 512), blocks=2, shortcut="projection")
+
     """
 
     kind = "maps"
@@ -235,7 +266,15 @@ class ResNet(Net):
 
 
 class Residual(nn.Module):
-    """z = norm2(conv2(relu(norm1(conv1(h))))) + shortcut(h): h (N, n_in, H, W), z (N, n_out, H/stride, W/stride)."""
+    """Add two convolutions to a shortcut: z = norm2(conv2(relu(norm1(conv1(h))))) + shortcut(h).
+
+    Args:
+        n_in: the channels of h, (N, n_in, H, W).
+        n_out: the channels of z, (N, n_out, H / stride, W / stride).
+        stride: of the first convolution and the shortcut.
+        projects: whether the shortcut is a normalised 1x1 convolution where the shape changes, or `Subsample`.
+
+    """
 
     def __init__(self, n_in: int, n_out: int, stride: int = 1, projects: bool = False):
         super().__init__()
@@ -257,7 +296,7 @@ class Residual(nn.Module):
 
 
 class Subsample(nn.Module):
-    """A shortcut without parameters: every stride-th pixel, and channels of zeros before and after the input's."""
+    """Take every stride-th pixel and pad with channels of zeros on both sides: a shortcut without parameters."""
 
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()

@@ -19,7 +19,7 @@ _DEVIATION = 0.1  # of the embeddings as they are drawn; that of the first-order
 
 
 class DeepFM(Net):
-    """A factorisation machine beside a deep net on the same embeddings, for rows of categories and of numbers.
+    """Combine a factorisation machine and a deep net on the same embeddings, for rows of categories and of numbers.
 
     A row has F columns, the first of them codes of categories, the others values. Column i has a first-order weight and
     an embedding, those of its category or, of a value x_i, w_i x_i and v_i x_i:
@@ -30,8 +30,8 @@ class DeepFM(Net):
         e_1 = (v_1 x_1, ..., v_F x_F)                            (N, F dim), what the deep part begins with
         e_k = activation(W_k e_{k-1} + b_k)
 
-    The blocks being a chain, each h_k = (l, f, e_k): the factorisation machine's part is made by the first block and
-    carried past the others, so that the readout, and every head that a rule puts on a block, reads all three. The
+    The blocks being a chain, each h_k = (l, f, e_k): the factorisation machine's part is computed by the first block
+    and passed through the others, so that the readout, and every head that a rule puts on a block, reads all three. The
     published net adds up l, f and one value of the deep part; here the readout weighs them, for each output, and with
     ones at l and f it is the published one.
 
@@ -40,14 +40,14 @@ class DeepFM(Net):
 
     Args:
         input_shape: (F,), or F.
-        classes: C, the outputs.
-        categories: the numbers of categories of the first columns, which hold codes; none where all are values.
+        classes: C, the number of outputs.
+        categories: the number of categories of each of the first columns, which hold codes; empty where all are values.
         dim: the length of an embedding.
-        widths: those of the deep part, one a block after the first.
-        activation: as of `MLP`, as are norm, dropout and init, which are the deep part's.
-        norm: likewise.
-        dropout: likewise.
-        init: likewise.
+        widths: the widths of the deep part, one per block after the first.
+        activation: of the deep part, as of `MLP`.
+        norm: of the deep part, as of `MLP`.
+        dropout: of the deep part, as of `MLP`.
+        init: of the deep part, as of `MLP`.
 
     """
 
@@ -82,7 +82,7 @@ class DeepFM(Net):
 
 
 class Embeddings(nn.Module):
-    """Maps (N, F) rows to each column's first-order weight and embedding, times its value: (N, F + F dim).
+    """Map (N, F) rows to each column's first-order weight and embedding, times its value: (N, F + F dim).
 
     Values have their weights in one row, as the scales of a normalisation, which act on each of them for itself.
     """
@@ -103,7 +103,7 @@ class Embeddings(nn.Module):
             nn.init.normal_(parameter, std=_DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (w_i x_i of all columns, v_i x_i of all columns)."""
+        """Return (w_i x_i of all columns, v_i x_i of all columns), (N, F + F dim)."""
         first, vectors = [], []
         if self.first is not None and self.vectors is not None:
             codes = x[:, : self.coded].long() + self.offsets
@@ -117,7 +117,7 @@ class Embeddings(nn.Module):
 
 
 class Products(nn.Module):
-    """Puts the products of the embeddings in pairs between first order and embeddings: (N, F + F dim) to h_1."""
+    """Insert the products of the embeddings in pairs between first order and embeddings: (N, F + F dim) to h_1."""
 
     def __init__(self, columns: int, dim: int):
         super().__init__()
@@ -132,7 +132,7 @@ class Products(nn.Module):
 
 
 class Beside(nn.Module):
-    """Applies a module to all but the first `carried` values of a row, which stay as they are."""
+    """Apply a module to all but the first `carried` values of a row, which are passed on unchanged."""
 
     def __init__(self, module: nn.Module, carried: int):
         super().__init__()

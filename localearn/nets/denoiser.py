@@ -1,4 +1,4 @@
-"""Nets whose blocks take a noisy embedding of the label beside the input, and make it less noisy."""
+"""The net of NoProp, `Denoiser`: blocks take a noisy embedding of the label and the input, and make it less noisy."""
 
 import itertools
 import math
@@ -25,6 +25,10 @@ def cosine_alpha_bar(steps: int) -> list[float]:
 
     abar_t = cos^2(pi / 2 (1 - t / T + s) / (1 + s)), s = 0.008: Nichol and Dhariwal's (arXiv 2102.09672, eq. 17), whose
     time runs the other way, without the division by its largest value, by which SNR(T) would be infinite.
+
+    Args:
+        steps: T.
+
     """
     return [math.cos(math.pi / 2 * (1 - t / steps + _OFFSET) / (1 + _OFFSET)) ** 2 for t in range(steps + 1)]
 
@@ -35,9 +39,13 @@ def snr(alpha_bar: float) -> float:
 
 
 def coefficients(alpha_bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a_t, b_t, c_t, (T,) each, of z_t = a_t u + b_t z_{t-1} + sqrt(c_t) eps, from abar_0..abar_T, (T + 1,).
+    """Return a_t, b_t, c_t, (T,) each, of z_t = a_t u + b_t z_{t-1} + sqrt(c_t) eps.
 
     With alpha_{t-1} = abar_{t-1} / abar_t this is the posterior q(z_t | z_{t-1}, u) of arXiv 2503.24322, eq. 40-41.
+
+    Args:
+        alpha_bar: abar_0..abar_T, (T + 1,).
+
     """
     before, after = alpha_bar[:-1], alpha_bar[1:]
     alpha = before / after
@@ -48,14 +56,19 @@ def coefficients(alpha_bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class LearnedSchedule(nn.Module):
-    """A schedule in continuous time that learns: SNR(t) = exp(-gamma(t)), abar(t) = sigmoid(-gamma(t)), t in [0, 1].
+    """Learn a schedule in continuous time: SNR(t) = exp(-gamma(t)), abar(t) = sigmoid(-gamma(t)), t in [0, 1].
 
         g(t) = sum_j v_j sigmoid(w_j t + b_j)                             v, w > 0: two layers, rising in t
         gamma(t) = gamma_0 + (gamma_1 - gamma_0) (1 - (g(t) - g(0)) / (g(1) - g(0)))
 
     So gamma falls from gamma_1 to gamma_0, which learn too. arXiv 2503.24322, eq. 65-67. Weights and the ends' distance
-    are softplus of what is learned, which keeps them positive. The hidden width and the first ends, -4 and 4, are
+    are softplus of what is learned, which keeps them positive. The defaults of the hidden width and the first ends are
     ours: the paper gives none.
+
+    Args:
+        hidden: the number of terms j.
+        ends: gamma_0 and gamma_1 at first.
+
     """
 
     def __init__(self, hidden: int = 64, ends: tuple[float, float] = (-4.0, 4.0)):
@@ -90,7 +103,7 @@ _TIME = 64  # values of a time's positional embedding
 
 
 class Denoiser(Net):
-    """The net of NoProp: it starts from noise, and each block, which sees x too, takes a step towards a label.
+    """Denoise an embedding of the label, the net of NoProp: start from noise, and step towards a label block by block.
 
         h_t = (z_t, x), (N, d + n)                   x is carried along, so that blocks are a chain as in every net
         z_0 ~ N(0, 1)
@@ -105,10 +118,11 @@ class Denoiser(Net):
     schedule that is learned. form "fm" is a flow: z_{i+1} = z_i + v(z_i, x, t_i) / steps, where v = f(x, z, t) W has
     no softmax, and the logits are -|z - W_c|^2, so that the nearest embedding is the label.
 
-    A net is told to predict as every other: `net(x)`. What it draws then is its own, not torch's generators': in
-    evaluation row i of a batch has the noise of seed `inference_seed` and of place i, exactly N(0, 1) and independent
-    from step to step, and rows some hundred places apart share vectors of it. So the same call gives the same output.
-    `redraw(seed)` has another. In training, by a rule that sends x through the whole net, noise is drawn in every pass.
+    A prediction is `net(x)`, as of every other net. Its noise then comes from the net's own seed, not from torch's
+    generators: in evaluation row i of a batch has the noise of seed `inference_seed` and of place i, exactly N(0, 1)
+    and independent from step to step, and rows some hundred places apart share vectors of it. So the same call gives
+    the same output; `redraw(seed)` changes it. In training, by a rule that sends x through the whole net, noise is
+    drawn in every pass.
 
     Args:
         input_shape: a row's shape; (channels, height, width) for embed="conv".
@@ -120,7 +134,7 @@ class Denoiser(Net):
         embed: how blocks embed x: conv or mlp.
         steps: T; of dt the number of blocks, 10 where it is null, of the others that of a prediction's steps, 1000.
         channels: of the three convolutions, the first and the last of which are pooled by 2.
-        hidden: width of what x, z and t are embedded in; the last hidden layer has half of it.
+        hidden: the width that x, z and t are embedded in; the last hidden layer has half of it.
         dropout: after each convolution.
         norm: batch or none; null: batch in dt, none in the others, as published.
 
@@ -176,12 +190,17 @@ class Denoiser(Net):
         self.noise, self.schedule = noise, schedule
 
     def redraw(self, seed: int) -> None:
-        """Predict with the noise of that seed from now on, which is saved with the weights."""
+        """Predict with the noise of another seed from now on, which is saved with the weights.
+
+        Args:
+            seed: the seed.
+
+        """
         self.noise.redraw(seed)
 
 
 class Embeddings(nn.Module):
-    """The classes' embeddings W, (C, d): the fixed unit vectors, or a parameter, orthonormal at first where C <= d."""
+    """Hold the classes' embeddings W, (C, d): fixed unit vectors, or a parameter, orthonormal at first where C <= d."""
 
     weight: Tensor
 
@@ -199,7 +218,7 @@ class Embeddings(nn.Module):
 
     @torch.no_grad()
     def nearest(self) -> nn.Linear:
-        """Return a map from z, (N, d), to logits, (N, C), whose largest is that of the nearest embedding, at first."""
+        """Return a map from z, (N, d), to logits, (N, C), at first largest for the nearest embedding."""
         linear = nn.Linear(self.weight.shape[1], len(self.weight), device=self.weight.device, dtype=self.weight.dtype)
         self.settle(linear)
         return linear
@@ -217,7 +236,7 @@ class Embeddings(nn.Module):
 
 
 class InferenceNoise(nn.Module):
-    """What a prediction draws: N(0, 1) of a seed of its own in evaluation, of torch's generator in training."""
+    """Draw a prediction's noise, N(0, 1): from a seed of its own in evaluation, from torch's generator in training."""
 
     seed: Tensor
     vectors: Tensor
@@ -231,7 +250,7 @@ class InferenceNoise(nn.Module):
         self.redraw(0)
 
     def redraw(self, seed: int) -> None:
-        """Draw anew, on the CPU, so that a seed is the same noise on every device."""
+        """Draw again from a seed, on the CPU, so that it gives the same noise on every device."""
         drawn = torch.randn(self.vectors.shape, generator=torch.Generator().manual_seed(seed))
         self.seed.fill_(seed)
         self.vectors.copy_(drawn)
@@ -250,7 +269,7 @@ def _redrawn(noise: InferenceNoise, _: Any) -> None:
 
 
 class Start(nn.Module):
-    """h_0 = (z_0, x): noise, and the row as a vector."""
+    """Return h_0 = (z_0, x): noise, and the row as a vector."""
 
     def __init__(self, noise: InferenceNoise):
         super().__init__()
@@ -263,7 +282,7 @@ class Start(nn.Module):
 
 
 class Nearest(nn.Module):
-    """Logits -|z - W_c|^2: the softmax's largest is the nearest embedding."""
+    """Compute logits -|z - W_c|^2: the softmax's largest is the nearest embedding."""
 
     def __init__(self, embeddings: Embeddings):
         super().__init__()
@@ -275,7 +294,7 @@ class Nearest(nn.Module):
 
 
 class Denoising(nn.Module, ABC):
-    """What a block does: it estimates where the noise-free embedding lies, and takes its step, or steps, there.
+    """Estimate where the noise-free embedding lies, and take a block's step, or steps, there.
 
     Embeddings, noise and schedule are the net's, which blocks share; a block's parameters are its network's.
     """
@@ -297,7 +316,7 @@ class Denoising(nn.Module, ABC):
         self._shared = (embeddings, noise, schedule)  # a tuple, so that they are parameters of the net alone
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Return how much of each class's embedding the estimate holds, (N, C)."""
+        """Return the weight of each class's embedding in the estimate, (N, C)."""
         return logits.softmax(-1)
 
     def estimate(self, features: Tensor, z: Tensor, t: Tensor | None = None) -> Tensor:
@@ -320,7 +339,7 @@ class Denoising(nn.Module, ABC):
 
 
 class DiscreteStep(Denoising):
-    """One step of a diffusion in T blocks, from z_k to z_{k+1}."""
+    """Take one step of a diffusion in T blocks, from z_k to z_{k+1}."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -335,7 +354,7 @@ class DiscreteStep(Denoising):
 
 
 class Diffusion(Denoising):
-    """A diffusion in continuous time: `steps` steps of one network along the learned schedule."""
+    """Take `steps` steps of a diffusion in continuous time by one network, along the learned schedule."""
 
     default_steps = 1000
     norm = "none"
@@ -353,7 +372,7 @@ class Diffusion(Denoising):
 
 
 class Flow(Denoising):
-    """A flow: `steps` steps of Euler's along the velocity that the network gives."""
+    """Take `steps` Euler steps of a flow along the velocity that the network gives."""
 
     default_steps = 1000
     norm = "none"
@@ -376,7 +395,7 @@ NORMS: Mapping[str, Normalise] = {"batch": nn.BatchNorm1d, "none": lambda width:
 
 
 class Network(nn.Module):
-    """f(x, z, t), the logits, (N, C): x, z and, where it has one, a time are embedded, and three layers read all."""
+    """Compute the logits f(x, z, t), (N, C): x, z and, if any, a time are embedded, and three layers read all."""
 
     frequencies: Tensor
 
@@ -406,11 +425,18 @@ class Network(nn.Module):
         self.head = chain(*layers, nn.Linear(sizes[-1], classes))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return what there is to know of x, (N, hidden), which steps in continuous time need but once."""
+        """Return the features of x, (N, hidden), which steps in continuous time compute only once."""
         return self.of_x(x.reshape(x.shape[0], *self.shape))
 
     def forward(self, features: Tensor, z: Tensor, t: Tensor | None = None) -> Tensor:
-        """Return the logits, (N, C), from the features of x, z, (N, d), and times, (N,) or (1,), where it has any."""
+        """Compute the logits, (N, C).
+
+        Args:
+            features: of x, (N, hidden).
+            z: (N, d).
+            t: times, (N,) or (1,), where the network is given any.
+
+        """
         of_z = self.of_z(z.unflatten(1, self.label_shape))
         if self.of_t is None or t is None:
             return self.head(torch.cat([features, of_z], dim=1))
@@ -420,7 +446,7 @@ class Network(nn.Module):
 
 
 class Skip(nn.Module):
-    """first(z) + rest(first(z))."""
+    """Compute first(z) + rest(first(z))."""
 
     def __init__(self, first: nn.Module, rest: nn.Module):
         super().__init__()
@@ -433,7 +459,7 @@ class Skip(nn.Module):
 
 
 def dense(n_in: int, n_out: int, normalise: Normalise, *after: nn.Module) -> tuple[nn.Module, ...]:
-    """Return a Linear layer, its normalisation, which takes its bias with it, and what follows."""
+    """Return a Linear layer, with a bias only where no normalisation follows, its normalisation, and what follows."""
     norm = normalise(n_out)
     return nn.Linear(n_in, n_out, bias=isinstance(norm, nn.Identity)), norm, *after
 
@@ -441,7 +467,19 @@ def dense(n_in: int, n_out: int, normalise: Normalise, *after: nn.Module) -> tup
 def of_images(
     shape: tuple[int, ...], channels: Sequence[int], hidden: int, rate: float, normalise: Normalise
 ) -> nn.Sequential:
-    """Return what embeds an image, (N, *shape), in (N, hidden): three convolutions and a fully connected layer."""
+    """Build what embeds an image, (N, *shape), in (N, hidden): three convolutions and a fully connected layer.
+
+    Args:
+        shape: (channels, height, width), of 4x4 pixels or more.
+        channels: three numbers.
+        hidden: the width of the embedding.
+        rate: the probability of dropout after each convolution.
+        normalise: builds the normalisation.
+
+    Raises:
+        UserError: for other numbers of channels and smaller images.
+
+    """
     if len(channels) != 3 or min(shape[1:]) < 4:
         raise UserError(
             f"three convolutions, two of them pooled, want 3 channels, not {channels}, of 4x4 pixels or more"
@@ -455,13 +493,21 @@ def of_images(
 
 
 def of_rows(n: int, hidden: int, rate: float, normalise: Normalise) -> nn.Sequential:
-    """Return what embeds a row, (N, ...) of n values, in (N, hidden): two fully connected layers."""
+    """Build what embeds a row, (N, ...) of n values, in (N, hidden): two fully connected layers.
+
+    Args:
+        n: the number of values.
+        hidden: the width of the embedding.
+        rate: the probability of dropout.
+        normalise: builds the normalisation.
+
+    """
     first = dense(n, hidden, normalise, nn.ReLU(), dropout_layer(rate))
     return chain(nn.Flatten(), *first, *_embedded(hidden, hidden, normalise))
 
 
 def of_labels(width: int, hidden: int, normalise: Normalise, *, skip: bool) -> nn.Module:
-    """Return what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one."""
+    """Build what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one."""
     first = chain(*dense(width, hidden, normalise, nn.ReLU()))
     if not skip:
         return first
@@ -470,6 +516,6 @@ def of_labels(width: int, hidden: int, normalise: Normalise, *, skip: bool) -> n
 
 
 def _embedded(n: int, hidden: int, normalise: Normalise) -> tuple[nn.Module, ...]:
-    """Return the layer that ends an embedding: it is normalised, or else a ReLU follows, as in the two published."""
+    """Return the layer that ends an embedding, then its normalisation or else a ReLU, as in the two published."""
     linear, norm = dense(n, hidden, normalise)
     return linear, nn.ReLU() if isinstance(norm, nn.Identity) else norm

@@ -21,13 +21,22 @@ from localearn.printing import torch_geometric
 
 
 class GNN(Net):
-    """Graph blocks: a convolution of torch_geometric's, then activation and dropout; a readout.
+    """Stack graph blocks: a convolution of torch_geometric's, then activation and dropout; then a readout.
 
-    input_shape: (features,). classes: C. widths: the hidden widths n_1..n_L.
-    conv: gcn (Kipf, Welling 2017), sage (Hamilton et al. 2017) or gat (Velickovic et al. 2018, `heads` of them,
-    concatenated). readout: linear, per node, or conv, a convolution to the classes (Kipf's last layer), which reads the
-    neighbours' h_L too; rules whose readout must be Linear refuse it. dropout: also applied to the input features, as
-    those papers do.
+    Args:
+        input_shape: (features,), or their number.
+        classes: C.
+        widths: the hidden widths n_1..n_L.
+        conv: gcn (Kipf, Welling 2017), sage (Hamilton et al. 2017) or gat (Velickovic et al. 2018).
+        activation: as of `MLP`.
+        dropout: the probability of dropping a value, also applied to the input features, as those papers do.
+        heads: of gat, the number of attention heads, whose outputs are concatenated.
+        readout: linear, per node, or conv, a convolution to the classes (Kipf's last layer), which reads the
+            neighbours' h_L too; rules whose readout must be Linear refuse it.
+
+    Example:
+        net = GNN((1433,), 7, widths=(16,), conv="sage")
+
     """
 
     kind = "graph"
@@ -75,19 +84,25 @@ def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
     return conv
 
 
-# By the edges: by who prepared them, for how many nodes and what else, what came of it.
+# Results by the edges, and then by the function that prepared them and its other arguments (the number of nodes, ...).
 _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 @torch.no_grad()
 def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
-    """Return prepare(edge_index, *more), kept for as long as these edges are there and are not changed.
+    """Return prepare(edge_index, *more), cached for as long as the edges exist and are not changed.
 
-    A mask's `nonzero` is in it, for which the host waits; so no update that prepared its edges anew could be recorded
-    as a CUDA graph.
+    Preparing takes a mask's `nonzero`, a host synchronisation, so that an update that prepared its edges again could
+    not be captured in a CUDA graph.
+
+    Args:
+        prepare: the function whose result is cached.
+        edge_index: (2, E) int64, the key.
+        more: the other arguments, a part of the key.
+
     """
     traced = torch.compiler.is_compiling() or is_functorch_wrapped_tensor(edge_index)
-    if traced or edge_index.is_inference():  # which are made anew each time, or tell no change
+    if traced or edge_index.is_inference():  # which are created again each time, or do not record changes
         return prepare(edge_index, *more)
     results: dict[Any, tuple[int, Any]] = _prepared.setdefault(edge_index, {})  # pyright: ignore[reportAssignmentType]
     key = (prepare, *more)
@@ -97,13 +112,13 @@ def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
 
 
 def with_loops(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a convolution that adds none itself the edges with one loop a node: a forward pre-hook."""
+    """Give a convolution that adds none itself the edges with one self-loop per node: a forward pre-hook."""
     x, edge_index, *rest = arguments
     return x, kept(_looped, edge_index, x.shape[-2]), *rest
 
 
 def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a GCNConv that normalises nothing itself loops and weights, D^-1/2 (A + I) D^-1/2: a forward pre-hook.
+    """Give a GCNConv that does not normalise self-loops and weights, D^-1/2 (A + I) D^-1/2: a forward pre-hook.
 
     Kipf, Welling, arXiv 1609.02907, equation 2.
     """
@@ -132,11 +147,13 @@ _COLUMNS = 256  # that are summed at a time, for every edge has a row of them me
 
 @dataclass(frozen=True)
 class Aggregation:
-    """The two halves of a convolution: conv(h, edge_index) = combine(gather(h, edge_index)), to rounding.
+    """Split a graph convolution in two: conv(h, edge_index) = combine(gather(h, edge_index)), to rounding.
 
-    gather: from h, (N, n), and edge_index, (2, E), to what is summed over neighbours, (N, times * n).
-    combine: from that to z, (N, n'); each row for itself.
-    times: how many values gather makes of one.
+    Attributes:
+        gather: maps h, (N, n), and edge_index, (2, E), to what is summed over neighbours, (N, times * n).
+        combine: maps that to z, (N, n'), each row by itself.
+        times: the number of values that gather makes of one.
+
     """
 
     gather: Callable[[Tensor, Tensor], Tensor]
@@ -145,7 +162,7 @@ class Aggregation:
 
 
 def aggregation(op: Any) -> Aggregation | None:
-    """Return a block's op as an aggregation and a linear map; None where it is no such product, as attention is none.
+    """Return a block's op as an aggregation and a linear map, or None where it is no such product, as attention is not.
 
         GCN     z = (D^-1/2 (A + I) D^-1/2 h) W^T + b
         SAGE    z = (mean over neighbours of h) W^T + b + h V^T

@@ -1,4 +1,4 @@
-"""The linear maps inside a net: found by running it, and replaced without touching it."""
+"""Linear maps and running statistics of a net, found by running it and replaced without changing it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +16,14 @@ from localearn.nets.net import Net, modes_kept
 
 @dataclass(frozen=True)
 class LinearMap:
-    """One F.linear or F.conv2d with a parameter of the net as its weight.
+    """Describe one F.linear or F.conv2d whose weight is a parameter of the net.
 
-    name: the parameter's, as in `net.named_parameters()`. inner: whether parameters come before it, so that an error
-    has to pass through it. numeric: whether its padding is given in pixels (always, of a Linear). groups: of channels.
+    Attributes:
+        name: the parameter's name in `net.named_parameters()`.
+        inner: whether parameters come before it, so that an error has to pass through it.
+        numeric: whether its padding is given in pixels (always, of a Linear).
+        groups: the groups of channels.
+
     """
 
     name: str
@@ -29,10 +33,15 @@ class LinearMap:
 
 
 class Replaced(TorchFunctionMode):
-    """Inside this context, `instead(map, x, weight, bias, *geometry)` is called for F.linear and F.conv2d.
+    """Call `instead(map, x, weight, bias, *geometry)` for F.linear and F.conv2d inside this context.
 
-    map is the torch function itself and geometry what it takes beside (stride, padding, dilation, groups). Layers call
-    these functions whatever their class is, so the net itself stays as it is, its forward pass and hooks included.
+    Layers call these functions whatever their class is, so the net itself, its forward pass and its hooks stay
+    unchanged.
+
+    Args:
+        instead: the replacement. `map` is the torch function itself, `geometry` its other arguments (stride, padding,
+            dilation, groups).
+
     """
 
     def __init__(self, instead: Callable[..., Tensor]):
@@ -42,7 +51,7 @@ class Replaced(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Hand a linear map over, and call everything else."""
+        """Pass a linear map to the replacement, and call everything else."""
         if func is F.linear:
             return self.instead(func, *_linear(*args, **(kwargs or {})))
         if func is F.conv2d:
@@ -66,7 +75,7 @@ def linear_maps(net: Net) -> list[LinearMap]:
     frozen = [p for p in net.parameters() if not p.requires_grad]
     with modes_kept(net), torch.enable_grad():
         net.eval()
-        net.requires_grad_()  # so that what a gradient would reach tells what comes after what, whatever is frozen
+        net.requires_grad_()  # so that what a gradient would reach shows what comes after what, whatever is frozen
         try:
             with Replaced(look):
                 net(*net.trial())
@@ -77,10 +86,15 @@ def linear_maps(net: Net) -> list[LinearMap]:
 
 
 def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
-    """Return the names of the parameters with two or more dimensions through which an error would pass as through W.
+    """Return the names of the parameters with two or more dimensions, other than `maps`, that an error passes through.
 
-    Those are all but the linear maps' weights, the scales of normalisations, which act on each channel for itself, and
+    These are all but the linear maps' weights, the scales of normalisations, which act on each channel for itself, and
     what is looked up or added and never multiplied: embeddings of tokens and positions, a class token.
+
+    Args:
+        net: the net.
+        maps: its linear maps, as of `linear_maps`.
+
     """
     known = {m.name for m in maps}
     scales = {id(p) for m in net.modules() if isinstance(m, NORMALISATIONS) for p in m.parameters()}
@@ -94,7 +108,7 @@ def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
 
 
 class _Uses(TorchFunctionMode):
-    """Inside this context, what is done with parameters, or with what is merely a part or a copy of one, is noted."""
+    """Record, inside this context, the operations on parameters and on mere parts or copies of them."""
 
     _SAME = (
         "expand",
@@ -117,13 +131,13 @@ class _Uses(TorchFunctionMode):
         self._added, self._multiplied = set[int](), set[int]()
 
     def only_added(self, parameter: Tensor) -> bool:
-        """Whether the parameter was looked up or added, and nothing else was done with it."""
+        """Return whether the parameter was looked up or added, and nothing else was done with it."""
         return id(parameter) in self._added and id(parameter) not in self._multiplied
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Note which parameters a call takes, and what it does with them."""
+        """Record which parameters a call takes, and what it does with them."""
         out = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs))
         taken = {self._of[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._of}
@@ -157,10 +171,14 @@ def _conv2d(
 
 
 class RunningStatistics:
-    """Sets a net's running means and variances to the averages of their batch values over a pass.
+    """Set a net's running means and variances to the averages of their batch values over a pass.
 
-    What the net held before is dropped. Blocks after the first see what precedes them normalised by each batch's own
+    The previous values are discarded. Blocks after the first see what precedes them normalised by each batch's own
     values, as in training; dropout is off.
+
+    Args:
+        net: the net, whose batch normalisations are set.
+
     """
 
     def __init__(self, net: Net):
@@ -171,13 +189,13 @@ class RunningStatistics:
             layer.reset_running_stats()
 
     def add(self, x: Tensor, *context: Tensor) -> None:
-        """Take in a batch, (N, *input_shape), its context beside it."""
+        """Add a batch, (N, *input_shape), with its context."""
         self.net.eval()
         self._batches += 1
         momenta = [layer.momentum for layer in self.layers]
         for layer in self.layers:
             layer.train()
-            layer.momentum = 1 / self._batches  # plain averages; None would give them too, and wait for the device
+            layer.momentum = 1 / self._batches  # plain averages; None would give them too, with a host synchronisation
         self.net.hidden(x, *context)
         for layer, momentum in zip(self.layers, momenta, strict=True):
             layer.eval()
@@ -185,6 +203,6 @@ class RunningStatistics:
 
 
 def tracking(net: Net) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the net's batch normalisations that keep running statistics."""
+    """Return the net's batch normalisations that track running statistics."""
     layers = (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     return [m for m in layers if m.running_mean is not None]

@@ -21,17 +21,28 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
 
 
 class MLP(Net):
-    """Fully connected blocks: Linear, then normalisation, activation, dropout.
+    """Stack fully connected blocks: Linear, then normalisation, activation and dropout.
 
-    input_shape: a row's shape, or its size; rows are flattened.
-    classes: C.
-    widths: the hidden widths n_1..n_L.
-    activation: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, identity, or sign and heaviside, which have no
-        derivative to learn by. norm: none, batch or layer.
-    init: how weights are drawn: default, he_uniform, he_normal, fan_out_normal, glorot_uniform, glorot_normal; see
-        `draw_weights`.
-    reads: "row", all of a row at once, or "positions": rows are (T, D), and the net maps each of the T positions by
-        itself, with the same weights, to (T, classes), as a field does the points of a ray.
+    Args:
+        input_shape: a row's shape, or its size; rows are flattened.
+        classes: C.
+        widths: the hidden widths n_1..n_L.
+        activation: relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, identity, or sign and heaviside, which have no
+            derivative to learn by.
+        norm: none, batch or layer.
+        dropout: the probability of dropping a unit, in [0, 1).
+        bias: whether Linear layers have biases.
+        init: how weights are drawn: default, he_uniform, he_normal, fan_out_normal, glorot_uniform, glorot_normal; see
+            `draw_weights`.
+        reads: "row", all of a row at once, or "positions": rows are (T, D), and the net maps each of the T positions by
+            itself, with the same weights, to (T, classes), as a field does the points of a ray.
+
+    Raises:
+        UserError: for options out of their range.
+
+    Example:
+        net = MLP((1, 28, 28), 10, widths=(256, 256), norm="batch")
+
     """
 
     def __init__(

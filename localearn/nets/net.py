@@ -1,4 +1,8 @@
-"""A net is blocks and a readout: the one shape that every learning rule works on."""
+"""The `Net` class, blocks and a readout: the one structure that every learning rule trains.
+
+A net is built from blocks, or cut from a user's own modules (`Net.from_sequential`, `Net.from_blocks`) or from one of
+torchvision's classifiers (`Net.from_torchvision`).
+"""
 
 import copy
 import math
@@ -23,7 +27,12 @@ WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, 
 
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Put every submodule back into its own mode, training or evaluation, at the end."""
+    """Restore every submodule's own mode, training or evaluation, on exit.
+
+    Args:
+        module: the module whose submodules may change their mode within the context.
+
+    """
     modes = {m: m.training for m in module.modules()}
     try:
         yield
@@ -33,30 +42,41 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
 
 
 class Net(nn.Module):
-    """h_0 = stem(x); h_k = block_k(h_{k-1}); logits = readout(view(h_L)).
+    """Map an input to logits through blocks and a readout.
 
-    blocks: one at least, first to last.
-    readout: a map from what `view` reads of h_L, (N, n_L) where that is flattened, to the logits, (N, C).
-    input_shape: the shape of one row of x, without the batch dimension, of a net that takes values.
-    takes: in place of that, and of `graph`, all that the net takes, as an `InputSpec`.
-    stem: what happens to x before the first block; it has no parameters (flattening, dropout of the input).
-    graph: whether the blocks take `edge_index` beside h; the rows are then a graph's nodes.
-    view: how the readout, and every head of a rule's, reads a block's output: flattened, `PerPosition` or `Pooled`.
-    readout_takes_context: whether the readout takes what the blocks take beside h, as a graph convolution does.
+        h_0 = stem(x),    h_k = block_k(h_{k-1}),    logits = readout(view(h_L))
 
-    kind: which of a rule's recipes such a net takes; a class of your own says it, "maps" where it convolves, "sequence"
-        where its blocks give (N, T, D).
+    Args:
+        blocks: L blocks, first to last, at least one.
+        readout: a map from the view of h_L, (N, n_L) where that is flattened, to the logits, (N, C).
+        input_shape: the shape of one row of x, without the batch dimension, for a net of values.
+        stem: what is applied to x before the first block, without parameters (flattening, dropout of the input).
+        graph: whether the blocks take `edge_index` as well as h; the rows are then a graph's nodes.
+        readout_takes_context: whether the readout takes the same context as the blocks, as a graph convolution does.
+        takes: an `InputSpec` of all that the net takes, instead of `input_shape` and `graph`.
+        view: how the readout, and every head of a rule, reads a block's output: `Flattened` by default, `PerPosition`
+            or `Pooled`.
 
-    Attributes set from one dry run: `shapes`, the shape of a row of each h_k; `widths`, their sizes n_k;
-    `reads`, how many values of h_k a head reads at once, n_k where the view is flattened;
-    `classes`, C, the number of outputs, whatever they mean; `positions`, how many of a row have outputs of their own,
-    (T,), or () where the row has them as a whole. `class_names`, (C,) words, is set by `load_net` where the
-    data had them; so is `codec`, a `localearn.data.Codec`, of a net that was trained on text, and by `fit`. `task` says
-    what the output means: to tell C classes apart, or at positions which of C tokens follows, unless it is set, by
-    `for_task` before a rule is built on the net, or by `fit`, which takes that of the data. `grouped`: how many blocks
-    of the net that it was made of are one block of it, see `group`. `options`: what builds the net again, as in the
-    group `net` of a configuration, `_target_` and what it takes beside the data's shape; None where `load_net` has to
-    be given the net.
+    Attributes:
+        shapes: the shape of a row of each h_k, k = 1..L, found by one dry run, as are the next four.
+        widths: their sizes n_k.
+        reads: the number of values of h_k that a head reads at once, n_k where the view is flattened.
+        classes: C, the number of outputs, whatever they mean.
+        positions: (T,) where a row has outputs at each of T positions, () where it has them as a whole.
+        kind: which of a rule's recipes suits the net. A subclass sets it: "maps" where it convolves, "sequence" where
+            its blocks give (N, T, D), "graph" or "dense".
+        task: the meaning of the output: by default classification or, at positions, language modelling;
+            set by `for_task` before a rule is built on the net, or by `fit`, from the data.
+        class_names: (C,) words; set by `load_net` where the data had them.
+        codec: a `localearn.data.Codec` of a net that was trained on text; set by `fit` and `load_net`.
+        grouped: how many blocks of the original net are one block of this one, see `group`.
+        options: the configuration group `net` that builds the net again, `_target_` and its arguments apart from the
+            data's shape; None where `load_net` has to be given the net.
+
+    Raises:
+        UserError: where the parts do not fit one another, saying which; for no block, a stem with parameters, and
+            unless exactly one of `input_shape` and `takes` is given.
+
     """
 
     class_names: tuple[str, ...] | None = None
@@ -111,7 +131,7 @@ class Net(nn.Module):
 
     @property
     def task(self) -> Task:
-        """What the output means."""
+        """The meaning of the output; classification, or language modelling at positions, unless it was set."""
         by_itself = LanguageModelling if self.positions else Classification
         return self._task or by_itself(self.classes)
 
@@ -123,15 +143,15 @@ class Net(nn.Module):
 
     @property
     def source(self) -> nn.Module | None:
-        """The module that the net was cut from, whose names its weights are written under; see `save_weights`."""
+        """The module that the net was cut from, or None; its names are those of written weights, see `save_weights`."""
         return self._source[0] if self._source else None
 
     def own_names(self) -> dict[str, str]:
-        """Return the module's own name of each tensor of the net's state, by its name in the net.
+        """Return a dict from each tensor's name in the net's state to its name in the source module.
 
-        The module is `source`: what the net was cut from by `from_sequential`, `from_torchvision` or `from_blocks`, and
-        of a grouped net the one that was not grouped. Of any other net, and where the module has not all that the net
-        has, each name is its own.
+        The source module is what the net was cut from by `from_sequential`, `from_torchvision` or `from_blocks`; for a
+        grouped net that of the ungrouped one. Without one, and where it lacks a tensor of the net, each name maps to
+        itself.
         """
         state = self.state_dict(keep_vars=True)
         if self.source is not None:
@@ -141,20 +161,41 @@ class Net(nn.Module):
         return {name: name for name in state}
 
     def own_weights(self) -> dict[str, Tensor]:
-        """Return the net's state by its module's own names, with what that has beside the net; see `own_names`."""
+        """Return the state by the source module's names, including what that module has and the net has not.
+
+        See `own_names`.
+        """
         if self.source is None or all(name == own for name, own in self.own_names().items()):
             return self.state_dict()
         return self.source.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state that has the net's names, as of any module, or those of the module that it was cut from."""
+        """Load a state under the net's names, as of any module, or under those of the module that it was cut from.
+
+        Args:
+            state_dict: tensors by name.
+            strict: as of `torch.nn.Module.load_state_dict`, whose result is returned.
+            assign: likewise.
+
+        """
         names = self.own_names()
         if not names.keys() <= state_dict.keys() and all(own in state_dict for own in names.values()):
             state_dict = {name: state_dict[own] for name, own in names.items()}
         return super().load_state_dict(state_dict, strict, assign)
 
     def for_task(self, task: Task) -> Self:
-        """Set what the output means, and return the net: `MLP(10, 1).for_task(Regression())`."""
+        """Set the task, that is the meaning of the output, and return the net.
+
+        Args:
+            task: a task of as many outputs as the net has.
+
+        Raises:
+            UserError: where the numbers of outputs differ.
+
+        Example:
+            net = MLP(10, 1).for_task(Regression())
+
+        """
         self.task = task
         return self
 
@@ -170,15 +211,37 @@ class Net(nn.Module):
         return block
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Map x, (N, *input_shape), to logits, (N, C)."""
+        """Compute the logits, (N, C).
+
+        Args:
+            x: (N, *input_shape).
+            context: what every block takes as well as h: `edge_index`, (2, E), of a graph.
+
+        """
         return self.logits(self.hidden(x, *context), *context)
 
     def logits(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Map h_L, (N, *shapes[-1]), to logits, (N, C), by the readout."""
+        """Apply the readout.
+
+        Args:
+            h: h_L, (N, *shapes[-1]).
+            context: as of `forward`.
+
+        Returns:
+            The logits, (N, C).
+
+        """
         return self.readout(self.view(h), *(context if self.readout_takes_context else ()))
 
     def hidden(self, x: Tensor, *context: Tensor, depth: int | None = None) -> Tensor:
-        """Return h_depth, (N, *shapes[depth - 1]); h_L where depth is None, h_0 where it is 0."""
+        """Compute the output of a block, (N, *shapes[depth - 1]).
+
+        Args:
+            x: (N, *input_shape).
+            context: as of `forward`.
+            depth: which h_k: 0 for the stem's output, None for h_L.
+
+        """
         h = self.stem(x)
         for block in list(self.blocks)[:depth]:
             h = block(h, *context)
@@ -192,24 +255,28 @@ class Net(nn.Module):
             yield h
 
     def couples_rows(self) -> bool:
-        """Whether, as things are, a row of the output depends on other rows of the input.
+        """Return whether, in its present mode, a row of the output depends on other rows of the input.
 
         Edges couple rows, and so does batch normalisation. Layer, group and instance normalisation stay within a row.
         """
         return self.graph or self.normalises_batch()
 
     def normalises_batch(self) -> bool:
-        """Whether, as things are, batch normalisation takes the batch's statistics."""
+        """Return whether, in its present mode, batch normalisation uses the batch's statistics."""
         return any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) and (m.training or m.running_mean is None)
             for m in self.modules()
         )
 
     def looks_ahead(self) -> bool:
-        """Whether an output at a position depends on what stands after it in the row."""
+        """Return whether an output at a position depends on later positions of the row.
+
+        It is tested on a trial input; False where that cannot be done, on the meta device or with a vocabulary of one
+        token.
+        """
         x, *context = self.trial()
         if x.is_meta or self.takes.vocabulary == 1:
-            return False  # as far as can be told
+            return False  # as far as is known
         changed = x.clone()
         changed[:, -1] += 1
         with modes_kept(self), torch.no_grad():
@@ -219,11 +286,22 @@ class Net(nn.Module):
 
     @staticmethod
     def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
-        """Turn a user's own `nn.Sequential` into a Net of the same layers: training the one trains the other.
+        """Cut a user's own `nn.Sequential` into a Net that shares its layers: training the one trains the other.
 
-        Each parametric layer but normalisation starts a block, what follows it is that block's post, what comes before
-        the first is the stem, and the last layer, a Linear, is the readout.
-        input_shape: a row's shape; needed unless the first parametric layer is a Linear.
+        Each layer with parameters, normalisation apart, starts a block; what follows it is that block's post; what
+        comes before the first is the stem; and the last layer, a Linear, is the readout.
+
+        Args:
+            model: the layers, with one hidden layer with parameters at least.
+            input_shape: a row's shape; needed unless the first layer with parameters is a Linear.
+
+        Raises:
+            UserError: for a model that cannot be cut so.
+
+        Example:
+            model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+            net = Net.from_sequential(model)
+
         """
         net = Net(**parts(model, input_shape))
         net._source = (model,)
@@ -241,24 +319,24 @@ class Net(nn.Module):
         readout_takes_context: bool = False,
         module: nn.Module | None = None,
     ) -> "Net":
-        """Turn a user's own modules into a Net that shares their parameters: training the one trains the other.
+        """Build a Net of a user's own modules, sharing their parameters: training the one trains the other.
 
         Layers that write over their input (`inplace=True`) are set not to, since rules hold what comes before them.
 
         Args:
-            stem: what happens to x before the first block, or None. One with parameters becomes a part of the first
+            stem: what is applied to x before the first block, or None. One with parameters becomes a part of the first
                 block, and learns with it.
             blocks: any modules, first to last, each from one tensor to one tensor; a `Block`, or a Sequential of one
-                layer with parameters and what follows it, exposes its pre-activation. Their outputs say which recipes
-                the net has, `kind`: those of maps, of sequences or of dense blocks.
-            readout: from what `view` reads of the last block's output to the outputs; most rules ask for a Linear.
+                layer with parameters and what follows it, exposes its pre-activation. The shapes of their outputs
+                decide `kind`.
+            readout: a map from the view of the last block's output to the outputs; most rules ask for a Linear.
             input_shape: the shape of a row of x, without the batch dimension.
-            takes: in place of that, an `InputSpec`, of a graph or of token ids.
+            takes: an `InputSpec`, of a graph or of token ids, instead of `input_shape`.
             view: how heads read a block's output: flattened unless it is given, `PerPosition()` or `Pooled()`.
             readout_takes_context: as of `Net`.
-            module: what the stem, the blocks and the readout are parts of; weights are written under its names, so that
-                its own class loads them, see `save_weights`. Without it they are `stem`, `blocks.0`, ... and `readout`,
-                and then as the parts call them.
+            module: the module that the stem, the blocks and the readout are parts of; weights are written under its
+                names, so that its own class loads them, see `save_weights`. Without it they are `stem`, `blocks.0`, ...
+                and `readout`, followed by the parts' own names.
 
         Raises:
             UserError: where the modules do not fit one another, saying which, and where a part is not of the module.
@@ -298,7 +376,7 @@ class Net(nn.Module):
         *,
         view: View | None = None,
     ) -> "Net":
-        """Cut one of torchvision's classifiers into blocks and a readout: its own output, and its own parameters.
+        """Cut one of torchvision's classifiers into blocks and a readout, with its own parameters and the same output.
 
         A residual, inverted residual or encoder block is a block each, and so is every other layer with parameters,
         with what follows it; the last Linear is the readout.
@@ -307,11 +385,14 @@ class Net(nn.Module):
             model: a classifier, say `torchvision.models.resnet18(weights="DEFAULT")`, or the name of one that is built
                 with new weights, which `load_net` can build again: "resnet18", "vit_b_16", ...
             input_shape: (channels, height, width) of an image. A net that is built by name takes any channels.
-            classes: of a net that is built by name, 1000 where it is not given.
-            view: how heads read a block's output: pooled over a map's positions unless it is given.
+            classes: the number of classes of a net that is built by name; 1000 by default.
+            view: how heads read a block's output: pooled over a map's positions by default.
 
         Raises:
             UserError: for a model that cannot be cut, saying what can, or one that does not take such images.
+
+        Example:
+            net = Net.from_torchvision("resnet18", (3, 64, 64), classes=10)
 
         """
         found = torchvision_parts(model, input_shape, classes)
@@ -323,12 +404,17 @@ class Net(nn.Module):
         return net
 
     def group(self, n: int) -> Self:
-        """Return the net with each n consecutive blocks made one block, inside which autograd runs: ceil(L / n) blocks.
+        """Merge each n consecutive blocks into one, within which autograd runs; return a net of ceil(L / n) blocks.
 
-        Layers and parameters are shared, and the output is the same to the bit. So n goes from every block alone, 1, to
-        all in one, where a rule that learns each block by a head of its own has backprop's gradient of that head.
+        Layers and parameters are shared, and the output is the same to the bit. n = 1 is every block alone; at n >= L,
+        all blocks in one, a rule that trains each block by a head of its own has backprop's gradient of that head.
 
-        Raises UserError unless n is 1 or more; more than there are blocks makes one of all.
+        Args:
+            n: how many blocks are merged, 1 or more.
+
+        Raises:
+            UserError: where n is less than 1.
+
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise UserError(f"group must be 1 or more blocks that are made one, not {n!r}")
@@ -351,13 +437,17 @@ class Net(nn.Module):
         return net
 
     def trial(self) -> tuple[Tensor, ...]:
-        """Return the smallest input that every net takes, see `InputSpec.trial`."""
+        """Return the smallest valid input, see `InputSpec.trial`."""
         return self.takes.trial(next(self.parameters(), torch.empty(0)))
 
     def dry_run(self) -> tuple[tuple[tuple[int, ...], ...], int]:
-        """Send the trial input through the net as evaluated; return `shapes` and `classes`. Hooks see every layer.
+        """Send the trial input through the net in evaluation mode; return `shapes` and `classes`.
 
-        Raises UserError at the first part that does not fit what comes before it.
+        Forward hooks see every layer.
+
+        Raises:
+            UserError: at the first part that does not fit what comes before it.
+
         """
         shapes: list[tuple[int, ...]] = []
         with modes_kept(self), torch.no_grad():
@@ -376,7 +466,7 @@ class Net(nn.Module):
         return tuple(shapes), logits.shape[-1]
 
     def _tried(self, name: str, given: str, part: Callable[..., Any], h: Tensor, *context: Tensor) -> Tensor:
-        """Return what a part of the net gives of two rows; raise UserError, naming it, where that cannot be."""
+        """Return a part's output for two rows; raise UserError, naming the part, where it is not valid."""
         before = None if h.is_inference() else h._version
         try:
             out = part(h, *context)
@@ -405,7 +495,7 @@ class Net(nn.Module):
 
 
 def _parts(stem: nn.Module | None, blocks: list[nn.Module], readout: nn.Module) -> nn.Module:
-    """Return a module of these parts, by whose names a net's weights are written where no module is given."""
+    """Return a module of these parts, under whose names a net's weights are written where no module is given."""
     parts = nn.Module()
     if isinstance(stem, nn.Module):
         parts.stem = stem
@@ -415,7 +505,7 @@ def _parts(stem: nn.Module | None, blocks: list[nn.Module], readout: nn.Module) 
 
 
 def _kind(net: Net) -> Literal["dense", "maps", "graph", "sequence"]:
-    """Return the kind of recipe that suits a net of anybody's modules, by the shapes of its blocks' rows."""
+    """Return the kind of recipe that suits a net of a user's own modules, by the shapes of its blocks' rows."""
     if net.graph:
         return "graph"
     sizes = {len(shape) for shape in net.shapes}

@@ -1,4 +1,4 @@
-"""Images as sequences of patches: what vision transformers and mixers begin with."""
+"""Nets that read an image as a sequence of patches: vision transformers, `ViT`, and mixers, `Mixer`."""
 
 import math
 
@@ -17,13 +17,13 @@ from localearn.nets.views import Pooled
 
 
 class Patches(nn.Module):
-    """Maps each patch of an image, row by row, to D values: (N, C, H, W) to (N, T, D), T = (H / p) (W / p).
+    """Map each patch of an image, row by row, to D values: (N, C, H, W) to (N, T, D), T = (H / p) (W / p).
 
     Args:
         shape: (C, H, W).
         patch: p, the side of a patch.
         width: D.
-        positions: whether each patch's place is added, see `places`; it is a buffer, for it is never trained.
+        positions: whether each patch's place is added, see `places`; it is a buffer, since it is never trained.
 
     """
 
@@ -42,9 +42,18 @@ class Patches(nn.Module):
 
 
 def places(rows: int, columns: int, width: int) -> Tensor:
-    """Return (rows columns, width): sines and cosines of a patch's column and row, a quarter of the values each.
+    """Return sines and cosines of each patch's column and row, (rows columns, width), a quarter of the values each.
 
     The wavelengths grow geometrically from 2 pi to 10,000 times that: Beyer, Zhai, Kolesnikov, arXiv 2205.01580.
+
+    Args:
+        rows: the number of patches in a column.
+        columns: the number of patches in a row.
+        width: the number of values, a multiple of 4.
+
+    Raises:
+        UserError: for another width.
+
     """
     if width % 4:
         raise UserError(f"a place is sines and cosines of two coordinates, so width is a multiple of 4, not {width}")
@@ -55,7 +64,17 @@ def places(rows: int, columns: int, width: int) -> Tensor:
 
 
 def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> tuple[int, ...]:
-    """Return an image's shape, or raise a UserError unless patches of that side divide it."""
+    """Return an image's shape, (channels, height, width).
+
+    Args:
+        net: the net's name in the error message.
+        input_shape: the shape.
+        patch: the side of a patch.
+
+    Raises:
+        UserError: for no image, or one whose sides the patch does not divide.
+
+    """
     shape = check_image(net, input_shape)
     sides = [side for side in range(1, min(shape[1:]) + 1) if not shape[1] % side and not shape[2] % side]
     if patch not in sides:
@@ -67,15 +86,15 @@ def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> t
 
 
 class ViT(Net):
-    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929): pre-norm encoder layers on an image's patches.
+    """Build a vision transformer (Dosovitskiy et al., arXiv 2010.11929): pre-norm encoder layers on an image's patches.
 
         h_0 = patches W^T + b + places                        (N, T, D), T = (H / patch) (W / patch); within block 1
         h_k = FeedForward(Attention(h_{k-1}))                 each with its residual; the last one is normalised
         output = readout(mean of h_L over positions)
 
     The mean takes the place of a class token, and fixed sines and cosines that of learned positions, as in arXiv
-    2205.01580, which finds both at least as good. Here the mean has a reason more: each block's own head then reads
-    every position, and what an error sends back reaches every position, where a class token alone would learn.
+    2205.01580, which finds both at least as good. Here the mean has a further reason: each block's own head then reads
+    every position, and an error that is sent back reaches every position, where a class token alone would learn.
 
     Args:
         input_shape: (channels, height, width).
@@ -85,8 +104,11 @@ class ViT(Net):
         layers: L, a block each.
         heads: of each layer's attention.
         hidden: the feed-forward width; 4 D where none is given.
-        dropout: of what each half layer adds.
+        dropout: the probability of dropping a value that a half layer adds.
         init: how weights are drawn, see `draw_weights`.
+
+    Example:
+        net = ViT((3, 32, 32), 10, width=64, layers=4, heads=4)
 
     """
 
@@ -124,7 +146,12 @@ class ViT(Net):
 
 
 def first_and_last(patches: Patches, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
-    """Return the blocks, the first one with the patches' map before it, and the last one normalised."""
+    """Return the blocks with the patches' map before the first and the normalisation after the last.
+
+    Raises:
+        UserError: for no block.
+
+    """
     if not blocks:
         raise UserError("layers must be 1 or more")
     blocks[0] = Block(AfterStem(patches, blocks[0].op), blocks[0].post)
@@ -133,7 +160,7 @@ def first_and_last(patches: Patches, blocks: list[Block], norm: nn.LayerNorm) ->
 
 
 class Mixer(Net):
-    """MLP-Mixer (Tolstikhin et al., arXiv 2105.01601): perceptrons over an image's patches and over their channels.
+    """Build an MLP-Mixer (Tolstikhin et al., arXiv 2105.01601): perceptrons over an image's patches and over channels.
 
         u = h + (W_2 gelu(W_1 norm(h)^T))^T                   over the T positions, the same for every channel
         h' = u + W_4 gelu(W_3 norm(u))                        over the D channels, the same at every position
@@ -149,7 +176,7 @@ class Mixer(Net):
         layers: L, a block each.
         token_hidden: the hidden width over positions, the paper's D_S.
         channel_hidden: the hidden width over channels, its D_C.
-        dropout: of what each half layer adds.
+        dropout: the probability of dropping a value that a half layer adds.
         init: how weights are drawn, see `draw_weights`.
 
     """
@@ -182,7 +209,7 @@ class Mixer(Net):
 
 
 class MixerLayer(nn.Module):
-    """A perceptron over positions, then one over channels, each with its residual: (N, T, D) to (N, T, D)."""
+    """Apply a perceptron over positions, then one over channels, each with its residual: (N, T, D) to (N, T, D)."""
 
     def __init__(self, positions: int, width: int, token_hidden: int, channel_hidden: int, *, dropout: float = 0.0):
         super().__init__()

@@ -1,4 +1,8 @@
-"""Nets whose blocks hold a system that nobody differentiates: a simulator, an instrument, another process."""
+"""Nets whose blocks hold a system that is not differentiated: a simulator, an instrument, another process.
+
+`Physical` is the net, `Driven` a block's op, `Opaque` the boundary around a system; `Optics`, `Oscillators` and
+`Diodes` are simulated systems.
+"""
 
 import contextlib
 import itertools
@@ -22,23 +26,29 @@ Answer = Callable[[Any], Any]
 
 
 class Physical(Net):
-    """The net of model-free training: each block is an opaque system and a trainable linear map that follows it.
+    """Alternate opaque systems and trainable linear maps, the net of model-free training.
 
-        u_k = h_{k-1} / (RMS(h_{k-1}) + eps)        RMS of a row, (N, n_{k-1}): what the system is driven by
+        u_k = h_{k-1} / (RMS(h_{k-1}) + eps)        RMS of a row, (N, n_{k-1}): the system's input
         h_k = P_k(u_k) W_k^T + b_k                  (N, n_k)
 
-    P_k is asked and never differentiated: see `Opaque`. Rules whose blocks learn by themselves train such a net; one
+    P_k is queried and never differentiated: see `Opaque`. Rules whose blocks learn by themselves train such a net; one
     that sends errors through it, as backprop does, is stopped with an error that says so.
 
     Args:
         input_shape: a row's shape, or its size; rows are flattened.
         classes: C.
         widths: n_1..n_L.
-        system: a simulated one of `localearn.nets.physical` by name; or a callable of your own, or one for each block,
-            from a tensor (N, n) to a tensor or an array, (N, m), with any m.
-        modes: m, how many values a simulated system measures; null: 2 n_k.
-        seed, drift, noise, drift_rate: of simulated systems, see `System`; block k has seed + k.
-        timeout_s: seconds after which a system is taken to hang; null: as long as it takes.
+        system: a simulated one of `localearn.nets.physical` by name, optics, oscillators or diodes; or a callable of
+            your own, or one for each block, from a tensor (N, n) to a tensor or an array, (N, m), with any m.
+        modes: m, the number of values that a simulated system measures; null: 2 n_k.
+        seed: of simulated systems; block k has seed + k.
+        drift: of simulated systems, as are noise and drift_rate; see `System`.
+        noise: see `System`.
+        timeout_s: seconds after which a system is taken to hang; null: no limit.
+        drift_rate: see `System`.
+
+    Example:
+        net = Physical((784,), 10, widths=(64, 64), system=lambda u: np.tanh(u.numpy() @ couplings))
 
     """
 
@@ -84,14 +94,19 @@ class Physical(Net):
         super().__init__(blocks, readout, input_shape=shape, stem=nn.Flatten() if len(shape) > 1 else None)
 
     def drift_to(self, drift: float) -> None:
-        """Move every simulated system to that drift; see `System`."""
+        """Set the drift of every simulated system; see `System`.
+
+        Args:
+            drift: 0 to 1.
+
+        """
         for module in self.modules():
             if isinstance(module, System):
                 module.drift_to(drift)
 
 
 class Driven(nn.Module):
-    """h' = P(h / RMS(h)) W^T + b: a block's op, of an opaque system P and a linear map, which alone learns."""
+    """Apply a block's op, h' = P(h / RMS(h)) W^T + b, of an opaque system P and a linear map, which alone learns."""
 
     def __init__(self, system: "Opaque", inputs: int, outputs: int):
         super().__init__()
@@ -107,26 +122,29 @@ class Driven(nn.Module):
 
 
 class Opaque(nn.Module):
-    """Asks a system of which nothing is known but its answers, (N, m) for rows (N, n).
+    """Query a system of which nothing is known but its answers, (N, m) for rows (N, n).
 
     The system is given a detached tensor, with autograd off and in float32 at least, and may answer with a tensor or an
     array, of any device: so NumPy, a driver or another process serves. Where errors are to be sent back through it, by
     `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains never asks for its derivative.
     Parameters that it may have itself, as an `nn.Module`, are frozen.
 
-    A `UserError` names the block and the system where it raises, takes longer than `timeout_s`, answers with another
-    shape or with what is not finite. Then the run ends as at any error, and goes on from its last checkpoint. What
-    hangs is left behind in a thread of its own. An answer that lies on a GPU is looked at there, without waiting for
-    it, and told to be not finite at the next `train()` or `eval()`, which is at the end of the epoch.
+    The run then ends as at any error, and is resumed from its last checkpoint. A call that hangs is abandoned in a
+    thread of its own. An answer on a GPU is checked there, without a host synchronisation, and an error for one that is
+    not finite is raised at the next `train()` or `eval()`, which is at the end of the epoch.
 
     A saved net has no more of a system than its parameters and buffers, if it is an `nn.Module`: `load_net` and
     `export` are given a net that was built on the callable again.
 
     Args:
         system: the callable.
-        place: where it stands, for messages.
-        timeout_s: seconds after which it is taken to hang; None: as long as it takes.
+        place: its place in the net, for error messages.
+        timeout_s: seconds after which it is taken to hang; None: no limit.
         waits: whether to wait for each answer, so as to raise at once where it is not finite; None: on the CPU alone.
+
+    Raises:
+        UserError: naming the block and the system, where it raises, takes longer than `timeout_s`, or answers with
+            another shape or with values that are not finite.
 
     """
 
@@ -151,7 +169,15 @@ class Opaque(nn.Module):
         self.register_buffer("not_finite", torch.zeros(()), persistent=False)  # a float, which ranks can send
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; raise UserError where the system answered with what is not finite since this was asked."""
+        """Set the mode.
+
+        Args:
+            mode: training, or evaluation.
+
+        Raises:
+            UserError: where the system has answered with values that are not finite since the last call.
+
+        """
         if not self.not_finite.is_meta and not self._waits_for(self.not_finite) and self.not_finite.item():
             self.not_finite.zero_()
             raise _not_finite(self.name)
@@ -167,7 +193,7 @@ class Opaque(nn.Module):
 
     @torch.no_grad()
     def answer(self, h: Tensor) -> Tensor:
-        """Return what `forward` does, without a graph."""
+        """Return the same as `forward`, without a graph."""
         u = h.detach().to(torch.promote_types(h.dtype, torch.float32))
         rms = torch.linalg.vector_norm(u, dim=1, keepdim=True) / math.sqrt(u.shape[1])
         exporting = torch.compiler.is_exporting()  # a program is of float32, and knows no autocast
@@ -178,7 +204,12 @@ class Opaque(nn.Module):
 
     @torch.no_grad()
     def ask(self, u: Tensor) -> Tensor:
-        """Return the system's answer to rows u, (N, n), checked; (N, m)."""
+        """Return the system's answer to rows u, (N, n), checked; (N, m).
+
+        Raises:
+            UserError: as described for the class.
+
+        """
         exporting = torch.compiler.is_exporting()
         try:
             y = self.system(u) if self.timeout_s is None or exporting else self._within_time(u, self.timeout_s)
@@ -204,7 +235,7 @@ class Opaque(nn.Module):
         return y
 
     def _look(self, y: Tensor) -> None:
-        """Raise UserError where an answer is not finite; of one on the net's own GPU note it there, see `train`."""
+        """Raise UserError where an answer is not finite; for one on the net's own GPU record it there, see `train`."""
         finite = y.isfinite().all()
         if self._waits_for(y):
             if not finite:
@@ -214,7 +245,7 @@ class Opaque(nn.Module):
 
     def _waits_for(self, y: Tensor) -> bool:
         wanted = y.device.type == "cpu" if self.waits is None else self.waits
-        return wanted or y.device != self.not_finite.device  # from one device to another everybody waits
+        return wanted or y.device != self.not_finite.device  # a copy between devices synchronises with the host
 
     def _within_time(self, u: Tensor, timeout_s: float) -> Any:
         done: list[tuple[Any, Exception | None]] = []
@@ -238,7 +269,7 @@ class Opaque(nn.Module):
 
 
 class _WithoutDerivative(torch.autograd.Function):
-    """The answer of a system, as a part of a graph that ends there."""
+    """Wrap the answer of a system as a part of a graph that ends there."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, opaque: Opaque) -> Tensor:
@@ -266,19 +297,25 @@ def _no_program(name: str) -> UserError:
 
 
 class System(nn.Module, ABC):
-    """Maps rows u, (N, n), of RMS 1, to m measured values, (N, m), by couplings that are drawn from `seed` alone.
+    """Map rows u, (N, n), of RMS 1, to m measured values, (N, m), by couplings that are drawn from `seed` alone.
 
-    drift: how far the couplings M have moved from those of the seed, M_0, towards independent ones, M_1:
-        M = cos(a) M_0 + sin(a) M_1, a = drift pi / 2. 0: not at all; 1: another system of the same kind.
-    noise: the deviation of what measuring adds, which is drawn from torch's generator at every call, in evaluation too.
-    drift_rate: how far the couplings move after each batch that is answered in training mode, in the unit of drift,
-        every time towards other ones: M <- cos(b) M + sin(b) M', b = drift_rate pi / 2, M' independent of all before.
-        After s batches the correlation with the couplings at first is cos(b)^s. M' is drawn from torch's generator, so
-        that a resumed run drifts as one that was never stopped.
+    The couplings are buffers, saved with the net: loading weights restores the system as it was, which a system that
+    has drifted in the world would not do; so the best weights are put back without them where they drift, and
+    `restore_best=false` is the better choice there. `drift_to` moves the system.
 
-    The couplings are buffers, saved with the net: loading weights loads the system as it was, which what has drifted
-    in the world would not do; so the best weights are put back without them where they drift, and `restore_best=false`
-    is the better choice there. `drift_to` moves the system.
+    Args:
+        inputs: n.
+        outputs: m.
+        seed: of the couplings.
+        drift: how far the couplings M have moved from those of the seed, M_0, towards independent ones, M_1:
+            M = cos(a) M_0 + sin(a) M_1, a = drift pi / 2. 0: not at all; 1: another system of the same kind.
+        noise: the standard deviation of the measurement's noise, drawn from torch's generator at every call, in
+            evaluation too.
+        drift_rate: how far the couplings move after each batch that is answered in training mode, in the unit of drift,
+            every time towards other ones: M <- cos(b) M + sin(b) M', b = drift_rate pi / 2, M' independent of all
+            before. After s batches the correlation with the couplings at first is cos(b)^s. M' is drawn from torch's
+            generator, so that a resumed run drifts as one that was never stopped.
+
     """
 
     coupling: Tensor
@@ -306,12 +343,20 @@ class System(nn.Module, ABC):
 
     @property
     def parts(self) -> int:
-        """How many real matrices the couplings are: two where they are complex."""
+        """The number of real matrices in the couplings: two where they are complex."""
         return 1
 
     @torch.no_grad()
     def drift_to(self, drift: float) -> None:
-        """Move the couplings to that drift, 0 to 1, wherever they are."""
+        """Set the drift, whatever the couplings are now.
+
+        Args:
+            drift: 0, the seed's system, to 1, another one.
+
+        Raises:
+            UserError: for another value.
+
+        """
         if not 0 <= drift <= 1:
             raise UserError(f"drift must lie in [0, 1], from the seed's system to another one, not {drift}")
         generator = torch.Generator().manual_seed(self.seed)
@@ -322,22 +367,22 @@ class System(nn.Module, ABC):
 
     @property
     def scale(self) -> float:
-        """The deviation of a coupling's real parts."""
+        """The standard deviation of a coupling's real parts."""
         return (self.parts * self.inputs) ** -0.5
 
     @torch.no_grad()
     def age(self) -> None:
-        """Move the couplings by what a batch makes them drift."""
+        """Move the couplings by one batch's drift."""
         angle = self.drift_rate * math.pi / 2
         other = torch.randn_like(self.coupling)
         self.coupling.mul_(math.cos(angle)).add_(other, alpha=math.sin(angle) * self.scale)
 
     @abstractmethod
     def respond(self, u: Tensor) -> Tensor:
-        """Return what would be measured without noise, (N, m)."""
+        """Return the noise-free measurement, (N, m)."""
 
     def forward(self, u: Tensor) -> Tensor:
-        """Return what is measured, (N, m)."""
+        """Return the measurement, (N, m)."""
         y = self.respond(u)
         if self.noise:
             y = y + self.noise * torch.randn_like(y)
@@ -347,7 +392,7 @@ class System(nn.Module, ABC):
 
 
 class Optics(System):
-    """Multimode optics: a random complex transmission, of which a camera sees the intensity, up to its saturation.
+    """Simulate multimode optics: a random complex transmission, whose intensity a camera measures up to its saturation.
 
     I = |T u|^2,  T_ij ~ CN(0, 1/n)            (N, m), of mean 1 where u has RMS 1
     y = I / (1 + I / saturation)
@@ -367,7 +412,7 @@ class Optics(System):
 
 
 class Oscillators(System):
-    """A ring of driven nonlinear oscillators, unit masses on springs that harden, read as they are after a while.
+    """Simulate a ring of driven nonlinear oscillators, unit masses on hardening springs, measured after a fixed time.
 
         f = M u,  M_ij ~ N(0, 1/n)                                                     forces, constant, (N, m)
         q'' = f - q - quadratic q^2 - cubic q^3 - damping q' + link (q_{i-1} - 2 q_i + q_{i+1})
@@ -392,11 +437,11 @@ class Oscillators(System):
 
 
 class Diodes(System):
-    """A resistor network that drives diodes, each with its own resistance in series; what is measured is their current.
+    """Simulate a resistor network that drives diodes, each with a resistance in series, and measure their current.
 
     v = M u,  M_ij ~ N(0, 1/n)          voltages, (N, m)
     y = knee log(1 + exp(v / knee))     nothing below the knee, exponential at it, and as the resistance beyond it
-    y + shot sqrt(y) eps,  eps ~ N(0, 1)        a current's own noise, beside that of measuring, if there is any
+    y + shot sqrt(y) eps,  eps ~ N(0, 1)        a current's own noise, in addition to that of measuring
     """
 
     knee, shot = 0.2, 0.05
@@ -415,5 +460,5 @@ SYSTEMS: Mapping[str, Callable[..., System]] = {"optics": Optics, "oscillators":
 
 
 def drifting(module: nn.Module) -> dict[str, System]:
-    """Return a module's systems that drift while they are asked in training, by name."""
+    """Return a module's systems that drift while they are queried in training, by name."""
     return {name: part for name, part in module.named_modules() if isinstance(part, System) and part.drift_rate}

@@ -1,4 +1,4 @@
-"""Recurrent nets: a layer is a block, differentiated through time exactly, in windows, not at all or by a feedback."""
+"""Recurrent nets, a layer a block, with a choice of derivatives through time; see `localearn.nets.through_time`."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,15 +22,15 @@ Cell = Literal["rnn", "gru", "lstm"]
 
 
 class Recurrent(Net):
-    """Recurrent layers, each a block that maps (N, T, n_{k-1}) to its states at all times, (N, T, n_k).
+    """Stack recurrent layers, each a block that maps (N, T, n_{k-1}) to its states at all times, (N, T, n_k).
 
         rnn     s_t = tanh(W x_t + b + U s_{t-1} + c)
         gru     torch.nn.GRU's, Cho et al., arXiv 1406.1078
         lstm    torch.nn.LSTM's, Hochreiter, Schmidhuber (1997)
 
-    Rules are about what crosses blocks. How a block is differentiated within, from a time to those before it, is the
-    block's own matter and the same for every rule: exactly, unless `through_time` says otherwise. What the net computes
-    does not depend on it. The first block embeds token ids.
+    Rules are about what crosses blocks. How a block is differentiated within, from a step to those before it, is
+    independent of the rule: exactly, unless `through_time` says otherwise. The forward pass does not depend on it. The
+    first block embeds token ids.
 
     Args:
         input_shape: (T,) token ids, or (T, D) values.
@@ -39,7 +39,7 @@ class Recurrent(Net):
         cell: rnn, gru or lstm.
         widths: n_1..n_L.
         embedding: the width of a token's embedding; None: n_1.
-        dropout: of a block's output.
+        dropout: the probability of dropping a value of a block's output.
         reads: what a head reads: "positions", each by itself, "last", "pooled", their mean; "auto" is positions of
             tokens and last of values.
         through_time: "exact", backpropagation through time; "truncated" to windows, see `Truncated`; "none", each step
@@ -49,6 +49,9 @@ class Recurrent(Net):
 
     Raises:
         UserError: for options out of their range, and for rows that are no sequence.
+
+    Example:
+        net = Recurrent((28, 28), 10, cell="lstm", widths=(128,))
 
     """
 
@@ -86,7 +89,7 @@ class Recurrent(Net):
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of torch's, by its fused kernel, or step by step under the transforms that have none for it.
+    """Run one of torch's layers by its fused kernel, or step by step under the transforms that have none for it.
 
     Args:
         cell: rnn, gru or lstm.
@@ -116,13 +119,22 @@ class RecurrentLayer(nn.Module):
         return self.through_time.states(self, x)
 
     def run(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return the states at all times, (N, T, n), and the last one as torch's layer has it, from such a state."""
+        """Run the layer from a given state.
+
+        Args:
+            x: (N, T, n_in).
+            state: the state before the first step, in the form of torch's layer; None: zeros.
+
+        Returns:
+            The states at all times, (N, T, n), and the last one in the form of torch's layer.
+
+        """
         return self.layer(x, state)
 
     def at_once(self, x: Tensor) -> Tensor:
-        """Return the states at all times, (N, T, n), each from the one before it as a constant.
+        """Return the states at all times, (N, T, n), each computed from the one before it as a constant.
 
-        The states are found first, without autograd; a step of all times at once then has a graph of each by itself.
+        The states are found first, without autograd; one step for all times at once then has a graph of each by itself.
         """
         with torch.no_grad():
             states = self.run(x)[0]
@@ -158,7 +170,7 @@ class RecurrentLayer(nn.Module):
 
 @contextmanager
 def differentiated(net: nn.Module, derivatives: Sequence[ThroughTime | None] = ()) -> Iterator[None]:
-    """Have the graphs that are made within differentiated through time otherwise; then the net is as it was.
+    """Change how graphs made within the context are differentiated through time; the net is restored on exit.
 
     Args:
         net: whose recurrent layers are meant, see `recurrent_layers`.
@@ -187,7 +199,7 @@ def _shifted(states: Tensor) -> Tensor:
 
 
 def _memories(driven: Tensor, recurrent: Tensor) -> Tensor:
-    """Return an LSTM's c_t = f_t c_{t-1} + i_t g_t at all times, (N, T, n), by doubling the steps that are in it."""
+    """Return an LSTM's c_t = f_t c_{t-1} + i_t g_t at all times, (N, T, n), by doubling the number of steps in each."""
     let_in, forget, new, _ = (driven + recurrent).chunk(4, -1)
     kept, memory, shift = forget.sigmoid(), let_in.sigmoid() * new.tanh(), 1
     while shift < memory.shape[1]:

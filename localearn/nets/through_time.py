@@ -1,4 +1,8 @@
-"""Derivatives through time: which part of a recurrent layer's Jacobian a gradient comes back by, step by step."""
+"""Derivatives through time: the part of a recurrent layer's Jacobian that a gradient is propagated by, step by step.
+
+Exact (no `ThroughTime`), `Truncated` to windows, `Detached`, or by a fixed `Diagonal` feedback, whose recursion is
+computed by `by_scan` or `by_fft`; `through_time` builds one by name.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,22 +21,22 @@ Recursion = Literal["scan", "fft"]
 
 
 class Unrolled(Protocol):
-    """What a `ThroughTime` asks of a recurrent layer."""
+    """Describe the interface of a recurrent layer that a `ThroughTime` uses."""
 
     def run(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the states at all times, (N, T, n), and the last one, differentiated exactly."""
         ...
 
     def at_once(self, x: Tensor) -> Tensor:
-        """Return the states at all times, (N, T, n), each from the one before it as a constant, in one step of all."""
+        """Return the states at all times, (N, T, n), each from the one before it as a constant, in one step for all."""
         ...
 
 
 class ThroughTime(nn.Module, ABC):
-    """How a recurrent layer s_t = f(x_t, s_{t-1}) is differentiated through time; what it computes does not change.
+    """Define how a recurrent layer s_t = f(x_t, s_{t-1}) is differentiated through time; its outputs do not change.
 
-    A layer without one is differentiated exactly. Whoever differentiates the layer, whatever the rule, has this
-    derivative: by backward mode through `states`, and by forward mode through `before` and `after`.
+    A layer without one is differentiated exactly. Every rule that differentiates the layer gets this derivative: by
+    backward mode through `states`, and by forward mode through `before` and `after`.
     """
 
     @abstractmethod
@@ -41,18 +45,34 @@ class ThroughTime(nn.Module, ABC):
 
     @abstractmethod
     def before(self, state: Tensor, t: int) -> Tensor:
-        """Return s_{t-1}, (N, n), as step t, 0..T-1, reads it."""
+        """Return s_{t-1} as step t reads it.
+
+        Args:
+            state: s_{t-1}, (N, n).
+            t: the step, 0..T-1.
+
+        """
 
     def after(self, state: Tensor, previous: Tensor) -> Tensor:
-        """Return s_t, (N, n), as step t hands it on; `previous` is s_{t-1} as the step before did."""
+        """Return s_t as step t passes it on.
+
+        Args:
+            state: s_t, (N, n).
+            previous: s_{t-1} as the step before passed it on, (N, n).
+
+        """
         return state
 
 
 @final
 class Truncated(ThroughTime):
-    """Truncated backpropagation through time: windows of `length` steps, between which nothing comes back.
+    """Truncate backpropagation through time to windows of `length` steps, between which no gradient flows.
 
-    ds_t / ds_{t-1} is exact, and zero where t is a multiple of the length, t = 0..T-1; the states go on.
+    ds_t / ds_{t-1} is exact, and zero where t is a multiple of the length, t = 0..T-1; the states are carried over.
+
+    Args:
+        length: the steps of a window.
+
     """
 
     def __init__(self, length: int):
@@ -77,7 +97,7 @@ class Truncated(ThroughTime):
 
 @final
 class Detached(ThroughTime):
-    """Fully truncated backpropagation through time: ds_t / ds_{t-1} = 0, all steps being differentiated at once."""
+    """Truncate backpropagation through time fully: ds_t / ds_{t-1} = 0, all steps being differentiated at once."""
 
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
         """Return the states, each from the one before it as a constant."""
@@ -90,12 +110,12 @@ class Detached(ThroughTime):
 
 @final
 class Diagonal(ThroughTime):
-    """Diagonal state feedback: ds_t / ds_{t-1} = A, one fixed diagonal, so that all steps are differentiated at once.
+    """Replace the Jacobian by one fixed diagonal, ds_t / ds_{t-1} = A, so that all steps are differentiated at once.
 
         g_t = dL/ds_t|local + g_{t+1} A         (N, n), from the last step to the first; g_T = 0
         dL/dtheta = sum_t g_t ds_t/dtheta       with s_{t-1} a constant, and likewise dL/dx_t
 
-    The recursion is linear and stays the same at all times: it is computed by doubling (see `by_scan`) or by FFT (see
+    The recursion is linear and the same at all times: it is computed by doubling (see `by_scan`) or by FFT (see
     `by_fft`), not step by step. The eigenvalues of A are
 
         linear       a_i = i / (n - 1), i = 0..n-1; 1 where n = 1
@@ -104,7 +124,13 @@ class Diagonal(ThroughTime):
                      of modulus 1; where n is odd, the last unit's is 1
 
     The states of an LSTM are (h, c); a loss reads h alone, so that c_t gets nothing back from a later step.
-    Caillon, Fagnou, Allauzen, arXiv 2503.23104.
+    Diagonal state feedback: Caillon, Fagnou, Allauzen, arXiv 2503.23104.
+
+    Args:
+        n: the number of units.
+        feedback: linear, gaussian or orthogonal.
+        recursion: scan or fft.
+        like: a tensor whose dtype and device the diagonal takes.
 
     Attributes:
         diagonal: a, (n,), or real and imaginary parts, (ceil(n / 2), 2), of orthogonal feedback; a buffer.
@@ -122,7 +148,7 @@ class Diagonal(ThroughTime):
         self.register_buffer("diagonal", values.to(torch.zeros(()) if like is None else like))
 
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
-        """Return the states, to whose gradient on the way back the later ones' is added."""
+        """Return the states, whose gradient receives the later ones' on the way back."""
         return _Returning.apply(layer.at_once(x), self.diagonal, self.accumulate)
 
     def before(self, state: Tensor, t: int) -> Tensor:
@@ -136,7 +162,7 @@ class Diagonal(ThroughTime):
 
 
 class _Returning(torch.autograd.Function):
-    """The identity, whose gradient is the accumulated one."""
+    """Apply the identity, whose gradient is the accumulated one."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, diagonal: Tensor, accumulate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -233,7 +259,18 @@ RECURSIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"scan": by_scan,
 
 
 def through_time(derivative: Derivative, n: int, truncation: int, feedback: Feedback) -> ThroughTime | None:
-    """Return the derivative of a layer of n units by name, None where it is exact; UserError for what there is not."""
+    """Return the derivative of a layer of n units by name, None for the exact one.
+
+    Args:
+        derivative: exact, truncated, none or diagonal.
+        n: the number of units.
+        truncation: of truncated, the steps of a window.
+        feedback: of diagonal, its eigenvalues.
+
+    Raises:
+        UserError: for an unknown name.
+
+    """
     choose("feedback", feedback, FEEDBACKS)
     truncated = Truncated(truncation)
     made: Mapping[str, Callable[[], ThroughTime | None]] = {

@@ -1,4 +1,7 @@
-"""Torchvision's classifiers as layers one after another, in the order of their own forward pass."""
+"""Cutting of torchvision's classifiers, and of `nn.Sequential`, into the stem, blocks and readout of a `Net`.
+
+A classifier becomes a list of layers in the order of its own forward pass; `parts` cuts such a list.
+"""
 
 import itertools
 import warnings
@@ -16,9 +19,16 @@ PACKAGE = "torchvision.models."
 
 
 def torchvision_parts(model: nn.Module | str, input_shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
-    """Return the arguments of `Net` for a classifier of torchvision's, its `kind` and `options`, and it as `source`.
+    """Return the arguments of `Net` for one of torchvision's classifiers, its `kind` and `options`, and it as `source`.
 
-    See `Net.from_torchvision`.
+    Args:
+        model: the classifier, or a name; see `Net.from_torchvision`.
+        input_shape: (channels, height, width).
+        classes: of one that is built by name.
+
+    Raises:
+        UserError: for what is no image, or no classifier that can be cut.
+
     """
     shape = check_row("input_shape", input_shape)
     if len(shape) != 3:
@@ -48,7 +58,7 @@ def _layers(model: nn.Module) -> Callable[[Any], list[nn.Module]]:
 
 def _built(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Return a classifier with new weights, its first convolution for as many channels as the images have."""
-    import torchvision.models  # late, for `import localearn` is to need torch and numpy alone
+    import torchvision.models  # imported here, since `import localearn` needs torch and numpy only
 
     names = torchvision.models.list_models(torchvision.models)
     if name not in names:
@@ -68,7 +78,7 @@ def _built(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def _take_channels(model: nn.Module, first: nn.Conv2d, channels: int) -> None:
-    """Put a convolution for other channels in the first one's place, its weights drawn with the same deviation."""
+    """Replace the first convolution by one for other channels, its weights drawn with the same deviation."""
     place, _, attribute = next(name for name, layer in model.named_modules() if layer is first).rpartition(".")
     geometry: dict[str, Any] = {name: getattr(first, name) for name in ("kernel_size", "stride", "padding")}
     conv = nn.Conv2d(channels, first.out_channels, bias=first.bias is not None, **geometry)
@@ -80,9 +90,10 @@ def _take_channels(model: nn.Module, first: nn.Conv2d, channels: int) -> None:
 
 
 def _check_output(model: nn.Module, found: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-    """Raise UserError unless the layers one after another give what the model's own forward pass gives of two images.
+    """Raise UserError unless the layers one after another give the same as the model's own forward pass for two images.
 
-    So what a version of torchvision, or the model's owner, has added to that pass is never left out in silence.
+    So an operation that a version of torchvision, or the model's owner, has added to that pass is never left out
+    silently.
     """
     weight = found["readout"].weight
     if weight.is_meta:
@@ -114,7 +125,7 @@ def _check_output(model: nn.Module, found: Mapping[str, Any], shape: tuple[int, 
 
 
 class ClassToken(nn.Module):
-    """The first position of a sequence: (N, T, D) to (N, D)."""
+    """Take the first position of a sequence: (N, T, D) to (N, D)."""
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (N, D)."""
@@ -122,7 +133,7 @@ class ClassToken(nn.Module):
 
 
 class Patches(nn.Module):
-    """What a vision transformer of torchvision's does before its encoder: images (N, C, H, W) to (N, T, D).
+    """Apply the part of torchvision's vision transformer before its encoder: images (N, C, H, W) to (N, T, D).
 
     Patches are mapped to D values each, a class token is put before them, and their positions are added.
     """
@@ -188,7 +199,16 @@ LAYERS: Mapping[str, Callable[[Any], list[nn.Module]]] = {
 
 
 def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
-    """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`."""
+    """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`.
+
+    Args:
+        model: the layers.
+        input_shape: a row's shape; needed unless the first layer with parameters is a Linear.
+
+    Raises:
+        UserError: for a model that cannot be cut so.
+
+    """
     if not isinstance(model, nn.Sequential):
         raise UserError(f"from_sequential takes an nn.Sequential, not a {type(model).__name__}; build a Net of Blocks")
     out_of_place(model)

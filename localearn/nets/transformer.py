@@ -1,4 +1,4 @@
-"""A transformer for sequences: self-attention and an MLP, each adding to a stream that layer normalisation reads."""
+"""Transformers for sequences: self-attention and an MLP, each adding to a stream that layer normalisation reads."""
 
 import math
 from typing import Literal
@@ -18,18 +18,18 @@ from localearn.nets.views import LastPosition, Normalized, PerPosition, Pooled
 
 
 class AttentionLayer(nn.Module):
-    """Pre-norm self-attention with its residual: each position reads the others.
+    """Apply pre-norm self-attention with its residual: each position reads the others.
 
         q, k, v = split(norm(h) W_qkv^T + b)                   (N, heads, T, D / heads) each
         z = h + dropout(join(softmax(q k^T / sqrt(d)) v) W_o^T + b_o)
 
-    The four maps are two nn.Linear, `qkv` and `out`, so that rules which go around linear maps find them.
+    The four maps are two nn.Linear, `qkv` and `out`, so that rules which replace linear maps find them.
 
     Args:
         width: D, a multiple of heads.
-        heads: how many.
+        heads: the number of attention heads.
         causal: whether a position reads itself and those before it alone.
-        dropout: of what is added to h.
+        dropout: the probability of dropping a value that is added to h.
 
     """
 
@@ -44,9 +44,12 @@ class AttentionLayer(nn.Module):
         self.dropout = dropout_layer(dropout)
 
     def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return z, (N, T, D), of h, (N, T, D).
+        """Compute z, (N, T, D).
 
-        mask: which positions of a row count, (N, T) bool; the others are read by themselves alone.
+        Args:
+            h: (N, T, D).
+            mask: which positions of a row count, (N, T) bool; the others are read by themselves alone.
+
         """
         q, k, v = self.qkv(self.norm(h)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         read = attention(q, k, v, causal=self.causal, mask=mask)
@@ -54,13 +57,13 @@ class AttentionLayer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """A pre-norm two-layer perceptron at each position, with its residual: z = h + dropout(W_2 f(W_1 norm(h))).
+    """Apply a pre-norm two-layer perceptron at each position, with its residual: z = h + dropout(W_2 f(W_1 norm(h))).
 
     Args:
         width: D.
         hidden: the width between the two; 4 D where none is given.
         activation: f, by name.
-        dropout: of what is added to h.
+        dropout: the probability of dropping a value that is added to h.
 
     """
 
@@ -74,26 +77,32 @@ class FeedForward(nn.Module):
         self.dropout = dropout_layer(dropout)
 
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return z, (..., D), of h, (..., D); what stands beside h is for the attention."""
+        """Return z, (..., D), of h, (..., D); the context is for the attention and ignored."""
         return h + self.dropout(self.out(self.activation(self.inner(self.norm(h)))))
 
 
 class TransformerLayer(nn.Module):
-    """An `AttentionLayer`, then a `FeedForward`: h, (N, T, D), to z, (N, T, D)."""
+    """Apply an `AttentionLayer`, then a `FeedForward`: h, (N, T, D), to z, (N, T, D)."""
 
     def __init__(self, attention: AttentionLayer, feed_forward: FeedForward):
         super().__init__()
         self.attention, self.feed_forward = attention, feed_forward
 
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
-        """Return z; context: the mask of positions, where the net takes one."""
+        """Return z; the context is the mask of positions, where the net takes one."""
         return self.feed_forward(self.attention(h, *context))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tensor | None = None) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v, (N, heads, T, d), of q, k and v of that shape.
+    """Compute softmax(q k^T / sqrt(d)) v, (N, heads, T, d).
 
-    mask: (N, T) bool, which positions may be read; each may read itself.
+    Args:
+        q: (N, heads, T, d).
+        k: of the same shape.
+        v: of the same shape.
+        causal: whether a position reads itself and those before it alone.
+        mask: (N, T) bool, which positions may be read; each may read itself.
+
     """
     allowed = None
     if mask is not None or (causal and is_transforming()):
@@ -117,7 +126,7 @@ VIEWS = {"positions": PerPosition, "last": LastPosition, "pooled": Pooled}
 
 
 class Transformer(Net):
-    """A causal, pre-norm transformer: h' = h + attention(norm(h)), h'' = h' + W2 f(W1 norm(h')), L times.
+    """Build a causal, pre-norm transformer: h' = h + attention(norm(h)), h'' = h' + W2 f(W1 norm(h')), L times.
 
     A position sees itself and those before it. The first block embeds the tokens, or maps values (T, D) to the width,
     and adds a learned embedding of each position. The layer normalisation before the readout is the net's view
@@ -134,7 +143,7 @@ class Transformer(Net):
         heads: of attention, which share the width evenly.
         expansion: the MLP's hidden width, in widths.
         activation: f, as of `MLP`.
-        dropout: of the embedding, and of what is added to the stream.
+        dropout: the probability of dropping a value of the embedding, or one that is added to the stream.
         blocks: "layer" makes a block of each layer. "sublayer" makes three: attention, h'; the MLP's hidden layer,
             (h', f(W1 norm(h'))) side by side; and its output, h''. Direct feedback alignment then sends its signals to
             the three points of the "micro" form of Launay et al., arXiv 2006.12878, by "layer" to those of its "macro"
@@ -145,6 +154,9 @@ class Transformer(Net):
 
     Raises:
         UserError: for options out of their range, and for rows that are no sequence.
+
+    Example:
+        net = Transformer((128,), 256, vocabulary=256, layers=2, width=64)
 
     """
 
@@ -184,7 +196,7 @@ class Transformer(Net):
 
 
 class Embedding(nn.Module):
-    """Tokens, (N, T) ids, or values, (N, T, D), with their places: (N, T, width)."""
+    """Add the embedding of tokens, (N, T) ids, or values, (N, T, D), and that of their positions: (N, T, width)."""
 
     def __init__(self, shape: tuple[int, ...], vocabulary: int | None, width: int, dropout: float):
         super().__init__()
@@ -198,7 +210,7 @@ class Embedding(nn.Module):
 
 
 class Widen(nn.Module):
-    """The first half of a feed-forward layer: (h, f(W_1 norm(h))), side by side."""
+    """Apply the first half of a feed-forward layer: (h, f(W_1 norm(h))), side by side."""
 
     def __init__(self, of: FeedForward):
         super().__init__()
@@ -210,7 +222,7 @@ class Widen(nn.Module):
 
 
 class Narrow(nn.Module):
-    """The second half: z = h + dropout(W_2 u) of h and u side by side."""
+    """Apply the second half of a feed-forward layer: z = h + dropout(W_2 u) of h and u side by side."""
 
     def __init__(self, of: FeedForward):
         super().__init__()
@@ -223,7 +235,17 @@ class Narrow(nn.Module):
 
 
 def check_sequence(net: str, input_shape: tuple[int, ...] | int, vocabulary: int | None) -> tuple[int, ...]:
-    """Return the shape of a row, or raise a UserError unless it is (T,) tokens or (T, D) values."""
+    """Return the shape of a row, (T,) tokens or (T, D) values.
+
+    Args:
+        net: the net's name in error messages.
+        input_shape: the shape.
+        vocabulary: the number of tokens, or None where rows are values.
+
+    Raises:
+        UserError: for another shape.
+
+    """
     shape = check_row("input_shape", input_shape)
     if len(shape) == (2 if vocabulary is None else 1):
         return shape
@@ -233,7 +255,13 @@ def check_sequence(net: str, input_shape: tuple[int, ...] | int, vocabulary: int
 
 
 def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition | Pooled:
-    """Return the view that a name chooses."""
+    """Return the view that a name chooses.
+
+    Args:
+        reads: positions, last, pooled or auto, which is positions of tokens and last of values.
+        vocabulary: the number of tokens, or None where rows are values.
+
+    """
     by_itself = "last" if vocabulary is None else "positions"
     return choose("reads", by_itself if reads == "auto" else reads, VIEWS)()
 

@@ -1,4 +1,4 @@
-"""How a head, a linear map to the outputs, reads a block's output."""
+"""Views of a block's output: the part that a head, a linear map to the outputs, reads."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class View(ABC):
-    """What a net's readout, a local rule's projections and a feedback rule's matrices have of h_k, (N, *shape).
+    """Define what a net's readout, a rule's heads and its feedback matrices read of h_k, (N, *shape).
 
     `spread` is the transpose of its derivative at h, and `along` the derivative itself. A view is linear in h, so that
     <view(h), s> = <h, view.spread(s, h)> for all h and s, unless it normalises.
@@ -32,10 +32,28 @@ class View(ABC):
 
     @abstractmethod
     def spread(self, signal: Tensor, h: Tensor) -> Tensor:
-        """Return a signal at what is read of h, (N, ..., width), as one at h, shaped as h."""
+        """Propagate a signal back: the transpose of the derivative at h, applied to it.
+
+        Args:
+            signal: at the values that are read, (N, ..., width).
+            h: (N, *shape).
+
+        Returns:
+            The signal at h, shaped as h.
+
+        """
 
     def along(self, tangent: Tensor, h: Tensor) -> Tensor:
-        """Return the derivative of what is read, (K, N, ..., width), along tangents of h, (K, *h.shape)."""
+        """Propagate tangents forward: the derivative of the view at h, applied to them.
+
+        Args:
+            tangent: (K, *h.shape).
+            h: (N, *shape).
+
+        Returns:
+            The tangents of the values that are read, (K, N, ..., width).
+
+        """
         return self(tangent.flatten(0, 1)).unflatten(0, tangent.shape[:2])
 
     def __repr__(self) -> str:
@@ -44,7 +62,7 @@ class View(ABC):
 
 @final
 class Flattened(View):
-    """All of a row at once: (N, n), n the product of its shape."""
+    """Read all of a row at once: (N, n), n the product of its shape."""
 
     def width(self, shape: tuple[int, ...]) -> int:
         """Return n."""
@@ -61,7 +79,7 @@ class Flattened(View):
 
 @final
 class PerPosition(View):
-    """Each position of a sequence by itself: (N, T, D) as it is, so that outputs are (N, T, C)."""
+    """Read each position of a sequence by itself: (N, T, D) as it is, so that outputs are (N, T, C)."""
 
     @property
     def per_position(self) -> bool:
@@ -83,7 +101,7 @@ class PerPosition(View):
 
 @final
 class Pooled(View):
-    """The mean over positions: (N, D) of a sequence (N, T, D), or of maps (N, D, H, W)."""
+    """Read the mean over positions: (N, D) of a sequence (N, T, D), or of maps (N, D, H, W)."""
 
     def width(self, shape: tuple[int, ...]) -> int:
         """Return D, the last of a sequence's sizes and the first of a map's."""
@@ -108,11 +126,15 @@ VIEWS: Mapping[str, Callable[[], View]] = {"flattened": Flattened, "pooled": Poo
 
 @final
 class Normalized(View):
-    """What another view reads of h once each position has mean 0 and deviation 1 over its D values.
+    """Read by another view after each position was normalised to mean 0 and deviation 1 over its D values.
 
     It is the layer normalisation in front of the readout of a net whose blocks add to a stream, without scale and bias,
-    which would say nothing that the Linear after it does not. As every head reads by the net's view, all of them read
-    values of one size, while blocks, and a rule that goes by their activities, have the stream as it is.
+    which are redundant before a Linear. As every head reads by the net's view, all of them read values of one size,
+    while blocks, and a rule that uses their activities, have the stream as it is.
+
+    Args:
+        view: the other view; `PerPosition` by default.
+
     """
 
     eps = 1e-5
@@ -156,7 +178,7 @@ class Normalized(View):
 
 @final
 class LastPosition(View):
-    """The last position of a sequence alone: (N, D) of (N, T, D)."""
+    """Read the last position of a sequence alone: (N, D) of (N, T, D)."""
 
     def width(self, shape: tuple[int, ...]) -> int:
         """Return D."""
@@ -173,7 +195,12 @@ class LastPosition(View):
 
 @final
 class Leading(View):
-    """The first values of a row alone: (N, width) of (N, n), where the others are carried along."""
+    """Read the first values of a row alone: (N, width) of (N, n), where the others are carried along.
+
+    Args:
+        width: the number of values.
+
+    """
 
     def __init__(self, width: int):
         self._width = width
@@ -196,7 +223,13 @@ class Leading(View):
 
 @final
 class Head(nn.Module):
-    """head(view(h)) as one module, for who needs the two together."""
+    """Compute head(view(h)) as one module.
+
+    Args:
+        view: the view.
+        head: a map from what it reads to the outputs.
+
+    """
 
     def __init__(self, view: View, head: nn.Module):
         super().__init__()

@@ -1,8 +1,8 @@
-"""Weights in and out by safetensors, under the names that the user's own module has for them.
+"""Reading and writing of weights by safetensors, under the names of the user's own module.
 
-A `Net` cut from somebody's module shares its parameters, under other names: `blocks.0.op.weight` where the module says
-`conv1.weight`. What is written has the module's names, so that the module's own class loads it without localearn, and
-what that class has saved is read here.
+A `Net` cut from a module shares its parameters, under other names: `blocks.0.op.weight` where the module says
+`conv1.weight`. A file is written under the module's names, so that the module's own class loads it without localearn,
+and a file that this class has saved is read here.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from localearn.nets.net import Net
 
 
 def save_weights(net: Net, path: str | Path) -> None:
-    """Write a net's weights by safetensors under its module's own names.
+    """Write a net's weights by safetensors under its source module's names.
 
     Args:
         net: the net, trained or not.
@@ -51,15 +51,19 @@ def save_weights(net: Net, path: str | Path) -> None:
 
 
 def load_weights(net: Net, weights: str | Path | Mapping[str, Tensor]) -> None:
-    """Put weights into a net that have its module's own names, or the net's.
+    """Load weights into a net, under its source module's names or its own.
 
     Args:
         net: the net; its tensors stay where they are, on their device and of their dtype.
-        weights: a file of safetensors, or a `state_dict()`. What the module has beside the net may be among them.
+        weights: a file of safetensors, or a `state_dict()`. It may include tensors that the module has and the net has
+            not.
 
     Raises:
-        UserError: where the file cannot be read, or a tensor is missing or has another shape; the net is then as it
-            was.
+        UserError: where the file cannot be read, or a tensor is missing or has another shape; the net is then
+            unchanged.
+
+    Example:
+        localearn.load_weights(net, "mine.safetensors")
 
     """
     where = "the weights" if isinstance(weights, Mapping) else str(weights)

@@ -1,4 +1,4 @@
-"""Tasks: what a net's output means, how far it is from the target, and by which metrics it is judged."""
+"""Tasks: the meaning of a net's output, its loss, and the metrics by which it is judged."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +39,7 @@ KINDS: Mapping[str, type[Task]] = {
     kind.__name__: kind
     for kind in (Classification, Regression, MultiLabel, LanguageModelling, LinkPrediction, Autoencoding, ViewSynthesis)
 }
-# What a data set's option `task` calls them.
+# The names of tasks in a data set's option `task`.
 NAMED: Mapping[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
@@ -53,11 +53,11 @@ def read_task(where: object, described: Any) -> Task:
     """Return the task that `Task.describe` described, of one of localearn's own kinds.
 
     Args:
-        where: the file that it stands in, for messages.
-        described: its kind and options, as a file gives them back.
+        where: the file that the description comes from, for error messages.
+        described: the kind and the options, as a file gives them back.
 
     Raises:
-        UserError: for another kind, or options that it does not have.
+        UserError: for another kind, or for options that it does not have.
 
     """
     kind = described.get("kind") if isinstance(described, Mapping) else None

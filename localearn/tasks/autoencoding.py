@@ -1,4 +1,4 @@
-"""Autoencoding: the output is the row that the net was given."""
+"""Autoencoding: the target of a row is the row itself."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -16,7 +16,7 @@ Reconstruction = Literal["squared", "bce"]
 
 @dataclass(frozen=True)
 class Autoencoding(Task):
-    """The output is (M, n) values, the target the row itself as the net is given it, flattened to (M, n).
+    """Reconstruct the input: the output is (M, n) values, the target the row as the net is given it, flattened.
 
         squared     L_i = mean_j (o - x)^2, of x as it was normalised
         bce         L_i = mean_j of log(1 + exp(o)) - x o, of x between 0 and 1: pixels with normalize=unit
@@ -27,12 +27,15 @@ class Autoencoding(Task):
 
     Args:
         outputs: n, the number of values of a row.
-        criterion: the loss that is trained for.
-        peak: the range of the values before they were normalised, largest less smallest; data of 8 or 16 bits say it
-            (255, 65535). None: there is none.
-        center: what was subtracted from x: one number for all of a row's values, one for each channel, or one for each
-            value; nothing where it is empty.
-        scale: what x was then divided by, likewise.
+        criterion: the training loss.
+        peak: the range of the values before they were normalised, largest less smallest; known from the dtype of data
+            of 8 or 16 bits (255, 65535). None: unknown.
+        center: the value subtracted from x: one for all of a row's values, one per channel, or one per value; empty:
+            nothing was subtracted.
+        scale: the value that x was then divided by, likewise.
+
+    Example:
+        data = localearn.data.from_arrays(images, normalize="unit", task=Autoencoding(criterion="bce"))
 
     """
 
@@ -57,12 +60,12 @@ class Autoencoding(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         mse = Metric("mse", "min", "value", self._mse)
         return (mse,) if self.peak is None else (Metric("psnr", "max", "value", self._psnr), mse)
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each row, (..., M), a mean over its values; in float32 where outputs are narrower."""
+        """Compute the loss of each row, (..., M), a mean over its values; in float32 where outputs are narrower."""
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         values = target.to(output.dtype).expand_as(output)
         if self.criterion == "squared":
@@ -74,7 +77,7 @@ class Autoencoding(Task):
         return target
 
     def regressand(self, target: Tensor) -> Tensor:
-        """Return the targets, (M, n), or what has them for its sigmoid to first order."""
+        """Return the targets, (M, n); by bce the values whose sigmoid is the target to first order."""
         return 4 * (target - 0.5) if self.criterion == "bce" else target
 
     def decode(self, output: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ class Autoencoding(Task):
         return self._reconstructed(output) * self._each(self.scale, 1.0, output) + self._each(self.center, 0.0, output)
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums of the losses and, for each value of a row, of (reconstruction - x)^2; in float64."""
+        """Sum the losses and, for each value of a row, (reconstruction - x)^2; in float64."""
         output, values = exact(output, target)
         sums = {
             "loss": self.losses(output, values).sum(),
@@ -91,7 +94,16 @@ class Autoencoding(Task):
         return sums, torch.full_like(sums["loss"], len(target))
 
     def check_target(self, what: str, target: Tensor) -> None:
-        """Raise UserError unless targets are (N, n), and lie between 0 and 1 where the loss is a cross-entropy."""
+        """Check that targets are (N, n), and lie between 0 and 1 where the loss is a cross-entropy.
+
+        Args:
+            what: the name of the targets in error messages.
+            target: the flattened rows.
+
+        Raises:
+            UserError: where they are not.
+
+        """
         super().check_target(what, target)
         if self.criterion == "bce" and target.numel() and not (float(target.min()) >= 0 and float(target.max()) <= 1):
             raise UserError(

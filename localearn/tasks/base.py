@@ -1,21 +1,27 @@
-"""Tasks: what a net's output means, how far it is from the target, and by which metrics it is judged.
+"""Tasks and metrics: the meaning of a net's output, its loss, and the figures by which it is judged.
 
-A rule, the loop, a record and a search ask the task; none of them names a class or a loss. A task of your own:
+`Task` is the base class, `Metric` a figure that it reports, `Targets` the part of a batch that it reads; `exact` and
+`better` are helpers for sums and for comparing figures. A rule, the training loop, a record and a search all ask the
+task; none of them names a class or a loss.
 
-    @dataclass(frozen=True)
-    class Poisson(Task):
-        outputs: int = 1
-        metrics = (Metric("deviance", "min", "value"),)
+Example:
+    A task of your own:
 
-        def losses(self, output, target):
-            return F.poisson_nll_loss(output, target, reduction="none").mean(-1)
+        @dataclass(frozen=True)
+        class Poisson(Task):
+            outputs: int = 1
+            metrics = (Metric("deviance", "min", "value"),)
 
-        def encode(self, target):
-            return target
+            def losses(self, output, target):
+                return F.poisson_nll_loss(output, target, reduction="none").mean(-1)
 
-        def measure(self, output, target):
-            losses = self.losses(output, target).double()
-            return {"loss": losses.sum(), "deviance": losses.sum()}, losses.new_tensor(len(losses))
+            def encode(self, target):
+                return target
+
+            def measure(self, output, target):
+                losses = self.losses(output, target).double()
+                return {"loss": losses.sum(), "deviance": losses.sum()}, losses.new_tensor(len(losses))
+
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +41,7 @@ Whole = Callable[[Tensor, Tensor], Tensor]
 
 
 class Targets(Protocol):
-    """What a task needs of a batch: its targets, and which rows of an output they are of."""
+    """Describe the part of a batch that a task reads: its targets, and the rows of an output that they belong to."""
 
     @property
     def target(self) -> Tensor:
@@ -49,17 +55,18 @@ class Targets(Protocol):
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure by which outputs are judged.
+    """Describe a figure by which outputs are judged.
 
     Args:
-        name: what records call it: `val_<name>`, `test_<name>`.
+        name: the metric's name in records: `val_<name>`, `test_<name>`.
         direction: whether more ("max") or less ("min") is better.
         unit: "fraction", 0 to 1 and shown in per cent, or "value", in the target's own unit or in none.
-        finish: makes the figure, a scalar, of the means over the elements of what `Task.measure` summed; by default it
-            is the mean of the metric's own name.
-        whole: makes the figure, a scalar, of the outputs (M, outputs) and targets (M, ...) of a whole split at once, in
-            any order of the rows and on their device: for what is no mean over elements, such as the area under a
-            ROC curve. They are held until the split is through, so prefer sums where there are such.
+        finish: computes the figure, a scalar, from the means over the elements of the sums of `Task.measure`; by
+            default the figure is the mean of the metric's own name.
+        whole: computes the figure, a scalar, from the outputs (M, outputs) and the targets (M, ...) of a whole split,
+            in any order of the rows and on their device: for a figure that is no mean over elements, such as the area
+            under a ROC curve. Outputs and targets are held until the split is through, so prefer sums where they
+            suffice.
 
     """
 
@@ -70,27 +77,30 @@ class Metric:
     whole: Whole | None = None
 
     def of(self, means: Means) -> Tensor:
-        """Return the figure, a scalar, from the means over the elements."""
+        """Compute the figure, a scalar, from the means over the elements."""
         return means[self.name] if self.finish is None else self.finish(means)
 
 
 class Task(ABC):
-    """What the output of a net means.
+    """Define the meaning of a net's output: its loss, its metrics, and the encoding of its targets.
 
-    outputs: the readout's width: classes, or values to be predicted.
-    metrics: the figures by which it is judged, the first one being what a run is watched by.
-    adds_up: whether outputs of several predictors are evidence that adds up (logits), or predictions to be averaged.
-    has_classes: whether the target is one of `outputs` classes, so that there are wrong ones to be told from it.
-    per_position: whether there is an output and a target at each position of a sequence, (N, T, outputs).
-    pools_positions: whether outputs at positions have one target and one loss a row, as points of a ray have a pixel;
-        a position has then no target of its own, and nothing to `encode`.
-    target_is_input: whether the target is the row itself as the net is given it, (M, outputs), so that data bring none.
-    of_pairs: whether an element is a pair of rows, so that what is selected of an output is (M, 2, outputs).
-    target_dtype: what numbers targets are: torch.float32, or torch.int64 of ids.
+    An element is what has a loss of its own: a row with a target or, where `per_position` and not `pools_positions`,
+    each of its positions. A task is frozen, is compared by its options and holds no tensor.
 
-    An element is what has a loss of its own: a row with a target, or where `per_position`, and not
-    `pools_positions`, each of its positions. A task
-    is compared by its options and holds no tensor; it is frozen.
+    Attributes:
+        outputs: the readout's width: classes, or values to be predicted.
+        metrics: the figures by which the output is judged; a run is watched by the first one.
+        adds_up: whether the outputs of several predictors are evidence that adds up (logits), or predictions to
+            average.
+        has_classes: whether the target is one of `outputs` classes, so that all others are wrong ones.
+        per_position: whether there is an output and a target at each position of a sequence, (N, T, outputs).
+        pools_positions: whether the outputs at a row's positions have one target and one loss together, as the points
+            of a ray have a pixel; a position then has no target of its own, and nothing to `encode`.
+        target_is_input: whether the target is the row itself as the net is given it, (M, outputs), so that the data
+            hold no targets.
+        of_pairs: whether an element is a pair of rows, so that the selected part of an output is (M, 2, outputs).
+        target_dtype: the dtype of the targets: torch.float32, or torch.int64 of ids.
+
     """
 
     outputs: int
@@ -105,14 +115,21 @@ class Task(ABC):
 
     @property
     def exclusive(self) -> bool:
-        """Whether an element's target is the number of one of the outputs, class or token, all others being wrong."""
+        """Whether an element's target is the index of one output, a class or a token, all others being wrong."""
         return self.has_classes
 
     @abstractmethod
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each element, (..., M), of outputs (..., M, outputs) and their targets, (M, ...).
+        """Compute the loss of each element, without reducing over elements.
 
-        Of positions (..., M, T), of outputs (..., M, T, outputs).
+        Args:
+            output: (..., M, outputs); of positions (..., M, T, outputs). Leading dimensions are copies of the same
+                rows.
+            target: (M, ...).
+
+        Returns:
+            The losses, (..., M); of positions (..., M, T).
+
         """
 
     @abstractmethod
@@ -120,29 +137,36 @@ class Task(ABC):
         """Return the targets in the output's space, (M, ..., outputs), floating-point; zeros where none counts."""
 
     def regressand(self, target: Tensor) -> Tensor:
-        """Return what an output that is fitted by least squares is to have, (M, outputs): `encode` by default.
+        """Return the values that an output fitted by least squares should have, (M, outputs): `encode` by default.
 
-        Of logits of independent labels it is 4 (y - 1/2), whose sigmoid is y to first order about 1/2.
+        For logits of independent labels they are 4 (y - 1/2), whose sigmoid is y to first order about 1/2.
         """
         return self.encode(target)
 
     @abstractmethod
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return sums over the elements by name, `loss` among them, and the number of elements, a scalar.
+        """Sum the loss and the metrics over the elements of a batch.
 
         Args:
             output: (M, outputs).
-            target: (M, ...); there may be none, and the sums are zero then.
+            target: (M, ...); M may be 0, and the sums are zero then.
 
         Returns:
-            The sums, each a scalar or a vector, and their number, all on the output's device; nothing waits for it.
+            The sums by name, `loss` among them, each a scalar or a vector, and the number of elements, a scalar; all on
+            the output's device, without a host synchronisation.
 
         """
 
     def check_target(self, what: str, target: Tensor) -> None:
-        """Raise UserError unless targets are what the task takes: by default finite values, (N, outputs).
+        """Check that targets are valid: by default finite values, (N, outputs), or (N,) of a single output.
 
-        Of a single output they may be (N,) as well. what: names them in messages.
+        Args:
+            what: the name of the targets in error messages.
+            target: the targets.
+
+        Raises:
+            UserError: for another dtype or shape, and for values that are NaN or infinite.
+
         """
         fits = (target.ndim == 2 and target.shape[1] == self.outputs) or (target.ndim == 1 and self.outputs == 1)
         if not (target.is_floating_point() and fits):
@@ -153,9 +177,15 @@ class Task(ABC):
             raise UserError(f"{what} holds {bad} of {target.numel()} values that are NaN or infinite")
 
     def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where training targets are all the same, so that there is nothing to learn.
+        """Check that training targets are not all the same, so that there is something to learn.
 
-        what: names them in messages. target: as `check_target` has passed them; one row is not yet a constant.
+        Args:
+            what: the name of the targets in error messages.
+            target: targets that `check_target` has passed; a single row is not yet a constant.
+
+        Raises:
+            UserError: where the target is the same in every row.
+
         """
         if len(target) > 1 and bool((target.amin(0) == target.amax(0)).all()):
             constant = self.decode(target[:1]).flatten()
@@ -163,28 +193,32 @@ class Task(ABC):
             raise UserError(f"{what} is {told} in every row, so there is nothing to learn")
 
     def decode(self, output: Tensor) -> Tensor:
-        """Return outputs, (N, outputs), in the unit that the targets had as they were given: by default as they are."""
+        """Return outputs, (N, outputs), in the unit that the targets were given in: by default unchanged."""
         return output
 
     def mean_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean of `losses`, a scalar; a task overrides it where one kernel does both."""
+        """Return the mean of `losses`, a scalar; overridden where one fused kernel computes both."""
         return self.losses(output, target).mean()
 
     def counted(self, target: Tensor) -> Tensor | None:
-        """Return which elements count, bool, for targets (M, ...) whose elements do not all; None: all of them do.
+        """Return a mask of the elements that count, for targets (M, ...), or None where all of them do.
 
-        A task of positions, some of which are padding, returns (M, T). What does not count has a loss of zero.
+        A task of positions, some of which are padding, returns (M, T) bool. An element that does not count has loss
+        zero.
         """
         return None
 
     def row_losses(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return each row's loss for several outputs of the same rows, (S, M); their mean over the rows is `mean_loss`.
+        """Compute each row's loss for several outputs of the same rows; its mean over the rows is `mean_loss`.
 
-        Of a row of many elements it is the sum of what they have in the mean of all, times M.
+        The loss of a row of many elements is M times the sum of their shares in the mean over all elements.
 
         Args:
             outputs: (S, M, ..., outputs).
             target: (M, ...).
+
+        Returns:
+            The losses, (S, M).
 
         """
         losses, counted = self.losses(outputs, target), self.counted(target)
@@ -195,13 +229,26 @@ class Task(ABC):
         return losses.flatten(2).sum(2) * (len(target) / counted.sum().clamp_min(1))
 
     def loss(self, output: Tensor, batch: Targets) -> Tensor:
-        """Return the mean loss, a scalar, of (N, outputs) outputs over the rows of a batch that have a target."""
+        """Return the mean loss, a scalar, over the rows of a batch that have a target.
+
+        Args:
+            output: (N, outputs).
+            batch: the batch, which selects the rows and holds their targets.
+
+        """
         return self.mean_loss(batch.select(output), batch.target)
 
     def error(self, output: Tensor, batch: Targets) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, a detached scalar, and the error e = d loss / d output, (N, outputs).
+        """Return the loss and its gradient with respect to the output.
 
-        e is zero in rows without a target.
+        Args:
+            output: (N, outputs); it is detached.
+            batch: the batch, which selects the rows and holds their targets.
+
+        Returns:
+            The mean loss, a detached scalar, and the error e = d loss / d output, (N, outputs), zero in rows without a
+            target.
+
         """
         output = output.detach().requires_grad_()
         loss = self.loss(output, batch)
@@ -209,21 +256,24 @@ class Task(ABC):
         return loss.detach(), error
 
     def pool(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return what several predictors' outputs, each (N, outputs), say together: by default their mean."""
+        """Combine the outputs of several predictors, each (N, outputs), into one: by default their mean."""
         return torch.stack(list(outputs)).mean(0)
 
     @property
     def needs_whole(self) -> bool:
-        """Whether a metric is made of all outputs and targets of a split at once."""
+        """Whether a metric is computed from all outputs and targets of a split at once."""
         return any(metric.whole is not None for metric in self.metrics)
 
     def finish(self, means: Means, output: Tensor | None = None, target: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the loss and each metric, scalars by name.
+        """Compute the loss and each metric, scalars by name.
 
         Args:
-            means: over all elements of a split, of what `measure` summed.
+            means: the sums of `measure` divided by the number of elements, over all of a split.
             output: (M, outputs), of the whole split, where `needs_whole`.
             target: (M, ...), likewise.
+
+        Raises:
+            ValueError: where a metric needs the whole split and it is not given.
 
         """
         found = {"loss": means["loss"]}
@@ -237,25 +287,25 @@ class Task(ABC):
         return found
 
     def describe(self) -> dict[str, Any]:
-        """Return the task's kind and its options, as plain values, from which `read_task` makes it again."""
+        """Return the task's kind and options as plain values, from which `read_task` builds it again."""
         options: Any = self  # which a task has as a dataclass
         return {"kind": type(self).__name__, **{field.name: getattr(self, field.name) for field in fields(options)}}
 
     def metric(self, name: str) -> Metric | None:
-        """Return the metric of that name; None where there is no such metric."""
+        """Return the metric of that name, or None where there is none."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
     def direction(self, name: str) -> Direction:
-        """Return whether more or less of a figure, `loss` or a metric, is better."""
+        """Return whether more ("max") or less ("min") of a figure, `loss` or a metric, is better."""
         metric = self.metric(name)
         return "min" if metric is None else metric.direction
 
 
 def exact(*values: Tensor) -> tuple[Tensor, ...]:
-    """Return tensors in float64, in which sums over a split lose nothing that is shown; in float32 on MPS."""
+    """Convert tensors to float64, so that sums over a split lose nothing that is shown; to float32 on MPS."""
     return tuple(value.to(torch.float32 if value.device.type == "mps" else torch.float64) for value in values)
 
 
 def better(direction: Direction, one: Any, other: Any) -> bool:
-    """Whether one figure is better than another."""
+    """Return whether the figure `one` is better than `other`, given which direction is better."""
     return one > other if direction == "max" else one < other

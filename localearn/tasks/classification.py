@@ -13,7 +13,14 @@ from localearn.tasks.base import Metric, Task
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """The output is (M, C) logits, the target a label, (M,) int64 in 0..C-1; the loss is the cross-entropy."""
+    """Classify rows: the output is (M, C) logits, the target a label, (M,) int64 in 0..C-1, the loss cross-entropy.
+
+    The metric is `accuracy`, the share of rows whose largest logit is their label's.
+
+    Args:
+        outputs: C, the number of classes.
+
+    """
 
     outputs: int
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("accuracy", "max", "fraction"),)
@@ -21,20 +28,20 @@ class Classification(Task):
     has_classes: ClassVar[bool] = True
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of each row, (..., M)."""
+        """Compute the cross-entropy of each row, (..., M)."""
         labels = target.expand(output.shape[:-1])
         return F.cross_entropy(output.flatten(0, -2), labels.flatten(), reduction="none").view_as(labels)
 
     def mean_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean cross-entropy, a scalar."""
+        """Compute the mean cross-entropy, a scalar, by the fused kernel."""
         return F.cross_entropy(output, target)
 
     def encode(self, target: Tensor) -> Tensor:
-        """Return the labels as one-hot rows, (M, C) float32, without waiting for the device."""
+        """Return the labels as one-hot rows, (M, C) float32, without a host synchronisation."""
         return (target.unsqueeze(-1) == torch.arange(self.outputs, device=target.device)).float()
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums of the cross-entropies and of the rows whose largest logit is their label's, in float32."""
+        """Sum the cross-entropies and the rows whose largest logit is their label's, in float32."""
         loss = F.cross_entropy(output, target, reduction="sum")
         hits = (output.argmax(1) == target).sum().to(loss.dtype)
         return {"loss": loss, "accuracy": hits}, torch.full_like(loss, len(target))

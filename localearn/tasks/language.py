@@ -17,20 +17,20 @@ PADDING = -100  # what stands in the target of a position that does not count; t
 
 @dataclass(frozen=True)
 class LanguageModelling(Task):
-    """The output is (N, T, V) logits, the target the next token of each position, (N, T) int64, or `PADDING`.
+    """Predict the next token: the output is (N, T, V) logits, the target (N, T) int64, or `PADDING`.
 
         L_i = -log softmax(o_i)[y_i]        of position i; the loss is the mean over the positions that count
 
-    An element is a position, and a padded one has no loss, no error and no part in a metric. Metrics:
-    `bits_per_character` = mean L / (ln 2 * characters_per_token), `perplexity` = exp(mean L) for each token, and
-    `token_accuracy`, the share of positions whose largest logit is the next token's.
+    An element is a position; a padded one has no loss, no error and no part in a metric. Metrics: `bits_per_character`
+    = mean L / (ln 2 * characters_per_token), `perplexity` = exp(mean L) for each token, and `token_accuracy`, the share
+    of positions whose largest logit is the next token's.
 
-    `has_classes` is False, for it says that each row has one label; `exclusive` is True: a position's wrong tokens are
-    V - 1, and `encode` is one-hot.
+    `has_classes` is False, since it says that each row has one label; `exclusive` is True: a position's wrong tokens
+    are V - 1, and `encode` is one-hot.
 
     Args:
         outputs: V, the number of tokens.
-        characters_per_token: how many characters a token stands for, on average.
+        characters_per_token: the mean number of characters that a token stands for.
 
     """
 
@@ -49,7 +49,7 @@ class LanguageModelling(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         return (
             Metric("bits_per_character", "min", "value", self._bits),
             Metric("perplexity", "min", "value", _perplexity),
@@ -57,7 +57,7 @@ class LanguageModelling(Task):
         )
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of each position, (..., N, T), of outputs (..., N, T, V); 0 where it is padded."""
+        """Compute the cross-entropy of each position, (..., N, T), of outputs (..., N, T, V); 0 where it is padded."""
         tokens = target.expand(output.shape[:-1])
         return F.cross_entropy(output.flatten(0, -2), tokens.flatten(), reduction="none").view_as(tokens)
 
@@ -70,11 +70,20 @@ class LanguageModelling(Task):
         return (target.unsqueeze(-1) == torch.arange(self.outputs, device=target.device)).float()
 
     def counted(self, target: Tensor) -> Tensor:
-        """Return which positions are no padding, (N, T) bool."""
+        """Return the mask of the positions that are not padded, (N, T) bool."""
         return target != PADDING
 
     def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where the same token follows everywhere."""
+        """Check that not the same token follows everywhere.
+
+        Args:
+            what: the name of the targets in error messages.
+            target: (N, T) token ids that `check_target` has passed.
+
+        Raises:
+            UserError: where it does.
+
+        """
         tokens = target[target != PADDING]
         if len(tokens) > 1 and bool(tokens.min() == tokens.max()):
             raise UserError(f"{what} is token {int(tokens[0])} at every position, so there is nothing to learn")
@@ -84,13 +93,22 @@ class LanguageModelling(Task):
         return torch.stack([logits.log_softmax(-1) for logits in outputs]).logsumexp(0)
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums over the positions that count of their cross-entropies and hits, and their number."""
+        """Sum the cross-entropies and the hits over the positions that count, and count these."""
         loss = F.cross_entropy(output.flatten(0, -2), target.flatten(), reduction="sum")
         hits = (output.argmax(-1) == target).sum().to(loss.dtype)  # PADDING is no token's number
         return {"loss": loss, "token_accuracy": hits}, (target != PADDING).sum().to(loss.dtype)
 
     def check_target(self, what: str, target: Tensor) -> None:
-        """Raise UserError unless targets are (N, T) int64 in 0..V-1, or `PADDING`, some of which count."""
+        """Check that targets are (N, T) int64 in 0..V-1, or `PADDING`, at least one of which counts.
+
+        Args:
+            what: the name of the targets in error messages.
+            target: the token ids.
+
+        Raises:
+            UserError: where they are not.
+
+        """
         if target.dtype != torch.int64 or target.ndim != 2:
             has = f"{target.dtype} with shape {tuple(target.shape)}"
             raise UserError(f"{what} is {has}; int64 tokens, (N, T), are expected for language modelling")

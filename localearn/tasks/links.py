@@ -23,16 +23,17 @@ def _auc(output: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LinkPrediction(Task):
-    """The output is a vector z of each node, (N, n); the target of a pair (u, v), 0 or 1, whether there is an edge.
+    """Predict edges: the output is a vector z of each node, (N, n), the target whether an edge joins a pair (u, v).
 
         o_uv = sum_j z_uj z_vj,    L_uv = log(1 + exp(o_uv)) - y o_uv, the binary cross-entropy of sigmoid(o_uv)
 
-    An element is a pair: a batch's `index` is (M, 2), and `Batch.select` makes of (N, n) the ends' vectors, (M, 2, n),
-    which `losses` and `measure` take. Where several predictors are pooled, (N, B, n) and (M, 2, B, n), the probability
-    is the mean of theirs. It is judged by the area under the ROC curve, `auc`, `log_loss` and `accuracy` (of o > 0).
+    An element is a pair: a batch's `index` is (M, 2), and `Batch.select` takes from (N, n) the vectors of both ends,
+    (M, 2, n), which `losses` and `measure` read. Where B predictors are pooled, to (N, B, n) and (M, 2, B, n), the
+    probability is the mean of theirs. Metrics are the area under the ROC curve, `auc`, `log_loss`, and `accuracy` (of
+    o > 0).
 
     Args:
-        outputs: n.
+        outputs: n, the length of a node's vector.
 
     """
 
@@ -49,36 +50,53 @@ class LinkPrediction(Task):
             raise UserError(f"link prediction has 1 output a node or more, not {self.outputs}")
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each pair, (M,), of its ends' vectors, (M, 2, n); in float32 where these are narrower."""
+        """Compute the loss of each pair, (M,), from its ends' vectors, (M, 2, n), in float32 at least."""
         logits = pair_logits(output).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
 
     def encode(self, target: Tensor) -> Tensor:
-        """Raise UserError: a pair's target is no value of a node's."""
+        """Refuse: a pair's target is not a value of a node.
+
+        Raises:
+            UserError: always.
+
+        """
         raise UserError("link prediction has no target of a node alone; use algo=backprop or forward_gnn")
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums of the losses and of the pairs whose logit has the right sign, in float64."""
+        """Sum the losses and the pairs whose logit has the right sign, in float64."""
         (output,) = exact(output)
         loss = self.losses(output, target)
         hits = (pair_logits(output).squeeze(1) > 0) == (target > 0.5)
         return {"loss": loss.sum(), "accuracy": hits.sum().to(loss.dtype)}, loss.new_tensor(len(target))
 
     def check_target(self, what: str, target: Tensor) -> None:
-        """Raise UserError unless targets are zeros and ones, (M,)."""
+        """Check that targets are zeros and ones, (M,).
+
+        Args:
+            what: the name of the targets in error messages.
+            target: the targets.
+
+        Raises:
+            UserError: where they are not.
+
+        """
         if target.dim() != 1 or bool(((target != 0) & (target != 1)).any()):
             raise UserError(f"{what} must be zeros and ones, one for each pair of nodes")
 
     def pool(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return several predictors' vectors side by side, (N, B, n), the narrower ones with zeros after them."""
+        """Stack the vectors of several predictors, (N, B, n), padding the narrower ones with zeros."""
         widest = max(output.shape[-1] for output in outputs)
         return torch.stack([F.pad(output, (0, widest - output.shape[-1])) for output in outputs], dim=1)
 
 
 def pair_logits(output: Tensor) -> Tensor:
-    """Return o of each pair, (M, 1), from its ends' vectors, (M, 2, n), or those of B predictors, (M, 2, B, n).
+    """Compute the logit o of each pair, (M, 1).
 
-    The latter is log(p / (1 - p)) of the mean p of the predictors' sigmoids.
+    Args:
+        output: the vectors of its ends, (M, 2, n), or those of B predictors, (M, 2, B, n), of which the logit is
+            log(p / (1 - p)) of the mean p of the predictors' sigmoids.
+
     """
     output = output.to(torch.promote_types(output.dtype, torch.float32))
     logits = (output[:, 0] * output[:, 1]).sum(-1)

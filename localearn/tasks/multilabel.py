@@ -1,4 +1,4 @@
-"""Multi-label classification: the output is a logit for each label, and any number of labels may be true of a row."""
+"""Multi-label classification: the output is a logit per label, and any number of labels may be true of a row."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,11 +14,12 @@ from localearn.tasks.ranking import area_under_roc, ndcg_at, recall_at
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """The output is (M, L) logits, the target (M, L) zeros and ones, or (M,) where L = 1: binary classification.
+    """Predict labels independently: the output is (M, L) logits, the target zeros and ones, (M, L), or (M,) for L = 1.
 
         L_i = mean_l of log(1 + exp(o)) - y o, the binary cross-entropy of sigmoid(o)
 
-    Labels are tags of a row, or items of a user: what a recommender ranks. By the first of its metrics a run is judged:
+    One output is binary classification. Labels are tags of a row, or items of a user, which a recommender ranks. The
+    metrics, the first of which a run is judged by:
 
         one output      auc, log_loss, accuracy (of o > 0)
         up to k         auc, log_loss
@@ -28,11 +29,14 @@ class MultiLabel(Task):
     all rows of a split, or of none, has no such curve and is left out of the mean, and the figure is NaN where no label
     has one. `recall@k` is the share of a row's true labels that are among its k largest logits, `ndcg@k` their
     discounted gain over that of the best ranking; both are means over the rows that have a true label, and where logits
-    are equal they are means over all orders of the equal ones. `auc`, `log_loss` and `ndcg@k` are scikit-learn's.
+    are equal they are means over all orders of the equal ones. `auc`, `log_loss` and `ndcg@k` equal scikit-learn's.
 
     Args:
-        outputs: L.
-        k: how many labels of a row are looked at where it is ranked; 0: rows are no rankings.
+        outputs: L, the number of labels.
+        k: the number of top-ranked labels of a row that `recall@k` and `ndcg@k` consider; 0: rows are not ranked.
+
+    Example:
+        data = localearn.data.from_arrays(x, y, task=MultiLabel(k=5))       # y: (N, L) zeros and ones
 
     """
 
@@ -48,7 +52,7 @@ class MultiLabel(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         auc, log_loss = Metric("auc", "max", "value", whole=area_under_roc), Metric("log_loss", "min", "value", _loss)
         if self.outputs == 1:
             return auc, log_loss, Metric("accuracy", "max", "fraction")
@@ -62,7 +66,7 @@ class MultiLabel(Task):
         return 0 < self.k < self.outputs
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each row, (..., M), a mean over its outputs; in float32 where outputs are narrower."""
+        """Compute the loss of each row, (..., M), a mean over its outputs; in float32 where outputs are narrower."""
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         values = self.encode(target).to(output.dtype).expand_as(output)
         return F.binary_cross_entropy_with_logits(output, values, reduction="none").mean(-1)
@@ -76,7 +80,7 @@ class MultiLabel(Task):
         return 4 * (self.encode(target) - 0.5)
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums of the losses and of what the metrics are means of, in float64."""
+        """Sum the losses and the terms of the metrics, in float64."""
         output, values = exact(output, self.encode(target))
         sums = {"loss": self.losses(output, values).sum()}
         if self.outputs == 1:
@@ -89,7 +93,16 @@ class MultiLabel(Task):
         return sums, torch.full_like(sums["loss"], len(target))
 
     def check_target(self, what: str, target: Tensor) -> None:
-        """Raise UserError unless targets are zeros and ones, (N, L)."""
+        """Check that targets are zeros and ones, (N, L).
+
+        Args:
+            what: the name of the targets in error messages.
+            target: the targets.
+
+        Raises:
+            UserError: where they are not, with the first row that is wrong.
+
+        """
         super().check_target(what, target)
         wrong = torch.nonzero((target != 0) & (target != 1))
         if len(wrong):
@@ -100,7 +113,16 @@ class MultiLabel(Task):
             )
 
     def check_learnable(self, what: str, target: Tensor) -> None:
-        """Raise UserError where every label is true of all rows or of none; a validation split needs both, too."""
+        """Check that some label is true of some rows and false of others; a validation split needs both, too.
+
+        Args:
+            what: the name of the targets in error messages.
+            target: targets that `check_target` has passed.
+
+        Raises:
+            UserError: where every label is true of all rows or of none.
+
+        """
         if len(target) and bool((target.amin(0) == target.amax(0)).all()):
             told = f"{int(target[0])}" if self.outputs == 1 else "the same"
             raise UserError(f"{what} is {told} in every row, so there is nothing to tell apart")

@@ -1,4 +1,7 @@
-"""Figures of rankings, ties included; all of it stays on the device of the outputs, and nothing waits for it."""
+"""Ranking metrics, ties included: area under the ROC curve, recall at k and nDCG at k.
+
+All are computed on the device of the outputs, without a host synchronisation.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +10,7 @@ _AT_ONCE = 2**24  # outputs whose places are held at a time
 
 
 def area_under_roc(output: Tensor, target: Tensor) -> Tensor:
-    """Return the area under the ROC curve of each column, averaged over the columns that have one, a scalar.
+    """Compute the area under the ROC curve of each column, averaged over the columns that have one.
 
         AUC = (R - n1 (n1 + 1) / 2) / (n1 n0)
 
@@ -19,7 +22,7 @@ def area_under_roc(output: Tensor, target: Tensor) -> Tensor:
         target: (M, L), or (M,) where L = 1, zeros and ones.
 
     Returns:
-        The area, float64 (float32 on MPS); NaN where no column has both zeros and ones.
+        The area, a float64 scalar (float32 on MPS); NaN where no column has both zeros and ones.
 
     """
     true = (target if target.dim() > 1 else target.unsqueeze(-1)) > 0.5
@@ -45,7 +48,7 @@ def _areas(scores: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def recall_at(output: Tensor, target: Tensor, k: int) -> Tensor:
-    """Return the share of each row's true labels that are among its k largest outputs, (M,); NaN where it has none.
+    """Compute the share of each row's true labels that are among its k largest outputs.
 
     Of equal outputs at the k-th place each has the same chance to be among them.
 
@@ -54,6 +57,9 @@ def recall_at(output: Tensor, target: Tensor, k: int) -> Tensor:
         target: (M, L), zeros and ones.
         k: 1 to L.
 
+    Returns:
+        The shares, (M,); NaN where a row has no true label.
+
     """
     before, behind = _places(output)
     among = (behind.clamp_max(k) - before.clamp_max(k)).to(target.dtype) / (behind - before)
@@ -61,7 +67,7 @@ def recall_at(output: Tensor, target: Tensor, k: int) -> Tensor:
 
 
 def ndcg_at(output: Tensor, target: Tensor, k: int) -> Tensor:
-    """Return the normalised discounted cumulative gain of each row's k largest outputs, (M,); NaN without a true label.
+    """Compute the normalised discounted cumulative gain of each row's k largest outputs.
 
         DCG = sum over the places j = 1..k of y_j / log2(j + 1),    nDCG = DCG / DCG of the best order
 
@@ -71,6 +77,9 @@ def ndcg_at(output: Tensor, target: Tensor, k: int) -> Tensor:
         output: (M, L).
         target: (M, L), zeros and ones.
         k: 1 to L.
+
+    Returns:
+        The gains, (M,); NaN where a row has no true label.
 
     """
     before, behind = _places(output)

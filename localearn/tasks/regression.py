@@ -1,4 +1,4 @@
-"""Regression: the output is values, and so is the target."""
+"""Regression: the output is values, and so is the target; with the peak signal-to-noise ratio of images."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Criterion = Literal["squared", "absolute", "huber"]
 
 @dataclass(frozen=True, repr=False)
 class Regression(Task):
-    """The output is (M, D) values, the target the values themselves, (M, D) or, where D = 1, (M,).
+    """Predict values: the output is (M, D), the target the values themselves, (M, D) or, where D = 1, (M,).
 
         squared     L_i = mean_d (o - y)^2
         absolute    L_i = mean_d |o - y|
@@ -31,13 +31,16 @@ class Regression(Task):
     the peak signal-to-noise ratio, by which images are judged that a net maps coordinates to.
 
     Args:
-        outputs: D.
-        criterion: the loss that is trained for.
-        delta: where huber's loss turns from a square into a line, in the unit of the standardised targets.
-        center: what was subtracted from each target, (D,); nothing where it is empty.
-        scale: what each target was then divided by, (D,); nothing where it is empty.
-        peak: the range of the targets before they were standardised, largest less smallest, say 255 or 1; None: there
-            is none.
+        outputs: D, the number of values.
+        criterion: the training loss.
+        delta: the point where the Huber loss turns from a square into a line, in the unit of the standardised targets.
+        center: the value subtracted from each target, (D,); empty: nothing was subtracted.
+        scale: the value that each target was then divided by, (D,); empty: by nothing.
+        peak: the range of the targets before they were standardised, largest less smallest, say 255 or 1; None:
+            unknown.
+
+    Example:
+        data = localearn.data.from_arrays(x, y, task=Regression(criterion="huber"))
 
     """
 
@@ -69,7 +72,7 @@ class Regression(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The metrics; the first one is what a run is watched by."""
+        """The metrics; a run is watched by the first one."""
         ratio = () if self.peak is None else (Metric("psnr", "max", "value", self._psnr),)
         return (
             *ratio,
@@ -79,7 +82,7 @@ class Regression(Task):
         )
 
     def losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each row, (..., M), a mean over its outputs; in float32 where outputs are narrower."""
+        """Compute the loss of each row, (..., M), a mean over its outputs; in float32 where outputs are narrower."""
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         values = self.encode(target).to(output.dtype).expand_as(output)
         if self.criterion == "squared":
@@ -97,7 +100,7 @@ class Regression(Task):
         return output * self._of_outputs(self.scale, 1.0, output) + self._of_outputs(self.center, 0.0, output)
 
     def measure(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the sums of the losses and, for each output, of |o - y|, (o - y)^2, y and y^2; in float64."""
+        """Sum the losses and, for each output, |o - y|, (o - y)^2, y and y^2; in float64."""
         output, values = exact(output, self.encode(target))
         error = output - values
         sums = {
@@ -125,12 +128,26 @@ class Regression(Task):
 
 
 def psnr(peak: float, error: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio in dB, 10 log10(peak^2 / error), of a mean squared error."""
+    """Compute the peak signal-to-noise ratio, 10 log10(peak^2 / error), in dB.
+
+    Args:
+        peak: the range of the values, largest less smallest.
+        error: the mean squared error, in the same unit squared.
+
+    """
     return 10 * (peak**2 / error).log10()
 
 
 def check_peak(peak: float | None) -> None:
-    """Raise UserError unless a range of values is positive, or unknown."""
+    """Check that a range of values is positive, or unknown.
+
+    Args:
+        peak: the range, or None.
+
+    Raises:
+        UserError: where it is not positive.
+
+    """
     if peak is not None and not (peak > 0 and math.isfinite(peak)):
         raise UserError(f"peak must be positive, the largest value less the smallest, say 255, not {peak}")
 
