@@ -1,3 +1,5 @@
+"""Evaluation of a split, the monitored metric, and early stopping by it."""
+
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Cascaded Forward: linear predictors of fixed blocks, with their losses and the ridge regression that solves for them."""
+"""Cascaded Forward: linear predictors of fixed blocks, their losses, and ridge regression that solves for them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

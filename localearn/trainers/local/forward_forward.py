@@ -1,3 +1,5 @@
+"""Forward-Forward, with its length normalisation and the peer normalisation of its units."""
+
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial

@@ -1,3 +1,5 @@
+"""ForwardGNN, the pass that reads its labelled nodes, and the unit rows that its blocks take."""
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, final
 

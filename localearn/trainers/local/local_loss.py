@@ -1,3 +1,5 @@
+"""Local losses: prediction and similarity, each block by itself."""
+
 from typing import Literal
 
 import torch

@@ -1,3 +1,5 @@
+"""NoProp, and the pass that sets a class's embedding to a prototype."""
+
 import math
 from collections.abc import Iterator, Sequence
 from typing import final

@@ -1,3 +1,5 @@
+"""Counter-current learning, and the second net that carries targets against the first one's direction."""
+
 import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
