@@ -124,6 +124,7 @@ def test_the_matrix_rate_is_that_of_the_fastest_size():
     assert measure.matrix_rate(point, 2.0, sizes=(2, 4), clock=clock) == 4**3 / 1.0
 
 
+@pytest.mark.slow
 def test_a_bench_writes_its_table_numbers_and_plot(tmp_path, capsys):
     out = tmp_path / "out"
     asked = ["rules=[backprop,mono_forward]", *TINY, "depths=[1,2]", "batches=[8]", f"out={out}"]

@@ -23,6 +23,7 @@ BREAKS = {
     "flipped": lambda grad: grad.neg_(),
     "noise": lambda grad: grad.copy_(grad.norm() * F.normalize(torch.randn_like(grad).flatten(), dim=0).view_as(grad)),
 }
+from tests.marks import slow_but
 
 
 def broken(rule, change):
@@ -70,7 +71,7 @@ def test_blocks_that_are_trained_wrongly_fail(run, suite_of, name, change):
         run(suite_of(broken(rule, BREAKS[change]), **claims), "test_learns_its_task")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "mlp", "gcn"))
 def test_a_readout_leaves_much_of_a_toy_to_the_blocks(kind):
     batch, left = toy(kind).batch, []
     for seed in range(3):

@@ -230,6 +230,7 @@ def test_a_checkpoint_of_a_captured_run_knows_nothing_of_graphs():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.slow
 def test_compiled_blocks_end_in_the_same_weights_to_rounding(digits):
     plain, _ = fitted(digits, "off", dropout=0)  # whose masks a compiled net draws otherwise
     compiled, record = fitted(digits, "compile", dropout=0)

@@ -16,6 +16,7 @@ from localearn.nets.conv import LeNet
 from localearn.trainers.local import labels
 from localearn.trainers.local.forward_forward import length_normalized, share_off
 from localearn.trainers.phases import completed
+from tests.marks import slow_but
 
 CLASSES = 3
 
@@ -260,16 +261,20 @@ def test_greedy_trains_a_block_at_a_time_and_the_readout_on_fixed_features(wrong
 
 @pytest.mark.parametrize(
     "options",
-    [
+    slow_but(
+        [
+            {},
+            {"prediction": "goodness"},
+            {"goodness": "mean"},
+            {"goodness": "mean", "prediction": "goodness"},
+            {"negatives": "hard", "prediction": "goodness"},
+            {"collaboration": "all", "prediction": "goodness"},
+            {"schedule": "greedy"},
+            {"schedule": "greedy", "collaboration": "previous", "prediction": "goodness"},
+        ],
         {},
-        {"prediction": "goodness"},
-        {"goodness": "mean"},
-        {"goodness": "mean", "prediction": "goodness"},
-        {"negatives": "hard", "prediction": "goodness"},
         {"collaboration": "all", "prediction": "goodness"},
-        {"schedule": "greedy"},
-        {"schedule": "greedy", "collaboration": "previous", "prediction": "goodness"},
-    ],
+    ),
 )
 def test_learns_the_digits(options):
     data = localearn.load("digits", normalize="unit")
