@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from localearn import Backprop, CaFo, DirectFeedbackAlignment, ForwardForward, MonoForward
 from localearn.testing import KINDS, probes, toy
 from localearn.trainers.phases import Descent, completed
+from tests.marks import slow_but
 
 ERRORS = {"judged_by": "errors"}
 LEARNERS = {
@@ -23,7 +24,6 @@ BREAKS = {
     "flipped": lambda grad: grad.neg_(),
     "noise": lambda grad: grad.copy_(grad.norm() * F.normalize(torch.randn_like(grad).flatten(), dim=0).view_as(grad)),
 }
-from tests.marks import slow_but
 
 
 def broken(rule, change):
