@@ -43,8 +43,11 @@ class Remote:
             weakref.finalize(self, _end, self.process)
         process, self._asking = self.process, True
         try:
-            process.stdin.write(np.array(u.shape, "<i8").tobytes() + u.cpu().numpy().astype("<f4").tobytes())
-            process.stdin.flush()
+            try:
+                process.stdin.write(np.array(u.shape, "<i8").tobytes() + u.cpu().numpy().astype("<f4").tobytes())
+                process.stdin.flush()
+            except BrokenPipeError:  # it ended before the question had been written, or after: who is first is chance
+                raise _ended(process) from None
             rows, columns = (int(side) for side in np.frombuffer(_read(process, HEADER), "<i8"))
             if rows != len(u) or not 0 < columns < 2**20:  # before so much is waited for
                 raise ValueError(f"the answer to {len(u)} rows says that it is of shape ({rows}, {columns})")
@@ -67,8 +70,12 @@ class Remote:
 def _read(process: Any, count: int) -> bytes:
     found = process.stdout.read(count)
     if len(found) < count:
-        raise OSError(f"process {process.pid} has ended, with status {process.wait()}")
+        raise _ended(process)
     return found
+
+
+def _ended(process: Any) -> OSError:
+    return OSError(f"process {process.pid} has ended, with status {process.wait()}")
 
 
 def _end(process: Any) -> None:
