@@ -1,6 +1,7 @@
 """Parameters of which a few run by default."""
 
 import functools
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from localearn import Unsupported, cli
 from localearn.benching.plan import known_rules
 from localearn.testing import toy
 from localearn.training.building import build_rule
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, pipes or accounts of a POSIX system")
 
 
 @functools.cache

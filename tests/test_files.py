@@ -12,7 +12,7 @@ from localearn.cli import compare, report, run, study, tune
 from localearn.cli.errors import run_command
 from localearn.errors import UserError
 from localearn.files import atomic_write, read_json, read_yaml
-from tests.marks import slow_but
+from tests.marks import posix, slow_but
 
 TINY = ["dataset=digits", "dataset.train_size=60", "net.widths=[8]", "progress=false", "energy.enabled=false"]
 BAD = {
@@ -73,6 +73,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("kind", slow_but(CHANGES, "UTF-16", "half of it", "a folder"))
 @pytest.mark.parametrize("name", COMMANDS)
+@posix
 def test_every_command_tells_what_is_wrong_with_a_file_in_a_line(name, kind, made, tmp_path, monkeypatch, capsys):
     command, arguments = COMMANDS[name]
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)

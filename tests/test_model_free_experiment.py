@@ -14,6 +14,7 @@ import torch
 from localearn import ModelFree, Physical, UserError
 from localearn.data import from_arrays
 from localearn.training.callbacks import Callback, Context
+from tests.marks import posix
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "model_free"
 MEASURED = 6
@@ -96,6 +97,7 @@ def test_the_answers_are_the_childs(remote):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("failure", [Dies, Hangs, AnswersShort])
+@posix
 def test_a_child_that_fails_is_told_and_with_another_the_run_goes_on(remote, tmp_path, failure):
     command = remote.command
     whole = trained(remote, out=tmp_path / "whole")

@@ -7,6 +7,7 @@ import pytest
 
 from localearn.data.csvfile import CsvFile
 from localearn.errors import UserError
+from tests.marks import posix
 
 GOOD = "size,town,price\n50,Ulm,100\n60.5,Bonn,120\n"
 
@@ -167,6 +168,7 @@ def test_a_name_that_is_not_there_is_told_with_the_nearest_and_the_header(file):
     assert "size, town, price" in str(caught.value)
 
 
+@posix
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     for path, message in (

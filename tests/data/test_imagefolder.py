@@ -10,6 +10,7 @@ from PIL import Image
 from localearn.data.imagefolder import image_folder
 from localearn.data.sources import load
 from localearn.errors import UserError
+from tests.marks import posix
 
 
 def picture(value, size=(6, 5), mode="RGB"):
@@ -267,6 +268,7 @@ def test_links_to_a_store_beside_the_folder_are_followed(tmp_path):
     assert load("imagefolder", path=tmp_path / "set").fingerprint() == clean
 
 
+@posix
 def test_what_is_no_regular_file_is_named(tmp_path):
     path = folder(tmp_path)
     os.mkfifo(path / "train" / "pear" / "pipe.png")

@@ -11,6 +11,7 @@ from localearn.errors import UserError
 from localearn.printing import visible
 from localearn.reporting import read_runs, write_report
 from localearn.reporting.runs import cell, visible_tree
+from tests.marks import posix
 
 
 def test_runs_are_found_at_any_depth_once(tmp_path, factory):
@@ -156,7 +157,7 @@ def test_no_good_record_below(tmp_path):
         read_runs(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads everything")
 def test_a_folder_that_may_not_be_read(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o000)
     with pytest.raises(UserError, match="cannot be read"):
@@ -229,6 +230,7 @@ def test_an_older_record_is_of_the_class_that_ran_and_of_the_data_that_were_load
     assert runs["2"].dataset == "mnist"
 
 
+@posix
 def test_what_is_no_regular_file_is_told_and_not_waited_for(tmp_path, factory):
     factory.write_run(tmp_path, factory.record(), name="good")
     (tmp_path / "pipe").mkdir()

@@ -16,7 +16,7 @@ from localearn.cli import export
 from localearn.errors import UserError
 from localearn.records.folder import append_checksum, is_intact
 from localearn.training.experiment import load_net
-from tests.marks import slow_but
+from tests.marks import posix, slow_but
 
 SEED = 20261127
 
@@ -123,6 +123,7 @@ def test_what_a_killed_run_left_half_written_is_cleared(stopped, door):
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "config.yaml", "run.json"])
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
+@posix
 def test_what_is_no_regular_file_is_told(name, kind, stopped, door):
     Path("run", name).unlink()
     os.mkfifo(Path("run", name)) if kind == "pipe" else Path("run", name).mkdir()

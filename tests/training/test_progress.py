@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import pty
 import re
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -63,6 +63,7 @@ def test_lines_reckon_time_left_from_what_was_done_here(capsys):
 @contextlib.contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """Make standard output a pseudo-terminal; what came out of it is in the list afterwards."""
+    pty: Any = pytest.importorskip("pty")
     master, slave = pty.openpty()
     shown: list[bytes] = []
 

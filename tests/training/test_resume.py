@@ -11,7 +11,7 @@ import yaml
 
 from localearn.records.folder import RunFolder
 from localearn.training.callbacks import Callback, Context, attached
-from tests.marks import slow_but
+from tests.marks import posix, slow_but
 
 # What may leave state behind between two steps; 60 rows in batches of 16 make 4 steps an epoch, 12 a stage.
 KINDS = {
@@ -243,7 +243,8 @@ def test_a_second_signal_does_not_wait(tiny, door, read):
     assert read.net("run") == read.net("whole")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+@posix
 def test_a_real_process_is_struck_and_goes_on(how, tmp_path, door, process, read):
     common = ["dataset.train_size=400", "net.widths=[64]", "batch_size=4", "epochs=4", "progress=false"]
     common += ["energy.enabled=false"]
@@ -252,9 +253,9 @@ def test_a_real_process_is_struck_and_goes_on(how, tmp_path, door, process, read
     metrics = tmp_path / "part" / "metrics.jsonl"
     while not metrics.exists() and started.poll() is None:
         time.sleep(0.005)
-    started.send_signal(how)
+    started.send_signal(getattr(signal, how))
     _, told = started.communicate(timeout=60)
-    if how is signal.SIGTERM:
+    if how == "SIGTERM":
         assert started.returncode == 143, told
         assert json.loads((tmp_path / "part" / "run.json").read_text())["status"] == "interrupted"
     else:

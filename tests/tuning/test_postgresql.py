@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -22,6 +21,10 @@ from localearn.errors import UserError
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning.search import Limits
 from localearn.tuning.storage import close_storage
+from tests.marks import posix
+
+pwd = pytest.importorskip("pwd")
+pytestmark = posix
 
 ROOT = Path(__file__).parents[2]
 WORKERS, TRIALS = 4, 40

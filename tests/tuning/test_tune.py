@@ -21,7 +21,7 @@ from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import search
 from localearn.tuning.search import Limits
-from tests.marks import slow_but
+from tests.marks import posix, slow_but
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
@@ -229,16 +229,17 @@ def until(condition, seconds=120):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+@posix
 def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, how):
     out = tmp_path / "out"
     arguments = [*tiny, "epochs=400", "pruner=none", "trials=2", "heartbeat_s=1", f"out={out}"]
     worker = started(arguments, tmp_path)
     metrics = out / "trials" / "0000" / "metrics.jsonl"
     until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) > 5)
-    worker.send_signal(how)
+    worker.send_signal(getattr(signal, how))
     worker.communicate(timeout=60)
-    assert worker.returncode == (-9 if how == signal.SIGKILL else 130)
+    assert worker.returncode == (-9 if how == "SIGKILL" else 130)
 
     assert tune.main(arguments, limits=AT_ONCE) == 0
     assert sorted(states(study_of(out))) == ["COMPLETE", "COMPLETE", "FAIL"]
