@@ -2,7 +2,7 @@
 
     python docs/tools/site_figures.py
 
-writes them anew. A figure is a function of `FIGURES` that says what there is beside the chain of blocks; in the
+writes them again. A figure is a function of `FIGURES` that draws what there is next to the chain of blocks; in the
 site they stand inside the page and take its colours, light or dark. Solid arrows are activities, dashed ones are what
 teaches; purple is fixed and random, orange is learned or exact.
 """

@@ -10,6 +10,7 @@ from localearn.benching.workload import Size
 from localearn.cli.options import Command, Range, RunningOptions, option, read, refuse_other_rules, run_keys
 from localearn.cli.pages import help_status
 from localearn.composition import compose
+from localearn.defaults import net_options
 from localearn.errors import Unsupported, UserError, suggestion
 from localearn.printing import say
 
@@ -147,6 +148,8 @@ def parse(arguments: Sequence[str]) -> Plan:
         if wrong:
             raise UserError(f"{wrong}= is the MLP's; give net={options.net}'s sizes by net.KEY=VALUE")
         if options.input is None:
+            if options.config_dir is None:
+                net_options(options.net)  # which reports a name that is not there
             raise UserError(f"net={options.net} needs its rows' shape, say input=[3,32,32]")
     if options.quick:
         given = {word.partition("=")[0] for word in arguments}

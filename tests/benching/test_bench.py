@@ -195,6 +195,7 @@ def test_quick_is_smaller_and_what_is_typed_wins():
         ("turn_s=0", "turn_s takes seconds above 0"),
         ("precision=fp16", "precision is fp32 or bf16"),
         ("net=cnn", "needs its rows' shape"),
+        ("net=mpl", "did you mean 'mlp'"),
         ("categories=[0]", "categories takes whole numbers of 1 or more"),
         ("step=blocks", "step is all or block"),
         ("capture=on", "capture is off, auto, graph or compile"),

@@ -1,4 +1,4 @@
-"""The door: what it writes, what it says, how it ends."""
+"""The meter's check as a command: what it writes, what it prints, how it ends."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 
-from localearn.cli import check_meter as door
+from localearn.cli import check_meter
 from localearn.cli.errors import run_command
 from localearn.energy.selftest import EXPECTATIONS, Bench, MatrixLoad, Outcome, Span, Verdict
 from localearn.testing.energy import FakeClock, FakeCounter
@@ -18,7 +18,7 @@ from localearn.testing.energy import FakeClock, FakeCounter
 
 @pytest.fixture
 def steady_cpu():
-    """Give the door of a machine without a card, whose CPU's every check has this verdict, in no time."""
+    """Return the command of a machine without a card, whose CPU's every check has this verdict, in no time."""
 
     def arm(verdict: Verdict) -> Callable[[Sequence[str]], int]:
         clock = FakeClock()
@@ -26,7 +26,7 @@ def steady_cpu():
         bench.spans.append(Span("full load", 0.0, 2.0, 20.0, 2.0, 21.0, frozenset()))
         bench.trace += [(0.0, 10.0), (2.0, 11.0)]
         found = [Outcome("equal windows", "cpu", "a | b", verdict, {"first_j": 20.0, "difference": 0.01}, 0.03, "why")]
-        return partial(door.main, cpu=lambda seconds: (found, bench), cards=lambda: 0)
+        return partial(check_meter.main, cpu=lambda seconds: (found, bench), cards=lambda: 0)
 
     return arm
 
@@ -77,7 +77,7 @@ def test_a_wrong_option_is_told_in_a_line(steady_cpu, capsys, argument: str, sai
 
 def test_this_machine_s_cpu_has_its_energy_checked(tmp_path):
     """Verdicts depend on what else the machine does; that the checks run and give figures does not."""
-    outcomes, bench = door.check_cpu(0.2)
+    outcomes, bench = check_meter.check_cpu(0.2)
     assert bench is not None
     run = {outcome.check: outcome for outcome in outcomes if outcome.verdict != "not run"}
     assert {"equal windows", "watts by load", "doubled load"} <= set(run)
@@ -86,14 +86,14 @@ def test_this_machine_s_cpu_has_its_energy_checked(tmp_path):
     assert len(bench.spans) >= 3
 
 
-def test_ctrl_c_ends_the_door_in_a_line(tmp_path):
+def test_ctrl_c_ends_the_command_in_a_line(tmp_path):
     command = [sys.executable, "-u", "-m", "localearn.energy.check", "device=cpu", "seconds=60", f"out={tmp_path}"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit that it is not
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, preexec_fn=heard) as door:
-        assert door.stdout and door.stderr
-        while "cpu: measuring" not in door.stdout.readline():
-            assert door.poll() is None
-        door.send_signal(signal.SIGINT)
-        door.wait(timeout=60)
-        assert (door.returncode, door.stderr.read().splitlines()[-1:]) == (130, ["interrupted"])
+    with subprocess.Popen(command, **pipes, preexec_fn=heard) as process:
+        assert process.stdout and process.stderr
+        while "cpu: measuring" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+        assert (process.returncode, process.stderr.read().splitlines()[-1:]) == (130, ["interrupted"])
