@@ -188,6 +188,7 @@ def plot(rows: list[StudyRow]) -> bytes:
                 )
         axes.set_yticks(range(len(shown)), labels, fontsize=9)
         axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.locator_params(axis="x", nbins=5)  # more of five digits would run into each other
         # Long titles leave the axes less room than the label may take, which then lies under the titles too.
         axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}", loc="right")
         drawing.legend(figure, axes)
