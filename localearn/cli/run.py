@@ -1,11 +1,13 @@
 """`python -m localearn.run`: train one rule on one data set."""
 
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 STARTED_S = time.perf_counter()
@@ -13,7 +15,16 @@ STARTED_S = time.perf_counter()
 from localearn.cli.errors import told, value_of  # noqa: E402
 from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
-from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
+from localearn.composition import (  # noqa: E402
+    CONF,
+    as_typed,
+    compose,
+    config_errors,
+    existing_folder,
+    expanded,
+    explain,
+    opened,
+)
 from localearn.errors import UserError  # noqa: E402
 from localearn.jobs import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
@@ -129,8 +140,6 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from localearn.training.experiment import default_out
-
     worst = 0
     here = (socket.gethostname(), os.getpid())
 
@@ -138,13 +147,19 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         nonlocal worst
         hydra_config = HydraConfig.get()
         number = hydra_config.job.num
-        say(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}")
+        overrides = [as_typed(override) for override in hydra_config.overrides.task]
+        say(f"[{number + 1}] {' '.join(overrides)}")
         elsewhere = here != (socket.gethostname(), os.getpid())  # in one of the processes of a launcher
 
         def job() -> int:
-            config, choices = compose(hydra_config.overrides.task, config_dir)  # again, with the rule's recipe
-            if elsewhere and config.out is None:
-                config.out = str(default_out(config.seed, choices, number))
+            if number and out and not re.search(r"\$\{|,|\(", out):
+                raise UserError(
+                    f"out={out} is one folder for all runs of a sweep; make each its own by what differs, say "
+                    f"'out={out}-${{seed}}', or by hydra.sweep.dir={out}"
+                )
+            config, choices = compose(overrides, config_dir)  # again, with the rule's recipe
+            if config.out is None:
+                config.out = str(_sweeps_folder(hydra_config.sweep, config, choices, number if elsewhere else None))
             return _run(config, choices)
 
         status = told(job, arguments)
@@ -154,7 +169,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
             sys.exit(status)
         worst = max(worst, status)
 
-    arguments = flags_first(expanded(arguments))
+    arguments = opened(flags_first(expanded(arguments)))
+    out = value_of("out", arguments)
     if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
         return _show(arguments, config_dir)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised to here, for a one-line report, not printed by Hydra
@@ -168,6 +184,22 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     except config_errors() as error:
         raise UserError(explain(error, overrides, config_dir)) from error
     return worst
+
+
+def _sweeps_folder(sweep: Any, config: Any, choices: dict[str, Any], job: int | None) -> Path:
+    """Return the folder of a sweep's run: hydra.sweep.dir/hydra.sweep.subdir, or one of its own in hydra.sweep.dir.
+
+    Args:
+        sweep: Hydra's own options of the sweep.
+        config: The run's configuration.
+        choices: The names that it chose.
+        job: The run's number, which its own folder's name has, where runs may begin in the same second.
+
+    """
+    from localearn.training.experiment import default_out
+
+    folder, own = Path(str(sweep.dir)), str(sweep.subdir)
+    return default_out(config.seed, choices, job, folder) if own == "." else folder / own
 
 
 def _show(arguments: list[str], config_dir: str | None) -> int:
@@ -208,6 +240,13 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             if value not in values:
                 raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
             flags.append(value)
+    shows = [flag for flag in flags if flag in ("--cfg", "-c")]
+    if shows and {"-m", "--multirun"} & set(flags):
+        raise UserError(f"{shows[0]} shows the configuration of one run; leave out -m")
+    if len(shows) > 1:
+        raise UserError(f"{shows[0]} is given {len(shows)} times; give it once")
+    if "--resolve" in flags and not shows:
+        raise UserError("--resolve goes with --cfg job, which shows the configuration; give both")
     return flags + overrides
 
 
