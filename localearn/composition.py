@@ -99,7 +99,7 @@ def _fit_to_targets(config: Any, overrides: Sequence[str]) -> None:
     """
     typed = {override.partition("=")[0].lstrip("+") for override in overrides}
     for group, built_from in _BUILT_FROM.items():
-        options = config[group]
+        options = config.get(group)
         if f"{group}._target_" not in typed or not isinstance(options, Mapping):
             continue
         try:
@@ -245,6 +245,9 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
         if group == "hydra/launcher" and name.startswith(("joblib", "submitit")):
             return f"hydra/launcher={name} needs a launcher of Hydra's; {install_line('sweep')}"
         return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
+    nameless = next((override for override in overrides if not override.partition("=")[0].strip()), None)
+    if nameless is not None:
+        return f"cannot read {nameless!r}; write key=value, say epochs=5"
     missing = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if missing:
         return _no_such_key(missing[1] or missing[2], overrides, config_dir)

@@ -155,7 +155,8 @@ WRONG_VALUES = {
 WRONG_WORDS = {
     "epochs": ["cannot read 'epochs'", "key=value"],
     "epochs='1": ['cannot read "epochs=\'1"'],
-    "=5": ["a group takes the name of one of its choices"],
+    "=5": ["cannot read '=5'; write key=value"],
+    "out=": ["out= has no value"],
     "epochs=1,2": ["epochs=1,2 is several values", "-m"],
     "algo=null": ["a group takes the name of one of its choices"],
     "algo=[backprop,mono_forward]": ["algo must be one of its choices"],
@@ -173,7 +174,6 @@ WRONG_WORDS = {
     "--cfg": ["--cfg takes job or hydra or all"],
     "--resolve": ["--resolve goes with --cfg job"],
     "-m --cfg job seed=0,1": ["--cfg shows the configuration of one run; leave out -m"],
-    "--cfg job --cfg job": ["--cfg is given 2 times"],
     "--cfg job epoch=3": ["no key 'epoch'", "'epochs'"],
     "--config-dir": ["--config-dir needs a value"],
     "--config-dir nope": ["--config-dir nope: there is no such folder"],

@@ -1,6 +1,7 @@
 """Help pages, generated from a command's declared options, and the choices of each group of a run."""
 
 import itertools
+import shutil
 import textwrap
 import typing
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from localearn.defaults import CONF
 from localearn.printing import one_line
 from localearn.training.experiment import GROUPS
 
-WIDTH = 120
+WIDTH = 120  # at most, and where there is no terminal
 INDENT = 21  # of the options' texts
 HELP = {"-h", "--help"}
 
@@ -126,7 +127,8 @@ def _written(value: object) -> str:
 
 def _entry(head: str, text: str) -> Iterator[str]:
     """Yield an option's lines: its name and value, and its text next to it or, where that is long, below."""
-    lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False) or [""]
+    width = max(2 * INDENT, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
+    lines = textwrap.wrap(text, width - INDENT, break_on_hyphens=False) or [""]
     if len(head) > INDENT - 3:
         yield f"  {head}"
     else:

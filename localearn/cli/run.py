@@ -12,7 +12,7 @@ from typing import Any
 
 STARTED_S = time.perf_counter()
 
-from localearn.cli.errors import told, value_of  # noqa: E402
+from localearn.cli.errors import drop_output, told, value_of  # noqa: E402
 from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
 from localearn.composition import (  # noqa: E402
@@ -112,6 +112,7 @@ def main(arguments: list[str]) -> int:
     config_dir = take_option(arguments, "--config-dir", "-cd")
     flags = [argument for argument in arguments if argument.startswith("-")]
     resume = value_of("resume", arguments)
+    value_of("out", arguments)  # which is refused where it is empty
     if flags and resume:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
@@ -148,7 +149,11 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         hydra_config = HydraConfig.get()
         number = hydra_config.job.num
         overrides = [as_typed(override) for override in hydra_config.overrides.task]
-        say(f"[{number + 1}] {' '.join(overrides)}")
+        try:
+            say(f"[{number + 1}] {' '.join(overrides)}")
+        except BrokenPipeError:  # of which Hydra would say more
+            drop_output()
+            sys.exit(141)
         elsewhere = here != (socket.gethostname(), os.getpid())  # in one of the processes of a launcher
 
         def job() -> int:
@@ -243,8 +248,6 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     shows = [flag for flag in flags if flag in ("--cfg", "-c")]
     if shows and {"-m", "--multirun"} & set(flags):
         raise UserError(f"{shows[0]} shows the configuration of one run; leave out -m")
-    if len(shows) > 1:
-        raise UserError(f"{shows[0]} is given {len(shows)} times; give it once")
     if "--resolve" in flags and not shows:
         raise UserError("--resolve goes with --cfg job, which shows the configuration; give both")
     return flags + overrides
