@@ -245,7 +245,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
         if group == "hydra/launcher" and name.startswith(("joblib", "submitit")):
             return f"hydra/launcher={name} needs a launcher of Hydra's; {install_line('sweep')}"
         return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
-    nameless = next((override for override in overrides if not override.partition("=")[0].strip()), None)
+    nameless = next((override for override in overrides if not override.partition("=")[0].strip("+~ ")), None)
     if nameless is not None:
         return f"cannot read {nameless!r}; write key=value, say epochs=5"
     missing = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
@@ -253,6 +253,11 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
         return _no_such_key(missing[1] or missing[2], overrides, config_dir)
     if "Config group override must be" in text:
         return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
+    there = re.search(r"An item is already at '([^']+)'", text)
+    if there:
+        return f"+{there[1]} adds a key, and {there[1]} is there; say {there[1]}=VALUE"
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        return f"{text.removeprefix('Error merging override ')}: {str(error.__cause__).splitlines()[0]}"
     several = re.search("Ambiguous value for argument '(.*)'", text)
     if several:
         return f"{several[1]} is several values; -m runs each of them, and [A,B] makes a list"
@@ -276,10 +281,12 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
     told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
     having = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys_of(path)] if group else []
     ways = [f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it"] if having else []
-    if group in ("algo", "net") and option in parameters_of(locate(group, config[group].get("_target_"))):
+    if group in GROUPS and option in parameters_of(locate(group, config[group].get("_target_"))):
         ways.append(f"+{name}=VALUE adds it")
     beside = [key for key in _dotted(config) if key.rpartition(".")[0] == group and not key.endswith("_")]
+    inside = [key for key in _dotted(config) if key.endswith(f".{name}") and not key.startswith("tune.")]
     near = "" if ways else suggestion(name, beside if group else [*beside, *GROUPS])
+    near = f"; did you mean {inside[0]!r}?" if inside else near
     return f"{told}{near}; {' and '.join(ways) or pages}"
 
 

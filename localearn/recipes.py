@@ -63,7 +63,7 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     recipes: Any = config.recipes or {}
     if not isinstance(recipes, Mapping):
         raise UserError(f"recipes must be lists of overrides by name, say {{dense: [optim.lr=0.1]}}, not {recipes!r}")
-    named = str(config.recipe)
+    named = "null" if config.recipe is None else str(config.recipe)
     known = ["default", "alike", "paper", *KINDS, *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
@@ -75,7 +75,8 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     if named == "default" and refused.get(net):
         raise UserError(f"no default recipe for {net}: {refused[net]}; recipe={name} runs it all the same")
     lines = recipes.get(name) or []
-    if isinstance(lines, str | Mapping) or not all(isinstance(line, str) and "=" in line for line in lines):
+    listed = isinstance(lines, Sequence) and not isinstance(lines, str)
+    if not listed or not all(isinstance(line, str) and "=" in line for line in lines):
         raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     keys = [line.partition("=")[0] for line in lines]

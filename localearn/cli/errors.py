@@ -99,7 +99,8 @@ def value_of(key: str, arguments: Sequence[str]) -> str | None:
     values = [value for name, equals, value in (a.partition("=") for a in arguments) if equals and name == key]
     if not values or values[-1].lower() == "null":
         return None
-    if not values[-1]:
-        raise UserError(f"{key}= has no value")
     value = values[-1]
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    if not value:
+        raise UserError(f"{key}= has no value")
+    return value

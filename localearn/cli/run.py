@@ -178,6 +178,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     out = value_of("out", arguments)
     if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
         return _show(arguments, config_dir)
+    if {"-m", "--multirun"} & set(arguments):
+        _check_sweep(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised to here, for a one-line report, not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", existing_folder(config_dir)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
@@ -189,6 +191,20 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     except config_errors() as error:
         raise UserError(explain(error, overrides, config_dir)) from error
     return worst
+
+
+def _check_sweep(arguments: Sequence[str]) -> None:
+    """Raise UserError where a sweep is over no value, so that it would have no run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for argument in arguments:
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException:  # a flag, or an error that Hydra reports
+            continue
+        if override.is_sweep_override() and next(override.sweep_string_iterator(), None) is None:
+            raise UserError(f"{argument} has no value, so that the sweep would have no run")
 
 
 def _sweeps_folder(sweep: Any, config: Any, choices: dict[str, Any], job: int | None) -> Path:
@@ -268,12 +284,10 @@ def take_option(arguments: list[str], *names: str) -> str | None:
         flag, equals, value = argument.partition("=")
         if flag not in names:
             continue
-        if equals:
-            del arguments[index]
-            return value
-        if index + 1 == len(arguments):
+        words = 1 if equals else 2
+        value = value if equals else "".join(arguments[index + 1 : index + 2])
+        if not value:
             raise UserError(f"{flag} needs a value")
-        value = arguments[index + 1]
-        del arguments[index : index + 2]
+        del arguments[index : index + words]
         return value
     return None

@@ -546,7 +546,7 @@ def default_out(seed: int, choices: Choices, job: int | None = None, folder: Pat
 
     """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}{'' if job is None else f'-{job}'}"
+    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{str(seed)[:20]}{'' if job is None else f'-{job}'}"
     out = folder / name
     again = 1
     while out.exists():
