@@ -1,6 +1,7 @@
 """Help pages, generated from a command's declared options, and the choices of each group of a run."""
 
 import itertools
+import re
 import shutil
 import textwrap
 import typing
@@ -14,6 +15,7 @@ from localearn.cli.options import Command, Spec, options_of, spec_of
 from localearn.defaults import CONF
 from localearn.printing import one_line
 from localearn.training.experiment import GROUPS
+from localearn.training.settings import Settings
 
 WIDTH = 120  # at most, and where there is no terminal
 INDENT = 21  # of the options' texts
@@ -59,7 +61,7 @@ def help_page(command: Command, config_dir: str | None = None) -> str:
     if command.groups:
         parts.append(choices_page(config_dir))
     if command.more:
-        parts.append(command.more.strip())
+        parts.append((command.more if isinstance(command.more, str) else command.more()).strip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -189,4 +191,11 @@ def _config_keys() -> Iterator[tuple[str, str, str]]:
         key = name if group == name else f"{group}.{name}"
         if value.strip():
             shown = value.strip().strip('"')
-            yield key, shown, text.strip()
+            yield key, shown, text.strip() or _of_settings(key)
+
+
+def _of_settings(key: str) -> str:
+    """Return the text of a key that is an option of `Settings`, in the words of the command line."""
+    name = "energy" if key == "energy.enabled" else key.removeprefix("energy.")
+    text = Settings.documentation().get(name, "").replace("`", "")
+    return re.sub(r"\b(None|True|False)\b", lambda word: {"None": "null"}.get(word[0], word[0].lower()), text)

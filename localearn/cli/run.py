@@ -82,14 +82,24 @@ COMMAND = Command(
 Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
 metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
 """,
-    f"""\
-Keys, with their defaults; --cfg job shows those of the chosen files too:
+    lambda: (
+        f"""\
+Keys, with their defaults; --cfg job shows those of the chosen files too. A rule's recipe for the kind of net may set
+others (localearn list presets), and what is typed here wins:
 
 {config_keys_page()}
 
+In a sweep, with -m, each run has a folder of its own below runs/; hydra.sweep.dir=DIR puts them elsewhere, and
+'out=DIR-${{seed}}' names them by what differs.
+
+A group takes a class or function of your own: algo._target_=my_rules.MyRule, net._target_=my_nets.MyNet,
+dataset._target_=my_data.load. Its options are its own, key=value each; those of the chosen file that it does not take
+are left out.
+
 Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by a callback,
 130 or 143 interrupted by Ctrl-C or SIGTERM.
-""",
+"""
+    ),
     groups=True,
     bare=True,
     usage="python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]",
