@@ -37,12 +37,15 @@ class DataRanks(JoinedRanks):
 
     def divide(self, trainer: Trainer, data: Data) -> Data:
         """Broadcast the rule from rank 0, and return the data whose batches are this rank's rows."""
+        return data.part(self.rank, self.size, least=self.join(trainer))
+
+    def join(self, trainer: Trainer) -> int:
+        """Broadcast the rule from rank 0, and join its batch normalisations; return the fewest rows of a rank."""
         for tensor in (*trainer.parameters(), *trainer.buffers()):
             self.broadcast(tensor.data, 0)
-        if not normalises_jointly(trainer):
-            return data.part(self.rank, self.size)
-        self._undo = normalise_jointly(trainer, self)
-        return data.part(self.rank, self.size, least=1)
+        if normalises_jointly(trainer):
+            self._undo = normalise_jointly(trainer, self)
+        return fewest_rows(trainer)
 
     def release(self, trainer: Trainer) -> None:
         """Restore batch normalisation by the statistics of one's own rows."""
@@ -104,6 +107,11 @@ def normalises_jointly(trainer: Trainer) -> bool:
     It does where there is any, except where `Trainer.couples_ranks` forbids it.
     """
     return bool(_layers(trainer)) and trainer.couples_ranks
+
+
+def fewest_rows(trainer: Trainer) -> int:
+    """Return the rows of a batch that a rank has at least, unless it has none; see `Data.part`."""
+    return 1 if normalises_jointly(trainer) else 2
 
 
 def normalise_jointly(trainer: Trainer, ranks: Adds) -> Callable[[], None]:
