@@ -25,7 +25,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from localearn import trainers
-from localearn.data.arrays import ArrayData, check_fraction, held_size, hold_out
+from localearn.data.arrays import ArrayData
+from localearn.data.partition import check_fraction, held_size, hold_out
 from localearn.data.targets import fitted
 from localearn.data.transforms import Scaling, standard, unit
 from localearn.defaults import LEARNING, by_default, fit_options, kind_of, net_choice, net_options, recipe, rule_name

@@ -1,10 +1,9 @@
-"""Images and vectors held whole on one device, `ArrayData`, and how rows are drawn for a held-out split."""
+"""Images, vectors, sequences and tokens held whole on one device, `ArrayData`."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -290,123 +289,3 @@ def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocabulary):
         wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise UserError(f"{what} holds {wrong}; token ids run from 0 to {vocabulary - 1}")
-
-
-def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows in two by their labels, every class in proportion.
-
-    Each class gives its share, to the nearest row: within a class of n rows in random order, row r stands at
-    (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held out.
-
-    Args:
-        labels: (N,).
-        size: how many rows to hold out.
-        seed: of the order.
-
-    Returns:
-        The indices of the rest, (N - size,), and of the rows held out, (size,), both ascending.
-
-    """
-    # RandomState, because its stream is frozen for good while that of default_rng may change with numpy's version.
-    order = np.random.RandomState(seed).permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    ranked = order[np.argsort(place[order], kind="stable")]
-    return np.sort(ranked[size:]), np.sort(ranked[:size])
-
-
-FOLDS = 5
-
-
-def fold_of(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the training, validation and test rows of one of five folds, (M,) each, ascending: 64, 16 and 20 %.
-
-    Whatever their labels, rows are drawn as ForwardGNN's authors draw a graph's nodes (arXiv 2403.11004), to the row:
-    by scikit-learn's `KFold(5, shuffle=True, random_state=101)`, and of what a fold leaves a fifth for validation by
-    `train_test_split(test_size=0.2, random_state=127 * fold)`.
-
-    Args:
-        rows: their number, 10 or more.
-        fold: 0..4.
-
-    Raises:
-        UserError: for another fold, and for fewer rows.
-
-    """
-    if not 0 <= fold < FOLDS:
-        raise UserError(f"fold is {fold}; it must lie between 0 and {FOLDS - 1}")
-    if rows < 2 * FOLDS:
-        raise UserError(f"{rows} nodes are too few for {FOLDS} folds; leave fold out")
-    order = np.arange(rows)
-    np.random.RandomState(101).shuffle(order)
-    sizes = np.full(FOLDS, rows // FOLDS)
-    sizes[: rows % FOLDS] += 1
-    start = int(sizes[:fold].sum())
-    tested = np.zeros(rows, dtype=bool)
-    tested[order[start : start + sizes[fold]]] = True
-    rest = np.flatnonzero(~tested)
-    drawn = np.random.RandomState(127 * fold).permutation(len(rest))
-    held = -(-len(rest) // FOLDS)
-    return np.sort(rest[drawn[held:]]), np.sort(rest[drawn[:held]]), np.flatnonzero(tested)
-
-
-_SEEDS = 2**32  # numpy's seeds end there
-
-
-def check_seed(option: str, seed: int) -> None:
-    """Check that a seed is valid for NumPy.
-
-    Args:
-        option: the option's name in the error message.
-        seed: the seed.
-
-    Raises:
-        UserError: where it is not.
-
-    """
-    if not 0 <= seed < _SEEDS:
-        raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")
-
-
-def check_fraction(name: str, fraction: float) -> None:
-    """Check that a fraction lies between 0 and 1, both excluded.
-
-    Args:
-        name: the stem of the option `<name>_fraction` in the error message.
-        fraction: the fraction.
-
-    Raises:
-        UserError: where it does not.
-
-    """
-    if not 0 < fraction < 1:
-        raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
-
-
-def held_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
-    """Return how many rows to hold out: `size` where it is given, else the fraction to the nearest row.
-
-    Args:
-        name: the option's stem in error messages ("val" for val_fraction and val_size).
-        rows: the number of all rows.
-        fraction: 0 to 1, both excluded.
-        size: takes precedence over the fraction.
-        where: the rows' source, for error messages.
-
-    Raises:
-        UserError: where the fraction is out of its range or one side would be empty.
-
-    """
-    check_fraction(name, fraction)
-    option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
-    told = f"{where}: " if where else ""
-    held = round(rows * fraction) if size is None else size
-    if not 1 <= held < rows:
-        raise UserError(
-            f"{told}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
-            if rows > 1
-            else f"{told}{option} cannot split {rows} training row in two; at least 2 rows are needed"
-        )
-    return held

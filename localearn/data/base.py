@@ -1,16 +1,12 @@
-"""Batches and data sets: the `Batch` of one training step, and `Data`, the base class of what gives them.
-
-Helpers at the end turn values into arrays and hash them.
-"""
+"""Batches and data sets: the `Batch` of one training step, and `Data`, the base class of what gives them."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -267,47 +263,3 @@ def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def as_array(what: str, value: Any) -> np.ndarray:
-    """Convert a tensor, an array, or what NumPy makes one of, to an array.
-
-    Args:
-        what: the value's name in error messages.
-        value: the value.
-
-    Raises:
-        UserError: where no array can be made, and for sparse tensors and masked values.
-
-    """
-    if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided:
-            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
-        value = value.detach().cpu()
-        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
-            value = value.float() if not value.is_quantized else value.dequantize()
-        return value.resolve_conj().resolve_neg().numpy()
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
-    return array
-
-
-def as_pair(what: str, item: Any) -> tuple[Any, Any]:
-    """Return x and y of an item or a batch.
-
-    Args:
-        what: the item's name in error messages.
-        item: a tuple or list of two.
-
-    Raises:
-        UserError: unless it is such a pair.
-
-    """
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
-        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
-    return item[0], item[1]

@@ -1,11 +1,13 @@
 """Checks of arrays from outside: whatever cannot be learned from is named in a one-line error message."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from localearn.data.targets import checked_targets, numbered, of_classes
+from localearn.data.labels import numbered
+from localearn.data.targets import checked_targets, of_classes
 from localearn.errors import UserError
 from localearn.tasks import Task
 
@@ -224,3 +226,47 @@ def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: S
         raise UserError(
             f"{where}: a held-out label is {name(held.max())}; the training labels end at {name(present[-1])}"
         )
+
+
+def as_array(what: str, value: Any) -> np.ndarray:
+    """Convert a tensor, an array, or what NumPy makes one of, to an array.
+
+    Args:
+        what: the value's name in error messages.
+        value: the value.
+
+    Raises:
+        UserError: where no array can be made, and for sparse tensors and masked values.
+
+    """
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
+        value = value.detach().cpu()
+        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
+            value = value.float() if not value.is_quantized else value.dequantize()
+        return value.resolve_conj().resolve_neg().numpy()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
+    return array
+
+
+def as_pair(what: str, item: Any) -> tuple[Any, Any]:
+    """Return x and y of an item or a batch.
+
+    Args:
+        what: the item's name in error messages.
+        item: a tuple or list of two.
+
+    Raises:
+        UserError: unless it is such a pair.
+
+    """
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
+    return item[0], item[1]

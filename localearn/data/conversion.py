@@ -7,13 +7,22 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
-from localearn.data.base import Data, Split, as_array, as_pair
-from localearn.data.checks import Layout, checked_graph, checked_parts
+from localearn.data.arrays import ArrayData
+from localearn.data.base import Data, Split
+from localearn.data.checks import Layout, as_array, as_pair, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
-from localearn.data.partition import array_data, duplicates, levels_of, with_test
+from localearn.data.labels import numbered
+from localearn.data.partition import (
+    array_data,
+    check_fraction,
+    check_seed,
+    duplicates,
+    held_size,
+    hold_out,
+    levels_of,
+    with_test,
+)
 from localearn.data.streams import LoaderData
-from localearn.data.targets import numbered
 from localearn.data.transforms import Augment, Normalize, row_shares
 from localearn.errors import UserError, suggestion
 from localearn.printing import log_notes

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.embedded import photograph
 from localearn.data.imagefolder import decoded
+from localearn.data.partition import check_fraction, check_seed, held_size, hold_out
 from localearn.data.pictures import side_by_side
 from localearn.errors import UserError
 from localearn.files import kind_of_file

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from localearn.data.arrays import ArrayData, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.checks import checked_parts
-from localearn.data.partition import array_data
+from localearn.data.partition import array_data, hold_out
 from localearn.data.transforms import Normalize
 from localearn.errors import UserError
 from localearn.printing import torch_geometric

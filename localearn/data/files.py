@@ -1,18 +1,12 @@
-"""Archives of arrays, read without pickle and written atomically, and the downloading of data sets."""
+"""Archives of arrays, read without pickle and written atomically, in the folder of prepared data sets."""
 
-import contextlib
 import errno
-import http.client
-import io
 import math
 import os
-import socket
-import tarfile
-import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +14,6 @@ import numpy as np
 
 from localearn.errors import UserError
 from localearn.files import atomic_write, kind_of_file
-from localearn.printing import log_notes
 
 # What numpy and zipfile raise, between them, for a file that is cut short, damaged or something else altogether.
 _UNREADABLE = (
@@ -177,74 +170,3 @@ def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-TIMEOUT_S = 15.0
-
-# No network, a server's refusal, a broken transfer, a broken archive, a file that is not what its name says.
-FAILURES = (
-    OSError,
-    http.client.HTTPException,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
-
-
-@contextlib.contextmanager
-def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
-    """Print a line naming what is downloaded from where, and set a time limit for connections opened inside.
-
-    Output of other packages' code inside, progress bars among it, is dropped: why it failed is in its error.
-
-    Args:
-        name: the data set.
-        source: the host or hosts.
-        data_dir: the folder that it is downloaded to.
-
-    """
-    log_notes(name, [f"it is not in {data_dir}, and is downloaded from {source}"])
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_S)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-@contextlib.contextmanager
-def download_folder(data_dir: Path) -> Iterator[Path]:
-    """Yield a temporary folder in data_dir; where the download fails, no folder that it made is left."""
-    missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
-    data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
-            yield Path(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
-            for folder in missing:
-                folder.rmdir()
-        raise
-
-
-def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
-    """Return the error for a data set that is neither here nor can be downloaded, with how to provide it.
-
-    Args:
-        name: the data set.
-        source: the host or hosts that were asked.
-        looked_for: the files that were looked for.
-        error: why the download failed.
-
-    """
-    # torchvision reports each mirror that it tried, a line for its address and a line for its answer.
-    reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
-    files = " and ".join(str(path) for path in looked_for)
-    return UserError(
-        f"{name} is not here and could not be downloaded from {source} ({reason[:120]}); looked for {files}.",
-        f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
-        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is.",
-    )

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData, check_seed, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.csvfile import Column, CsvFile
+from localearn.data.partition import check_seed, hold_out
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
 from localearn.options import checked_call

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from localearn.data import files
-from localearn.data.arrays import check_fraction, check_seed
 from localearn.data.base import Batch, Data, Split, sha256
 from localearn.data.checks import checked_graph
 from localearn.data.embedded import karate
-from localearn.data.graphs import NPZ_GRAPHS, PLANETOID, npz_graph, planetoid
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
+from localearn.data.partition import check_fraction, check_seed
+from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.transforms import row_shares
 from localearn.errors import UserError, suggestion
 from localearn.tasks import LinkPrediction

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from localearn.data.arrays import ArrayData, check_seed
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
+from localearn.data.partition import check_seed
 from localearn.errors import UserError
 from localearn.tasks import LanguageModelling, Regression
 from localearn.tasks.language import PADDING

@@ -1,4 +1,4 @@
-"""Partition of checked arrays into a data set: missing parts are drawn, then every part is normalised."""
+"""Partition of rows into training, validation and test, and the data set that is built of the parts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.checks import same_classes
 from localearn.data.targets import check_targets, fitted, of_classes, strata
@@ -15,56 +15,6 @@ from localearn.errors import UserError
 from localearn.tasks import Task
 
 _TEST_SEED = 0  # of a test part where none was given: it is the same for everyone, whatever the seed of the validation
-
-
-def with_test(
-    where: str,
-    parts: Mapping[str, np.ndarray],
-    fraction: float,
-    class_names: Sequence[str] | None = None,
-    task: Task | None = None,
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Return the parts with a test part, always the same rows, every class in proportion, and notes of what was drawn.
-
-    Args:
-        where: the source, for error messages.
-        parts: x_train, y_train and others; a test part that there is stays.
-        fraction: the share of the training rows that is drawn.
-        class_names: the names of the classes.
-        task: the meaning of y, where it is no label.
-
-    Raises:
-        UserError: where the fraction leaves one side, or a class of the training part, without a row.
-
-    """
-    if "x_test" in parts:
-        return dict(parts), ()
-    labels = strata(parts, task)
-    rest, held = hold_out(labels, held_size("test", len(labels), fraction), _TEST_SEED)
-    if of_classes(task):
-        same_classes(where, labels[rest], labels[held], class_names)
-    drawn = {}
-    for letter in "xy":
-        if f"{letter}_train" in parts:
-            whole = parts[f"{letter}_train"]
-            drawn |= {f"{letter}_train": whole[rest], f"{letter}_test": whole[held]}
-    note = f"no test part was given: {len(held)} of {len(labels)} rows were drawn (test_fraction={fraction})"
-    return {**parts, **drawn}, (note,)
-
-
-def levels_of(parts: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
-    """Return the lowest and highest level of x's dtype where it is a picture's, 8 or 16 bits; else None."""
-    dtype = parts["x_train"].dtype
-    return (0, int(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
-
-
-def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Return a note of how many test rows are also in the training or validation part; none where there are none."""
-    tested = Counter(row.tobytes() for row in parts["x_test"])
-    others = [parts[f"x_{part}"] for part in ("train", "val") if f"x_{part}" in parts]
-    known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
-    found = sum(tested[row] for row in known)
-    return (f"{found} of {len(parts['x_test'])} test rows are also among the other rows",) if found else ()
 
 
 def array_data(
@@ -205,3 +155,173 @@ def channels_first(x: np.ndarray) -> torch.Tensor:
         x = x.copy()
     tensor = torch.from_numpy(x).contiguous()
     return tensor.unsqueeze(1) if x.ndim == 3 else tensor
+
+
+def with_test(
+    where: str,
+    parts: Mapping[str, np.ndarray],
+    fraction: float,
+    class_names: Sequence[str] | None = None,
+    task: Task | None = None,
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the parts with a test part, always the same rows, every class in proportion, and notes of what was drawn.
+
+    Args:
+        where: the source, for error messages.
+        parts: x_train, y_train and others; a test part that there is stays.
+        fraction: the share of the training rows that is drawn.
+        class_names: the names of the classes.
+        task: the meaning of y, where it is no label.
+
+    Raises:
+        UserError: where the fraction leaves one side, or a class of the training part, without a row.
+
+    """
+    if "x_test" in parts:
+        return dict(parts), ()
+    labels = strata(parts, task)
+    rest, held = hold_out(labels, held_size("test", len(labels), fraction), _TEST_SEED)
+    if of_classes(task):
+        same_classes(where, labels[rest], labels[held], class_names)
+    drawn = {}
+    for letter in "xy":
+        if f"{letter}_train" in parts:
+            whole = parts[f"{letter}_train"]
+            drawn |= {f"{letter}_train": whole[rest], f"{letter}_test": whole[held]}
+    note = f"no test part was given: {len(held)} of {len(labels)} rows were drawn (test_fraction={fraction})"
+    return {**parts, **drawn}, (note,)
+
+
+def levels_of(parts: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
+    """Return the lowest and highest level of x's dtype where it is a picture's, 8 or 16 bits; else None."""
+    dtype = parts["x_train"].dtype
+    return (0, int(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
+
+
+def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Return a note of how many test rows are also in the training or validation part; none where there are none."""
+    tested = Counter(row.tobytes() for row in parts["x_test"])
+    others = [parts[f"x_{part}"] for part in ("train", "val") if f"x_{part}" in parts]
+    known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}
+    found = sum(tested[row] for row in known)
+    return (f"{found} of {len(parts['x_test'])} test rows are also among the other rows",) if found else ()
+
+
+def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows in two by their labels, every class in proportion.
+
+    Each class gives its share, to the nearest row: within a class of n rows in random order, row r stands at
+    (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held out.
+
+    Args:
+        labels: (N,).
+        size: how many rows to hold out.
+        seed: of the order.
+
+    Returns:
+        The indices of the rest, (N - size,), and of the rows held out, (size,), both ascending.
+
+    """
+    # RandomState, because its stream is frozen for good while that of default_rng may change with numpy's version.
+    order = np.random.RandomState(seed).permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    ranked = order[np.argsort(place[order], kind="stable")]
+    return np.sort(ranked[size:]), np.sort(ranked[:size])
+
+
+FOLDS = 5
+
+
+def fold_of(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the training, validation and test rows of one of five folds, (M,) each, ascending: 64, 16 and 20 %.
+
+    Whatever their labels, rows are drawn as ForwardGNN's authors draw a graph's nodes (arXiv 2403.11004), to the row:
+    by scikit-learn's `KFold(5, shuffle=True, random_state=101)`, and of what a fold leaves a fifth for validation by
+    `train_test_split(test_size=0.2, random_state=127 * fold)`.
+
+    Args:
+        rows: their number, 10 or more.
+        fold: 0..4.
+
+    Raises:
+        UserError: for another fold, and for fewer rows.
+
+    """
+    if not 0 <= fold < FOLDS:
+        raise UserError(f"fold is {fold}; it must lie between 0 and {FOLDS - 1}")
+    if rows < 2 * FOLDS:
+        raise UserError(f"{rows} nodes are too few for {FOLDS} folds; leave fold out")
+    order = np.arange(rows)
+    np.random.RandomState(101).shuffle(order)
+    sizes = np.full(FOLDS, rows // FOLDS)
+    sizes[: rows % FOLDS] += 1
+    start = int(sizes[:fold].sum())
+    tested = np.zeros(rows, dtype=bool)
+    tested[order[start : start + sizes[fold]]] = True
+    rest = np.flatnonzero(~tested)
+    drawn = np.random.RandomState(127 * fold).permutation(len(rest))
+    held = -(-len(rest) // FOLDS)
+    return np.sort(rest[drawn[held:]]), np.sort(rest[drawn[:held]]), np.flatnonzero(tested)
+
+
+def held_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
+    """Return how many rows to hold out: `size` where it is given, else the fraction to the nearest row.
+
+    Args:
+        name: the option's stem in error messages ("val" for val_fraction and val_size).
+        rows: the number of all rows.
+        fraction: 0 to 1, both excluded.
+        size: takes precedence over the fraction.
+        where: the rows' source, for error messages.
+
+    Raises:
+        UserError: where the fraction is out of its range or one side would be empty.
+
+    """
+    check_fraction(name, fraction)
+    option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
+    told = f"{where}: " if where else ""
+    held = round(rows * fraction) if size is None else size
+    if not 1 <= held < rows:
+        raise UserError(
+            f"{told}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
+            if rows > 1
+            else f"{told}{option} cannot split {rows} training row in two; at least 2 rows are needed"
+        )
+    return held
+
+
+def check_fraction(name: str, fraction: float) -> None:
+    """Check that a fraction lies between 0 and 1, both excluded.
+
+    Args:
+        name: the stem of the option `<name>_fraction` in the error message.
+        fraction: the fraction.
+
+    Raises:
+        UserError: where it does not.
+
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
+
+
+_SEEDS = 2**32  # numpy's seeds end there
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Check that a seed is valid for NumPy.
+
+    Args:
+        option: the option's name in the error message.
+        seed: the seed.
+
+    Raises:
+        UserError: where it is not.
+
+    """
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from localearn.data.base import Batch, Data, Split, as_array, as_pair, leaves_out_last
-from localearn.data.checks import Layout, checked_rows, same_classes
+from localearn.data.base import Batch, Data, Split, leaves_out_last
+from localearn.data.checks import Layout, as_array, as_pair, checked_rows, same_classes
+from localearn.data.labels import flat_labels, numbered
 from localearn.data.partition import channels_first
-from localearn.data.targets import Moments, checked_targets, flat_labels, numbered, of_classes
+from localearn.data.targets import Moments, checked_targets, of_classes
 from localearn.data.transforms import Scaling
 from localearn.errors import UserError
 from localearn.printing import log_notes

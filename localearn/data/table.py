@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.checks import same_classes
 from localearn.data.csvfile import Column, CsvFile, Decimal, Thousands
-from localearn.data.partition import duplicates
+from localearn.data.partition import check_fraction, check_seed, duplicates, held_size, hold_out
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
 from localearn.options import checked_call

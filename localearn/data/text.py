@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from localearn.data import files
-from localearn.data.arrays import ArrayData, check_fraction
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.generation import continuation
+from localearn.data.partition import check_fraction
 from localearn.data.tokens import LARGEST, UNKNOWN, BytePairs, Bytes, Characters, Codec, Unit
 from localearn.errors import UserError
 from localearn.files import is_text_encoding, kind_of_file

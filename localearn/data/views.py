@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from localearn.data import files
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Batch, Split, sha256
+from localearn.data.partition import check_fraction, check_seed, held_size, hold_out
 from localearn.data.pictures import above_each_other
 from localearn.data.scene import rays, spheres
 from localearn.errors import UserError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from localearn.data.arrays import check_fraction, fold_of, held_size, hold_out
+from localearn.data.partition import check_fraction, fold_of, held_size, hold_out
 from localearn.errors import UserError
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 11])
