@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose, draw_weights
+from localearn.nets.layers import chain, draw_weights
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.mlp import NORMS
 from localearn.nets.net import Net

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from localearn.nets.layers import NORMALISATIONS
-from localearn.nets.net import Net, modes_kept
+from localearn.nets.layers import NORMALISATIONS, modes_kept
+from localearn.nets.net import Net
 
 
 @dataclass(frozen=True)

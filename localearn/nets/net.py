@@ -7,7 +7,6 @@ torchvision's classifiers (`Net.from_torchvision`).
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -15,30 +14,15 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
-from localearn.nets.block import Block, as_blocks, chained, joined
-from localearn.nets.layers import check_row, out_of_place
-from localearn.nets.torchvision import parts, torchvision_parts
+from localearn.nets.block import Block, as_blocks, chained, joined, parts
+from localearn.nets.checks import check_row
+from localearn.nets.layers import modes_kept, out_of_place
+from localearn.nets.torchvision import torchvision_parts
 from localearn.nets.views import Flattened, Pooled, View
 from localearn.tasks import Classification, LanguageModelling, Task
 
 # What layers raise at a wrong input.
 WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError)
-
-
-@contextmanager
-def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Restore every submodule's own mode, training or evaluation, on exit.
-
-    Args:
-        module: the module whose submodules may change their mode within the context.
-
-    """
-    modes = {m: m.training for m in module.modules()}
-    try:
-        yield
-    finally:
-        for m, training in modes.items():
-            m.training = training
 
 
 class Net(nn.Module):

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
-from localearn.nets.net import Net, modes_kept
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
+from localearn.nets.layers import is_transforming, modes_kept
+from localearn.nets.net import Net
 
 EPS = 1e-8
 Answer = Callable[[Any], Any]

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
+from localearn.nets.layers import is_transforming
 from localearn.nets.net import Net
 from localearn.nets.through_time import Derivative, Feedback, ThroughTime
 from localearn.nets.through_time import through_time as named

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from localearn.errors import UserError
-from localearn.nets.layers import choose
+from localearn.nets.checks import choose
 
 Derivative = Literal["exact", "truncated", "none", "diagonal"]
 Feedback = Literal["linear", "gaussian", "orthogonal"]

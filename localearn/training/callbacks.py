@@ -20,7 +20,7 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import modes_kept
 from localearn.printing import one_line, say
 from localearn.records import Record
 from localearn.tasks import Metric

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch
 from localearn.errors import UserError
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import modes_kept
 from localearn.nets.recurrent import differentiated
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve, completed

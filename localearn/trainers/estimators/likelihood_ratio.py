@@ -11,10 +11,11 @@ from torch.func import functional_call, vmap
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import modes_kept
 from localearn.nets.views import Head
 from localearn.trainers.base import follow
-from localearn.trainers.estimators.base import NOISES, EstimatorTrainer, Kind
+from localearn.trainers.estimators.base import EstimatorTrainer
+from localearn.trainers.estimators.noise import NOISES, Kind
 from localearn.trainers.phases import Metrics, completed
 
 Baseline = Literal["none", "mean", "clean"]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import BackwardPathTrainer, Path, drawn_like, scale_of
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer
+from localearn.trainers.feedback.paths import Path, drawn_like, scale_of
 
 
 class FeedbackAlignment(BackwardPathTrainer):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import FeedbackTrainer
+from localearn.trainers.feedback.base import FeedbackTrainer
 
 Scale = Literal["widest", "width"]
 Feedback = Literal["position", "kernel"]

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import BackwardPathTrainer, Path
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer
+from localearn.trainers.feedback.paths import Path
 
 Mixing = Literal["random", "orthogonal"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from localearn.errors import Unsupported
 from localearn.nets import Net
 from localearn.nets.block import Block
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import modes_kept
 from localearn.nets.views import Flattened
 
 Kind = Literal["linear", "conv", "mlp", "auglocal", "tied", "projected", "low_rank", "nce"]

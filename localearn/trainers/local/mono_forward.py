@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import modes_kept
 from localearn.trainers.base import linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.phases import Descent, Metrics
