@@ -88,3 +88,18 @@ def test_a_second_installation_changes_nothing():
     before = list(sys.meta_path)
     moved.install()
     assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in moved.RENAMED.items() for name in names]
+)
+def test_every_former_name_is_that_of_its_new_place(module: str, name: str):
+    place, _, present = moved.RENAMED[module][name].rpartition(".")
+    with pytest.warns(FutureWarning, match=f"^{module}.{name} has moved: import {present} from {place}$"):
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(place), present)
+
+
+def test_a_name_that_a_module_never_had_is_not_found():
+    with pytest.raises(ImportError, match="cannot import name 'never'"):
+        exec("from localearn.data.arrays import never")

@@ -12,6 +12,7 @@ from localearn.data.pictures import above_each_other, predicted_against_true
 from localearn.data.targets import check_targets
 from localearn.data.transforms import Augment, Scaling, augment
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.tasks import Autoencoding, Regression, Task
 
 _IMAGES = 8  # that a picture of reconstructions shows
@@ -74,14 +75,14 @@ class ArrayData(Data):
         self._fingerprint: str | None = None
         # A part's rank, the number of ranks that a batch's rows are shared out over, and the fewest that one gets.
         self._part = (0, 1, 2)
-        self._hold(x, y)
+        self._set_rows(x, y)
         if task is not None and not task.has_classes:
             check_targets(name, task, x, {} if self._target_is_input else y, scaling)
 
     def to(self, device: torch.device | str) -> "ArrayData":
         """Return the same data on `device`; tensors that are there already are shared, not copied."""
         moved = copy.copy(self)
-        moved._hold(
+        moved._set_rows(
             {split: rows.to(device) for split, rows in self._x.items()},
             {split: labels.to(device) for split, labels in self._y.items()},
         )
@@ -113,7 +114,7 @@ class ArrayData(Data):
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "ArrayData":
         """Return data whose training and validation x are `fn(x)`, of the dtype of its result; see `Data.features`."""
         if self.augmented:
-            raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be kept")
+            raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be cached")
         y: dict[Split, Tensor] = {"train": self._y["train"], "val": self._y["val"]}
         with torch.no_grad():
             whole = self.part(0, 1)
@@ -123,7 +124,7 @@ class ArrayData(Data):
         mapped = copy.copy(self)  # not checked: the training loop reports a net that diverges
         mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
         mapped.vocabulary, mapped.categories, mapped._target_is_input = None, (), False
-        mapped._hold(x, y)
+        mapped._set_rows(x, y)
         return mapped
 
     @torch.no_grad()
@@ -155,16 +156,16 @@ class ArrayData(Data):
 
     def _reconstructions(self, task: Autoencoding, predict: Callable[..., Tensor], path: Path) -> tuple[str, ...]:
         true = self._x["test"][:_IMAGES]
-        made = task.decode(predict(self._normalised(true)).float()).view(true.shape)
+        output = task.decode(predict(self._normalised(true)).float()).view(true.shape)
         low, high = (0.0, task.peak) if task.peak is not None else (float(true.min()), float(true.max()))
         rows = []
-        for images in (true.float(), made):
+        for images in (true.float(), output):
             levels = ((images - low) / ((high - low) or 1.0) * 255).clamp(0, 255).round().to(torch.uint8)
             rows.append(list(levels.permute(0, 2, 3, 1).squeeze(-1).cpu().numpy()))
         above_each_other(rows, ("true", "reconstructed"), path)
         return (f"{len(true)} test images above their reconstructions: {path}",)
 
-    def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
+    def _set_rows(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
         self._x, self._y = dict(x), dict(y)
         if self.vocabulary is not None:
             self.kind = "text"
@@ -177,7 +178,7 @@ class ArrayData(Data):
     def _in_order(self, split: Split, batch_size: int, skip: int) -> Iterator[Batch]:
         x, y = self._x[split], self._y[split]
         for start in range(skip * batch_size, len(y), batch_size):
-            own = self._own(min(batch_size, len(y) - start), start)
+            own = self._rank_rows(min(batch_size, len(y) - start), start)
             yield self._batch(x[own], y[own])
 
     def _shuffled(
@@ -187,15 +188,15 @@ class ArrayData(Data):
         how: Augment = self._augment if split == "train" else "none"
         for start in range(skip * batch_size, len(order), batch_size):
             size = min(batch_size, len(order) - start)
-            chosen = order[self._own(size, start)]
-            rows = augment(x.index_select(0, chosen), how, generator, self._own(size), size)
+            chosen = order[self._rank_rows(size, start)]
+            rows = augment(x.index_select(0, chosen), how, generator, self._rank_rows(size), size)
             yield self._batch(rows, y.index_select(0, chosen))
 
     def _batch(self, rows: Tensor, target: Tensor) -> Batch:
         x = self._normalised(rows)
         return Batch(x, x.flatten(1) if self._target_is_input else target)
 
-    def _own(self, size: int, start: int = 0) -> slice:
+    def _rank_rows(self, size: int, start: int = 0) -> slice:
         """Return which rows of a batch of so many, from `start` on, are this part's."""
         rank, ranks, least = self._part
         sharing = min(ranks, max(1, size // least))
@@ -289,3 +290,6 @@ def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:
     if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocabulary):
         wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
         raise UserError(f"{what} holds {wrong}; token ids run from 0 to {vocabulary - 1}")
+
+
+__getattr__ = former_names(__name__)

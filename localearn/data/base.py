@@ -13,6 +13,7 @@ from torch import Tensor
 from localearn.data.tokens import Codec
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
+from localearn.moved import former_names
 from localearn.tasks import Classification, Task
 
 Split = Literal["train", "val", "test"]
@@ -65,7 +66,7 @@ class Batch:
         return per_row.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)
 
     def scatter(self, per_target: Tensor) -> Tensor:
-        """Return an (N, ...) tensor with the given (M, ...) in the rows that have a target, zeros elsewhere."""
+        """Return an (N, ...) tensor with `per_target`, (M, ...), in the rows that have a target, zeros elsewhere."""
         if self.index is None:
             return per_target
         rows = per_target.new_zeros(len(self.x), *per_target.shape[1:])
@@ -121,7 +122,7 @@ class Data(ABC):
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
     codec: Codec | None = None  # what turns text into such ids and back
-    continues: bool = False  # whether a position's target is what stands after it in x, so that no net may look ahead
+    continues: bool = False  # whether a position's target is the token after it in x, so that no net may look ahead
     categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
     _task: Task | None = None
 
@@ -169,7 +170,7 @@ class Data(ABC):
             split: train, val or test.
             batch_size: rows a batch, 1 or more.
             generator: shuffles the rows and, in the training split, augments them; every random number comes from it:
-                the order at once, before the first batch is asked for, and each batch's augmentation when that batch is
+                the order at once, before the first batch is made, and each batch's augmentation when that batch is
                 made. Without one rows come in order and unchanged, and nothing is random.
             skip: how many first batches of the pass to leave out, without drawing their augmentation.
 
@@ -263,3 +264,6 @@ def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+__getattr__ = former_names(__name__)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from localearn.data.labels import numbered
-from localearn.data.targets import checked_targets, of_classes
+from localearn.data.targets import checked_targets, targets_are_labels
 from localearn.errors import UserError
 from localearn.tasks import Task
 
@@ -67,7 +67,7 @@ def checked_parts(
         rows = checked_rows(what, x, layout) if vocabulary is None else checked_tokens(what, x, vocabulary)
         checked[f"x_{part}"] = rows
     names = [f"y_{part}" for part in parts if f"y_{part}" in arrays]
-    classes = of_classes(task)
+    classes = targets_are_labels(task)
     if task is None or classes:
         targets, class_names = numbered(where, {name: arrays[name] for name in names}, class_names)
     elif task.target_is_input:
@@ -77,8 +77,8 @@ def checked_parts(
     for part in parts:
         x, y = checked[f"x_{part}"], targets.get(f"y_{part}")
         if y is not None and len(x) != len(y):
-            told = "labels" if classes else "targets"
-            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} {told}")
+            kind = "labels" if classes else "targets"
+            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} {kind}")
         train = checked["x_train"]
         if train.shape[1:] != x.shape[1:]:
             raise UserError(f"{where}: rows of x_train have shape {train.shape[1:]}, those of x_{part} {x.shape[1:]}")
@@ -121,7 +121,7 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
         checked[split] = _nodes(f"{where}: {split}", index, len(x))
     members = np.concatenate([checked[split] for split in ("train", "val", "test")])
     if len(np.unique(members)) < len(members):
-        raise UserError(f"{where}: a node stands twice in train, val and test, which must not overlap")
+        raise UserError(f"{where}: a node is listed twice in train, val and test, which must not overlap")
     same_classes(where, labels[checked["train"]], labels[np.concatenate([checked["val"], checked["test"]])])
     return checked
 
@@ -267,6 +267,6 @@ def as_pair(what: str, item: Any) -> tuple[Any, Any]:
 
     """
     if not isinstance(item, tuple | list) or len(item) != 2:
-        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
-        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
+        found = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise UserError(f"{what} is {found}; a pair (x, y) is expected")
     return item[0], item[1]

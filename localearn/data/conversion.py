@@ -17,7 +17,7 @@ from localearn.data.partition import (
     check_fraction,
     check_seed,
     duplicates,
-    held_size,
+    held_out_size,
     hold_out,
     levels_of,
     with_test,
@@ -29,7 +29,7 @@ from localearn.printing import log_notes
 from localearn.tasks import Classification, Task
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
-_TAKEN = (
+_CONVERTIBLE = (
     "a localearn.Data, say load('digits'), (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a "
     "torch_geometric Data"
 )
@@ -56,7 +56,7 @@ def as_data(data: Any) -> Data:
         return from_arrays(*data)
     if not isinstance(data, np.ndarray | torch.Tensor) and hasattr(data, "edge_index"):
         return from_graph(data)
-    raise UserError(f"a rule learns from {_TAKEN}, not from {type(data).__name__}")
+    raise UserError(f"a rule learns from {_CONVERTIBLE}, not from {type(data).__name__}")
 
 
 def from_arrays(
@@ -125,12 +125,12 @@ def from_arrays(
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     check_seed("seed", seed)
-    given = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
+    passed = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
     if not isinstance(task, Task | None):
         raise UserError(f"{name}: task must be a localearn.tasks.Task, say Regression(), not {task!r}")
     if type(task) is Classification:
         task = None
-    arrays = _given(name, given, task)
+    arrays = _present(name, passed, task)
     if layout is None:
         layout = "nchw" if isinstance(x, torch.Tensor) else "nhwc"
     if vocabulary is not None and vocabulary < 1:
@@ -159,10 +159,10 @@ def from_arrays(
     )
 
 
-def _given(name: str, given: Mapping[str, Any], task: Task | None) -> dict[str, np.ndarray]:
-    """Return the arrays that were given. Raises UserError for x without its y, or y where x is the target."""
+def _present(name: str, passed: Mapping[str, Any], task: Task | None) -> dict[str, np.ndarray]:
+    """Return the arrays that are not None; raise UserError for x without its y, or y where x is the target."""
     for part in ("train", "val", "test"):
-        has_x, has_y = (given[f"{letter}_{part}"] is not None for letter in "xy")
+        has_x, has_y = (passed[f"{letter}_{part}"] is not None for letter in "xy")
         if task is not None and task.target_is_input:
             if has_y:
                 raise UserError(f"{name}: y_{part} is given, but {type(task).__name__}'s target is x; leave it out")
@@ -170,7 +170,7 @@ def _given(name: str, given: Mapping[str, Any], task: Task | None) -> dict[str, 
             has, lacks = "xy" if has_x else "yx"
             more = "; task=Autoencoding() has x for its target" if has_x and part == "train" else ""
             raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}{more}")
-    return {key: as_array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
+    return {key: as_array(f"{name}: {key}", value) for key, value in passed.items() if value is not None}
 
 
 def from_dataset(
@@ -345,7 +345,7 @@ def _nodes(
     unnamed = np.setdiff1d(np.arange(len(labels)), np.concatenate([np.zeros(0, np.int64), *splits.values()]))
     if "train" in splits and "test" not in splits:  # what is trained on is settled: the others are held out
         if "val" not in splits:
-            rest, held = hold_out(labels[unnamed], held_size("val", len(unnamed), val_fraction), seed)
+            rest, held = hold_out(labels[unnamed], held_out_size("val", len(unnamed), val_fraction), seed)
             notes.append(f"no val_mask was given: {len(held)} of {len(unnamed)} nodes in no mask were drawn")
             unnamed, splits["val"] = unnamed[rest], unnamed[held]
         notes.append(f"no test_mask was given: it is the other {len(unnamed)} nodes")
@@ -353,9 +353,9 @@ def _nodes(
     rest = splits.get("train", unnamed)
     for split, fraction, drawn_by in (("test", test_fraction, _TEST_SEED), ("val", val_fraction, seed)):
         if split not in splits:
-            kept, held = hold_out(labels[rest], held_size(split, len(rest), fraction), drawn_by)
+            others, held = hold_out(labels[rest], held_out_size(split, len(rest), fraction), drawn_by)
             notes.append(f"no {split}_mask was given: {len(held)} of {len(rest)} nodes were drawn")
-            rest, splits[split] = rest[kept], rest[held]
+            rest, splits[split] = rest[others], rest[held]
     return {**splits, "train": rest}, notes
 
 

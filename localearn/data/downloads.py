@@ -69,7 +69,7 @@ def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseExcept
 
     Args:
         name: the data set.
-        source: the host or hosts that were asked.
+        source: the host or hosts that were tried.
         looked_for: the files that were looked for.
         error: why the download failed.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from localearn.errors import UserError
 from localearn.files import atomic_write, kind_of_file
+from localearn.moved import former_names
 
 # What numpy and zipfile raise, between them, for a file that is cut short, damaged or something else altogether.
 _UNREADABLE = (
@@ -35,7 +36,7 @@ def data_folder(data_dir: str | Path | None) -> Path:
     return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
-def names(path: Path) -> set[str]:
+def array_names(path: Path) -> set[str]:
     """Return the names of the arrays in an npz archive; raise UserError as `read` does."""
     _check_file(path)
     try:
@@ -62,7 +63,7 @@ def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -
 
     """
     wanted = list(wanted)
-    present = names(path)
+    present = array_names(path)
     missing = [name for name in wanted if name not in present]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
@@ -102,12 +103,12 @@ def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
             # numpy gives the plain name precedence too.
             member = archive.getinfo(name if name in present else f"{name}.npy")
             with archive.open(member) as file:
-                size, dtype = _promised(file)
+                size, dtype = _declared(file)
                 if dtype.hasobject:
                     raise ValueError("Object arrays are not read")
                 if file.tell() + size != member.file_size:
-                    held = member.file_size - file.tell()
-                    raise ValueError(f"{name} holds {held} bytes of values where its header tells of {size}")
+                    size_there = member.file_size - file.tell()
+                    raise ValueError(f"{name} holds {size_there} bytes of values, and its header declares {size}")
             total += size
             if total > limit:
                 raise UserError(
@@ -116,13 +117,13 @@ def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
                 )
 
 
-def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
+def _declared(file: IO[bytes]) -> tuple[int, np.dtype]:
     """Return the bytes of values, and their type, that the header of an npy file declares."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if any(length < 0 for length in shape):
-        raise ValueError(f"a header tells of shape {shape}")
+        raise ValueError(f"a header declares the shape {shape}")
     return math.prod(shape) * dtype.itemsize, dtype
 
 
@@ -151,7 +152,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **named)
 
 
-def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def store(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the archive of a data set just prepared, unless its folder is read-only: then it is prepared each time.
 
     Args:
@@ -170,3 +171,6 @@ def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+__getattr__ = former_names(__name__)

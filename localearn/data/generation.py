@@ -98,7 +98,7 @@ def continuation(
     seen = list(ids)[-window:]
     written: list[int] = []
     for _ in range(length):
-        # What stands after the last one is not seen by it, and a fixed length suits rules and programs of any kind.
+        # Later positions are not seen by the last one, and rules and exported programs take rows of a fixed length.
         x = torch.tensor([seen + [0] * (window - len(seen))], device=device)
         logits = predict(x)[0, len(seen) - 1].float().cpu()
         if not logits.isfinite().all():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from localearn.data.base import Batch, Data, Split, sha256
 from localearn.errors import UserError
+from localearn.moved import former_names
 
 
 class GraphData(Data):
@@ -51,13 +52,13 @@ class GraphData(Data):
         self.sizes = {split: len(index) for split, index in nodes.items()}
         self._note = note
         self._fingerprint: str | None = None
-        self._hold(x, edge_index, y, nodes)
+        self._set_graph(x, edge_index, y, nodes)
 
     def to(self, device: torch.device | str) -> "GraphData":
         """Return the same graph on `device`; tensors that are there already are shared, not copied."""
         moved = copy.copy(self)
         nodes: dict[Split, Tensor] = {split: index.to(device) for split, index in self._nodes.items()}
-        moved._hold(self._x.to(device), self._edge_index.to(device), self._y.to(device), nodes)
+        moved._set_graph(self._x.to(device), self._edge_index.to(device), self._y.to(device), nodes)
         return moved
 
     def batches(
@@ -79,7 +80,7 @@ class GraphData(Data):
         mapped = copy.copy(self)  # not checked: the training loop reports a net that diverges
         mapped.name, mapped._note, mapped._fingerprint = name, "none", None
         mapped.sizes = {split: len(index) for split, index in nodes.items()}
-        mapped._hold(x, self._edge_index, self._y, nodes)
+        mapped._set_graph(x, self._edge_index, self._y, nodes)
         return mapped
 
     def fingerprint(self) -> str:
@@ -89,7 +90,7 @@ class GraphData(Data):
             self._fingerprint = sha256([*graph, *self._nodes.items()], self._note)
         return self._fingerprint
 
-    def _hold(self, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[Split, Tensor]) -> None:
+    def _set_graph(self, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[Split, Tensor]) -> None:
         self._x, self._edge_index, self._y, self._nodes = x, edge_index, y, dict(nodes)
         self._labels = {split: y.index_select(0, index) for split, index in nodes.items()}
         self.input_shape = tuple(x.shape[1:])
@@ -121,3 +122,6 @@ def _check(name: str, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[S
         if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise UserError(f"{name}: y holds {wrong} in {split}; labels run from 0 to {classes - 1}")
+
+
+__getattr__ = former_names(__name__)

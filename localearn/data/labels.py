@@ -31,14 +31,14 @@ def numbered(
 
     """
     parts = {name: flat_labels(f"{where}: {name}", y) for name, y in labels.items()}
-    worded = [y.dtype.kind == "U" for y in parts.values()]
-    if any(worded) and not all(worded):
-        told = ", ".join(f"{name} {y.dtype}" for name, y in parts.items())
-        raise UserError(f"{where}: labels are words in one part and numbers in another ({told})")
+    textual = [y.dtype.kind == "U" for y in parts.values()]
+    if any(textual) and not all(textual):
+        types = ", ".join(f"{name} {y.dtype}" for name, y in parts.items())
+        raise UserError(f"{where}: labels are words in one part and numbers in another ({types})")
     names: tuple[str, ...] | None = None
-    if all(worded):
+    if all(textual):
         found = np.unique(np.concatenate(list(parts.values())))
-        words = _given(where, class_names, found)
+        words = _word_order(where, class_names, found)
         numbers = {word: number for number, word in enumerate(words)}
         parts = {name: np.array([numbers[str(word)] for word in y], np.int64) for name, y in parts.items()}
         return parts, words
@@ -119,7 +119,7 @@ def _decoded(what: str, y: np.ndarray) -> np.ndarray:
         raise UserError(f"{what} holds bytes that are no UTF-8 text") from error
 
 
-def _given(where: str, class_names: Sequence[str] | None, found: np.ndarray) -> tuple[str, ...]:
+def _word_order(where: str, class_names: Sequence[str] | None, found: np.ndarray) -> tuple[str, ...]:
     """Return the words' order: the given one, if there is one, else the alphabet's."""
     if class_names is None:
         return tuple(str(word) for word in found)

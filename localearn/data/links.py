@@ -188,8 +188,8 @@ def split_links(
     u, v = np.minimum(*edge_index), np.maximum(*edge_index)
     joined = np.unique((u * nodes + v)[u < v])
     held = {"val": int(val_fraction * len(joined)), "test": int(test_fraction * len(joined))}
-    kept = len(joined) - sum(held.values())
-    if min(kept, *held.values()) < 1:
+    training = len(joined) - sum(held.values())
+    if min(training, *held.values()) < 1:
         raise UserError(f"{name} has {len(joined)} edges, too few for val_fraction and test_fraction of them")
     if nodes * (nodes - 1) // 2 < 2 * len(joined):
         raise UserError(f"{name} joins more than half of its pairs of nodes, so as many others cannot be drawn")
@@ -200,11 +200,11 @@ def split_links(
     seen: dict[Split, np.ndarray] = {}
     start = 0
     for split in _SPLITS:
-        stop = start + held.get(split, kept)
+        stop = start + held.get(split, training)
         codes = np.concatenate([positive[start:stop], negative[start:stop]])
         pairs[split] = np.stack([codes // nodes, codes % nodes], axis=1)
         targets[split] = np.repeat(np.array([1, 0], dtype=np.float32), stop - start)
-        known = np.sort(positive[: kept if split != "test" else start])
+        known = np.sort(positive[: training if split != "test" else start])
         one = np.stack([known // nodes, known % nodes])
         seen[split] = np.concatenate([one, one[::-1]], axis=1)
         start = stop

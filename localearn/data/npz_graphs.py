@@ -29,7 +29,7 @@ NPZ_GRAPHS = {
     "github": ("graphmining.ai/datasets/ptg/github.npz", "raw/github.npz"),
 }
 
-_KEPT = ("x", "edge_index", "y")
+_ARRAYS = ("x", "edge_index", "y")
 _SPARSE = tuple(f"{of}_{part}" for of in ("attr", "adj") for part in ("data", "indices", "indptr", "shape"))
 
 
@@ -49,11 +49,11 @@ def npz_graph(name: str, data_dir: Path) -> dict[str, np.ndarray]:
     """
     prepared = data_dir / f"{name}.npz"
     if prepared.exists():
-        return files.read(prepared, _KEPT)
+        return files.read(prepared, _ARRAYS)
     url, layout = NPZ_GRAPHS[name]
     published = data_dir / layout
     if published.is_file():
-        arrays = _read_npz_graphs(name, published)
+        arrays = _read(name, published)
     else:
         source = url.rpartition("/raw/")[0] or url.partition("/")[0]
         try:
@@ -61,14 +61,14 @@ def npz_graph(name: str, data_dir: Path) -> dict[str, np.ndarray]:
                 file = folder / f"{name}.npz"
                 with urllib.request.urlopen(f"https://{url}", timeout=TIMEOUT_S) as answer, file.open("wb") as to:
                     shutil.copyfileobj(answer, to)
-                arrays = _read_npz_graphs(name, file)
+                arrays = _read(name, file)
         except (*FAILURES, UserError) as error:
             raise absent(name, source, (prepared, published), error) from error
-    files.keep(prepared, arrays)
+    files.store(prepared, arrays)
     return arrays
 
 
-def _read_npz_graphs(name: str, path: Path) -> dict[str, np.ndarray]:
+def _read(name: str, path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a published file, as torch_geometric makes them of it, without unpickling."""
     if name == "github":
         found = files.read(path, ("features", "edges", "target"))

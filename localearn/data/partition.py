@@ -9,9 +9,10 @@ import torch
 from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.checks import same_classes
-from localearn.data.targets import check_targets, fitted, of_classes, strata
+from localearn.data.targets import check_targets, fitted, strata, targets_are_labels
 from localearn.data.transforms import Augment, Normalize, Scaling, standard, unit
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.tasks import Task
 
 _TEST_SEED = 0  # of a test part where none was given: it is the same for everyone, whatever the seed of the validation
@@ -66,14 +67,14 @@ def array_data(
             raise UserError(f"{name} has a validation part of its own: val_size does not apply")
         train, val = np.arange(len(labels)), np.arange(len(parts["x_val"]))
     else:
-        train, val = hold_out(labels, held_size("val", len(labels), val_fraction, val_size), seed)
-    classes = int(labels.max()) + 1 if of_classes(task) else 0
+        train, val = hold_out(labels, held_out_size("val", len(labels), val_fraction, val_size), seed)
+    classes = int(labels.max()) + 1 if targets_are_labels(task) else 0
     unseen = _left_out(where or name, leave_out, classes, class_names)
     if unseen:  # after the draw of the validation part, so that the other classes' rows are where they are without it
         train = train[~np.isin(labels[train], unseen)]
         val = val[~np.isin(parts["y_val"] if "x_val" in parts else labels[val], unseen)]
-        told = f"no row of {', '.join(_called(k, class_names) for k in unseen)} is in the training or validation part"
-        notes = (*notes, f"{told}, which the test part has")
+        note = f"no row of {', '.join(_called(k, class_names) for k in unseen)} is in the training or validation part"
+        notes = (*notes, f"{note}, which the test part has")
     if train_size is not None:
         if not 1 <= train_size <= len(train):
             raise UserError(f"train_size is {train_size}; it must lie between 1 and {len(train)}, the training split")
@@ -93,10 +94,10 @@ def array_data(
     scaling = None if vocabulary is not None else _scaling(name, x["train"], levels, normalize)
     y: dict[Split, torch.Tensor] = {}
     if task is None or not task.target_is_input:
-        given = parts["y_train"]
+        targets = parts["y_train"]
         y = {
-            "train": torch.from_numpy(given[train]),
-            "val": torch.from_numpy(parts.get("y_val", given)[val]),
+            "train": torch.from_numpy(targets[train]),
+            "val": torch.from_numpy(parts.get("y_val", targets)[val]),
             "test": torch.from_numpy(parts["y_test"]),
         }
     if task is not None:
@@ -116,11 +117,11 @@ def _left_out(
 ) -> tuple[int, ...]:
     """Return the numbers of the classes that are named by number or by name, in order; raise UserError otherwise."""
     known = {str(k): k for k in range(classes)} | {name: k for k, name in enumerate(class_names or ())}
-    for asked in leave_out:
-        if str(asked) not in known:
-            told = ", ".join(class_names) if class_names else f"0 to {classes - 1}"
-            raise UserError(f"{where}: leave_out has {asked!r}, which is none of its classes ({told})")
-    unseen = tuple(sorted({known[str(asked)] for asked in leave_out}))
+    for name in leave_out:
+        if str(name) not in known:
+            choices = ", ".join(class_names) if class_names else f"0 to {classes - 1}"
+            raise UserError(f"{where}: leave_out has {name!r}, which is none of its classes ({choices})")
+    unseen = tuple(sorted({known[str(name)] for name in leave_out}))
     if classes - len(unseen) < 2 and unseen:
         raise UserError(f"{where}: leave_out leaves {classes - len(unseen)} of {classes} classes; two are needed")
     return unseen
@@ -134,9 +135,9 @@ def _continues(task: Task, x: torch.Tensor, target: torch.Tensor | None) -> bool
     """Return whether every position's target is the next token of the row, so that a net that looks ahead sees it."""
     if target is None or not task.per_position or target.shape != x.shape or x.shape[1] < 2:
         return False
-    after, given = x[:, 1:], target[:, :-1]
+    following, predicted = x[:, 1:], target[:, :-1]
     counted = task.counted(target)
-    return bool(((after == given) | (False if counted is None else ~counted[:, :-1])).all())
+    return bool(((following == predicted) | (False if counted is None else ~counted[:, :-1])).all())
 
 
 def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, normalize: Normalize) -> Scaling | None:
@@ -180,8 +181,8 @@ def with_test(
     if "x_test" in parts:
         return dict(parts), ()
     labels = strata(parts, task)
-    rest, held = hold_out(labels, held_size("test", len(labels), fraction), _TEST_SEED)
-    if of_classes(task):
+    rest, held = hold_out(labels, held_out_size("test", len(labels), fraction), _TEST_SEED)
+    if targets_are_labels(task):
         same_classes(where, labels[rest], labels[held], class_names)
     drawn = {}
     for letter in "xy":
@@ -210,8 +211,8 @@ def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows in two by their labels, every class in proportion.
 
-    Each class gives its share, to the nearest row: within a class of n rows in random order, row r stands at
-    (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held out.
+    Each class gives its share, to the nearest row: within a class of n rows in random order, row r has the rank
+    (r + 1/2) / n, and the `size` rows of the lowest rank over all classes are held out.
 
     Args:
         labels: (N,).
@@ -267,7 +268,7 @@ def fold_of(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.sort(rest[drawn[held:]]), np.sort(rest[drawn[:held]]), np.flatnonzero(tested)
 
 
-def held_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
+def held_out_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
     """Return how many rows to hold out: `size` where it is given, else the fraction to the nearest row.
 
     Args:
@@ -283,13 +284,13 @@ def held_size(name: str, rows: int, fraction: float, size: int | None = None, wh
     """
     check_fraction(name, fraction)
     option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
-    told = f"{where}: " if where else ""
+    source = f"{where}: " if where else ""
     held = round(rows * fraction) if size is None else size
     if not 1 <= held < rows:
         raise UserError(
-            f"{told}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
+            f"{source}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
             if rows > 1
-            else f"{told}{option} cannot split {rows} training row in two; at least 2 rows are needed"
+            else f"{source}{option} cannot split {rows} training row in two; at least 2 rows are needed"
         )
     return held
 
@@ -325,3 +326,6 @@ def check_seed(option: str, seed: int) -> None:
     """
     if not 0 <= seed < _SEEDS:
         raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")
+
+
+__getattr__ = former_names(__name__)

@@ -62,7 +62,7 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
     for batch in data.batches(split, 4096):
         outputs.append(task.decode(predict(batch).float()).cpu())
         targets.append(task.decode(task.encode(batch.target)).cpu())
-    made, true = torch.cat(outputs).double().numpy(), torch.cat(targets).double().numpy()
+    predicted, true = torch.cat(outputs).double().numpy(), torch.cat(targets).double().numpy()
     shown = np.unique(np.linspace(0, len(true) - 1, min(len(true), _POINTS)).round().astype(int))
     panels = min(task.outputs, _PANELS)
     columns = min(panels, 3)
@@ -71,10 +71,10 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
     names = data.target_names or [f"output {k + 1}" if task.outputs > 1 else "" for k in range(task.outputs)]
     for k in range(panels):
         axes = figure.add_subplot(rows, columns, k + 1)
-        low, high = min(true[:, k].min(), made[:, k].min()), max(true[:, k].max(), made[:, k].max())
+        low, high = min(true[:, k].min(), predicted[:, k].min()), max(true[:, k].max(), predicted[:, k].max())
         axes.plot([low, high], [low, high], color=_INK, linewidth=0.8, alpha=0.6)
-        axes.scatter(true[shown, k], made[shown, k], s=10, color=_BLUE, alpha=0.6, linewidths=0)
-        rmse = np.sqrt(np.mean((made[:, k] - true[:, k]) ** 2))
+        axes.scatter(true[shown, k], predicted[shown, k], s=10, color=_BLUE, alpha=0.6, linewidths=0)
+        rmse = np.sqrt(np.mean((predicted[:, k] - true[:, k]) ** 2))
         # A dollar sign in a column's name would begin a formula, and a character that is not seen has no picture.
         axes.set_title(f"{one_line(names[k])}  RMSE {rmse:.4g}".strip(), fontsize=10, parse_math=False)
         for axis in (axes.xaxis, axes.yaxis):

@@ -21,7 +21,7 @@ _URL = "https://github.com/kimiyoung/planetoid/raw/master/data"
 _SOURCE = "github.com/kimiyoung/planetoid"
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
-# The published files are pickles. These are all the types in them; a file that asks for another is not read.
+# The published files are pickles. These are all the types in them; a file that names another is not read.
 _TYPES = {
     "scipy.sparse.csr.csr_matrix",
     "numpy.core.multiarray._reconstruct",
@@ -59,7 +59,7 @@ def planetoid(name: str, data_dir: Path) -> dict[str, np.ndarray]:
         except FAILURES as error:
             raise absent(name, _SOURCE, (prepared, raw / f"ind.{name}.*"), error) from error
     checked = checked_graph(name, arrays)
-    files.keep(prepared, arrays)
+    files.store(prepared, arrays)
     return checked
 
 
@@ -86,9 +86,9 @@ def _read(name: str, raw: Path) -> dict[str, np.ndarray]:
         pickled = {part: _checked(raw / f"ind.{name}.{part}") for part in _PARTS[:-1]}
         try:
             graph: Any = torch_geometric("io").read_planetoid_data(str(raw), name)
-            listed, held = int(graph.test_mask.sum()), pickled["tx"].shape[0]
-            if listed != held:
-                raise ValueError(f"test.index lists {listed} nodes and tx holds {held}")
+            listed, rows = int(graph.test_mask.sum()), pickled["tx"].shape[0]
+            if listed != rows:
+                raise ValueError(f"test.index lists {listed} nodes and tx holds {rows}")
         except (ValueError, IndexError, KeyError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{raw}: the files of {name} do not fit together; one is damaged ({error})") from error
     x = graph.x.numpy()
@@ -102,11 +102,11 @@ def _read(name: str, raw: Path) -> dict[str, np.ndarray]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickle the types of the published files and no others, so that a foreign file runs no code."""
+    """Unpickle the types of the published files and no others, so that no file runs code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _TYPES:
-            raise UserError(f"it asks for {module}.{name}, which the published file does not")
+            raise UserError(f"it names {module}.{name}, which the published file does not")
         return super().find_class(module, name)
 
 

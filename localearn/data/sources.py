@@ -251,7 +251,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     if type(task) is Classification:
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
-    told = task if isinstance(task, str) else kind.__name__
+    named = task if isinstance(task, str) else kind.__name__
     graph = name in GRAPHS or name == "graph"
     if kind is Classification or kind.has_classes:
         fits = name not in REGRESSIONS
@@ -261,7 +261,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
         fits = name in ("npz", *REGRESSIONS) or (name == "breast_cancer" and kind is MultiLabel)
     if not fits:
         has = "values" if name in REGRESSIONS else "labels"
-        raise UserError(f"task={told} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
+        raise UserError(f"task={named} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
     if isinstance(task, Task):
         if criterion != "squared":
             raise UserError(f"criterion={criterion} is an option of a task that is named; give it to {kind.__name__}")
@@ -269,7 +269,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     choices = {Regression: get_args(Criterion), Autoencoding: get_args(Reconstruction)}.get(kind, ("squared",))
     if criterion not in choices:
         of = f"there are {', '.join(choices)}" if len(choices) > 1 else "its loss is a cross-entropy"
-        raise UserError(f"criterion={criterion} is none of task={told} ({name}); {of}")
+        raise UserError(f"criterion={criterion} is none of task={named} ({name}); {of}")
     chosen: Any = {} if kind not in (Regression, Autoencoding) else {"criterion": criterion}
     return None if kind is Classification else kind(**chosen)
 
@@ -302,8 +302,8 @@ def _parts(
         parts, _ = checked_parts(name, arrays, task=task)
         if task is None:
             return parts, None, TUMOURS if name == "breast_cancer" else tuple(f"grower {k + 1}" for k in range(3)), ()
-        told = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
-        return parts, None, None, () if task.target_is_input or name == "wine" else (told,)
+        note = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
+        return parts, None, None, () if task.target_is_input or name == "wine" else (note,)
     found: tuple[str, ...] = ()
     if name == "npz":
         own = _own_archive(path, labelled=task is None or not task.target_is_input)
@@ -314,9 +314,9 @@ def _parts(
         levels = levels_of(arrays)
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
     parts, drawn = with_test(str(path), parts, test_fraction, class_names, task)
-    told = (*found, *duplicates(parts))
-    log_notes(str(path), told)
-    return parts, levels, class_names if task is None else None, (*drawn, *told)
+    warnings = (*found, *duplicates(parts))
+    log_notes(str(path), warnings)
+    return parts, levels, class_names if task is None else None, (*drawn, *warnings)
 
 
 def _own_archive(path: Path, *, labelled: bool = True) -> dict[str, np.ndarray]:
@@ -327,7 +327,7 @@ def _own_archive(path: Path, *, labelled: bool = True) -> dict[str, np.ndarray]:
         labelled: whether y is needed; else it may be lacking.
 
     """
-    present = files.names(path)
+    present = files.array_names(path)
     letters = "xy" if labelled else "x"
     if "edge_index" in present:
         raise UserError(f"{path} holds edge_index, a graph; use dataset=graph, localearn.load('graph', path=...)")
@@ -352,11 +352,11 @@ def _own_graph(
     path: Path, normalize: Normalize, test_fraction: float, val_fraction: float, split_seed: int, fold: int | None
 ) -> GraphData:
     """Return the graph of a user's archive, whose splits may be lists of nodes, masks, or lacking."""
-    present = files.names(path)
+    present = files.array_names(path)
     splits = get_args(Split) if fold is None else ()
     named = {split: [key for key in (split, f"{split}_mask") if key in present][:1] for split in splits}
-    given = [key for keys in named.values() for key in keys]
-    arrays = files.read(path, ("x", "edge_index", "y", *given))
+    stored = [key for keys in named.values() for key in keys]
+    arrays = files.read(path, ("x", "edge_index", "y", *stored))
     nodes = len(np.atleast_1d(arrays["y"]))
     masks = {
         f"{split}_mask": _mask(f"{path}: {keys[0]}", arrays[keys[0]], nodes) for split, keys in named.items() if keys

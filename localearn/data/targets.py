@@ -11,6 +11,7 @@ from torch import Tensor
 from localearn.data.base import Split
 from localearn.data.transforms import Scaling, standard
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.tasks import Autoencoding, MultiLabel, Regression, Task
 
 _NUMBERS = {torch.float32: ("buif", np.float32), torch.int64: ("bui", np.int64)}
@@ -63,7 +64,7 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
     return checked
 
 
-def of_classes(task: Task | None) -> bool:
+def targets_are_labels(task: Task | None) -> bool:
     """Return whether targets are labels."""
     return task is None or task.has_classes
 
@@ -80,7 +81,7 @@ def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
 
     """
     y = parts.get("y_train")
-    if y is not None and (task is None or of_classes(task) or task.target_is_input) and y.ndim == 1:
+    if y is not None and (task is None or targets_are_labels(task) or task.target_is_input) and y.ndim == 1:
         return y.astype(np.int64, copy=False)
     if y is not None and isinstance(task, MultiLabel) and task.outputs == 1 == y.size // len(y):
         return (y.reshape(-1) > 0.5).astype(np.int64)
@@ -198,9 +199,9 @@ class Moments:
         if not self.rows:
             self.rows, self._mean, self._squares, self.extremes = rows, mean, squares, extremes
             return
-        total, apart = self.rows + rows, mean - self._mean
-        self._squares = self._squares + squares + apart.square() * (self.rows * rows / total)
-        self._mean = self._mean + apart * (rows / total)
+        total, delta = self.rows + rows, mean - self._mean
+        self._squares = self._squares + squares + delta.square() * (self.rows * rows / total)
+        self._mean = self._mean + delta * (rows / total)
         self.rows = total
         self.extremes = torch.stack(
             [torch.minimum(self.extremes[0], extremes[0]), torch.maximum(self.extremes[1], extremes[1])]
@@ -240,3 +241,6 @@ def _reconstructing(
         found["center"] = tuple(each[0].flatten().tolist())
         found["scale"] = tuple(each[1].flatten().reciprocal().tolist())
     return replace(task, **found)
+
+
+__getattr__ = former_names(__name__)

@@ -22,7 +22,7 @@ from localearn.printing import log_notes, one_line
 from localearn.tasks.language import PADDING, LanguageModelling
 
 NAME = "text"
-BPE_TOKENS = 1024  # where no number is asked for
+BPE_TOKENS = 1024  # by default
 SAMPLE_TOKENS = 400
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_LINES = 6  # printed at the end of a run
@@ -240,14 +240,14 @@ def _byte_pairs(
         digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
     path = folder / f"text-bpe-{digest.hexdigest()[:16]}.npz"
     if path.exists():
-        kept = files.read(path, ("tokenizer", *parts))
-        codec = BytePairs(kept["tokenizer"].tobytes().decode(errors="replace"))
+        stored = files.read(path, ("tokenizer", *parts))
+        codec = BytePairs(stored["tokenizer"].tobytes().decode(errors="replace"))
     else:
         codec = BytePairs.learned(parts["train"], size)
         state = np.frombuffer(codec.state().encode(), dtype=np.uint8)
-        kept = {"tokenizer": state, **{split: codec.encode(part).astype(np.int32) for split, part in parts.items()}}
-        files.keep(path, kept)
-    ids: dict[Split, np.ndarray] = {split: kept[split].astype(np.int64) for split in parts}
+        stored = {"tokenizer": state, **{split: codec.encode(part).astype(np.int32) for split, part in parts.items()}}
+        files.store(path, stored)
+    ids: dict[Split, np.ndarray] = {split: stored[split].astype(np.int64) for split in parts}
     return codec, ids, [f"there are {codec.size} byte pairs to be learned, not {size}"] * (codec.size < size)
 
 

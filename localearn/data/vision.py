@@ -62,7 +62,7 @@ def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
         except FAILURES as error:
             raise absent(name, _source(class_name), (prepared, data_dir / layout), error) from error
     checked = checked_arrays(name, arrays)
-    files.keep(prepared, arrays)
+    files.store(prepared, arrays)
     return checked
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.layers import out_of_place, starts_block
 
 
@@ -71,7 +72,7 @@ def chained(blocks: Sequence[Block]) -> Block:
 def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
     """Turn modules into blocks: a Block as it is, any other as a block's op.
 
-    An `nn.Sequential` of one layer with parameters, normalisation apart, and what follows it is split there, so that
+    An `nn.Sequential` of one layer with parameters, except normalisation, and what follows it is split there, so that
     its pre-activation is exposed.
 
     Args:
@@ -108,7 +109,7 @@ def _cut(module: nn.Module) -> Block:
     return Block(module)
 
 
-def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
+def sequential_parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
     """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`.
 
     Args:
@@ -157,6 +158,9 @@ def _input_shape(first: nn.Module) -> tuple[int, ...]:
     if isinstance(first, nn.Linear):
         return (first.in_features,)
     raise UserError(
-        f"from_sequential cannot tell the input's shape from a {type(first).__name__}; "
+        f"from_sequential cannot infer the input's shape from a {type(first).__name__}; "
         "give it, say input_shape=(3, 32, 32)"
     )
+
+
+__getattr__ = former_names(__name__)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import chain
@@ -41,9 +42,9 @@ class Denoiser(Net):
 
     A prediction is `net(x)`, as of every other net. Its noise then comes from the net's own seed, not from torch's
     generators: in evaluation row i of a batch has the noise of seed `inference_seed` and of place i, exactly N(0, 1)
-    and independent from step to step, and rows some hundred places apart share vectors of it. So the same call gives
-    the same output; `redraw(seed)` changes it. In training, by a rule that sends x through the whole net, noise is
-    drawn in every pass.
+    and independent from step to step, and rows at a distance of some hundred places share vectors of it. So the
+    same call gives the same output; `redraw(seed)` changes it. In training, by a rule that sends x through the whole
+    net, noise is drawn in every pass.
 
     Args:
         input_shape: a row's shape; (channels, height, width) for embed="conv".
@@ -83,7 +84,7 @@ class Denoiser(Net):
         (steps,) = check_row("steps", step.default_steps if steps is None else steps)
         widths = {"onehot": check_classes(classes), "learned": check_row("dim", dim)[0], "prototype": math.prod(shape)}
         width = choose("embedding", embedding, widths)
-        embeddings = Embeddings(classes, width, learned=embedding != "onehot")
+        embeddings = ClassEmbeddings(classes, width, learned=embedding != "onehot")
         noise = InferenceNoise(width, steps + 1)
         schedule = LearnedSchedule() if form == "ct" else None
 
@@ -120,7 +121,7 @@ class Denoiser(Net):
         self.noise.redraw(seed)
 
 
-class Embeddings(nn.Module):
+class ClassEmbeddings(nn.Module):
     """Hold the classes' embeddings W, (C, d): fixed unit vectors, or a parameter, orthonormal at first where C <= d."""
 
     weight: Tensor
@@ -205,7 +206,7 @@ class Start(nn.Module):
 class Nearest(nn.Module):
     """Compute logits -|z - W_c|^2: the softmax's largest is the nearest embedding."""
 
-    def __init__(self, embeddings: Embeddings):
+    def __init__(self, embeddings: ClassEmbeddings):
         super().__init__()
         self._embeddings = (embeddings,)
 
@@ -295,7 +296,7 @@ class LearnedSchedule(nn.Module):
 class Denoising(nn.Module, ABC):
     """Estimate where the noise-free embedding lies, and take a block's step, or steps, there.
 
-    Embeddings, noise and schedule are the net's, which blocks share; a block's parameters are its network's.
+    Class embeddings, noise and schedule are the net's, which blocks share; a block's parameters are its network's.
     """
 
     default_steps = 10
@@ -304,7 +305,7 @@ class Denoising(nn.Module, ABC):
     def __init__(
         self,
         network: "Network",
-        embeddings: Embeddings,
+        embeddings: ClassEmbeddings,
         noise: InferenceNoise,
         schedule: LearnedSchedule | None,
         steps: int,
@@ -518,3 +519,6 @@ def _embedded(n: int, hidden: int, normalise: Normalise) -> tuple[nn.Module, ...
     """Return the layer that ends an embedding, then its normalisation or else a ReLU, as in the two published."""
     linear, norm = dense(n, hidden, normalise)
     return linear, nn.ReLU() if isinstance(norm, nn.Identity) else norm
+
+
+__getattr__ = former_names(__name__)

@@ -12,6 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import activation as activation_layer
@@ -90,7 +91,7 @@ _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 @torch.no_grad()
-def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
+def cached(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
     """Return prepare(edge_index, *more), cached for as long as the edges exist and are not changed.
 
     Preparing takes a mask's `nonzero`, a host synchronisation, so that an update that prepared its edges again could
@@ -115,7 +116,7 @@ def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
 def with_loops(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Give a convolution that adds none itself the edges with one self-loop per node: a forward pre-hook."""
     x, edge_index, *rest = arguments
-    return x, kept(_looped, edge_index, x.shape[-2]), *rest
+    return x, cached(_with_loops, edge_index, x.shape[-2]), *rest
 
 
 def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -126,10 +127,10 @@ def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(arguments) != 2:
         raise TypeError(f"a GNN's convolution takes x and edge_index, not {len(arguments)} arguments")
     x, edge_index = arguments
-    return x, *kept(_weighted, edge_index, x.shape[-2], x.dtype)
+    return x, *cached(_weighted, edge_index, x.shape[-2], x.dtype)
 
 
-def _looped(edge_index: Tensor, nodes: int) -> Tensor:
+def _with_loops(edge_index: Tensor, nodes: int) -> Tensor:
     utils = torch_geometric("utils")
     # On the meta device, which has no values, every node is taken to have no loop of its own.
     without = edge_index if edge_index.is_meta else utils.remove_self_loops(edge_index)[0]
@@ -138,7 +139,7 @@ def _looped(edge_index: Tensor, nodes: int) -> Tensor:
 
 def _weighted(edge_index: Tensor, nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if edge_index.is_meta:
-        looped = _looped(edge_index, nodes)
+        looped = _with_loops(edge_index, nodes)
         return looped, torch.empty(looped.shape[1], dtype=dtype, device="meta")
     return torch_geometric("nn.conv.gcn_conv").gcn_norm(edge_index, None, nodes, dtype=dtype)
 
@@ -203,3 +204,6 @@ def _summed(h: Tensor, edge_index: Tensor, weights: Tensor | None = None) -> Ten
         sent = sent if weights is None else sent * weights.unsqueeze(1)
         parts.append(torch.zeros_like(columns).index_add(0, target, sent))
     return torch.cat(parts, dim=1)
+
+
+__getattr__ = former_names(__name__)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.checks import choose
 
 
@@ -131,7 +132,7 @@ def out_of_place(module: nn.Module) -> None:
 
 
 @contextmanager
-def modes_kept(module: nn.Module) -> Iterator[None]:
+def preserve_modes(module: nn.Module) -> Iterator[None]:
     """Restore every submodule's own mode, training or evaluation, on exit.
 
     Args:
@@ -152,3 +153,6 @@ def is_transforming() -> bool:
     torch.compile traces through this question, and not through the question whether one tensor is transformed.
     """
     return torch._C._are_functorch_transforms_active()
+
+
+__getattr__ = former_names(__name__)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.block import AfterStem, Block
 from localearn.nets.checks import check_classes, check_image, check_widths
 from localearn.nets.layers import activation as activation_layer
@@ -71,7 +72,7 @@ class ViT(Net):
             )
             for _ in range(layers)
         ]
-        blocks = first_and_last(Patches(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
+        blocks = first_and_last(PatchEmbedding(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -120,7 +121,7 @@ class Mixer(Net):
         mixing = [
             Block(MixerLayer(positions, width, token_hidden, channel_hidden, dropout=dropout)) for _ in range(layers)
         ]
-        blocks = first_and_last(Patches(shape, patch, width), mixing, nn.LayerNorm(width))
+        blocks = first_and_last(PatchEmbedding(shape, patch, width), mixing, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -144,7 +145,7 @@ class MixerLayer(nn.Module):
         return self.channels(h + self.dropout(mixed.transpose(1, 2)))
 
 
-class Patches(nn.Module):
+class PatchEmbedding(nn.Module):
     """Map each patch of an image, row by row, to D values: (N, C, H, W) to (N, T, D), T = (H / p) (W / p).
 
     Args:
@@ -161,7 +162,9 @@ class Patches(nn.Module):
         super().__init__()
         self.patch = patch
         self.map = nn.Linear(shape[0] * patch * patch, width)
-        self.register_buffer("places", places(shape[1] // patch, shape[2] // patch, width) if positions else None)
+        self.register_buffer(
+            "places", sincos_positions(shape[1] // patch, shape[2] // patch, width) if positions else None
+        )
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return (N, T, D)."""
@@ -169,7 +172,7 @@ class Patches(nn.Module):
         return h if self.places is None else h + self.places
 
 
-def places(rows: int, columns: int, width: int) -> Tensor:
+def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
     """Return sines and cosines of each patch's column and row, (rows columns, width), a quarter of the values each.
 
     The wavelengths grow geometrically from 2 pi to 10,000 times that: Beyer, Zhai, Kolesnikov, arXiv 2205.01580.
@@ -191,7 +194,7 @@ def places(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
-def first_and_last(patches: Patches, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
+def first_and_last(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
     """Return the blocks with the patches' map before the first and the normalisation after the last.
 
     Raises:
@@ -225,3 +228,6 @@ def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> t
             f"use net.patch={', '.join(map(str, sides[1:] or sides))}"
         )
     return shape
+
+
+__getattr__ = former_names(__name__)

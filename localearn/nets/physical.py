@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import math
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from localearn.errors import UserError
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, check_widths, choose
-from localearn.nets.layers import is_transforming, modes_kept
+from localearn.nets.layers import is_transforming, preserve_modes
 from localearn.nets.net import Net
 
 EPS = 1e-8
@@ -112,9 +113,9 @@ class Driven(nn.Module):
     def __init__(self, system: "Opaque", inputs: int, outputs: int):
         super().__init__()
         self.system = system
-        with modes_kept(system):
+        with preserve_modes(system):
             system.eval()  # so that no drift begins
-            self.linear = nn.Linear(system.ask(torch.ones(2, inputs)).shape[1], outputs)
+            self.linear = nn.Linear(system.query(torch.ones(2, inputs)).shape[1], outputs)
         system.measured = self.linear.in_features
 
     def forward(self, h: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class Opaque(nn.Module):
 
     The system is given a detached tensor, with autograd off and in float32 at least, and may answer with a tensor or an
     array, of any device: so NumPy, a driver or another process serves. Where errors are to be sent back through it, by
-    `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains never asks for its derivative.
+    `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains needs no derivative of it.
     Parameters that it may have itself, as an `nn.Module`, are frozen.
 
     The run then ends as at any error, and is resumed from its last checkpoint. A call that hangs is abandoned in a
@@ -200,11 +201,11 @@ class Opaque(nn.Module):
         exporting = torch.compiler.is_exporting()  # a program is of float32, and knows no autocast
         kind = h.device.type if h.device.type != "meta" else "cpu"
         with contextlib.nullcontext() if exporting else torch.autocast(kind, enabled=False):
-            y = self.ask(u / (rms + EPS))
+            y = self.query(u / (rms + EPS))
         return y.to(device=h.device, dtype=h.dtype)
 
     @torch.no_grad()
-    def ask(self, u: Tensor) -> Tensor:
+    def query(self, u: Tensor) -> Tensor:
         """Return the system's answer to rows u, (N, n), checked; (N, m).
 
         Raises:
@@ -219,7 +220,9 @@ class Opaque(nn.Module):
         except Exception as error:
             if exporting:
                 raise _no_program(self.name) from error
-            raise UserError(f"{self.name} failed: {type(error).__name__}: {error!s:.160}; mend it and go on") from error
+            raise UserError(
+                f"{self.name} failed: {type(error).__name__}: {error!s:.160}; correct it and resume the run"
+            ) from error
         if exporting and not isinstance(y, Tensor):
             raise _no_program(self.name)
         try:
@@ -232,10 +235,15 @@ class Opaque(nn.Module):
             expected = f"({len(u)}, {self.measured or 'm'})"
             raise UserError(f"{self.name} answers rows {tuple(u.shape)} with {tuple(y.shape)}, not {expected}")
         if not exporting and not y.is_meta:
-            self._look(y)
+            self._check_finite(y)
         return y
 
-    def _look(self, y: Tensor) -> None:
+    def ask(self, u: Tensor) -> Tensor:
+        """Return the system's answer to rows u; a deprecated name of `query`."""
+        warnings.warn("Opaque.ask() is Opaque.query() now", FutureWarning, stacklevel=2)
+        return self.query(u)
+
+    def _check_finite(self, y: Tensor) -> None:
         """Raise UserError where an answer is not finite; for one on the net's own GPU record it there, see `train`."""
         finite = y.isfinite().all()
         if self._waits_for(y):
@@ -262,7 +270,9 @@ class Opaque(nn.Module):
         thread.start()
         thread.join(timeout_s)
         if not done:
-            raise UserError(f"{self.name} has not answered in {timeout_s:g} s; mend it, or raise timeout_s, and go on")
+            raise UserError(
+                f"{self.name} has not answered in {timeout_s:g} s; correct it, or raise timeout_s, and resume the run"
+            )
         answer, error = done[0]
         if error is not None:
             raise error
@@ -287,7 +297,7 @@ def _no_derivative(name: str) -> UserError:
 
 
 def _not_finite(name: str) -> UserError:
-    return UserError(f"{name} answers with values that are not finite; mend it and go on")
+    return UserError(f"{name} answers with values that are not finite; correct it and resume the run")
 
 
 def _no_program(name: str) -> UserError:

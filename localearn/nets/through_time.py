@@ -273,10 +273,10 @@ def through_time(derivative: Derivative, n: int, truncation: int, feedback: Feed
     """
     choose("feedback", feedback, FEEDBACKS)
     truncated = Truncated(truncation)
-    made: Mapping[str, Callable[[], ThroughTime | None]] = {
+    derivatives: Mapping[str, Callable[[], ThroughTime | None]] = {
         "exact": lambda: None,
         "truncated": lambda: truncated,
         "none": Detached,
         "diagonal": lambda: Diagonal(n, feedback),
     }
-    return choose("derivative through_time", derivative, made)()
+    return choose("derivative through_time", derivative, derivatives)()

@@ -1,6 +1,6 @@
 """Cutting of torchvision's classifiers into the stem, blocks and readout of a `Net`.
 
-A classifier becomes a list of layers in the order of its own forward pass, which `block.parts` cuts.
+A classifier becomes a list of layers in the order of its own forward pass, which `sequential_parts` cuts.
 """
 
 import warnings
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError, suggestion
-from localearn.nets.block import AfterStem, parts
+from localearn.moved import former_names
+from localearn.nets.block import AfterStem, sequential_parts
 from localearn.nets.checks import check_classes, check_row
 
 PACKAGE = "torchvision.models."
@@ -39,7 +40,7 @@ def torchvision_parts(model: nn.Module | str, input_shape: tuple[int, ...], clas
     elif classes is not None:
         raise UserError("a model that is built has its classes; set its last layer, say model.fc = nn.Linear(512, 10)")
     listed = _layers(model)
-    found = parts(nn.Sequential(*listed(model)), shape)
+    found = sequential_parts(nn.Sequential(*listed(model)), shape)
     _check_output(model, found, shape)
     kind = "sequence" if listed is _vision_transformer else "maps"
     return {**found, "kind": kind, "options": options, "source": model}
@@ -118,7 +119,7 @@ def _check_output(model: nn.Module, found: Mapping[str, Any], shape: tuple[int, 
                     module.training = model.training
     if h.shape != expected.shape or not torch.allclose(h, expected, rtol=1e-4, atol=1e-5):
         raise UserError(
-            f"this {type(model).__name__} computes something beside its layers, so it cannot be cut here; "
+            f"this {type(model).__name__} computes more than its layers do, so it cannot be cut here; "
             "cut it yourself: Net.from_blocks(stem, blocks, readout, input_shape=...)"
         )
 
@@ -131,7 +132,7 @@ class ClassToken(nn.Module):
         return h[:, 0]
 
 
-class Patches(nn.Module):
+class VisionTransformerStem(nn.Module):
     """Apply the part of torchvision's vision transformer before its encoder: images (N, C, H, W) to (N, T, D).
 
     Patches are mapped to D values each, a class token is put before them, and their positions are added.
@@ -177,7 +178,7 @@ def _shufflenet(model: Any) -> list[nn.Module]:
 
 def _vision_transformer(model: Any) -> list[nn.Module]:
     first, *others = model.encoder.layers
-    return [AfterStem(Patches(model), first), *others, model.encoder.ln, ClassToken(), model.heads]
+    return [AfterStem(VisionTransformerStem(model), first), *others, model.encoder.ln, ClassToken(), model.heads]
 
 
 # By the name of torchvision's class: its layers one after another, the readout last.
@@ -195,3 +196,6 @@ LAYERS: Mapping[str, Callable[[Any], list[nn.Module]]] = {
     "ShuffleNetV2": _shufflenet,
     "VisionTransformer": _vision_transformer,
 }
+
+
+__getattr__ = former_names(__name__)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
+from localearn.moved import former_names
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, choose
 from localearn.nets.layers import activation as activation_layer
@@ -79,17 +80,17 @@ class Transformer(Net):
         for name, n in (("layers", layers), ("width", width), ("heads", heads), ("expansion", expansion)):
             if not isinstance(n, int) or isinstance(n, bool) or n < 1:
                 raise UserError(f"{name} must be a positive whole number, not {n!r}")
-        apart = choose("blocks", blocks, {"layer": False, "sublayer": True})
+        by_sublayer = choose("blocks", blocks, {"layer": False, "sublayer": True})
         parts: list[nn.Module] = []
         for _ in range(layers):
             attention = AttentionLayer(width, heads, causal=True, dropout=dropout)
             forward = FeedForward(width, expansion * width, activation=activation, dropout=dropout)
-            whole = TransformerLayer(attention, forward)
-            parts += [attention, Widen(forward), Narrow(forward)] if apart else [whole]
+            layer = TransformerLayer(attention, forward)
+            parts += [attention, Widen(forward), Narrow(forward)] if by_sublayer else [layer]
         parts[0] = nn.Sequential(Embedding(shape, vocabulary, width, dropout), parts[0])
         readout = nn.Linear(width, check_classes(classes))
         _draw(parts, readout, layers)
-        takes, view = InputSpec(shape, vocabulary), Normalized(reading(reads, vocabulary))
+        takes, view = InputSpec(shape, vocabulary), Normalized(choose_view(reads, vocabulary))
         super().__init__(map(Block, parts), readout, takes=takes, view=view)
 
 
@@ -266,7 +267,7 @@ def check_sequence(net: str, input_shape: tuple[int, ...] | int, vocabulary: int
     raise UserError(f"{net} takes sequences, (T, D), or token ids, not rows of shape {shape}; use net=mlp or cnn")
 
 
-def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition | Pooled:
+def choose_view(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition | Pooled:
     """Return the view that a name chooses.
 
     Args:
@@ -274,5 +275,8 @@ def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition 
         vocabulary: the number of tokens, or None where rows are values.
 
     """
-    by_itself = "last" if vocabulary is None else "positions"
-    return choose("reads", by_itself if reads == "auto" else reads, VIEWS)()
+    default = "last" if vocabulary is None else "positions"
+    return choose("reads", default if reads == "auto" else reads, VIEWS)()
+
+
+__getattr__ = former_names(__name__)

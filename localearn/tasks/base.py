@@ -189,8 +189,8 @@ class Task(ABC):
         """
         if len(target) > 1 and bool((target.amin(0) == target.amax(0)).all()):
             constant = self.decode(target[:1]).flatten()
-            told = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
-            raise UserError(f"{what} is {told} in every row, so there is nothing to learn")
+            value = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
+            raise UserError(f"{what} is {value} in every row, so there is nothing to learn")
 
     def decode(self, output: Tensor) -> Tensor:
         """Return outputs, (N, outputs), in the unit that the targets were given in: by default unchanged."""

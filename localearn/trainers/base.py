@@ -44,7 +44,7 @@ class Trainer(FormerContract, nn.Module, ABC):
     `localearn.recipe`; its signature has the general values.
 
     Args:
-        net: the net to train, which `supports` is asked about; stored as `self.net`.
+        net: the net to train, which `supports` checks; stored as `self.net`.
 
     Attributes:
         net: the net that is trained.
@@ -54,7 +54,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             spikes is refused, whose blocks would stay as they were drawn.
         autocasts: whether it computes under autocast where that is on. A rule that leaves autocast aside needs a net of
             the data's own precision.
-        is_local: whether block k learns from its input and the targets alone, whatever stands after it.
+        is_local: whether block k learns from its input and the targets alone, whatever comes after it.
         couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns
             from what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it
             never sees.
@@ -62,7 +62,7 @@ class Trainer(FormerContract, nn.Module, ABC):
         serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
         encodes_targets: whether it learns from targets in the output's space, `Task.encode`, so that it needs one of
             each output and refuses a task that has one for all of a row's positions, see `Task.pools_positions`.
-        inference_seeds: seeds of the random draws of `predict` in evaluation, apart from the run's seed; empty where it
+        inference_seeds: seeds of the random draws of `predict` in evaluation, whatever the run's seed; empty where it
             draws nothing. Validation uses the first; the final figures are means over all, see `redraw`.
 
     Raises:
@@ -161,7 +161,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{cls.__name__} trains a localearn.Net, not a {type(net).__name__}{makes}")
         if net.classes < 2 and net.task.has_classes and (data is None or data.task.has_classes):
             raise Unsupported(
-                f"{type(net).__name__} has one class, so there is nothing to tell apart; give it 2 or more, or say "
+                f"{type(net).__name__} has one class, so there is nothing to distinguish; give it 2 or more, or say "
                 "that its output is a value: net.for_task(Regression())"
             )
         flat = next((type(m).__name__ for m in net.modules() if isinstance(m, FLAT)), None)
@@ -220,15 +220,15 @@ class Trainer(FormerContract, nn.Module, ABC):
             has = f"{type(net).__name__} has {net.classes} outputs"
             raise Unsupported(f"{has}, and {data.name} needs {data.task.outputs}; build the net for as many")
         if net.classes != data.task.outputs:
-            tells = f"{type(net).__name__} tells {net.classes} classes apart"
-            raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")
+            has = f"{type(net).__name__} has {net.classes} classes"
+            raise Unsupported(f"{has}, and {data.name} {data.classes}; build the net for as many")
 
     @abstractmethod
     def gradients(self, batch: Batch) -> Parts:
         """Fill `.grad` of the parameters, None on entry, with the gradient of a batch mean.
 
         Nothing here waits for the device (no `.item()`, no branch on a tensor). It may be a generator, which yields
-        such metrics: at each yield what stands in `.grad` is complete, and may be stepped and emptied before the
+        such metrics: at each yield `.grad` is complete, and may be stepped and emptied before the
         generator goes on, so it must not be in the midst of a context such as `torch.no_grad()`. The loop steps once,
         at its end, unless a `Descent` or `step=block` says otherwise.
 
@@ -417,11 +417,11 @@ class Pipelined(Protocol):
         """
         ...
 
-    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+    def total(self, input_losses: Metrics, losses: Sequence[Tensor]) -> Tensor:
         """Return the sum, a scalar, of the losses that `first_input` reports and of some blocks' losses.
 
         Args:
-            told: the losses of `first_input`, by name.
+            input_losses: the losses of `first_input`, by name.
             losses: the blocks' losses, scalars.
 
         """
@@ -455,7 +455,7 @@ def linear_readout(net: Net) -> str:
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean cross-entropy, a scalar, over the labelled rows of a batch.
 
-    It is `Classification.loss`, for rules that tell classes apart whatever their net is trained for.
+    It is `Classification.loss`, for rules that classify whatever their net is trained for.
 
     Args:
         logits: (N, C).

@@ -195,8 +195,8 @@ class Descent(Phase):
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups: the parameters without options of their own, then `groups`."""
-        apart = {id(p) for group in self.groups for p in group["params"]}
-        rest = [p for p in self.parameters if id(p) not in apart]
+        grouped = {id(p) for group in self.groups for p in group["params"]}
+        rest = [p for p in self.parameters if id(p) not in grouped]
         return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
 
 

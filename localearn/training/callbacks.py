@@ -20,7 +20,7 @@ from torch import Tensor
 from localearn.data import Batch, Data
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.nets.layers import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.printing import one_line, say
 from localearn.records import Record
 from localearn.tasks import Metric
@@ -387,7 +387,7 @@ class Illustration(Callback):
                 return context.trainer.predict(x, *beside).float()
 
         try:
-            with modes_kept(context.trainer):
+            with preserve_modes(context.trainer):
                 context.trainer.eval()
                 self.lines = context.data.illustrate(predict, context.folder)
         except Exception as error:  # a picture is no reason to lose a run

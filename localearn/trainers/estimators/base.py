@@ -1,5 +1,6 @@
 """The family of rules that estimate a gradient from forward passes alone."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from localearn.data import Batch
+from localearn.moved import former_names
 from localearn.nets.layers import NORMALISATIONS
 from localearn.trainers.base import Trainer
 
@@ -41,7 +43,7 @@ class EstimatorTrainer(Trainer):
 
     @staticmethod
     @torch.no_grad()
-    def keep_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> None:
+    def write_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> None:
         """Write running statistics back, as an ordinary pass would have left them.
 
         Args:
@@ -51,6 +53,18 @@ class EstimatorTrainer(Trainer):
         """
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
+
+    @staticmethod
+    def keep_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> None:
+        """Write buffers back; a deprecated name of `write_buffers`.
+
+        Args:
+            module: as of `write_buffers`.
+            buffers: as of `write_buffers`.
+
+        """
+        warnings.warn("keep_buffers() is write_buffers() now", FutureWarning, stacklevel=2)
+        EstimatorTrainer.write_buffers(module, buffers)
 
     @staticmethod
     def transformable_attention() -> AbstractContextManager[Any]:
@@ -72,3 +86,6 @@ class EstimatorTrainer(Trainer):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+__getattr__ = former_names(__name__)

@@ -112,7 +112,7 @@ class ForwardGradient(EstimatorTrainer):
         guess = self.guess
         tangents = guess.directions(self.net, batch) if guess else {name: self._draw(p) for name, p in at.items()}
         loss, along, buffers = self._derivative(lambda p: self.loss_at(p, batch), at, tangents)
-        self.keep_buffers(self.net, buffers)
+        self.write_buffers(self.net, buffers)
         if guess:
             along = along * len(along)  # each tangent is of another block: their sum counts, not their mean
         for name, p in parameters.items():
@@ -164,7 +164,7 @@ class ForwardGradient(EstimatorTrainer):
             return functional_call(module, buffers, (h, *context)), buffers
 
         out, out_tangent, buffers = self._derivative(apply, h, tangent)
-        self.keep_buffers(module, buffers)
+        self.write_buffers(module, buffers)
         return out, out_tangent.detach()
 
     def _derivative(self, fn: Callable, at: Any, tangents: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

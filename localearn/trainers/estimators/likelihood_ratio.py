@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.layers import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.nets.views import Head
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
@@ -115,7 +115,7 @@ class LikelihoodRatio(EstimatorTrainer):
         super().supports(net, data)
         h, *context = net.trial()
         devices = [h.device] if h.is_cuda else []
-        with modes_kept(net), torch.no_grad(), torch.random.fork_rng(devices):
+        with preserve_modes(net), torch.no_grad(), torch.random.fork_rng(devices):
             net.train()  # as the copies find it
             h = net.block(0).op(net.stem(h), *context)[None]
             for k in range(net.depth):
@@ -164,7 +164,7 @@ class LikelihoodRatio(EstimatorTrainer):
             with torch.set_grad_enabled(not self.layerwise):
                 streams.noisy, buffers = _each(module, noisy.detach(), context)
             if clean is None:
-                self.keep_buffers(module, buffers)
+                self.write_buffers(module, buffers)
 
     def _perturb(self, streams: Streams, k: int, first: int) -> Site:
         """Add noise to what a module gave: to the copies, or to new copies of the clean rows."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.introspection import Replaced, linear_maps, unmapped_matrices
 from localearn.trainers.backward import CutPass, can_be_cut
@@ -128,3 +129,6 @@ def name_of(weight: str) -> str:
 
     """
     return weight.removesuffix(".weight")
+
+
+__getattr__ = former_names(__name__)

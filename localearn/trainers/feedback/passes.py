@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.trainers.phases import Metrics
 
@@ -88,18 +89,18 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def still_buffers(net: Net) -> Iterator[None]:
+def preserve_buffers(net: Net) -> Iterator[None]:
     """Restore the net's buffers, its running statistics, on exit.
 
     Args:
         net: the net.
 
     """
-    kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     yield
     with torch.no_grad():
         for name, buffer in net.named_buffers():
-            buffer.copy_(kept[name])
+            buffer.copy_(before[name])
 
 
 def no_autocast(device: torch.device) -> torch.autocast | nullcontext[None]:
@@ -127,3 +128,6 @@ def without_autocast(device: torch.device, parts: Iterator[Metrics]) -> Iterator
         if found is None:
             return
         yield found
+
+
+__getattr__ = former_names(__name__)

@@ -48,7 +48,7 @@ def around(
     """Return func(x, W, b, *geometry), whose error goes back by the path.
 
     Args:
-        path: what stands for W in the backward pass.
+        path: what replaces W in the backward pass.
         func: F.linear or F.conv2d.
         x: the map's input, (..., n_in) or (N, n_in, H, W).
         weight: W.
@@ -101,7 +101,7 @@ class SentBack(torch.autograd.Function):
         else:
             relayed = _relay(delta, mix.to(delta.dtype), ctx.geometry)
             grad_x, grad_back = pull(relayed, x, back, ctx.geometry, x_needs, back_needs)
-            # W's gradient does not depend on W: one number stands for all of its entries.
+            # W's gradient does not depend on W: one number serves for all of its entries.
             blank = delta.new_zeros(()).expand(ctx.shape)
             grad_weight = pull(delta, x, blank, ctx.geometry, False, weight_needs)[1]
         grad_bias = _channel_sums(delta, bool(ctx.geometry)) if bias_needs else None

@@ -18,7 +18,7 @@ from localearn.trainers.feedback.passes import (
     Site,
     layers,
     no_autocast,
-    still_buffers,
+    preserve_buffers,
     without_autocast,
 )
 from localearn.trainers.phases import Descent, Metrics, Parts, completed
@@ -137,7 +137,7 @@ class Pepita(Trainer):
             first, logits = passes.run(batch.x, *batch.context)
         loss, error = self.task.error(logits, batch)  # e / N
         rows = self._elements(error, batch)
-        with still_buffers(self.net):  # to the end, for the graph of a normalisation holds them
+        with preserve_buffers(self.net):  # to the end, for the graph of a normalisation holds them
             second, logits = passes.run(self._second_input(batch, error, rows), *batch.context)
             self._learn_mirror(batch)  # by the weights of before the step
             for site, later in zip(first, second, strict=True):
@@ -158,7 +158,7 @@ class Pepita(Trainer):
         if self.form == "time_local":  # whose every step has a gradient of every parameter
             self._learn_mirror(batch)
         yield {"loss": loss}
-        with still_buffers(self.net):
+        with preserve_buffers(self.net):
             sites, logits = passes.run(x, *batch.context)
             for site in sites:
                 self._follow(site, -site.activity, rows)

@@ -24,8 +24,8 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
     channels and B a 1x1 one.
 
     Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
-    others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R apart, so they
-    align less.
+    others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R separately, so
+    they align less.
 
     Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's (7 at
     expansion 10); in convolutions hardly more, because B R is multiplied out first where that is cheaper.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.introspection import RunningStatistics, tracking
 from localearn.tasks import Task
@@ -174,7 +175,7 @@ class CaFo(Trainer):
     def _learn(self, k: int, h: Tensor, batch: Batch) -> Metrics:
         """Fill `.grad` of predictor k from h_{k+1}, (N, ...); return its loss."""
         z = batch.select(self.predictor(k)(self.net.view(h.detach())))
-        loss = self.criterion(*_elements(self.task, z, batch.target, encoded=self._on == "mse"))
+        loss = self.criterion(*_elements(self.task, z, batch.target, as_values=self._on == "mse"))
         loss.backward()
         return {"loss": loss.detach()}
 
@@ -250,7 +251,7 @@ class RidgeRegression(Solve):
             labels = task.exclusive and task.counted(batch.target) is None
             self._equations = NormalEquations(self.predictor, self.ridge, labels=labels)
         h = batch.select(self.net.view(batch.x))
-        self._equations.add(*_elements(task, h, batch.target, encoded=not self._equations.labels))
+        self._equations.add(*_elements(task, h, batch.target, as_values=not self._equations.labels))
 
     def sums(self) -> list[Tensor]:
         """Return the sums of the normal equations."""
@@ -263,13 +264,13 @@ class RidgeRegression(Solve):
         return {"loss": equations.solve()}
 
 
-def _elements(task: Task, per_row: Tensor, target: Tensor, *, encoded: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what is said of each element, (E, n), its target, a label or encoded, and whether it counts, None: all.
+def _elements(task: Task, per_row: Tensor, target: Tensor, *, as_values: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what is said of each element, (E, n), its target, a label or values, and whether it counts, None: all.
 
-    per_row: (M, n), or (M, T, n) where positions are the elements. encoded: (E, outputs), zeros where not counted.
+    per_row: (M, n), or (M, T, n) where positions are the elements. Values: (E, outputs), zeros where not counted.
     """
     counted = task.counted(target)
-    if encoded:
+    if as_values:
         target = task.regressand(target).flatten(0, -2)
     else:
         target = target.flatten() if counted is None else torch.where(counted, target, 0).flatten()
@@ -286,3 +287,6 @@ def _put_in_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: An
     """Load DFA's net from the one that was saved; older checkpoints have it twice."""
     of_net = f"{prefix}net."
     state |= {f"{prefix}dfa.{name.removeprefix(prefix)}": state[name] for name in state if name.startswith(of_net)}
+
+
+__getattr__ = former_names(__name__)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
-from localearn.nets.layers import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.tasks import Task
 from localearn.trainers.base import follow
 from localearn.trainers.local import labels
@@ -28,7 +29,7 @@ PeerScale = Literal["hinton", "port"]
 
 
 class ForwardForward(LocalTrainer):
-    """Forward-Forward: each block tells rows with their true label from rows with a wrong one, by its own activity.
+    """Forward-Forward: each block separates rows with their true label from rows with a wrong one, by its activity.
 
         x+, x- = x with its true label, x with a wrong label       one pass over both, (2N, ...)
         h_k = block_k(h_{k-1} / (RMS(h_{k-1}) + eps))               RMS of a row: the next block cannot see g_{k-1}
@@ -143,7 +144,7 @@ class ForwardForward(LocalTrainer):
         placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         others = self.predicting[:-1] if self.has_readout else ()
         self.projections = nn.ModuleList(nn.Linear(net.reads[k], net.classes, bias=False, **placed) for k in others)
-        with modes_kept(net), torch.no_grad():
+        with preserve_modes(net), torch.no_grad():
             net.eval()  # so that a stem's dropout draws nothing
             h, *context = net.trial()
             h = net.stem(h)
@@ -226,7 +227,7 @@ class ForwardForward(LocalTrainer):
         """
         default = 2.0 if self.mean_goodness else float(self.units[k])
         logits = self.goodness(h) + others - (default if self.threshold is None else self.threshold)
-        true, wrong = self._told_apart(logits)
+        true, wrong = self._true_and_wrong(logits)
         counted = self._counted(batch)
         if counted is not None:
             return (F.softplus(-true) + F.softplus(wrong)).mul(counted).sum() / (2 * counted.sum().clamp_min(1))
@@ -250,9 +251,9 @@ class ForwardForward(LocalTrainer):
         h, y, classes = self.net.stem(batch.x), batch.target, self.net.classes
         counted = self._counted(batch)
         y = y if counted is None else torch.where(counted, y, 0)
-        wrong, told = labels.uniform_wrong_labels(y, classes), {}
+        wrong, input_losses = labels.uniform_wrong_labels(y, classes), {}
         if self.has_readout and self.schedule == "joint":
-            told["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
+            input_losses["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
             if self.negatives == "hard":
                 wrong = labels.hard_wrong_labels(y, batch.rows(logits))
         one, other = y, wrong
@@ -261,9 +262,9 @@ class ForwardForward(LocalTrainer):
             one, other = torch.where(first, y, wrong), torch.where(first, wrong, y)
         if self.tokens is not None:
             self._shown = torch.cat([one, other])
-            return torch.cat([h, h]), told
+            return torch.cat([h, h]), input_losses
         both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (one, other)]
-        return torch.cat(both), told
+        return torch.cat(both), input_losses
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
         """Return block k's output for rows with true and with wrong labels, (2N, ...), its loss and `off_k`."""
@@ -287,17 +288,17 @@ class ForwardForward(LocalTrainer):
         super().check_pipeline()
         if self.has_readout:
             raise UserError(
-                "forward_forward's readout reads every block, so blocks cannot learn apart; "
+                "forward_forward's readout reads every block, so blocks cannot learn alone; "
                 "use prediction=goodness with negatives=uniform, or parallel=data"
             )
         if self.tokens is not None:
             raise UserError(
                 "forward_forward adds a label to token ids in block 1, which draws it for all blocks, so they cannot "
-                "learn apart; use parallel=data"
+                "learn alone; use parallel=data"
             )
         if self.collaboration != "none":
             raise UserError(
-                f"collaboration={self.collaboration} needs other blocks' goodness, so blocks cannot learn apart; "
+                f"collaboration={self.collaboration} needs other blocks' goodness, so blocks cannot learn alone; "
                 "use collaboration=none, or parallel=data"
             )
 
@@ -366,7 +367,7 @@ class ForwardForward(LocalTrainer):
         """Return the phase that trains block k alone; labels are redrawn in each step, so it starts from x."""
 
         def gradients(batch: Batch) -> Iterator[Metrics]:
-            h, told = self.first_input(batch)
+            h, input_losses = self.first_input(batch)
             known = []
             with torch.no_grad():
                 for j in range(k):
@@ -374,7 +375,7 @@ class ForwardForward(LocalTrainer):
                     if self.collaboration != "none":
                         known.append(self.goodness(h))
             learn = self.learn_blocks if self.collaboration == "none" else partial(self._collaborate, known=known)
-            yield from learn(range(k, k + 1), h, told=told, batch=batch)
+            yield from learn(range(k, k + 1), h, input_losses=input_losses, batch=batch)
 
         def predict(x: Tensor, *context: Tensor) -> Tensor:
             return self.block_scores(self.net.stem(x), *context, start=0, stop=k + 1)
@@ -404,7 +405,7 @@ class ForwardForward(LocalTrainer):
         """Return which positions of a batch are no padding, (N, T) bool; None where there is none."""
         return self.task.counted(batch.target) if self.by_position else None
 
-    def _told_apart(self, both: Tensor) -> tuple[Tensor, Tensor]:
+    def _true_and_wrong(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is of true labels and what is of wrong ones, (N, ...) each, of both passes' rows, (2N, ...)."""
         one, other = both.chunk(2)
         if self._true_first is None:
@@ -443,7 +444,7 @@ class ForwardForward(LocalTrainer):
         loss = self.block_loss(k, h, batch, others)
         if self.peers and self.by_position:
             counted = self._counted(batch)
-            true = [self._told_apart(value)[0].flatten(0, 1) for value in (z, h)]
+            true = [self._true_and_wrong(value)[0].flatten(0, 1) for value in (z, h)]
             loss = loss + self.peers[k](*true, None if counted is None else counted.flatten())
         elif self.peers:
             true = slice(len(z) // 2)
@@ -451,15 +452,15 @@ class ForwardForward(LocalTrainer):
         return loss
 
     def _collaborate(
-        self, blocks: range, h: Tensor, told: Metrics, batch: Batch, known: Sequence[Tensor] = ()
+        self, blocks: range, h: Tensor, input_losses: Metrics, batch: Batch, known: Sequence[Tensor] = ()
     ) -> Iterator[Metrics]:
         """Do what `learn_blocks` does where a block's loss has other blocks' goodness in it.
 
         known: the goodness of the blocks before.
         """
         losses, goodness = list[Tensor](), list(known)
-        if told:
-            yield told
+        if input_losses:
+            yield input_losses
         run = self._run(blocks, h, _twice(batch))
         if self.collaboration == "all":
             run = list(run)
@@ -473,7 +474,7 @@ class ForwardForward(LocalTrainer):
             yield {f"loss_{k + 1}": loss.detach(), f"off_{k + 1}": off}
             if self.collaboration == "previous":
                 goodness.append(self.goodness(h.detach()))
-        yield {"loss": self.total(told, losses)}
+        yield {"loss": self.total(input_losses, losses)}
 
     def _run(self, blocks: range, h: Tensor, context: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         for k in blocks:
@@ -522,13 +523,16 @@ def _embedding(z: Tensor, classes: int) -> nn.Embedding:
 
 def _twice(batch: Batch) -> tuple[Tensor, ...]:
     """Return the context of a batch's rows with true and with wrong labels, one upon the other."""
-    return labels.beside_itself(batch.context, len(batch.x))
+    return labels.duplicate_context(batch.context, len(batch.x))
 
 
 def _refuse_without_classes(task: Task, name: str) -> None:
-    """Raise `Unsupported` where there are no wrong labels that the right one could be told from."""
+    """Raise `Unsupported` where there are no wrong labels to contrast the right one with."""
     if not task.exclusive:
         raise Unsupported(
-            f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}; use "
+            f"forward_forward contrasts right labels with wrong ones, and {name} is for {type(task).__name__}; use "
             "algo=mono_forward, or another rule"
         )
+
+
+__getattr__ = former_names(__name__)

@@ -4,16 +4,17 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import Unsupported
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.block import Block
-from localearn.nets.layers import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.nets.views import Flattened
 
 Kind = Literal["linear", "conv", "mlp", "auglocal", "tied", "projected", "low_rank", "nce"]
@@ -75,7 +76,7 @@ def activity_shapes(net: Net) -> list[tuple[int, ...]]:
 
     """
     shapes = []
-    with modes_kept(net), torch.no_grad():
+    with preserve_modes(net), torch.no_grad():
         net.eval()
         x, *context = net.trial()
         h = net.stem(x)
@@ -108,7 +109,7 @@ def pooling(shape: Sequence[int], most: int) -> tuple[int, int]:
     return window[0], window[1]
 
 
-class Read(nn.Module):
+class HeadInput(nn.Module):
     """The part of a head that reads an activity: the net's view of it, or of a flattened map its average over windows.
 
     Args:
@@ -150,7 +151,7 @@ def linear(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> n
         depth: of no concern here.
 
     """
-    read = Read(net, shape, most)
+    read = HeadInput(net, shape, most)
     return nn.Sequential(read, _zeroed(nn.Linear(read.width, net.classes)))
 
 
@@ -165,7 +166,7 @@ def mlp(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.M
         depth: the hidden layers, 1 or more.
 
     """
-    read = Read(net, shape, most)
+    read = HeadInput(net, shape, most)
     n = shape[0] if len(shape) == 3 else shape[-1]
     widths = [read.width, *[n] * depth]
     hidden = [layer for i, o in itertools.pairwise(widths) for layer in (nn.Linear(i, o), nn.ReLU())]
@@ -200,7 +201,7 @@ def conv(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.
 class AugLocal(nn.Module):
     """Copies of some of the net's own later blocks, and of its readout, in the place of all of them.
 
-    From block k+1 to the last one `depth` are taken at equal steps, the last one among them. They are copies as the
+    From block k+1 to the last one `depth` are chosen at equal steps, the last one among them. They are copies as the
     net's were drawn, and learn by themselves. Where one gives another shape than the next one takes, a pooling and a
     1x1 map without bias stand between them.
 
@@ -217,11 +218,11 @@ class AugLocal(nn.Module):
         steps = min(depth, later)
         chosen = [k + math.ceil((i + 1) * later / steps) for i in range(steps)]
         self.bridges, self.blocks = nn.ModuleList(), nn.ModuleList()
-        given = net.shapes[k]
+        shape = net.shapes[k]
         for j in chosen:
-            self.bridges.append(_bridge(given, net.shapes[j - 1]))
+            self.bridges.append(_bridge(shape, net.shapes[j - 1]))
             self.blocks.append(copy.deepcopy(net.block(j)))
-            given = net.shapes[j]
+            shape = net.shapes[j]
         self.view, self.with_context = net.view, net.readout_takes_context
         self.readout = copy.deepcopy(net.readout)
 
@@ -254,14 +255,15 @@ class Tied(nn.Module):
         self.view = net.view
         n = readout.in_features
         self.before: nn.Module = nn.Identity()
-        self.beside: nn.Module | None = None
+        self.adapter: nn.Module | None = None
         if kind == "projected":
             self.before = nn.Linear(n, n, bias=False)
             nn.init.eye_(self.before.weight)
         elif kind == "low_rank":
-            self.beside = nn.Sequential(
+            self.adapter = nn.Sequential(
                 nn.Linear(n, rank, bias=False), _zeroed(nn.Linear(rank, readout.out_features, bias=False))
             )
+            self.register_load_state_dict_pre_hook(_rename_adapter)
 
     def forward(self, a: Tensor) -> Tensor:
         """Return outputs, (N, ..., C), of an activity, (N, *shape)."""
@@ -269,11 +271,17 @@ class Tied(nn.Module):
         x = self.view(a)
         bias = None if readout.bias is None else readout.bias.detach()
         output = F.linear(self.before(x), readout.weight.detach(), bias)
-        return output if self.beside is None else output + self.beside(x)
+        return output if self.adapter is None else output + self.adapter(x)
+
+
+def _rename_adapter(head: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load a low-rank head from a checkpoint of an earlier release, which called the adapter `beside`."""
+    for name in [name for name in state if name.startswith(f"{prefix}beside.")]:
+        state[f"{prefix}adapter.{name.removeprefix(f'{prefix}beside.')}"] = state.pop(name)
 
 
 class NoiseContrastive(nn.Module):
-    """A linear head that is learned by telling the target from a few others, and not from all C.
+    """A linear head that is trained to distinguish the target from a few other classes, and not from all C.
 
         J_i = softplus(-(s_y - ln(K/C))) + sum_{n of K} softplus(s_n - ln(K/C)),    s = D x + b, x = view(a)
 
@@ -289,7 +297,7 @@ class NoiseContrastive(nn.Module):
 
     def __init__(self, net: Net, shape: tuple[int, ...], most: int, noise: int):
         super().__init__()
-        self.read = Read(net, shape, most)
+        self.read = HeadInput(net, shape, most)
         self.out = _zeroed(nn.Linear(self.read.width, net.classes))
         self.noise = noise
 
@@ -314,7 +322,7 @@ class NoiseContrastive(nn.Module):
         return F.softplus(shift - true) + F.softplus(noise - shift).sum(-1)
 
 
-MADE: Mapping[str, Callable[..., nn.Module]] = {"linear": linear, "mlp": mlp, "conv": conv}
+BUILDERS: Mapping[str, Callable[..., nn.Module]] = {"linear": linear, "mlp": mlp, "conv": conv}
 
 
 def build(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]], most: int, depth: int, rank: int, noise: int):
@@ -346,7 +354,7 @@ def build(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]], most: int, de
         elif kind == "nce":
             heads.append(NoiseContrastive(net, shapes[k], most, noise))
         else:
-            heads.append(MADE[kind](net, k, shapes[k], most, depth))
+            heads.append(BUILDERS[kind](net, k, shapes[k], most, depth))
     like = next(net.parameters())
     return nn.ModuleList(heads).to(device=like.device, dtype=like.dtype)
 
@@ -371,23 +379,26 @@ def _zeroed(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-def _bridge(given: tuple[int, ...], taken: tuple[int, ...]) -> nn.Module:
+def _bridge(source: tuple[int, ...], target: tuple[int, ...]) -> nn.Module:
     """Return what makes rows of one shape rows of another: the identity, or a pooling and a map of channels."""
-    if given == taken:
+    if source == target:
         return nn.Identity()
-    if len(given) == len(taken) == 3 and all(g >= t for g, t in zip(given[1:], taken[1:], strict=True)):
+    if len(source) == len(target) == 3 and all(g >= t for g, t in zip(source[1:], target[1:], strict=True)):
         layers: list[nn.Module] = []
-        if given[1:] != taken[1:]:
-            whole = all(g % t == 0 for g, t in zip(given[1:], taken[1:], strict=True))
-            window = (given[1] // taken[1], given[2] // taken[2])
-            layers.append(nn.AvgPool2d(window) if whole else nn.AdaptiveAvgPool2d(taken[1:]))
-        if given[0] != taken[0]:
-            layers.append(nn.Conv2d(given[0], taken[0], 1, bias=False))
+        if source[1:] != target[1:]:
+            whole = all(g % t == 0 for g, t in zip(source[1:], target[1:], strict=True))
+            window = (source[1] // target[1], source[2] // target[2])
+            layers.append(nn.AvgPool2d(window) if whole else nn.AdaptiveAvgPool2d(target[1:]))
+        if source[0] != target[0]:
+            layers.append(nn.Conv2d(source[0], target[0], 1, bias=False))
         return nn.Sequential(*layers)
-    if len(given) == len(taken) and given[:-1] == taken[:-1]:
-        return nn.Linear(given[-1], taken[-1], bias=False)
-    if len(given) == 3 and len(taken) == 1:
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(given[0], taken[0], bias=False))
+    if len(source) == len(target) and source[:-1] == target[:-1]:
+        return nn.Linear(source[-1], target[-1], bias=False)
+    if len(source) == 3 and len(target) == 1:
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source[0], target[0], bias=False))
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(math.prod(given), math.prod(taken), bias=False), nn.Unflatten(1, taken)
+        nn.Flatten(), nn.Linear(math.prod(source), math.prod(target), bias=False), nn.Unflatten(1, target)
     )
+
+
+__getattr__ = former_names(__name__)

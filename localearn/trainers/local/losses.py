@@ -22,11 +22,18 @@ def squared_error(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor
 
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
-    return mean_over((z - _encoded(y, z.shape[1]).to(z.dtype)).square().sum(1), counted)
+    return mean_over((z - encoded_targets(y, z.shape[1]).to(z.dtype)).square().sum(1), counted)
 
 
-def _cross_entropy(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return the mean cross-entropy, a scalar, of logits z, (N, C), at labels y, (N,), over those that are counted."""
+def cross_entropy(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy, a scalar.
+
+    Args:
+        z: logits, (N, C).
+        y: labels, (N,).
+        counted: (N,) bool, the rows that the mean is over; None: all.
+
+    """
     if counted is None:
         return F.cross_entropy(z, y)
     return mean_over(F.cross_entropy(z, y, reduction="none"), counted)
@@ -81,12 +88,19 @@ def mean_over(losses: Tensor, counted: Tensor | None) -> Tensor:
     return losses.mean() if counted is None else (losses * counted).sum() / counted.sum().clamp_min(1)
 
 
-def _encoded(y: Tensor, outputs: int) -> Tensor:
+def encoded_targets(y: Tensor, outputs: int) -> Tensor:
+    """Return values, (N, C), as they are, and labels, (N,), as boolean one-hot rows, (N, C).
+
+    Args:
+        y: the targets.
+        outputs: C.
+
+    """
     return y if y.dim() == 2 else one_hot(y, outputs)
 
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "mse": squared_error,
-    "ce": _cross_entropy,
+    "ce": cross_entropy,
     "sparsemax": sparsemax_loss,
 }

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
-from localearn.trainers.local.losses import _encoded
+from localearn.trainers.local.losses import encoded_targets
 
 
 class NormalEquations:
@@ -56,7 +56,7 @@ class NormalEquations:
         for start in range(0, h.shape[1], self.STRIP):
             stop = start + self.STRIP
             self._a[start:, start:stop].addmm_(h[:, start:].T, h[:, start:stop])
-        target = _encoded(y.to(self._device), self.predictor.out_features).double()
+        target = encoded_targets(y.to(self._device), self.predictor.out_features).double()
         self._b.addmm_(h.T, target)
         if self._squares is not None:
             self._squares += target.square().sum()

@@ -73,7 +73,7 @@ class ScalableForwardForward(LocalTrainer):
             raise UserError(f"per_class must be 1 channel or more for each class, not {per_class}")
         self.by_position = net.view.per_position
         if self.by_position and norm == "row":
-            raise Unsupported("a row's normalisation would tell positions of later ones; use norm=channels")
+            raise Unsupported("a row's normalisation would let positions see later ones; use norm=channels")
         self.per_class, self.norm, self.prediction = per_class, norm, prediction
         like = next(net.parameters())
         outputs = net.classes * per_class

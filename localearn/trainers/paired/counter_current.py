@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.checks import choose
 from localearn.nets.layers import ACTIVATIONS
@@ -31,7 +32,7 @@ class CounterCurrent(Trainer):
         loss_k = difference of h_k and c_k, k = 0..L         trains block k and V_{k+1}, and nothing else
         loss = L(o, y)                                       the task's, of the readout's output; trains the readout
 
-    To tell C classes apart, c_k is of the C one-hot rows, (C, n_k), for which no batch is needed, and T = [y_i = c],
+    With C classes, c_k is of the C one-hot rows, (C, n_k), for which no batch is needed, and T = [y_i = c],
     (N, C), I is (C, C). Where targets are values, each row's own go through the second net, c_k is (N, n_k), and T, and
     I in its place, say which rows have the same target, (N, N).
 
@@ -48,7 +49,7 @@ class CounterCurrent(Trainer):
 
     Kao, Hariharan, arXiv 2409.19841, section 3; the constants, and the loss of convolutions, are of their code
     (github.com/IandRover/CCL-NeurIPS24), which differs so: its contrast is "rows", by which less was learned here; its
-    filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins again in each
+    filter_target, 0.2, is only compared with zero, and its margin is 0.1; the CNN's warm-up begins again in each
     epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
     several layers, biases that a block may have, and products and cosines of values.
 
@@ -56,13 +57,13 @@ class CounterCurrent(Trainer):
     unless both nets normalise. In dense autoencoders of the digits a code varies along 3 to 4 directions, be it 16 or
     128 units wide, and its best linear readout rebuilds no more than untrained blocks' does (15.2 against 15.0 dB at 16
     units, 23.0 against 24.5 at 128; backprop 17.5, 27.8); neither the learning rate nor time nor another contrast
-    mended that (results/counter_current).
+    changed that (results/counter_current).
 
     Args:
         net: a net whose blocks give vectors or maps; a graph's nodes are rows, of which those with a label count.
         similarity: "product", "cosine" or "difference", as above.
         scale: of loss_k, positive; None: 128 for products, 1 for the others.
-        apart: how strongly rows are held apart from each other, by cosines, 0 or more.
+        apart: the weight of the terms that make different rows differ, of cosines, 0 or more.
         contrast: S, (N, N): [y_i = y_j] ("classes"), or I ("rows"), by which rows of one class are to differ, too.
         margin: rows whose class the net gives a probability of more than 1 - margin say nothing to the blocks of that
             step; the means are still over all N. In [0, 1); 0: all rows count. With it the pass to the output comes
@@ -95,7 +96,7 @@ class CounterCurrent(Trainer):
         if scale is not None and scale <= 0:
             raise UserError(f"scale must be positive, or null for 128 (product) or 1 (cosine), not {scale}")
         if apart < 0:
-            raise UserError(f"apart must be 0 (rows are not kept apart) or more, not {apart}")
+            raise UserError(f"apart must be 0 (no such terms) or more, not {apart}")
         if not 0 <= margin < 1:
             raise UserError(f"margin must be 0 (all rows count) or more, and less than 1, not {margin}")
         self.similarity, self.contrast, self.scale = similarity, contrast, scale
@@ -132,11 +133,11 @@ class CounterCurrent(Trainer):
 
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
         """Fill `.grad` as `gradients` does, pausing after each block and after the readout."""
-        signals = list(self.opposite.signals(self._sent(batch)))  # c_L first
+        signals = list(self.opposite.signals(self._second_input(batch)))  # c_L first
         outputs, keep = self._outputs(batch), None
         if self.margin and self.task.exclusive:
-            held = list(outputs)  # for which rows count is known when the net has said what it takes them for
-            outputs, keep = iter(held), self._kept(held[-1], batch)
+            whole = list(outputs)  # first, for which rows count depends on the net's output
+            outputs, keep = iter(whole), self._below_margin(whole[-1], batch)
         h = batch.x
         for k, h in enumerate(outputs):
             loss = self._difference(k, batch.select(h), signals.pop(), batch.target, keep)
@@ -161,7 +162,7 @@ class CounterCurrent(Trainer):
             h = self.net.block(k)(h.detach(), *batch.context)
             yield h
 
-    def _sent(self, batch: Batch) -> Tensor:
+    def _second_input(self, batch: Batch) -> Tensor:
         """Return what goes through the second net: a row for each class, (C, C), or each row's values, (M, outputs)."""
         like = next(self.opposite.parameters())
         if self.task.exclusive:
@@ -169,7 +170,7 @@ class CounterCurrent(Trainer):
         return self.task.encode(batch.target).to(like.dtype)
 
     @torch.no_grad()
-    def _kept(self, h: Tensor, batch: Batch) -> Tensor:
+    def _below_margin(self, h: Tensor, batch: Batch) -> Tensor:
         """Return 1 for the rows whose class does not have a probability of more than 1 - margin yet, else 0, (M, 1)."""
         p = batch.select(self.net.logits(h, *batch.context)).float().softmax(1)
         return (p.gather(1, batch.target[:, None]) <= 1 - self.margin).to(h.dtype)
@@ -182,16 +183,16 @@ class CounterCurrent(Trainer):
             return self._differences(k, h, c)
         a, b = h.flatten(1), c.flatten(1)
         a = a if keep is None else a * keep
-        told = self.task.encode(target)
-        told = (told if self.task.exclusive else _same(told)).to(wide)
+        pairs = self.task.encode(target)
+        pairs = (pairs if self.task.exclusive else _same(pairs)).to(wide)  # T
         if self.similarity == "product":
             scale = 128.0 if self.scale is None else self.scale
-            return F.mse_loss((a @ b.T).to(wide), told) * (scale / a.shape[1])
+            return F.mse_loss((a @ b.T).to(wide), pairs) * (scale / a.shape[1])
         a, b = F.normalize(a, eps=EPS), F.normalize(b, eps=EPS)
-        loss = F.mse_loss((a @ b.T).to(wide), told) * (1.0 if self.scale is None else self.scale)
+        loss = F.mse_loss((a @ b.T).to(wide), pairs) * (1.0 if self.scale is None else self.scale)
         if not self.apart:
             return loss
-        classes = told @ told.T if self.task.exclusive else told
+        classes = pairs @ pairs.T if self.task.exclusive else pairs
         own = classes if self.contrast == "classes" else torch.eye(len(a), device=a.device, dtype=wide)
         others = torch.eye(len(b), device=b.device, dtype=wide) if self.task.exclusive else own
         return loss + self.apart * (F.mse_loss((a @ a.T).to(wide), own) + F.mse_loss((b @ b.T).to(wide), others))
@@ -202,7 +203,7 @@ class CounterCurrent(Trainer):
         return scale * (loss + F.mse_loss(_unit(h), _unit(c)) if k else loss)
 
     def _center(self, *modules: nn.Module) -> None:
-        """Take the mean over a unit's incoming weights off their gradient, if that is asked for."""
+        """Take the mean over a unit's incoming weights off their gradient, where `centered` is set."""
         for p in (p for module in modules for p in module.parameters()) if self.centered else ():
             if p.grad is not None and p.dim() > 1:
                 p.grad.sub_(p.grad.mean(tuple(range(1, p.dim())), keepdim=True))
@@ -217,3 +218,6 @@ def _unit(h: Tensor) -> Tensor:
     """Return the maps of each channel, (N, n, H, W), or vectors (N, n), without their mean and of length 1."""
     flat = h.flatten(2) if h.dim() == 4 else h
     return F.normalize(flat - flat.mean(-1, keepdim=True), dim=-1, eps=EPS)
+
+
+__getattr__ = former_names(__name__)

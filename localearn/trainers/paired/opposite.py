@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from localearn.nets import Net
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import modes_kept
+from localearn.nets.layers import preserve_modes
 
 Shape = tuple[int, ...]
 
@@ -35,7 +35,7 @@ class Opposite(nn.Module):
         self.target: Shape = (net.classes,)
         if picture and math.prod(net.input_shape) == net.classes:
             self.target = net.input_shape
-        with modes_kept(net):
+        with preserve_modes(net):
             net.eval()
             stem = tuple(net.stem(net.trial()[0]).shape[1:])
         shapes, parts = (stem, *net.shapes, self.target), (*net.blocks, net.readout)

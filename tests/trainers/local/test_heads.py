@@ -125,11 +125,20 @@ def test_adapters_of_the_readout_are_what_they_say():
     nn.init.normal_(projected.before.weight)
     torch.testing.assert_close(projected(x), view @ (w @ projected.before.weight).T + b)
     low_rank = local(net, head="low_rank", rank=3).heads[0]
-    v, u = (low_rank.beside[i].weight for i in (0, 1))
+    v, u = (low_rank.adapter[i].weight for i in (0, 1))
     nn.init.normal_(u)
     assert (v.shape, u.shape) == ((3, 8), (5, 3))
     torch.testing.assert_close(low_rank(x), view @ (w + u @ v).T + b)
     assert not any(p is w for head in (projected, low_rank) for p in head.parameters())
+
+
+def test_a_low_rank_head_of_an_earlier_release_is_loaded():
+    trainer, fresh = (local(transformer(), head="low_rank", rank=3) for _ in range(2))
+    nn.init.normal_(trainer.heads[0].adapter[1].weight)
+    former = {name.replace(".adapter.", ".beside."): value for name, value in trainer.state_dict().items()}
+    assert former.keys() != trainer.state_dict().keys()
+    fresh.load_state_dict(former)
+    assert torch.equal(fresh.heads[0].adapter[1].weight, trainer.heads[0].adapter[1].weight)
 
 
 def test_tied_heads_follow_the_readout_and_a_copy_follows_its_own():
