@@ -117,10 +117,10 @@ class ArrayData(Data):
             raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be cached")
         y: dict[Split, Tensor] = {"train": self._y["train"], "val": self._y["val"]}
         with torch.no_grad():
-            whole = self.part(0, 1)
-            x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
+            undivided = self.part(0, 1)
+            x: dict[Split, Tensor] = {split: undivided._mapped(split, fn, batch_size) for split in y}
             if self._target_is_input:  # which the features are not
-                y = {split: whole._mapped(split, lambda rows: rows.flatten(1), batch_size) for split in y}
+                y = {split: undivided._mapped(split, lambda rows: rows.flatten(1), batch_size) for split in y}
         mapped = copy.copy(self)  # not checked: the training loop reports a net that diverges
         mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
         mapped.vocabulary, mapped.categories, mapped._target_is_input = None, (), False
@@ -138,9 +138,9 @@ class ArrayData(Data):
             return self._reconstructions(self.task, predict, folder / "reconstructed.png")
         if not isinstance(self.task, Regression):
             return ()
-        whole = self.part(0, 1)
+        undivided = self.part(0, 1)
         path = folder / "predicted.png"
-        return (predicted_against_true(whole, self.task, lambda batch: predict(batch.x), "test", path),)
+        return (predicted_against_true(undivided, self.task, lambda batch: predict(batch.x), "test", path),)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then cached."""

@@ -196,13 +196,13 @@ def _nodes(what: str, index: np.ndarray, nodes: int) -> np.ndarray:
     return index.astype(np.int64)
 
 
-def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: Sequence[str] | None = None) -> None:
+def same_classes(where: str, train: np.ndarray, held_out: np.ndarray, class_names: Sequence[str] | None = None) -> None:
     """Check that the training labels, (N,), are all of 0..C-1, C > 1, and the held-out ones among them.
 
     Args:
         where: the source, for error messages.
         train: the training labels.
-        held: the held-out labels.
+        held_out: the held-out labels.
         class_names: the labels' names in error messages; their numbers by default.
 
     Raises:
@@ -222,9 +222,9 @@ def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: S
             f"{where}: the training labels reach {name(present[-1])} but none is {name(gap)}; they must be "
             f"{'0 to classes - 1' if class_names is None else 'of every class'}, and values need a task, regression"
         )
-    if held.max() > present[-1]:
+    if held_out.max() > present[-1]:
         raise UserError(
-            f"{where}: a held-out label is {name(held.max())}; the training labels end at {name(present[-1])}"
+            f"{where}: a held-out label is {name(held_out.max())}; the training labels end at {name(present[-1])}"
         )
 
 

@@ -202,11 +202,11 @@ def from_dataset(
 
     """
     name = name or type(dataset).__name__.lower()
-    arrays, whole = {}, _is_target(options.get("task"))
+    arrays, x_is_target = {}, _is_target(options.get("task"))
     for part, source in (("", dataset), ("_test", test), ("_val", val)):
         if source is not None:
-            arrays |= _named(part, _items(f"{name}{part}", source, whole))
-    classes = None if whole else getattr(dataset, "classes", None)
+            arrays |= _named(part, _items(f"{name}{part}", source, x_is_target))
+    classes = None if x_is_target else getattr(dataset, "classes", None)
     if isinstance(classes, list | tuple) and all(isinstance(word, str) for word in classes):
         options = {"class_names": classes} | options
     return from_arrays(**arrays, name=name, **options)
@@ -252,10 +252,10 @@ def from_loader(
             raise UserError(f"streamed data take no {', '.join(others)}; leave it out, or give stream=False")
         return LoaderData(loader, val, test, **options)
     name = options.setdefault("name", "loader")
-    arrays, whole = {}, _is_target(options.get("task"))
+    arrays, x_is_target = {}, _is_target(options.get("task"))
     for part, source in (("", loader), ("_test", test), ("_val", val)):
         if source is not None:
-            pairs = [_columns(f"{name}{part}: batch {i}", batch, whole) for i, batch in enumerate(source)]
+            pairs = [_columns(f"{name}{part}: batch {i}", batch, x_is_target) for i, batch in enumerate(source)]
             joined = [
                 _joined(f"{name}{part}", column, torch.cat, np.concatenate) for column in zip(*pairs, strict=True)
             ]
@@ -345,17 +345,17 @@ def _nodes(
     unnamed = np.setdiff1d(np.arange(len(labels)), np.concatenate([np.zeros(0, np.int64), *splits.values()]))
     if "train" in splits and "test" not in splits:  # what is trained on is settled: the others are held out
         if "val" not in splits:
-            rest, held = hold_out(labels[unnamed], held_out_size("val", len(unnamed), val_fraction), seed)
-            notes.append(f"no val_mask was given: {len(held)} of {len(unnamed)} nodes in no mask were drawn")
-            unnamed, splits["val"] = unnamed[rest], unnamed[held]
+            rest, held_out = hold_out(labels[unnamed], held_out_size("val", len(unnamed), val_fraction), seed)
+            notes.append(f"no val_mask was given: {len(held_out)} of {len(unnamed)} nodes in no mask were drawn")
+            unnamed, splits["val"] = unnamed[rest], unnamed[held_out]
         notes.append(f"no test_mask was given: it is the other {len(unnamed)} nodes")
         return {**splits, "test": unnamed}, notes
     rest = splits.get("train", unnamed)
     for split, fraction, drawn_by in (("test", test_fraction, _TEST_SEED), ("val", val_fraction, seed)):
         if split not in splits:
-            others, held = hold_out(labels[rest], held_out_size(split, len(rest), fraction), drawn_by)
-            notes.append(f"no {split}_mask was given: {len(held)} of {len(rest)} nodes were drawn")
-            rest, splits[split] = rest[others], rest[held]
+            others, held_out = hold_out(labels[rest], held_out_size(split, len(rest), fraction), drawn_by)
+            notes.append(f"no {split}_mask was given: {len(held_out)} of {len(rest)} nodes were drawn")
+            rest, splits[split] = rest[others], rest[held_out]
     return {**splits, "train": rest}, notes
 
 
@@ -364,9 +364,9 @@ def _is_target(task: object) -> bool:
     return isinstance(task, Task) and task.target_is_input
 
 
-def _columns(what: str, item: Any, whole: bool) -> tuple[Any, ...]:
+def _columns(what: str, item: Any, x_is_target: bool) -> tuple[Any, ...]:
     """Return x and y of an item or a batch; x alone where it is the target, whether or not there is a y."""
-    if whole:
+    if x_is_target:
         return (item[0] if isinstance(item, tuple | list) else item,)
     return as_pair(what, item)
 
@@ -375,10 +375,10 @@ def _named(part: str, columns: Sequence[Any]) -> dict[str, Any]:
     return {f"{letter}{part}": column for letter, column in zip("xy", columns, strict=False)}
 
 
-def _items(what: str, dataset: Dataset, whole: bool) -> list[Any]:
+def _items(what: str, dataset: Dataset, x_is_target: bool) -> list[Any]:
     """Return x and y of all items of a dataset, or x alone where it is the target."""
     if isinstance(dataset, TensorDataset):
-        return list(_columns(what, dataset.tensors, whole))
+        return list(_columns(what, dataset.tensors, x_is_target))
     items: Any = dataset
     if isinstance(dataset, IterableDataset):
         source: Iterable[Any] = items
@@ -386,7 +386,7 @@ def _items(what: str, dataset: Dataset, whole: bool) -> list[Any]:
         source = (items[i] for i in range(len(items)))
     else:
         raise UserError(f"{what} is {type(dataset).__name__}, which has no length; give a DataLoader over it")
-    pairs = [_columns(f"{what}: item {i}", item, whole) for i, item in enumerate(source)]
+    pairs = [_columns(f"{what}: item {i}", item, x_is_target) for i, item in enumerate(source)]
     if not pairs:
         raise UserError(f"{what} is empty")
     return [_joined(what, column, torch.stack, np.stack) for column in zip(*pairs, strict=True)]

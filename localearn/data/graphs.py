@@ -69,8 +69,8 @@ class GraphData(Data):
             raise UserError(f"batch_size is {batch_size}; it must be at least 1")
         if split not in self._nodes:
             raise ValueError(f"{self.name} has no {split} split, only {', '.join(self._nodes)}")
-        whole = Batch(self._x, self._labels[split], (self._edge_index,), self._nodes[split])
-        return iter((whole,) if skip == 0 else ())
+        batch = Batch(self._x, self._labels[split], (self._edge_index,), self._nodes[split])
+        return iter((batch,) if skip == 0 else ())
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "GraphData":
         """Return the graph with x replaced by `fn(x, edge_index)`; see `Data.features`."""

@@ -227,9 +227,9 @@ def _leave_last_out(log: _Log) -> tuple[dict[Split, np.ndarray], int]:
     """Return the rows of each split, and how many users have too few to be held out."""
     starts, sizes = np.unique(log.user, return_index=True, return_counts=True)[1:]
     ends = (starts + sizes)[sizes >= _LEAST]
-    held = {"test": ends - 1, "val": ends - 2}
-    train = np.setdiff1d(np.arange(len(log.user)), np.concatenate(list(held.values())))
-    rows = {"train": train, **held}
+    held_out = {"test": ends - 1, "val": ends - 2}
+    train = np.setdiff1d(np.arange(len(log.user)), np.concatenate(list(held_out.values())))
+    rows = {"train": train, **held_out}
     return {split: rows[split] for split in _SPLITS}, int((sizes < _LEAST).sum())
 
 
@@ -248,8 +248,10 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
     notes = []
     unseen = sum(int((codes[log.item[split[name]]] == len(known)).sum()) for name in ("val", "test"))
     if unseen:
-        held = len(split["val"]) + len(split["test"])
-        notes.append(f"{unseen:,} of {held:,} held-out rows have an item that no training row has, code {len(known)}")
+        held_out = len(split["val"]) + len(split["test"])
+        notes.append(
+            f"{unseen:,} of {held_out:,} held-out rows have an item that no training row has, code {len(known)}"
+        )
     train = log.value[split["train"]]
     center, scale = float(train.mean()), float(train.std())
     if train.min() == train.max() or not scale > 0:  # which is zero too where values differ by next to nothing

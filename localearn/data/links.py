@@ -85,8 +85,8 @@ class LinkData(Data):
             raise UserError(f"batch_size is {batch_size}; it must be at least 1")
         if split not in self._pairs:
             raise ValueError(f"{self.name} has no {split} split, only {', '.join(self._pairs)}")
-        whole = Batch(self._x, self._targets[split], (self._edges[split],), self._pairs[split])
-        return iter((whole,) if skip == 0 else ())
+        batch = Batch(self._x, self._targets[split], (self._edges[split],), self._pairs[split])
+        return iter((batch,) if skip == 0 else ())
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "LinkData":
         """Return the graph with x replaced by `fn(x, edge_index)` of the training edges; see `Data.features`."""
@@ -187,9 +187,9 @@ def split_links(
     """
     u, v = np.minimum(*edge_index), np.maximum(*edge_index)
     joined = np.unique((u * nodes + v)[u < v])
-    held = {"val": int(val_fraction * len(joined)), "test": int(test_fraction * len(joined))}
-    training = len(joined) - sum(held.values())
-    if min(training, *held.values()) < 1:
+    held_out = {"val": int(val_fraction * len(joined)), "test": int(test_fraction * len(joined))}
+    training = len(joined) - sum(held_out.values())
+    if min(training, *held_out.values()) < 1:
         raise UserError(f"{name} has {len(joined)} edges, too few for val_fraction and test_fraction of them")
     if nodes * (nodes - 1) // 2 < 2 * len(joined):
         raise UserError(f"{name} joins more than half of its pairs of nodes, so as many others cannot be drawn")
@@ -200,7 +200,7 @@ def split_links(
     seen: dict[Split, np.ndarray] = {}
     start = 0
     for split in _SPLITS:
-        stop = start + held.get(split, training)
+        stop = start + held_out.get(split, training)
         codes = np.concatenate([positive[start:stop], negative[start:stop]])
         pairs[split] = np.stack([codes // nodes, codes % nodes], axis=1)
         targets[split] = np.repeat(np.array([1, 0], dtype=np.float32), stop - start)

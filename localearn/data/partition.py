@@ -81,12 +81,12 @@ def array_data(
         train = train[hold_out(labels[train], train_size, seed)[1]]
     as_rows = torch.from_numpy if sequences or vocabulary is not None else channels_first
     rows, test_rows = as_rows(parts["x_train"]), as_rows(parts["x_test"])
-    held = as_rows(parts["x_val"]) if "x_val" in parts else rows
+    held_out = as_rows(parts["x_val"]) if "x_val" in parts else rows
     if augment != "none" and rows.ndim != 4:
         raise UserError(f"{name} holds {'sequences' if rows.ndim == 3 else 'vectors'}: augment={augment} needs images")
     x: dict[Split, torch.Tensor] = {
         "train": rows.index_select(0, torch.from_numpy(train)),
-        "val": held.index_select(0, torch.from_numpy(val)),
+        "val": held_out.index_select(0, torch.from_numpy(val)),
         "test": test_rows,
     }
     if vocabulary is not None and normalize not in ("none", "standard"):
@@ -181,15 +181,15 @@ def with_test(
     if "x_test" in parts:
         return dict(parts), ()
     labels = strata(parts, task)
-    rest, held = hold_out(labels, held_out_size("test", len(labels), fraction), _TEST_SEED)
+    rest, held_out = hold_out(labels, held_out_size("test", len(labels), fraction), _TEST_SEED)
     if targets_are_labels(task):
-        same_classes(where, labels[rest], labels[held], class_names)
+        same_classes(where, labels[rest], labels[held_out], class_names)
     drawn = {}
     for letter in "xy":
         if f"{letter}_train" in parts:
-            whole = parts[f"{letter}_train"]
-            drawn |= {f"{letter}_train": whole[rest], f"{letter}_test": whole[held]}
-    note = f"no test part was given: {len(held)} of {len(labels)} rows were drawn (test_fraction={fraction})"
+            values = parts[f"{letter}_train"]
+            drawn |= {f"{letter}_train": values[rest], f"{letter}_test": values[held_out]}
+    note = f"no test part was given: {len(held_out)} of {len(labels)} rows were drawn (test_fraction={fraction})"
     return {**parts, **drawn}, (note,)
 
 
@@ -264,8 +264,8 @@ def fold_of(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tested[order[start : start + sizes[fold]]] = True
     rest = np.flatnonzero(~tested)
     drawn = np.random.RandomState(127 * fold).permutation(len(rest))
-    held = -(-len(rest) // FOLDS)
-    return np.sort(rest[drawn[held:]]), np.sort(rest[drawn[:held]]), np.flatnonzero(tested)
+    held_out = -(-len(rest) // FOLDS)
+    return np.sort(rest[drawn[held_out:]]), np.sort(rest[drawn[:held_out]]), np.flatnonzero(tested)
 
 
 def held_out_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
@@ -285,14 +285,14 @@ def held_out_size(name: str, rows: int, fraction: float, size: int | None = None
     check_fraction(name, fraction)
     option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
     source = f"{where}: " if where else ""
-    held = round(rows * fraction) if size is None else size
-    if not 1 <= held < rows:
+    held_out = round(rows * fraction) if size is None else size
+    if not 1 <= held_out < rows:
         raise UserError(
-            f"{source}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
+            f"{source}{option} holds out {held_out} of {rows} training rows; between 1 and {rows - 1} must be held out"
             if rows > 1
             else f"{source}{option} cannot split {rows} training row in two; at least 2 rows are needed"
         )
-    return held
+    return held_out
 
 
 def check_fraction(name: str, fraction: float) -> None:

@@ -241,16 +241,16 @@ class LoaderData(Data):
 
         y is (N,) labels as they are given or, with a task, its targets, (N, D); (N, 0) where the target is x.
         """
-        whole = self._valued is not None and self._valued.target_is_input
+        x_is_target = self._valued is not None and self._valued.target_is_input
         for number, batch in enumerate(_isolated(self._loaders[split], seed)):
-            if whole and not isinstance(batch, tuple | list):
+            if x_is_target and not isinstance(batch, tuple | list):
                 batch = (batch, None)
             x, y = as_pair(f"{self.name}: {split} batch {number}", batch)
             where_x, where_y = (f"{self.name}: {part}_{split} of batch {number}" for part in "xy")
             layout = self._layout or _layout_of(x)
-            given = checked_rows(where_x, as_array(where_x, x), layout)
-            rows = torch.tensor(given) if layout == "ntd" else channels_first(given)
-            if whole:
+            values = checked_rows(where_x, as_array(where_x, x), layout)
+            rows = torch.tensor(values) if layout == "ntd" else channels_first(values)
+            if x_is_target:
                 labels = np.zeros((len(rows), 0), np.float32)
             elif self._valued is None:
                 labels = flat_labels(where_y, as_array(where_y, y))
@@ -315,8 +315,8 @@ class LoaderData(Data):
     def _batch(self, pieces: list[tuple[Tensor, Tensor]]) -> Batch:
         x, y = pieces[0] if len(pieces) == 1 else (torch.cat([piece[i] for piece in pieces]) for i in (0, 1))
         x = _scaled(x.to(self._device))  # where bytes are bytes yet
-        whole = self._valued is not None and self._valued.target_is_input
-        return Batch(x, x.flatten(1) if whole else y.to(self._device))
+        x_is_target = self._valued is not None and self._valued.target_is_input
+        return Batch(x, x.flatten(1) if x_is_target else y.to(self._device))
 
 
 def _layout_of(x: Any) -> Layout:

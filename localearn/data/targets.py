@@ -56,10 +56,10 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
                 f"{where}: rows of {key} have {checked[key].shape[1:]} values, those of {first} "
                 f"{checked[first].shape[1:]}"
             )
-    whole = {key: torch.from_numpy(values) for key, values in checked.items()}
-    if whole:  # before rows are drawn from them, so that a message names the source's row
-        task = _widened(f"{where}: y_train", task, next(iter(whole.values())))
-    for key, values in whole.items():
+    tensors = {key: torch.from_numpy(values) for key, values in checked.items()}
+    if tensors:  # before rows are drawn from them, so that a message names the source's row
+        task = _widened(f"{where}: y_train", task, next(iter(tensors.values())))
+    for key, values in tensors.items():
         task.check_target(f"{where}: {key}", values)
     return checked
 

@@ -124,8 +124,8 @@ def text(
     if val_fraction + test_fraction >= 1:
         raise UserError(f"val_fraction={val_fraction} and test_fraction={test_fraction} leave nothing to train on")
     where = NAME if path is None else str(path)
-    whole = help_topics() if path is None else read_text(Path(path).expanduser(), encoding)
-    parts = _split(where, whole, val_fraction, test_fraction)
+    content = help_topics() if path is None else read_text(Path(path).expanduser(), encoding)
+    parts = _split(where, content, val_fraction, test_fraction)
     codec: Codec
     ids: dict[Split, np.ndarray]
     if unit == "bpe":
@@ -141,15 +141,15 @@ def text(
             what = f"{least} are needed, a window and the one after it" if split == "train" else "2 are needed"
             smaller = f"; use dataset.window={len(tokens) - 1} or less" if split == "train" and len(tokens) > 1 else ""
             raise UserError(
-                f"{where}: the {split} part of {len(whole)} characters has {len(tokens)} tokens; {what}{smaller}"
+                f"{where}: the {split} part of {len(content)} characters has {len(tokens)} tokens; {what}{smaller}"
             )
         x[split], y[split] = _windows(tokens, window, (stride or window) if split == "train" else None)
     LanguageModelling(codec.size).check_learnable(f"{where}: the train part", y["train"])
-    held = {split: (len(parts[split]), len(ids[split])) for split in ("val", "test")}
-    characters, tokens = (sum(pair[i] for pair in held.values()) for i in (0, 1))
+    sizes_of = {split: (len(parts[split]), len(ids[split])) for split in ("val", "test")}
+    characters, tokens = (sum(pair[i] for pair in sizes_of.values()) for i in (0, 1))
     data = TextData(NAME, x, y, codec, LanguageModelling(codec.size, characters / tokens))
     sizes = ", ".join(f"{split} {len(ids[split]):,}" for split in parts)
-    data.notes = (f"{len(whole):,} characters, {codec.size:,} {unit} as tokens, in order: {sizes}", *notes)
+    data.notes = (f"{len(content):,} characters, {codec.size:,} {unit} as tokens, in order: {sizes}", *notes)
     log_notes(where, notes)
     return data
 
@@ -224,11 +224,15 @@ def _check_options(unit: Unit, vocabulary: int | None, window: int, stride: int 
         raise UserError(f"vocabulary is {vocabulary}; it must be at least 1")
 
 
-def _split(where: str, whole: str, val_fraction: float, test_fraction: float) -> dict[Split, str]:
+def _split(where: str, content: str, val_fraction: float, test_fraction: float) -> dict[Split, str]:
     """Return the beginning of a text, what follows and its end, by their shares of the characters."""
-    tested, held = round(len(whole) * test_fraction), round(len(whole) * val_fraction)
-    trained = len(whole) - held - tested
-    return {"train": whole[:trained], "val": whole[trained : trained + held], "test": whole[trained + held :]}
+    tested, validated = round(len(content) * test_fraction), round(len(content) * val_fraction)
+    trained = len(content) - validated - tested
+    return {
+        "train": content[:trained],
+        "val": content[trained : trained + validated],
+        "test": content[trained + validated :],
+    }
 
 
 def _byte_pairs(

@@ -358,12 +358,12 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
 
     @functools.wraps(init)
     def completing(self: Trainer, *arguments: Any, **options: Any) -> None:
-        given = {**dict(zip(ordered, arguments, strict=False)), **options}
+        passed = {**dict(zip(ordered, arguments, strict=False)), **options}
         if type(self) is rule:  # and not of a family, whose rule has chosen already
-            task = getattr(given.get("net"), "task", None)
+            task = getattr(passed.get("net"), "task", None)
             values = isinstance(task, Task) and not task.exclusive
-            recipe = rule_options(rule, kind_of(given.get("net")), values=values)
-            options |= {name: value for name, value in recipe.items() if name not in given}
+            recipe = rule_options(rule, kind_of(passed.get("net")), values=values)
+            options |= {name: value for name, value in recipe.items() if name not in passed}
         init(self, *arguments, **options)
 
     return completing

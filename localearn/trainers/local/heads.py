@@ -386,9 +386,9 @@ def _bridge(source: tuple[int, ...], target: tuple[int, ...]) -> nn.Module:
     if len(source) == len(target) == 3 and all(g >= t for g, t in zip(source[1:], target[1:], strict=True)):
         layers: list[nn.Module] = []
         if source[1:] != target[1:]:
-            whole = all(g % t == 0 for g, t in zip(source[1:], target[1:], strict=True))
+            divides = all(g % t == 0 for g, t in zip(source[1:], target[1:], strict=True))
             window = (source[1] // target[1], source[2] // target[2])
-            layers.append(nn.AvgPool2d(window) if whole else nn.AdaptiveAvgPool2d(target[1:]))
+            layers.append(nn.AvgPool2d(window) if divides else nn.AdaptiveAvgPool2d(target[1:]))
         if source[0] != target[0]:
             layers.append(nn.Conv2d(source[0], target[0], 1, bias=False))
         return nn.Sequential(*layers)

@@ -136,8 +136,8 @@ class CounterCurrent(Trainer):
         signals = list(self.opposite.signals(self._second_input(batch)))  # c_L first
         outputs, keep = self._outputs(batch), None
         if self.margin and self.task.exclusive:
-            whole = list(outputs)  # first, for which rows count depends on the net's output
-            outputs, keep = iter(whole), self._below_margin(whole[-1], batch)
+            computed = list(outputs)  # first, for which rows count depends on the net's output
+            outputs, keep = iter(computed), self._below_margin(computed[-1], batch)
         h = batch.x
         for k, h in enumerate(outputs):
             loss = self._difference(k, batch.select(h), signals.pop(), batch.target, keep)
