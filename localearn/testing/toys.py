@@ -23,7 +23,7 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Toy:
-    """A tiny task: all of its rows, and a net for it.
+    """Hold a tiny task: all of its rows, and a net for it.
 
     Attributes:
         net: `net(shape)` builds a fresh net of two narrow blocks; shape: of the rows that the net takes, for a rule

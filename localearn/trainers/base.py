@@ -23,7 +23,7 @@ from localearn.trainers.phases import Descent, Metrics, Parts, Phase
 
 
 class Fit(Protocol):
-    """A function that trains a rule, as `localearn.training.fit` does."""
+    """Train a rule, as `localearn.training.fit` does."""
 
     def __call__(self, trainer: "Trainer", data: Any, **options: Any) -> Record:
         """Train the rule on data and return the record of the run."""
@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Fit)
 
 
 class Trainer(FormerContract, nn.Module, ABC):
-    """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
+    """Define a learning rule: it fills `.grad` without a global backward pass, and all else is written once for all.
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
     next to the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
@@ -384,7 +384,7 @@ def _refuse_task(rule: type[Trainer], task: Task) -> None:
 
 
 class Pipelined(Protocol):
-    """A rule whose blocks learn one after another from activations that come forward, see `LocalTrainer`."""
+    """Describe a rule whose blocks learn one after another from activations that come forward, see `LocalTrainer`."""
 
     @property
     def chained(self) -> bool:

@@ -65,7 +65,7 @@ def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any])
 
 
 class Phase:
-    """A part of training with parameters, early stopping and, as the case may be, an optimizer of its own.
+    """Define a part of training with parameters, early stopping and, as the case may be, an optimizer of its own.
 
     The loop trains the phases that `Trainer.phases()` returns, in their order, each to its own end. The names of
     phases and their number are a part of a run's checkpoint and record.
@@ -130,7 +130,7 @@ class Phase:
 
 
 class Descent(Phase):
-    """A phase that learns by gradients, with an optimizer and a learning-rate schedule of its own.
+    """Define a phase that learns by gradients, with an optimizer and a learning-rate schedule of its own.
 
     `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
     each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, with
@@ -201,7 +201,7 @@ class Descent(Phase):
 
 
 class Solve(Phase, ABC):
-    """A phase that sums over a single pass and then sets its parameters in closed form; there is no optimizer.
+    """Define a phase that sums over a single pass and then sets its parameters in closed form, without an optimizer.
 
     The sums belong to this object, from a pass's first batch to `solve`, and are no part of the rule's state. A run
     that is stopped in the midst of the pass takes it again from its beginning. All three methods are called without

@@ -17,7 +17,7 @@ from localearn.trainers.base import Trainer
 
 
 class EstimatorTrainer(Trainer):
-    """The base of rules that estimate: a net's loss and a module's output as pure functions, fit for `torch.func`.
+    """Define a rule that estimates: a net's loss and a module's output as pure functions, fit for `torch.func`.
 
     Args:
         net: a net whose layers `torch.func` can transform.

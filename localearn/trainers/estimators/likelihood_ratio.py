@@ -23,14 +23,14 @@ Baseline = Literal["none", "mean", "clean"]
 
 @dataclass
 class Streams:
-    """The values that run through the net: the rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
+    """Hold the values that run through the net: rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
 
     clean: Tensor | None
     noisy: Tensor | None = None
 
 
 class Site(NamedTuple):
-    """A perturbed value, with the graph of what gave it.
+    """Hold a perturbed value, with the graph of what gave it.
 
     Attributes:
         value: (N, ...) or (K, N, ...).
@@ -47,7 +47,7 @@ class Site(NamedTuple):
 
 
 class LikelihoodRatio(EstimatorTrainer):
-    """Unified likelihood ratio (ULR): noise on the activities, weighed by the loss that it led to, is a gradient.
+    """Estimate the gradient by likelihood ratio (ULR): noise on the activities, weighted by the loss that it led to.
 
         z_k + eps_k, eps_k ~ N(0, sigma_k^2), in each block, row and copy;   L_i: the loss of row i
         d theta_k = E[(L_i - b_i) (d z_k / d theta_k)^T eps_k / sigma_k^2]      of a Linear: E[L (eps / sigma^2)^T h]

@@ -15,7 +15,7 @@ Kind = Literal["gaussian", "sobol"]
 
 
 class Noise(nn.Module, ABC):
-    """A source of `copies` standard normal values for every value of a net's row.
+    """Define a source of `copies` standard normal values for every value of a net's row.
 
     Args:
         net: the net whose values are perturbed.
@@ -41,7 +41,7 @@ class Noise(nn.Module, ABC):
 
 @final
 class Gaussian(Noise):
-    """Noise of which every value is independent of the others."""
+    """Draw noise of which every value is independent of the others."""
 
     def draw(self, like: Tensor, dtype: torch.dtype, first: int) -> Tensor:
         """Return independent noise."""
@@ -50,7 +50,7 @@ class Gaussian(Noise):
 
 @final
 class Sobol(Noise):
-    """Quasi-Monte-Carlo: a row's copies are a Sobol net, so they fill the space of all the row's noisy values evenly.
+    """Draw quasi-Monte-Carlo noise: a row's copies are a Sobol net, and fill the space of its noisy values evenly.
 
     The net is scrambled when it is built. Each draw shifts its digits at random, for each row again: it stays a net,
     each point alone is uniform, so what is estimated from it stays unbiased, and rows are independent. The normal

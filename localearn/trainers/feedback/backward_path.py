@@ -19,7 +19,7 @@ from localearn.trainers.phases import Metrics, Parts
 
 
 class BackwardPathTrainer(Trainer):
-    """Backprop's one backward pass, but each linear map has a path of its own for the error that comes back through it.
+    """Run backprop's one backward pass, but with a path of its own for the error around each linear map.
 
         z = W h + b                    delta_h = delta_z P        P, shaped as W, is the path's; backprop has P = W
         dW = delta_z^T h, db = sum of delta_z                     exact, given delta_z

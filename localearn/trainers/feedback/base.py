@@ -11,7 +11,7 @@ from localearn.trainers.phases import Metrics, completed
 
 
 class FeedbackTrainer(Trainer):
-    """Rules whose readout follows the true gradient, and whose block k follows a teaching signal at its output h_k.
+    """Define a rule whose readout follows the true gradient, and whose block k a teaching signal at its output h_k.
 
         e = d loss / d o                                  (N, C); (softmax(o) - Y) / N of classes; zero without a target
                                                            or where padded; (N, T, C) of outputs of positions

@@ -13,7 +13,7 @@ Feedback = Literal["position", "kernel"]
 
 
 class DirectFeedbackAlignment(FeedbackTrainer):
-    """Direct feedback alignment: a fixed random matrix brings the output error to each block at once.
+    """Train by direct feedback alignment: a fixed random matrix brings the output error to each block at once.
 
         delta_k = e B_k                       (N, n_k), spread over h_k by the net's view; B_k (C, n_k), never trained;
                                               of positions each for itself, (N, T, C) B_k, B_k (C, D), as at scale

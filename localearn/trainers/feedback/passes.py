@@ -17,7 +17,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 class Site(NamedTuple):
-    """A layer with parameters in one pass.
+    """Hold the output and the activity of a layer with parameters in one pass.
 
     Attributes:
         output: the layer's output, with the graph of its own parameters alone.
@@ -33,7 +33,7 @@ class Site(NamedTuple):
 
 
 class Passes:
-    """Passes of one batch through a net: the first draws the dropout masks, the others repeat them.
+    """Run passes of one batch through a net: the first draws the dropout masks, the others repeat them.
 
     Args:
         net: a net of plain blocks.

@@ -14,7 +14,7 @@ from localearn.errors import UserError
 
 
 class Path(nn.Module, ABC):
-    """A replacement for W in the backward pass: W is (n_out, n_in), or (n_out, n_in, height, width) in a convolution.
+    """Replace W in the backward pass: W is (n_out, n_in), or (n_out, n_in, height, width) in a convolution.
 
     It owns its feedback matrices, as buffers or parameters, of W's dtype and on W's device.
     """
@@ -65,7 +65,7 @@ def around(
 
 
 class SentBack(torch.autograd.Function):
-    """y = map(x, W, b), whose error goes back by a path: delta_x = (delta_y B) R, and B may be left out.
+    """Compute y = map(x, W, b), whose error goes back by a path: delta_x = (delta_y B) R, and B may be left out.
 
     W's and b's gradients are the map's own. R's, where it learns, is that of a map from x with the error delta_y B: the
     Hebbian product (delta_y B)^T x. Nothing of W is saved for the backward pass.

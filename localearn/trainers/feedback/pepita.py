@@ -27,7 +27,7 @@ Form = Literal["difference", "time_local", "hebbian"]
 
 
 class Pepita(Trainer):
-    """PEPITA: the error, added to the input, makes a second pass whose activities differ; the difference teaches.
+    """Train by PEPITA: the error, added to the input, makes a second pass, and the activities' difference teaches.
 
         first pass     h_k, p = softmax(o); e = p - Y, per row, (N, C); of values e = d loss / d o, and p = e + Y
         second pass    from x' = x + e F^T, with the same dropout masks: h'_k, p', e' = p' - Y
@@ -209,7 +209,7 @@ def _refuse(net: Net, why: str) -> None:
 
 
 class WeightMirror(nn.Module):
-    """A feedback matrix from the logits to the input that learns the net's weights from noise, without reading them.
+    """Learn a feedback matrix from the logits to the input from noise, without reading the net's weights.
 
         F = -s B_1 B_2 ... B_{L+1} / std(B_1 ... B_{L+1})      (D, C); B_k is (n_{k-1}, n_k), the readout's the last
         dB_k = -xi^T (W_k xi), xi ~ N(0, 1), (N, n_{k-1})      E[xi xi^T] = 1, so B_k grows along W_k^T

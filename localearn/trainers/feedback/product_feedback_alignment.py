@@ -12,7 +12,7 @@ Mixing = Literal["random", "orthogonal"]
 
 
 class ProductFeedbackAlignment(BackwardPathTrainer):
-    """Product feedback alignment: the error comes back through a fixed matrix and then a plastic one.
+    """Train by product feedback alignment: the error comes back through a fixed matrix and then a plastic one.
 
         delta_k = ((delta_{k+1} B_{k+1}) R_{k+1}) * f'(z_k)     B (n_{k+1}, m) fixed, R (m, n_k) learned
         dW_{k+1} = delta_{k+1}^T h_k                            (n_{k+1}, n_k), exact
@@ -55,7 +55,7 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
 
 
 class Product(Path):
-    """A path through B, (n_out, m / groups), and R, (m, n_in / groups, ...).
+    """Send the error through B, (n_out, m / groups), and R, (m, n_in / groups, ...).
 
     Args:
         weight: W, (n_out, n_in / groups, ...).

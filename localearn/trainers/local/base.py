@@ -18,7 +18,7 @@ Schedule = Literal["joint", "greedy"]
 
 
 class LocalTrainer(Trainer):
-    """Rules whose block k follows the gradient of its own loss, its input being a constant.
+    """Define a rule whose block k follows the gradient of its own loss, its input being a constant.
 
         d theta_k = d loss_k / d theta_k at fixed h_{k-1}
 

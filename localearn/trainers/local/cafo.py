@@ -27,7 +27,7 @@ LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matr
 
 
 class CaFo(Trainer):
-    """Cascaded Forward: blocks that no predictor trains, and for each a linear predictor that is trained alone.
+    """Train by Cascaded Forward: a linear predictor for each block, trained alone, which reads the block without training it.
 
         o_k = view(h_k) W_k^T + b_k                          (N, C); W_k is (C, n_k), n_k what the net's view reads
         loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
@@ -191,7 +191,7 @@ class CaFo(Trainer):
 
 @final
 class Statistics(Solve):
-    """A pass, before the first predictor, that sets the running statistics of a net's batch normalisations.
+    """Set the running statistics of a net's batch normalisations in a pass before the first predictor.
 
     Args:
         net: the net.
@@ -228,7 +228,7 @@ class Statistics(Solve):
 
 @final
 class RidgeRegression(Solve):
-    """A pass that solves for a linear predictor of features by `NormalEquations`.
+    """Solve for a linear predictor of features by `NormalEquations`, in one pass.
 
     Args:
         name: the phase's name.

@@ -29,7 +29,7 @@ PeerScale = Literal["hinton", "port"]
 
 
 class ForwardForward(LocalTrainer):
-    """Forward-Forward: each block separates rows with their true label from rows with a wrong one, by its activity.
+    """Train by Forward-Forward: each block's activity separates rows with their true label from rows with a wrong one.
 
         x+, x- = x with its true label, x with a wrong label       one pass over both, (2N, ...)
         h_k = block_k(h_{k-1} / (RMS(h_{k-1}) + eps))               RMS of a row: the next block cannot see g_{k-1}

@@ -21,7 +21,7 @@ EPS = 1e-8
 
 
 class ForwardGNN(LocalTrainer):
-    """ForwardGNN: each graph block draws a node to the virtual node of its class, in one forward pass.
+    """Train by ForwardGNN: each graph block draws a node to the virtual node of its class, in one forward pass.
 
         x' = [x; V]                                      (N + C, D); V, (C, D), fixed random features, one row a class
         E' = E, and v_c <-> i for each training node i of class c, both ways
@@ -379,7 +379,7 @@ class ForwardGNN(LocalTrainer):
 
 @final
 class Labels(Solve):
-    """A pass that reads which nodes are labelled, so that virtual nodes are joined to them before features are made.
+    """Read which nodes are labelled, so that virtual nodes are joined to them before features are computed.
 
     Args:
         trainer: the rule.

@@ -31,7 +31,7 @@ TRAILING = (
 
 
 class Activity:
-    """A block in two parts: its activity a = act(h), before the dropout and pooling that it ends with, and the rest.
+    """Split a block in two: its activity a = act(h), before the dropout and pooling that it ends with, and the rest.
 
     A block of a class of its own is one part: its activity is its output.
 
@@ -110,7 +110,7 @@ def pooling(shape: Sequence[int], most: int) -> tuple[int, int]:
 
 
 class HeadInput(nn.Module):
-    """The part of a head that reads an activity: the net's view of it, or of a flattened map its average over windows.
+    """Read an activity for a head: the net's view of it, or of a flattened map its average over windows.
 
     Args:
         net: the net, for its view.
@@ -199,7 +199,7 @@ def conv(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.
 
 
 class AugLocal(nn.Module):
-    """Copies of some of the net's own later blocks, and of its readout, in the place of all of them.
+    """Apply copies of some of the net's own later blocks, and of its readout, in the place of all of them.
 
     From block k+1 to the last one `depth` are chosen at equal steps, the last one among them. They are copies as the
     net's were drawn, and learn by themselves. Where one gives another shape than the next one takes, a pooling and a
@@ -234,7 +234,7 @@ class AugLocal(nn.Module):
 
 
 class Tied(nn.Module):
-    """The readout's own weights, as constants: W view(a) + b, after a learned map or next to it.
+    """Apply the readout's own weights, as constants: W view(a) + b, after a learned map or next to it.
 
         tied        W x + b                        learns nothing; x = view(a)
         projected   W P x + b                      P (n, n), from the identity
@@ -281,7 +281,7 @@ def _rename_adapter(head: nn.Module, state: dict[str, Any], prefix: str, *_: Any
 
 
 class NoiseContrastive(nn.Module):
-    """A linear head that is trained to distinguish the target from a few other classes, and not from all C.
+    """Apply a linear head that is trained to distinguish the target from a few other classes, and not from all C.
 
         J_i = softplus(-(s_y - ln(K/C))) + sum_{n of K} softplus(s_n - ln(K/C)),    s = D x + b, x = view(a)
 

@@ -19,7 +19,7 @@ Loss = Literal["pred", "sim", "predsim"]
 
 
 class LocalLoss(LocalTrainer):
-    """Local losses: each block learns by a head of its own, and to be alike where the targets are alike.
+    """Train by local losses: each block learns by a head of its own, and to be alike where the targets are alike.
 
         a_k = block k's activity, before the dropout and pooling that it ends with; h_k its output
         pred     L(head_k(a_k), y)                    L is CE, of values their own; linear: D_k avgpool(a_k), (N, C)

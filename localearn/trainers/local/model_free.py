@@ -19,7 +19,7 @@ Loss = Literal["cosine", "squares"]
 
 
 class ModelFree(LocalTrainer):
-    """Model-free Forward-Forward: a linear map after each opaque system separates true labels from wrong ones.
+    """Train by model-free Forward-Forward: a linear map after each opaque system separates true and wrong labels.
 
         x+, x- = x with its true label, x with a wrong label            one pass over both, (2N, n)
         h_k = P_k(h_{k-1} / RMS(h_{k-1})) W_k^T + b_k                   (2N, n_k); P_k is queried, never differentiated

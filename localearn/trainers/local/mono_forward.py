@@ -16,7 +16,7 @@ Prediction = Literal["bp", "ff"]
 
 
 class MonoForward(LocalTrainer):
-    """Mono-Forward: each block learns to classify through a projection of its own.
+    """Train by Mono-Forward: each block learns to classify through a projection of its own.
 
         G_k = view(h_k) M_k^T              goodness, (N, C); M_k is (C, n_k), n_k what the net's view reads: all of h_k,
                                            or of each position for itself, G_k then being (N, T, C)

@@ -20,7 +20,7 @@ Bar = float | Tensor  # abar, a number of the fixed schedule or what the learned
 
 
 class NoProp(LocalTrainer):
-    """NoProp: each block learns to find the label's embedding in a noisy one, given x; nothing passes between blocks.
+    """Train by NoProp: each block learns to find the label's embedding in a noisy one, given x, from no other block.
 
     u_y, (N, d), is row y of the net's embeddings W, (C, d); abar_0 < ... < abar_T, SNR(t) = abar_t / (1 - abar_t), and
     every z_t is drawn from the label, eps_t ~ N(0, 1), (N, d), and not computed by the blocks before:
@@ -213,7 +213,7 @@ class NoProp(LocalTrainer):
 
 @final
 class Prototypes(Solve):
-    """A pass that sets a class's embedding to the training image with the least median distance to its class's others.
+    """Set a class's embedding to the training image with the least median distance to its class's others.
 
     Images are compared within a class, in blocks of rows; a class without rows keeps the embedding that it has. Then
     the maps from z to logits begin again, by the nearest embedding.

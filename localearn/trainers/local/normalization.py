@@ -35,7 +35,7 @@ def share_off(h: Tensor) -> Tensor:
 
 
 class PeerNormalization(nn.Module):
-    """A loss that draws each unit's mean activity m_i to the mean of its block: strength * mean_i (mean_j m_j - m_i)^2.
+    """Draw each unit's mean activity m_i to its block's mean by a loss, strength * mean_i (mean_j m_j - m_i)^2.
 
     m = 0.9 m + 0.1 (mean over the batch), (n,), is a buffer that begins at 0.5 and moves with every call; the gradient
     is that of this batch's share. It passes the block's post as if it were the identity, where that keeps the shape,

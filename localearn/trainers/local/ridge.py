@@ -8,7 +8,7 @@ from localearn.trainers.local.losses import encoded_targets
 
 
 class NormalEquations:
-    """The linear map that minimises the mean squared error with a ridge, solved from one pass over the rows.
+    """Solve for the linear map that minimises the mean squared error with a ridge, from one pass over the rows.
 
         mean_i |Y_i - W h_i - b|^2 + ridge s |W|^2      Y_i (C,), one-hot of a label; h_i (n,); W (C, n); s the mean
                                                         square of all features, so that ridge has no unit

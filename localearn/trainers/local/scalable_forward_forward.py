@@ -17,7 +17,7 @@ Prediction = Literal["mean", "last"]
 
 
 class ScalableForwardForward(LocalTrainer):
-    """Scalable Forward-Forward: each block's activity, seen by maps of each class, is that class's goodness; one pass.
+    """Train by Scalable Forward-Forward: a block's activity, seen by maps of each class, is its goodness; one pass.
 
         u_k = LN(block_k(u_{k-1})),  u_0 = stem(x)           (N, n_k, H, W); each block's input is a constant
         a_k = conv_k(u_k)                                    (N, C m, H, W): m channels for each of the C classes

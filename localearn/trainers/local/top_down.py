@@ -19,7 +19,7 @@ SETTLING = 2  # passes of a prediction that do not count, as in the authors' cod
 
 @dataclass(frozen=True)
 class MergedInput:
-    """A graph block as a function of the signals from above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
+    """Compute a graph block as a function of the signals from above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
 
     A convolution that is a sum and a linear map is split in two, so that what h_{k-1} gives is computed once for all u.
 
@@ -57,7 +57,7 @@ class MergedInput:
 
 
 class TopDown(nn.Module):
-    """Each block's output in the pass before, in unit rows, and the columns by which the block below reads it.
+    """Store each block's output of the pass before, in unit rows, and the columns by which the block below reads it.
 
     Args:
         net: of graph blocks.

@@ -25,7 +25,7 @@ EPS = 1e-8  # the least length that a vector is divided by
 
 
 class CounterCurrent(Trainer):
-    """Counter-current learning: a second net carries the target the other way, and both learn to agree, block by block.
+    """Train by counter-current learning: a second net carries the target the other way; blocks of both learn to agree.
 
         h_k = block_k(h_{k-1}),  h_0 = x                     the net, (N, n_k); each input is a constant
         c_L = act(V_{L+1} Y),  c_{k-1} = act(V_k c_k)        the second net, see `Opposite`; c_0 = V_1 c_1, without act

@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 class Opposite(nn.Module):
-    """c_L = act(V_{L+1} t), c_{k-1} = act(V_k c_k), c_0 = V_1 c_1: a net that runs the other way.
+    """Compute c_L = act(V_{L+1} t), c_{k-1} = act(V_k c_k), c_0 = V_1 c_1: a net that runs the other way.
 
     c_k has the shape of h_k, so that the two can be compared; the weights are its own, and there are no biases. Between
     vectors, and between vectors and maps, V is a Linear layer; from maps to maps it is a convolution with the first
