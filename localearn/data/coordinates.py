@@ -193,7 +193,7 @@ class CoordinateData(ArrayData):
             scale=tuple(scale.tolist()),
             peak=float(np.iinfo(pixels.dtype).max),
         )
-        x = _encoded_pixels(*pixels.shape[:2], octaves)
+        x = _encoded_pixels(pixels, octaves)
         y = torch.from_numpy((colours - center) / scale).float()
         index: dict[Split, Tensor] = {split: torch.from_numpy(own) for split, own in rows.items()}
         rows_of: dict[Split, Tensor] = {split: x[own] for split, own in index.items()}
@@ -214,7 +214,7 @@ class CoordinateData(ArrayData):
         task = self.task
         assert isinstance(task, Regression) and task.peak is not None
         like = self._y["train"]
-        rows = _encoded_pixels(*self.pixels.shape[:2], self.octaves).split(8192)
+        rows = _encoded_pixels(self.pixels, self.octaves).split(8192)
         output = torch.cat([task.decode(predict(part.to(like.device)).float()).cpu() for part in rows]).numpy()
         output = output.reshape(self.pixels.shape)
         error = np.mean((output - self.pixels.astype(np.float64)) ** 2)
@@ -253,8 +253,9 @@ def positional_encoding(points: Tensor, octaves: int) -> Tensor:
     return torch.cat([points, waves.flatten(-3)], -1)
 
 
-def _encoded_pixels(height: int, width: int, octaves: int) -> Tensor:
+def _encoded_pixels(pixels: np.ndarray, octaves: int) -> Tensor:
     """Return the encoded centres of an image's pixels, (H W, 2 + 4 K) float32."""
+    height, width = pixels.shape[:2]
     # In float64, since float32 would lose the highest octaves.
     return positional_encoding(centres(height, width).double(), octaves).float()
 

@@ -27,7 +27,7 @@ LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matr
 
 
 class CaFo(Trainer):
-    """Train by Cascaded Forward: a linear predictor for each block, trained alone, which reads the block without training it.
+    """Train by Cascaded Forward: a linear predictor of each block is trained alone, and does not train the block.
 
         o_k = view(h_k) W_k^T + b_k                          (N, C); W_k is (C, n_k), n_k what the net's view reads
         loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
