@@ -229,7 +229,7 @@ def _check(
     task: Task | None,
     vocabulary: int | None,
 ) -> None:
-    """Raise UserError for arrays that would silently falsify training or an accuracy; worded as in `checks`."""
+    """Raise UserError for arrays that would silently falsify training or an accuracy, with messages as in `checks`."""
     if "train" not in x or x.keys() != y.keys():
         raise UserError(f"{name}: x has {', '.join(x) or 'no split'} and y {', '.join(y) or 'none'}; both need train")
     of = "localearn.data.from_arrays takes others"

@@ -58,7 +58,7 @@ def download_folder(data_dir: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
             yield Path(folder)
     except BaseException:
-        with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+        with contextlib.suppress(OSError):  # another process has put a file there meanwhile
             for folder in missing:
                 folder.rmdir()
         raise

@@ -94,7 +94,7 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
 def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
     """Raise UserError where arrays are larger than the memory, and ValueError where a member differs from its header.
 
-    A small file can unpack to any size, and a header can ask for any memory, whatever follows it.
+    A small file can unpack to any size, and a header can declare any size, whatever follows it.
     """
     total = 0
     with zipfile.ZipFile(path) as archive:
@@ -163,7 +163,7 @@ def store(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         UserError: where writing fails for another reason, such as a full disk.
 
     """
-    # Mode bits bind everyone but root; a folder without any is meant to stay as it is, whoever runs this.
+    # Mode bits do not bind root; a folder without any is meant to stay as it is, for root too.
     if path.parent.exists() and not path.parent.stat().st_mode & 0o222:
         return
     try:

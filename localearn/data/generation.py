@@ -102,7 +102,7 @@ def continuation(
         x = torch.tensor([seen + [0] * (window - len(seen))], device=device)
         logits = predict(x)[0, len(seen) - 1].float().cpu()
         if not logits.isfinite().all():
-            raise UserError("the net's outputs are not finite, so it goes on with nothing; its training diverged")
+            raise UserError("the net's outputs are not finite, so no token can be drawn; its training diverged")
         if temperature:
             found = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
         else:

@@ -97,7 +97,7 @@ class GraphData(Data):
 
 
 def _check(name: str, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[Split, Tensor], classes: int) -> None:
-    """Raise UserError for tensors that would silently falsify training or an accuracy; worded as in `checks`."""
+    """Raise UserError for tensors that would silently falsify training or an accuracy, with messages as in `checks`."""
     of = "localearn.data.from_graph takes others"
     if not x.is_floating_point() or x.ndim != 2:
         raise UserError(f"{name}: x is {x.dtype} with shape {tuple(x.shape)}; floating-point (N, D) is expected; {of}")

@@ -68,7 +68,7 @@ def _files(name: str) -> list[str]:
 
 
 def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    # Not by torch_geometric's own download, which neither checks certificates nor ends where nobody answers.
+    # Not by torch_geometric's own download, which neither checks certificates nor times out.
     with download_folder(data_dir) as folder, downloading(name, _SOURCE, data_dir):
         for file in _files(name):
             with (

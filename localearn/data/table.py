@@ -302,7 +302,7 @@ class _Target:
 
 
 def _inferred(columns: Sequence[Column]) -> tuple[TableTask, str]:
-    """Return the task that target columns ask for, and why."""
+    """Return the task that target columns imply, and why."""
     numbers = [column.numbers for column in columns if column.numbers is not None]
     if len(numbers) < len(columns):
         return "classification", "it holds words"

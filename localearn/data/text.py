@@ -70,7 +70,7 @@ class TextData(ArrayData):
         path.write_text(f"{prompt}{sample}\n", encoding="utf-8")
         lines = [line for line in sample.splitlines() if line.strip()][:SAMPLE_LINES]
         return (
-            f"a sample, which goes on from the test part's beginning, is in {path}:",
+            f"a sample that continues the beginning of the test part is in {path}:",
             *(f"  {one_line(s)}" for s in lines),
         )
 

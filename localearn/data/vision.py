@@ -32,7 +32,7 @@ CLASSES = {
 }  # fmt: skip
 
 _IMAGENETTE_PIXELS = 128  # of the square that its images, whose shorter side has 160, are scaled and cropped to
-_OF_SPLITS = ("SVHN", "STL10", "Imagenette")  # which name their parts, and do not ask whether it is the training one
+_OF_SPLITS = ("SVHN", "STL10", "Imagenette")  # which take split=, the part's name, and not train=
 _CHANNELS_FIRST = ("SVHN", "STL10")
 
 
@@ -73,7 +73,7 @@ def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
 
 
 def _source(class_name: str) -> str:
-    """Return the hosts that torchvision asks for a set, in their order."""
+    """Return the hosts that torchvision tries for a set, in their order."""
     import torchvision.datasets
 
     published = getattr(torchvision.datasets, class_name)

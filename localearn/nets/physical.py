@@ -34,7 +34,7 @@ class Physical(Net):
         h_k = P_k(u_k) W_k^T + b_k                  (N, n_k)
 
     P_k is queried and never differentiated: see `Opaque`. Rules whose blocks learn by themselves train such a net; one
-    that sends errors through it, as backprop does, is stopped with an error that says so.
+    that sends errors through it, as backprop does, raises an error.
 
     Args:
         input_shape: a row's shape, or its size; rows are flattened.

@@ -38,7 +38,7 @@ class Trainer(FormerContract, nn.Module, ABC):
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
     next to the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
-    with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
+    with the rest. A rule is final: a concrete one is not subclassed. Its `__init__` checks its options by their
     annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
     A rule that localearn brings takes the options that its caller leaves out from its recipe for the net's kind, see
     `localearn.recipe`; its signature has the general values.
@@ -52,7 +52,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             `localearn.testing` proves it.
         needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
             spikes is refused, whose blocks would stay as they were drawn.
-        autocasts: whether it computes under autocast where that is on. A rule that leaves autocast aside needs a net of
+        autocasts: whether it computes under autocast where that is on. A rule that disables autocast needs a net of
             the data's own precision.
         is_local: whether block k learns from its input and the targets alone, whatever comes after it.
         couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns

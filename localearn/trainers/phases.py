@@ -133,7 +133,7 @@ class Descent(Phase):
     """Define a phase that learns by gradients, with an optimizer and a learning-rate schedule of its own.
 
     `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
-    each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, with
+    each yield. Where it is n > 1 the rule continues from the stepped weights: the generator yields n times, with
     a gradient of every parameter, and at each yield the optimizer steps and `.grad` is emptied, whatever `step` is.
 
     Args:

@@ -40,7 +40,7 @@ class Pepita(Trainer):
     positions, as in a Linear of a sequence's; where the net's outputs are of positions each is a row, whose error is
     added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
     first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
-    a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
+    a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is disabled.
 
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
 

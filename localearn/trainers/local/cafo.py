@@ -70,7 +70,7 @@ class CaFo(Trainer):
 
     """
 
-    needs_derivatives = False  # DFA does, and says so
+    needs_derivatives = False  # DFA does, and checks the net itself
     encodes_targets = True
 
     def __init__(

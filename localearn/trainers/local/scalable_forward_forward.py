@@ -35,8 +35,8 @@ class ScalableForwardForward(LocalTrainer):
 
     The net's readout is not used, and the net alone normalises nothing, so predict with this class.
 
-    Krutsylo, arXiv 2501.03176. Of the paper its abstract and its author's summary were at hand, and what others say of
-    it: that the auxiliary convolution reads the normalised output, that LN is over channels, the bias of conv_k, the
+    Krutsylo, arXiv 2501.03176. Of the paper its abstract and its author's summary were available, and what others say
+    of it: that the auxiliary convolution reads the normalised output, that LN is over channels, the bias of conv_k, the
     optimizer and everything but maps are ours or second hand.
 
     Known weakness: the convolution of C m channels costs each block C m n_k products a place (1.5 to 3 times backprop's
