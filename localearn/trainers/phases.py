@@ -14,56 +14,6 @@ Metrics = dict[str, Tensor]
 Parts = Metrics | Iterator[Metrics]  # what `gradients` returns: metrics, or a generator that yields them in parts
 
 
-def completed(parts: Parts) -> Metrics:
-    """Run what `gradients` returns to its end, without a step in between, and return its metrics.
-
-    Args:
-        parts: a dict of detached scalars, or an iterator of such, of which a later value replaces an earlier one.
-
-    Raises:
-        UserError: when it is neither.
-
-    """
-    if isinstance(parts, Mapping):
-        return parts
-    metrics: Metrics = {}
-    for found in _checked(parts):
-        metrics |= found
-    return metrics
-
-
-def _checked(parts: Any) -> Iterator[Metrics]:
-    if not isinstance(parts, Iterator):
-        which = "returns a dict of detached scalars, 'loss' among them, or yields such"
-        raise UserError(f"gradients() {which}; this one returns {type(parts).__name__}")
-    return parts
-
-
-def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any]) -> Iterator[Metrics]:
-    """Run what `gradients` returns part by part, each in a context, and yield each part's metrics outside of it.
-
-    Args:
-        begin: calls `gradients`.
-        precision: autocast; it is left after each part, so that no cast of a weight outlasts a step between them.
-
-    Raises:
-        UserError: when `gradients` returns neither a dict nor an iterator.
-
-    """
-    with precision:
-        parts = begin()
-    if isinstance(parts, Mapping):
-        yield parts
-        return
-    parts = _checked(parts)
-    while True:
-        with precision:
-            found = next(parts, None)
-        if found is None:
-            return
-        yield found
-
-
 class Phase:
     """Define a part of training with parameters, early stopping and, as the case may be, an optimizer of its own.
 
@@ -229,3 +179,53 @@ class Solve(Phase, ABC):
     @abstractmethod
     def solve(self) -> Metrics:
         """Set the parameters, drop the sums and return detached scalars, `loss` among them."""
+
+
+def completed(parts: Parts) -> Metrics:
+    """Run what `gradients` returns to its end, without a step in between, and return its metrics.
+
+    Args:
+        parts: a dict of detached scalars, or an iterator of such, of which a later value replaces an earlier one.
+
+    Raises:
+        UserError: when it is neither.
+
+    """
+    if isinstance(parts, Mapping):
+        return parts
+    metrics: Metrics = {}
+    for found in _checked(parts):
+        metrics |= found
+    return metrics
+
+
+def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any]) -> Iterator[Metrics]:
+    """Run what `gradients` returns part by part, each in a context, and yield each part's metrics outside of it.
+
+    Args:
+        begin: calls `gradients`.
+        precision: autocast; it is left after each part, so that no cast of a weight outlasts a step between them.
+
+    Raises:
+        UserError: when `gradients` returns neither a dict nor an iterator.
+
+    """
+    with precision:
+        parts = begin()
+    if isinstance(parts, Mapping):
+        yield parts
+        return
+    parts = _checked(parts)
+    while True:
+        with precision:
+            found = next(parts, None)
+        if found is None:
+            return
+        yield found
+
+
+def _checked(parts: Any) -> Iterator[Metrics]:
+    if not isinstance(parts, Iterator):
+        which = "returns a dict of detached scalars, 'loss' among them, or yields such"
+        raise UserError(f"gradients() {which}; this one returns {type(parts).__name__}")
+    return parts

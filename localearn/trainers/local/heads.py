@@ -30,114 +30,53 @@ TRAILING = (
 )
 
 
-class Activity:
-    """Split a block in two: its activity a = act(h), before the dropout and pooling that it ends with, and the rest.
-
-    A block of a class of its own is one part: its activity is its output.
+def build(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]], most: int, depth: int, rank: int, noise: int):
+    """Return the heads of all blocks but the last, whose head is the readout, on the net's device and in its dtype.
 
     Args:
-        block: one of the net's.
-
-    """
-
-    def __init__(self, block: Block):
-        self.block = block
-        plain = type(block).forward is Block.forward
-        self.layers: list[nn.Module] = list(block.post) if type(block.post) is nn.Sequential else [block.post]
-        self.cut = len(self.layers)
-        while plain and self.cut and isinstance(self.layers[self.cut - 1], TRAILING):
-            self.cut -= 1
-
-    def __call__(self, h: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the activity, (N, ...), and the block's output.
-
-        Args:
-            h: the block's input.
-            context: what it takes next to its input.
-
-        """
-        if self.cut == len(self.layers):
-            h = self.block(h, *context)
-            return h, h
-        h = self.block.op(h, *context)
-        for layer in self.layers[: self.cut]:
-            h = layer(h)
-        a = h
-        for layer in self.layers[self.cut :]:
-            h = layer(h)
-        return a, h
-
-
-def activity_shapes(net: Net) -> list[tuple[int, ...]]:
-    """Return the shapes of a row of each block's activity, by one run of the smallest input.
-
-    Args:
+        kind: which heads, see `LocalLoss`.
         net: the net.
+        shapes: of a row of each block's activity.
+        most: the most values that a head reads.
+        depth: hidden layers, or copied blocks.
+        rank: of "low_rank".
+        noise: of "nce".
+
+    Raises:
+        Unsupported: when the net has nothing that such heads could read.
 
     """
-    shapes = []
-    with preserve_modes(net), torch.no_grad():
-        net.eval()
-        x, *context = net.trial()
-        h = net.stem(x)
-        for k in range(net.depth):
-            a, h = Activity(net.block(k))(h, *context)
-            shapes.append(tuple(a.shape[1:]))
-    return shapes
+    if kind == "conv" and not any(len(shape) == 3 for shape in shapes):
+        raise Unsupported(f"head=conv convolves maps, and {type(net).__name__} has none; use head=linear or mlp")
+    if kind in TIED:
+        _check_tied(kind, net, shapes)
+    heads: list[nn.Module] = []
+    for k in range(net.depth - 1):
+        if kind == "auglocal":
+            heads.append(AugLocal(net, k, depth))
+        elif kind in TIED:
+            heads.append(Tied(net, kind, rank))
+        elif kind == "nce":
+            heads.append(NoiseContrastive(net, shapes[k], most, noise))
+        else:
+            heads.append(BUILDERS[kind](net, k, shapes[k], most, depth))
+    like = next(net.parameters())
+    return nn.ModuleList(heads).to(device=like.device, dtype=like.dtype)
 
 
-def pooling(shape: Sequence[int], most: int) -> tuple[int, int]:
-    """Return the window, (height, width), that averages a map to `most` values at most, if 1x1 has as few.
-
-    The height is doubled first, then the width, in turn, as Nokland and Eidnes have it.
-
-    Args:
-        shape: the map's, (D, H, W).
-        most: the most values that are to be left.
-
-    """
-    channels, height, width = shape
-    window = [1, 1]
-    side = 0
-
-    def size() -> int:
-        return channels * math.ceil(height / window[0]) * math.ceil(width / window[1])
-
-    while size() > most and (window[0] < height or window[1] < width):
-        window[side] *= 2
-        side = 1 - side
-    return window[0], window[1]
-
-
-class HeadInput(nn.Module):
-    """Read an activity for a head: the net's view of it, or of a flattened map its average over windows.
-
-    Args:
-        net: the net, for its view.
-        shape: a row's of the activity.
-        most: the most values to be read of a map.
-
-    """
-
-    def __init__(self, net: Net, shape: tuple[int, ...], most: int):
-        super().__init__()
-        self.view = net.view
-        self.window = pooling(shape, most) if len(shape) == 3 and isinstance(net.view, Flattened) else (1, 1)
-        pooled = shape
-        if self.window != (1, 1):
-            pooled = (shape[0], *(math.ceil(n / w) for n, w in zip(shape[1:], self.window, strict=True)))
-        self.width = net.view.width(pooled)
-
-    def forward(self, a: Tensor) -> Tensor:
-        """Return what is read, (N, ..., width).
-
-        Args:
-            a: the activity, (N, *shape).
-
-        """
-        if self.window != (1, 1):
-            a = F.avg_pool2d(a, self.window, ceil_mode=True)
-        return self.view(a)
+def _check_tied(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]]) -> None:
+    name = type(net).__name__
+    if not isinstance(net.readout, nn.Linear):
+        raise Unsupported(
+            f"head={kind} reads by the readout's weights, a Linear's; {name} has a {type(net.readout).__name__}; "
+            "use head=linear"
+        )
+    reads = sorted({net.view.width(shape) for shape in shapes} | {net.readout.in_features})
+    if len(reads) > 1:
+        raise Unsupported(
+            f"head={kind} reads every block by the readout's weights, and blocks of {name} differ in width "
+            f"({', '.join(map(str, reads))}); use head=linear, or blocks of one width"
+        )
 
 
 def linear(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.Module:
@@ -198,6 +137,9 @@ def conv(net: Net, k: int, shape: tuple[int, ...], most: int, depth: int) -> nn.
     return nn.Sequential(pools[0], *convolutions, pools[1], nn.Flatten(), nn.Linear(n * places, net.classes))
 
 
+BUILDERS: Mapping[str, Callable[..., nn.Module]] = {"linear": linear, "mlp": mlp, "conv": conv}
+
+
 class AugLocal(nn.Module):
     """Apply copies of some of the net's own later blocks, and of its readout, in the place of all of them.
 
@@ -231,6 +173,28 @@ class AugLocal(nn.Module):
         for bridge, block in zip(self.bridges, self.blocks, strict=True):
             h = block(bridge(h), *context)
         return self.readout(self.view(h), *(context if self.with_context else ()))
+
+
+def _bridge(source: tuple[int, ...], target: tuple[int, ...]) -> nn.Module:
+    """Return what makes rows of one shape rows of another: the identity, or a pooling and a map of channels."""
+    if source == target:
+        return nn.Identity()
+    if len(source) == len(target) == 3 and all(g >= t for g, t in zip(source[1:], target[1:], strict=True)):
+        layers: list[nn.Module] = []
+        if source[1:] != target[1:]:
+            divides = all(g % t == 0 for g, t in zip(source[1:], target[1:], strict=True))
+            window = (source[1] // target[1], source[2] // target[2])
+            layers.append(nn.AvgPool2d(window) if divides else nn.AdaptiveAvgPool2d(target[1:]))
+        if source[0] != target[0]:
+            layers.append(nn.Conv2d(source[0], target[0], 1, bias=False))
+        return nn.Sequential(*layers)
+    if len(source) == len(target) and source[:-1] == target[:-1]:
+        return nn.Linear(source[-1], target[-1], bias=False)
+    if len(source) == 3 and len(target) == 1:
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source[0], target[0], bias=False))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(source), math.prod(target), bias=False), nn.Unflatten(1, target)
+    )
 
 
 class Tied(nn.Module):
@@ -322,83 +286,119 @@ class NoiseContrastive(nn.Module):
         return F.softplus(shift - true) + F.softplus(noise - shift).sum(-1)
 
 
-BUILDERS: Mapping[str, Callable[..., nn.Module]] = {"linear": linear, "mlp": mlp, "conv": conv}
-
-
-def build(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]], most: int, depth: int, rank: int, noise: int):
-    """Return the heads of all blocks but the last, whose head is the readout, on the net's device and in its dtype.
+class HeadInput(nn.Module):
+    """Read an activity for a head: the net's view of it, or of a flattened map its average over windows.
 
     Args:
-        kind: which heads, see `LocalLoss`.
-        net: the net.
-        shapes: of a row of each block's activity.
-        most: the most values that a head reads.
-        depth: hidden layers, or copied blocks.
-        rank: of "low_rank".
-        noise: of "nce".
-
-    Raises:
-        Unsupported: when the net has nothing that such heads could read.
+        net: the net, for its view.
+        shape: a row's of the activity.
+        most: the most values to be read of a map.
 
     """
-    if kind == "conv" and not any(len(shape) == 3 for shape in shapes):
-        raise Unsupported(f"head=conv convolves maps, and {type(net).__name__} has none; use head=linear or mlp")
-    if kind in TIED:
-        _check_tied(kind, net, shapes)
-    heads: list[nn.Module] = []
-    for k in range(net.depth - 1):
-        if kind == "auglocal":
-            heads.append(AugLocal(net, k, depth))
-        elif kind in TIED:
-            heads.append(Tied(net, kind, rank))
-        elif kind == "nce":
-            heads.append(NoiseContrastive(net, shapes[k], most, noise))
-        else:
-            heads.append(BUILDERS[kind](net, k, shapes[k], most, depth))
-    like = next(net.parameters())
-    return nn.ModuleList(heads).to(device=like.device, dtype=like.dtype)
+
+    def __init__(self, net: Net, shape: tuple[int, ...], most: int):
+        super().__init__()
+        self.view = net.view
+        self.window = pooling(shape, most) if len(shape) == 3 and isinstance(net.view, Flattened) else (1, 1)
+        pooled = shape
+        if self.window != (1, 1):
+            pooled = (shape[0], *(math.ceil(n / w) for n, w in zip(shape[1:], self.window, strict=True)))
+        self.width = net.view.width(pooled)
+
+    def forward(self, a: Tensor) -> Tensor:
+        """Return what is read, (N, ..., width).
+
+        Args:
+            a: the activity, (N, *shape).
+
+        """
+        if self.window != (1, 1):
+            a = F.avg_pool2d(a, self.window, ceil_mode=True)
+        return self.view(a)
 
 
-def _check_tied(kind: Kind, net: Net, shapes: Sequence[tuple[int, ...]]) -> None:
-    name = type(net).__name__
-    if not isinstance(net.readout, nn.Linear):
-        raise Unsupported(
-            f"head={kind} reads by the readout's weights, a Linear's; {name} has a {type(net.readout).__name__}; "
-            "use head=linear"
-        )
-    reads = sorted({net.view.width(shape) for shape in shapes} | {net.readout.in_features})
-    if len(reads) > 1:
-        raise Unsupported(
-            f"head={kind} reads every block by the readout's weights, and blocks of {name} differ in width "
-            f"({', '.join(map(str, reads))}); use head=linear, or blocks of one width"
-        )
+def pooling(shape: Sequence[int], most: int) -> tuple[int, int]:
+    """Return the window, (height, width), that averages a map to `most` values at most, if 1x1 has as few.
+
+    The height is doubled first, then the width, in turn, as Nokland and Eidnes have it.
+
+    Args:
+        shape: the map's, (D, H, W).
+        most: the most values that are to be left.
+
+    """
+    channels, height, width = shape
+    window = [1, 1]
+    side = 0
+
+    def size() -> int:
+        return channels * math.ceil(height / window[0]) * math.ceil(width / window[1])
+
+    while size() > most and (window[0] < height or window[1] < width):
+        window[side] *= 2
+        side = 1 - side
+    return window[0], window[1]
+
+
+class Activity:
+    """Split a block in two: its activity a = act(h), before the dropout and pooling that it ends with, and the rest.
+
+    A block of a class of its own is one part: its activity is its output.
+
+    Args:
+        block: one of the net's.
+
+    """
+
+    def __init__(self, block: Block):
+        self.block = block
+        plain = type(block).forward is Block.forward
+        self.layers: list[nn.Module] = list(block.post) if type(block.post) is nn.Sequential else [block.post]
+        self.cut = len(self.layers)
+        while plain and self.cut and isinstance(self.layers[self.cut - 1], TRAILING):
+            self.cut -= 1
+
+    def __call__(self, h: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the activity, (N, ...), and the block's output.
+
+        Args:
+            h: the block's input.
+            context: what it takes next to its input.
+
+        """
+        if self.cut == len(self.layers):
+            h = self.block(h, *context)
+            return h, h
+        h = self.block.op(h, *context)
+        for layer in self.layers[: self.cut]:
+            h = layer(h)
+        a = h
+        for layer in self.layers[self.cut :]:
+            h = layer(h)
+        return a, h
+
+
+def activity_shapes(net: Net) -> list[tuple[int, ...]]:
+    """Return the shapes of a row of each block's activity, by one run of the smallest input.
+
+    Args:
+        net: the net.
+
+    """
+    shapes = []
+    with preserve_modes(net), torch.no_grad():
+        net.eval()
+        x, *context = net.trial()
+        h = net.stem(x)
+        for k in range(net.depth):
+            a, h = Activity(net.block(k))(h, *context)
+            shapes.append(tuple(a.shape[1:]))
+    return shapes
 
 
 def _zeroed(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     return layer
-
-
-def _bridge(source: tuple[int, ...], target: tuple[int, ...]) -> nn.Module:
-    """Return what makes rows of one shape rows of another: the identity, or a pooling and a map of channels."""
-    if source == target:
-        return nn.Identity()
-    if len(source) == len(target) == 3 and all(g >= t for g, t in zip(source[1:], target[1:], strict=True)):
-        layers: list[nn.Module] = []
-        if source[1:] != target[1:]:
-            divides = all(g % t == 0 for g, t in zip(source[1:], target[1:], strict=True))
-            window = (source[1] // target[1], source[2] // target[2])
-            layers.append(nn.AvgPool2d(window) if divides else nn.AdaptiveAvgPool2d(target[1:]))
-        if source[0] != target[0]:
-            layers.append(nn.Conv2d(source[0], target[0], 1, bias=False))
-        return nn.Sequential(*layers)
-    if len(source) == len(target) and source[:-1] == target[:-1]:
-        return nn.Linear(source[-1], target[-1], bias=False)
-    if len(source) == 3 and len(target) == 1:
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(source[0], target[0], bias=False))
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(math.prod(source), math.prod(target), bias=False), nn.Unflatten(1, target)
-    )
 
 
 __getattr__ = former_names(__name__)
