@@ -90,7 +90,7 @@ class Net(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.readout = readout
         if (takes is None) == (input_shape is None) or (takes is not None and graph):
-            raise UserError("a net needs either input_shape (and graph) or takes, an InputSpec")
+            raise UserError("a net needs either input_shape and graph, or takes, an InputSpec; not both")
         row = () if input_shape is None else check_row("input_shape", input_shape)
         self.takes = takes or InputSpec(row, context=("edge_index",) if graph else ())
         self.view = view or Flattened()
