@@ -3,7 +3,7 @@
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from localearn.records import Record
 from localearn.tasks import Classification, Task
 from localearn.trainers.former import FormerContract, adapt
 from localearn.trainers.former import Stage as Stage  # for who imports it from here
+from localearn.trainers.former_names import present_names
 from localearn.trainers.phases import Descent, Metrics, Parts, Phase
 
 
@@ -261,6 +262,17 @@ class Trainer(FormerContract, nn.Module, ABC):
 
         """
         return self.net(x, *context)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state, of an earlier release too, whose names of tensors may have changed since.
+
+        Args:
+            state_dict: tensors by name.
+            strict: as of `torch.nn.Module.load_state_dict`, whose result is returned.
+            assign: likewise.
+
+        """
+        return super().load_state_dict(present_names(state_dict, self), strict, assign)
 
     def redraw(self, seed: int) -> None:
         """Make `predict` draw by another of `inference_seeds` from now on; do nothing where it draws nothing.

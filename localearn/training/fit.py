@@ -28,6 +28,7 @@ from localearn.nets.physical import drifting
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
+from localearn.trainers.former_names import former_description
 from localearn.trainers.phases import Descent, Solve
 from localearn.training.callbacks import Callback, checked_callbacks, make_progress
 from localearn.training.diagnostics import check_alignment
@@ -490,7 +491,7 @@ def _resume(
             raise UserError(f"{where}: that run had another {', '.join(changed)}; give them as they were")
         saved = session.get("config", {})  # which older checkpoints lack
         check_resumed(where, saved, own["config"], extend)
-        if session.get("described", own["described"]) != own["described"]:
+        if session.get("described", own["described"]) not in (own["described"], former_description(own["described"])):
             change = first_change(session["described"], own["described"])
             raise UserError(f"{where}: that run's rule or net was built with other options: {change}")
         given = {name: value for name, value in extend.items() if name not in saved or saved[name] != value}

@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -211,6 +211,8 @@ class Tied(nn.Module):
 
     """
 
+    former_tensors: ClassVar[dict[str, str]] = {"beside.": "adapter."}  # in checkpoints of earlier releases
+
     def __init__(self, net: Net, kind: Kind, rank: int):
         super().__init__()
         readout = net.readout
@@ -227,7 +229,6 @@ class Tied(nn.Module):
             self.adapter = nn.Sequential(
                 nn.Linear(n, rank, bias=False), _zeroed(nn.Linear(rank, readout.out_features, bias=False))
             )
-            self.register_load_state_dict_pre_hook(_rename_adapter)
 
     def forward(self, a: Tensor) -> Tensor:
         """Return outputs, (N, ..., C), of an activity, (N, *shape)."""
@@ -236,12 +237,6 @@ class Tied(nn.Module):
         bias = None if readout.bias is None else readout.bias.detach()
         output = F.linear(self.before(x), readout.weight.detach(), bias)
         return output if self.adapter is None else output + self.adapter(x)
-
-
-def _rename_adapter(head: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Load a low-rank head from a checkpoint of an earlier release, which called the adapter `beside`."""
-    for name in [name for name in state if name.startswith(f"{prefix}beside.")]:
-        state[f"{prefix}adapter.{name.removeprefix(f'{prefix}beside.')}"] = state.pop(name)
 
 
 class NoiseContrastive(nn.Module):

@@ -1,8 +1,8 @@
 """Top-down signals from the blocks above, as ForwardGNN's blocks read them: in their input, or in their loss."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,8 @@ class TopDown(nn.Module):
         Unsupported: when a block's linear map cannot be widened, or a loss is of blocks of several widths.
 
     """
+
+    former_tensors: ClassVar[dict[str, str]] = {"told_": "stored_"}  # in checkpoints of earlier releases
 
     def __init__(self, net: Net, *, merges_input: bool):
         super().__init__()
@@ -143,18 +145,16 @@ class TopDown(nn.Module):
             return MergedInput(block, self.columns[k], None, edges, h)
         return MergedInput(block, self.columns[k], split, edges, split.combine(self._sum(split, h, edges, of)))
 
-    def size_as(self, state: dict[str, Any], prefix: str) -> None:
+    def size_as(self, state: Mapping[str, Any], prefix: str) -> None:
         """Take as many rows as a saved state has, and drop the cached sum over neighbours.
 
         Args:
-            state: the saved state, whose keys of an earlier release, `told_<k>`, are renamed in place.
+            state: the saved state.
             prefix: of this module's names in it.
 
         """
         self._summed = ()
         for k, stored in enumerate(self.stored):
-            if f"{prefix}told_{k + 1}" in state:
-                state[f"{prefix}stored_{k + 1}"] = state.pop(f"{prefix}told_{k + 1}")
             saved = state.get(f"{prefix}stored_{k + 1}")
             if isinstance(saved, Tensor):
                 setattr(self, f"stored_{k + 1}", stored.new_empty(saved.shape))

@@ -132,15 +132,6 @@ def test_adapters_of_the_readout_are_what_they_say():
     assert not any(p is w for head in (projected, low_rank) for p in head.parameters())
 
 
-def test_a_low_rank_head_of_an_earlier_release_is_loaded():
-    trainer, fresh = (local(transformer(), head="low_rank", rank=3) for _ in range(2))
-    nn.init.normal_(trainer.heads[0].adapter[1].weight)
-    former = {name.replace(".adapter.", ".beside."): value for name, value in trainer.state_dict().items()}
-    assert former.keys() != trainer.state_dict().keys()
-    fresh.load_state_dict(former)
-    assert torch.equal(fresh.heads[0].adapter[1].weight, trainer.heads[0].adapter[1].weight)
-
-
 def test_tied_heads_follow_the_readout_and_a_copy_follows_its_own():
     trainer = local(transformer(), head="tied")
     other = copy.deepcopy(trainer)

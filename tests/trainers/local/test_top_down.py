@@ -213,15 +213,6 @@ def test_stored_signals_are_saved_and_loaded():
     assert not probes.differing(probes.gradients_of(trainer, batch), probes.gradients_of(fresh, batch))
 
 
-def test_a_state_of_an_earlier_release_is_loaded():
-    trainer, fresh = rule(), rule()
-    probes.train(trainer, graph(), 2, 0.05)
-    former = {name.replace("signals.stored_", "signals.told_"): value for name, value in trainer.state_dict().items()}
-    assert former.keys() != trainer.state_dict().keys()
-    fresh.load_state_dict(former)
-    assert not probes.differing(trainer.state_dict(), fresh.state_dict())
-
-
 def test_links_are_told_by_blocks_that_see_those_above_them():
     torch.manual_seed(0)
     data = links(width=8)
