@@ -86,5 +86,5 @@ def load_forward_mode() -> None:
 def _without_the_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (FutureWarning, DeprecationWarning):
-            warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", category)
+            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)", category)
         yield
