@@ -12,8 +12,9 @@ from localearn.files import read_yaml
 from localearn.printing import say
 from localearn.records import LOSS, Record
 from localearn.records.folder import RunFolder
-from localearn.training.experiment import Choices, resumed
+from localearn.training.experiment import Choices
 from localearn.training.identity import complete_rule
+from localearn.training.loading import resumed
 from localearn.trust import is_known, targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers

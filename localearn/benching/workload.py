@@ -16,10 +16,13 @@ from localearn.tasks import LanguageModelling
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve
 from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
+from localearn.training.capture import captured
 from localearn.training.distributed import Ranks
-from localearn.training.runtime import autocast, full_memory_told, lay_out, live_tensor_bytes
+from localearn.training.layout import lay_out
+from localearn.training.memory import full_memory_told, live_tensor_bytes
+from localearn.training.runtime import autocast
 from localearn.training.settings import Settings
-from localearn.training.step import UPDATES, Step, captured
+from localearn.training.step import UPDATES, Step
 
 CLASSES = 10
 BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch in the cache

@@ -112,7 +112,7 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
         return status
     from localearn.benching.measure import measured_energy
     from localearn.benching.page import writable, write
-    from localearn.training.runtime import full_memory_told
+    from localearn.training.memory import full_memory_told
 
     plan = parse(arguments)
     command = "python -m localearn.bench " + " ".join(arguments)

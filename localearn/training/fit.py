@@ -1,63 +1,48 @@
 """Train a rule on data under settings, and record the run.
 
 `fit` is the public command. `train` is what it and `localearn.run` share: it joins the ranks, checks that rule, net and
-data go together, opens the meter and the run's folder, resumes from a checkpoint where one is asked for, trains by
-`localearn.training.loop.Loop`, evaluates and writes the record. `claimed` keeps two fits from training the same
-tensors.
+data go together, opens the meter and the run's folder, resumes from a checkpoint, trains by
+`localearn.training.loop.Loop`, evaluates and writes the record.
 """
 
 import contextlib
-import datetime
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
-from localearn.data import Codec, Data, as_data
+from localearn.data import Data, as_data
 from localearn.defaults import fit_options, kind_of
 from localearn.energy import Meter, make_meter
-from localearn.energy.codecarbon import grid
 from localearn.errors import UserError
-from localearn.nets.physical import drifting
+from localearn.moved import former_names
 from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
-from localearn.trainers.phases import Descent, Solve
-from localearn.training.callbacks import Callback, checked_callbacks, make_progress
-from localearn.training.diagnostics import check_alignment
-from localearn.training.distributed import Ranks, joined, normalises_jointly
-from localearn.training.evaluate import monitored
+from localearn.training.callbacks import Callback, checked_callbacks
+from localearn.training.checks import _check_together, check_steps
+from localearn.training.claims import claimed
+from localearn.training.distributed import Ranks, joined
 from localearn.training.generator import own_random_numbers
-from localearn.training.identity import (
-    EXTENDING,
-    check_extension,
-    check_resumed,
-    described,
-    first_change,
-    schedule_class,
-)
+from localearn.training.identity import described
+from localearn.training.interrupt import Diverged, Interrupt, Interrupted, Stopped
+from localearn.training.layout import lay_out
 from localearn.training.loggers import make_logger
-from localearn.training.loop import Diverged, Interrupt, Interrupted, Loop, Stopped
-from localearn.training.optimization import check_optimization
-from localearn.training.runtime import (
-    describe_device,
-    deterministic_algorithms,
-    full_memory_told,
-    lay_out,
-    select_device,
+from localearn.training.loop import Loop
+from localearn.training.memory import full_memory_told
+from localearn.training.progress import make_progress
+from localearn.training.resume import (
+    _IDENTITY,
+    EXTENDING,
+    _resume,
 )
+from localearn.training.run_record import AT_ONCE, _finish, _leave, _metadata, _new_record
+from localearn.training.runtime import deterministic_algorithms
 from localearn.training.settings import Settings
-
-AT_ONCE = "interrupted at once, after the last checkpoint"
-_NAMES = 1000  # of columns, at most, that a record lists
-# Fields of the record that must not change in a resumed run: its checkpoint means nothing otherwise.
-_IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
 @register_fit
@@ -241,6 +226,17 @@ def _checked(
     return _folder(settings, resume, extend) if ranks.first else None
 
 
+def _folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunFolder | None:
+    if settings.out is None:
+        if resume:
+            raise UserError("resume=True needs out=, the folder of the run to go on with")
+        return None
+    folder = RunFolder(settings.out)
+    if resume:
+        folder.open(extending=bool(extend))
+    return folder
+
+
 def _begin(
     folder: RunFolder | None, resume: bool, config: str, cleanup: contextlib.ExitStack, extend: Mapping[str, Any]
 ) -> None:
@@ -257,115 +253,6 @@ def _begin(
     else:
         folder.create()
         folder.write_text(folder.config, config)
-
-
-def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> None:
-    """Check that rule, data and settings can be trained together, without changing or training anything.
-
-    Args:
-        trainer: The rule on its net.
-        data: The data set.
-        settings: The options of the run.
-        ranks: The number of processes that would train them, 1 or more.
-
-    Raises:
-        UserError: Where they cannot, naming what to change.
-
-    """
-    _check_together(trainer, data, settings, ranks)
-    check_steps(trainer, settings, select_device(settings.device))
-
-
-def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> None:
-    """Check that optimizer and schedule can be built, and stepped to the end of each phase.
-
-    Args:
-        trainer: The rule, whose phases say how many epochs there are: those of the settings, or one of a closed form.
-        settings: The options `optim`, `schedule` and `epochs`.
-        device: The device of the optimizer's state.
-
-    Raises:
-        UserError: Where one of them cannot be built or stepped.
-
-    """
-    several = any(isinstance(phase, Descent) for phase in trainer.phases())
-    check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
-
-
-def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int) -> None:
-    """Raise UserError where rule, net and data cannot be trained together; optimizer steps are not checked."""
-    type(trainer).supports(trainer.net, data)
-    trainer.check_task(data.task)
-    monitored(settings.monitor, data.task)
-    if settings.country is not None:
-        grid(settings.country)
-    _check_parameters(trainer)
-    _check_rows(trainer, data, settings)
-    if ranks > 1:
-        data.part(0, ranks)
-    if settings.parallel == "data" and settings.batch_size % ranks:
-        even = settings.batch_size - settings.batch_size % ranks
-        nearest = f"{even} or {even + ranks}" if even else f"{ranks}"
-        raise UserError(f"batch_size={settings.batch_size} cannot be divided over {ranks} ranks; use {nearest}")
-    if settings.parallel == "data" and (moved := next(iter(drifting(trainer)), None)):
-        raise UserError(
-            f"{moved} drifts by each rank's own batches, so that ranks would not train one net; use parallel=layers, "
-            "net.drift_rate=0, or one process"
-        )
-    last = data.sizes["train"] % settings.batch_size
-    if settings.parallel == "data" and 1 < last < ranks and normalises_jointly(trainer):
-        raise UserError(
-            f"batch normalisation needs a row of each batch on each of {ranks} ranks, and the last of {data.name}'s "
-            f"has {last}; use another batch_size, or dataset.train_size={data.sizes['train'] - last}"
-        )
-    if settings.diagnose == "alignment":
-        check_alignment(trainer)
-
-
-def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
-    """Raise UserError unless every split has rows, of the net's precision and enough of them for its layers."""
-    for split, size in data.sizes.items():
-        if not size:
-            raise UserError(f"{data.name} has no labelled rows in its {split} split; every split needs one or more")
-    given = next(data.batches("val", 1)).x.dtype
-    cast = settings.precision == "bf16" and trainer.autocasts
-    taken = (torch.float32, torch.bfloat16) if cast else (given,)
-    if not given.is_floating_point:  # token ids, which a net of any precision takes
-        taken = {p.dtype for p in trainer.net.parameters()}
-    wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
-    if wrong is not None:
-        alone = settings.precision == "bf16" and not trainer.autocasts
-        aside = f", and {type(trainer).__name__} computes in the net's" if alone else ""
-        raise UserError(f"{data.name} gives {given} and the net's parameters are {wrong}{aside}; use net.to({given})")
-    rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
-    if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
-        raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")
-
-
-def _check_parameters(trainer: Trainer) -> None:
-    """Raise UserError unless there is something to train, in the net and in every phase."""
-    if any(t.is_inference() for t in (*trainer.parameters(), *trainer.buffers())):
-        raise UserError("the net was built in inference_mode, where no tensor can be trained; build it outside")
-    if any(p.is_meta for p in trainer.parameters()):
-        raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
-    if not trainer.phases():
-        raise UserError(f"{type(trainer).__name__}.phases() returns none, so there is nothing to train")
-    trained = {"the net": trainer.net.parameters()}
-    trained |= {f"phase {phase.name!r}": phase.parameters for phase in trainer.phases() if isinstance(phase, Descent)}
-    for what, parameters in trained.items():
-        if not any(p.requires_grad for p in parameters):
-            raise UserError(f"{what} has nothing to train: all its parameters are frozen; set requires_grad of some")
-
-
-def _folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunFolder | None:
-    if settings.out is None:
-        if resume:
-            raise UserError("resume=True needs out=, the folder of the run to go on with")
-        return None
-    folder = RunFolder(settings.out)
-    if resume:
-        folder.open(extending=bool(extend))
-    return folder
 
 
 def _described(settings: Settings) -> str:
@@ -431,172 +318,5 @@ def _evaluate(loop: Loop, record: Record, split: Literal["val", "test"]) -> None
     record.diagnostics.setdefault("inference", {"seeds": list(seeds)})[split] = each
 
 
-def _new_record(
-    trainer: Trainer, data: Data, settings: Settings, device: torch.device, labels: dict[str, Any]
-) -> Record:
-    rule = type(trainer)
-    record = Record(
-        algo=rule.__name__,
-        rule=f"{rule.__module__}.{rule.__qualname__}",
-        dataset=data.name,
-        net=type(trainer.net).__name__,
-        seed=settings.seed,
-        train_samples=data.sizes["train"],
-        val_samples=data.sizes["val"],
-        test_samples=data.sizes["test"],
-        parameters=sum(p.numel() for p in trainer.parameters()),
-        device=describe_device(device),
-        precision=settings.precision,
-        batch_size=data.sizes["train"] if data.kind == "graph" else settings.batch_size,
-        deterministic=settings.deterministic,
-        parallel=settings.parallel,
-        versions=versions(),
-        data_fingerprint=data.fingerprint(),
-        started=_now(),
-    )
-    if data.class_names is not None:
-        record.diagnostics["class_names"] = list(data.class_names)
-    for name in ("feature_names", "target_names"):
-        names = getattr(data, name)
-        if names is not None and len(names) <= _NAMES:
-            record.diagnostics[name] = list(names)
-    if data.notes:
-        record.diagnostics["data"] = list(data.notes)
-    for name, value in labels.items():
-        if name != "setup_s":
-            setattr(record, name, value)
-    return record
-
-
-def _resume(
-    loop: Loop, folder: RunFolder | None, record: Record, own: dict[str, Any], extend: Mapping[str, Any]
-) -> None:
-    """Restore loop and record from the last checkpoint; where there is none the run starts again."""
-    # Several ranks read it to the CPU, from where each moves it to its own device.
-    held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")
-    state = loop.ranks.from_first(lambda: folder.load_checkpoint(held_by) if folder else None)
-    where = f"resume={folder.path}" if folder else "the checkpoint"
-    completed = loop.ranks.from_first(lambda: folder is not None and folder.status() == "completed")
-    if state is None:
-        if completed:
-            raise UserError(f"{where}: that run is completed and has no checkpoint to be trained on from")
-        if folder:
-            folder.write_metrics([])
-        return
-    try:
-        session = state["session"]
-        changed = [name for name in _IDENTITY if session[name] != getattr(record, name)]
-        if changed:
-            raise UserError(f"{where}: that run had another {', '.join(changed)}; give them as they were")
-        saved = session.get("config", {})  # which older checkpoints lack
-        check_resumed(where, saved, own["config"], extend)
-        if session.get("described", own["described"]) != own["described"]:
-            change = first_change(session["described"], own["described"])
-            raise UserError(f"{where}: that run's rule or net was built with other options: {change}")
-        given = {name: value for name, value in extend.items() if name not in saved or saved[name] != value}
-        if given or completed:
-            stopping = state["parts"]["stopping"]
-            patience = loop.settings.patience
-            check_extension(
-                where,
-                trained=state["position"]["epoch"],
-                epochs=loop.settings.epochs,
-                stages=len(loop.phases),
-                schedule=schedule_class(loop.settings.schedule),
-                one_pass=all(isinstance(phase, Solve) for phase in loop.phases),
-                longer="epochs" in given,
-                stopped=patience is not None and stopping["stale"] >= patience,
-            )
-        loop.load(state)
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        broken = folder.checkpoint if folder else "the checkpoint"
-        raise UserError(f"{broken} is not of this rule on this net: {str(error).splitlines()[0]}") from error
-    record.started, record.setup_s = session["started"], session["setup_s"]
-    position = loop.position
-    seam = {"resumed": _now(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch}
-    if given:
-        seam["with"] = given
-    record.seams = [*session["seams"], seam]
-
-
-def _finish(record: Record, loop: Loop, meter: Meter) -> None:
-    if record.ranks > 1 and (record.status == "failed" or record.error == AT_ONCE):
-        meter.lose("rank_lost")
-    report = meter.report()
-    record.finished = _now()
-    record.energy, record.co2e = report["energy"], report["co2e"]
-    record.co2e_kg = report["co2e_kg"]
-    record.history = loop.history
-    record.stages = len(loop.phases)
-    record.epochs, record.passes = len(loop.history), loop.position.passes
-    record.best_epoch = loop.best_epochs[-1] if loop.best_epochs else None
-    record.train_s, record.eval_s = meter.duration_s("train"), meter.duration_s("eval")
-    if record.train_s:
-        record.samples_per_s = record.passes * record.train_samples / record.train_s
-    record.capture = ", ".join(sorted(loop.captures - {"off"})) or "off"
-    record.memory = loop.peak_memory
-    peak = record.memory.get("allocator_bytes") or record.memory.get("process_bytes")
-    record.peak_memory_bytes = peak
-    if not record.metrics and loop.history:
-        last = loop.history[-1]
-        figures = {name[4:]: figure for name, figure in last.items() if name.startswith("val_")}
-        record.evaluated(loop.trainer.task.metrics, "val", figures)
-
-
-def _leave(folder: RunFolder, record: Record) -> None:
-    """Write run.json. Where the run failed already, say of a full disk, that error is the one to report."""
-    with contextlib.suppress(*[UserError] if record.status == "failed" else []):
-        folder.write_text(folder.record, record.to_json())
-
-
-def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
-    net = trainer.net
-    values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net") or net.options}
-    if net.takes.vocabulary is not None:
-        values["vocabulary"] = net.takes.vocabulary
-    if net.takes.categories:
-        values["categories"] = net.takes.categories
-    if isinstance(net.codec, Codec):
-        values["codec"] = net.codec.describe()
-    if "class_names" in record.diagnostics:
-        values["class_names"] = record.diagnostics["class_names"]
-    names = net.own_names()
-    if any(name != own for name, own in names.items()):
-        values["names"] = names
-    if not net.task.has_classes:
-        values["task"] = net.task.describe()
-    return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-_guard = threading.Lock()
-_claimed: set[int] = set()
-
-
-@contextlib.contextmanager
-def claimed(trainer: Trainer) -> Iterator[None]:
-    """Exclude other fits from a rule and its net inside the block.
-
-    Args:
-        trainer: The rule; it and each of its parameters are claimed.
-
-    Raises:
-        UserError: Where another fit is training any part of them.
-
-    """
-    own = {id(part) for part in (trainer, *trainer.parameters())}
-    with _guard:
-        if own & _claimed:
-            raise UserError(
-                f"this {type(trainer).__name__}, or a part of its net, is being trained by another fit; wait for that, "
-                "or train a copy.deepcopy of it"
-            )
-        _claimed.update(own)
-    try:
-        yield
-    finally:
-        with _guard:
-            _claimed.difference_update(own)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -1,16 +1,10 @@
-"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints.
-
-`Loop` runs the phases of a rule; `Interrupt` records a signal that it reads between batches, and `Diverged`, `Stopped`
-and `Interrupted` are the exceptions by which a run ends early.
-"""
+"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints."""
 
 import logging
 import math
-import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +18,7 @@ from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Phase, Solve
 from localearn.training.callbacks import Callback, Callbacks, Context, Position
+from localearn.training.capture import captured, captured_measure, on_any_device
 from localearn.training.checkpoint import (
     check_middle,
     check_optimizer_state,
@@ -34,92 +29,18 @@ from localearn.training.checkpoint import (
 )
 from localearn.training.diagnostics import alignment_angles
 from localearn.training.distributed.ranks import Ranks
-from localearn.training.evaluate import EarlyStopping, Measure, evaluate, measure_of, monitored
+from localearn.training.early_stopping import EarlyStopping, monitored
+from localearn.training.evaluate import Measure, evaluate, measure_of
 from localearn.training.generator import give_way
+from localearn.training.interrupt import Diverged, Interrupt, Interrupted, Stopped
+from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
-from localearn.training.runtime import PeakMemory, autocast, derived_seed, random_state, seed_random, set_random_state
+from localearn.training.runtime import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.settings import Settings
-from localearn.training.step import UPDATES, Step, captured, captured_measure, on_any_device
-
-
-class Interrupt:
-    """Record the first Ctrl-C or SIGTERM in a flag that the loop reads between batches; the second stops at once.
-
-    Used as a context manager. Handlers are only set in the main thread, and restored on exit.
-
-    Attributes:
-        signum: The number of the signal that came, or None.
-
-    """
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "Interrupt":
-        try:
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._note)
-        except ValueError:  # not in the main thread, which alone may set handlers
-            self._previous.clear()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
-            raise KeyboardInterrupt
-        self.signum = signum
-
+from localearn.training.step import UPDATES, Step
 
 _log = logging.getLogger(__name__)
-
-
 OFF_SHARE = 0.5  # of a block's units, past which a warning is logged
-
-
-class Diverged(Exception):
-    """Raised where a loss is not finite."""
-
-
-class Stopped(Exception):
-    """Raised where a callback stopped the run; the message is its reason."""
-
-
-class Interrupted(Exception):
-    """Raised where a signal ended the run.
-
-    Args:
-        signum: The number of the signal.
-
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(f"interrupted by signal {signum}")
-        self.signum = signum
-
-
-@dataclass
-class _Course:
-    """The objects that train a phase. cached: whether the data's x is the phase's features, computed once."""
-
-    index: int
-    phase: Phase
-    data: Data
-    cached: bool
-    stopping: EarlyStopping
-    optimizer: torch.optim.Optimizer | None
-    schedule: Any
-    measure: Measure
-    update: Step | None = None
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """Return the parts whose state a checkpoint saves."""
-        found = {"stopping": self.stopping, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part for name, part in found.items() if part is not None}
 
 
 class Loop:
@@ -495,6 +416,27 @@ class Loop:
             part.load_state_dict(state)
         if not self.position.batch:
             self._resumed = None
+
+
+@dataclass
+class _Course:
+    """The objects that train a phase. cached: whether the data's x is the phase's features, computed once."""
+
+    index: int
+    phase: Phase
+    data: Data
+    cached: bool
+    stopping: EarlyStopping
+    optimizer: torch.optim.Optimizer | None
+    schedule: Any
+    measure: Measure
+    update: Step | None = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return the parts whose state a checkpoint saves."""
+        found = {"stopping": self.stopping, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part for name, part in found.items() if part is not None}
 
 
 def _predicted_from_x(phase: Phase, x: Tensor, *context: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from localearn.cli import run
 from localearn.errors import UserError
 from localearn.training import Callback, Context, Settings
 from localearn.training.callbacks import Callbacks, attached
-from localearn.training.experiment import BEFORE, resumed
+from localearn.training.loading import BEFORE, resumed
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 16}  # 60 rows are 4 steps an epoch
 SGD = functools.partial(torch.optim.SGD, lr=0.1)

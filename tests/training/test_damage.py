@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from localearn.cli import export
 from localearn.errors import UserError
 from localearn.records.folder import append_checksum, is_intact
-from localearn.training.experiment import load_net
+from localearn.training.loading import load_net
 from tests.marks import posix, slow_but
 
 SEED = 20261127

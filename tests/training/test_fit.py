@@ -21,7 +21,7 @@ from localearn.training import fit
 from localearn.training.callbacks import Context, attached
 from localearn.training.distributed import Ranks
 from localearn.training.fit import open_meter
-from localearn.training.runtime import PeakMemory, full_memory_told
+from localearn.training.memory import PeakMemory, full_memory_told
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import nn
 import localearn
 from localearn.errors import UserError
 from localearn.records.folder import RunFolder
-from localearn.training.identity import check_resumed
+from localearn.training.resume import check_resumed
 
 RULES = """
 import torch.nn.functional as F

@@ -11,7 +11,8 @@ from localearn.trainers import Descent
 from localearn.training import Settings
 from localearn.training.distributed import Ranks
 from localearn.training.experiment import build
-from localearn.training.runtime import autocast, lay_out
+from localearn.training.layout import lay_out
+from localearn.training.runtime import autocast
 from localearn.training.step import Update
 from tests.marks import rules_of, slow_but
 

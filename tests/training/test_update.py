@@ -13,7 +13,7 @@ from localearn.nets import MLP
 from localearn.training.distributed import Ranks
 from localearn.training.experiment import build
 from localearn.training.fit import train
-from localearn.training.runtime import live_tensor_bytes
+from localearn.training.memory import live_tensor_bytes
 from localearn.training.settings import Settings
 from localearn.training.step import UPDATES
 from tests.marks import rules_of

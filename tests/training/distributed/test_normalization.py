@@ -9,8 +9,8 @@ from torch import nn
 from localearn import MLP, Backprop, ForwardGradient, load
 from localearn.errors import UserError
 from localearn.training import Settings
-from localearn.training.distributed.data import normalise_jointly, normalises_jointly
-from localearn.training.fit import check
+from localearn.training.checks import check
+from localearn.training.distributed.normalization import normalise_jointly, normalises_jointly
 
 SHARES = (3, 5)  # rows of either rank
 

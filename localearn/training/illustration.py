@@ -1,0 +1,42 @@
+"""Illustrate a completed run: a picture, or lines, of what was learned."""
+
+import torch
+from torch import Tensor
+
+from localearn.nets.net import modes_kept
+from localearn.printing import one_line
+from localearn.training.callbacks import Callback, Context
+from localearn.training.runtime import autocast
+
+
+class Illustration(Callback):
+    """Have the data of a completed run illustrate what was learned, in the run's folder, after all metering.
+
+    It is not part of the run: where it fails, a line says so and nothing else changes.
+
+    Attributes:
+        lines: Lines to print, empty until the run has ended.
+
+    """
+
+    def __init__(self) -> None:
+        self.lines: tuple[str, ...] = ()
+
+    def run_ended(self, context: Context) -> None:
+        """Call `Data.illustrate` on the rank that writes the run's folder."""
+        completed = context.record is not None and context.record.status == "completed"
+        if not completed or context.folder is None or context.rank != 0:
+            return
+
+        device = next(context.net.parameters()).device
+
+        def predict(x: Tensor, *beside: Tensor) -> Tensor:
+            with torch.no_grad(), autocast(device, context.settings.precision):
+                return context.trainer.predict(x, *beside).float()
+
+        try:
+            with modes_kept(context.trainer):
+                context.trainer.eval()
+                self.lines = context.data.illustrate(predict, context.folder)
+        except Exception as error:  # a picture is no reason to lose a run
+            self.lines = (f"nothing was drawn: {type(error).__name__}: {one_line(error)}",)
