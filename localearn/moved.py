@@ -114,8 +114,24 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "describe": "localearn.training.progress.describe",
         "make_progress": "localearn.training.progress.make_progress",
     },
+    "localearn.training.distributed": {
+        "joined": "localearn.training.distributed.join_process_group",
+        "normalises_jointly": "localearn.training.distributed.uses_sync_batch_norm",
+    },
     "localearn.training.distributed.data": {
-        "Adds": "localearn.training.distributed.normalization.Adds",
+        "Adds": "localearn.training.distributed.normalization.AllReduce",
+        "normalise_jointly": "localearn.training.distributed.normalization.sync_batch_norm",
+        "normalises_jointly": "localearn.training.distributed.normalization.uses_sync_batch_norm",
+    },
+    "localearn.training.distributed.launch": {
+        "joined": "localearn.training.distributed.launch.join_process_group",
+    },
+    "localearn.training.distributed.pipeline": {
+        "balanced": "localearn.training.distributed.pipeline.balance",
+    },
+    "localearn.training.distributed.ranks": {
+        "JoinedRanks": "localearn.training.distributed.ranks.ProcessGroupRanks",
+        "shared": "localearn.training.distributed.ranks.shared_error",
     },
     "localearn.training.evaluate": {
         "EarlyStopping": "localearn.training.early_stopping.EarlyStopping",

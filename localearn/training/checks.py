@@ -10,7 +10,7 @@ from localearn.nets.physical import drifting
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent
 from localearn.training.diagnostics import check_alignment
-from localearn.training.distributed import normalises_jointly
+from localearn.training.distributed import uses_sync_batch_norm
 from localearn.training.early_stopping import monitored
 from localearn.training.optimization import check_optimization
 from localearn.training.runtime import select_device
@@ -71,7 +71,7 @@ def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int
             "net.drift_rate=0, or one process"
         )
     last = data.sizes["train"] % settings.batch_size
-    if settings.parallel == "data" and 1 < last < ranks and normalises_jointly(trainer):
+    if settings.parallel == "data" and 1 < last < ranks and uses_sync_batch_norm(trainer):
         raise UserError(
             f"batch normalisation needs a row of each batch on each of {ranks} ranks, and the last of {data.name}'s "
             f"has {last}; use another batch_size, or dataset.train_size={data.sizes['train'] - last}"

@@ -29,7 +29,7 @@ from localearn.training.building import (
     schedule_factory,
 )
 from localearn.training.callbacks import Callback
-from localearn.training.distributed import Ranks, joined
+from localearn.training.distributed import Ranks, join_process_group
 from localearn.training.fit import train
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import names_built
@@ -87,8 +87,8 @@ def _execute(
 ) -> Record:
     from omegaconf import OmegaConf
 
-    own = ranks.together(lambda: build_callbacks(plain["callbacks"]))
-    data, trainer, settings = ranks.together(lambda: _build(plain, choices))
+    own = ranks.run_on_all_ranks(lambda: build_callbacks(plain["callbacks"]))
+    data, trainer, settings = ranks.run_on_all_ranks(lambda: _build(plain, choices))
     choices = dict(choices)
     extend = choices.pop("extend", {})
     plain |= {"out": str(settings.out), "choices": choices}
@@ -122,7 +122,9 @@ def _joined(plain: dict[str, Any]) -> Iterator[Ranks]:
     if several and restarts and plain["out"] is None and plain["resume"] is None:
         raise UserError("ranks that are started anew go on in the run's folder; name it, out=DIR")
     asked = Settings(**{name: plain[name] for name in ("parallel", "rank_timeout_s", "device")})
-    with joined(asked, {name: value for name, value in versions().items() if name in ("localearn", "torch")}) as found:
+    with join_process_group(
+        asked, {name: value for name, value in versions().items() if name in ("localearn", "torch")}
+    ) as found:
         yield found[0]
 
 

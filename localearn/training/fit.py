@@ -26,7 +26,7 @@ from localearn.trainers.base import Trainer, register_fit
 from localearn.training.callbacks import Callback, checked_callbacks
 from localearn.training.checks import _check_together, check_steps
 from localearn.training.claims import claimed
-from localearn.training.distributed import Ranks, joined
+from localearn.training.distributed import Ranks, join_process_group
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import described
 from localearn.training.interrupt import Diverged, Interrupt, Interrupted, Stopped
@@ -138,16 +138,16 @@ def train(
         cleanup.enter_context(torch.inference_mode(False))
         cleanup.enter_context(torch.enable_grad())
         cleanup.enter_context(claimed(trainer))
-        ranks, device = cleanup.enter_context(joined(settings, _identity(trainer, data, settings)))
+        ranks, device = cleanup.enter_context(join_process_group(settings, _identity(trainer, data, settings)))
         cleanup.enter_context(own_random_numbers(device))
-        resume = ranks.from_first(lambda: resume or _restarted(settings))
-        folder = ranks.together(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
+        resume = ranks.broadcast_from_rank_0(lambda: resume or _restarted(settings))
+        folder = ranks.run_on_all_ranks(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
         meter = make_meter(device, settings.country, "auto" if settings.energy else "none", settings.idle_s)
         cleanup.callback(meter.close)
         open_meter(meter, ranks)  # first, for a slow source starts on a thread while the rest is set up
         check_steps(trainer, settings, device)
         callbacks = [*_shown(settings, ranks), *callbacks]
-        ranks.together(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
+        ranks.run_on_all_ranks(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
         record = _new_record(trainer, data, settings, device, labels)
         record.ranks = ranks.size
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
@@ -162,7 +162,7 @@ def train(
             trainer.net.codec = data.codec
         trainer.to(device)
         cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
-        cleanup.callback(ranks.release, trainer)
+        cleanup.callback(ranks.teardown, trainer)
         loop = Loop(trainer, data.to(device), settings, device, meter, folder, callbacks, ranks)
         plain = json.loads(json.dumps(record.config, default=str))  # a checkpoint holds nothing but plain values
         own = {"config": plain, "described": described(trainer)}
@@ -193,8 +193,8 @@ def open_meter(meter: Meter, ranks: Ranks) -> None:
 
     """
     meter.open(warn=False)
-    absences = ranks.gathered(meter.absence)
-    if ranks.first:
+    absences = ranks.all_gather_object(meter.absence)
+    if ranks.is_rank_0:
         meter.warn(absences)
 
 
@@ -223,7 +223,7 @@ def _checked(
 ) -> RunFolder | None:
     """Raise UserError for what cannot be trained; return the folder, on rank 0 alone."""
     _check_together(trainer, data, settings, ranks.size)
-    return _folder(settings, resume, extend) if ranks.first else None
+    return _folder(settings, resume, extend) if ranks.is_rank_0 else None
 
 
 def _folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunFolder | None:
@@ -263,9 +263,9 @@ def _described(settings: Settings) -> str:
 def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
     """Return the callbacks that show the run, progress and a logger, on rank 0."""
     shown: list[Callback] = []
-    if ranks.first and settings.progress:
+    if ranks.is_rank_0 and settings.progress:
         shown.append(make_progress())
-    if ranks.first and settings.log != "none":
+    if ranks.is_rank_0 and settings.log != "none":
         shown.append(make_logger(settings.log, settings.out))
     return shown
 
@@ -280,7 +280,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
         if loop.folder:
             net = loop.trainer.net
             loop.folder.save_net(net, _metadata(loop.trainer, record), net.own_weights())
-        loop.peak_memory = loop.ranks.largest(loop.peak_memory)
+        loop.peak_memory = loop.ranks.all_reduce_max(loop.peak_memory)
         loop.meter.close()
         loop.ranks.add_joules(loop.meter)
         record.status = "completed"

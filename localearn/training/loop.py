@@ -83,12 +83,12 @@ class Loop:
     ):
         self.ranks = ranks or Ranks()
         self.trainer, self.settings, self.device = trainer, settings, device
-        self.data = self.ranks.divide(trainer, data)
+        self.data = self.ranks.setup(trainer, data)
         # Rank 0 saves the checkpoints of a run of several ranks, and gathers from all of them what they hold.
-        self.kept = self.ranks.from_first(lambda: folder is not None)
+        self.kept = self.ranks.broadcast_from_rank_0(lambda: folder is not None)
         self.meter, self.folder, self.callbacks = meter, folder, Callbacks(callbacks)
         self.autocast = autocast(device, settings.precision)
-        self.phases = [self.ranks.share(phase) for phase in trainer.phases()]
+        self.phases = [self.ranks.setup_phase(phase) for phase in trainer.phases()]
         self.position = Position()
         self.history: list[dict[str, Any]] = []
         self.best_epochs: list[int] = []
@@ -147,7 +147,7 @@ class Loop:
     def _tell(self, event: str, context: Context) -> None:
         """Call the callbacks, at a point that all ranks reach; raise `Stopped` where one of them asks for it."""
         self.callbacks.tell(event, context)
-        reason = next((found for found in self.ranks.gathered(context.stop_reason) if found is not None), None)
+        reason = next((found for found in self.ranks.all_gather_object(context.stop_reason) if found is not None), None)
         if reason is not None:
             raise Stopped(reason)
 
@@ -160,7 +160,7 @@ class Loop:
     def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
         share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
         batch_size, ranks = self.settings.eval_batch_size, self.ranks
-        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.add, ranks.joined)
+        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.all_reduce_each, ranks.all_gather)
 
     def _note_memory(self) -> None:
         now = self._memory.read()
@@ -184,7 +184,7 @@ class Loop:
         course = _Course(index, phase, data, cached, stopping, optimizer, schedule, measure)
         self._load_parts(course.parts)
         if isinstance(phase, Descent) and optimizer:
-            self.ranks.drop_others(optimizer)
+            self.ranks.drop_remote_state(optimizer)
             kind = UPDATES[settings.step]
             update = kind(self.trainer, phase, optimizer, settings, self.autocast, self.ranks)
             course.update = captured(update, capture, self.device)
@@ -273,7 +273,7 @@ class Loop:
         if isinstance(phase, Solve):
             with torch.no_grad():
                 if not alone:
-                    self.ranks.add(phase.sums())
+                    self.ranks.all_reduce_each(phase.sums())
                 self._count(phase.solve(), self._rows_seen)
         position.batch = 0
 
@@ -300,7 +300,7 @@ class Loop:
         if "loss" not in self._sums:
             raise UserError(f"{type(self.trainer).__name__}'s gradients() returns no 'loss'")
         means, rows = self.ranks.means(self._sums, self._rows_seen)
-        self.ranks.unite(self.trainer)
+        self.ranks.synchronize(self.trainer)
         self.trainer.eval()
         with self.meter.window("eval"):
             validation = self._evaluated(course.measure, course.data, "val")
@@ -353,7 +353,7 @@ class Loop:
         with self.meter.window("checkpoint"):
             states = {name: part.state_dict() for name, part in parts.items()}
             if "optimizer" in states:
-                states["optimizer"] = on_any_device(self.ranks.whole(states["optimizer"]))
+                states["optimizer"] = on_any_device(self.ranks.full_optimizer_state(states["optimizer"]))
             if self.folder is None:
                 return
             middle = {}
@@ -395,7 +395,7 @@ class Loop:
         if self.ranks.size == 1:  # the loss that several show is that of the batches since
             self._sums, self._rows_seen = state["sums"], state["rows_seen"]
         self.peak_memory = state["peak_memory"]
-        self.meter.add_earlier(state["meter"], joules=self.ranks.first)
+        self.meter.add_earlier(state["meter"], joules=self.ranks.is_rank_0)
         self._resumed = {"parts": state["parts"], **state["middle"]}
         if self.folder:
             self.folder.write_metrics(self.history)

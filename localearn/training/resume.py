@@ -41,9 +41,9 @@ def _resume(
     """Restore loop and record from the last checkpoint; where there is none the run starts again."""
     # Several ranks read it to the CPU, from where each moves it to its own device.
     held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")
-    state = loop.ranks.from_first(lambda: folder.load_checkpoint(held_by) if folder else None)
+    state = loop.ranks.broadcast_from_rank_0(lambda: folder.load_checkpoint(held_by) if folder else None)
     where = f"resume={folder.path}" if folder else "the checkpoint"
-    completed = loop.ranks.from_first(lambda: folder is not None and folder.status() == "completed")
+    completed = loop.ranks.broadcast_from_rank_0(lambda: folder is not None and folder.status() == "completed")
     if state is None:
         if completed:
             raise UserError(f"{where}: that run is completed and has no checkpoint to be trained on from")

@@ -93,7 +93,7 @@ class Update:
 
     def _step(self, rows: int) -> None:
         """Step the optimizer by `.grad`, the mean over so many rows of this process."""
-        self.ranks.reduce(self.parameters, rows)
+        self.ranks.reduce_gradients(self.parameters, rows)
         if not self._learns and rows:
             self._check_learns()
         like_their_parameters(self.maps)

@@ -9,47 +9,47 @@ from torch import Tensor
 from localearn.data import Data
 from localearn.moved import former_names
 from localearn.trainers.base import Trainer
-from localearn.training.distributed.normalization import normalise_jointly, normalises_jointly
-from localearn.training.distributed.ranks import JoinedRanks
+from localearn.training.distributed.normalization import sync_batch_norm, uses_sync_batch_norm
+from localearn.training.distributed.ranks import ProcessGroupRanks
 
 
-class DataRanks(JoinedRanks):
-    """Ranks that split a batch's rows; one all-reduce of `.grad` gives the gradient of the whole batch.
+class DataRanks(ProcessGroupRanks):
+    """Ranks that split a batch's rows; one all-reduce of `.grad` gives the gradient of the full batch.
 
         g = sum_r n_r g_r / sum_r n_r
 
     g_r is the batch mean over the n_r rows of rank r: so for every rule that fills `.grad` with batch means the step is
-    that of one process with the whole batch, to rounding. Batch normalisation takes the statistics of all ranks' rows
-    (`normalises_jointly`, also for the rules that cannot have that). Each rank draws for its own rows what a rule draws
-    at random (dropout, wrong labels, noise).
+    that of one process with the full batch, to rounding. Batch normalisation takes the statistics of all ranks' rows
+    (`uses_sync_batch_norm` says which rules cannot). Each rank draws the random numbers of its own rows (dropout, wrong
+    labels, noise).
 
     Args:
         device: This rank's device.
-        timeout_s: Seconds that a rank is waited for, for the error message.
+        timeout_s: The timeout of the process group in seconds, for the error message.
 
     """
 
     def __init__(self, device: torch.device, timeout_s: float):
         super().__init__(device, timeout_s)
-        self._flat = torch.empty(0)
-        self._undo: Callable[[], None] | None = None
+        self._buffer = torch.empty(0)
+        self._unsync: Callable[[], None] | None = None
 
-    def divide(self, trainer: Trainer, data: Data) -> Data:
-        """Broadcast the rule from rank 0, and return the data whose batches are this rank's rows."""
+    def setup(self, trainer: Trainer, data: Data) -> Data:
+        """Broadcast the rule from rank 0; return the data whose batches are this rank's rows."""
         for tensor in (*trainer.parameters(), *trainer.buffers()):
             self.broadcast(tensor.data, 0)
-        if not normalises_jointly(trainer):
+        if not uses_sync_batch_norm(trainer):
             return data.part(self.rank, self.size)
-        self._undo = normalise_jointly(trainer, self)
+        self._unsync = sync_batch_norm(trainer, self)
         return data.part(self.rank, self.size, least=1)
 
-    def release(self, trainer: Trainer) -> None:
-        """Restore batch normalisation by the statistics of one's own rows."""
-        if self._undo:
-            self._undo()
-        self._undo = None
+    def teardown(self, trainer: Trainer) -> None:
+        """Restore batch normalisation by the statistics of this rank's rows."""
+        if self._unsync:
+            self._unsync()
+        self._unsync = None
 
-    def reduce(self, parameters: Sequence[Tensor], rows: int) -> None:
+    def reduce_gradients(self, parameters: Sequence[Tensor], rows: int) -> None:
         """All-reduce the gradients, weighted by the rows behind them, in one call; `.grad` then views its buffer.
 
         Args:
@@ -59,33 +59,33 @@ class DataRanks(JoinedRanks):
         """
         size = sum(p.numel() for p in parameters)
         dtype = torch.promote_types(torch.float32, parameters[0].dtype)
-        if self._flat.numel() != size + 1 or self._flat.dtype != dtype:
-            self._flat = torch.empty(size + 1, dtype=dtype, device=self.device)
-        views = self._flat[:-1].split([p.numel() for p in parameters])
+        if self._buffer.numel() != size + 1 or self._buffer.dtype != dtype:
+            self._buffer = torch.empty(size + 1, dtype=dtype, device=self.device)
+        views = self._buffer[:-1].split([p.numel() for p in parameters])
         for p, view in zip(parameters, views, strict=True):
             if p.grad is None:  # this rank has no row of the batch
                 view.zero_()
             else:
                 torch.mul(p.grad, rows, out=view.view_as(p))
-        self._flat[-1] = rows
-        self.add_up(self._flat)
-        self._flat[:-1].div_(self._flat[-1:])
+        self._buffer[-1] = rows
+        self.all_reduce(self._buffer)
+        self._buffer[:-1].div_(self._buffer[-1:])
         for p, view in zip(parameters, views, strict=True):
             p.grad = view.view_as(p).to(p.dtype)
 
     def means(self, sums: dict[str, Tensor], rows: int) -> tuple[dict[str, float], int]:
         """Return the metrics' means over all ranks' rows, and the number of these rows."""
         own = torch.stack(list(sums.values())).tolist() if sums else []
-        found = self.gathered((dict(zip(sums, own, strict=True)), rows))
+        found = self.all_gather_object((dict(zip(sums, own, strict=True)), rows))
         names = dict.fromkeys(name for totals, _ in found for name in totals)
         count = sum(seen for _, seen in found)
         return {name: sum(totals.get(name, 0.0) for totals, _ in found) / count for name in names}, count
 
-    def unite(self, trainer: Trainer) -> None:
+    def synchronize(self, trainer: Trainer) -> None:
         """Average the floating-point buffers, such as running statistics, over the ranks; weights are equal already."""
         for buffer in trainer.buffers():
             if buffer.is_floating_point():
-                self.add_up(buffer)
+                self.all_reduce(buffer)
                 buffer.div_(self.size)
 
 
