@@ -155,11 +155,18 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "first_change": "localearn.training.resume.first_change",
         "schedule_class": "localearn.training.resume.schedule_class",
     },
+    "localearn.training.layout": {
+        "lay_out": "localearn.training.layout.apply_memory_format",
+        "like_their_parameters": "localearn.training.layout.match_memory_format",
+    },
+    "localearn.training.memory": {
+        "full_memory_told": "localearn.training.memory.out_of_memory_error",
+    },
     "localearn.training.runtime": {
         "PeakMemory": "localearn.training.memory.PeakMemory",
-        "full_memory_told": "localearn.training.memory.full_memory_told",
-        "lay_out": "localearn.training.layout.lay_out",
-        "like_their_parameters": "localearn.training.layout.like_their_parameters",
+        "full_memory_told": "localearn.training.memory.out_of_memory_error",
+        "lay_out": "localearn.training.layout.apply_memory_format",
+        "like_their_parameters": "localearn.training.layout.match_memory_format",
         "live_tensor_bytes": "localearn.training.memory.live_tensor_bytes",
     },
     "localearn.training.step": {
@@ -167,7 +174,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "CudaGraph": "localearn.training.capture.CudaGraph",
         "Graph": "localearn.training.capture.Graph",
         "GraphUpdate": "localearn.training.capture.GraphUpdate",
-        "Recorded": "localearn.training.capture.Recorded",
+        "Recorded": "localearn.training.capture.GraphedCallable",
         "SHAPES": "localearn.training.capture.SHAPES",
         "WARM_UP": "localearn.training.capture.WARM_UP",
         "captured": "localearn.training.capture.captured",

@@ -161,5 +161,5 @@ def stand_in(monkeypatch):
     assert spec and spec.loader
     tape = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tape)
-    monkeypatch.setattr(capture, "graph_of", tape.TapeGraph)
+    monkeypatch.setattr(capture, "make_graph", tape.TapeGraph)
     return tape.TapeGraph

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from localearn.data import Batch, Data
 from localearn.errors import UserError
-from localearn.moved import former_names
+from localearn.moved import Renamed, former_names
 from localearn.nets import Net
 from localearn.records import Record
 from localearn.trainers.base import Trainer
@@ -64,7 +64,7 @@ class Context:
         metrics: The scalars of the latest step, on the device; empty in a `Solve`. To read one (`float`, `.item()`)
             waits for the device, and with `capture=graph` the next step overwrites them.
         record: The record of the run, in `run_ended` alone.
-        stop_reason: The reason given to `stop`; None while no callback has called it.
+        stop_reason: The reason passed to `stop`; None while no callback has called it.
 
     """
 
@@ -123,9 +123,9 @@ class Callback:
     """Base class of callbacks; override the events that you need, and pass instances as `fit(..., callbacks=[...])`.
 
     Callbacks are called in their order, on every rank (`context.rank` is its number), and an exception that one raises
-    ends the run and reaches the caller as it is. A callback may read all, and is itself responsible for what it changes
-    in the rule or the data; one that only reads leaves the weights bit for bit as they are without it. It is not part
-    of a checkpoint: what it needs after a resume is in `context.position` and `context.history`.
+    ends the run and propagates to the caller. A callback may read everything, and is responsible for what it changes in
+    the rule or the data; one that only reads leaves the weights bit for bit as they are without it. It is not part of a
+    checkpoint: what it needs after a resume is in `context.position` and `context.history`.
 
     Example:
         class Best(localearn.Callback):
@@ -198,9 +198,11 @@ def checked_callbacks(callbacks: object) -> list[Callback]:
     found = list(callbacks)
     for callback in found:
         if isinstance(callback, type):
-            raise UserError(f"callbacks has the class {callback.__name__}; give an instance of it")
+            raise UserError(f"callbacks has the class {callback.__name__}; pass an instance of it")
         if not isinstance(callback, Callback):
-            raise UserError(f"callbacks has a {type(callback).__name__}, which is no localearn.Callback; subclass it")
+            raise UserError(
+                f"callbacks has a {type(callback).__name__}, which is not a localearn.Callback; subclass it"
+            )
     return found
 
 
@@ -212,30 +214,38 @@ class Callbacks:
 
     Attributes:
         all: All callbacks, in the order of calls.
-        of_steps: Those that override `step_ended`.
+        step_callbacks: Those that override `step_ended`, in the same order.
 
     """
 
     def __init__(self, callbacks: Iterable[Callback] = ()):
         self.all = (*callbacks, *_ATTACHED.get())
-        self.of_steps = tuple(c for c in self.all if _defines_step_ended(c))
+        self.step_callbacks = tuple(c for c in self.all if _defines_step_ended(c))
 
-    def tell(self, event: str, context: Context) -> None:
-        """Call the method of that name of each callback.
+    def dispatch(self, event: str, context: Context) -> None:
+        """Call each callback's method for an event.
 
         Args:
-            event: One of `EVENTS` but `run_ended`, which has its own method.
+            event: One of `EVENTS` except `run_ended`, which has a method of its own.
             context: The state of the run.
 
         """
-        for callback in self.of_steps if event == "step_ended" else self.all:
+        for callback in self.step_callbacks if event == "step_ended" else self.all:
             getattr(callback, event)(context)
 
     def run_ended(self, context: Context) -> None:
-        """Call `run_ended` of each callback, of the others too where one raises."""
+        """Call each callback's `run_ended`, also where another one raises.
+
+        Args:
+            context: The state of the run, with its record.
+
+        """
         with contextlib.ExitStack() as calls:
             for callback in reversed(self.all):
                 calls.callback(callback.run_ended, context)
+
+    tell = Renamed("dispatch")
+    of_steps = Renamed("step_callbacks")
 
 
 def _defines_step_ended(callback: Callback) -> bool:

@@ -19,91 +19,91 @@ from localearn.training.step import Step, Update
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-WARM_UP = 3  # executions before the work is recorded, as torch requires: libraries allocate their caches then
+WARM_UP = 3  # eager calls before a capture, as torch requires: libraries allocate their caches in them
 SHAPES = 2  # of a validation's batches: the full ones, and the last
 
 
 def captured(update: Update, mode: str, device: torch.device) -> Step:
-    """Return an update as `Settings.capture` asks for it.
+    """Return an update, captured as `Settings.capture` says.
 
     Args:
-        update: The eager update, returned itself where it is not to be captured, or cannot be.
+        update: The eager update, which is returned itself where it is not to be captured, or cannot be.
         mode: "auto", "graph", "compile" or "off".
         device: The run's device.
 
     """
     if mode == "compile":
         return CompiledUpdate(update)
-    if not _by_graph(mode, device):
+    if not _uses_graph(mode, device):
         if mode == "graph":
             why = f"capture=graph needs a CUDA device, and this is a {device.type}"
-            _tell(update, "is trained without a graph", why)
+            _warn(update, "is trained without a graph", why)
         return update
     return GraphUpdate(update, device)
 
 
 def captured_measure(measure: Callable[[Batch], T], mode: str, device: torch.device) -> Callable[[Batch], T]:
-    """Return the measure of a validation batch as `Settings.capture` asks for it.
+    """Return the measure of a validation batch, captured as `Settings.capture` says.
 
     Args:
-        measure: The eager measure; compiled blocks need no more.
+        measure: The eager measure; with compiled blocks it is returned as it is.
         mode: "auto", "graph", "compile" or "off".
         device: The run's device.
 
     """
-    if not _by_graph(mode, device):
+    if not _uses_graph(mode, device):
         return measure
 
     def refused(error: RuntimeError) -> None:
-        _log.warning("validation is done without a graph: %s", _line(error))
+        _log.warning("validation is done without a graph: %s", _first_line(error))
 
-    return Recorded(measure, lambda: graph_of(device), refused, SHAPES)
+    return GraphedCallable(measure, lambda: make_graph(device), refused, SHAPES)
 
 
-def _by_graph(mode: str, device: torch.device) -> bool:
-    on_card = device.type == "cuda" or graph_of is not CudaGraph
-    return on_card and (mode == "graph" or (mode == "auto" and device.type == "cuda"))
+def _uses_graph(mode: str, device: torch.device) -> bool:
+    on_cuda = device.type == "cuda" or make_graph is not CudaGraph
+    return on_cuda and (mode == "graph" or (mode == "auto" and device.type == "cuda"))
 
 
 class GraphUpdate:
-    """An update that is replayed from a CUDA graph for batches of the first one's size, and executed for others.
+    """An update that is replayed from a CUDA graph for batches of the first one's shape, and eager for others.
 
-    It is recorded again whenever a schedule has changed a number that the optimizer holds: a learning rate, a weight
-    decay, a momentum. The weights are those without a graph, to the device's rounding.
+    It is captured again whenever a schedule has changed a number of the optimizer: a learning rate, a weight decay, a
+    momentum. The weights are those without a graph, to the device's rounding.
 
     Args:
-        update: The update to record.
+        update: The update to capture.
         device: The CUDA device.
 
     """
 
     def __init__(self, update: Update, device: torch.device):
         self.update = update
-        self._recorded = Recorded(
-            update, lambda: graph_of(device), lambda error: _tell(update, "is trained without a graph", error)
+        self._graphed = GraphedCallable(
+            update, lambda: make_graph(device), lambda error: _warn(update, "is trained without a graph", error)
         )
         keep_on_device(update.optimizer)
 
     @property
     def kind(self) -> str:
-        """Return "graph" where one was recorded, else "off"."""
-        return "graph" if self._recorded.recorded else "off"
+        """Return "graph" where one was captured, else "off"."""
+        return "graph" if self._graphed.captured else "off"
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step on a batch; return the rule's metrics, which the next step overwrites."""
-        return self._recorded(batch, tuple(_numbers(self.update.optimizer)))
+        return self._graphed(batch, tuple(_constants(self.update.optimizer)))
 
     def close(self) -> None:
         """Drop the graph and its memory."""
-        self._recorded.close()
+        self._graphed.close()
         self.update.close()
 
 
-def _numbers(optimizer: torch.optim.Optimizer) -> Iterator[float]:
-    """Yield the numbers of an optimizer's groups, which a graph of its step holds as constants.
+def _constants(optimizer: torch.optim.Optimizer) -> Iterator[float]:
+    """Yield the numbers of an optimizer's groups, which are constants in a graph of its step.
 
-    Not those in tensors, such as a learning rate: the graph reads them itself, and the host would have to wait for
-    them.
+    Numbers in tensors, such as a learning rate, are left out: the graph reads them from memory, and the host would have
+    to wait for them.
     """
     for group in optimizer.param_groups:
         for value in group.values():
@@ -115,7 +115,7 @@ def _numbers(optimizer: torch.optim.Optimizer) -> Iterator[float]:
 class CompiledUpdate:
     """An update whose blocks and optimizer step torch.compile compiles; the same weights, to rounding.
 
-    Where the first update fails to compile, a line is logged, once, and training continues without.
+    Where the first update fails to compile, a warning is logged, and training continues without.
 
     Args:
         update: The update to compile; its net's blocks and its optimizer are changed until `close`.
@@ -143,7 +143,7 @@ class CompiledUpdate:
         except Exception as error:  # whatever a compiler, or a compiler's compiler, may raise
             self._undo()
             self.kind = "off"
-            _tell(self.update, "is not compiled", error)
+            _warn(self.update, "is not compiled", error)
             return self.update(batch)
 
     def close(self) -> None:
@@ -157,56 +157,65 @@ class CompiledUpdate:
         self.update.optimizer.step = self._step
 
 
-def _tell(update: Update, what: str, why: object) -> None:
-    _log.warning("%s %s: %s", type(update.trainer).__name__, what, _line(why))
+def _warn(update: Update, what: str, why: object) -> None:
+    _log.warning("%s %s: %s", type(update.trainer).__name__, what, _first_line(why))
 
 
-def _line(why: object) -> str:
+def _first_line(why: object) -> str:
     return (str(why) or type(why).__name__).splitlines()[0]
 
 
 class Graph(Protocol):
-    """The interface of a device's recorded work."""
+    """The interface of a graph of captured work, as torch.cuda.CUDAGraph is one."""
 
     def capture(self, work: Callable[[], Any]) -> Any:
-        """Record the work, without executing it; return its result, which every replay overwrites."""
+        """Capture the work without executing it; return its result, which every replay overwrites.
+
+        Args:
+            work: Called once; it launches the operations to capture.
+
+        """
         ...
 
     def replay(self) -> None:
-        """Execute the recorded work again, on the same memory."""
+        """Execute the captured work again, on the same memory."""
         ...
 
     def warming_up(self) -> AbstractContextManager[Any]:
-        """Return the context in which work runs that shall be recorded later."""
+        """Return the context of an eager warm-up of work that is captured later."""
         ...
 
 
 @dataclass
-class _Recording:
-    """The graph of one batch shape. batch: the memory that the graph reads; given: the result that it overwrites."""
+class _CapturedGraph:
+    """The graph of one batch shape.
 
-    warm: int = 0
+    batch: The static input that the graph reads. result: The static output that it overwrites. constants: The numbers
+    that it was captured with.
+    """
+
+    warm_ups: int = 0
     graph: Graph | None = None
     batch: Batch | None = None
-    given: Any = None
-    numbers: tuple[float, ...] = ()
+    result: Any = None
+    constants: tuple[float, ...] = ()
 
 
-class Recorded(Generic[T]):
-    """Work on batches that is replayed from a graph, for batches of the first so many shapes.
+class GraphedCallable(Generic[T]):
+    """A function of a batch that is replayed from a graph, one for each of the first few batch shapes.
 
-    The first WARM_UP times for a shape it is executed without a graph; then it is recorded, and recorded again whenever
-    numbers have changed that a graph holds as constants. The result is overwritten by the next call for the same shape.
-    Where the work cannot be recorded it is executed without a graph from then on.
+    The first WARM_UP calls with a shape are eager. Then the function is captured, and captured again whenever its
+    constants change. The result is overwritten by the next call with the same shape. Where the function cannot be
+    captured, all further calls are eager.
 
     Args:
-        work: The work on a batch.
+        work: The function of a batch.
         graph: Makes an empty graph.
-        refused: Called once, with torch's error, where the work cannot be recorded.
-        shapes: The number of batch shapes that get a graph, 1 or more; others are executed without one.
+        on_failure: Called once, with torch's error, where the function cannot be captured.
+        shapes: The number of batch shapes that get a graph, 1 or more; calls with others are eager.
 
     Attributes:
-        recorded: Whether there has been a graph.
+        captured: Whether a graph was captured.
 
     """
 
@@ -214,56 +223,56 @@ class Recorded(Generic[T]):
         self,
         work: Callable[[Batch], T],
         graph: Callable[[], Graph],
-        refused: Callable[[RuntimeError], None],
+        on_failure: Callable[[RuntimeError], None],
         shapes: int = 1,
     ):
-        self._work, self._make, self._refused, self._shapes = work, graph, refused, shapes
-        self._kept: dict[tuple[torch.Size, torch.Size], _Recording] = {}
+        self._work, self._make_graph, self._on_failure, self._shapes = work, graph, on_failure, shapes
+        self._captured: dict[tuple[torch.Size, torch.Size], _CapturedGraph] = {}
         self._possible = True
-        self.recorded = False
+        self.captured = False
 
-    def __call__(self, batch: Batch, numbers: tuple[float, ...] = ()) -> T:
-        """Do the work on a batch, and return its result.
+    def __call__(self, batch: Batch, constants: tuple[float, ...] = ()) -> T:
+        """Call the function on a batch, and return its result.
 
         Args:
-            batch: The batch; its x and y are copied into the graph's memory.
-            numbers: The numbers outside of tensors that the work reads, such as a learning rate.
+            batch: The batch; its x and y are copied into the graph's static input.
+            constants: Numbers outside of tensors that the function reads, such as a learning rate.
 
         """
         shape = (batch.x.shape, batch.y.shape)
-        if len(self._kept) < self._shapes:
-            self._kept.setdefault(shape, _Recording())
-        kept = self._kept.get(shape)
-        if kept is None or not self._possible:
+        if len(self._captured) < self._shapes:
+            self._captured.setdefault(shape, _CapturedGraph())
+        graphed = self._captured.get(shape)
+        if graphed is None or not self._possible:
             return self._work(batch)
-        if kept.warm < WARM_UP:
-            kept.warm += 1
-            with self._make().warming_up():
+        if graphed.warm_ups < WARM_UP:
+            graphed.warm_ups += 1
+            with self._make_graph().warming_up():
                 return self._work(batch)
-        if kept.graph is None or kept.numbers != numbers:
-            self._record(kept, batch, numbers)
-        if kept.graph is None or kept.batch is None:
+        if graphed.graph is None or graphed.constants != constants:
+            self._capture(graphed, batch, constants)
+        if graphed.graph is None or graphed.batch is None:
             return self._work(batch)
-        kept.batch.x.copy_(batch.x)
-        kept.batch.y.copy_(batch.y)
-        kept.graph.replay()
-        return kept.given
+        graphed.batch.x.copy_(batch.x)
+        graphed.batch.y.copy_(batch.y)
+        graphed.graph.replay()
+        return graphed.result
 
     def close(self) -> None:
         """Drop the graphs and their memory."""
-        self._kept = {}
+        self._captured = {}
 
-    def _record(self, kept: _Recording, batch: Batch, numbers: tuple[float, ...]) -> None:
-        kept.graph = None  # an older one's memory goes first
-        own = kept.batch or replace(batch, x=batch.x.clone(), y=batch.y.clone())
-        graph = self._make()
+    def _capture(self, graphed: _CapturedGraph, batch: Batch, constants: tuple[float, ...]) -> None:
+        graphed.graph = None  # frees the memory of an older one first
+        static = graphed.batch or replace(batch, x=batch.x.clone(), y=batch.y.clone())
+        graph = self._make_graph()
         try:
-            kept.given = graph.capture(lambda: self._work(own))
-        except RuntimeError as error:  # torch's way to say that something cannot be recorded
-            self._possible = self.recorded = False
-            self._refused(error)
+            graphed.result = graph.capture(lambda: self._work(static))
+        except RuntimeError as error:  # which torch raises for what cannot be captured
+            self._possible = self.captured = False
+            self._on_failure(error)
             return
-        kept.graph, kept.batch, kept.numbers, self.recorded = graph, own, numbers, True
+        graphed.graph, graphed.batch, graphed.constants, self.captured = graph, static, constants, True
 
 
 class CudaGraph:
@@ -279,12 +288,17 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, work: Callable[[], T]) -> T:
-        """Record the work, without executing it; return its result, which every replay overwrites."""
+        """Capture the work without executing it; return its result, which every replay overwrites.
+
+        Args:
+            work: Called once; it launches the kernels to capture.
+
+        """
         with torch.cuda.graph(self._graph):
             return work()
 
     def replay(self) -> None:
-        """Queue the recorded work."""
+        """Launch the captured work."""
         self._graph.replay()
 
     def warming_up(self) -> AbstractContextManager[Any]:
@@ -306,7 +320,7 @@ class _SideStream:
         torch.cuda.current_stream().wait_stream(self._stream)
 
 
-graph_of: Callable[[torch.device], Graph] = CudaGraph
+make_graph: Callable[[torch.device], Graph] = CudaGraph
 
 
 def keep_on_device(optimizer: torch.optim.Optimizer) -> None:

@@ -1,4 +1,4 @@
-"""Check, before anything is trained, that rule, net, data and settings go together."""
+"""Checks before training that rule, net, data and settings are compatible."""
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ def check(trainer: Trainer, data: Data, settings: Settings, ranks: int = 1) -> N
         UserError: Where they cannot, naming what to change.
 
     """
-    _check_together(trainer, data, settings, ranks)
+    check_together(trainer, data, settings, ranks)
     check_steps(trainer, settings, select_device(settings.device))
 
 
@@ -38,7 +38,7 @@ def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> N
     """Check that optimizer and schedule can be built, and stepped to the end of each phase.
 
     Args:
-        trainer: The rule, whose phases say how many epochs there are: those of the settings, or one of a closed form.
+        trainer: The rule, whose phases take the epochs of the settings, or one where all are solved in closed form.
         settings: The options `optim`, `schedule` and `epochs`.
         device: The device of the optimizer's state.
 
@@ -50,8 +50,19 @@ def check_steps(trainer: Trainer, settings: Settings, device: torch.device) -> N
     check_optimization(settings.optim, settings.schedule, device, settings.epochs if several else 1)
 
 
-def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int) -> None:
-    """Raise UserError where rule, net and data cannot be trained together; optimizer steps are not checked."""
+def check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int) -> None:
+    """Check that rule, net and data can be trained together; optimizer and schedule are left to `check_steps`.
+
+    Args:
+        trainer: The rule on its net.
+        data: The data set.
+        settings: The options of the run.
+        ranks: The number of processes that train them, 1 or more.
+
+    Raises:
+        UserError: Where they cannot, naming what to change.
+
+    """
     type(trainer).supports(trainer.net, data)
     trainer.check_task(data.task)
     monitored(settings.monitor, data.task)
@@ -65,10 +76,10 @@ def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int
         even = settings.batch_size - settings.batch_size % ranks
         nearest = f"{even} or {even + ranks}" if even else f"{ranks}"
         raise UserError(f"batch_size={settings.batch_size} cannot be divided over {ranks} ranks; use {nearest}")
-    if settings.parallel == "data" and (moved := next(iter(drifting(trainer)), None)):
+    if settings.parallel == "data" and (system := next(iter(drifting(trainer)), None)):
         raise UserError(
-            f"{moved} drifts by each rank's own batches, so that ranks would not train one net; use parallel=layers, "
-            "net.drift_rate=0, or one process"
+            f"{system} drifts by each rank's own batches, so that ranks would train different nets; "
+            "use parallel=layers, net.drift_rate=0, or one process"
         )
     last = data.sizes["train"] % settings.batch_size
     if settings.parallel == "data" and 1 < last < ranks and uses_sync_batch_norm(trainer):
@@ -83,7 +94,7 @@ def _check_together(trainer: Trainer, data: Data, settings: Settings, ranks: int
 def _check_parameters(trainer: Trainer) -> None:
     """Raise UserError unless there is something to train, in the net and in every phase."""
     if any(t.is_inference() for t in (*trainer.parameters(), *trainer.buffers())):
-        raise UserError("the net was built in inference_mode, where no tensor can be trained; build it outside")
+        raise UserError("the net was built in inference_mode, where no tensor can be trained; build it outside of it")
     if any(p.is_meta for p in trainer.parameters()):
         raise UserError("the net is on the meta device, where parameters have no values; build it on another one")
     if not trainer.phases():
@@ -100,16 +111,16 @@ def _check_rows(trainer: Trainer, data: Data, settings: Settings) -> None:
     for split, size in data.sizes.items():
         if not size:
             raise UserError(f"{data.name} has no labelled rows in its {split} split; every split needs one or more")
-    given = next(data.batches("val", 1)).x.dtype
+    dtype = next(data.batches("val", 1)).x.dtype
     cast = settings.precision == "bf16" and trainer.autocasts
-    taken = (torch.float32, torch.bfloat16) if cast else (given,)
-    if not given.is_floating_point:  # token ids, which a net of any precision takes
-        taken = {p.dtype for p in trainer.net.parameters()}
-    wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in taken), None)
+    accepted = (torch.float32, torch.bfloat16) if cast else (dtype,)
+    if not dtype.is_floating_point:  # token ids, which a net of any precision takes
+        accepted = {p.dtype for p in trainer.net.parameters()}
+    wrong = next((p.dtype for p in trainer.net.parameters() if p.dtype not in accepted), None)
     if wrong is not None:
-        alone = settings.precision == "bf16" and not trainer.autocasts
-        aside = f", and {type(trainer).__name__} computes in the net's" if alone else ""
-        raise UserError(f"{data.name} gives {given} and the net's parameters are {wrong}{aside}; use net.to({given})")
+        without_autocast = settings.precision == "bf16" and not trainer.autocasts
+        remark = f", and {type(trainer).__name__} computes in the net's" if without_autocast else ""
+        raise UserError(f"{data.name} has {dtype} and the net's parameters are {wrong}{remark}; use net.to({dtype})")
     rows = data.sizes["train"] if data.kind == "graph" else min(data.sizes["train"], settings.batch_size)
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.modules()):
         raise UserError("batch normalisation needs 2 rows or more a step; use a larger batch_size, or net.norm=none")

@@ -1,4 +1,4 @@
-"""Claims: the rules and parameters that fits of this process are training."""
+"""Claims of fits, in the threads of a process, on the rules and parameters that they are training."""
 
 import contextlib
 import threading
@@ -16,7 +16,7 @@ def claimed(trainer: Trainer) -> Iterator[None]:
     """Exclude other fits from a rule and its net inside the block.
 
     Args:
-        trainer: The rule; it and each of its parameters are claimed.
+        trainer: The rule, which is claimed with each of its parameters.
 
     Raises:
         UserError: Where another fit is training any part of them.

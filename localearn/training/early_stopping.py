@@ -20,9 +20,9 @@ class EarlyStopping:
         monitor: The figure's name in a metrics line.
         patience: Epochs in a row without an improvement after which it is `done`, 1 or more; None is never.
         min_delta: The least change, in the figure's unit, that counts as an improvement.
-        keep: Whether to store the best weights, in host memory, where they do not count as the rule's.
-        direction: "max" where the greatest figure is best, "min" where the least is; by default "min" for a loss and
-            "max" for all else.
+        keep: Whether to store the best weights, in host memory, so that they do not count as the rule's memory.
+        direction: "max" where the largest figure is best, "min" where the smallest is; by default "min" for a loss and
+            "max" for anything else.
 
     """
 
@@ -69,7 +69,12 @@ class EarlyStopping:
         return self.patience is not None and self.stale >= self.patience
 
     def restore(self, module: nn.Module) -> None:
-        """Load the best weights into the module, if they were stored; what drifts by itself is left as it is now."""
+        """Load the best weights into the module, if they were stored, but not into simulated systems, which drift.
+
+        Args:
+            module: The module that `update` was given.
+
+        """
         if self.best_weights is not None:
             now = {f"{name}.coupling": system.coupling for name, system in drifting(module).items()}
             module.load_state_dict(self.best_weights | now)
@@ -80,7 +85,12 @@ class EarlyStopping:
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that `state_dict` returned; weights go to host memory."""
+        """Restore a state, its weights in host memory.
+
+        Args:
+            state: What `state_dict` returned.
+
+        """
         for name, value in state.items():
             setattr(self, name, value)
         if self.best_weights is not None:
@@ -88,15 +98,15 @@ class EarlyStopping:
 
 
 def monitored(monitor: str | None, task: Task) -> tuple[str, Direction]:
-    """Return the figure of a metrics line that a run is monitored by, and which way it is better.
+    """Return the figure of a metrics line that early stopping monitors, and its direction, "max" or "min".
 
     Args:
-        monitor: "val_" and `loss` or a metric of the task; None is its first metric. So is the validation accuracy for
-            a task that has none, which is the default in files of former versions.
+        monitor: "val_" and `loss` or a metric of the task. None is the task's first metric, and so is "val_accuracy"
+            for a task without an accuracy, since it was the default in files of former versions.
         task: The task that the run is trained for.
 
     Raises:
-        UserError: For another figure, with those that there are.
+        UserError: For another figure, with the choices.
 
     """
     if monitor is None or (monitor == FORMER_DEFAULT and task.metric("accuracy") is None):
@@ -104,6 +114,6 @@ def monitored(monitor: str | None, task: Task) -> tuple[str, Direction]:
     name = monitor.removeprefix("val_")
     if not monitor.startswith("val_") or (name != "loss" and task.metric(name) is None):
         known = [*(f"val_{metric.name}" for metric in task.metrics), "val_loss"]
-        told = f"{', '.join(known[:-1])} or {known[-1]}"
-        raise UserError(f"monitor must be {told}, not {monitor!r}{suggestion(monitor, known)}")
+        choices = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"monitor must be {choices}, not {monitor!r}{suggestion(monitor, known)}")
     return f"val_{name}", task.direction(name)

@@ -21,44 +21,45 @@ def evaluate(
     data: Data,
     split: Split,
     batch_size: int,
-    add: Callable[[list[Tensor]], None],
-    join: Callable[[Tensor], Tensor] = lambda rows: rows,
+    all_reduce: Callable[[list[Tensor]], None],
+    all_gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> dict[str, float]:
-    """Return the mean `loss` and the task's metrics, by name, over a split, with one read of the device.
+    """Return the mean `loss` and the task's metrics over a split, by name, with one read of the device.
 
     Args:
         measure: The function that `measure_of` returned.
-        task: The task that it measures by.
+        task: The task, whose metrics it sums.
         data: The data set, or this rank's part of its rows.
         split: "train", "val" or "test".
         batch_size: Rows a step, 1 or more.
-        add: Sums the tensors over the ranks, in place, where the data are one rank's part of the rows.
-        join: Returns the rows of all ranks, in any order but the same for outputs and targets.
+        all_reduce: Sums the tensors over the ranks, in place, where the data are one rank's part of the rows.
+        all_gather: Returns the rows of all ranks, in the same order for outputs and targets.
 
     """
-    nothing: dict[str, Tensor] = {}
+    empty_sums: dict[str, Tensor] = {}
     totals: Tensor | None = None
-    whole: list[tuple[Tensor, Tensor]] = []  # outputs and targets
+    collected: list[tuple[Tensor, Tensor]] = []  # outputs and targets, for a task that needs those of the full split
     for batch in data.batches(split, batch_size):
-        if totals is None:  # of no rows, for a rank may have none: the names, shapes and dtype of the task's sums
+        if totals is None:  # measures no rows, since a rank may have none: names, shapes and dtype of the sums
             positions = batch.target.shape[1:] if task.per_position else (2,) if task.of_pairs else ()
             positions = (1,) if task.pools_positions else positions
             empty = torch.zeros(0, *positions, task.outputs, device=batch.target.device)
-            nothing, elements = task.measure(empty, batch.target[:0])
-            totals = _in_a_row(nothing, elements)
-            whole = [(empty, batch.target[:0])]
+            empty_sums, elements = task.measure(empty, batch.target[:0])
+            totals = _flattened(empty_sums, elements)
+            collected = [(empty, batch.target[:0])]
         if len(batch.target):
             sums, output = measure(batch)
             totals = totals + sums
-            if output is not None:  # copied, for a replayed graph writes its next batch's there
-                whole.append((output.clone(), batch.target))
+            if output is not None:  # copied, since the next replay of a graph overwrites it
+                collected.append((output.clone(), batch.target))
         give_way()
     assert totals is not None
-    add([totals])
-    means = (totals[:-1] / totals[-1]).split([value.numel() for value in nothing.values()])
-    shaped = {name: mean.view(nothing[name].shape) for name, mean in zip(nothing, means, strict=True)}
+    all_reduce([totals])
+    means = (totals[:-1] / totals[-1]).split([value.numel() for value in empty_sums.values()])
+    shaped = {name: mean.view(empty_sums[name].shape) for name, mean in zip(empty_sums, means, strict=True)}
     if task.needs_whole:
-        figures = task.finish(shaped, *(join(torch.cat(part)) for part in zip(*(whole[1:] or whole), strict=True)))
+        outputs, targets = zip(*(collected[1:] or collected), strict=True)
+        figures = task.finish(shaped, all_gather(torch.cat(outputs)), all_gather(torch.cat(targets)))
     else:
         figures = task.finish(shaped)
     return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
@@ -74,19 +75,19 @@ def measure_of(scores: Callable[..., Tensor], autocast: torch.autocast, task: Ta
 
     Returns:
         A function of a batch that returns the sums and the number of elements in one vector, and the outputs
-        themselves, (M, outputs), where the task needs them whole, else None.
+        themselves, (M, outputs), where the task needs those of the full split, else None.
 
     """
 
     def measure(batch: Batch) -> tuple[Tensor, Tensor | None]:
         with autocast:
             rows = batch.select(scores(batch.x, *batch.context)).float()
-        return _in_a_row(*task.measure(rows, batch.target)), rows if task.needs_whole else None
+        return _flattened(*task.measure(rows, batch.target)), rows if task.needs_whole else None
 
     return measure
 
 
-def _in_a_row(sums: dict[str, Tensor], elements: Tensor) -> Tensor:
+def _flattened(sums: dict[str, Tensor], elements: Tensor) -> Tensor:
     return torch.cat([value.reshape(-1) for value in (*sums.values(), elements)])
 
 

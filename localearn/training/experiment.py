@@ -33,19 +33,19 @@ from localearn.training.distributed import Ranks, join_process_group
 from localearn.training.fit import train
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import names_built
-from localearn.training.memory import full_memory_told
+from localearn.training.memory import out_of_memory_error
 from localearn.training.settings import Settings
 
-Choices = dict[str, Any]  # the names chosen for algo, dataset and net, and the overrides that were typed
+Choices = dict[str, Any]  # the names chosen for algo, dataset and net, and the overrides
 GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
-# The fields of Settings that stand under the same name at the top of the configuration: all but these.
-_ELSEWHERE = ("optim", "schedule", "energy", "country", "idle_s", "out")
-SHARED = tuple(field.name for field in fields(Settings) if field.name not in _ELSEWHERE)
+# The fields of Settings that are keys of the same name at the top of the configuration: all but these.
+_NOT_SHARED = ("optim", "schedule", "energy", "country", "idle_s", "out")
+SHARED = tuple(field.name for field in fields(Settings) if field.name not in _NOT_SHARED)
 _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 
-# Keys that composing a configuration uses up.
+# Keys that are used up by composing a configuration.
 _COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
 
@@ -62,18 +62,18 @@ def execute(
     Args:
         config: The composed omegaconf DictConfig. With `resume` set, it and `choices` are those of the run's own folder
             (see `resumed`).
-        choices: The names chosen for algo, dataset and net, and the overrides, as they shall be recorded.
+        choices: The names chosen for algo, dataset and net, and the overrides, as they are recorded.
         started_s: The `time.perf_counter()` from which setup is measured; None is now.
         callbacks: Callbacks called after those of the configuration.
         test: Whether the test split is evaluated, as in `localearn.training.train`.
 
     Raises:
-        UserError: For whatever the user can mend.
+        UserError: For an error that the user can fix.
 
     """
     started_s = time.perf_counter() if started_s is None else started_s
     plain = _resolved(config)
-    with _joined(plain) as ranks, own_random_numbers():
+    with _join_ranks(plain) as ranks, own_random_numbers():
         return _execute(plain, choices, ranks, started_s, callbacks, test)
 
 
@@ -87,7 +87,7 @@ def _execute(
 ) -> Record:
     from omegaconf import OmegaConf
 
-    own = ranks.run_on_all_ranks(lambda: build_callbacks(plain["callbacks"]))
+    callbacks_of_config = ranks.run_on_all_ranks(lambda: build_callbacks(plain["callbacks"]))
     data, trainer, settings = ranks.run_on_all_ranks(lambda: _build(plain, choices))
     choices = dict(choices)
     extend = choices.pop("extend", {})
@@ -100,17 +100,17 @@ def _execute(
     }
     saved = OmegaConf.to_yaml(OmegaConf.create(plain))
     resume = plain["resume"] is not None
-    callbacks = [*own, *callbacks]
+    callbacks = [*callbacks_of_config, *callbacks]
     return train(
         trainer, data, settings, labels, resume=resume, config=saved, callbacks=callbacks, test=test, extend=extend
     )
 
 
 @contextlib.contextmanager
-def _joined(plain: dict[str, Any]) -> Iterator[Ranks]:
-    """Join the other ranks, if there are any, before data are read, so that all report what one of them lacks.
+def _join_ranks(plain: dict[str, Any]) -> Iterator[Ranks]:
+    """Join the other ranks, if any, before data are read, so that an error of one is reported by all.
 
-    Raises UserError where torchrun and the configuration do not go together.
+    Raises UserError where torchrun and the configuration contradict each other.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if several and plain["parallel"] == "none":
@@ -120,10 +120,10 @@ def _joined(plain: dict[str, Any]) -> Iterator[Ranks]:
         )
     restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     if several and restarts and plain["out"] is None and plain["resume"] is None:
-        raise UserError("ranks that are started anew go on in the run's folder; name it, out=DIR")
-    asked = Settings(**{name: plain[name] for name in ("parallel", "rank_timeout_s", "device")})
+        raise UserError("restarted ranks continue in the run's folder; give out=DIR")
+    rank_settings = Settings(**{name: plain[name] for name in ("parallel", "rank_timeout_s", "device")})
     with join_process_group(
-        asked, {name: value for name, value in versions().items() if name in ("localearn", "torch")}
+        rank_settings, {name: value for name, value in versions().items() if name in ("localearn", "torch")}
     ) as found:
         yield found[0]
 
@@ -161,17 +161,17 @@ def _build(plain: dict[str, Any], choices: Choices) -> tuple[Data, Trainer, Sett
     settings = _settings(plain, choices)  # first, so that a wrong number is reported before data are read
     data = build_data(plain["dataset"])
     torch.manual_seed(settings.seed)
-    with full_memory_told(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
+    with out_of_memory_error(f"net={choices['net']} with algo={choices['algo']} as set", "smaller sizes"):
         net = build_net_for(rule_class(plain["algo"]), plain["net"], data)
         net.task = data.task
         trainer = build_rule(plain["algo"], net, choices["algo"])
-        # What a user's own file leaves out is the rule's default, which the record shall have too.
+        # Options that a user's own file leaves out have the rule's defaults, which are recorded, too.
         plain["algo"] = rule_options(type(trainer), kind_of(net), values=not data.task.exclusive) | plain["algo"]
     return data, trainer, settings
 
 
 def _resolved(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain values, its keys being those of config.yaml, no more and no fewer."""
+    """Return a configuration as plain values, after checking that its keys are exactly those of config.yaml."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -179,7 +179,7 @@ def _resolved(config: Any) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
-    plain.pop("tune", None)  # what a search makes runs from is no part of one
+    plain.pop("tune", None)  # of a search, not of a run
     known, of_energy = _shipped_keys()
     _check_keys(plain, known)
     if not isinstance(plain["energy"], dict):
@@ -230,7 +230,7 @@ def _names(plain: dict[str, Any], choices: Choices) -> dict[str, str]:
 
 
 def _shipped(group: str, choice: str) -> dict[str, Any]:
-    """Return the options in the file of that name that localearn ships, nothing where it ships none."""
+    """Return the options in localearn's own file of that name; empty where there is none."""
     from omegaconf import OmegaConf
 
     path = CONF / group / f"{choice}.yaml"
@@ -241,7 +241,7 @@ def _shipped(group: str, choice: str) -> dict[str, Any]:
 
 
 def default_out(seed: int, choices: Choices, job: int | None = None) -> Path:
-    """Return a folder below runs/ that does not exist yet.
+    """Return the path of a folder in runs/ that does not exist yet.
 
     Args:
         seed: The run's seed, part of the name.

@@ -24,23 +24,23 @@ from localearn.records import Record, versions
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer, register_fit
 from localearn.training.callbacks import Callback, checked_callbacks
-from localearn.training.checks import _check_together, check_steps
+from localearn.training.checks import check_steps, check_together
 from localearn.training.claims import claimed
 from localearn.training.distributed import Ranks, join_process_group
 from localearn.training.generator import own_random_numbers
 from localearn.training.identity import described
 from localearn.training.interrupt import Diverged, Interrupt, Interrupted, Stopped
-from localearn.training.layout import lay_out
+from localearn.training.layout import apply_memory_format
 from localearn.training.loggers import make_logger
 from localearn.training.loop import Loop
-from localearn.training.memory import full_memory_told
+from localearn.training.memory import out_of_memory_error
 from localearn.training.progress import make_progress
 from localearn.training.resume import (
-    _IDENTITY,
     EXTENDING,
-    _resume,
+    UNCHANGED,
+    resume_run,
 )
-from localearn.training.run_record import AT_ONCE, _finish, _leave, _metadata, _new_record
+from localearn.training.run_record import INTERRUPTED_AT_ONCE, finish_record, net_metadata, new_record, write_record
 from localearn.training.runtime import deterministic_algorithms
 from localearn.training.settings import Settings
 
@@ -51,29 +51,29 @@ def fit(
 ) -> Record:
     """Train a rule on data and return the record of the run.
 
-    torch's global generators are left as they were. Fits in several threads take turns by the batch, and each gives
-    what it gives alone; build their trainers before the threads begin, for their weights are drawn from a generator
-    that all threads share.
+    torch's global generators are restored afterwards. Fits in several threads take turns, batch by batch, and each has
+    the result that it has alone; build their trainers before the threads start, since weights are drawn from a
+    generator that all threads share.
 
     Args:
         trainer: The rule on its net. Both end on the settings' device, and the trained net is `trainer.net`.
         data: A `Data`, or what `localearn.data.as_data` converts into one: (x, y) or (x, y, x_test, y_test) of NumPy or
             torch, a torch Dataset or DataLoader, a torch_geometric Data.
-        resume: Whether to continue the run in `out` from its last checkpoint, the trainer being built as it was then.
-            Larger epochs, or another patience, train it longer, also where it is completed.
+        resume: Whether to continue the run in `out` from its last checkpoint, with a trainer that is built as it was.
+            Larger `epochs`, or another `patience`, extend the run, also where it is completed.
         callbacks: Callbacks called while it trains, see `localearn.Callback`; pass them again when a run is resumed.
-        options: The fields of `Settings`. Where they are not given, those of how it learns (epochs, batch_size, optim,
-            schedule, monitor, ...) are the rule's recipe for this kind of net, as on the command line, and the epochs
-            those of a data set that localearn ships. `localearn.recipe` shows the recipe, with its options for the net
-            and the data, which are built before they come here.
+        options: The fields of `Settings`. The defaults of those that concern learning (epochs, batch_size, optim,
+            schedule, monitor, ...) are the rule's recipe for this kind of net, as on the command line; for a data set
+            that localearn ships, its own epochs. `localearn.recipe` returns the recipe, including its options for net
+            and data, which are built before `fit` is called.
 
     Returns:
         The record of the run.
 
     Raises:
-        UserError: For options that are wrong or do not go together, and for a trainer or a net that another fit is
+        UserError: For options that are wrong or contradict each other, and for a trainer or a net that another fit is
             training.
-        KeyboardInterrupt: After Ctrl-C where there is no `out` in which to save what was learned.
+        KeyboardInterrupt: After Ctrl-C, where there is no `out` to save a checkpoint to.
 
     Example:
         data = localearn.load("digits")
@@ -110,50 +110,51 @@ def train(
     test: bool = True,
     extend: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Train a rule on data under settings that are complete, as `fit` does, and return the record.
+    """Train a rule on data under complete settings, and return the record of the run.
 
     Args:
         trainer: The rule on its net, moved to the settings' device.
         data: The data set.
         settings: All options of the run; no recipe is looked up.
-        labels: Fields of the record that the caller knows (algo, net, config, ...), and `setup_s`, seconds spent
-            before.
+        labels: Fields of the record that the caller sets (algo, net, config, ...), and `setup_s`, the seconds of setup
+            before this call.
         resume: Whether to continue the run in `settings.out`.
         config: The text of the folder's config.yaml; None writes the settings.
         callbacks: Callbacks in the order in which they are called, after progress and logger.
-        test: Whether the test split is evaluated when the run is completed; a search for options must not.
-        extend: Epochs or patience given for this resume, which may differ from the checkpoint's.
+        test: Whether to evaluate the test split at the end; a search for options must not.
+        extend: The epochs or patience of this resume, which may differ from the checkpoint's.
 
     Returns:
         The record; its status is "completed", "interrupted", "stopped" or "diverged".
 
     Raises:
-        UserError: Where rule, net, data and settings do not go together, or the folder cannot be used.
+        UserError: Where rule, net, data and settings are not compatible, or the folder cannot be used.
 
     """
     started_s = time.perf_counter()
     labels = {"config": settings.plain()} | (labels or {})
     with contextlib.ExitStack() as cleanup:
-        # A caller's no_grad or inference_mode would leave nothing to train by.
+        # A caller's no_grad or inference_mode would leave no gradients.
         cleanup.enter_context(torch.inference_mode(False))
         cleanup.enter_context(torch.enable_grad())
         cleanup.enter_context(claimed(trainer))
         ranks, device = cleanup.enter_context(join_process_group(settings, _identity(trainer, data, settings)))
         cleanup.enter_context(own_random_numbers(device))
         resume = ranks.broadcast_from_rank_0(lambda: resume or _restarted(settings))
-        folder = ranks.run_on_all_ranks(lambda: _checked(trainer, data, settings, ranks, resume, extend or {}))
+        folder = ranks.run_on_all_ranks(lambda: _check_and_open(trainer, data, settings, ranks, resume, extend or {}))
         meter = make_meter(device, settings.country, "auto" if settings.energy else "none", settings.idle_s)
         cleanup.callback(meter.close)
-        open_meter(meter, ranks)  # first, for a slow source starts on a thread while the rest is set up
+        open_meter(meter, ranks)  # first, since a slow source starts on a thread during the rest of the setup
         check_steps(trainer, settings, device)
-        callbacks = [*_shown(settings, ranks), *callbacks]
-        ranks.run_on_all_ranks(lambda: _begin(folder, resume, config or _described(settings), cleanup, extend or {}))
-        record = _new_record(trainer, data, settings, device, labels)
+        callbacks = [*_display_callbacks(settings, ranks), *callbacks]
+        text = config or _settings_as_yaml(settings)
+        ranks.run_on_all_ranks(lambda: _start_folder(folder, resume, text, cleanup, extend or {}))
+        record = new_record(trainer, data, settings, device, labels)
         record.ranks = ranks.size
         cleanup.enter_context(deterministic_algorithms(settings.deterministic))
         interrupt = cleanup.enter_context(Interrupt())
         cleanup.enter_context(
-            full_memory_told(
+            out_of_memory_error(
                 f"batch_size={settings.batch_size}", "a smaller one, a smaller net, or fewer copies or tangents"
             )
         )
@@ -161,31 +162,31 @@ def train(
         if data.codec is not None:
             trainer.net.codec = data.codec
         trainer.to(device)
-        cleanup.callback(lay_out(trainer, settings.memory_format, settings.precision))
+        cleanup.callback(apply_memory_format(trainer, settings.memory_format, settings.precision))
         cleanup.callback(ranks.teardown, trainer)
         loop = Loop(trainer, data.to(device), settings, device, meter, folder, callbacks, ranks)
-        plain = json.loads(json.dumps(record.config, default=str))  # a checkpoint holds nothing but plain values
-        own = {"config": plain, "described": described(trainer)}
+        plain = json.loads(json.dumps(record.config, default=str))  # a checkpoint has plain values only
+        identity = {"config": plain, "described": described(trainer)}
         if resume:
-            _resume(loop, folder, record, own, extend or {})
+            resume_run(loop, folder, record, identity, extend or {})
             if folder and extend:
-                folder.write_text(folder.config, config or _described(settings))
+                folder.write_text(folder.config, text)
                 folder.unfinish()
         record.setup_s += labels.get("setup_s", 0.0) + time.perf_counter() - started_s
-        loop.session = {name: getattr(record, name) for name in (*_IDENTITY, "started", "setup_s", "seams")} | own
+        loop.session = {name: getattr(record, name) for name in (*UNCHANGED, "started", "setup_s", "seams")} | identity
         try:
             _run(loop, interrupt, record, test)
         finally:
             cleanup.callback(loop.end, record)
             meter.close()
-            _finish(record, loop, meter)
+            finish_record(record, loop, meter)
             if folder:
-                _leave(folder, record)
+                write_record(folder, record)
     return record
 
 
 def open_meter(meter: Meter, ranks: Ranks) -> None:
-    """Open the meter of each rank; rank 0 warns of missing sources, once where ranks lack the same.
+    """Open the meter on each rank; rank 0 warns of missing sources, once where several ranks lack the same.
 
     Args:
         meter: This rank's meter.
@@ -199,10 +200,10 @@ def open_meter(meter: Meter, ranks: Ranks) -> None:
 
 
 def _identity(trainer: Trainer, data: Data, settings: Settings) -> dict[str, Any]:
-    """Return the values, by name, that must be the same on all ranks; none where there is one rank."""
+    """Return the values that must be equal on all ranks, by name; none where there is one rank."""
     if settings.parallel == "none":
         return {}
-    own = ("device", "out", "progress", "log")  # what may differ, for it changes no number
+    own = ("device", "out", "progress", "log")  # may differ, since they change no number
     options = {name: value for name, value in settings.plain().items() if name not in own}
     return {
         **{name: value for name, value in versions().items() if name in ("localearn", "torch")},
@@ -213,23 +214,23 @@ def _identity(trainer: Trainer, data: Data, settings: Settings) -> dict[str, Any
 
 
 def _restarted(settings: Settings) -> bool:
-    """Return whether torchrun restarted the ranks after one was lost, so that the run resumes from its checkpoint."""
+    """Return whether torchrun restarted the ranks after one was lost, so that the run resumes from a checkpoint."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return bool(settings.parallel != "none" and again and settings.out and RunFolder(settings.out).checkpoint.exists())
 
 
-def _checked(
+def _check_and_open(
     trainer: Trainer, data: Data, settings: Settings, ranks: Ranks, resume: bool, extend: Mapping[str, Any]
 ) -> RunFolder | None:
-    """Raise UserError for what cannot be trained; return the folder, on rank 0 alone."""
-    _check_together(trainer, data, settings, ranks.size)
-    return _folder(settings, resume, extend) if ranks.is_rank_0 else None
+    """Raise UserError for what cannot be trained; return the run's folder, on rank 0 only."""
+    check_together(trainer, data, settings, ranks.size)
+    return _find_folder(settings, resume, extend) if ranks.is_rank_0 else None
 
 
-def _folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunFolder | None:
+def _find_folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunFolder | None:
     if settings.out is None:
         if resume:
-            raise UserError("resume=True needs out=, the folder of the run to go on with")
+            raise UserError("resume=True needs out=, the folder of the run to resume")
         return None
     folder = RunFolder(settings.out)
     if resume:
@@ -237,16 +238,16 @@ def _folder(settings: Settings, resume: bool, extend: Mapping[str, Any]) -> RunF
     return folder
 
 
-def _begin(
+def _start_folder(
     folder: RunFolder | None, resume: bool, config: str, cleanup: contextlib.ExitStack, extend: Mapping[str, Any]
 ) -> None:
-    """Create a run's folder, and hold its lock until the end."""
+    """Create the run's folder, or open it to resume, and lock it until the end."""
     if folder is None:
         return
     if not resume:
         folder.create()
     cleanup.enter_context(folder.held())
-    # Checked again under the lock: another process may have begun, or completed, a run there since.
+    # Checked again under the lock: another process may have started, or completed, a run there since.
     if resume:
         folder.open(extending=bool(extend))
         folder.clear_temporary()
@@ -255,23 +256,23 @@ def _begin(
         folder.write_text(folder.config, config)
 
 
-def _described(settings: Settings) -> str:
-    # JSON's values are YAML's too.
+def _settings_as_yaml(settings: Settings) -> str:
+    # JSON values are YAML.
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.plain().items())
 
 
-def _shown(settings: Settings, ranks: Ranks) -> list[Callback]:
-    """Return the callbacks that show the run, progress and a logger, on rank 0."""
-    shown: list[Callback] = []
+def _display_callbacks(settings: Settings, ranks: Ranks) -> list[Callback]:
+    """Return the callbacks of the settings, progress and a logger, on rank 0."""
+    callbacks: list[Callback] = []
     if ranks.is_rank_0 and settings.progress:
-        shown.append(make_progress())
+        callbacks.append(make_progress())
     if ranks.is_rank_0 and settings.log != "none":
-        shown.append(make_logger(settings.log, settings.out))
-    return shown
+        callbacks.append(make_logger(settings.log, settings.out))
+    return callbacks
 
 
 def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
-    """Train and evaluate; set the record's status and error to how it ended."""
+    """Train and evaluate; set the record's status and error."""
     try:
         loop.run(interrupt)
         _evaluate(loop, record, "val")
@@ -279,7 +280,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
             _evaluate(loop, record, "test")
         if loop.folder:
             net = loop.trainer.net
-            loop.folder.save_net(net, _metadata(loop.trainer, record), net.own_weights())
+            loop.folder.save_net(net, net_metadata(loop.trainer, record), net.own_weights())
         loop.peak_memory = loop.ranks.all_reduce_max(loop.peak_memory)
         loop.meter.close()
         loop.ranks.add_joules(loop.meter)
@@ -287,8 +288,8 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
     except Interrupted as interrupted:
         record.status, record.error = "interrupted", str(interrupted)
         record.diagnostics["signal"] = interrupted.signum
-    except KeyboardInterrupt:  # a second signal, which did not wait for the batch to end
-        record.status, record.error = "interrupted", AT_ONCE
+    except KeyboardInterrupt:  # of a second signal, in the middle of a batch
+        record.status, record.error = "interrupted", INTERRUPTED_AT_ONCE
         record.diagnostics["signal"] = interrupt.signum or int(signal.SIGINT)
     except Stopped as stopped:
         record.status, record.error = "stopped", str(stopped)
@@ -301,7 +302,7 @@ def _run(loop: Loop, interrupt: Interrupt, record: Record, test: bool) -> None:
 
 
 def _evaluate(loop: Loop, record: Record, split: Literal["val", "test"]) -> None:
-    """Evaluate a split into the record; for a rule that draws in predicting, means over its inference seeds."""
+    """Evaluate a split into the record; for a rule with random predictions, as means over its inference seeds."""
     trainer = loop.trainer
     seeds = trainer.inference_seeds
     if not seeds:

@@ -30,7 +30,7 @@ def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: 
 
     Args:
         config: The resolved configuration.
-        choices: The names chosen for algo, dataset and net, and the overrides that were given.
+        choices: The names chosen for algo, dataset and net, and the overrides.
         shipped: For each of the three the options in the file of the chosen name that localearn ships; empty for a
             user's own file.
 
@@ -52,8 +52,13 @@ def names_built(config: Mapping[str, Any], choices: Mapping[str, Any], shipped: 
 
 
 def described(trainer: nn.Module) -> str:
-    """Return a trainer's modules with their options, dropout and activations included, and its plain options."""
-    # Other attributes may be counters; what is None may be set while the rule trains, or on some ranks alone.
+    """Return a trainer's plain options and its modules with theirs, such as dropout and activations, as a text.
+
+    Args:
+        trainer: The rule on its net.
+
+    """
+    # Other attributes may be counters; what is None may be set during training, or on some ranks only.
     known = inspect.signature(type(trainer)).parameters
     options = {name: value for name, value in vars(trainer).items() if name in known and isinstance(value, _PLAIN)}
     if isinstance(trainer, Trainer):
@@ -67,7 +72,7 @@ def described(trainer: nn.Module) -> str:
 
 
 def complete_rule(config: MutableMapping[str, Any]) -> None:
-    """Add to a configuration from a run's folder the rule's options that it lacks, with their values at that time.
+    """Add the rule's options that the configuration of an older run lacks, with their defaults at that time.
 
     Args:
         config: The configuration, changed in place.

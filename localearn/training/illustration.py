@@ -1,4 +1,4 @@
-"""Illustrate a completed run: a picture, or lines, of what was learned."""
+"""Illustration of a completed run by its data: a picture, or lines, of what was learned."""
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from localearn.training.runtime import autocast
 
 
 class Illustration(Callback):
-    """Have the data of a completed run illustrate what was learned, in the run's folder, after all metering.
+    """Illustrate what a completed run has learned, in its folder, by `Data.illustrate`.
 
-    It is not part of the run: where it fails, a line says so and nothing else changes.
+    It is called after all metering and is not part of the run: a failure is reported in `lines`, and nothing else
+    changes.
 
     Attributes:
         lines: Lines to print, empty until the run has ended.
@@ -30,13 +31,13 @@ class Illustration(Callback):
 
         device = next(context.net.parameters()).device
 
-        def predict(x: Tensor, *beside: Tensor) -> Tensor:
+        def predict(x: Tensor, *inputs: Tensor) -> Tensor:
             with torch.no_grad(), autocast(device, context.settings.precision):
-                return context.trainer.predict(x, *beside).float()
+                return context.trainer.predict(x, *inputs).float()
 
         try:
             with modes_kept(context.trainer):
                 context.trainer.eval()
                 self.lines = context.data.illustrate(predict, context.folder)
-        except Exception as error:  # a picture is no reason to lose a run
-            self.lines = (f"nothing was drawn: {type(error).__name__}: {one_line(error)}",)
+        except Exception as error:  # a run is not lost for a picture
+            self.lines = (f"illustration failed: {type(error).__name__}: {one_line(error)}",)

@@ -6,12 +6,12 @@ from typing import Any
 
 
 class Interrupt:
-    """Record the first Ctrl-C or SIGTERM in a flag that the loop reads between batches; the second stops at once.
+    """Record the first SIGINT or SIGTERM in a flag that the loop reads between batches; the second stops at once.
 
-    Used as a context manager. Handlers are only set in the main thread, and restored on exit.
+    A context manager, which restores the former handlers on exit. In other threads than the main one it does nothing.
 
     Attributes:
-        signum: The number of the signal that came, or None.
+        signum: The number of the signal that was received, or None.
 
     """
 
@@ -22,8 +22,8 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._note)
-        except ValueError:  # not in the main thread, which alone may set handlers
+                self._previous[signum] = signal.signal(signum, self._handle)
+        except ValueError:  # raised in any thread but the main one
             self._previous.clear()
         return self
 
@@ -31,7 +31,7 @@ class Interrupt:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum

@@ -5,6 +5,7 @@ import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,15 +13,16 @@ from torch.utils._pytree import tree_leaves
 
 from localearn.allocator import give_freed_memory_back
 from localearn.errors import UserError
+from localearn.moved import former_names
 
-# torch's error messages for a full host memory, and for sizes that no memory could have.
-_FULL = re.compile("can't allocate memory|Storage size calculation overflowed|Overflow when unpacking long")
+# torch's error messages where host memory is exhausted, and for sizes beyond any memory.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|Storage size calculation overflowed|Overflow when unpacking long")
 
 
 class PeakMemory:
-    """The most memory in use since this object was created.
+    """Peak memory in use since this object was created.
 
-    On Linux the high-water mark of the process is reset first, so that what came before (imports, another run) does not
+    On Linux the high-water mark of the process is reset first, so that earlier use (imports, another run) does not
     count.
 
     Args:
@@ -32,16 +34,16 @@ class PeakMemory:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        give_freed_memory_back()  # which would otherwise count as the process's
+        give_freed_memory_back()  # which would otherwise count towards the process's
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
     def read(self) -> dict[str, int | None]:
-        """Return the most bytes in use so far.
+        """Return the peak so far, in bytes.
 
         Returns:
-            `allocator_bytes`, of torch's allocator on a CUDA device, None elsewhere; and `process_bytes`, of the
-            process's resident set, None where the system does not report it.
+            `allocator_bytes` of torch's allocator on a CUDA device, None elsewhere; and `process_bytes`, the resident
+            set of the process, None where the system does not report it.
 
         """
         cuda = self.device.type == "cuda"
@@ -60,12 +62,12 @@ def _resident_high_water_mark() -> int | None:
 
 
 @contextlib.contextmanager
-def full_memory_told(asked: str, instead: str) -> Iterator[None]:
-    """Convert running out of memory inside the block into a UserError that names the cause and a remedy.
+def out_of_memory_error(requester: str, remedy: str) -> Iterator[None]:
+    """Convert an out-of-memory error inside the block into a UserError that names the cause and a remedy.
 
     Args:
-        asked: The option or object that asked for the memory.
-        instead: The remedy, as "try ..." continues.
+        requester: The option or object that needs the memory.
+        remedy: The remedy, as "try ..." continues.
 
     Raises:
         UserError: Where torch or Python is out of memory.
@@ -74,16 +76,16 @@ def full_memory_told(asked: str, instead: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _FULL.search(str(error)):
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
-        raise UserError(f"the memory is full at {asked}; try {instead}") from error
+        raise UserError(f"out of memory at {requester}; try {remedy}") from error
 
 
 class _LiveTensors(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live_bytes = self.peak_bytes = 0
-        self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
+        self._sizes: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if _has_storage(leaf)}
@@ -94,10 +96,10 @@ class _LiveTensors(TorchDispatchMode):
         return result
 
     def _count(self, storage: torch.UntypedStorage, known: set[int]) -> None:
-        if storage in self._seen or storage.data_ptr() in known:
+        if storage in self._sizes or storage.data_ptr() in known:
             return
         size = storage.nbytes()
-        self._seen[storage] = size
+        self._sizes[storage] = size
         self.live_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         weakref.finalize(storage, self._free, size)
@@ -110,10 +112,10 @@ class _LiveTensors(TorchDispatchMode):
 def live_tensor_bytes() -> Iterator[_LiveTensors]:
     """Count the bytes of the tensors created inside the block, on any device.
 
-    It slows every operation down: for measuring memory, not time.
+    It slows down every operation: use it to measure memory, not time.
 
     Yields:
-        An object whose `live_bytes` are those alive now, and `peak_bytes` the most that were alive at once.
+        An object with the bytes alive now, `live_bytes`, and the most that were alive at once, `peak_bytes`.
 
     """
     with _LiveTensors() as mode:
@@ -123,3 +125,7 @@ def live_tensor_bytes() -> Iterator[_LiveTensors]:
 def _has_storage(leaf: object) -> bool:
     # Forward mode stands in for a tangent of zeros with a tensor that has no storage.
     return isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided and not leaf._is_zerotensor()
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -20,32 +20,32 @@ class Lines(Callback):
 
     Args:
         every_s: The least seconds between two lines; a phase's first and last epoch are always printed.
-        now: A clock in seconds, by which both the lines and the time left are computed.
+        now: A clock in seconds, from which the intervals and the time left are computed.
 
     """
 
     def __init__(self, every_s: float = 1.0, now: Callable[[], float] = time.monotonic):
         self.every_s = every_s
         self._now = now
-        self._shown_s = 0.0
+        self._printed_s = 0.0
         self._started_s = 0.0
         self._done = 0
 
     def phase_started(self, context: Context) -> None:
         """Start measuring the time left."""
         self._done = context.position.epoch
-        self._shown_s, self._started_s = 0.0, self._now()
+        self._printed_s, self._started_s = 0.0, self._now()
 
     def epoch_ended(self, context: Context) -> None:
         """Print the epoch's line."""
         line, epochs, now = context.line, context.epochs, self._now()
         last = line["epoch"] == epochs
-        if not last and now - self._shown_s < self.every_s:
+        if not last and now - self._printed_s < self.every_s:
             return
-        self._shown_s = now
+        self._printed_s = now
         pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
         left = f"{_clock(pace * (epochs - line['epoch']))} left" if not last else "done"
-        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line, _first(context))}  {left}")
+        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line, _main_metric(context))}  {left}")
 
 
 class Bar(Callback):
@@ -84,7 +84,7 @@ class Bar(Callback):
             self._task,
             completed=line["epoch"] * context.batches,
             epoch=f"{line['epoch']}/{context.epochs}",
-            figures=describe(line, _first(context)),
+            figures=describe(line, _main_metric(context)),
         )
 
     def run_ended(self, context: Context) -> None:
@@ -93,11 +93,11 @@ class Bar(Callback):
 
 
 def describe(line: dict[str, Any], metric: Metric) -> str:
-    """Return an epoch's figures in a few words.
+    """Return an epoch's figures as a short text.
 
     Args:
         line: The epoch's line of metrics.
-        metric: The task's first metric, shown for the validation split.
+        metric: The task's first metric, whose validation figure is included.
 
     """
     parts = [f"loss {line['train_loss']:.4f}", _validation(line, metric)]
@@ -110,11 +110,11 @@ def describe(line: dict[str, Any], metric: Metric) -> str:
 def _validation(line: dict[str, Any], metric: Metric) -> str:
     """Return the metric on the validation split; an accuracy needs no name."""
     figure = line[f"val_{metric.name}"]
-    shown = f"{100 * figure:.2f} %" if metric.unit == "fraction" else f"{figure:.4g}"
-    return f"val {shown}" if metric.name == "accuracy" else f"val {metric.name.replace('_', ' ')} {shown}"
+    text = f"{100 * figure:.2f} %" if metric.unit == "fraction" else f"{figure:.4g}"
+    return f"val {text}" if metric.name == "accuracy" else f"val {metric.name.replace('_', ' ')} {text}"
 
 
-def _first(context: Context) -> Metric:
+def _main_metric(context: Context) -> Metric:
     return context.trainer.task.metrics[0]
 
 

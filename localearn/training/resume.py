@@ -1,4 +1,4 @@
-"""Resume of a run from its checkpoint: what must be as it was, and what may be extended."""
+"""Resuming a run from its checkpoint: which options must be the same, and which may extend it."""
 
 import copy
 import functools
@@ -16,52 +16,64 @@ from localearn.trainers.phases import Solve
 from localearn.training.early_stopping import FORMER_DEFAULT
 from localearn.training.identity import complete_rule
 from localearn.training.loop import Loop
-from localearn.training.run_record import _now
+from localearn.training.run_record import timestamp
 
-# Options that may change at a resume, for they change no number but by rounding; a data set that was moved is checked
+# Options that may differ at a resume, since they change no number beyond rounding; a data set that was moved is checked
 # by its fingerprint.
 FREE = (
     "out", "resume", "progress", "debug", "log", "parallel", "rank_timeout_s", "device", "memory_format", "capture",
     "dataset.path", "dataset.data_dir",
 )  # fmt: skip
 
-# Options that may be given again at a resume, on the command line or in Python: they set how long to train.
+# Options that extend a run at a resume, from the command line or from Python: they set how long to train.
 EXTENDING = ("epochs", "patience")
 
 # Schedules whose learning rates do not depend on how many epochs there are.
 _ENDLESS = ("ConstantLR", "StepLR", "MultiStepLR", "StepWithDecay", "ExponentialLR", "ReduceLROnPlateau")
 
 # Fields of the record that must not change in a resumed run: its checkpoint means nothing otherwise.
-_IDENTITY = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
+UNCHANGED = ("rule", "seed", "batch_size", "precision", "data_fingerprint")
 
 
-def _resume(
-    loop: Loop, folder: RunFolder | None, record: Record, own: dict[str, Any], extend: Mapping[str, Any]
+def resume_run(
+    loop: Loop, folder: RunFolder | None, record: Record, identity: dict[str, Any], extend: Mapping[str, Any]
 ) -> None:
-    """Restore loop and record from the last checkpoint; where there is none the run starts again."""
-    # Several ranks read it to the CPU, from where each moves it to its own device.
-    held_by = loop.device if loop.ranks.size == 1 else torch.device("cpu")
-    state = loop.ranks.broadcast_from_rank_0(lambda: folder.load_checkpoint(held_by) if folder else None)
+    """Restore loop and record from the last checkpoint; without one the run starts from the beginning.
+
+    Args:
+        loop: The loop of the run, not started.
+        folder: The run's folder, on rank 0.
+        record: The record of the run at its start.
+        identity: The present `config` and `described`, which must be those of the checkpoint.
+        extend: The options, of `EXTENDING`, that may differ.
+
+    Raises:
+        UserError: Where the checkpoint is of another run, is damaged, or has nothing left to train.
+
+    """
+    # Several ranks broadcast it on the CPU, from where each moves it to its own device.
+    map_location = loop.device if loop.ranks.size == 1 else torch.device("cpu")
+    state = loop.ranks.broadcast_from_rank_0(lambda: folder.load_checkpoint(map_location) if folder else None)
     where = f"resume={folder.path}" if folder else "the checkpoint"
     completed = loop.ranks.broadcast_from_rank_0(lambda: folder is not None and folder.status() == "completed")
     if state is None:
         if completed:
-            raise UserError(f"{where}: that run is completed and has no checkpoint to be trained on from")
+            raise UserError(f"{where}: that run is completed and has no checkpoint to continue from")
         if folder:
             folder.write_metrics([])
         return
     try:
         session = state["session"]
-        changed = [name for name in _IDENTITY if session[name] != getattr(record, name)]
+        changed = [name for name in UNCHANGED if session[name] != getattr(record, name)]
         if changed:
-            raise UserError(f"{where}: that run had another {', '.join(changed)}; give them as they were")
+            raise UserError(f"{where}: that run had another {', '.join(changed)}; use the same")
         saved = session.get("config", {})  # which older checkpoints lack
-        check_resumed(where, saved, own["config"], extend)
-        if session.get("described", own["described"]) != own["described"]:
-            change = first_change(session["described"], own["described"])
+        check_resumed(where, saved, identity["config"], extend)
+        if session.get("described", identity["described"]) != identity["described"]:
+            change = first_change(session["described"], identity["described"])
             raise UserError(f"{where}: that run's rule or net was built with other options: {change}")
-        given = {name: value for name, value in extend.items() if name not in saved or saved[name] != value}
-        if given or completed:
+        extended = {name: value for name, value in extend.items() if name not in saved or saved[name] != value}
+        if extended or completed:
             stopping = state["parts"]["stopping"]
             patience = loop.settings.patience
             check_extension(
@@ -71,7 +83,7 @@ def _resume(
                 stages=len(loop.phases),
                 schedule=schedule_class(loop.settings.schedule),
                 one_pass=all(isinstance(phase, Solve) for phase in loop.phases),
-                longer="epochs" in given,
+                longer="epochs" in extended,
                 stopped=patience is not None and stopping["stale"] >= patience,
             )
         loop.load(state)
@@ -80,9 +92,9 @@ def _resume(
         raise UserError(f"{broken} is not of this rule on this net: {str(error).splitlines()[0]}") from error
     record.started, record.setup_s = session["started"], session["setup_s"]
     position = loop.position
-    seam = {"resumed": _now(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch}
-    if given:
-        seam["with"] = given
+    seam = {"resumed": timestamp(), "stage": position.stage, "epoch": position.epoch, "batch": position.batch}
+    if extended:
+        seam["with"] = extended
     record.seams = [*session["seams"], seam]
 
 
@@ -93,7 +105,7 @@ def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], 
         where: The file or the option at fault, for the error message.
         saved: The configuration in the checkpoint.
         now: The present configuration.
-        extend: Options, of `EXTENDING`, that were given for this resume and may differ.
+        extend: The options of this resume, of `EXTENDING`, which may differ.
 
     Raises:
         UserError: Where they are not, naming each difference.
@@ -103,13 +115,15 @@ def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], 
     complete_rule(saved)
     if saved.get("monitor") == FORMER_DEFAULT and now.get("monitor", FORMER_DEFAULT) is None:
         saved["monitor"] = None  # which meant the task's first metric, too
-    told = []
+    differences = []
     for name, before, after in _differences(saved, now):
         if name not in extend:
-            told.append(f"{name} was {before!r} and is {after!r}")
-    if told:
-        hint = " (or say epochs=N on the command line)" if any(t.startswith(EXTENDING) for t in told) else ""
-        raise UserError(f"{where}: that run was trained with other options: {'; '.join(told)}; put them back{hint}")
+            differences.append(f"{name} was {before!r} and is {after!r}")
+    if differences:
+        hint = " (or give epochs=N on the command line)" if any(t.startswith(EXTENDING) for t in differences) else ""
+        raise UserError(
+            f"{where}: that run was trained with other options: {'; '.join(differences)}; restore them{hint}"
+        )
 
 
 def _differences(saved: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -129,7 +143,7 @@ def _differences(saved: Any, now: Any, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _plain(value: Any) -> Any:
-    """Return lists for tuples, and texts for paths, as a file stores them."""
+    """Return lists in place of tuples, and strings in place of paths, as a file stores them."""
     if isinstance(value, list | tuple):
         return [_plain(element) for element in value]
     return str(value) if isinstance(value, Path) else value
@@ -151,12 +165,12 @@ def check_extension(
     Args:
         where: The option that names the run, for the error message.
         trained: Epochs that the checkpoint has completed.
-        epochs: Epochs that are asked for.
+        epochs: Epochs of the resumed run.
         stages: Phases that are trained one after another.
         schedule: The schedule's class, or None.
         one_pass: Whether the rule is solved in a single pass.
-        longer: Whether another number of epochs was given.
-        stopped: Whether patience has run out already, under the patience that is asked for.
+        longer: Whether this resume sets another number of epochs.
+        stopped: Whether the patience of the resumed run has run out already.
 
     Raises:
         UserError: Where it cannot, or has none.
@@ -172,7 +186,7 @@ def check_extension(
             "would be another run; start a new one, or use schedule=constant in it"
         )
     if epochs <= trained:
-        raise UserError(f"{where}: that run has made {trained} epochs already; give a larger epochs=")
+        raise UserError(f"{where}: that run has completed {trained} epochs already; give a larger epochs=")
     if stopped:
         raise UserError(
             f"{where}: that run was stopped early, its patience having run out; give a larger patience=, or null"
@@ -180,12 +194,23 @@ def check_extension(
 
 
 def schedule_class(factory: Any) -> Any:
-    """Return the class whose options a factory binds; None for None."""
+    """Return the class whose options a factory binds; None for None.
+
+    Args:
+        factory: A functools.partial of the class, the class itself, or None.
+
+    """
     return factory.func if isinstance(factory, functools.partial) else factory
 
 
 def first_change(before: str, after: str) -> str:
-    """Return the first line in which two results of `described` differ, before and after."""
+    """Return, as a text, the first line in which two results of `described` differ.
+
+    Args:
+        before: The result in the checkpoint.
+        after: The present result.
+
+    """
     old, new = before.splitlines(), after.splitlines()
     for was, now in itertools.zip_longest(old, new, fillvalue="nothing"):
         if was != now:

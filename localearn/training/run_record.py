@@ -1,4 +1,4 @@
-"""Record of a run: what is known at its start, and what its end adds."""
+"""The record of a run: its fields that are known at the start, and those that the end adds."""
 
 import contextlib
 import datetime
@@ -17,13 +17,23 @@ from localearn.training.loop import Loop
 from localearn.training.runtime import describe_device
 from localearn.training.settings import Settings
 
-AT_ONCE = "interrupted at once, after the last checkpoint"
-_NAMES = 1000  # of columns, at most, that a record lists
+INTERRUPTED_AT_ONCE = "interrupted at once, after the last checkpoint"
+MAX_NAMES = 1000  # of columns that a record lists
 
 
-def _new_record(
+def new_record(
     trainer: Trainer, data: Data, settings: Settings, device: torch.device, labels: dict[str, Any]
 ) -> Record:
+    """Return the record of a run at its start.
+
+    Args:
+        trainer: The rule on its net.
+        data: The data set.
+        settings: The options of the run.
+        device: The run's device.
+        labels: Fields that the caller of `train` sets, and `setup_s`, which is no field at this point.
+
+    """
     rule = type(trainer)
     record = Record(
         algo=rule.__name__,
@@ -42,13 +52,13 @@ def _new_record(
         parallel=settings.parallel,
         versions=versions(),
         data_fingerprint=data.fingerprint(),
-        started=_now(),
+        started=timestamp(),
     )
     if data.class_names is not None:
         record.diagnostics["class_names"] = list(data.class_names)
     for name in ("feature_names", "target_names"):
         names = getattr(data, name)
-        if names is not None and len(names) <= _NAMES:
+        if names is not None and len(names) <= MAX_NAMES:
             record.diagnostics[name] = list(names)
     if data.notes:
         record.diagnostics["data"] = list(data.notes)
@@ -58,11 +68,19 @@ def _new_record(
     return record
 
 
-def _finish(record: Record, loop: Loop, meter: Meter) -> None:
-    if record.ranks > 1 and (record.status == "failed" or record.error == AT_ONCE):
+def finish_record(record: Record, loop: Loop, meter: Meter) -> None:
+    """Add to a record the outcome of the run: energy, history, durations, memory.
+
+    Args:
+        record: The record, changed in place.
+        loop: The loop, as the run left it.
+        meter: The meter, closed.
+
+    """
+    if record.ranks > 1 and (record.status == "failed" or record.error == INTERRUPTED_AT_ONCE):
         meter.lose("rank_lost")
     report = meter.report()
-    record.finished = _now()
+    record.finished = timestamp()
     record.energy, record.co2e = report["energy"], report["co2e"]
     record.co2e_kg = report["co2e_kg"]
     record.history = loop.history
@@ -82,13 +100,26 @@ def _finish(record: Record, loop: Loop, meter: Meter) -> None:
         record.evaluated(loop.trainer.task.metrics, "val", figures)
 
 
-def _leave(folder: RunFolder, record: Record) -> None:
-    """Write run.json. Where the run failed already, say of a full disk, that error is the one to report."""
+def write_record(folder: RunFolder, record: Record) -> None:
+    """Write a run's run.json; where the run failed already, say of a full disk, a second error is suppressed.
+
+    Args:
+        folder: The run's folder.
+        record: The record of the run.
+
+    """
     with contextlib.suppress(*[UserError] if record.status == "failed" else []):
         folder.write_text(folder.record, record.to_json())
 
 
-def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
+def net_metadata(trainer: Trainer, record: Record) -> dict[str, str]:
+    """Return the metadata of net.safetensors, by which `load_net` builds the net again.
+
+    Args:
+        trainer: The rule on the trained net.
+        record: The record of the run.
+
+    """
     net = trainer.net
     values = {"input_shape": net.input_shape, "classes": net.classes, "net": record.config.get("net") or net.options}
     if net.takes.vocabulary is not None:
@@ -104,8 +135,9 @@ def _metadata(trainer: Trainer, record: Record) -> dict[str, str]:
         values["names"] = names
     if not net.task.has_classes:
         values["task"] = net.task.describe()
-    return {"localearn": json.dumps(values)}  # one entry, for safetensors writes several in any order
+    return {"localearn": json.dumps(values)}  # one entry, since safetensors writes several in any order
 
 
-def _now() -> str:
+def timestamp() -> str:
+    """Return the present time in UTC, in the format of ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

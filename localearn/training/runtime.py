@@ -33,15 +33,23 @@ def select_device(name: str) -> torch.device:
         raise UserError(f"device is auto, cpu, cuda (or cuda:1) or mps, not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device={name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu"
+            f"device={name} is not available: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device=mps is not there; use device=cpu")
+        raise UserError("device=mps is not available; use device=cpu")
     return device
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """Return the device's type, name, threads and memory_bytes, for a record."""
+    """Return the device's type, name, threads and memory_bytes, for a record.
+
+    Args:
+        device: The device.
+
+    Returns:
+        `type` and `name`; `threads`, of torch on a CPU, None on a GPU; and `memory_bytes`, None where it is unknown.
+
+    """
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return {"type": "cuda", "name": properties.name, "threads": None, "memory_bytes": properties.total_memory}
@@ -58,7 +66,12 @@ def _cpu_name() -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished what was queued."""
+    """Wait until the device has finished all queued work.
+
+    Args:
+        device: The device; on a CPU nothing is queued.
+
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -77,17 +90,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Use deterministic algorithms only, inside the block, and restore torch's settings afterwards.
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """Use deterministic algorithms only inside the block, and restore torch's settings afterwards.
 
     Args:
-        wanted: False changes nothing.
+        enabled: Whether to; with False the block runs unchanged.
 
     """
-    if not wanted:
+    if not enabled:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its handle is made
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when its handle is created
     mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -125,7 +138,12 @@ def seed_random(device: torch.device, seed: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the states of the global generators from which rules and dropout draw, by device type."""
+    """Return the states of the global generators that rules and dropout draw from, by device type.
+
+    Args:
+        device: The run's device.
+
+    """
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)

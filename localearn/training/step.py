@@ -12,7 +12,7 @@ from localearn.moved import former_names
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Metrics, completed, in_parts
 from localearn.training.distributed.ranks import Ranks
-from localearn.training.layout import like_their_parameters
+from localearn.training.layout import match_memory_format
 from localearn.training.settings import Settings
 
 
@@ -21,7 +21,7 @@ class Step(Protocol):
 
     @property
     def kind(self) -> str:
-        """Return how it is captured, for the record, see `Settings.capture`."""
+        """Return how the step is captured, for the record: see `Settings.capture`."""
         ...
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class Update:
         self.trainer, self.phase, self.parameters, self.optimizer = trainer, phase, phase.parameters, optimizer
         self.clip_norm, self.autocast, self.ranks = settings.clip_norm, autocast, ranks
         self.maps = [p for p in phase.parameters if p.dim() == 4]
-        self._learns = not phase.parameters  # or a gradient has been there
+        self._learns = not phase.parameters  # or a parameter has had a gradient
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Take a step on a batch; return the rule's metrics, scalars by name."""
@@ -92,25 +92,25 @@ class Update:
             return completed(self.phase.gradients(batch))
 
     def _step(self, rows: int) -> None:
-        """Step the optimizer by `.grad`, the mean over so many rows of this process."""
+        """Step the optimizer by `.grad`, a mean over `rows` rows of this process."""
         self.ranks.reduce_gradients(self.parameters, rows)
         if not self._learns and rows:
             self._check_learns()
-        like_their_parameters(self.maps)
+        match_memory_format(self.maps)
         if self.clip_norm is not None:
             for part in self.phase.clipped:
                 nn.utils.clip_grad_norm_(part, self.clip_norm)
         self.optimizer.step()
 
     def _check_learns(self) -> None:
-        """Raise UserError where the first step has no gradient at all, so that nothing would ever be trained."""
+        """Raise UserError where no parameter has a gradient in the first step, so that nothing would be trained."""
         self._learns = any(p.grad is not None for p in self.parameters)
         if not self._learns:
             rule = type(self.trainer).__name__
             raise UserError(f"{rule}'s gradients() fills no .grad of phase {self.phase.name!r}, so nothing is trained")
 
     def _parts(self, batch: Batch) -> Iterator[Metrics]:
-        """Return what `gradients` yields; on a rank without rows, as many empty yields as the others have."""
+        """Return an iterator over `gradients`; on a rank without rows, over as many empty metrics as others yield."""
         if not len(batch.y):
             return iter([{}] * self.phase.steps)
         return in_parts(lambda: self.phase.gradients(batch), self.autocast)
@@ -127,12 +127,13 @@ class Update:
 class UpdateByBlock(Update):
     """The update that steps at each yield of the rule by the gradients that are complete, and drops them.
 
-    So no more than a block's gradients are held at a time, where a rule computes them block by block; backprop does
-    too, in its backward pass. The weights are those of one step for all, bit for bit, since a torch optimizer treats
-    each parameter separately.
+    So the gradients of one block at most are in memory at a time, where a rule computes them block by block; backprop
+    does, too, in its backward pass. The weights are those of a single step, bit for bit, since a torch optimizer
+    updates each parameter separately.
 
     Raises:
-        UserError: Where a parameter gets its gradient in several parts, the first of which would be stepped alone.
+        UserError: Where a parameter's gradient is accumulated over several yields, the first of which would be stepped
+            alone.
 
     """
 
@@ -148,7 +149,7 @@ class UpdateByBlock(Update):
             complete = [p for p in self.parameters if p.grad is not None]
             if not stepped.isdisjoint(complete):
                 raise UserError(
-                    f"{type(self.trainer).__name__} adds a gradient up from parts, so step=block cannot be had"
+                    f"{type(self.trainer).__name__} accumulates a gradient over several blocks, so it needs step=all"
                 )
             if complete:
                 stepped.update(complete)

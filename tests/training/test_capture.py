@@ -254,7 +254,7 @@ def test_what_cannot_be_compiled_goes_on_as_ever_and_says_so(digits, monkeypatch
 
 
 def test_ranks_are_not_captured():
-    with pytest.raises(UserError, match="capture=graph is of a process alone"):
+    with pytest.raises(UserError, match="capture=graph works on a single process"):
         Settings(parallel="data", capture="graph")
 
 

@@ -166,7 +166,7 @@ def test_ranks_without_a_way_to_share_are_refused_and_sharing_without_ranks(tiny
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "2 ranks were started, each of which would train the same net" in tiny().err
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    assert "name it, out=DIR" in tiny("parallel=data").err
+    assert "give out=DIR" in tiny("parallel=data").err
 
 
 def greeted(*identities):
