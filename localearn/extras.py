@@ -39,12 +39,17 @@ def optional(module: str, needed_by: str, extra: str) -> Any:
 
 
 def install_line(extra: str) -> str:
-    """Return the line that installs one of localearn's extras."""
+    """Return the command that installs one of localearn's extras.
+
+    Args:
+        extra: The extra's name.
+
+    """
     return f'pip install "localearn[{extra}]"'
 
 
 def torch_geometric(module: str) -> Any:
-    """Import one of torch_geometric's modules, whose layers are compiled by `torch.jit.script`.
+    """Import one of torch_geometric's modules without the warning that its use of `torch.jit.script` causes.
 
     Args:
         module: The name of the module, without the package's.
@@ -57,7 +62,7 @@ def torch_geometric(module: str) -> Any:
 def load_forward_mode() -> None:
     """Load torch's forward-mode differentiation, which compiles what it needs at its first use in a process.
 
-    So that belongs to a rule's setup, and not to its first step, whose time and energy are metered.
+    So that is part of a rule's setup, and not of its first step, whose time and energy are metered.
     """
     with _without_the_warning():
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))

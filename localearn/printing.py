@@ -1,4 +1,4 @@
-"""Print safely: lines in which no name moves the cursor, changes a colour or begins a line of its own."""
+"""Print untrusted text safely: no name in it moves the cursor, changes a colour or starts another line."""
 
 import logging
 import os
@@ -17,21 +17,21 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def say(text: object, *, error: bool = False) -> None:
-    """Print one line, whose names may be anybody's.
+    """Print one line that may contain untrusted names.
 
     Args:
-        text: The line; line breaks in it are written out.
-        error: Whether it goes to standard error, as errors and remarks do, or to standard output.
+        text: The line; line breaks in it are escaped.
+        error: Whether to print to standard error, as for errors and remarks, or to standard output.
 
     """
     print(one_line(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def log_notes(where: str, notes: Iterable[str]) -> None:
-    """Log the notes on data that were read, a line a note, on rank 0 only.
+    """Log notes on a data set as warnings, a line for each, on rank 0 only.
 
     Args:
-        where: The data, named at the start of each line.
+        where: The name of the data, at the start of each line.
         notes: The notes.
 
     """
@@ -41,12 +41,22 @@ def log_notes(where: str, notes: Iterable[str]) -> None:
 
 
 def one_line(text: object) -> str:
-    r"""Return what `visible` does, with line breaks written out as \n too."""
+    r"""Return a text with its invisible characters escaped, line breaks included.
+
+    Args:
+        text: The text, or an object whose `str` it is.
+
+    """
     return visible(str(text)).replace("\n", r"\n")
 
 
 def visible(text: str) -> str:
-    r"""Return a text in which each character that is not seen is written out, as \x1b or \u202e; a line break stays."""
+    r"""Return a text with its invisible characters escaped, as \x1b or \u202e, except line breaks.
+
+    Args:
+        text: The text.
+
+    """
     return "".join(
         character.encode("unicode_escape").decode() if _is_hidden(character) else character for character in text
     )

@@ -82,9 +82,7 @@ def _check_tensor(where: object, name: str, value: Any, parameter: Tensor) -> No
     if value.layout != torch.strided or not (
         value.is_contiguous() or (value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last))
     ):
-        raise UserError(
-            f"{where}: its optimizer's {name} has another memory layout than it was written with; {_DAMAGED}"
-        )
+        raise UserError(f"{where}: its optimizer's {name} has another memory layout than when written; {_DAMAGED}")
 
 
 def saved_once(weights: Any, module: nn.Module) -> Any:
@@ -223,8 +221,8 @@ def check_position(where: object, state: Mapping[str, Any], stages: int) -> None
     passes = position.get("passes")
     if len(lines) != len(history) or not in_order or passes != len(history):
         raise UserError(
-            f"{where}: it has completed {position['epoch']} epochs and {passes} passes, and its history has {len(history)}; "
-            f"{_DAMAGED}"
+            f"{where}: it has completed {position['epoch']} epochs and {passes} passes, and its history has "
+            f"{len(history)}; {_DAMAGED}"
         )
     before = 0.0
     for line in history:

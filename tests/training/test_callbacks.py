@@ -289,7 +289,7 @@ def test_a_signal_and_a_diverged_run_are_told(digits, tmp_path):
     [
         (Callback(), "must be a list of localearn.Callback, not Callback"),
         ("print", "must be a list of localearn.Callback, not str"),
-        ([Told], "has the class Told; give an instance"),
+        ([Told], "has the class Told; pass an instance"),
         ([print], "which is not a localearn.Callback"),
     ],
 )

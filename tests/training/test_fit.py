@@ -223,7 +223,7 @@ def test_absent_energy_is_told_once_and_by_the_first_rank(caplog, rank, told):
         def __init__(self):
             self.rank = rank
 
-        def gathered(self, value):
+        def all_gather_object(self, value):
             return [value, "GPU energy is absent: a", "GPU energy is absent: b", None]
 
     clock = FakeClock()

@@ -345,7 +345,7 @@ def test_a_study_that_somebody_else_began_is_refused(tiny, tmp_path):
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("algo: cafo", "must hold a list"),
         ("overrides: [3]", "must hold a list"),
     ],
