@@ -79,7 +79,7 @@ WRONG_NAMES = {
     "protocol=fair": ["protocol must be matched or converged or null"],
     "device=foo": ["device is auto, cpu, cuda (or cuda:1) or mps, not 'foo'"],
     "device=meta": ["device is auto, cpu, cuda (or cuda:1) or mps, not 'meta'"],
-    "device=cuda:77": ["device=cuda:77 is not there"],
+    "device=cuda:77": ["device=cuda:77 is not available"],
     "energy.country=XXX": ["energy.country='XXX'", "alpha-3"],
     "energy.country=Poland": ["'POL'"],
     "dataset.augment=flip": ["dataset.augment must be none, crop or crop_flip", "'crop_flip'"],
