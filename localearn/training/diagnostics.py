@@ -4,10 +4,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
-
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets.net import modes_kept
@@ -85,46 +83,6 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
 
 
 @contextmanager
-def _without_dropout(trainer: Trainer) -> Iterator[None]:
-    """Disable dropout in every form: dropout layers, and modules that drop units or paths themselves.
-
-    Such modules depend on their mode, so all but normalisation layers are in evaluation mode inside. Recurrent layers,
-    which cuDNN differentiates in training mode only, stay in it, with their dropout set to 0.
-    """
-    recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
-    with modes_kept(trainer):
-        for module in trainer.modules():
-            if module is not trainer and not isinstance(module, (nn.modules.batchnorm._NormBase, nn.RNNBase)):
-                module.training = False
-        try:
-            for module in recurrent:
-                module.dropout = 0.0
-            yield
-        finally:
-            for module, dropout in recurrent.items():
-                module.dropout = dropout
-
-
-def _modules_by_name(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
-    for k in range(trainer.net.depth):
-        yield f"angle_{k + 1}", trainer.net.block(k)
-    yield "angle_readout", trainer.net.readout
-
-
-def _take_gradients(trainer: Trainer) -> dict[nn.Parameter, Tensor]:
-    """Return the net's `.grad` by parameter, and clear it."""
-    gradients = {p: p.grad for p in trainer.net.parameters() if p.grad is not None}
-    trainer.zero_grad(set_to_none=True)
-    return gradients
-
-
-def _angle(update: list[Tensor], gradient: list[Tensor]) -> Tensor:
-    one, other = (torch.cat([g.flatten().double() for g in gradients]) for gradients in (update, gradient))
-    cosine = one @ other / (one.norm() * other.norm())
-    return cosine.clamp(-1, 1).acos().rad2deg()
-
-
-@contextmanager
 def _gradients_and_buffers_restored(trainer: Trainer) -> Iterator[None]:
     """Restore gradients and buffers on exit."""
     gradients = {p: p.grad for p in trainer.parameters()}
@@ -147,3 +105,43 @@ def _forked_random(device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         yield
+
+
+@contextmanager
+def _without_dropout(trainer: Trainer) -> Iterator[None]:
+    """Disable dropout in every form: dropout layers, and modules that drop units or paths themselves.
+
+    Such modules depend on their mode, so all but normalisation layers are in evaluation mode inside. Recurrent layers,
+    which cuDNN differentiates in training mode only, stay in it, with their dropout set to 0.
+    """
+    recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
+    with modes_kept(trainer):
+        for module in trainer.modules():
+            if module is not trainer and not isinstance(module, (nn.modules.batchnorm._NormBase, nn.RNNBase)):
+                module.training = False
+        try:
+            for module in recurrent:
+                module.dropout = 0.0
+            yield
+        finally:
+            for module, dropout in recurrent.items():
+                module.dropout = dropout
+
+
+def _take_gradients(trainer: Trainer) -> dict[nn.Parameter, Tensor]:
+    """Return the net's `.grad` by parameter, and clear it."""
+    gradients = {p: p.grad for p in trainer.net.parameters() if p.grad is not None}
+    trainer.zero_grad(set_to_none=True)
+    return gradients
+
+
+def _modules_by_name(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
+    for k in range(trainer.net.depth):
+        yield f"angle_{k + 1}", trainer.net.block(k)
+    yield "angle_readout", trainer.net.readout
+
+
+def _angle(update: list[Tensor], gradient: list[Tensor]) -> Tensor:
+    one, other = (torch.cat([g.flatten().double() for g in gradients]) for gradients in (update, gradient))
+    cosine = one @ other / (one.norm() * other.norm())
+    return cosine.clamp(-1, 1).acos().rad2deg()

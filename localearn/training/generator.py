@@ -5,72 +5,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-
 import torch
 
+
 _States = dict[torch.device, torch.Tensor]
-
-
-class _Queue:
-    """A fair lock: threads acquire it in the order of their requests, so that none of them starves.
-
-    callers: The generators' states when the lock was acquired, restored for code that draws outside of the runs.
-    """
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: collections.deque[threading.Lock] = collections.deque()
-        self._holder: int | None = None
-        self.callers: _States = {}
-
-    @property
-    def held_here(self) -> bool:
-        """Return whether this thread holds the lock."""
-        return self._holder == threading.get_ident()
-
-    @property
-    def contended(self) -> bool:
-        """Return whether another thread waits for the lock."""
-        return bool(self._waiting)
-
-    def enter(self) -> BaseException | None:
-        """Acquire the lock; return what Ctrl-C raised meanwhile, for the caller to raise once it holds the lock."""
-        interrupted = None
-        with self._guard:
-            ready = threading.Lock()
-            if self._holder is not None:
-                ready.acquire()
-                self._waiting.append(ready)
-            self._holder = self._holder or threading.get_ident()
-        while not self.held_here:
-            try:
-                ready.acquire()
-                self._holder = threading.get_ident()
-            except BaseException as error:
-                interrupted = error
-        return interrupted
-
-    def leave(self) -> None:
-        """Release the lock to the thread that has waited longest."""
-        with self._guard:
-            if self._waiting:
-                self._holder = -1  # no thread's, until the next one has woken up
-                self._waiting.popleft().release()
-            else:
-                self._holder = None
-
-
-_queue = _Queue()
-
-
-def _reset_after_fork() -> None:
-    # A forked child has none of its parent's threads, which could never release the lock.
-    global _queue
-    _queue = _Queue()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @contextlib.contextmanager
@@ -149,3 +87,65 @@ def _set_states(states: _States) -> None:
             torch.mps.set_rng_state(state)
         else:
             torch.set_rng_state(state)
+
+
+class _Queue:
+    """A fair lock: threads acquire it in the order of their requests, so that none of them starves.
+
+    callers: The generators' states when the lock was acquired, restored for code that draws outside of the runs.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: collections.deque[threading.Lock] = collections.deque()
+        self._holder: int | None = None
+        self.callers: _States = {}
+
+    @property
+    def held_here(self) -> bool:
+        """Return whether this thread holds the lock."""
+        return self._holder == threading.get_ident()
+
+    @property
+    def contended(self) -> bool:
+        """Return whether another thread waits for the lock."""
+        return bool(self._waiting)
+
+    def enter(self) -> BaseException | None:
+        """Acquire the lock; return what Ctrl-C raised meanwhile, for the caller to raise once it holds the lock."""
+        interrupted = None
+        with self._guard:
+            ready = threading.Lock()
+            if self._holder is not None:
+                ready.acquire()
+                self._waiting.append(ready)
+            self._holder = self._holder or threading.get_ident()
+        while not self.held_here:
+            try:
+                ready.acquire()
+                self._holder = threading.get_ident()
+            except BaseException as error:
+                interrupted = error
+        return interrupted
+
+    def leave(self) -> None:
+        """Release the lock to the thread that has waited longest."""
+        with self._guard:
+            if self._waiting:
+                self._holder = -1  # no thread's, until the next one has woken up
+                self._waiting.popleft().release()
+            else:
+                self._holder = None
+
+
+_queue = _Queue()
+
+
+def _reset_after_fork() -> None:
+    # A forked child has none of its parent's threads, which could never release the lock.
+    global _queue
+    _queue = _Queue()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

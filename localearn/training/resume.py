@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
 import torch
-
 from localearn.errors import UserError
 from localearn.records import Record
 from localearn.records.folder import RunFolder
@@ -17,6 +15,7 @@ from localearn.training.early_stopping import FORMER_DEFAULT
 from localearn.training.identity import complete_rule
 from localearn.training.loop import Loop
 from localearn.training.run_record import timestamp
+
 
 # Options that may differ at a resume, since they change no number beyond rounding; a data set that was moved is checked
 # by its fingerprint.
@@ -149,6 +148,21 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def first_change(before: str, after: str) -> str:
+    """Return, as a text, the first line in which two results of `described` differ.
+
+    Args:
+        before: The result in the checkpoint.
+        after: The present result.
+
+    """
+    old, new = before.splitlines(), after.splitlines()
+    for was, now in itertools.zip_longest(old, new, fillvalue="nothing"):
+        if was != now:
+            return f"{was.strip()!r} is now {now.strip()!r}"
+    return "nothing"
+
+
 def check_extension(
     where: str,
     trained: int,
@@ -201,18 +215,3 @@ def schedule_class(factory: Any) -> Any:
 
     """
     return factory.func if isinstance(factory, functools.partial) else factory
-
-
-def first_change(before: str, after: str) -> str:
-    """Return, as a text, the first line in which two results of `described` differ.
-
-    Args:
-        before: The result in the checkpoint.
-        after: The present result.
-
-    """
-    old, new = before.splitlines(), after.splitlines()
-    for was, now in itertools.zip_longest(old, new, fillvalue="nothing"):
-        if was != now:
-            return f"{was.strip()!r} is now {now.strip()!r}"
-    return "nothing"
