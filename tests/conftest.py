@@ -17,7 +17,7 @@ import pytest
 import localearn
 from localearn.cli import run
 from localearn.cli.errors import run_command
-from localearn.training import step
+from localearn.training import capture
 
 # What starts processes, ranks, a PostgreSQL server or a Chromium: a test of these is slow.
 SLOW_FIXTURES = {"process", "launch", "ranks_by_hand", "server", "browser"}
@@ -161,5 +161,5 @@ def stand_in(monkeypatch):
     assert spec and spec.loader
     tape = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tape)
-    monkeypatch.setattr(step, "graph_of", tape.TapeGraph)
+    monkeypatch.setattr(capture, "make_graph", tape.TapeGraph)
     return tape.TapeGraph
