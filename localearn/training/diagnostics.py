@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
+
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets.net import modes_kept

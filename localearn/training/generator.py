@@ -5,8 +5,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-import torch
 
+import torch
 
 _States = dict[torch.device, torch.Tensor]
 

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
 import torch
+
 from localearn.errors import UserError
 from localearn.records import Record
 from localearn.records.folder import RunFolder
@@ -15,7 +17,6 @@ from localearn.training.early_stopping import FORMER_DEFAULT
 from localearn.training.identity import complete_rule
 from localearn.training.loop import Loop
 from localearn.training.run_record import timestamp
-
 
 # Options that may differ at a resume, since they change no number beyond rounding; a data set that was moved is checked
 # by its fingerprint.
