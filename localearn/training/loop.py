@@ -408,8 +408,6 @@ class Loop:
         if self.folder:
             self.folder.write_metrics(self.history)
 
-    kept = Renamed("saves_checkpoints")
-
     def _load_parts(self, parts: dict[str, Any]) -> None:
         if self._checkpoint is None:
             return
@@ -426,6 +424,8 @@ class Loop:
             part.load_state_dict(state)
         if not self.position.batch:
             self._checkpoint = None
+
+    kept = Renamed("saves_checkpoints")
 
 
 @dataclass
