@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = (
     "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "dataset.train_size=100",
     "net.widths=[8]", "epochs=1", "progress=false", "energy.enabled=false",

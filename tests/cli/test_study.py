@@ -226,7 +226,7 @@ def test_wrong_command_lines_are_told(tmp_path):
 
 @pytest.mark.slow
 def test_every_row_of_the_fidelity_study_is_a_configuration():
-    rows = study.read_rows(Path(__file__).parent.parent / "experiments" / "fidelity")
+    rows = study.read_rows(Path(__file__).parents[2] / "experiments" / "fidelity")
     assert len({row.title for row in rows}) == len(rows)
     for row in rows:
         cli.compose([*row.run, f"seed={row.seeds[0]}"])

@@ -21,10 +21,16 @@ from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import search
 from localearn.tuning.search import Limits
+from tests.helpers.searches import TINY
 from tests.marks import posix, slow_but
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
+
+
+@pytest.fixture
+def tiny():
+    return list(TINY)
 
 
 def study_of(out):
