@@ -15,7 +15,7 @@ from localearn import cli
 from localearn.records import read_record
 from localearn.training.experiment import execute
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 

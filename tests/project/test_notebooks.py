@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = ["comparing_rules_fairly", "first_steps", "what_crosses_blocks", "writing_a_rule"]
 
 

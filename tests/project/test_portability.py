@@ -11,7 +11,7 @@ import pytest
 import localearn
 
 PACKAGE = Path(localearn.__file__).parent
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 # Names that the standard library's documentation gives to Unix alone, or not to Windows.
 NAMES = {

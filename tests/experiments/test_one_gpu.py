@@ -11,7 +11,7 @@ import pytest
 
 from localearn.cli.errors import run_command
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "one_gpu"
+FOLDER = Path(__file__).parents[2] / "experiments" / "one_gpu"
 SOON_S = 60.0
 
 

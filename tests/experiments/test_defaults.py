@@ -9,7 +9,7 @@ import pytest
 
 from localearn.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = ("epochs=1", "energy.enabled=false", "progress=false", "dataset.train_size=200")
 
 

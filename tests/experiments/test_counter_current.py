@@ -10,7 +10,7 @@ import torch
 from localearn import MLP, load
 from localearn.tasks import Autoencoding
 
-PATH = Path(__file__).parents[1] / "experiments" / "counter_current" / "autoencoder.py"
+PATH = Path(__file__).parents[2] / "experiments" / "counter_current" / "autoencoder.py"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from localearn.benching.parallel import Costs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COSTS = Costs(
     step_s=4.0, block_s=(1.0, 1.0, 1.0, 1.0), message_s=0.0, latency_s=0.0, reduce_s=1.0, reduce_latency_s=0.2
 )

@@ -14,7 +14,7 @@ from localearn.cli.errors import run_command
 from localearn.trainers import Solve
 from localearn.training.experiment import build
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

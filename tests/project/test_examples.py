@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 SAID = {  # what each shows at the end
     "callback": "figures.csv: stage,epoch",
     "energy_of_your_loop": "kg CO2e",

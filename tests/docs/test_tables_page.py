@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parent.parent / "docs" / "tables.md").read_text(encoding="utf-8")
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n# examples\.py\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^python -m localearn\.run (.+)$", PAGE, re.MULTILINE)
 QUICK = ("epochs=2", "progress=false", "energy.enabled=false", "out=run")

@@ -16,7 +16,7 @@ from localearn.data import from_arrays
 from localearn.training.callbacks import Callback, Context
 from tests.marks import posix
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "model_free"
+FOLDER = Path(__file__).parents[2] / "experiments" / "model_free"
 MEASURED = 6
 # The instrument's own program, but that it leaves out the last value of each answer.
 SHORT = f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import instrument; whole = instrument.intensity\n"
