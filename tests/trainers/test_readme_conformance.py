@@ -17,7 +17,7 @@ from localearn.files import read_yaml
 from localearn.nets import Net
 from localearn.testing import KINDS, TASKS, RuleConformance, toy
 from localearn.training.building import CONF, build_rule, rule_class
-from tests.trainers import denoisers, physical
+from tests.helpers import denoisers, physical
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {

@@ -16,7 +16,7 @@ from localearn.nets.denoiser import Denoising, coefficients, cosine_alpha_bar
 from localearn.testing import probes
 from localearn.trainers.local.noprop import Prototypes
 from localearn.training import Callback
-from tests.trainers.denoisers import denoiser, images, rows
+from tests.helpers.denoisers import denoiser, images, rows
 
 N, C, SHAPE = 5, 3, (4,)
 ETA, SIGMA = 0.7, 0.3

@@ -5,7 +5,7 @@ from typing import Any
 
 from localearn import NoProp
 from localearn.testing import RuleConformance
-from tests.trainers.denoisers import images, rows
+from tests.helpers.denoisers import images, rows
 
 FORMS: dict[str, dict[str, Any]] = {
     "DiscreteLearned": {"embedding": "learned", "dim": 3},
