@@ -101,7 +101,7 @@ def test_a_card_is_measured_at_full_size_with_every_rule_and_three_seeds(measure
         assert not any(word.startswith("protocols=") for word in piece.command), "both"
     (tests,) = measure.tests(asked)
     files = {Path(word).name for word in tests.command if word.endswith(".py")}
-    assert "test_gpu.py" in files and "test_one_gpu.py" not in files
+    assert "test_meter_gpu.py" in files and "test_one_gpu.py" not in files
 
 
 @pytest.mark.parametrize(
