@@ -3,21 +3,17 @@ import torch
 from torch import nn
 
 from localearn import MLP, Batch, ForwardGradient, UserError
-from localearn.testing import RuleConformance, toy
+from localearn.testing import toy
 from localearn.trainers.estimators import forward_gradient
-from tests.trainers.basic import BASIC, IN_SHORT
+from tests.helpers.conformance import Suite
 
 
-class TestActivityConformance(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
-
+class TestActivityConformance(Suite):
     def make(self, net):
         return ForwardGradient(net, guess="local")
 
 
-class TestWeightConformance(RuleConformance):
-    runs_on, learns_on = BASIC[:-1], IN_SHORT
-
+class TestWeightConformance(Suite):
     def make(self, net):
         return ForwardGradient(net, space="weight", guess="local")
 

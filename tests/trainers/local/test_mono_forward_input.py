@@ -9,25 +9,23 @@ import torch.nn.functional as F
 
 import localearn
 from localearn import MLP, Batch, MonoForward, UserError
-from localearn.testing import KINDS, RuleConformance
+from localearn.testing import KINDS
 from localearn.testing.probes import learn
-from tests.trainers.basic import BASIC, IN_SHORT
+from tests.helpers.conformance import Suite
 
 # Codes and tokens are no values that could be projected.
 PROJECTED = [kind for kind in KINDS if kind != "deepfm"], ("classes", "values", "multilabel", "autoencoding")
 
 
-class TestInputProjectionJoint(RuleConformance):
+class TestInputProjectionJoint(Suite):
     kinds, tasks = PROJECTED
-    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, prediction="ff", input_projection=True)
 
 
-class TestInputProjectionGreedy(RuleConformance):
+class TestInputProjectionGreedy(Suite):
     kinds, tasks = PROJECTED
-    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return MonoForward(net, schedule="greedy", input_projection=True)
