@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -292,4 +293,5 @@ def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:
         raise UserError(f"{what} holds {wrong}; token ids run from 0 to {vocabulary - 1}")
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -271,4 +271,5 @@ def _scaled_down(image, size: int):
     return image.resize(tuple(shape), Image.Resampling.BOX if image.mode == "F" else Image.Resampling.LANCZOS)
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -124,4 +125,5 @@ def _check(name: str, x: Tensor, edge_index: Tensor, y: Tensor, nodes: Mapping[S
             raise UserError(f"{name}: y holds {wrong} in {split}; labels run from 0 to {classes - 1}")
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

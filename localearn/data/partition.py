@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -328,4 +329,5 @@ def check_seed(option: str, seed: int) -> None:
         raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -13,7 +13,7 @@ from localearn.data import files
 from localearn.data.checks import GRAPH_ARRAYS, checked_graph
 from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, download_folder, downloading
 from localearn.errors import UserError
-from localearn.printing import torch_geometric
+from localearn.extras import torch_geometric
 
 PLANETOID = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}  # our name: torch_geometric's
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -266,4 +267,5 @@ def _checked(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     }
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -145,4 +146,5 @@ class PassThrough(nn.Module):
         return torch.cat([h[:, : self.carried], self.module(h[:, self.carried :])], 1)
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

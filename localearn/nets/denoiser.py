@@ -4,7 +4,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -521,4 +521,5 @@ def _embedded(n: int, hidden: int, normalise: Normalise) -> tuple[nn.Module, ...
     return linear, nn.ReLU() if isinstance(norm, nn.Identity) else norm
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

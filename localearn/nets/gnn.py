@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from localearn.errors import UserError
+from localearn.extras import torch_geometric
 from localearn.moved import former_names
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, check_widths, choose
@@ -19,7 +20,6 @@ from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
-from localearn.printing import torch_geometric
 
 
 class GNN(Net):
@@ -206,4 +206,5 @@ def _summed(h: Tensor, edge_index: Tensor, weights: Tensor | None = None) -> Ten
     return torch.cat(parts, dim=1)
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -155,4 +156,5 @@ def is_transforming() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

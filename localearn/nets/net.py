@@ -7,7 +7,7 @@ torchvision's classifiers (`Net.from_torchvision`).
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -508,4 +508,5 @@ def _remedy(why: str) -> str:
     return "build it for such rows, or change their shape before it (nn.Flatten, a pooling)"
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

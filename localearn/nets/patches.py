@@ -1,6 +1,7 @@
 """Nets that read an image as a sequence of patches: vision transformers, `ViT`, and mixers, `Mixer`."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -230,4 +231,5 @@ def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> t
     return shape
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

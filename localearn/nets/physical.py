@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import math
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import Renamed
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import is_transforming, preserve_modes
@@ -238,10 +238,7 @@ class Opaque(nn.Module):
             self._check_finite(y)
         return y
 
-    def ask(self, u: Tensor) -> Tensor:
-        """Return the system's answer to rows u; a deprecated name of `query`."""
-        warnings.warn("Opaque.ask() is Opaque.query() now", FutureWarning, stacklevel=2)
-        return self.query(u)
+    ask = Renamed("query")
 
     def _check_finite(self, y: Tensor) -> None:
         """Raise UserError where an answer is not finite; for one on the net's own GPU record it there, see `train`."""

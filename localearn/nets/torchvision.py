@@ -5,7 +5,7 @@ A classifier becomes a list of layers in the order of its own forward pass, whic
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -198,4 +198,5 @@ LAYERS: Mapping[str, Callable[[Any], list[nn.Module]]] = {
 }
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -1,7 +1,7 @@
 """Transformers for sequences: self-attention and an MLP, each adding to a stream that layer normalisation reads."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -279,4 +279,5 @@ def choose_view(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosit
     return choose("reads", default if reads == "auto" else reads, VIEWS)()
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

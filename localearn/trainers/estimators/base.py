@@ -1,9 +1,8 @@
 """The family of rules that estimate a gradient from forward passes alone."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from localearn.data import Batch
-from localearn.moved import former_names
+from localearn.moved import Renamed, former_names
 from localearn.nets.layers import NORMALISATIONS
 from localearn.trainers.base import Trainer
 
@@ -54,17 +53,7 @@ class EstimatorTrainer(Trainer):
         for name, buffer in module.named_buffers():
             buffer.copy_(buffers[name])
 
-    @staticmethod
-    def keep_buffers(module: nn.Module, buffers: dict[str, Tensor]) -> None:
-        """Write buffers back; a deprecated name of `write_buffers`.
-
-        Args:
-            module: as of `write_buffers`.
-            buffers: as of `write_buffers`.
-
-        """
-        warnings.warn("keep_buffers() is write_buffers() now", FutureWarning, stacklevel=2)
-        EstimatorTrainer.write_buffers(module, buffers)
+    keep_buffers = Renamed("write_buffers")
 
     @staticmethod
     def transformable_attention() -> AbstractContextManager[Any]:
@@ -88,4 +77,5 @@ class EstimatorTrainer(Trainer):
                 hook.remove()
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

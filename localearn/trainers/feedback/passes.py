@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -130,4 +130,5 @@ def without_autocast(device: torch.device, parts: Iterator[Metrics]) -> Iterator
         yield found
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -289,4 +289,5 @@ def _put_in_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: An
     state |= {f"{prefix}dfa.{name.removeprefix(prefix)}": state[name] for name in state if name.startswith(of_net)}
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

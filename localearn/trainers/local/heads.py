@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -396,4 +396,5 @@ def _zeroed(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -1,6 +1,7 @@
 """Labels as a part of the input, and draws of wrong labels."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -116,4 +117,5 @@ def hard_wrong_labels(y: Tensor, logits: Tensor) -> Tensor:
     return noisy.scatter(-1, y.unsqueeze(-1), -math.inf).argmax(-1)
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -1,7 +1,7 @@
 """Counter-current learning: two nets that run against each other learn to agree, block by block."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -220,4 +220,5 @@ def _unit(h: Tensor) -> Tensor:
     return F.normalize(flat - flat.mean(-1, keepdim=True), dim=-1, eps=EPS)
 
 
-__getattr__ = former_names(__name__)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)
