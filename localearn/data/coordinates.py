@@ -227,7 +227,13 @@ class CoordinateData(ArrayData):
 
 
 def centres(height: int, width: int) -> Tensor:
-    """Return x and y of the pixels' centres, line by line, (H W, 2) float32, the image reaching from -1 to 1."""
+    """Return x and y of the pixels' centres, line by line, (H W, 2) float32, the image reaching from -1 to 1.
+
+    Args:
+        height: H.
+        width: W.
+
+    """
     y, x = ((torch.arange(n, dtype=torch.float64) + 0.5) / n * 2 - 1 for n in (height, width))
     return torch.stack([x.repeat(height), y.repeat_interleave(width)], 1).float()
 

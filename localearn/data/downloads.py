@@ -51,7 +51,12 @@ def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def download_folder(data_dir: Path) -> Iterator[Path]:
-    """Yield a temporary folder in data_dir; where the download fails, no folder that it made is left."""
+    """Yield a temporary folder in data_dir; where the download fails, no folder that it created is left.
+
+    Args:
+        data_dir: the folder of prepared data sets, created where it does not exist.
+
+    """
     missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
     data_dir.mkdir(parents=True, exist_ok=True)
     try:

@@ -32,12 +32,25 @@ _UNREADABLE = (
 
 
 def data_folder(data_dir: str | Path | None) -> Path:
-    """Return the folder of prepared data sets: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
+    """Return the folder of prepared data sets.
+
+    Args:
+        data_dir: the folder; None: the environment's LOCALEARN_DATA, else ~/.cache/localearn.
+
+    """
     return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
 def array_names(path: Path) -> set[str]:
-    """Return the names of the arrays in an npz archive; raise UserError as `read` does."""
+    """Return the names of the arrays in an npz archive.
+
+    Args:
+        path: the archive.
+
+    Raises:
+        UserError: as `read`.
+
+    """
     _check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:

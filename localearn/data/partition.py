@@ -150,7 +150,15 @@ def _scaling(name: str, train: torch.Tensor, levels: tuple[int, int] | None, nor
 
 
 def channels_first(x: np.ndarray) -> torch.Tensor:
-    """Return (N, C, H, W) images, contiguous in memory, of (N, H, W) or (N, H, W, C); (N, D) vectors as they are."""
+    """Return rows as a contiguous tensor, images with their channels first.
+
+    Args:
+        x: (N, H, W) or (N, H, W, C) images, or (N, D) vectors.
+
+    Returns:
+        (N, C, H, W) images; vectors as they are.
+
+    """
     if x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
     if not x.flags.writeable or min(x.strides, default=0) < 0:  # neither of which torch takes
@@ -195,13 +203,23 @@ def with_test(
 
 
 def levels_of(parts: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
-    """Return the lowest and highest level of x's dtype where it is a picture's, 8 or 16 bits; else None."""
+    """Return the lowest and highest level of x's dtype where it is a picture's, 8 or 16 bits; else None.
+
+    Args:
+        parts: x_train, and others.
+
+    """
     dtype = parts["x_train"].dtype
     return (0, int(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
 
 
 def duplicates(parts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Return a note of how many test rows are also in the training or validation part; none where there are none."""
+    """Return a note of how many test rows are also in the training or validation part; none where there are none.
+
+    Args:
+        parts: x_train, x_test and, where there is one, x_val.
+
+    """
     tested = Counter(row.tobytes() for row in parts["x_test"])
     others = [parts[f"x_{part}"] for part in ("train", "val") if f"x_{part}" in parts]
     known = {row for rows in others for row in map(np.ndarray.tobytes, rows) if row in tested}

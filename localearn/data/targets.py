@@ -65,7 +65,12 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
 
 
 def targets_are_labels(task: Task | None) -> bool:
-    """Return whether targets are labels."""
+    """Return whether targets are class labels.
+
+    Args:
+        task: the task; None: classification.
+
+    """
     return task is None or task.has_classes
 
 

@@ -41,6 +41,10 @@ def standard(train: Tensor) -> Scaling:
     """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D), (N, T, D).
 
     A channel or feature that does not vary is centred and not scaled.
+
+    Args:
+        train: the training rows, of which the statistics are.
+
     """
     mean, std = _level_moments(train) if train.ndim == 4 and train.dtype == torch.uint8 else _moments(train)
     varies = std > torch.finfo(torch.float32).eps * mean.abs()
@@ -50,14 +54,25 @@ def standard(train: Tensor) -> Scaling:
 
 
 def unit(train: Tensor, levels: tuple[int, int] | None = None) -> Scaling:
-    """Return the map to 0..1 of `levels` or, where they are None, of the training part's extremes."""
+    """Return the map to 0..1.
+
+    Args:
+        train: the training rows, whose extremes are the range where `levels` is None.
+        levels: the lowest and highest value that rows can have.
+
+    """
     low, high = levels or (train.min().item(), train.max().item())
     scale = 1.0 / (high - low) if high > low else 1.0
     return Scaling(torch.tensor(float(low)), torch.tensor(scale), f"unit {low} {high}")
 
 
 def row_shares(x: Tensor) -> Tensor:
-    """Return (N, D) float32 rows that sum to 1, as bags of words are given to graph nets; empty rows stay empty."""
+    """Return rows divided by their sums, as bags of words are given to graph nets, float32; empty rows stay empty.
+
+    Args:
+        x: (N, D), any numbers; float64 is taken for the sums.
+
+    """
     sums = x.double().sum(1, keepdim=True)
     return torch.where(sums == 0, 0.0, x / sums).float()
 

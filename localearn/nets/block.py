@@ -92,7 +92,13 @@ def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
 
 
 def joined(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module | None, list[Block]]:
-    """Return the stem and the blocks, with a stem that has parameters merged into the first block's op."""
+    """Return the stem and the blocks, with a stem that has parameters merged into the first block's op.
+
+    Args:
+        stem: the stem, or None.
+        blocks: first to last.
+
+    """
     if stem is None or not blocks or not any(True for _ in stem.parameters()):
         return stem, list(blocks)
     first, *others = blocks

@@ -63,7 +63,15 @@ def check_image(net: str, shape: Sequence[int] | int) -> tuple[int, ...]:
 
 
 def check_classes(classes: int) -> int:
-    """Return the number of classes; raise UserError unless it is whole and positive."""
+    """Return the number of classes.
+
+    Args:
+        classes: the number.
+
+    Raises:
+        UserError: unless it is whole and positive.
+
+    """
     if not _is_size(classes):
         raise UserError(f"classes must be a positive whole number, not {classes!r}")
     return classes

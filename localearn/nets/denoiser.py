@@ -229,7 +229,12 @@ def cosine_alpha_bar(steps: int) -> list[float]:
 
 
 def snr(alpha_bar: float) -> float:
-    """Return the signal-to-noise ratio abar / (1 - abar)."""
+    """Return the signal-to-noise ratio abar / (1 - abar).
+
+    Args:
+        alpha_bar: abar, in [0, 1).
+
+    """
     return alpha_bar / (1 - alpha_bar)
 
 
@@ -320,7 +325,14 @@ class Denoising(nn.Module, ABC):
         return logits.softmax(-1)
 
     def estimate(self, features: Tensor, z: Tensor, t: Tensor | None = None) -> Tensor:
-        """Return uhat(z, x, t), or v of a flow, (N, d), from the network's features of x."""
+        """Return uhat(z, x, t), or v of a flow, (N, d).
+
+        Args:
+            features: the network's features of x, (N, hidden).
+            z: the noisy embedding, (N, d).
+            t: times, (N,) or (1,), in continuous time.
+
+        """
         return self.weights(self.network(features, z, t)) @ self._shared[0].weight
 
     def forward(self, h: Tensor) -> Tensor:
@@ -331,10 +343,22 @@ class Denoising(nn.Module, ABC):
 
     @abstractmethod
     def through(self, features: Tensor, z: Tensor) -> Tensor:
-        """Return z after the block's step or steps, (N, d)."""
+        """Return z after the block's step or steps, (N, d).
+
+        Args:
+            features: the network's features of x, (N, hidden).
+            z: the noisy embedding before it, (N, d).
+
+        """
 
     def draw(self, step: int, like: Tensor) -> Tensor:
-        """Return the noise of a prediction's step, (N, d)."""
+        """Return the noise of a prediction's step, (N, d).
+
+        Args:
+            step: the step, 0..T.
+            like: a tensor of N rows, (N, d), of the noise's dtype and device.
+
+        """
         return self._shared[1](step, like)
 
 
@@ -459,7 +483,15 @@ class Skip(nn.Module):
 
 
 def dense(n_in: int, n_out: int, normalise: Normalise, *after: nn.Module) -> tuple[nn.Module, ...]:
-    """Return a Linear layer, with a bias only where no normalisation follows, its normalisation, and what follows."""
+    """Return a Linear layer, with a bias only where no normalisation follows, its normalisation, and what follows.
+
+    Args:
+        n_in: the width of its input.
+        n_out: the width of its output.
+        normalise: builds the normalisation.
+        after: the modules that follow.
+
+    """
     norm = normalise(n_out)
     return nn.Linear(n_in, n_out, bias=isinstance(norm, nn.Identity)), norm, *after
 
@@ -507,7 +539,15 @@ def of_rows(n: int, hidden: int, rate: float, normalise: Normalise) -> nn.Sequen
 
 
 def of_labels(width: int, hidden: int, normalise: Normalise, *, skip: bool) -> nn.Module:
-    """Build what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one."""
+    """Build what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one.
+
+    Args:
+        width: d.
+        hidden: the width of the embedding.
+        normalise: builds the normalisation.
+        skip: whether there are three layers.
+
+    """
     first = chain(*dense(width, hidden, normalise, nn.ReLU()))
     if not skip:
         return first

@@ -114,15 +114,26 @@ def cached(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
 
 
 def with_loops(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a convolution that adds none itself the edges with one self-loop per node: a forward pre-hook."""
+    """Add one self-loop per node to the edges of a convolution that adds none itself: a forward pre-hook.
+
+    Args:
+        conv: the convolution.
+        arguments: its x, (N, D), its edges, (2, E), and others.
+
+    """
     x, edge_index, *rest = arguments
     return x, cached(_with_loops, edge_index, x.shape[-2]), *rest
 
 
 def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a GCNConv that does not normalise self-loops and weights, D^-1/2 (A + I) D^-1/2: a forward pre-hook.
+    """Add self-loops and the weights D^-1/2 (A + I) D^-1/2 to the edges of a GCNConv: a forward pre-hook.
 
     Kipf, Welling, arXiv 1609.02907, equation 2.
+
+    Args:
+        conv: a GCNConv with normalize=False.
+        arguments: its x, (N, D), and its edges, (2, E).
+
     """
     if len(arguments) != 2:
         raise TypeError(f"a GNN's convolution takes x and edge_index, not {len(arguments)} arguments")
@@ -169,7 +180,11 @@ def aggregation(op: Any) -> Aggregation | None:
         GCN     z = (D^-1/2 (A + I) D^-1/2 h) W^T + b
         SAGE    z = (mean over neighbours of h) W^T + b + h V^T
 
-    It takes the convolutions that `GNN` builds, with their parameters, and no others, whose options are unknown here.
+    It splits the convolutions that `GNN` builds, with their parameters, and no others, whose options are unknown here.
+
+    Args:
+        op: the block's op.
+
     """
     pyg = torch_geometric("nn")
     if isinstance(op, pyg.GCNConv) and normalised in op._forward_pre_hooks.values():

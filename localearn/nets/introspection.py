@@ -60,7 +60,12 @@ class Replaced(TorchFunctionMode):
 
 
 def linear_maps(net: Net) -> list[LinearMap]:
-    """Return the net's linear maps in the order in which its forward pass first meets them, each weight once."""
+    """Return the net's linear maps in the order in which its forward pass first meets them, each weight once.
+
+    Args:
+        net: the net, which is run on its trial input and left as it was.
+
+    """
     names = {id(p): name for name, p in net.named_parameters()}
     found: dict[str, LinearMap] = {}
 
@@ -203,6 +208,11 @@ class RunningStatistics:
 
 
 def tracking(net: Net) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the net's batch normalisations that track running statistics."""
+    """Return the net's batch normalisations that track running statistics.
+
+    Args:
+        net: the net.
+
+    """
     layers = (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     return [m for m in layers if m.running_mean is not None]

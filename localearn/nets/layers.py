@@ -46,7 +46,15 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 
 
 def activation(name: str) -> nn.Module:
-    """Build an activation by name; raise UserError for an unknown one."""
+    """Build an activation.
+
+    Args:
+        name: one of `ACTIVATIONS`.
+
+    Raises:
+        UserError: for another name.
+
+    """
     return choose("activation", name, ACTIVATIONS)()
 
 
@@ -119,14 +127,24 @@ NORMALISATIONS = (
 
 
 def starts_block(layer: nn.Module) -> bool:
-    """Return whether a layer of a list is a map with parameters, which begins a block, and not what follows one."""
+    """Return whether a layer of a list is a map with parameters, which begins a block, and not what follows one.
+
+    Args:
+        layer: the layer.
+
+    """
     # A PReLU's slope belongs to the layer before it, as a normalisation's scale does.
     belongs_to_post = isinstance(layer, (*NORMALISATIONS, nn.PReLU))
     return not belongs_to_post and any(True for _ in layer.parameters())
 
 
 def out_of_place(module: nn.Module) -> None:
-    """Set `inplace` to False in all layers of a module, so that none writes over an input that a rule holds."""
+    """Set `inplace` to False in all layers of a module, so that none writes over an input that a rule holds.
+
+    Args:
+        module: the module, which is changed.
+
+    """
     for layer in module.modules():
         if getattr(layer, "inplace", False) is True:
             vars(layer)["inplace"] = False

@@ -198,6 +198,11 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
 def first_and_last(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
     """Return the blocks with the patches' map before the first and the normalisation after the last.
 
+    Args:
+        patches: the map of patches.
+        blocks: first to last; the list is changed.
+        norm: the normalisation.
+
     Raises:
         UserError: for no block.
 

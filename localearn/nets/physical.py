@@ -468,5 +468,10 @@ SYSTEMS: Mapping[str, Callable[..., System]] = {"optics": Optics, "oscillators":
 
 
 def drifting(module: nn.Module) -> dict[str, System]:
-    """Return a module's systems that drift while they are queried in training, by name."""
+    """Return a module's systems that drift while they are queried in training, by name.
+
+    Args:
+        module: a net, or a rule.
+
+    """
     return {name: part for name, part in module.named_modules() if isinstance(part, System) and part.drift_rate}

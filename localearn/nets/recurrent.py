@@ -190,7 +190,12 @@ def differentiated(net: nn.Module, derivatives: Sequence[ThroughTime | None] = (
 
 
 def recurrent_layers(net: nn.Module) -> list[RecurrentLayer]:
-    """Return a net's recurrent layers, first to last."""
+    """Return a net's recurrent layers, first to last.
+
+    Args:
+        net: the net.
+
+    """
     return [layer for layer in net.modules() if isinstance(layer, RecurrentLayer)]
 
 

@@ -41,7 +41,13 @@ class ThroughTime(nn.Module, ABC):
 
     @abstractmethod
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
-        """Return the layer's states at all times, (N, T, n), of x, (N, T, n_in)."""
+        """Return the layer's states at all times, (N, T, n).
+
+        Args:
+            layer: the recurrent layer.
+            x: its input, (N, T, n_in).
+
+        """
 
     @abstractmethod
     def before(self, state: Tensor, t: int) -> Tensor:

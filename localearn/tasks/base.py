@@ -307,5 +307,12 @@ def exact(*values: Tensor) -> tuple[Tensor, ...]:
 
 
 def better(direction: Direction, one: Any, other: Any) -> bool:
-    """Return whether the figure `one` is better than `other`, given which direction is better."""
+    """Return whether one figure is better than another.
+
+    Args:
+        direction: "max" where more is better, "min" where less is.
+        one: a figure.
+        other: the figure that it is compared with.
+
+    """
     return one > other if direction == "max" else one < other
