@@ -101,8 +101,9 @@ class Loop:
         self._sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
         self._checkpoint: dict[str, Any] | None = None
+        self._order_state: Tensor | None = None  # of the generator of row order, in an epoch that was stopped
         self._warned_inactive = False
-        self._context: Context | None = None  # from the start of the run on
+        self._context: Context | None = None  # set when the run starts
 
     def run(self, interrupt: Interrupt) -> None:
         """Train all phases to their end.
@@ -131,7 +132,7 @@ class Loop:
         try:
             self._dispatch("run_started", self._context)
             for index in range(self.position.stage, len(self.phases)):
-                self._phase(index, interrupt, self._context)
+                self._train_phase(index, interrupt, self._context)
         finally:
             self._update_peak_memory()
 
@@ -181,7 +182,7 @@ class Loop:
             self._context.record = record
             self.callbacks.run_ended(self._context)
 
-    def _phase(self, index: int, interrupt: Interrupt, context: Context) -> None:
+    def _train_phase(self, index: int, interrupt: Interrupt, context: Context) -> None:
         phase, settings = self.phases[index], self.settings
         if index != self.position.stage:
             self.position = context.position = Position(stage=index, passes=self.position.passes)
@@ -204,7 +205,7 @@ class Loop:
             update = kind(self.trainer, phase, optimizer, settings, self.autocast, self.ranks)
             run.update = captured(update, capture, self.device)
         try:
-            self._epochs(run, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
+            self._train_epochs(run, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
         finally:
             if run.update:
                 self.captures.add(run.update.kind)
@@ -244,7 +245,7 @@ class Loop:
         if not self.position.batch:
             self._checkpoint = None
 
-    def _epochs(self, run: "_PhaseRun", epochs: int, interrupt: Interrupt, context: Context) -> None:
+    def _train_epochs(self, run: "_PhaseRun", epochs: int, interrupt: Interrupt, context: Context) -> None:
         """Train a phase to its end, with a checkpoint after every epoch."""
         data, stopping, batch_size = run.data, run.stopping, self.settings.batch_size
         context.epochs, context.optimizer = epochs, run.optimizer
@@ -253,14 +254,14 @@ class Loop:
         while self.position.epoch < epochs and not stopping.done:
             lr = run.optimizer.param_groups[0]["lr"] if run.optimizer else None
             with self.meter.window("train"):
-                self._epoch(run, interrupt, context)
+                self._train_epoch(run, interrupt, context)
             if self.position.batch:  # it was left in the middle
                 if run.optimizer:  # a `Solve` cannot use the sums of half a pass, and starts the pass again
                     self._save(run.parts)
                 if interrupt.signum is None:
                     raise Stopped(context.stop_reason)
                 raise Interrupted(interrupt.signum)
-            line = self._close_epoch(run, lr)
+            line = self._end_epoch(run, lr)
             if run.schedule:
                 step_schedule(run.schedule, line)
             stopping.update(line, self.position.epoch, self.trainer)
@@ -270,7 +271,7 @@ class Loop:
             if signum is not None:
                 raise Interrupted(signum)
 
-    def _epoch(self, run: "_PhaseRun", interrupt: Interrupt, context: Context) -> None:
+    def _train_epoch(self, run: "_PhaseRun", interrupt: Interrupt, context: Context) -> None:
         position, phase, step_callbacks = self.position, run.phase, self.callbacks.step_callbacks
         self.trainer.train()
         phase.freeze()
@@ -327,7 +328,7 @@ class Loop:
             else:
                 self._sums[name] = value.float() * rows
 
-    def _close_epoch(self, run: "_PhaseRun", lr: float | Tensor | None) -> dict[str, Any]:
+    def _end_epoch(self, run: "_PhaseRun", lr: float | Tensor | None) -> dict[str, Any]:
         """Validate, return the epoch's line of metrics, and advance the position to the next epoch."""
         if "loss" not in self._sums:
             raise UserError(f"{type(self.trainer).__name__}'s gradients() returns no 'loss'")
