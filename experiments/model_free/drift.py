@@ -18,6 +18,7 @@ import torch
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
+from localearn.files import atomic_write, replace_text
 from localearn.nets.physical import SYSTEMS
 
 COLUMNS = ("as it is", "trained on", "new net")
@@ -58,7 +59,7 @@ def measured(system: str, seed: int, epochs: int, again: int, folder: Path) -> l
             {"drift": drift, "as it is": as_it_is, "trained on": retrained.test_accuracy, "new net": new.test_accuracy}
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{system}-{seed}.json").write_text(json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
+    replace_text(folder / f"{system}-{seed}.json", json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
     return rows
 
 
@@ -113,7 +114,8 @@ def draw(
         panel.set_xticks(places, [f"{row[across]:g}" for row in of_seeds[0]])
     axes[0, 0].set_ylabel("test accuracy, %")
     axes[0, 0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
 
 
@@ -128,7 +130,7 @@ def main(arguments: list[str]) -> None:
     for system in systems:
         for seed in seeds:
             measured(system, seed, epochs, again, out)
-        (out / "table.md").write_text(page(found(out, seeds, epochs, again), epochs, again))
+        replace_text(out / "table.md", page(found(out, seeds, epochs, again), epochs, again))
         draw(found(out, seeds, epochs, again), "drift", COLUMNS, "drift of the couplings", out / "drift.png")
         print(system, "done", flush=True)
 

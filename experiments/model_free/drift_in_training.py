@@ -19,6 +19,7 @@ from drift import QUIET, accuracy, draw, spread
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
+from localearn.files import replace_text
 from localearn.nets.physical import SYSTEMS, System
 
 RATES = (0.0, 0.01, 0.03, 0.06, 0.1, 0.2)
@@ -59,7 +60,7 @@ def measured(system: str, seed: int, epochs: int, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"in_training-{system}-{seed}.json"
-    path.write_text(json.dumps({"batches": batches, "rows": rows, "runs": runs}, indent=1) + "\n")
+    replace_text(path, json.dumps({"batches": batches, "rows": rows, "runs": runs}, indent=1) + "\n")
 
 
 def found(out: Path, seeds: list[int]) -> tuple[int, dict[str, list[list[dict[str, float]]]]]:
@@ -107,7 +108,7 @@ def main(arguments: list[str]) -> None:
         for seed in seeds:
             measured(system, seed, epochs, out)
         batches, table = found(out, seeds)
-        (out / "in_training.md").write_text(page(table, batches, epochs))
+        replace_text(out / "in_training.md", page(table, batches, epochs))
         draw(table, "rate", COLUMNS, "drift of the couplings at each batch", out / "in_training.png")
         print(system, "done", flush=True)
 
