@@ -20,6 +20,7 @@ from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
 from localearn.files import atomic_write, replace_text
 from localearn.nets.physical import SYSTEMS
+from localearn.reporting.formatting import mean_and_range
 
 COLUMNS = ("as it is", "trained on", "new net")
 DRIFTS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -81,14 +82,9 @@ def page(table: dict[str, list[list[dict[str, float]]]], epochs: int, again: int
     ]
     for system, of_seeds in table.items():
         for rows in zip(*of_seeds, strict=True):
-            cells = [spread([100 * row[name] for row in rows]) for name in COLUMNS]
+            cells = [mean_and_range([100 * row[name] for row in rows]) for name in COLUMNS]
             lines.append(f"| {system} | {rows[0]['drift']:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    """Return a mean with the least and the most."""
-    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def draw(

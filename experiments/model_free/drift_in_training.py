@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from drift import QUIET, accuracy, draw, spread
+from drift import QUIET, accuracy, draw
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
 from localearn.files import replace_text
 from localearn.nets.physical import SYSTEMS, System
+from localearn.reporting.formatting import mean_and_range
 
 RATES = (0.0, 0.01, 0.03, 0.06, 0.1, 0.2)
 COLUMNS = ("trained meanwhile", "not trained meanwhile")
@@ -93,7 +94,7 @@ def page(table: dict[str, list[list[dict[str, Any]]]], batches: int, epochs: int
     ]
     for system, of_seeds in table.items():
         for rows in zip(*of_seeds, strict=True):
-            cells = [spread([100 * row[name] for row in rows]) for name in COLUMNS]
+            cells = [mean_and_range([100 * row[name] for row in rows]) for name in COLUMNS]
             lines.append(f"| {system} | {rows[0]['rate']:g} | {rows[0]['correlation']:.3f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
