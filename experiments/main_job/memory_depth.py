@@ -13,7 +13,7 @@ import torch
 
 import localearn
 from localearn.files import atomic_write, replace_text
-from localearn.training.runtime import live_tensor_bytes
+from localearn.training.memory import live_tensor_bytes
 
 WIDTH, BATCH, DEPTHS = 512, 4096, (1, 2, 4, 8, 16, 32)
 RULES = {
