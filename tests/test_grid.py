@@ -107,7 +107,7 @@ def test_rows_are_run_seed_by_seed_a_diverged_one_is_told_and_records_alone_stay
     assert sorted(path.name for path in cells[0].job.folder.parent.iterdir()) == ["lost-0", "row-3", "row-4"]
     capsys.readouterr()
     assert Grid(share=True).run(cells) == 0, "nothing is left to do"
-    assert capsys.readouterr().out.count(" before; kept") == 3
+    assert capsys.readouterr().out.count(" already; reused") == 3
 
 
 def test_weights_stay_where_they_are_wanted(run_cell):

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
         if name not in rows:
             raise UserError(f"no row {name!r}{suggestion(name, rows)}; there are {', '.join(rows)}")
     seeds = [whole("seeds", seed, least=0) for seed in listed(options["seeds"])]
-    grid = Grid(ended=ended, done=lambda cell: wall(cell.target).exists())
+    grid = Grid(ended=ended, done=lambda cell: wall_file(cell.target).exists())
     status = grid.run(cell_of(rows[name], seed) for name in listed(options["only"]) for seed in seeds)
     for sentence in grid.failed:
         say(sentence, error=True)
@@ -83,11 +83,11 @@ def cell_of(row: Row, seed: int) -> CommandCell:
 def ended(cell: CommandCell, outcome: Outcome) -> None:
     """Note the wall clock of a whole command beside its record, and keep no weights."""
     if outcome.done and cell.target is not None:
-        replace_text(wall(cell.target), json.dumps({"wall_s": outcome.seconds}) + "\n")
+        replace_text(wall_file(cell.target), json.dumps({"wall_s": outcome.seconds}) + "\n")
         RunFolder(cell.target).drop_weights()
 
 
-def wall(folder: Path) -> Path:
+def wall_file(folder: Path) -> Path:
     """Return the file of a run's wall clock, which a whole run has."""
     return folder / "wall.json"
 
@@ -100,14 +100,14 @@ def tabled() -> str:
     ]
     for row in ROWS:
         folders = sorted((RESULTS / "runs").glob(f"{row.name}-[0-9]*"))
-        folders = [folder for folder in folders if wall(folder).exists()]
+        folders = [folder for folder in folders if wall_file(folder).exists()]
         if not folders:
             lines.append(f"| {row.name} | `{row.options}` | not run | | | | |")
             continue
         records = [read_record(folder) for folder in folders]
         read = [record.metric("accuracy") for record in records]
         accuracies = [100 * accuracy for accuracy in read if accuracy is not None]
-        walls = [json.loads(wall(folder).read_text())["wall_s"] for folder in folders]
+        walls = [json.loads(wall_file(folder).read_text())["wall_s"] for folder in folders]
         seeds = ", ".join(str(record.seed) for record in records)
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         least = f"{100 * row.least_accuracy:.1f}" if row.least_accuracy else ""
