@@ -138,7 +138,7 @@ def report(record: Record) -> int:
     if record.status == "interrupted":
         foreign = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
         word = f" trust=[{','.join(sorted(foreign))}]" if foreign else ""
-        say(f"go on with: python -m localearn.run resume={out}{word}", error=True)
+        say(f"go on with: localearn run resume={out}{word}", error=True)
         return 128 + int(record.diagnostics["signal"])
     kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
     say(f"{kept} in {out}", error=True)

@@ -99,7 +99,7 @@ def test_a_net_of_ones_own_modules_is_trained_and_comes_back(tmp_path, monkeypat
 def test_the_callback_is_called_and_stops(tmp_path):
     code = next(block for block in PYTHON if "# my_callbacks.py" in block)
     (tmp_path / "my_callbacks.py").write_text(code, encoding="utf-8")
-    shown = re.search(r'python -m localearn\.run "(callbacks=.*least:1e-6.*)"\n', README)
+    shown = re.search(r'localearn run "(callbacks=.*least:1e-6.*)"\n', README)
     assert shown
     few = ("dataset.train_size=100", "epochs=2", "progress=false", "energy.enabled=false")
 
