@@ -89,6 +89,7 @@ class Row:
     figures: of the task's first metric on the test split, one a seed; a fraction in per cent.
     published: in the same unit.
     source: where `published` is from, or the protocol of the runs.
+    anchor: of the row on the results page: where its runs lie below results/, without the seed.
     """
 
     study: str
@@ -104,6 +105,7 @@ class Row:
     verdict: str = ""
     command: str = ""
     runs: list[Run] = field(default_factory=list)
+    anchor: str = ""
 
     @property
     def figures(self) -> list[float]:
@@ -198,6 +200,7 @@ def _studied(study: str, entry: dict[str, Any], found: list[Run]) -> Row:
         entry["verdict"],
         entry["command"],
         found,
+        f"{study}/{entry['name']}",
     )
 
 
@@ -220,9 +223,9 @@ def _plain(folder: str, name: str, found: list[Run]) -> Row:
     words = [word for word in overrides if not word.startswith(("out=", "progress=", "protocol=", "recipe=default"))]
     command = "python -m localearn.run " + " ".join(words) if words else ""
     task = _task(metric, record)
-    return Row(
-        study, name, record.algo, record.dataset, record.net, task, metric, title, source, command=command, runs=found
-    )
+    names = (study, name, record.algo, record.dataset, record.net, task, metric, title, source)
+    anchor = f"{folder.removeprefix('results/').removesuffix('/runs')}/{name}"
+    return Row(*names, command=command, runs=found, anchor=anchor)
 
 
 def _task(metric: str, record: Record | None) -> str:
@@ -333,7 +336,8 @@ def _line(row: Row, page: str, full: bool) -> str:
     keys = {"rule": row.rule, "data": row.data, "net": row.net, "task": row.task, "study": row.study}
     keys["run"] = "yes" if row.runs else "no"
     data = " ".join(f'data-{key}="{escape(value)}"' for key, value in keys.items()) if full else ""
-    return f"<tr {data}>{''.join(cells)}</tr>"
+    place = f' id="{escape(row.anchor)}"' if full else ""
+    return f"<tr{place} {data}>{''.join(cells)}</tr>"
 
 
 def _head(names: Iterable[str], sortable: bool) -> str:
