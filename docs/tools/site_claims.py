@@ -2,10 +2,10 @@
 
 A typed figure is the whole text of a link, and the link's title names the place in its target:
 
-    [98.29 ± 0.74 %](../results.md#fidelity/mnist_mlp-forward_forward)              the mean of a row of the results page
-    [98.55 %](../results.md#fidelity/mnist_mlp-forward_forward "published")         its published value
-    [45.3 min](../results.md#fidelity/mnist_mlp-forward_forward "training time")    its mean training time
-    [0.73](../../results/bench/bench.md "direct_feedback_alignment")                a number on the line with these words
+    [98.29 ± 0.74 %](../results.md#fidelity/mnist_mlp-forward_forward)            the mean of a row of the results page
+    [98.55 %](../results.md#fidelity/mnist_mlp-forward_forward "published")       its published value
+    [45.3 min](../results.md#fidelity/mnist_mlp-forward_forward "training time")  its mean training time; or its energy
+    [0.73](../../results/bench/bench.md "direct_feedback_alignment")              a number on the line with these words
 
 Words between commas are searched for in a line together with the headings above it; a number counts as the line's if
 it is one of the line's numbers, rounded to the digits that are typed. `python docs/tools/site_claims.py` lists what
@@ -13,7 +13,7 @@ does not agree, and the figures that have no record; the tests do the same.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,8 @@ import site_results
 from site_repository import FENCE, ROOT, resolve
 
 NUMBER = r"\d[\d,]*(?:\.\d+)?"
-FIGURE = re.compile(
-    rf"[×+−-]?{NUMBER}(?: ± {NUMBER})?(?: (?:%|points|dB|GiB|MiB|J|W|s|ms|min|minutes|times))?(?: (?:measured|estimated))?"
-)
+UNIT = "%|points|dB|GiB|MiB|J|W|s|ms|min|minutes|times"
+FIGURE = re.compile(rf"[×+−-]?{NUMBER}(?: ± {NUMBER})?(?: (?:{UNIT}))?(?: (?:measured|estimated))?")
 LINK = re.compile(r"\[([^\]\[]+)\]\(([^)\s#:]+)(?:#([^)\s]*))?(?: \"([^\"]*)\")?\)")
 # A measurement without a link: a number with decimals, a percentage, a ratio, an interval, or a unit behind it.
 MEASUREMENT = re.compile(rf"[×±]\s?\d|\b{NUMBER}(?: %| dB\b| Wh\b| [GM]iB\b| J\b| W\b| points\b| times\b)|\b\d+\.\d+\b")
@@ -72,12 +71,34 @@ def claims(page: str) -> Iterator[Claim]:
 
 
 def unheld(page: str) -> list[str]:
-    """Return the measurements in the prose and tables of a page that are no link to a record."""
-    text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    """Return the lines of a page with a measurement that is neither a link to a record nor quoted from a linked report."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = {resolve(page, match[2]) or "" for match in LINK.finditer(text)}
+    linked = {target.removesuffix(".html").removesuffix(".md") for target in targets if target.startswith("results/")}
+    reports = [path.read_text(encoding="utf-8") for name in sorted(linked) if (path := ROOT / f"{name}.md").is_file()]
+    return measurements(text, reports)
+
+
+def measurements(text: str, reports: Sequence[str]) -> list[str]:
+    """Return the lines of prose and tables with a measurement that has no record.
+
+    Args:
+        text: The Markdown of a page.
+        reports: What a line, or each cell of a table's row, may be quoted from letter for letter.
+
+    """
+    text = FENCE.sub("", text)
+    text = "\n".join(line for line in text.splitlines() if not any(_quoted(line, report) for report in reports))
     text = LINK.sub(lambda match: "" if FIGURE.fullmatch(match[1]) else match[1], text)
     for pattern in NO_MEASUREMENT:
         text = pattern.sub("", text)
     return [line.strip() for line in text.splitlines() if MEASUREMENT.search(line)]
+
+
+def _quoted(line: str, report: str) -> bool:
+    line = line.removeprefix("> ")
+    cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else [line]
+    return all(cell in report for cell in cells if MEASUREMENT.search(cell))
 
 
 def problem(claim: Claim) -> str:
@@ -90,7 +111,9 @@ def problem(claim: Claim) -> str:
     words = [word.strip() for word in claim.where.split(",") if word.strip()]
     exact = [re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])") for word in words]
     lines = [line for line in _lines(path) if exact and all(word.search(f"{line[0]} {line[1]}") for word in exact)]
-    lines = [line for line in lines if line[1].startswith("|")] or lines  # a table's row rather than a sentence
+    rows = [line for line in lines if line[1].startswith("|")]
+    named = [line for line in rows if line[1].split("|")[1].strip() in words]
+    lines = named or rows or lines  # the row of that name, else another row of a table, else a sentence
     if len(lines) != 1:
         return f"{claim.text}: {len(lines)} lines of {claim.target} have the words {claim.where!r}"
     there = [number.replace(",", "") for number in re.findall(NUMBER, lines[0][1])]
@@ -121,7 +144,7 @@ def _against_row(claim: Claim) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line of a page with what its place says: the headings above it, and its row's name of several lines."""
+    """Yield each line of a page after the headings above it, and after its row's name where that has several lines."""
     headings: list[str] = []
     name = ""
     for line in path.read_text(encoding="utf-8").splitlines():
