@@ -71,7 +71,7 @@ def claims(page: str) -> Iterator[Claim]:
 
 
 def unheld(page: str) -> list[str]:
-    """Return the lines of a page with a measurement that is neither a link to a record nor quoted from a linked report."""
+    """Return the lines of a page with a measurement that is no link to a record and no quotation of a linked report."""
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = {resolve(page, match[2]) or "" for match in LINK.finditer(text)}
     linked = {target.removesuffix(".html").removesuffix(".md") for target in targets if target.startswith("results/")}
