@@ -86,8 +86,7 @@ Runs every rule with every seed, interleaved (A B A B), on the same net and data
 report.md, report.csv, report.json and plots. The same command again goes on where it stopped.
 """,
     groups=True,
-    usage="localearn compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR "
-    "[key=value ...]",
+    usage="localearn compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]",
 )
 
 
