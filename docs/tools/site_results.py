@@ -221,7 +221,7 @@ def _plain(folder: str, name: str, found: list[Run]) -> Row:
     metric = record.judged_by.name
     overrides = (record.config.get("choices") or {}).get("overrides") or []
     words = [word for word in overrides if not word.startswith(("out=", "progress=", "protocol=", "recipe=default"))]
-    command = "python -m localearn.run " + " ".join(words) if words else ""
+    command = "localearn run " + " ".join(words) if words else ""
     task = _task(metric, record)
     names = (study, name, record.algo, record.dataset, record.net, task, metric, title, source)
     anchor = f"{folder.removeprefix('results/').removesuffix('/runs')}/{name}"
@@ -320,7 +320,8 @@ def _line(row: Row, page: str, full: bool) -> str:
     here = posixpath.dirname(page) or "."
     rule_page = posixpath.relpath(f"rules/{row.rule}.html", here)
     what = f"{escape(row.title)}<br><small>{escape(row.source)}</small>"
-    command = f"<details><summary>command</summary><code>{escape(row.command)}</code></details>" if row.command else ""
+    typed = escape(row.command.replace("python -m localearn.run", "localearn run", 1))
+    command = f"<details><summary>command</summary><code>{typed}</code></details>" if typed else ""
     names = (f'<a href="{rule_page}">{_breakable(row.rule)}</a>', escape(row.data), _breakable(row.net), row.task)
     cells = [_cell(name, value) for name, value in zip(names, (row.rule, row.data, row.net, row.task), strict=True)]
     cells = cells if full else []
