@@ -2,9 +2,9 @@
 
     python docs/tools/site_imports.py
 
-writes it, and imports-tall.svg for narrow screens. A box is a package, its height is by its lines. The modules outside packages are three boxes: those that
-import no package, those that no package imports, and the others. An arrow is an import that no way over a third box
-implies.
+writes it, and imports-tall.svg for narrow screens. A box is a package, its height is by its lines. The modules outside
+packages are three boxes: those that import no package, those that no package imports, and the others. An arrow is an
+import that no way over a third box implies.
 """
 
 import ast
