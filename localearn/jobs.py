@@ -137,7 +137,7 @@ def report(record: Record) -> int:
     if record.status == "interrupted":
         not_known = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
         trust = f" trust=[{','.join(sorted(not_known))}]" if not_known else ""
-        say(f"resume with: python -m localearn.run resume={out}{trust}", error=True)
+        say(f"resume with: localearn run resume={out}{trust}", error=True)
         return 128 + int(record.diagnostics["signal"])
     saved = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
     say(f"{saved} in {out}", error=True)

@@ -52,7 +52,6 @@ Checks the meter on this machine: its joules against integrated power, equal win
 loads, and its flags. Takes about ten times `seconds` on a GPU and on the CPU together; leave the machine alone.
 Writes OUT/meter.json, meter.md and, where power was read, power.png. Exit status: 1 if a check failed.
 """,
-    module="energy.check",
     bare=True,
 )
 

@@ -87,8 +87,7 @@ Runs every rule with every seed, interleaved (A B A B), on the same net and data
 report.md, report.csv, report.json and plots. The same command again goes on where it stopped.
 """,
     groups=True,
-    usage="python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR "
-    "[key=value ...]",
+    usage="localearn compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]",
 )
 
 
@@ -144,7 +143,7 @@ def _searched(folder: Path, algos: Sequence[str]) -> Path:
         if not (folder / algo / "best.yaml").is_file():
             raise UserError(
                 f"tuned={folder}: there is no {folder / algo / 'best.yaml'}; "
-                f"python -m localearn.tune algo={algo} out={folder / algo} ... searches and writes it"
+                f"localearn tune algo={algo} out={folder / algo} ... searches and writes it"
             )
     return folder
 

@@ -26,7 +26,7 @@ class StudyOptions(RunningOptions):
     folder: Path = argument(
         "DIR",
         "the study's folder, with a file for each row",
-        missing="name one study's folder, say python -m localearn.study experiments/fidelity",
+        missing="name one study's folder, say localearn study experiments/fidelity",
     )
     only: Sequence[str] | None = option(None, "these rows alone", value="ROW,ROW")
     seeds: Sequence[int] | None = option(
