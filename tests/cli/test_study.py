@@ -47,7 +47,7 @@ def test_a_study_runs_what_is_missing_and_keeps_records_alone(tmp_path, capsys):
     [
         (ROW.format(published=1) + "publishd: 3\n", "did you mean 'published'"),
         ("title: A\n", "needs source, run"),
-        ("title: [\n", "is no YAML"),
+        ("title: [\n", "is not valid YAML"),
         ("- title\n", "a row is keys with values, title, source"),
         ("title: A\nsource: B\nrun: algo=backprop\n", "run must be a list of texts, not 'algo=backprop'"),
         ("title: A\nsource: B\nrun: []\nseeds: 3\n", "seeds must be a list of whole numbers, not 3"),
