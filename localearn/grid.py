@@ -354,7 +354,7 @@ class Grid:
 
     """
 
-    ended: Callable[[Any, Outcome], None] = _nothing
+    ended: Callable[[Any, Outcome], object] = _nothing
     done: Callable[[Any], bool] = lambda cell: False
     carry_on: bool = False
     share: bool = False
