@@ -113,7 +113,7 @@ class RuleModule(LightningModule):
     def on_fit_start(self) -> None:
         """Give all ranks the rule of rank 0."""
         if isinstance(self._ranks, DataRanks):
-            self._ranks.join(self.rule)
+            self._ranks.share_rule(self.rule)
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and the schedule where there is one."""
@@ -170,7 +170,7 @@ class RuleModule(LightningModule):
 
         """
         if self.trainer.is_last_batch:
-            self._ranks.unite(self.rule)
+            self._ranks.synchronize(self.rule)
 
     def on_train_epoch_end(self) -> None:
         """Step the schedule; one that waits for a plateau is given `val_loss`, or `train_loss` without validation."""
@@ -183,7 +183,7 @@ class RuleModule(LightningModule):
     def on_fit_end(self) -> None:
         """Drop the optimizer, and make the rule one process's again."""
         self._update = None
-        self._ranks.release(self.rule)
+        self._ranks.teardown(self.rule)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure a batch of the validation split."""
@@ -249,7 +249,7 @@ class RuleModule(LightningModule):
         self._measured, self._whole = [], []
         if self._ranks.size > 1:  # of which one may have had no row
             sums, rows = _on_cpu(sums), [part.cpu() for part in rows]
-            found = [(own, part) for own, part in self._ranks.gathered((sums, rows)) if own]
+            found = [(own, part) for own, part in self._ranks.all_gather_object((sums, rows)) if own]
             sums = {name: torch.stack([own[name] for own, _ in found]).sum(0) for own, _ in found[:1] for name in own}
             rows = [torch.cat(parts) for parts in zip(*(part for _, part in found), strict=True)]
         if not sums:
