@@ -150,8 +150,22 @@ def _bash() -> str:
     return BASH.format(keys="\n".join(keys), values="\n".join(values), commands=" ".join(COMMANDS))
 
 
+FISH = """\
+# Completion of localearn for fish.
+function __localearn_list --description "the choices of a key after those of a list, [a,b"
+    set -l key $argv[1]
+    set -l begun (string match -r "^$key=(.*[\\[,])" -- (commandline -ct))
+    test (count $begun) -eq 2; or return
+    for word in $argv[2..]
+        echo "$key=$begun[2]$word"
+    end
+end
+complete -c localearn -n __fish_use_subcommand -f
+"""
+
+
 def _fish() -> str:
-    lines = ["# Completion of localearn for fish.", "complete -c localearn -f"]
+    lines = []
     for name, command in _commands().items():
         lines.append(
             f"complete -c localearn -n __fish_use_subcommand -a {shlex.quote(name)} -d {shlex.quote(command.summary)}"
@@ -161,4 +175,7 @@ def _fish() -> str:
         words += [f"{key}={word}" for key, chosen in values.items() for word in chosen]
         seen = shlex.quote(f"__fish_seen_subcommand_from {name}")
         lines.append(f"complete -c localearn -n {seen} -a {shlex.quote(' '.join(words))}")
-    return "\n".join(lines) + "\n"
+        for key, chosen in values.items():
+            lists = f"(__localearn_list {key} {' '.join(chosen)})"
+            lines.append(f"complete -c localearn -n {seen} -a {shlex.quote(lists)}")
+    return FISH + "\n".join(lines) + "\n"

@@ -1,7 +1,9 @@
 """Tab completion: in bash, what a TAB offers; of the other shells, what their scripts hold."""
 
+import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -56,6 +58,87 @@ def offered(tmp_path_factory):
 )  # fmt: skip
 def test_bash_offers(offered, words, expected):
     assert offered(*words) == expected
+
+
+# What a shell offers for a line whose last word is begun: the words after `localearn`, as each shell shows them.
+LINES = [
+    ("re", {"report", "report-environment"}),
+    ("run batch", {"batch_size="}),
+    ("run algo=mono", {"algo=mono_forward"}),
+    ("run schedule=co", {"schedule=constant", "schedule=cool_down", "schedule=cosine"}),
+    ("compare algos=[backprop,mono", {"algos=[backprop,mono_forward"}),
+    ("tune sampler=c", {"sampler=cmaes"}),
+    ("report allow_unlike=t", {"allow_unlike=true"}),
+    ("bench --q", {"--quick"}),
+]
+
+# A zsh of its own on a pseudoterminal: the line is typed, TAB pressed, and what the line then is, or the list, is read.
+ZSH = """
+import os, pty, re, select, sys, time
+script, line = sys.argv[1:]
+pid, end = pty.fork()
+if pid == 0:
+    os.environ.update(TERM="dumb", PS1="", COLUMNS="200")
+    os.execvp("zsh", ["zsh", "-f", "-i"])
+def send(text):
+    os.write(end, text.encode())
+def read(until, limit_s=30):
+    seen, ends = "", time.time() + limit_s
+    while until not in seen and time.time() < ends:
+        if select.select([end], [], [], 0.2)[0]:
+            try:
+                seen += os.read(end, 65536).decode(errors="replace")
+            except OSError:
+                break
+    return seen
+send("unsetopt zle prompt_cr; autoload -U compinit; compinit -D -u; source " + script + "; print RE''ADY\n")
+read("READY")
+send("setopt zle; bindkey '^I' complete-word; zstyle ':completion:*' menu no; print ST''ART\n")
+read("START")
+send("localearn " + line + "\t\t")
+time.sleep(1.5)
+send("\x15print EN''D\n")
+print(read("END"))
+os.close(end)
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Return what a shell offers, by asking the shell itself."""
+    folder = tmp_path_factory.mktemp("shells")
+    empty = tmp_path_factory.mktemp("nothing")
+
+    def asked(shell: str, line: str) -> set[str]:
+        if shutil.which(shell) is None:
+            pytest.skip(f"there is no {shell} here")
+        script = folder / f"completion.{shell}"
+        script.write_text(completion.script(shell))
+        if shell == "fish":
+            text = f"source {script}; complete -C {shlex.quote('localearn ' + line)}"
+            command = ["fish", "--no-config", "-c", text]
+        else:
+            command = [sys.executable, "-c", ZSH, str(script), line]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=empty, timeout=100)
+        if shell == "fish":
+            return {word.partition("\t")[0] for word in done.stdout.splitlines()}
+        return {word.rstrip("\x07") for word in done.stdout.split()}
+
+    return asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("line", "expected"), LINES)
+def test_fish_offers(shown, line, expected):
+    assert shown("fish", line) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("line", "expected"), LINES)
+def test_zsh_offers(shown, line, expected):
+    found = shown("zsh", line)
+    values = {word.rpartition("=")[2] if "=" in word and word[-1] != "=" else word for word in expected}
+    assert values <= found or expected <= found, found
 
 
 def test_scripts_hold_every_command_and_the_choices():
