@@ -22,7 +22,7 @@ SHELLS = ("bash", "zsh", "fish")
 OF_RULES = ("algos", "rules", "baseline", "rule")  # options that take the names of rules
 
 BASH = """\
-# Completion of localearn for bash, and for zsh by its bashcompinit.
+# Completion of localearn for bash.
 _localearn_keys() {{
     case "$1" in
 {keys}
@@ -62,6 +62,48 @@ complete -F _localearn localearn
 """
 
 
+ZSH = """\
+# Completion of localearn for zsh, which reads a list, algos=[a,b], where it is in quotes.
+(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
+
+_localearn_keys() {{
+    case "$1" in
+{keys}
+    esac
+}}
+
+_localearn_values() {{
+    case "$1:$2" in
+{values}
+    esac
+}}
+
+_localearn() {{
+    local cur="$PREFIX"
+    local -a offered
+    if (( CURRENT == 2 )); then
+        offered=({commands})
+        compadd -a offered
+    elif [[ "$cur" == *=* ]]; then
+        offered=(${{=$(_localearn_values "$words[2]" "${{cur%%=*}}")}})
+        if (( $#offered )); then
+            compset -P '*[\\[,=]'
+            compadd -S '' -a offered
+        else
+            compset -P '*='
+            _files
+        fi
+    else
+        offered=(${{=$(_localearn_keys "$words[2]")}})
+        compadd -S '' -- ${{(M)offered:#*=}}
+        compadd -- ${{offered:#*=}}
+        _files -/
+    fi
+}}
+compdef _localearn localearn
+"""
+
+
 def script(shell: str | None) -> str:
     """Return the completion's text for a shell.
 
@@ -75,8 +117,7 @@ def script(shell: str | None) -> str:
     name = _shell(shell)
     if name == "fish":
         return _fish()
-    start = "autoload -U +X bashcompinit && bashcompinit\n" if name == "zsh" else ""
-    return start + _bash()
+    return _filled(ZSH if name == "zsh" else BASH)
 
 
 def install(shell: str | None, home: Path | None = None) -> Path:
@@ -141,13 +182,14 @@ def _makes_runs(command: Command) -> bool:
     return bool(options_of(command.options, "rest")) or command.name == "run"
 
 
-def _bash() -> str:
+def _filled(text: str) -> str:
+    """Return a script with the commands, their keys and the choices of each."""
     keys, values = [], []
     for name, command in _commands().items():
         keys.append(f"        {name}) echo {shlex.quote(' '.join(keys_of(command)))} ;;")
         for key, words in values_of(command).items():
             values.append(f"        {name}:{key}) echo {shlex.quote(' '.join(words))} ;;")
-    return BASH.format(keys="\n".join(keys), values="\n".join(values), commands=" ".join(COMMANDS))
+    return text.format(keys="\n".join(keys), values="\n".join(values), commands=" ".join(COMMANDS))
 
 
 FISH = """\
