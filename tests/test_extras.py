@@ -54,7 +54,7 @@ USES: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
                   ("localearn.lightning",)),
     "psycopg": (lambda out: open_database("postgresql://nobody@127.0.0.1:9/none"), "localearn[postgres]",
                 ("sqlalchemy.dialects.postgresql.psycopg",)),
-    "tokenizers": (lambda out: BytePairs.train("a text", 300), "tokenizers, or use unit=bytes", ()),
+    "tokenizers": (lambda out: BytePairs.learned("a text", 300), "tokenizers, or use unit=bytes", ()),
 }  # fmt: skip
 
 
