@@ -247,6 +247,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "check": "localearn.training.checks.check",
     },
     "localearn.training.identity": {
+        "complete_rule": "localearn.training.identity.upgrade_configuration",
         "EXTENDING": "localearn.training.resume.EXTENDING",
         "FREE": "localearn.training.resume.FREE",
         "check_extension": "localearn.training.resume.check_extension",
