@@ -211,6 +211,7 @@ READERS = {
     "extras.py": {"importlib.import_module"},  # names in localearn's own code, torch_geometric's among them
     "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
+    "recipes.py": {"read_yaml"},  # of --config-dir, whose recipes Hydra composes; nothing is built of what is read
     "moved.py": {"importlib.import_module"},  # of the names in its own table
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "nets/weights.py": {"load"},  # of safetensors, which holds no code
