@@ -1,9 +1,9 @@
-"""Former names of modules, importable for one release with a FutureWarning that names the new one."""
+"""Former names of modules and of what they have, usable for one release with a FutureWarning that names the new one."""
 
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -11,7 +11,6 @@ from typing import Any
 
 # The new module of each former one; all names of a former module are in its new one.
 MOVED = {
-    "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
     "localearn.data.downloads": "localearn.data.files",
@@ -29,17 +28,15 @@ MOVED = {
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
     "localearn.energy.check.checks": "localearn.energy.selftest",
-    "localearn.energy.check.load": "localearn.energy.selftest",
-    "localearn.energy.check.neighbour": "localearn.energy.selftest",
+    "localearn.energy.check.load": "localearn.energy.selftest_load",
+    "localearn.energy.check.neighbour": "localearn.energy.selftest_load",
     "localearn.energy.check.outcome": "localearn.energy.selftest",
     "localearn.energy.check.page": "localearn.energy.selftest_page",
     "localearn.energy.clock": "localearn.energy.sources",
     "localearn.energy.counter": "localearn.energy.sources",
     "localearn.energy.fake": "localearn.testing.energy",
     "localearn.energy.idle": "localearn.energy.sources",
-    "localearn.energy.part": "localearn.energy.meter",
     "localearn.energy.power": "localearn.energy.sources",
-    "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
     "localearn.locks": "localearn.records.folder",
     "localearn.nets.aggregation": "localearn.nets.gnn",
@@ -63,7 +60,7 @@ MOVED = {
     "localearn.reporting.assemble": "localearn.reporting.writing",
     "localearn.reporting.data": "localearn.reporting.writing",
     "localearn.reporting.depth": "localearn.reporting.plots",
-    "localearn.reporting.likeness": "localearn.reporting.comparison",
+    "localearn.reporting.likeness": "localearn.reporting.settings",
     "localearn.reporting.markdown": "localearn.reporting.document",
     "localearn.reporting.metric_energy": "localearn.reporting.plots",
     "localearn.reporting.page": "localearn.reporting.document",
@@ -104,8 +101,51 @@ MOVED = {
     "localearn.training.tensorboard": "localearn.training.loggers",
     "localearn.training.update": "localearn.training.step",
     "localearn.tuning.aside": "localearn.tuning.search",
-    "localearn.tuning.space": "localearn.tuning.plan",
-    "localearn.tuning.trial": "localearn.tuning.search",
+}
+
+# Names that have moved to another module, while their former one remains: the new place of each, by former module.
+# The former module ends with `__getattr__ = former_names(__name__)`.
+MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.benching.parallel": {
+        "PINGS": "localearn.benching.rank.PINGS",
+        "WARM_UP": "localearn.benching.rank.WARM_UP",
+        "Way": "localearn.benching.rank.Way",
+        "costs": "localearn.benching.rank.costs",
+        "inputs_of_blocks": "localearn.benching.rank.inputs_of_blocks",
+        "measure": "localearn.benching.rank.measure",
+        "run_rank": "localearn.benching.rank.run_rank",
+    },
+    "localearn.energy.meter": {
+        "LONG_PERIODS": "localearn.energy.tally.LONG_PERIODS",
+        "LOSSES": "localearn.energy.part.LOSSES",
+    },
+    "localearn.energy.selftest": {
+        "BURST_S": "localearn.energy.selftest_load.BURST_S",
+        "MatrixLoad": "localearn.energy.selftest_load.MatrixLoad",
+        "NEIGHBOUR_START_LIMIT_S": "localearn.energy.selftest_load.NEIGHBOUR_START_LIMIT_S",
+        "READY": "localearn.energy.selftest_load.READY",
+        "SIZES": "localearn.energy.selftest_load.SIZES",
+        "load_until_end": "localearn.energy.selftest_load.load_until_end",
+        "loaded_by_another": "localearn.energy.selftest_load.loaded_by_another",
+    },
+    "localearn.reporting.comparison": {
+        "FORMER_MONITOR": "localearn.reporting.settings.FORMER_MONITOR",
+    },
+    "localearn.tuning.plan": {
+        "FIELDS": "localearn.tuning.space.FIELDS",
+        "altered": "localearn.tuning.space.altered",
+        "ends": "localearn.tuning.space.ends",
+        "read_space": "localearn.tuning.space.read_space",
+        "shown": "localearn.tuning.space.shown",
+    },
+    "localearn.tuning.search": {
+        "LIGHT": "localearn.tuning.trial.LIGHT",
+        "Pruning": "localearn.tuning.trial.Pruning",
+        "QUIET": "localearn.tuning.trial.QUIET",
+        "remembered": "localearn.tuning.trial.remembered",
+        "set_broken_aside": "localearn.tuning.trial.set_broken_aside",
+        "values_of": "localearn.tuning.trial.values_of",
+    },
 }
 
 
@@ -151,6 +191,59 @@ class Finder(MetaPathFinder, Loader):
 
 def _has_parts(name: str) -> bool:
     return any(former.startswith(f"{name}.") for former in MOVED)
+
+
+def former_names(module: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module some of whose names have moved: it warns, and forwards to the new place.
+
+    Args:
+        module: The module's name, a key of `MOVED_NAMES`.
+
+    """
+
+    def forward(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place = MOVED_NAMES[module][name]
+        warnings.warn(f"{module}.{name} has moved: use {place}", FutureWarning, stacklevel=2)
+        source, _, present = place.rpartition(".")
+        return getattr(importlib.import_module(source), present)
+
+    return forward
+
+
+class Renamed:
+    """Former name of an attribute or a method: a descriptor that warns, and forwards to the present name.
+
+    Args:
+        present: The present name.
+
+    Example:
+        class Loop:
+            saves = True
+            kept = Renamed("saves")
+
+    """
+
+    def __init__(self, present: str):
+        self.present = present
+        self._former = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._former = f"{owner.__name__}.{name}"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        self._warn()
+        return getattr(instance, self.present)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._warn()
+        setattr(instance, self.present, value)
+
+    def _warn(self) -> None:
+        warnings.warn(f"{self._former} is deprecated: use {self.present}", FutureWarning, stacklevel=3)
 
 
 def install() -> None:

@@ -45,9 +45,7 @@ def test_every_former_module_names_its_new_place(former: str):
         ("localearn.energy.check.outcome", ["Outcome", "Verdict", "difference"]),
         ("localearn.energy.counter", ["AbsentError", "Counter", "Label", "LostError", "Mark", "Part", "machine"]),
         ("localearn.energy.fake", ["FakeCard", "FakeClock", "FakeCounter", "FakeNvml", "Recording", "Script"]),
-        ("localearn.energy.part", ["LOSSES", "MeteredPart", "Reading"]),
         ("localearn.energy.power", ["SAMPLE_S", "PowerIntegral", "PowerSampler"]),
-        ("localearn.energy.tally", ["LONG_PERIODS", "Tally"]),
         ("localearn.locks", ["Held", "locked"]),
         ("localearn.records.checksums", ["append_checksum", "digest_of", "is_intact"]),
         ("localearn.records.energy", ["LABELS", "Energy", "Part", "Reading", "Window", "label_of", "parse_energy"]),
@@ -88,3 +86,31 @@ def test_a_second_installation_changes_nothing():
     before = list(sys.meta_path)
     moved.install()
     assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(("module", "name"), [(m, n) for m, names in moved.MOVED_NAMES.items() for n in names])
+def test_every_former_name_is_its_new_place(module: str, name: str):
+    source, _, present = moved.MOVED_NAMES[module][name].rpartition(".")
+    with pytest.warns(FutureWarning, match=rf"^{module}\.{name} has moved: use {source}\.{present}$") as caught:
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(source), present)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("module", sorted(moved.MOVED_NAMES))
+def test_a_module_of_former_names_has_no_others(module: str):
+    with pytest.raises(AttributeError, match=f"^module '{module}' has no attribute 'nothing'$"):
+        getattr(importlib.import_module(module), "nothing")  # noqa: B009 - it is not there
+
+
+def test_a_renamed_attribute_warns_at_the_caller_and_forwards():
+    class Loop:
+        saves = True
+        kept = moved.Renamed("saves")
+
+    loop = Loop()
+    with pytest.warns(FutureWarning, match=r"^Loop\.kept is deprecated: use saves$") as caught:
+        assert loop.kept is True
+        loop.kept = False
+    assert loop.saves is False
+    assert {warning.filename for warning in caught} == {__file__}

@@ -191,6 +191,7 @@ READS = {
 READERS = {
     "analysing/reading.py": {"read_record"},  # load_rule builds the rule: check_tree
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
+    "benching/rank.py": {"json.loads"},  # of that run's own temporary folder
     "cli/listing.py": {"read_yaml"},  # of --config-dir, shown and no more; a rule of localearn's alone is built
     "cli/commands.py": {"importlib.import_module"},  # of its own table
     "cli/options.py": {"read_yaml"},  # config.yaml
@@ -229,13 +230,14 @@ READERS = {
     },  # check_tree
     "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
     "training/distributed/launch.py": {"json.loads"},  # of other ranks
-    "tuning/search.py": {
-        "json.loads",  # of Optuna's own text
+    "tuning/recovery.py": {
         "read_json",  # what is not of its kind is left out
         "read_record",
         "read_yaml",  # values of the search's space alone
     },
+    "tuning/search.py": {"json.loads"},  # of Optuna's own text
     "tuning/storage.py": {"json.loads"},  # whether a journal's lines are JSON
+    "tuning/trial.py": {"read_record"},  # of a trial's own folder
 }
 
 

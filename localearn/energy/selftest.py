@@ -1,36 +1,29 @@
 """Checks of the meter on the machine at hand: windows of known load, and what must hold of a meter that is right.
 
-As a program, `python -m localearn.energy.selftest cuda:0`, it is the second process of a check: it loads a device until
-its input ends. The command is `python -m localearn.energy.check`.
+The command is `python -m localearn.energy.check`.
 """
 
 import math
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
-from localearn.energy.meter import LONG_PERIODS, Meter
+from localearn.energy.meter import Meter
+from localearn.energy.selftest_load import Load
 from localearn.energy.sources import AbsentError, Clock, Counter, PowerIntegral
+from localearn.energy.tally import LONG_PERIODS
+from localearn.moved import former_names
 
-BURST_S = 0.02  # a card refreshes its power about as often
-SIZES = {"cuda": 4096, "cpu": 256}
 HALF_CYCLE_S = 0.1
-NEIGHBOUR_START_LIMIT_S = 120.0
-READY = "ready"
 INTEGRAL_TOLERANCE = 0.05
 EQUAL_TOLERANCE = 0.03
 DOUBLED_TOLERANCE = 0.25  # between bursts a card keeps its clocks up for a while, and rests above its idle power
 LIMIT_TOLERANCE = 0.05
 SHORT_PERIODS = 20
 BESIDE_S = 2.0
-
 EXPECTATIONS = {
     "counter against power": f"the counter's joules of a steady load lie within {INTEGRAL_TOLERANCE:.0%} of the power "
     "readings' integral over the same window",
@@ -42,7 +35,6 @@ EXPECTATIONS = {
     f"{LONG_PERIODS} is not",
     "second process": "foreign_process is flagged while a second process loads the card, and not before it began",
 }
-
 Neighbour = Callable[[], AbstractContextManager[object]]
 Verdict = Literal["passed", "failed", "not run"]
 Figures = Mapping[str, float | list[str]]
@@ -94,16 +86,6 @@ def difference(one: float, other: float) -> float:
     """
     mean = (abs(one) + abs(other)) / 2
     return abs(one - other) / mean if mean else math.inf
-
-
-class Load(Protocol):
-    """Work in bursts, each of about `BURST_S` seconds; the same work every time."""
-
-    def burst(self) -> None:
-        """Begin a burst; it may return while the burst runs, but not before the one before it has ended."""
-
-    def finish(self) -> None:
-        """Wait for the last burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,96 +452,5 @@ class _Checks:
         return self._bench.counter.part
 
 
-@final
-class MatrixLoad:
-    """Products of two square matrices in float32, on a card or on the CPU.
-
-    A card is given the next burst before it has ended the last, so that it never waits for the host.
-
-    Args:
-        device: where the products are made.
-
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        size = SIZES[device.type]
-        self._factors = torch.randn(2, size, size, device=device) / size**0.5
-        self._product = torch.empty(size, size, device=device)
-        self._before: torch.cuda.Event | None = None
-        self._products = 1
-        for _ in range(3):  # the first one loads the library of kernels
-            started_s = time.perf_counter()
-            self.burst()
-            self.finish()
-        self._products = max(1, round(BURST_S / (time.perf_counter() - started_s)))
-
-    def burst(self) -> None:
-        """Begin a burst and wait for the one before it."""
-        for _ in range(self._products):
-            torch.mm(self._factors[0], self._factors[1], out=self._product)
-        if self._device.type == "cuda":
-            before, self._before = self._before, torch.cuda.Event()
-            self._before.record(torch.cuda.current_stream(self._device))
-            if before is not None:
-                before.synchronize()
-
-    def finish(self) -> None:
-        """Wait for the last burst."""
-        if self._before is not None:
-            self._before.synchronize()
-            self._before = None
-
-
-@contextmanager
-def loaded_by_another(device: str, python: str = sys.executable) -> Iterator[None]:
-    """Have a second process load the device while the block runs.
-
-    Args:
-        device: torch's name of it.
-        python: the interpreter that the process runs in.
-
-    Raises:
-        ChildProcessError: where it does not start.
-
-    """
-    command = [python, "-m", "localearn.energy.selftest", device]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        limit = threading.Timer(NEIGHBOUR_START_LIMIT_S, process.kill)
-        limit.start()
-        try:
-            if process.stdout.readline().strip() != READY:
-                raise ChildProcessError(f"the second process did not come to load {device}")
-            limit.cancel()
-            yield
-        finally:
-            limit.cancel()
-            process.stdin.close()
-            process.wait()
-
-
-def load_until_end(device: str, until: IO[str]) -> None:
-    """Load the device until a stream ends.
-
-    Args:
-        device: torch's name of it.
-        until: the stream.
-
-    """
-    load = MatrixLoad(torch.device(device))
-    ended = threading.Event()
-
-    def wait_for_end() -> None:
-        until.read()
-        ended.set()
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
-    print(READY, flush=True)
-    while not ended.is_set():
-        load.burst()
-    load.finish()
-
-
-if __name__ == "__main__":
-    load_until_end(sys.argv[1], sys.stdin)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

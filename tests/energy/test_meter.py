@@ -15,9 +15,9 @@ import torch
 
 from localearn.energy import Meter
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
-from localearn.energy.meter import Tally
 from localearn.energy.nvml import NvmlCounter
 from localearn.energy.rapl import RaplCounter
+from localearn.energy.tally import Tally
 from localearn.errors import UserError
 from localearn.testing.energy import FakeCard, FakeClock, FakeCounter, FakeNvml, Script
 

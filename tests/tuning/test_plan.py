@@ -14,7 +14,7 @@ from localearn.errors import UserError
 from localearn.training.building import CONF
 from localearn.training.experiment import build
 from localearn.tuning import read_space
-from localearn.tuning.plan import altered
+from localearn.tuning.space import altered
 from localearn.tuning.storage import close_storage, open_storage
 
 CONFIG = {
