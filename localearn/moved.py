@@ -103,10 +103,15 @@ MOVED = {
     "localearn.tuning.aside": "localearn.tuning.search",
 }
 
-# Names that have moved to another module, while their former one remains: the new place of each, by former module.
+# Names that have moved to another module or have another name: the present one of each, by the module that had it.
 # The former module ends with `__getattr__ = former_names(__name__)`.
 MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.analysing.plots": {
+        "Looks": "localearn.analysing.plots.Styles",
+        "rule_looks": "localearn.analysing.plots.rule_styles",
+    },
     "localearn.benching.parallel": {
+        "Found": "localearn.benching.parallel.ParallelBench",
         "PINGS": "localearn.benching.rank.PINGS",
         "WARM_UP": "localearn.benching.rank.WARM_UP",
         "Way": "localearn.benching.rank.Way",
@@ -115,11 +120,19 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "measure": "localearn.benching.rank.measure",
         "run_rank": "localearn.benching.rank.run_rank",
     },
+    "localearn.energy.codecarbon": {
+        "RAM_LOOK_S": "localearn.energy.codecarbon.RAM_INTERVAL_S",
+    },
     "localearn.energy.meter": {
         "LONG_PERIODS": "localearn.energy.tally.LONG_PERIODS",
         "LOSSES": "localearn.energy.part.LOSSES",
+        "SEAM_NOTE": "localearn.energy.meter.RESUME_NOTE",
+    },
+    "localearn.energy.nvml": {
+        "LOOK_S": "localearn.energy.nvml.CONDITIONS_S",
     },
     "localearn.energy.selftest": {
+        "BESIDE_S": "localearn.energy.selftest.NEIGHBOUR_S",
         "BURST_S": "localearn.energy.selftest_load.BURST_S",
         "MatrixLoad": "localearn.energy.selftest_load.MatrixLoad",
         "NEIGHBOUR_START_LIMIT_S": "localearn.energy.selftest_load.NEIGHBOUR_START_LIMIT_S",
@@ -128,15 +141,39 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "load_until_end": "localearn.energy.selftest_load.load_until_end",
         "loaded_by_another": "localearn.energy.selftest_load.loaded_by_another",
     },
+    "localearn.records.fields": {
+        "shown": "localearn.records.fields.abbreviated",
+    },
+    "localearn.records.folder": {
+        "Held": "localearn.records.folder.LockedError",
+    },
+    "localearn.records.record": {
+        "BESIDE": "localearn.records.record.NOT_IN_JSON",
+    },
     "localearn.reporting.comparison": {
         "FORMER_MONITOR": "localearn.reporting.settings.FORMER_MONITOR",
+    },
+    "localearn.reporting.drawing": {
+        "Look": "localearn.reporting.drawing.PlotStyle",
+        "MADE_BY": "localearn.reporting.drawing.CREATOR",
+        "looks": "localearn.reporting.drawing.plot_styles",
+    },
+    "localearn.reporting.metrics": {
+        "shown": "localearn.reporting.metrics.with_unit",
+    },
+    "localearn.reporting.plots": {
+        "Looks": "localearn.reporting.plots.Styles",
+        "rule_looks": "localearn.reporting.plots.rule_styles",
+    },
+    "localearn.reporting.writing": {
+        "place": "localearn.reporting.writing.write_files",
     },
     "localearn.tuning.plan": {
         "FIELDS": "localearn.tuning.space.FIELDS",
         "altered": "localearn.tuning.space.altered",
         "ends": "localearn.tuning.space.ends",
         "read_space": "localearn.tuning.space.read_space",
-        "shown": "localearn.tuning.space.shown",
+        "shown": "localearn.tuning.space.as_override",
     },
     "localearn.tuning.search": {
         "LIGHT": "localearn.tuning.trial.LIGHT",
@@ -171,15 +208,15 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Warn of the move and forward every name to the new module."""
         former, place = module.__name__, MOVED[module.__name__]
-        told = f"{former} has moved: import {place}"
+        message = f"{former} has moved: import {place}"
         package = _has_parts(former)  # imported on the way to its modules too, which warn themselves
         if not package:
-            warnings.warn(told, FutureWarning, stacklevel=2)
+            warnings.warn(message, FutureWarning, stacklevel=2)
         source = importlib.import_module(place)
 
         def forward(name: str) -> Any:
             if package and not name.startswith("__"):
-                warnings.warn(told, FutureWarning, stacklevel=2)
+                warnings.warn(message, FutureWarning, stacklevel=2)
             try:
                 return getattr(source, name)
             except AttributeError:

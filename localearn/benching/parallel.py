@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.benching.measure import Spread
 from localearn.errors import UserError
-from localearn.moved import former_names
+from localearn.moved import Renamed, former_names
 
 RANKS = 2
+_RECORDED = {"contention": "beside"}  # fields whose name in parallel.json is another
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Costs:
         latency_s: of an empty message.
         reduce_s: of all gradients' all-reduce over two ranks.
         reduce_latency_s: of an empty one.
-        beside: how much longer a rank takes over its updates while its machine's other ranks are busy too, for they
-            share its memory; a factor.
+        contention: how much longer a rank's updates take while the machine's other ranks are busy too, which share its
+            memory bandwidth; a factor.
         in_step: the same, where each step waits for the slowest of them.
 
     """
@@ -45,12 +47,29 @@ class Costs:
     latency_s: float
     reduce_s: float
     reduce_latency_s: float
-    beside: float = 1.0
+    contention: float = 1.0
     in_step: float = 1.0
+
+    beside = Renamed("contention")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the costs as parallel.json has them; `contention` is named `beside` there."""
+        return {_RECORDED.get(name, name): value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Costs":
+        """Return the costs that a parallel.json has.
+
+        Args:
+            record: its `costs`.
+
+        """
+        values: dict[str, Any] = {field.name: record[_RECORDED.get(field.name, field.name)] for field in fields(cls)}
+        return cls(**values | {"block_s": tuple(values["block_s"])})
 
 
 @dataclass(frozen=True)
-class Found:
+class ParallelBench:
     """The measurements, turn by turn: how much more a second's work is on two ranks than on one.
 
     Attributes:
@@ -112,8 +131,8 @@ def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
             for process in processes:
                 process.kill()
         if failed:
-            raise UserError(f"ranks {failed} failed; what they said stands above")
-        return json.loads((Path(folder) / "found.json").read_text())
+            raise UserError(f"ranks {failed} failed; their error messages are above")
+        return json.loads((Path(folder) / "measurements.json").read_text())
 
 
 def _free_port() -> int:
@@ -125,17 +144,17 @@ def _free_port() -> int:
     raise UserError("no port is free between 20000 and 32000 for the ranks to meet at")
 
 
-def read(found: dict[str, Any], batches: int) -> Found:
+def read(measurements: dict[str, Any], batches: int) -> ParallelBench:
     """Return the ratios within each turn, and the time of each part.
 
     Args:
-        found: what `measured` returned.
+        measurements: what `measured` returned.
         batches: a rank's in a turn.
 
     """
-    times, costs = found["times"], found["costs"]
+    times, costs = measurements["times"], measurements["costs"]
     pairs = list(zip(times["alone"], times["data"], times["layers"], strict=True))
-    return Found(
+    return ParallelBench(
         data=Spread.of([RANKS * alone / data for alone, data, _ in pairs]),
         layers=Spread.of([alone / layers for alone, _, layers in pairs]),
         alone_s=Spread.of([alone / batches for alone, _, _ in pairs]),
@@ -143,7 +162,7 @@ def read(found: dict[str, Any], batches: int) -> Found:
             costs["step_s"],
             tuple(costs["block_s"]),
             *(costs[name] for name in ("message_s", "latency_s", "reduce_s", "reduce_latency_s")),
-            beside=costs["beside_s"] / costs["step_s"],
+            contention=costs["contended_s"] / costs["step_s"],
             in_step=costs["in_step_s"] / costs["step_s"],
         ),
         message_bytes=costs["message_bytes"],
@@ -151,12 +170,12 @@ def read(found: dict[str, Any], batches: int) -> Found:
     )
 
 
-def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[str, dict[str, Any]]:
+def page_and_record(own: dict[str, str], bench: ParallelBench, command: str) -> tuple[str, dict[str, Any]]:
     """Return parallel.md and the content of parallel.json.
 
     Args:
         own: the command's own options.
-        found: what was measured.
+        bench: what was measured.
         command: the command that repeats it.
 
     """
@@ -164,8 +183,8 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
 
     from localearn.training.runtime import describe_device
 
-    batches, costs = int(own["batches"]), found.costs
-    ways = {"data": found.data, "layers": found.layers}
+    batches, costs = int(own["batches"]), bench.costs
+    ways = {"data": bench.data, "layers": bench.layers}
     machine = {**describe_device(torch.device("cpu")), "torch": torch.__version__}
     size = f"MLP {own['depth']}x{own['width']} with {own['width']} inputs, batch {own['batch']}, {own['precision']}"
     lines = [
@@ -180,21 +199,21 @@ def page_and_record(own: dict[str, str], found: Found, command: str) -> tuple[st
         "| --- | --- |",
         *(f"| {mode} | ×{_three(spread)} |" for mode, spread in ways.items()),
         "",
-        f"One process takes {_three(found.alone_s)} s for a batch. Measured by itself: blocks "
+        f"One process takes {_three(bench.alone_s)} s for a batch. Measured by itself: blocks "
         f"{', '.join(f'{1e3 * value:.0f}' for value in costs.block_s)} ms; a message of "
-        f"{found.message_bytes / 2**20:.1f} MiB {1e3 * costs.message_s:.1f} ms, an empty one "
-        f"{1e3 * costs.latency_s:.2f} ms; an all-reduce of {found.gradient_bytes / 2**20:.0f} MiB "
+        f"{bench.message_bytes / 2**20:.1f} MiB {1e3 * costs.message_s:.1f} ms, an empty one "
+        f"{1e3 * costs.latency_s:.2f} ms; an all-reduce of {bench.gradient_bytes / 2**20:.0f} MiB "
         f"{1e3 * costs.reduce_s:.0f} ms, an empty one {1e3 * costs.reduce_latency_s:.2f} ms; "
-        f"beside a busy neighbour a process takes ×{costs.beside:.2f} as long, ×{costs.in_step:.2f} where each step "
-        "waits for the slower one.",
+        f"beside a busy neighbour a process takes ×{costs.contention:.2f} as long, ×{costs.in_step:.2f} where each "
+        "step waits for the slower one.",
     ]
     record = {
         "schema": 1,
         "command": command,
         "machine": machine,
         "options": own,
-        "measured": {mode: vars(spread) for mode, spread in ways.items()} | {"alone_s": vars(found.alone_s)},
-        "costs": vars(costs) | {"message_bytes": found.message_bytes, "gradient_bytes": found.gradient_bytes},
+        "measured": {mode: vars(spread) for mode, spread in ways.items()} | {"alone_s": vars(bench.alone_s)},
+        "costs": costs.as_record() | {"message_bytes": bench.message_bytes, "gradient_bytes": bench.gradient_bytes},
     }
     return "\n".join(lines) + "\n", record
 

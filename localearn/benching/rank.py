@@ -31,7 +31,7 @@ PINGS = 5
 
 
 def run_rank(arguments: list[str]) -> int:
-    """Measure with the other ranks; rank 0 writes what was found next to the plan.
+    """Measure with the other ranks; rank 0 writes measurements.json next to the plan.
 
     Args:
         arguments: the command line's.
@@ -49,9 +49,9 @@ def run_rank(arguments: list[str]) -> int:
     data, layers = (Settings(parallel=mode, device=plan["device"]) for mode in ("data", "layers"))
     with joined(data, {}) as (sharing, device), joined(layers, {}) as (piping, _):
         point = Point(plan["net"], tuple(plan["input"]), plan["batch"], plan["precision"], device)
-        found = measure(plan, config, point, {"data": sharing, "layers": piping})
+        measurements = measure(plan, config, point, {"data": sharing, "layers": piping})
     if rank == 0:
-        Path(path).with_name("found.json").write_text(json.dumps(found))
+        Path(path).with_name("measurements.json").write_text(json.dumps(measurements))
     return 0
 
 
@@ -98,8 +98,8 @@ class Way:
         data = as_data(made_up(point), point)
         self.trainer = built("", config, data).to(point.device).train()
         ranks.divide(self.trainer, data)
-        whole = self.trainer.phases()[0]
-        phase = ranks.share(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
+        full = self.trainer.phases()[0]
+        phase = ranks.share(full) if block is None else _of_block(self.trainer.pipelined(), *block, full)
         assert isinstance(phase, Descent)
         optimizer = optimizer_factory(config["optim"])(phase.optimizer_groups())
         autocasting = autocast(point.device, point.precision)
@@ -145,7 +145,7 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
     return {
         "block_s": block_s,
         "step_s": by_itself_s,
-        "beside_s": _median(lambda: way.run(given), point.device) / len(given),
+        "contended_s": _median(lambda: way.run(given), point.device) / len(given),
         "in_step_s": _median(lambda: _in_step(way, batches[0]), point.device),
         "message_s": _median(lambda: _message(h), point.device),
         "latency_s": _median(lambda: _message(h[:1, :1].contiguous()), point.device),
@@ -157,7 +157,7 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
 
 
 def inputs_of_blocks(way: Way, batch: Batch) -> list[Tensor]:
-    """Return the input of each block where blocks learn apart: h_0, then the output of the block before.
+    """Return the input of each block where blocks learn separately: h_0, then the output of the block before.
 
     Args:
         way: the rule at work.
@@ -171,14 +171,14 @@ def inputs_of_blocks(way: Way, batch: Batch) -> list[Tensor]:
     return inputs
 
 
-def _of_block(rule: Pipelined, k: int, h: Tensor, whole: Phase) -> Descent:
+def _of_block(rule: Pipelined, k: int, h: Tensor, full: Phase) -> Descent:
     """Return the phase in which block k alone learns, from the same input h_k each time."""
 
     def gradients(batch: Batch) -> Metrics:
         given = rule.first_input(batch)[0] if k == 0 else h
         return rule.learn_block(k, given, batch)[1]
 
-    return Descent(whole.name, whole.parameters, gradients, predict=whole.predict)
+    return Descent(full.name, full.parameters, gradients, predict=full.predict)
 
 
 def _in_step(way: Way, batch: Batch) -> None:
@@ -205,11 +205,11 @@ def _alone(work: Callable[[], None], device: torch.device) -> float:
 
 
 def _median(work: Callable[[], Any], device: torch.device) -> float:
-    found = []
+    seconds = []
     for _ in _repeats():
         dist.barrier()
-        found.append(_timed(work, device))
-    return sorted(found[1:])[PINGS // 2]
+        seconds.append(_timed(work, device))
+    return sorted(seconds[1:])[PINGS // 2]
 
 
 def _repeats() -> Iterator[int]:

@@ -77,7 +77,7 @@ class Workload:
     """One rule with its net, its optimizers and a few batches.
 
     A rule that trains blocks one after another makes a step in each of its phases, since each of them sees each batch:
-    a copy of it stands in each. What it solves once a pass is left out.
+    each has a copy of it. What it solves once a pass is left out.
 
     Args:
         algo: the rule's name.

@@ -291,7 +291,7 @@ def _told(trial: "FrozenTrial", metric: Metric) -> str:
 
 def _figure(metric: Metric, figure: float) -> str:
     """Return a figure as a line shows it; a percentage without a name is the accuracy."""
-    return metrics.shown(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
+    return metrics.with_unit(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
 
 
 def _best(study: "Study", metric: Metric) -> str:

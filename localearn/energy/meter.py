@@ -22,7 +22,7 @@ from localearn.moved import former_names
 _log = logging.getLogger(__name__)
 
 WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
-SEAM_NOTE = "what the earlier session spent after its last checkpoint is not counted"
+RESUME_NOTE = "what the earlier session spent after its last checkpoint is not counted"
 NO_COUNTRY = "no country given; set energy.country=POL (ISO 3166-1 alpha-3) for kg CO2e"
 
 
@@ -78,7 +78,7 @@ class Meter:
             tuple[str, _Readings, _Readings]
         ] = []  # segments whose joules a slow source cannot give yet
         self._durations_s: dict[str, float] = {}
-        self._seams: list[dict[str, Any]] = []
+        self._resume_points: list[dict[str, Any]] = []
 
     def open(self, *, warn: bool = True, tell: bool | None = None) -> None:
         """Start the sources, time their updates and measure idle power with the device's context alive.
@@ -89,7 +89,7 @@ class Meter:
         Args:
             warn: whether to warn of what is absent; a launcher that opens meters in several processes warns once, see
                 `warn`.
-            tell: the former name of `warn`.
+            tell: deprecated; use `warn`.
 
         Raises:
             RuntimeError: on a meter that was opened before.
@@ -104,7 +104,10 @@ class Meter:
         self._measure_idle("before")
         for part in self._parts.values():
             part.prefetch()
-        if warn if tell is None else tell:
+        if tell is not None:
+            warnings.warn("Meter.open(tell=) is deprecated: use warn=", FutureWarning, stacklevel=2)
+            warn = tell
+        if warn:
             self.warn([self.absence])
 
     def __enter__(self) -> Self:
@@ -239,7 +242,7 @@ class Meter:
             "parts": parts,
             "durations_s": dict(self._durations_s),
             "flags": train["flags"],
-            "seams": [dict(seam) for seam in self._seams],
+            "seams": [dict(point) for point in self._resume_points],
             "conditions": {} if counter is None else counter.conditions(),
         }
         return {"energy": energy, **_carbon(self._grid, train["energy_j"], energy["part"])}
@@ -248,7 +251,11 @@ class Meter:
         """Return what `add_earlier` takes when the run is resumed: plain numbers, strings, lists and dicts."""
         self._wait_for_sources()
         parts = {name: part.state(self._durations_s) for name, part in self._parts.items()}
-        return {"durations_s": dict(self._durations_s), "parts": parts, "seams": [dict(seam) for seam in self._seams]}
+        return {
+            "durations_s": dict(self._durations_s),
+            "parts": parts,
+            "seams": [dict(point) for point in self._resume_points],
+        }
 
     def add_ranks(self, states: Sequence[dict[str, Any]]) -> None:
         """Add what other processes of a joint training have spent up to now, in place of what was added so.
@@ -295,15 +302,15 @@ class Meter:
             self._durations_s[name] = self._durations_s.get(name, 0.0) + duration_s
         headline = state["parts"][self._headline.name]
         train = headline["windows"].get("train", {"energy_j": None, "discarded": 0})
-        self._seams = [
-            *(dict(seam) for seam in state["seams"]),
+        self._resume_points = [
+            *(dict(point) for point in state["seams"]),
             {
                 "resumed": datetime.now(UTC).isoformat(timespec="seconds"),
                 "earlier_s": durations_s,
                 "earlier_train_j": None if train["discarded"] else train["energy_j"],
                 "label": headline["label"],
                 "source": headline["source"],
-                "note": SEAM_NOTE,
+                "note": RESUME_NOTE,
             },
         ]
 

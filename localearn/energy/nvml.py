@@ -3,11 +3,12 @@
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
 from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark, PowerSampler
+from localearn.moved import former_names
 
 ASSUMED_PERIOD_S = 0.1  # the slowest card known; used where the counter moved too rarely to measure it
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean slower than the card could; idle and display bits do not.
@@ -19,7 +20,7 @@ THROTTLE_REASONS = {
     0x40: "hardware_thermal",
     0x80: "power_brake",
 }
-LOOK_S = 0.05  # a look costs several driver calls, so windows shorter than this share one
+CONDITIONS_S = 0.05  # a sample costs several driver calls, so windows shorter than this share one
 _MIG = "the card is cut into MIG slices, and its counter counts them all: a slice's energy cannot be known"
 
 
@@ -156,15 +157,15 @@ class NvmlCounter(Counter):
             self.period_s, self._timed = period_s, True
 
     def power_w(self) -> float | None:
-        """Return the card's power now, None where it is not shown."""
+        """Return the card's power now, None where the driver does not report it."""
         try:
             return self._sampled_w()
         except LostError:
             return None
 
-    def look(self) -> set[str]:
+    def sample_conditions(self) -> set[str]:
         """Log temperature, clocks, limits and processes; return `throttled` and `foreign_process` where they hold."""
-        return self._log.look() if self._log else set()
+        return self._log.sample() if self._log else set()
 
     def conditions(self) -> dict[str, Any]:
         """Return what was logged, ready for JSON."""
@@ -230,7 +231,7 @@ class CardLog:
     Args:
         nvml: the module pynvml, or a stand-in for it.
         handle: NVML's handle of the card.
-        clock: stamps the looks; windows shorter than `LOOK_S` share one.
+        clock: stamps the samples; windows shorter than `CONDITIONS_S` share one.
 
     """
 
@@ -242,17 +243,17 @@ class CardLog:
         self._flags: set[str] = set()
         self._reasons: set[str] = set()
         self._seen: dict[str, list[float]] = {}
-        self._foreign = 0
+        self._most_others = 0
         self._card = {
             "card": self._ask(nvml.nvmlDeviceGetName, handle),
             "uuid": self._ask(nvml.nvmlDeviceGetUUID, handle),
             "driver": self._ask(nvml.nvmlSystemGetDriverVersion),
         }
 
-    def look(self) -> set[str]:
+    def sample(self) -> set[str]:
         """Log the moment; return `throttled` and `foreign_process` where they hold."""
         now_s = self._clock.now()
-        if self._last_s is not None and now_s - self._last_s < LOOK_S:
+        if self._last_s is not None and now_s - self._last_s < CONDITIONS_S:
             return self._flags
         self._last_s = now_s
         nvml, handle = self._nvml, self._handle
@@ -262,10 +263,10 @@ class CardLog:
         self._note("power_limit_w", None if limit_mw is None else limit_mw / 1000)
         bits = self._ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
         reasons = {name for bit, name in THROTTLE_REASONS.items() if bits & bit}
-        foreign = self._foreign_processes()
+        others = self._count_other_processes()
         self._reasons |= reasons
-        self._foreign = max(self._foreign, foreign)
-        self._flags = ({"throttled"} if reasons else set()) | ({"foreign_process"} if foreign else set())
+        self._most_others = max(self._most_others, others)
+        self._flags = ({"throttled"} if reasons else set()) | ({"foreign_process"} if others else set())
         return self._flags
 
     def conditions(self) -> dict[str, Any]:
@@ -278,10 +279,10 @@ class CardLog:
             **self._card,
             **ranges,
             "throttle_reasons": sorted(self._reasons),
-            "foreign_processes": self._foreign,
+            "foreign_processes": self._most_others,
         }
 
-    def _foreign_processes(self) -> int:
+    def _count_other_processes(self) -> int:
         """Count the processes that compute on the card and are not this one.
 
         In a container NVML names processes by numbers that are not ours, or none at all; then one of them is taken to
@@ -305,3 +306,7 @@ class CardLog:
         except self._nvml.NVMLError:
             return None
         return answer.decode() if isinstance(answer, bytes) else answer
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -86,8 +86,8 @@ class MeteredPart:
     @property
     def note(self) -> str:
         """The source's own note, and why better ones are not there."""
-        own = [self.counter.note] if self.counter is not None and self.counter.note else []
-        return "; ".join(own + self._reasons)
+        notes = [self.counter.note] if self.counter is not None and self.counter.note else []
+        return "; ".join(notes + self._reasons)
 
     def read(self) -> Reading | None:
         """Return a reading, one with the error where the source failed, None where there is no source."""
@@ -112,9 +112,9 @@ class MeteredPart:
             return
         tally = self._tallies.setdefault(window, Tally())
         duration_s = end.now_s - begin.now_s
-        tally.flags |= self.counter.look()
+        tally.flags |= self.counter.sample_conditions()
         try:
-            energy_j = self.counter.joules(_held(begin), _held(end))
+            energy_j = self.counter.joules(_mark_of(begin), _mark_of(end))
         except LostError as lost:
             tally.discard(str(lost), duration_s)
             self._warn(window, lost)
@@ -199,9 +199,9 @@ class MeteredPart:
             if part["label"] == self.label and window in part["windows"]:
                 total = Tally.from_state(part["windows"][window]).plus(total)
             else:
-                foreign = Tally()
-                foreign.discard("label_changed", durations_s[window])
-                total = foreign.plus(total)
+                unknown = Tally()
+                unknown.discard("label_changed", durations_s[window])
+                total = unknown.plus(total)
         return total
 
     @property
@@ -245,7 +245,7 @@ class MeteredPart:
         return {"label": self.label, "source": self.source, "counted": counted, "windows": windows}
 
 
-def _held(reading: Reading) -> Mark:
+def _mark_of(reading: Reading) -> Mark:
     """Return a reading's mark; raise `LostError` where it has none."""
     if isinstance(reading.mark, LostError):
         raise reading.mark

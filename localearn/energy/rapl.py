@@ -64,7 +64,7 @@ class RaplCounter(Counter):
             raise AbsentError(f"RAPL: {error}") from error
         self.note = f"RAPL, {len(self._zones)} {prefix} zone(s); the whole machine's, not this process's alone"
         shortest_s = min(zone.range_j for zone in self._zones) / MAX_ZONE_W
-        self._ticker = Ticker(self._keep_up, shortest_s / 2, "localearn-rapl")
+        self._ticker = Ticker(self._poll, shortest_s / 2, "localearn-rapl")
 
     def read(self) -> Mark:
         """Return the joules since `open`, over all zones.
@@ -97,12 +97,12 @@ class RaplCounter(Counter):
         return end.value - begin.value
 
     def close(self) -> None:
-        """Stop the thread that keeps up with the wraps."""
+        """Stop the thread that polls the zones."""
         if self._ticker is not None:
             self._ticker.stop()
             self._ticker = None
 
-    def _keep_up(self) -> None:
+    def _poll(self) -> None:
         try:
             self.read()
         except LostError:

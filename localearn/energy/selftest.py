@@ -23,7 +23,7 @@ EQUAL_TOLERANCE = 0.03
 DOUBLED_TOLERANCE = 0.25  # between bursts a card keeps its clocks up for a while, and rests above its idle power
 LIMIT_TOLERANCE = 0.05
 SHORT_PERIODS = 20
-BESIDE_S = 2.0
+NEIGHBOUR_S = 2.0
 EXPECTATIONS = {
     "counter against power": f"the counter's joules of a steady load lie within {INTEGRAL_TOLERANCE:.0%} of the power "
     "readings' integral over the same window",
@@ -77,7 +77,7 @@ class Outcome:
 
 
 def difference(one: float, other: float) -> float:
-    """Return how far two figures lie apart, as a share of their mean; infinite where there is nothing to share.
+    """Return the relative difference of two figures, as a fraction of their mean; infinite where the mean is 0.
 
     Args:
         one: a figure.
@@ -158,7 +158,7 @@ class Bench:
     def idle(self, seconds: float) -> None:
         """Measure idle power as a run does before it trains, and time the counter's updates.
 
-        An estimate holds no idle power that could be subtracted, so a window without work stands in for it.
+        An estimate holds no idle power that could be subtracted, so a window without work takes its place.
 
         Args:
             seconds: how long.
@@ -346,24 +346,24 @@ class _Checks:
             return self._not_run(name, "the source has no energy counter: its joules are integrated power already")
         if span.energy_j is None:
             return self._lost(name, span)
-        apart = difference(span.energy_j, span.integral_j)
-        figures = {"counter_j": span.energy_j, "integral_j": span.integral_j, "difference": apart}
-        wrong = [] if apart <= INTEGRAL_TOLERANCE else [f"they lie {apart:.1%} apart"]
+        relative = difference(span.energy_j, span.integral_j)
+        figures = {"counter_j": span.energy_j, "integral_j": span.integral_j, "difference": relative}
+        wrong = [] if relative <= INTEGRAL_TOLERANCE else [f"they lie {relative:.1%} apart"]
         return self._judged(name, figures, wrong, INTEGRAL_TOLERANCE)
 
     def _equal_windows(self) -> Outcome:
         name, one, other = "equal windows", self._first, self._second
         if one.energy_j is None or other.energy_j is None:
             return self._lost(name, one, other)
-        apart = difference(one.energy_j, other.energy_j)
+        relative = difference(one.energy_j, other.energy_j)
         figures = {
             "first_j": one.energy_j,
             "second_j": other.energy_j,
             "first_s": one.duration_s,
             "second_s": other.duration_s,
-            "difference": apart,
+            "difference": relative,
         }
-        wrong = [] if apart <= EQUAL_TOLERANCE else [f"they lie {apart:.1%} apart"]
+        wrong = [] if relative <= EQUAL_TOLERANCE else [f"they lie {relative:.1%} apart"]
         return self._judged(name, figures, wrong, EQUAL_TOLERANCE)
 
     def _watts_by_load(self) -> Outcome:
@@ -419,15 +419,15 @@ class _Checks:
         name = "second process"
         if self._neighbour is None:
             return self._not_run(name, f"{self._bench.counter.source} does not separate processes")
-        bursts = max(1, round(BESIDE_S * self._bursts_per_s))
+        bursts = max(1, round(NEIGHBOUR_S * self._bursts_per_s))
         before = self._bench.steady("alone", bursts)
         try:
             with self._neighbour():
-                beside = self._bench.steady("beside a second process", bursts)
+                together = self._bench.steady("beside a second process", bursts)
         except ChildProcessError as error:
             return self._not_run(name, str(error))
-        figures = {"flags_before": sorted(before.flags), "flags_beside": sorted(beside.flags)}
-        wrong = [] if "foreign_process" in beside.flags else ["the second process is not flagged"]
+        figures = {"flags_before": sorted(before.flags), "flags_beside": sorted(together.flags)}
+        wrong = [] if "foreign_process" in together.flags else ["the second process is not flagged"]
         if "foreign_process" in before.flags:
             wrong.append("it was flagged before: either another process is on the card, or the flag means nothing")
         return self._judged(name, figures, wrong)

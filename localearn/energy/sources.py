@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,12 +125,29 @@ class Counter(ABC):
         """Return the power that the source shows right now, None where it shows none."""
         return None
 
-    def look(self) -> set[str]:
+    def sample_conditions(self) -> set[str]:
         """Log the conditions of the moment and return the flags that they put on the window that just ended."""
         return set()
 
+    def look(self) -> set[str]:
+        """Call `sample_conditions`; deprecated, and gone in the next release."""
+        warnings.warn("Counter.look is deprecated: use sample_conditions", FutureWarning, stacklevel=2)
+        overridden = type(self).sample_conditions is type(self).look  # and calls this one by super()
+        return set() if overridden else self.sample_conditions()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take a `look` of a meter of the last release for its `sample_conditions`."""
+        super().__init_subclass__(**options)
+        if "look" in vars(cls) and "sample_conditions" not in vars(cls):
+            warnings.warn(
+                f"{cls.__name__}.look: the method of a Counter is named sample_conditions now",
+                FutureWarning,
+                stacklevel=2,
+            )
+            cls.sample_conditions = cls.look
+
     def conditions(self) -> dict[str, Any]:
-        """Return what `look` has logged so far, ready for JSON."""
+        """Return what `sample_conditions` has logged so far, ready for JSON."""
         return {}
 
     def counted(self) -> str:
@@ -209,7 +227,7 @@ class _Watch:
         return _Moment(self._clock.now(), self.counter.read())
 
     def poll(self) -> None:
-        """Note a move, if there was one since the last look."""
+        """Note a move, if there was one since the last poll."""
         try:
             raw = self.counter.moving()
             if raw != self.raw:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from localearn.moved import former_names
+from localearn.moved import Renamed, former_names
 from localearn.records import Reading
 from localearn.reporting.metrics import full
 from localearn.reporting.quantities import Quantity, common_level, quantities
@@ -86,7 +86,7 @@ class Rule:
         algo: the rule's.
         runs: a seed each.
         baseline: whether this is the baseline itself.
-        unlike: the settings in which the runs differ from the baseline's, in words; empty where they may be compared.
+        unlike: the settings in which the runs differ from the baseline's, as text; empty where they may be compared.
         measures: of each quantity.
 
     """
@@ -119,7 +119,7 @@ class Group:
         metric: the one that judges.
         rules: the baseline first.
         common: the figure of the metric that all runs reached on the validation split.
-        apart: whether another group has the same data, net and protocol by name, and another metric.
+        names_metric: whether another group has the same data, net and protocol by name, and another metric.
 
     """
 
@@ -129,23 +129,25 @@ class Group:
     metric: Metric
     rules: tuple[Rule, ...]
     common: float | None
-    apart: bool = False
+    names_metric: bool = False
+
+    apart = Renamed("names_metric")
 
     @property
     def key(self) -> tuple[str | None, ...]:
         """The names that separate the group from others."""
-        return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.apart else [])
+        return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.names_metric else [])
 
     @property
     def name(self) -> str:
         """Return the group's name, for its heading and its figures."""
-        words = [self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])]
-        return " · ".join([*words, *([full(self.metric)] if self.apart else [])])
+        parts = [self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])]
+        return " · ".join([*parts, *([full(self.metric)] if self.names_metric else [])])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The content of a report, before it is put into words, tables and plots.
+    """The content of a report, before it is written as text, tables and plots.
 
     Attributes:
         groups: of rules that can be compared.
@@ -206,7 +208,7 @@ def compare(
     metrics = Counter(key[:-1] for key in groups)
     comparison = Comparison(
         groups=tuple(
-            replace(_group(groups[key], rows, baseline, allow_unlike), apart=metrics[key[:-1]] > 1)
+            replace(_group(groups[key], rows, baseline, allow_unlike), names_metric=metrics[key[:-1]] > 1)
             for key in sorted(groups, key=_natural)
         ),
         excluded=tuple(run for run in runs if run.record.status != "completed"),
@@ -224,7 +226,7 @@ def _place(row: _Row) -> tuple[str, str, str]:
 
 def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
     """Return a key that sorts mlp_4x512 before mlp_16x512."""
-    return [[int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)] for name in names]
+    return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in names]
 
 
 def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
@@ -251,8 +253,8 @@ def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
                 f"{by_seed[run.record.seed].folder} is left out."
             )
         by_seed[run.record.seed] = run
-    found = [row for alike in rows.values() for row in alike]
-    return [replace(row, by_seed=dict(sorted(row.by_seed.items()))) for row in found]
+    grouped = [row for alike in rows.values() for row in alike]
+    return [replace(row, by_seed=dict(sorted(row.by_seed.items()))) for row in grouped]
 
 
 def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool) -> Group:
@@ -265,7 +267,7 @@ def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike
 
 
 def _rule(
-    row: _Row, group: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool, wanted: list[Quantity]
+    row: _Row, group: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool, columns: list[Quantity]
 ) -> Rule:
     against = None if row.algo == baseline else _nearest(row, everywhere, baseline)
     unlike = tuple(_differences(row, against)) if against else ()
@@ -281,7 +283,7 @@ def _rule(
         runs=tuple(row.by_seed.values()),
         baseline=row.algo == baseline,
         unlike=unlike,
-        measures=tuple(_measure(quantity, row, compared, refusal) for quantity in wanted),
+        measures=tuple(_measure(quantity, row, compared, refusal) for quantity in columns),
     )
 
 
@@ -292,14 +294,14 @@ def _nearest(row: _Row, rows: list[_Row], baseline: str) -> _Row | None:
 
 
 def _differences(row: _Row, other: _Row) -> list[str]:
-    found = setting_differences(row.settings, other.settings)
+    differing = setting_differences(row.settings, other.settings)
     seeds = row.by_seed.keys() & other.by_seed.keys()
     ours = {row.by_seed[seed].fingerprint for seed in seeds or row.by_seed}
     theirs = {other.by_seed[seed].fingerprint for seed in seeds or other.by_seed}
     split_alike = all(row.by_seed[seed].fingerprint == other.by_seed[seed].fingerprint for seed in seeds)
     if row.settings.dataset == other.settings.dataset and (ours != theirs or not split_alike):
-        found.append(f"data {row.settings.dataset} with another fingerprint")
-    return found
+        differing.append(f"data {row.settings.dataset} with another fingerprint")
+    return differing
 
 
 def _order(row: _Row) -> tuple[str, ...]:
@@ -307,13 +309,13 @@ def _order(row: _Row) -> tuple[str, ...]:
 
 
 def _label(row: _Row, group: list[_Row]) -> str:
-    """Return the rule's name, with what sets it apart where a group holds it under several settings."""
+    """Return the rule's name, with what distinguishes it where a group holds it under several settings."""
     others = [other for other in group if other.algo == row.algo and other is not row]
     if not others:
         return row.algo
-    apart = {difference for other in others for difference in setting_differences(row.settings, other.settings)}
-    own = sorted({difference.split(" against ")[0] for difference in apart if " against " in difference})
-    own += sorted({told for other in others for told in option_differences(row.options, other.options)})
+    differing = {difference for other in others for difference in setting_differences(row.settings, other.settings)}
+    own = sorted({difference.split(" against ")[0] for difference in differing if " against " in difference})
+    own += sorted({option for other in others for option in option_differences(row.options, other.options)})
     twins = sorted((other for other in group if other.algo == row.algo), key=_order)
     if not own and any(other.splits != row.splits for other in others):
         own = [f"data {str(next(iter(row.splits.values()))).removeprefix('sha256:')[:8]}"]
@@ -344,7 +346,7 @@ def _measure(quantity: Quantity, row: _Row, against: _Row | None, refusal: str |
 
 def _ratio(quantity: Quantity, row: _Row, against: _Row) -> tuple[Estimate | None, str | None, bool]:
     """Return the ratio (or difference) to the baseline, or the reason why there is none, and whether it is paired."""
-    ours, theirs = _held(quantity, row), _held(quantity, against)
+    ours, theirs = _values_by_seed(quantity, row), _values_by_seed(quantity, against)
     if not ours or not theirs:
         return None, "absent" if not ours else f"absent in {against.algo}", False
     seeds = sorted(ours.keys() & theirs.keys())
@@ -368,7 +370,7 @@ def _unpaired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Esti
     return Estimate(mean_interval(ours).mean - mean_interval(theirs).mean, None, None, 0)
 
 
-def _held(quantity: Quantity, row: _Row) -> dict[int, float]:
+def _values_by_seed(quantity: Quantity, row: _Row) -> dict[int, float]:
     values = {seed: quantity.value(run) for seed, run in row.by_seed.items()}
     return {seed: value for seed, value in values.items() if value is not None}
 
@@ -382,7 +384,7 @@ def _metered(quantity: Quantity) -> bool:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """Return the remarks on the runs for a careful reader: unlike settings, budgets, versions, seams."""
+    """Return the remarks on the runs for a careful reader: unlike settings, budgets, versions, resumed runs."""
     notes = []
     for group in comparison.groups:
         for rule in group.rules:
@@ -397,8 +399,8 @@ def _remarks(comparison: Comparison) -> list[str]:
             notes.append(f"{group.name}: the budgets are not matched, the runs made unequal numbers of passes.")
         endings = {stopping(run) for rule in group.rules for run in rule.runs}
         if group.protocol == "converged" and len(endings) > 1:
-            told = "; ".join(sorted(endings))
-            notes.append(f"{group.name}: the runs were not stopped alike: {told}.")
+            listed = "; ".join(sorted(endings))
+            notes.append(f"{group.name}: the runs were not stopped alike: {listed}.")
     resumed = [run.folder for run in comparison.runs if run.resumed]
     if resumed:
         notes.append(f"Interrupted and resumed, the joules of the parts added: {', '.join(resumed)}.")

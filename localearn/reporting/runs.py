@@ -226,7 +226,8 @@ class Runs:
 def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
     """Read every run below the folders: each folder that holds a run.json, at any depth; a search's trials are none.
 
-    A record that is truncated, foreign or of an unknown schema is skipped with a note, as long as one other is good.
+    A record that is truncated, of another program or of an unknown schema is skipped with a note, as long as another
+    one can be read.
 
     Args:
         folders: one or more, whose names begin the names of their runs.

@@ -8,7 +8,7 @@ from localearn.reporting.metrics import full
 from localearn.reporting.runs import Run
 from localearn.tasks import Metric
 
-FORMER_MONITOR = "val_accuracy"  # what the option was called where nobody set it
+FORMER_MONITOR = "val_accuracy"  # the option's former default
 # Parts of a configuration that say how a rule was trained, besides what `Settings` has.
 _OPTIONS = ("algo", "optim", "schedule", "epochs", "patience", "min_delta", "monitor", "restore_best", "clip_norm")
 
@@ -74,8 +74,10 @@ def settings(run: Run) -> Settings:
 
 def _net_options(run: Run) -> Any:
     """Return the options of a run's net, without that no blocks are grouped, which an older record does not say."""
-    found = run.record.config.get("net")
-    return {name: v for name, v in found.items() if (name, v) != ("group", 1)} if isinstance(found, dict) else found
+    options = run.record.config.get("net")
+    return (
+        {name: v for name, v in options.items() if (name, v) != ("group", 1)} if isinstance(options, dict) else options
+    )
 
 
 def _augmentation(run: Run) -> str | None:
@@ -85,7 +87,7 @@ def _augmentation(run: Run) -> str | None:
 
 
 def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
-    """Return, in words, each setting that differs and how: `batch size 128 against 64`.
+    """Return each setting that differs and how, as text: `batch size 128 against 64`.
 
     Args:
         ours: one run's settings.
@@ -105,17 +107,19 @@ def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
         ("deterministic", ours.deterministic, theirs.deterministic),
         ("metric", full(ours.metric), full(theirs.metric)),
     ]
-    found = [f"{name} {_said(mine)} against {_said(other)}" for name, mine, other in pairs if mine != other]
+    differing = [
+        f"{name} {_value_text(mine)} against {_value_text(other)}" for name, mine, other in pairs if mine != other
+    ]
     if ours.net == theirs.net and ours.net_config != theirs.net_config:
-        found.insert(0, f"net {ours.net} under two configurations")
-    return found
+        differing.insert(0, f"net {ours.net} under two configurations")
+    return differing
 
 
 def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:g}"
 
 
-def _said(value: object) -> str:
+def _value_text(value: object) -> str:
     return "not recorded" if value is None else str(value)
 
 
@@ -129,10 +133,10 @@ def options(run: Run) -> tuple[tuple[str, str], ...]:
         run: the run.
 
     """
-    found = {"rule": run.record.rule or ""}
+    chosen = {"rule": run.record.rule or ""}
     for part in _OPTIONS:
-        found |= _flat(part, _monitor(run) if part == "monitor" else run.record.config.get(part))
-    return tuple(sorted((name, value) for name, value in found.items() if value and " at 0x" not in value))
+        chosen |= _flat(part, _monitor(run) if part == "monitor" else run.record.config.get(part))
+    return tuple(sorted((name, value) for name, value in chosen.items() if value and " at 0x" not in value))
 
 
 def option_differences(ours: tuple[tuple[str, str], ...], theirs: tuple[tuple[str, str], ...]) -> list[str]:
@@ -153,7 +157,7 @@ def _flat(name: str, value: object) -> dict[str, str]:
 
 
 def _monitor(run: Run) -> object:
-    """Return what a run was watched by: where nobody said it, its task's first metric; so in older records."""
+    """Return the metric that early stopping monitored: by default, and in older records, its task's first."""
     named = run.record.config.get("monitor")
     former = named == FORMER_MONITOR and FORMER_MONITOR.removeprefix("val_") not in run.record.metrics
     if former or (named is None and "monitor" in run.record.config):
@@ -173,7 +177,7 @@ def data_of(run: Run) -> tuple[str, object]:
     split = known.pop("split_seed", None)
     for place in ("data_dir", "path"):
         known.pop(place, None)  # a data set that was moved is the same one by its fingerprint
-    if isinstance(known.get("task"), str):  # which older records do not have; the metric tells tasks apart
+    if isinstance(known.get("task"), str):  # which older records do not have; the metric distinguishes tasks
         del known["task"]
     if known.get("criterion") == "squared":
         del known["criterion"]
@@ -183,7 +187,7 @@ def data_of(run: Run) -> tuple[str, object]:
 
 
 def stopping(run: Run) -> str:
-    """Return what a run's early stopping monitored, in words.
+    """Return what a run's early stopping monitored, as text.
 
     Args:
         run: the run.
@@ -191,4 +195,4 @@ def stopping(run: Run) -> str:
     """
     options = {name: run.record.config.get(name) for name in ("patience", "min_delta")}
     options = {"monitor": _monitor(run), **options}
-    return ", ".join(f"{name}={_said(value)}" for name, value in options.items())
+    return ", ".join(f"{name}={_value_text(value)}" for name, value in options.items())

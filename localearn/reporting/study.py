@@ -73,10 +73,10 @@ class StudyRow:
     @property
     def machines(self) -> dict[str, list[int]]:
         """The seeds that each machine ran."""
-        found: dict[str, list[int]] = {}
+        seeds: dict[str, list[int]] = {}
         for record in self.records:
-            found.setdefault(record.machine or NOT_RECORDED, []).append(record.seed)
-        return found
+            seeds.setdefault(record.machine or NOT_RECORDED, []).append(record.seed)
+        return seeds
 
     @property
     def verdict(self) -> str:
@@ -125,7 +125,7 @@ def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
         for name, of in drawn.items():
             (out / name).write_bytes(plot(of))
         for path in out.glob("plot*.png"):
-            if path.name not in drawn and drawing.MADE_BY.encode() in path.read_bytes()[:400]:
+            if path.name not in drawn and drawing.CREATOR.encode() in path.read_bytes()[:400]:
                 path.unlink()
     except OSError as error:
         raise UserError(f"the study cannot be written to {out}: {error.strerror or error}") from error
@@ -219,20 +219,20 @@ def plot_labels(titles: list[str]) -> list[str]:
     """
     parts = [title.split(", ") for title in titles]
     begin = 0
-    while len({tuple(words[: begin + 1]) for words in parts}) == 1 and len(titles) > 1:
+    while len({tuple(part[: begin + 1]) for part in parts}) == 1 and len(titles) > 1:
         begin += 1
         if begin == min(map(len, parts)):
             begin = 0  # titles that are all alike, or one that is the others' beginning
             break
-    return [textwrap.fill(", ".join(words[begin:]), _LABEL).replace("$", r"\$") for words in parts]
+    return [textwrap.fill(", ".join(part[begin:]), _LABEL).replace("$", r"\$") for part in parts]
 
 
 def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
     """Return a table of how many rows stand how, with a link to each data set's part of the page."""
-    told = ("agrees", "better", "short", "diverged", "nothing published", "not run")
-    lines = [f"| data set | rows | {' | '.join(told)} |", f"|---|{'---|' * (1 + len(told))}"]
+    verdicts = ("agrees", "better", "short", "diverged", "nothing published", "not run")
+    lines = [f"| data set | rows | {' | '.join(verdicts)} |", f"|---|{'---|' * (1 + len(verdicts))}"]
     for name, rows in datasets.items():
-        counts = [sum(row.verdict.removesuffix(" so far") == verdict for row in rows) for verdict in told]
+        counts = [sum(row.verdict.removesuffix(" so far") == verdict for row in rows) for verdict in verdicts]
         link = f"[{name}](#{name.lower()})" if name else "–"
         lines.append(f"| {link} | {len(rows)} | {' | '.join(str(count or '–') for count in counts)} |")
     return lines
@@ -249,7 +249,7 @@ def _as_table(rows: list[StudyRow]) -> list[str]:
         seconds = sum(record.train_s for record in row.records) / len(row.records)
         training = f"{seconds:,.0f}" if seconds >= 10 else formatting.plain(seconds, 2)
         outcome = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
-        cells = [_row(row), _published(row), _shown(row, named), seeds, training, _machines(row), outcome]
+        cells = [_row(row), _published(row), _mean(row, named), seeds, training, _machines(row), outcome]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -286,7 +286,7 @@ def _published(row: StudyRow) -> str:
     return "–" if row.published is None else _plain(row, row.published)
 
 
-def _shown(row: StudyRow, named: bool) -> str:
+def _mean(row: StudyRow, named: bool) -> str:
     """Return the mean and its interval; with unit and metric where `named`."""
     estimate = row.ours
     if estimate is None:

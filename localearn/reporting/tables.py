@@ -141,8 +141,8 @@ def absent_parts(group: Group) -> str | None:
             for name, part in run.energy.parts.items():
                 if part.reading.label == "absent":
                     reasons[name] |= {part.note} if part.note else set()
-    told = [f"{name} ({'; '.join(sorted(notes))})" if notes else name for name, notes in sorted(reasons.items())]
-    return f"Absent, which is not zero: {', '.join(told)}." if told else None
+    parts = [f"{name} ({'; '.join(sorted(notes))})" if notes else name for name, notes in sorted(reasons.items())]
+    return f"Absent, which is not zero: {', '.join(parts)}." if parts else None
 
 
 def _windowed(group: Group, name: str) -> bool:

@@ -249,7 +249,7 @@ def _begin(
         return
     if not resume:
         folder.create()
-    cleanup.enter_context(folder.held())
+    cleanup.enter_context(folder.lock())
     # Checked again under the lock: another process may have begun, or completed, a run there since.
     if resume:
         folder.open(extending=bool(extend))

@@ -12,7 +12,7 @@ from localearn.printing import say
 from localearn.records import RunFolder, read_history, read_record
 from localearn.tuning.outcome import WORKER_S
 from localearn.tuning.plan import Plan
-from localearn.tuning.space import shown
+from localearn.tuning.space import as_override
 from localearn.tuning.trial import QUIET, remembered, values_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)  # what a record that is none may raise
+# What reading a damaged record may raise.
+_BAD_RECORD = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 _MOST_TRIALS = 100_000  # a folder of a larger number is nobody's trial: each number below it becomes a trial
 
 
@@ -53,13 +54,13 @@ def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study")
                     done += 1
                 else:
                     waiting.append((values, number))
-            except (UserError, *_WRONG) as error:
+            except (UserError, *_BAD_RECORD) as error:
                 why = error if isinstance(error, UserError) else f"{type(error).__name__} {error}"
                 say(f"{folders[number]} is left out of the new study: {why}", error=True)
         study.add_trial(trial)
     for values, number in waiting:
         study.enqueue_trial(values, user_attrs={"origin": number})
-    _keep_seconds(plan, study)
+    _copy_seconds(plan, study)
     left = len(folders) - done - len(waiting)
     say(
         f"{plan.out / 'trials'}: in the new study by their records {done}, to go on from where they stopped "
@@ -81,7 +82,7 @@ def _values(folder: Path, space: Mapping[str, "BaseDistribution"]) -> dict[str, 
         value = config
         for part in path.split("."):
             value = value[part]
-        values[path] = shown(value) if isinstance(value, list) else value
+        values[path] = as_override(value) if isinstance(value, list) else value
     create_trial(state=TrialState.FAIL, params=values, distributions=dict(space))
     return values
 
@@ -110,15 +111,15 @@ def _as_it_was(
 def _curve(folder: Path, name: str) -> dict[int, float]:
     """Return a figure after each pass, as far as it can be read: a pruner compares trials by it."""
     curve: dict[int, float] = {}
-    with contextlib.suppress(UserError, *_WRONG):
+    with contextlib.suppress(UserError, *_BAD_RECORD):
         for epoch in read_history(folder)[0]:
             curve[round(epoch["passes"])] = float(epoch[name])
     return curve
 
 
-def _keep_seconds(plan: Plan, study: "Study") -> None:
-    """Take over how long the workers had searched, where an earlier tune.json has it."""
-    with contextlib.suppress(UserError, *_WRONG):
+def _copy_seconds(plan: Plan, study: "Study") -> None:
+    """Copy the seconds that each worker has searched from an earlier tune.json, if there is one."""
+    with contextlib.suppress(UserError, *_BAD_RECORD):
         before = read_json(plan.out / "tune.json")
         if before["study"] == plan.study:
             for name, seconds in before["tuning"]["workers_s"].items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from localearn.errors import UserError
 from localearn.moved import former_names
-from localearn.records.folder import Held, locked
+from localearn.records.folder import LockedError, locked
 from localearn.training.runtime import derived_seed
 from localearn.tuning.outcome import worker
 from localearn.tuning.plan import Plan
@@ -35,7 +35,7 @@ class Limits:
 
     Args:
         starting_s: within which a worker that was given a trial holds its lock.
-        poll_s: between two looks at the study.
+        poll_s: between two reads of the study.
         join_s: for the study's first worker to write what is searched into it.
 
     """
@@ -299,9 +299,9 @@ def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Stu
     objectives = len(study.directions)
     if objectives != 1 + plan.names_energy and there.get("objective") == here["objective"]:
         raise UserError(f"{where} is damaged: it has {objectives} objectives; {ASIDE}, or give another study= or out=")
-    for part, word in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
+    for part, verb in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
         if there[part] != here[part]:
-            raise UserError(f"{where} {word}: {_difference(there[part], here[part])}; give another study= or out=")
+            raise UserError(f"{where} {verb}: {_difference(there[part], here[part])}; give another study= or out=")
 
 
 def _difference(there: Any, here: Any) -> str:
@@ -358,7 +358,7 @@ def _abandoned(folder: Path) -> bool:
     try:
         with locked(path, wait=False) as free:
             return free
-    except (Held, OSError):
+    except (LockedError, OSError):
         return False
 
 

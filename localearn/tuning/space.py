@@ -76,7 +76,9 @@ def _distribution(path: str, given: Mapping[str, Any], value: Any) -> "BaseDistr
         choices = given["choices"]
         if len(given) > 1 or not isinstance(choices, list) or not choices:
             raise UserError(f"tune.space.{path}.choices must be a list of values, alone, not {dict(given)}")
-        return CategoricalDistribution([shown(choice) if isinstance(choice, list) else choice for choice in choices])
+        return CategoricalDistribution(
+            [as_override(choice) if isinstance(choice, list) else choice for choice in choices]
+        )
     low, high, step, log = (given.get(field) for field in ("low", "high", "step", "log"))
     if not _is_number(low) or not _is_number(high) or low >= high:
         raise UserError(f"tune.space.{path} needs numbers low < high, not {low!r} and {high!r}")
@@ -95,8 +97,8 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def shown(values: list[Any]) -> str:
-    """Return a list as the text that stands for it in a study, and in an override.
+def as_override(values: list[Any]) -> str:
+    """Return a list as the text by which an override and a study's storage represent it.
 
     Args:
         values: the list.
@@ -161,7 +163,7 @@ def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]
 
 
 def _located(name: str, config: dict[str, Any]) -> list[str]:
-    """Return where an option stands: at the top, or in the one group that has it."""
+    """Return an option's path: at the top, or in the one group that has it."""
     if name in config:
         return [name]
     groups = [group for group, options in config.items() if isinstance(options, dict) and name in options]
@@ -179,5 +181,5 @@ def _copied(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: _without_empty(branch) if isinstance(branch, dict) else branch for name, branch in tree.items()}
-    return {name: branch for name, branch in kept.items() if branch != {}}
+    branches = {name: _without_empty(branch) if isinstance(branch, dict) else branch for name, branch in tree.items()}
+    return {name: branch for name, branch in branches.items() if branch != {}}

@@ -503,7 +503,9 @@ def test_the_former_names_of_ranks_and_warnings_are_taken(caplog):
         one.meter.beside([two.state])
     assert one.meter.energy_j("train") == pytest.approx(300.0 * 18, rel=0.01)
     lost = FakeNvml(FakeClock(), driver=False)
-    Meter("mps", sources=[NvmlCounter("GPU-a", nvml=lost)], synchronize=lambda: None).open(tell=False)
+    meter = Meter("mps", sources=[NvmlCounter("GPU-a", nvml=lost)], synchronize=lambda: None)
+    with pytest.warns(FutureWarning, match=r"Meter\.open\(tell=\) is deprecated: use warn="):
+        meter.open(tell=False)
     assert caplog.messages == []
 
 

@@ -158,13 +158,13 @@ def test_a_look_flags_throttling_and_other_processes_and_keeps_ranges():
     clock = FakeClock()
     card = FakeCard("GPU-a", CONSTANT, pids=[os.getpid()])
     counter = opened(clock, FakeNvml(clock, card))
-    assert counter.look() == set()
+    assert counter.sample_conditions() == set()
     clock.advance(1.0)
     card.throttle_bits, card.temperature_c, card.pids = 0x01 | 0x20, 87, [os.getpid(), 1]
-    assert counter.look() == {"throttled", "foreign_process"}
+    assert counter.sample_conditions() == {"throttled", "foreign_process"}
     clock.advance(1.0)
     card.throttle_bits, card.temperature_c, card.pids = 0x01, 60, [os.getpid()]
-    assert counter.look() == set()
+    assert counter.sample_conditions() == set()
     seen = counter.conditions()
     assert seen["temperature_c"] == {"first": 40, "last": 60, "min": 40, "max": 87}
     assert seen["throttle_reasons"] == ["software_thermal"]
@@ -177,7 +177,7 @@ def test_in_a_container_one_unknown_process_is_taken_for_our_own():
     clock = FakeClock()
     card = FakeCard("GPU-a", CONSTANT, pids=[-1])
     counter = opened(clock, FakeNvml(clock, card))
-    assert counter.look() == set()
+    assert counter.sample_conditions() == set()
     clock.advance(1.0)
     card.pids = [-1, -2]
-    assert counter.look() == {"foreign_process"}
+    assert counter.sample_conditions() == {"foreign_process"}
