@@ -8,6 +8,9 @@ import pytest
 
 from localearn import moved
 from localearn.energy.sources import Clock
+from localearn.errors import UserError
+from localearn.training.callbacks import Callback, Callbacks
+from localearn.training.loop import Loop
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def test_every_former_module_names_its_new_place(former: str):
 def test_what_a_former_module_held_is_still_there(former: str, names: list[str]):
     with pytest.warns(FutureWarning, match="has moved"):
         module = importlib.import_module(former)
-    assert [name for name in names if not hasattr(module, name)] == []
+        assert [name for name in names if not hasattr(module, name)] == []  # some have a new name there, and warn too
 
 
 def test_an_import_of_a_name_warns_at_its_own_line():
@@ -104,13 +107,35 @@ def test_a_module_of_former_names_has_no_others(module: str):
 
 
 def test_a_renamed_attribute_warns_at_the_caller_and_forwards():
-    class Loop:
+    class Own:
         saves = True
         kept = moved.Renamed("saves")
 
-    loop = Loop()
-    with pytest.warns(FutureWarning, match=r"^Loop\.kept is deprecated: use saves$") as caught:
+    loop = Own()
+    with pytest.warns(FutureWarning, match=r"^Own\.kept is deprecated: use saves$") as caught:
         assert loop.kept is True
         loop.kept = False
     assert loop.saves is False
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_former_names_of_attributes_work_and_warn():
+    error = UserError("no room")
+    with pytest.warns(FutureWarning, match=r"^UserError\.tell is deprecated: use print_on_this_rank$"):
+        error.tell = False
+    with pytest.warns(FutureWarning, match=r"^UserError\.tell is deprecated"):
+        assert error.tell is error.print_on_this_rank is False
+
+    events = []
+
+    class Steps(Callback):
+        def step_ended(self, context):
+            events.append(context)
+
+    callbacks = Callbacks([steps := Steps()])
+    with pytest.warns(FutureWarning, match=r"^Callbacks\.of_steps is deprecated: use step_callbacks$"):
+        assert callbacks.of_steps == (steps,)
+    with pytest.warns(FutureWarning, match=r"^Callbacks\.tell is deprecated: use dispatch$"):
+        callbacks.tell("step_ended", "a context")
+    assert events == ["a context"]
+    assert vars(Loop)["kept"].present == "saves_checkpoints"

@@ -11,7 +11,8 @@ from localearn.records import Record, RunFolder, read_record
 from localearn.records.reading import parse_energy
 from localearn.tasks import Metric
 from localearn.training.callbacks import Callback, Context
-from localearn.training.experiment import execute, resumed
+from localearn.training.experiment import execute
+from localearn.training.loading import resumed
 from localearn.trust import words
 from localearn.tuning.plan import Plan
 

@@ -33,7 +33,7 @@ from localearn.nets.introspection import linear_maps, unmapped_matrices
 from localearn.tasks import LanguageModelling
 from localearn.tasks.language import PADDING
 from localearn.testing import probes
-from tests.trainers.sequences import D, T, V, attentive, padded, padded_values, plain, values, without_padding
+from tests.helpers.sequences import D, T, V, attentive, padded, padded_values, plain, values, without_padding
 
 FALSE_ALARM = 1e-6  # of each statistical test below, over all that it compares
 

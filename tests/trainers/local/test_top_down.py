@@ -15,7 +15,6 @@ from localearn.data import links
 from localearn.tasks.links import pair_logits
 from localearn.testing import probes
 from localearn.trainers.local.top_down import SETTLING
-from tests.trainers.basic import IN_SHORT
 from tests.trainers.local.test_forward_gnn import (
     CLASSES,
     EDGES,
@@ -263,8 +262,6 @@ class TestTopDownForwardGNN(TestJointForwardGNN):
     """The suite on the form whose blocks read others; the other form's is the same but for the loss."""
 
     local = False  # it reads what the blocks above it gave in the pass before
-    runs_on = ("gcn", "gat")
-    learns_on = IN_SHORT
 
     def make(self, net):
         return ForwardGNN(net, schedule="joint", top_down="input")
