@@ -30,15 +30,15 @@ NO_COUNTRY = "no country given; set energy.country=POL (ISO 3166-1 alpha-3) for 
 class Meter:
     """Measure energy and time in named windows.
 
-        meter = Meter("cuda", country="POL")
-        meter.open()
-        with meter.window("train"):
-            ...
-        meter.close()
-        record |= meter.report()
-
     Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. What is absent is None and never 0, and
     energies with different labels are never added. The headline part is the one that trains: the GPU, or the CPU.
+
+    Of each window the gross energy E is what the source counted, and, where idle power P_idle was measured, before and
+    after, the net energy is
+
+        E_net = E - P_idle t    (joules, t the window's seconds)
+
+    The uncertainty of E is that of the counter's update period, see `Tally`.
 
     Args:
         device: the device that trains; it is synchronised before both readings of a window.
@@ -51,6 +51,25 @@ class Meter:
 
     Raises:
         UserError: for an unknown country, before anything was trained.
+
+    Example:
+        >>> import torch
+        >>> from localearn.energy import Meter
+        >>> x = torch.randn(512, 512)
+        >>> with Meter("cpu", country="POL") as meter:
+        ...     for epoch in range(3):
+        ...         with meter.window("train"):
+        ...             x = torch.tanh(x @ x)
+        ...         with meter.window("eval"):
+        ...             loss = x.square().mean().item()
+        >>> report = meter.report()
+        >>> train = report["energy"]["parts"]["cpu"]["windows"]["train"]
+        >>> train["segments"]
+        3
+        >>> report["energy"]["label"] in ("measured", "estimated", "absent")
+        True
+        >>> (report["energy"]["train_j"] is None) == (report["co2e_kg"] is None)
+        True
 
     """
 
@@ -98,12 +117,18 @@ class Meter:
         if self._state != "new":
             raise RuntimeError("a meter is opened once")
         self._state = "open"
-        self._synchronize()
-        for part in self._parts.values():
-            part.open()
-        self._measure_idle("before")
-        for part in self._parts.values():
-            part.prefetch()
+        try:
+            self._synchronize()
+            for part in self._parts.values():
+                part.open()
+            self._measure_idle("before")
+            for part in self._parts.values():
+                part.prefetch()
+        except BaseException:
+            self._state = "closed"
+            for part in self._parts.values():  # those that were opened have threads
+                part.close()
+            raise
         if tell is not None:
             warnings.warn("Meter.open(tell=) is deprecated: use warn=", FutureWarning, stacklevel=2)
             warn = tell
@@ -213,7 +238,13 @@ class Meter:
                 part.close()
 
     def describe(self) -> str:
-        """Return a line that names each part's source, or why it has none; a run logs it once, when it starts."""
+        """Return a line that names each part's source, or the reason why it has none.
+
+        Example:
+            >>> Meter("cpu", sources="none").describe()
+            'gpu absent (not measured); cpu absent (not measured); dram absent (not measured)'
+
+        """
         parts = []
         for part in self._parts.values():
             how = f" ({part.note})" if part.label == "absent" else f" by {part.source}"

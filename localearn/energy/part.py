@@ -12,7 +12,13 @@ _log = logging.getLogger(__name__)
 
 
 class Reading(NamedTuple):
-    """A mark with its time, or what went wrong instead."""
+    """A mark with its time, or what went wrong instead.
+
+    Args:
+        now_s: the clock after the reading, in seconds.
+        mark: the counter's mark, or the error of a source that was lost.
+
+    """
 
     now_s: float
     mark: Mark | LostError

@@ -15,8 +15,12 @@ PERIOD_LIMIT_S = 0.02  # the counters move about once a millisecond; ten times t
 class RaplCounter(Counter):
     """All packages, or all DRAM, of the machine: other processes' share and idle power included.
 
-    Each zone's `energy_uj` wraps at `max_energy_range_uj`, after about twenty minutes under load. A thread reads it
-    far more often than that, so no wrap is missed however long a window lasts.
+    Each zone z counts microjoules c_z (`energy_uj`), which wrap at r_z (`max_energy_range_uj`), after about twenty
+    minutes under load. The energy between two readings is
+
+        E = sum_z (c_z,end - c_z,begin + w_z r_z) / 10^6 J,    w_z the number of wraps
+
+    A thread reads the zones far more often than they wrap, so no wrap is missed however long a window lasts.
 
     Args:
         part: "cpu" for the package zones, "dram" for the memory zones.

@@ -252,7 +252,9 @@ class _Watch:
 
 @final
 class PowerIntegral:
-    """The integral of power over time by the trapezoid rule, in joules.
+    """The integral of power over time by the trapezoid rule, in joules, over samples P_i at times t_i.
+
+        E = sum_i (t_i - t_{i-1}) (P_i + P_{i-1}) / 2
 
     Every sample counts, one that equals the last as well: a constant 300 W is 300 J per second, not 0 J.
     """
@@ -265,8 +267,8 @@ class PowerIntegral:
         """Add a sample.
 
         Args:
-            now_s: its time, not before the last one's.
-            power_w: the power then.
+            now_s: its time in seconds, not before the last one's.
+            power_w: the power then, in watts.
 
         """
         if self._last is not None:

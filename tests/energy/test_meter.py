@@ -1,5 +1,6 @@
 """The meter on scripted sources: windows, what goes wrong in them, sums over sessions and processes, the record."""
 
+import doctest
 import itertools
 import json
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+import localearn.energy.meter
 from localearn.energy import Meter
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
 from localearn.energy.nvml import NvmlCounter
@@ -70,6 +72,22 @@ def test_as_a_context_it_is_open_inside_and_closed_after_an_exception_too():
     assert meter.duration_s("train") == pytest.approx(2.0)
     with pytest.raises(RuntimeError, match="closed"), meter.window("train"):
         pass
+
+
+def test_sources_that_were_opened_are_closed_where_another_cannot_be():
+    clock = FakeClock()
+    opened, broken = FakeCounter(clock, "cpu"), FakeCounter(clock, "dram", error=OSError("no bus"))
+    meter = Meter("cpu", sources=[opened, broken], clock=clock.clock)
+    with pytest.raises(OSError, match="no bus"):
+        meter.open()
+    assert opened.closed == 1
+    with pytest.raises(RuntimeError, match="closed, not open"), meter.window("train"):
+        pass
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(localearn.energy.meter) == doctest.TestResults(failed=0, attempted=10)
 
 
 def test_the_device_is_synchronised_before_both_readings():
