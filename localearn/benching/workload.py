@@ -115,9 +115,9 @@ class Workload:
         return all(part.update is None for part in self.parts)
 
     def capture(self) -> None:
-        """Capture the updates from here on as `Point.capture` says.
+        """Capture the updates from here on, by `Point.capture`.
 
-        What a step multiplies and holds is to be asked for before: a replayed graph shows neither.
+        Count multiply-adds and live bytes before: a replayed graph shows neither.
         """
         for part in self.parts:
             part.capture()

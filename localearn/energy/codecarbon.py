@@ -7,7 +7,7 @@ CodeCarbon's offline tracker in process mode charges a process with
 
 Both are linear in a clock. The tracker's own tasks read those clocks at a cost of 4 ms a window (more on a machine with
 many processes), see CPU time in steps of 10 ms and sample once a second on a thread, which spoils short windows. So
-the tracker is asked once for its model of this machine and never started: no thread, no file, no network; the clocks
+the tracker is queried once for its model of this machine and never started: no thread, no file, no network; the clocks
 are read here, in microseconds and without steps. A test holds both ways to the same joules.
 
 Kilograms of CO2 equivalent are joules times a country's mean grid intensity, of CodeCarbon's table: an estimate always.

@@ -252,10 +252,10 @@ class Meter:
         return "; ".join(parts)
 
     def report(self) -> dict[str, Any]:
-        """Return `energy`, `co2e_kg` and `co2e` as they stand in a run's record, ready for JSON.
+        """Return the fields `energy`, `co2e_kg` and `co2e` of a run's record, ready for JSON.
 
         `energy.flags` are those of the headline part's train window, which `train_j` belongs to; the other windows'
-        stand with their parts. The carbon is that of `train_j`.
+        are with their parts. The carbon is that of `train_j`.
         """
         self._wait_for_sources()
         parts = {name: part.report(self._durations_s) for name, part in self._parts.items()}
@@ -389,7 +389,7 @@ def metered_by(make: MakeMeter) -> Iterator[None]:
 
 
 def make_meter(device: torch.device, country: str | None, sources: Literal["auto", "none"], idle_s: float) -> Meter:
-    """Return a new meter for a run: a `Meter`, or what `metered_by` says.
+    """Return a new meter for a run: a `Meter`, or the one that `metered_by` sets.
 
     Args:
         device: as of `Meter`.

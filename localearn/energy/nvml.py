@@ -37,7 +37,7 @@ class NvmlCounter(Counter):
     Args:
         uuid: the card's UUID as torch has it, with or without `GPU-`. Neither index would do: NVML counts cards in
             PCI order, torch in the order of CUDA_VISIBLE_DEVICES.
-        nvml: the module pynvml, or a stand-in for it.
+        nvml: the module pynvml, or a fake of it.
         clock: stamps the samples.
 
     """
@@ -199,7 +199,7 @@ def torch_uuid(device: torch.device, cuda: Any = torch.cuda) -> str:
 
     Args:
         device: the device; without an index the current one.
-        cuda: the module torch.cuda, or a stand-in for it.
+        cuda: the module torch.cuda, or a fake of it.
 
     Raises:
         AbsentError: where torch does not know it.
@@ -239,7 +239,7 @@ class CardLog:
     Throttling and processes that begin and end within a window are not seen.
 
     Args:
-        nvml: the module pynvml, or a stand-in for it.
+        nvml: the module pynvml, or a fake of it.
         handle: NVML's handle of the card.
         clock: stamps the samples; windows shorter than `CONDITIONS_S` share one.
 
@@ -300,7 +300,7 @@ class CardLog:
         """Count the processes that compute on the card and are not this one; None where NVML shows no process at all.
 
         In a container NVML lists processes by ids that are not the container's: then one of them is taken to be this
-        process, whose context is alive. Or it lists none, not even this one, and so says nothing of others.
+        process, whose context is alive. Or it lists none, not even this one, and the others are unknown.
         """
         running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
         if not running:

@@ -219,7 +219,7 @@ class MeteredPart:
         """Return the part's record, ready for JSON.
 
         Args:
-            durations_s: the seconds of each window, which also stand in for those of an absent part.
+            durations_s: the seconds of each window; an absent part has these.
 
         """
         absent = self.counter is None

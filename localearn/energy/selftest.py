@@ -20,7 +20,7 @@ from localearn.moved import former_names
 HALF_CYCLE_S = 0.1
 INTEGRAL_TOLERANCE = 0.05
 EQUAL_TOLERANCE = 0.03
-DOUBLED_TOLERANCE = 0.25  # between bursts a card keeps its clocks up for a while, and rests above its idle power
+DOUBLED_TOLERANCE = 0.25  # a card's clocks stay up between bursts, so it rests above idle power
 LIMIT_TOLERANCE = 0.05
 SHORT_PERIODS = 20
 NEIGHBOUR_S = 2.0
@@ -47,7 +47,7 @@ class Outcome:
     Args:
         check: its name, one of `EXPECTATIONS`.
         part: whose energy it is about.
-        expectation: what must hold, in words, the tolerance included.
+        expectation: what must hold, as text, the tolerance included.
         verdict: whether it holds.
         figures: what was measured, with units in the names.
         tolerance: what the verdict allows for, None where there is nothing to allow for.
@@ -123,8 +123,8 @@ class Bench:
 
     Args:
         device: where the load runs; a card is synchronised at both ends of a window.
-        counter: of the part that the load heats. It is opened here and again for each window, and keeps its update
-            period.
+        counter: of the part that the load heats. It is opened here and again for each window, and its measured
+            update period is reused.
         load: what to run.
         clock: stamps all readings.
         synchronize: waits for the device, see `Meter`.

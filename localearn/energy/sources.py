@@ -19,7 +19,7 @@ Label = Literal["measured", "estimated", "absent"]
 
 
 class AbsentError(Exception):
-    """A source that is not there; the message says why and becomes the part's note in the record."""
+    """A source that is not available; the message is the reason, and becomes the part's note in the record."""
 
 
 class LostError(Exception):
@@ -136,7 +136,7 @@ class Counter(ABC):
         return set() if overridden else self.sample_conditions()
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Take a `look` of a meter of the last release for its `sample_conditions`."""
+        """Register a subclass's `look`, the method's former name, as its `sample_conditions`."""
         super().__init_subclass__(**options)
         if "look" in vars(cls) and "sample_conditions" not in vars(cls):
             warnings.warn(

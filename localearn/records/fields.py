@@ -30,6 +30,9 @@ def within(path: str) -> Iterator[None]:
     Args:
         path: the object's.
 
+    Raises:
+        BadRecordError: that of the block, with the path.
+
     """
     try:
         yield

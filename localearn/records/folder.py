@@ -26,7 +26,7 @@ from localearn.printing import say
 _MARK = b"\nlocalearn-sha256 "  # after a checkpoint's archive, whose readers search for its end backwards
 _LENGTH = len(_MARK) + 64
 _CHUNK = 1 << 20
-# What a file system without locks says.
+# The errors of a file system without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
@@ -175,7 +175,7 @@ class RunFolder:
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state that `save_checkpoint` wrote last, or None where there is none; without unpickling code.
 
-        Where the last one is damaged, the one before it is returned, and a line on stderr says so.
+        Where the last one is damaged, the one before it is returned, with a warning on stderr.
 
         Args:
             device: where the tensors are put.
@@ -318,7 +318,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         wait: whether to wait for another holder.
 
     Raises:
-        LockedError: when it is held and `wait` is false.
+        LockedError: when another holds it and `wait` is false.
         OSError: when the file cannot be made.
 
     """

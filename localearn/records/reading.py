@@ -45,7 +45,7 @@ def read_record(path: str | Path) -> Record:
         path: a run.json, or the folder that holds it.
 
     Returns:
-        The record. Fields that the file does not hold have their defaults, and stand in its `lacking`.
+        The record. Fields that the file does not hold have their defaults, and are listed in its `lacking`.
 
     Raises:
         UserError: when a file cannot be read, or a field is of the wrong kind; the message names both.

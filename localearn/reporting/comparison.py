@@ -56,7 +56,7 @@ class Measure:
         values: one per reading, none where the quantity is absent.
         missing: the number of the rule's runs that do not hold it.
         flags: what the meter flagged, and in how many runs.
-        ratio: to the baseline, a difference where the quantity is compared by that; None where `refusal` says why not.
+        ratio: to the baseline, a difference where the quantity is compared by that; None where there is a `refusal`.
         refusal: why there is no ratio.
         paired: whether the ratio's numbers come from equal seeds.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart. Black is the baseline's; a violet replaces their
+# Okabe and Ito's palette, which colour-blind readers distinguish. Black is the baseline's; a violet replaces their
 # yellow, which white paper swallows; the two that are pale on white come last, and their marks have an edge of ink.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7744DD", "#E69F00", "#56B4E9")
 PALE = ("#E69F00", "#56B4E9")
@@ -207,12 +207,12 @@ def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:
         figure: the plot.
         name: of its file.
         caption: below the plot.
-        alt: its content in words.
+        alt: its content as text.
 
     """
     png, svg = io.BytesIO(), io.StringIO()
     with warnings.catch_warnings():
-        # A rule's name may be written in letters that the font lacks; boxes stand for them, and the table has the name.
+        # A rule's name may be written in letters that the font lacks; boxes replace them, and the table has the name.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         figure.draw_without_rendering()
         _fix_ticks(figure)
@@ -233,7 +233,7 @@ def _fix_ticks(figure: "Canvas") -> None:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Return an SVG that can stand in a page: no prologue or comments, its own ids, the page's ink, no fixed size."""
+    """Return an SVG to embed in a page: no prologue or comments, its own ids, the page's ink, no fixed size."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r'<style type="text/css">.*?</style>', "", body, count=1, flags=re.DOTALL)  # it would reach the page

@@ -278,11 +278,11 @@ def _records(top: Path) -> list[Path]:
 
 
 def named_below(folder: Path, top: Path) -> str:
-    """Return a folder's name in the report: below the folder that was asked for, and without the rest.
+    """Return a folder's name in the report: its path below the folder that the reader named, without what is above.
 
     Args:
         folder: a run's.
-        top: the folder that was asked for.
+        top: the folder that the reader named.
 
     """
     inner = folder.relative_to(top)

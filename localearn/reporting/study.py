@@ -26,7 +26,7 @@ class StudyRow:
 
     Attributes:
         name: the row's, for the study's command.
-        title: the rule and its setting, in words.
+        title: the rule and its setting, as text.
         source: of the published number.
         published: of the metric that the runs are judged by, in per cent where it is a fraction.
         reason: a remark next to the verdict, as why the row was not run.
@@ -80,7 +80,7 @@ class StudyRow:
 
     @property
     def verdict(self) -> str:
-        """The comparison with the published number, in words; "so far" where seeds are missing."""
+        """The comparison with the published number, as text; "so far" where seeds are missing."""
         left = {record.seed for record in self.records} < set(self.seeds)
         return f"{self._verdict} so far" if left and self.records else self._verdict
 
@@ -228,7 +228,7 @@ def plot_labels(titles: list[str]) -> list[str]:
 
 
 def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
-    """Return a table of how many rows stand how, with a link to each data set's part of the page."""
+    """Return a table of the number of rows by verdict, with a link to each data set's section."""
     verdicts = ("agrees", "better", "short", "diverged", "nothing published", "not run")
     lines = [f"| data set | rows | {' | '.join(verdicts)} |", f"|---|{'---|' * (1 + len(verdicts))}"]
     for name, rows in datasets.items():
@@ -240,7 +240,7 @@ def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
 
 def _as_table(rows: list[StudyRow]) -> list[str]:
     """Return the table of rows that were run."""
-    named = not {row.metric for row in rows if row.ours} <= {ACCURACY}  # else the heading says it for all
+    named = not {row.metric for row in rows if row.ours} <= {ACCURACY}  # else the heading names it
     figures = ["published", "ours, mean ± 95 %"] if named else ["published %", "ours %, mean ± 95 %"]
     head = ["row", *figures, "seeds", "training s", "machine", "outcome"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]

@@ -127,7 +127,7 @@ def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
 
 
 def described(metric: Metric) -> dict[str, Any]:
-    """Return a metric's fields of a tune.json: none for the accuracy, which is meant where it says nothing.
+    """Return a metric's fields of a tune.json: none for the accuracy, the default of a reader.
 
     Args:
         metric: what was searched by.

@@ -344,7 +344,7 @@ def _choice(run: Run, section: str, fallback: str) -> str:
 
 
 def _overrides(config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return `dotted.key=value` for every setting; what the command says already, or what Hydra owns, is left out."""
+    """Return `dotted.key=value` for every setting; what the command has already, or what Hydra owns, is left out."""
     overrides = []
     for key, value in config.items():
         dotted = prefix + key

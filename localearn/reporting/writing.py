@@ -80,7 +80,7 @@ def write_files(out: Path, stem: str, kind: str, plots: str, contents: Mapping[s
     Args:
         out: the folder, which is made where it is not there.
         stem: `<stem>.json`, `.md`, `.html` and `.csv` are its files.
-        kind: what `<stem>.json` says of itself, besides the `files` that there are.
+        kind: the field `kind` of `<stem>.json`, by which an earlier one is recognised.
         plots: the folder, below `out`, of its plots, PNG files.
         contents: each file by its name below `out`.
 

@@ -29,7 +29,7 @@ def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study")
     """Put the trials whose records lie in a search's folder into a new study, each under its number.
 
     One that was not done is resumed from its checkpoint. A number without a record that can be used becomes a failed
-    trial, so that no later trial is given its folder; a line says why.
+    trial, so that no later trial is given its folder; a warning names the reason.
 
     Args:
         plan: the search's.

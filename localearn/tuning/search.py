@@ -62,7 +62,7 @@ FAILURES = 3  # in a row, after which a search that takes nothing in ends
 
 
 class Surplus(Exception):
-    """A trial too many: two workers asked for the last one at once."""
+    """A trial too many: two workers requested the last one at the same time."""
 
 
 @dataclass

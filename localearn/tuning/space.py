@@ -48,7 +48,7 @@ def read_space(config: Mapping[str, Any]) -> dict[str, "BaseDistribution"]:
 
 
 def _ranges(space: Any, options: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any], Any]]:
-    """Yield dotted paths with ranges and present values; `options` is the part of the configuration that is meant."""
+    """Yield dotted paths with ranges and present values; `options` is that part of the configuration."""
     if not isinstance(space, Mapping):
         raise UserError(f"tune.space.{prefix.removesuffix('.')} must be a range, {_EXAMPLE}, not {space!r}")
     for name, given in space.items():
@@ -126,7 +126,7 @@ def altered(space: dict[str, Any], ranges: Sequence[str], config: dict[str, Any]
     """Return a space with overrides of it applied, each `tune.space.OPTION=RANGE`, OPTION=null to leave it out.
 
     OPTION is an option's dotted path, or its last name where one group alone has it (lr for optim.lr). A range's own
-    field may stand behind it: tune.space.lr.high=0.1.
+    field may follow it: tune.space.lr.high=0.1.
 
     Args:
         space: the algorithm's own.

@@ -125,10 +125,13 @@ def close_storage(storage: "BaseStorage") -> None:
 
 @contextlib.contextmanager
 def reported(url: str) -> Iterator[None]:
-    """Raise a UserError, of a line and without a password, for what a storage raises in the block.
+    """Raise a UserError of one line, without a password, for what a storage raises in the block.
 
     Args:
         url: the storage's.
+
+    Raises:
+        UserError: when the storage cannot be read or written.
 
     """
     from optuna.exceptions import StorageInternalError

@@ -139,7 +139,7 @@ def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[s
 
 
 class Pruning(Callback):
-    """A callback that reports each epoch's metric to Optuna, and stops the run where the study's pruner says so.
+    """A callback that reports each epoch's metric to Optuna, and stops the run where the study's pruner prunes it.
 
     Args:
         trial: Optuna's.
@@ -183,7 +183,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
 
 
 def remove_weights(folder: Path) -> None:
-    """Remove the weights of a trial that is over: a search keeps records.
+    """Remove the weights of a trial that is over: a search needs its record alone.
 
     Args:
         folder: the trial's.
