@@ -25,7 +25,7 @@ from localearn.data import Batch, Data
 from localearn.trainers.phases import Metrics
 
 QUIET: dict[str, Any] = {"energy": False, "progress": False, "device": "cpu", "batch_size": 128}
-RIDGE = 1e-4  # beside the states' mean square
+RIDGE = 1e-4  # relative to the states' mean square
 
 
 class Untrained(Trainer):
@@ -166,7 +166,7 @@ def spread(values: list[float]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure every setting and write table.md, with each setting's figures and runs beside it."""
+    """Measure every setting and write table.md, and each setting's figures and runs."""
     options = dict(argument.split("=", 1) for argument in arguments)
     out = Path(options.get("out", "results/counter_current"))
     seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]

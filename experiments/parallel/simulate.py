@@ -42,7 +42,7 @@ def simulation(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def page(record: dict[str, Any], found: dict[str, Any]) -> str:
-    """Return simulation.md: the simulation beside what was measured, and its plan."""
+    """Return simulation.md: the simulation against what was measured, and its plan."""
     own, here, plan = record["options"], found["measured_ranks"], found["plan"]
     measured = {mode: record["measured"][mode]["median"] for mode in here}
     lines = [
