@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def run(row: Row, seed: int) -> None:
-    """Run a row with a seed unless its record is there; record the wall clock of the whole command with it."""
+    """Run a row with a seed unless its record is there; note the wall clock of the whole command beside it."""
     folder = RESULTS / "runs" / f"{row.name}-{seed}"
     if (folder / "wall.json").exists():
         return

@@ -104,7 +104,7 @@ class Asked:
     budget_s: int = 520
 
     def bench(self, folder: str, expected_s: float, *options: str) -> Piece:
-        """Return a bench, which is measured again where it was interrupted."""
+        """Return a bench, which is measured anew where it was interrupted."""
         if self.small:
             options = (*options, "turns=1", "turn_s=0.001")
         where = [f"device={self.device}", f"out={self.work / folder}"]
@@ -148,14 +148,14 @@ def tests_lines(asked: Asked) -> list[Line]:
 
 
 def steps(asked: Asked) -> list[Piece]:
-    """Return every rule's captured step against backprop's, in turns long enough for the counter of joules."""
+    """Return every rule's captured step beside backprop's, in turns that last long enough for the counter of joules."""
     size = ["width=24", "batch=16"] if asked.small else ["width=2000", "batch=512", "turns=2", "turn_s=5.2"]
     options = ["depth=3", "input=[784]", "capture=graph", "forward_forward:algo.prediction=goodness"]
     return [asked.bench("steps", 200, *size, *options)]
 
 
 def steps_lines(asked: Asked) -> list[Line]:
-    """Return each rule's step and joules against backprop's; Mono-Forward's alone were asked for."""
+    """Return each rule's step and joules beside backprop's; Mono-Forward's alone were asked for."""
     (bench,) = benches(asked, "steps")
     rules = {rule["algo"]: rule for rule in bench["rules"]}
     base = rules.pop("backprop")
@@ -196,7 +196,7 @@ def energy(asked: Asked) -> list[Piece]:
 
 
 def energy_lines(asked: Asked) -> list[Line]:
-    """Return each row's accuracy, time and joules against backprop's, by protocol."""
+    """Return each row's accuracy, time and joules beside backprop's, by protocol."""
     lines = []
     for name in ENERGY_ROWS:
         report, algo = asked.work / "energy" / name / "report.json", name.rpartition("-")[-1]
@@ -211,7 +211,7 @@ SHOWN = {"test_accuracy": "points of accuracy", "train_s": "time", "train_j": "j
 
 
 def compared(measure: dict[str, Any] | None, said: str) -> str:
-    """Return a measure of a rule against the baseline's, with its label where it has one."""
+    """Return a measure of a rule beside the baseline's, with its label where it has one."""
     if measure is None or measure["to_baseline"] is None:
         return f"{said} not compared"
     mean = measure["to_baseline"]["mean"]
@@ -254,7 +254,7 @@ def cnn(asked: Asked) -> list[Piece]:
 
 
 def cnn_lines(asked: Asked) -> list[Line]:
-    """Return the accuracies of the rows that were run and the published ones."""
+    """Return the accuracies of the rows that were run beside the published ones."""
     table = asked.work / "fidelity" / "table.json"
     if not table.exists():
         return []
@@ -302,7 +302,7 @@ def memory(asked: Asked) -> list[Piece]:
 
 
 def memory_lines(asked: Asked) -> list[Line]:
-    """Return Mono-Forward's memory against backprop's, and against depth."""
+    """Return Mono-Forward's memory beside backprop's, and against depth."""
     shallow, deep = ({r["algo"]: r["live_bytes"] for r in bench["rules"]} for bench in benches(asked, "depth"))
     share, grown = deep["mono_forward"] / deep["backprop"], deep["mono_forward"] / shallow["mono_forward"]
     return [
