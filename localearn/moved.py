@@ -110,7 +110,12 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "costs": "localearn.benching.rank.costs",
         "inputs_of_blocks": "localearn.benching.rank.inputs_of_blocks",
         "measure": "localearn.benching.rank.measure",
+        "measured": "localearn.benching.parallel.run_ranks",
         "run_rank": "localearn.benching.rank.run_rank",
+    },
+    "localearn.benching.workload": {
+        "built": "localearn.benching.workload.build_rule_on_data",
+        "made_up": "localearn.benching.workload.random_batches",
     },
     "localearn.energy.codecarbon": {
         "RAM_LOOK_S": "localearn.energy.codecarbon.RAM_INTERVAL_S",

@@ -90,7 +90,7 @@ class ParallelBench:
     gradient_bytes: int
 
 
-def measured(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
+def run_ranks(own: dict[str, str], overrides: list[str]) -> dict[str, Any]:
     """Start the ranks, each on a core of its own, and return their measurements.
 
     Args:
@@ -148,7 +148,7 @@ def read(measurements: dict[str, Any], batches: int) -> ParallelBench:
     """Return the ratios within each turn, and the time of each part.
 
     Args:
-        measurements: what `measured` returned.
+        measurements: what `run_ranks` returned.
         batches: a rank's in a turn.
 
     """

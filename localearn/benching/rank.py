@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from localearn.benching.workload import Point, as_data, built, made_up
+from localearn.benching.workload import Point, as_data, build_rule_on_data, random_batches
 from localearn.composition import compose
 from localearn.data import Batch
 from localearn.trainers.base import Pipelined
@@ -65,7 +65,7 @@ def measure(plan: dict[str, Any], config: Any, point: Point, ranks: dict[str, Ra
         ranks: how each way shares the work.
 
     """
-    batches = made_up(point)
+    batches = random_batches(point)
     ways = {"alone": Way(config, point, Ranks()), **{mode: Way(config, point, r) for mode, r in ranks.items()}}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(plan["turns"] + 1):
@@ -95,8 +95,8 @@ class Way:
 
     def __init__(self, config: Any, point: Point, ranks: Ranks, block: tuple[int, Tensor] | None = None):
         self.ranks = ranks
-        data = as_data(made_up(point), point)
-        self.trainer = built("", config, data).to(point.device).train()
+        data = as_data(random_batches(point), point)
+        self.trainer = build_rule_on_data("", config, data).to(point.device).train()
         ranks.setup(self.trainer, data)
         full = self.trainer.phases()[0]
         phase = ranks.setup_phase(full) if block is None else _of_block(self.trainer.pipelined(), *block, full)

@@ -17,7 +17,7 @@ from localearn.energy.part import MeteredPart, Reading
 from localearn.energy.rapl import RaplCounter
 from localearn.energy.sources import AbsentError, Clock, Counter, Part, idle_power_w
 from localearn.energy.tally import Tally
-from localearn.moved import former_names
+from localearn.moved import Renamed, former_names
 
 _log = logging.getLogger(__name__)
 
@@ -306,7 +306,7 @@ class Meter:
         warnings.warn("Meter.beside is deprecated: call add_ranks", FutureWarning, stacklevel=2)
         self.add_ranks(states)
 
-    def lose(self, flag: str) -> None:
+    def invalidate(self, flag: str) -> None:
         """Make all joules null: other processes that train together with this one have spent some that are not known.
 
         Args:
@@ -314,7 +314,9 @@ class Meter:
 
         """
         for part in self._parts.values():
-            part.lose(flag)
+            part.invalidate(flag)
+
+    lose = Renamed("invalidate")
 
     def add_earlier(self, state: dict[str, Any], joules: bool = True) -> None:
         """Add an earlier session's seconds and joules, and record where it ended.

@@ -168,7 +168,7 @@ class MeteredPart:
                 self._ranks.append(part)
             seen.add(part["counted"])
 
-    def lose(self, flag: str) -> None:
+    def invalidate(self, flag: str) -> None:
         """Make every window's energy unknown, since other processes have spent some that they did not report.
 
         Args:

@@ -585,7 +585,7 @@ def test_unlike_labels_are_not_added(other):
 def test_what_is_lost_is_null_and_absent_parts_stay_absent():
     one = Process(steady(), device="cpu")
     one.train(1.0)
-    one.meter.lose("rank_lost")
+    one.meter.invalidate("rank_lost")
     report = one.meter.report()["energy"]
     assert (report["train_j"], report["flags"], report["label"]) == (None, ["rank_lost"], "estimated")
     assert report["parts"]["gpu"]["label"] == "absent" and report["parts"]["gpu"]["windows"]["train"]["flags"] == []
