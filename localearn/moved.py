@@ -13,17 +13,12 @@ from typing import Any
 MOVED = {
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
-    "localearn.data.downloads": "localearn.data.files",
     "localearn.data.fingerprint": "localearn.data.base",
-    "localearn.data.items": "localearn.data.base",
-    "localearn.data.labels": "localearn.data.targets",
+    "localearn.data.items": "localearn.data.checks",
     "localearn.data.loading": "localearn.data.sources",
     "localearn.data.normalization": "localearn.data.transforms",
-    "localearn.data.npz_graphs": "localearn.data.graphs",
-    "localearn.data.planetoid": "localearn.data.graphs",
     "localearn.data.regression": "localearn.data.embedded",
-    "localearn.data.splits": "localearn.data.arrays",
-    "localearn.data.vision": "localearn.data.sources",
+    "localearn.data.splits": "localearn.data.partition",
     "localearn.energy.carbon": "localearn.energy.codecarbon",
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
@@ -49,7 +44,7 @@ MOVED = {
     "localearn.nets.mixer": "localearn.nets.patches",
     "localearn.nets.noise_schedules": "localearn.nets.denoiser",
     "localearn.nets.resnet": "localearn.nets.conv",
-    "localearn.nets.sequential": "localearn.nets.torchvision",
+    "localearn.nets.sequential": "localearn.nets.block",
     "localearn.nets.statistics": "localearn.nets.introspection",
     "localearn.nets.systems": "localearn.nets.physical",
     "localearn.nets.vit": "localearn.nets.patches",
@@ -69,16 +64,10 @@ MOVED = {
     "localearn.reporting.reading": "localearn.reporting.runs",
     "localearn.testing.phases": "localearn.testing.conformance",
     "localearn.trainers.estimators.local_guess": "localearn.trainers.estimators.forward_gradient",
-    "localearn.trainers.estimators.noise": "localearn.trainers.estimators.base",
-    "localearn.trainers.feedback.base": "localearn.trainers.feedback.backward_path",
     "localearn.trainers.feedback.feedback_alignment": "localearn.trainers.feedback.alignment",
-    "localearn.trainers.feedback.paths": "localearn.trainers.feedback.backward_path",
     "localearn.trainers.feedback.sign_symmetry": "localearn.trainers.feedback.alignment",
     "localearn.trainers.feedback.weight_mirror": "localearn.trainers.feedback.pepita",
-    "localearn.trainers.local.normalization": "localearn.trainers.local.forward_forward",
-    "localearn.trainers.local.ridge": "localearn.trainers.local.cafo",
-    "localearn.trainers.local.sparsemax": "localearn.trainers.local.cafo",
-    "localearn.trainers.paired.opposite": "localearn.trainers.paired.counter_current",
+    "localearn.trainers.local.sparsemax": "localearn.trainers.local.losses",
     "localearn.training.alignment": "localearn.training.diagnostics",
     "localearn.training.device": "localearn.training.runtime",
     "localearn.training.parallel": "localearn.training.distributed",
@@ -95,7 +84,7 @@ MOVED = {
     "localearn.tuning.aside": "localearn.tuning.search",
 }
 
-# Names that have moved to another module or have another name: the present one of each, by the module that had it.
+# Names that have changed, or moved to another module, while their former module remains: the new place of each, by it.
 # The former module ends with `__getattr__ = former_names(__name__)`.
 MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.analysing.plots": {
@@ -117,6 +106,47 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "built": "localearn.benching.workload.build_rule_on_data",
         "made_up": "localearn.benching.workload.random_batches",
     },
+    "localearn.data.arrays": {
+        "FOLDS": "localearn.data.partition.FOLDS",
+        "check_fraction": "localearn.data.partition.check_fraction",
+        "check_seed": "localearn.data.partition.check_seed",
+        "fold_of": "localearn.data.partition.fold_of",
+        "held_size": "localearn.data.partition.held_out_size",
+        "hold_out": "localearn.data.partition.hold_out",
+    },
+    "localearn.data.base": {
+        "as_array": "localearn.data.checks.as_array",
+        "as_pair": "localearn.data.checks.as_pair",
+    },
+    "localearn.data.coordinates": {
+        "encoded": "localearn.data.coordinates.positional_encoding",
+    },
+    "localearn.data.files": {
+        "FAILURES": "localearn.data.downloads.FAILURES",
+        "TIMEOUT_S": "localearn.data.downloads.TIMEOUT_S",
+        "absent": "localearn.data.downloads.absent",
+        "download_folder": "localearn.data.downloads.download_folder",
+        "downloading": "localearn.data.downloads.downloading",
+        "keep": "localearn.data.files.store",
+        "names": "localearn.data.files.array_names",
+    },
+    "localearn.data.graphs": {
+        "NPZ_GRAPHS": "localearn.data.npz_graphs.NPZ_GRAPHS",
+        "PLANETOID": "localearn.data.planetoid.PLANETOID",
+        "npz_graph": "localearn.data.npz_graphs.npz_graph",
+        "planetoid": "localearn.data.planetoid.planetoid",
+    },
+    "localearn.data.partition": {
+        "held_size": "localearn.data.partition.held_out_size",
+    },
+    "localearn.data.targets": {
+        "flat_labels": "localearn.data.labels.flat_labels",
+        "numbered": "localearn.data.labels.numbered",
+        "of_classes": "localearn.data.targets.targets_are_labels",
+    },
+    "localearn.data.views": {
+        "encoded": "localearn.data.coordinates.positional_encoding",
+    },
     "localearn.energy.codecarbon": {
         "RAM_LOOK_S": "localearn.energy.codecarbon.RAM_INTERVAL_S",
     },
@@ -137,6 +167,39 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "SIZES": "localearn.energy.selftest_load.SIZES",
         "load_until_end": "localearn.energy.selftest_load.load_until_end",
         "loaded_by_another": "localearn.energy.selftest_load.loaded_by_another",
+    },
+    "localearn.nets.block": {
+        "parts": "localearn.nets.block.sequential_parts",
+    },
+    "localearn.nets.deepfm": {
+        "Beside": "localearn.nets.deepfm.PassThrough",
+        "Embeddings": "localearn.nets.deepfm.ColumnEmbeddings",
+    },
+    "localearn.nets.denoiser": {
+        "Embeddings": "localearn.nets.denoiser.ClassEmbeddings",
+    },
+    "localearn.nets.gnn": {
+        "kept": "localearn.nets.gnn.cached",
+    },
+    "localearn.nets.layers": {
+        "check_classes": "localearn.nets.checks.check_classes",
+        "check_image": "localearn.nets.checks.check_image",
+        "check_row": "localearn.nets.checks.check_row",
+        "check_widths": "localearn.nets.checks.check_widths",
+    },
+    "localearn.nets.net": {
+        "modes_kept": "localearn.nets.layers.preserve_modes",
+    },
+    "localearn.nets.patches": {
+        "Patches": "localearn.nets.patches.PatchEmbedding",
+        "places": "localearn.nets.patches.sincos_positions",
+    },
+    "localearn.nets.torchvision": {
+        "Patches": "localearn.nets.torchvision.VisionTransformerStem",
+        "parts": "localearn.nets.block.sequential_parts",
+    },
+    "localearn.nets.transformer": {
+        "reading": "localearn.nets.transformer.choose_view",
     },
     "localearn.printing": {
         "load_forward_mode": "localearn.extras.load_forward_mode",
@@ -168,6 +231,42 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.reporting.writing": {
         "place": "localearn.reporting.writing.write_files",
+    },
+    "localearn.trainers.estimators.base": {
+        "Gaussian": "localearn.trainers.estimators.noise.Gaussian",
+        "Kind": "localearn.trainers.estimators.noise.Kind",
+        "NOISES": "localearn.trainers.estimators.noise.NOISES",
+        "Noise": "localearn.trainers.estimators.noise.Noise",
+        "Sobol": "localearn.trainers.estimators.noise.Sobol",
+    },
+    "localearn.trainers.feedback.backward_path": {
+        "FeedbackTrainer": "localearn.trainers.feedback.base.FeedbackTrainer",
+        "SentBack": "localearn.trainers.feedback.paths.SentBack",
+        "drawn_like": "localearn.trainers.feedback.paths.drawn_like",
+        "mixed": "localearn.trainers.feedback.paths.mixed",
+        "scale_of": "localearn.trainers.feedback.paths.scale_of",
+    },
+    "localearn.trainers.feedback.passes": {
+        "still_buffers": "localearn.trainers.feedback.passes.preserve_buffers",
+    },
+    "localearn.trainers.local.cafo": {
+        "mean_over": "localearn.trainers.local.losses.mean_over",
+        "sparsemax": "localearn.trainers.local.losses.sparsemax",
+        "sparsemax_loss": "localearn.trainers.local.losses.sparsemax_loss",
+        "squared_error": "localearn.trainers.local.losses.squared_error",
+    },
+    "localearn.trainers.local.forward_forward": {
+        "EPS": "localearn.trainers.local.normalization.EPS",
+    },
+    "localearn.trainers.local.heads": {
+        "MADE": "localearn.trainers.local.heads.BUILDERS",
+        "Read": "localearn.trainers.local.heads.HeadInput",
+    },
+    "localearn.trainers.local.labels": {
+        "beside_itself": "localearn.trainers.local.labels.duplicate_context",
+    },
+    "localearn.trainers.paired.counter_current": {
+        "Shape": "localearn.trainers.paired.opposite.Shape",
     },
     "localearn.training.callbacks": {
         "Bar": "localearn.training.progress.Bar",
@@ -252,7 +351,6 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "shown": "localearn.tuning.space.as_override",
     },
     "localearn.tuning.search": {
-        "LIGHT": "localearn.tuning.trial.LIGHT",
         "Pruning": "localearn.tuning.trial.Pruning",
         "QUIET": "localearn.tuning.trial.QUIET",
         "remembered": "localearn.tuning.trial.remembered",

@@ -203,7 +203,7 @@ READERS = {
     },
     "data/files.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
-    "data/graphs.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
     "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/codecarbon.py": {"json.loads"},  # of codecarbon's own files
@@ -213,6 +213,7 @@ READERS = {
     "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
     "moved.py": {"importlib.import_module"},  # of the names in its own table
+    "grid.py": {"read_json"},  # its own state: the seconds and status of each cell
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "nets/weights.py": {"load"},  # of safetensors, which holds no code
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True

@@ -65,7 +65,8 @@ class Costs:
 
         """
         values: dict[str, Any] = {field.name: record[_RECORDED.get(field.name, field.name)] for field in fields(cls)}
-        return cls(**values | {"block_s": tuple(values["block_s"])})
+        values["block_s"] = tuple(values["block_s"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)

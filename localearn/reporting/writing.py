@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
-from localearn.files import atomic_write, read_json
+from localearn.files import read_json, replace_bytes
 from localearn.moved import former_names
 from localearn.reporting import drawing, tables
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value, compare
@@ -95,8 +95,7 @@ def write_files(out: Path, stem: str, kind: str, plots: str, contents: Mapping[s
             raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {stem}'s; choose another out=")
         (out / plots).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            with atomic_write(out / name) as temporary:
-                temporary.write_bytes(content)
+            replace_bytes(out / name, content)
         for name in earlier - contents.keys():
             (out / name).unlink(missing_ok=True)
     except OSError as error:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from localearn.errors import UserError
 from localearn.moved import former_names
+from localearn.records import RunFolder
 from localearn.records.folder import LockedError, locked
 from localearn.training.runtime import derived_seed
 from localearn.tuning.outcome import worker
 from localearn.tuning.plan import Plan
 from localearn.tuning.recovery import recover
 from localearn.tuning.storage import ASIDE, hidden, open_storage, reported, set_aside
-from localearn.tuning.trial import InterruptedTrial, remove_weights, run_trial, suggested
+from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -235,7 +236,7 @@ class Search:
                 retry(self.study, self.study.get_trials(deepcopy=False)[trial.number], counts=False)
                 raise
             finally:
-                remove_weights(folder)
+                RunFolder(folder).drop_weights()
         self.ran = True
         return outcome
 

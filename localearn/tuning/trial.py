@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
-from localearn.jobs import DONE, Job, prepare
+from localearn.jobs import Job, prepare
 from localearn.printing import say
 from localearn.records import Record, RunFolder, read_record
 from localearn.records.reading import parse_energy
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 QUIET = ("progress=false", "log=none")
-LIGHT = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
 class InterruptedTrial(KeyboardInterrupt):
@@ -170,7 +169,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
 
     run = RunFolder(folder)
     begun = run.config.exists() or run.checkpoint.exists()
-    if not begun or run.status() in DONE:
+    if not begun or run.is_finished():
         return
     try:
         resumed(str(folder), [], trust)
@@ -180,15 +179,3 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
         spare = folder.with_name(f"{folder.name}.broken-{number}")
         folder.rename(spare)
         say(f"trial {folder.name} starts again, what was left of it is {spare}: {error}", error=True)
-
-
-def remove_weights(folder: Path) -> None:
-    """Remove the weights of a trial that is over: a search needs its record alone.
-
-    Args:
-        folder: the trial's.
-
-    """
-    if RunFolder(folder).status() in DONE:
-        for name in LIGHT:
-            (folder / name).unlink(missing_ok=True)
