@@ -247,8 +247,8 @@ class Meter:
         """
         parts = []
         for part in self._parts.values():
-            how = f" ({part.note})" if part.label == "absent" else f" by {part.source}"
-            parts.append(f"{part.name} {part.label}{how}")
+            source = f" ({part.note})" if part.label == "absent" else f" by {part.source}"
+            parts.append(f"{part.name} {part.label}{source}")
         return "; ".join(parts)
 
     def report(self) -> dict[str, Any]:
@@ -408,21 +408,21 @@ def _parts(
 ) -> "dict[str, MeteredPart]":
     """Return the three parts with their possible sources, the best first."""
     candidates: dict[Part, list[Counter]] = {"gpu": [], "cpu": [], "dram": []}
-    why_no_gpu = why = "not measured"
+    no_gpu = reason_absent = "not measured"
     if sources == "auto":
         model = ProcessModel()
         candidates["cpu"] = [RaplCounter("cpu", clock=clock), CpuEstimate(model)]
         candidates["dram"] = [RaplCounter("dram", clock=clock), RamEstimate(model, clock)]
-        why_no_gpu = f"not measured: training runs on the {device.type}"
+        no_gpu = f"not measured: training runs on the {device.type}"
         if device.type == "cuda":
             try:
                 candidates["gpu"] = [NvmlCounter(torch_uuid(device), clock=clock)]
             except AbsentError as reason:
-                why_no_gpu = str(reason)
+                no_gpu = str(reason)
     elif not isinstance(sources, str):
         for counter in sources:
             candidates[counter.part].append(counter)
-    notes: dict[Part, str] = {"gpu": why_no_gpu, "cpu": why, "dram": why}
+    notes: dict[Part, str] = {"gpu": no_gpu, "cpu": reason_absent, "dram": reason_absent}
     return {name: MeteredPart(name, candidates[name], notes[name], clock) for name in candidates}
 
 

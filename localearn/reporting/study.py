@@ -82,8 +82,8 @@ class StudyRow:
     @property
     def verdict(self) -> str:
         """The comparison with the published number, as text; "so far" where seeds are missing."""
-        left = {record.seed for record in self.records} < set(self.seeds)
-        return f"{self._verdict} so far" if left and self.records else self._verdict
+        incomplete = {record.seed for record in self.records} < set(self.seeds)
+        return f"{self._verdict} so far" if incomplete and self.records else self._verdict
 
     @property
     def _verdict(self) -> str:
@@ -121,8 +121,8 @@ def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
         drawn = _plots(rows)
         replace_text(out / "table.md", page(rows, study, drawn))
         replace_text(out / "table.json", json.dumps([_values(row, study) for row in rows], indent=2) + "\n")
-        for name, of in drawn.items():
-            replace_bytes(out / name, plot(of))
+        for name, plotted in drawn.items():
+            replace_bytes(out / name, plot(plotted))
         for path in out.glob("plot*.png"):
             if path.name not in drawn and drawing.CREATOR.encode() in path.read_bytes()[:400]:
                 path.unlink()
@@ -150,16 +150,16 @@ def page(rows: list[StudyRow], study: str, plots: dict[str, list[StudyRow]] | No
     ]
     if len(datasets) > 1:
         lines += [*_summary(datasets), ""]
-    for name, of in datasets.items():
+    for name, of_dataset in datasets.items():
         lines += [f"## {name or 'data set not named'}", ""]
-        run, left = [row for row in of if row.records], [row for row in of if not row.records]
+        run, not_run = [row for row in of_dataset if row.records], [row for row in of_dataset if not row.records]
         if run:
             lines += [*_as_table(run), ""]
-        for file, shown in (plots or {}).items():
-            if shown[0].dataset == name:
+        for file, plotted in (plots or {}).items():
+            if plotted[0].dataset == name:
                 lines += [f"![Ours beside the published figures: {name}]({file})", ""]
-        if left:
-            lines += [*_not_run(left, study), ""]
+        if not_run:
+            lines += [*_not_run(not_run, study), ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
@@ -170,12 +170,12 @@ def plot(rows: list[StudyRow]) -> bytes:
         rows: all of one metric.
 
     """
-    shown = [row for row in rows if row.ours]
-    labels = plot_labels([row.title for row in shown])
+    plotted = [row for row in rows if row.ours]
+    labels = plot_labels([row.title for row in plotted])
     with drawing.style():
         height = 0.9 + sum(0.15 + 0.16 * (label.count("\n") + 1) for label in labels)
         figure, axes = drawing.canvas(height, ["published", "ours"])
-        for place, row in enumerate(shown):
+        for place, row in enumerate(plotted):
             ours = row.ours
             assert ours is not None
             width = None if ours.high is None else ours.high - ours.mean
@@ -185,11 +185,11 @@ def plot(rows: list[StudyRow]) -> bytes:
                 axes.plot(
                     row.published, place, "o", color="#D55E00", fillstyle="none", ms=11, zorder=3, label=published_label
                 )
-        axes.set_yticks(range(len(shown)), labels, fontsize=9)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_yticks(range(len(plotted)), labels, fontsize=9)
+        axes.set_ylim(len(plotted) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=5)  # more of five digits would run into each other
         # Long titles leave the axes less room than the label may take, which then lies under the titles too.
-        axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}", loc="right")
+        axes.set_xlabel(f"test {metrics.axis(plotted[0].metric)}", loc="right")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "study", "", "").png
 
@@ -203,9 +203,9 @@ def _plots(rows: list[StudyRow]) -> dict[str, list[StudyRow]]:
     if len(groups) == 1:
         return {"plot.png": next(iter(groups.values()))}
     named = {}
-    for (dataset, metric), of in groups.items():
+    for (dataset, metric), plotted in groups.items():
         several = sum(other == dataset for other, _ in groups) > 1
-        named[f"{drawing.plot_name('plot', dataset, metric.name if several else None)}.png"] = of
+        named[f"{drawing.plot_name('plot', dataset, metric.name if several else None)}.png"] = plotted
     return named
 
 

@@ -187,9 +187,9 @@ def _head(tuning: Tuning) -> Cell:
 
 def _trials(tuning: Tuning) -> Cell:
     states = (("complete", "completed"), ("pruned", "pruned"))
-    counts = [f"{tuning.trials[state]} {word}" for state, word in states if tuning.trials.get(state)]
-    how = f"{tuning.sampler}, {tuning.pruner}"
-    return Line(str(tuning.ended)), Line(", ".join(counts), "label"), Line(how, "label")
+    counts = [f"{tuning.trials[state]} {label}" for state, label in states if tuning.trials.get(state)]
+    method = f"{tuning.sampler}, {tuning.pruner}"
+    return Line(str(tuning.ended)), Line(", ".join(counts), "label"), Line(method, "label")
 
 
 def _cost(tuning: Tuning) -> Cell:

@@ -294,7 +294,7 @@ def repeat_commands(group: Group) -> list[str]:
         run = rule.runs[0]
         seeds = ",".join(str(run.record.seed) for run in rule.runs)
         command = ["python", "-m", "localearn.run", *(["-m"] if len(rule.runs) > 1 else [])]
-        lines.append(shlex.join([*command, *(_typed(run) or _whole(run)), f"seed={seeds}"]))
+        lines.append(shlex.join([*command, *(_typed(run) or _whole_configuration(run)), f"seed={seeds}"]))
     return lines
 
 
@@ -307,12 +307,12 @@ def _settings_table(caption: str, fields: Mapping[str, Callable[[Run], object]],
             holders["not recorded" if value is None else str(value)].add(run.algo)
         if set(holders) == {"not recorded"}:
             continue
-        shown = [
+        listed = [
             value if len(holders) == 1 else f"{value} ({', '.join(sorted(algos))})"
             for value, algos in list(sorted(holders.items()))[:6]
         ]
-        more = len(holders) - len(shown)
-        rows.append((cell(name), cell("; ".join(shown) + (f"; and {more} more" if more else ""))))
+        more = len(holders) - len(listed)
+        rows.append((cell(name), cell("; ".join(listed) + (f"; and {more} more" if more else ""))))
     return Table(caption, ("Setting", "Value"), tuple(rows), settings=True)
 
 
@@ -325,10 +325,10 @@ def _typed(run: Run) -> list[str]:
     typed = choices.get("overrides") if isinstance(choices, dict) else None
     if not isinstance(typed, list):
         return []
-    return [str(word) for word in typed if str(word).partition("=")[0] not in _OF_THE_RUN]
+    return [str(argument) for argument in typed if str(argument).partition("=")[0] not in _OF_THE_RUN]
 
 
-def _whole(run: Run) -> list[str]:
+def _whole_configuration(run: Run) -> list[str]:
     names = {"algo": run.algo, "dataset": run.dataset, "net": run.record.net}
     choices = [f"{group}={_choice(run, group, name)}" for group, name in names.items()]
     return [*choices, *_overrides({name: value for name, value in run.record.config.items() if name != "choices"})]
