@@ -118,14 +118,7 @@ def test_the_tuning_shown_is_what_happens(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "page",
-    [
-        "concepts/net.md",
-        "howto/python.md",
-        "howto/add-net.md",
-        "howto/add-task.md",
-        "howto/add-meter.md",
-        "howto/add-data.md",
-    ],
+    ["concepts/net.md", *(f"howto/{name}.md" for name in ("python", "add-net", "add-task", "add-meter", "add-data"))],
 )
 def test_the_pages_python_runs(command, page, capsys, tmp_path):
     for code in blocks(page):
