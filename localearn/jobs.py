@@ -19,8 +19,6 @@ from localearn.trust import is_known, targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
 
-DONE = ("completed", "diverged", "stopped")  # the statuses of runs that are not resumed
-
 
 @dataclass(frozen=True)
 class Job:
@@ -88,7 +86,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
         raise UserError(f"{job.folder} has a run with another {', '.join(differing)}; give another out=")
     return (
         None
-        if folder.status() in DONE
+        if folder.is_finished()
         else resumed(str(job.folder), [], trust={str(target) for _, target in targets_of(requested)})
     )
 

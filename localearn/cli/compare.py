@@ -20,7 +20,8 @@ from localearn.cli.options import (
 from localearn.cli.pages import help_status
 from localearn.composition import compose, overrides_of, quoted
 from localearn.errors import UserError
-from localearn.jobs import Job, run_job
+from localearn.grid import Grid, RunCell
+from localearn.jobs import Job
 from localearn.printing import say
 from localearn.trainers.phases import Phase, Solve
 from localearn.training.experiment import Choices
@@ -100,16 +101,22 @@ def main(arguments: list[str]) -> int:
     jobs = schedule(plan)
     if plan.warm_up:
         warm_up(plan)
-    worst = 0
-    for number, job in enumerate(jobs, 1):
-        say(f"[{number}/{len(jobs)}] {job.folder.name}")
-        status = run_job(job, plan.config_dir)
-        if status > 128:
-            print("the same command goes on where it stopped", file=sys.stderr)
-            return status
-        worst = max(worst, status)
+    # Not shared with other processes: a run next to another one would be measured as slower and hungrier than it is.
+    status = Grid().run(
+        RunCell(
+            name=job.folder.name,
+            title=f"[{number}/{len(jobs)}] {job.folder.name}",
+            job=job,
+            config_dir=plan.config_dir,
+            keep_weights=True,
+        )
+        for number, job in enumerate(jobs, 1)
+    )
+    if status > 128:
+        print("the same command goes on where it stopped", file=sys.stderr)
+        return status
     say(write(plan, command))
-    return worst
+    return status
 
 
 def parse(arguments: Sequence[str]) -> Plan:
