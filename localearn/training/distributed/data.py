@@ -1,4 +1,4 @@
-"""Data parallelism (`parallel=data`): every rank has the whole net and takes its rows of each batch."""
+"""Data parallelism (`parallel=data`): every rank has the full net and takes its rows of each batch."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
