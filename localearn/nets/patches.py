@@ -73,7 +73,7 @@ class ViT(Net):
             )
             for _ in range(layers)
         ]
-        blocks = first_and_last(PatchEmbedding(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
+        blocks = add_patches_and_norm(PatchEmbedding(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -122,7 +122,7 @@ class Mixer(Net):
         mixing = [
             Block(MixerLayer(positions, width, token_hidden, channel_hidden, dropout=dropout)) for _ in range(layers)
         ]
-        blocks = first_and_last(PatchEmbedding(shape, patch, width), mixing, nn.LayerNorm(width))
+        blocks = add_patches_and_norm(PatchEmbedding(shape, patch, width), mixing, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -195,7 +195,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
-def first_and_last(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
+def add_patches_and_norm(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
     """Return the blocks with the patches' map before the first and the normalisation after the last.
 
     Args:
