@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from localearn.data.base import Batch, Data, Split
+from localearn.files import atomic_write
 from localearn.printing import one_line
 from localearn.tasks import Regression
 
@@ -40,7 +41,8 @@ def predicted_against_true(
     with warnings.catch_warnings():
         # A column's name may be written in letters that the font lacks; boxes stand for them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        figure.savefig(path)
+        with atomic_write(Path(path)) as temporary:
+            figure.savefig(temporary, format="png")
     of = f", the first {_PANELS} of {task.outputs} outputs" if task.outputs > _PANELS else ""
     return f"predicted against true values of {data.sizes[split]:,} {split} rows{of}: {path}"
 
@@ -108,7 +110,8 @@ def above_each_other(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[st
         for place, pixels in enumerate(images):
             scaled = Image.fromarray(pixels).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
             canvas.paste(scaled, (_MARGIN + place * (wide + _MARGIN), top + _CAPTION))
-    canvas.save(path)
+    with atomic_write(path) as temporary:
+        canvas.save(temporary, format="PNG")
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Path) -> None:
@@ -134,4 +137,5 @@ def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Pa
         draw.text((left, _MARGIN // 2), caption, fill=_INK)
         scaled = Image.fromarray(pixels).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
         canvas.paste(scaled, (left, _MARGIN + _CAPTION))
-    canvas.save(path)
+    with atomic_write(path) as temporary:
+        canvas.save(temporary, format="PNG")

@@ -16,7 +16,7 @@ from localearn.data.generation import continuation
 from localearn.data.partition import check_fraction
 from localearn.data.tokens import LARGEST, UNKNOWN, BytePairs, Bytes, Characters, Codec, Unit
 from localearn.errors import UserError
-from localearn.files import is_text_encoding, kind_of_file
+from localearn.files import is_text_encoding, kind_of_file, replace_text
 from localearn.options import checked_call
 from localearn.printing import log_notes, one_line
 from localearn.tasks.language import PADDING, LanguageModelling
@@ -67,7 +67,7 @@ class TextData(ArrayData):
         )
         prompt, sample = self.codec.decode(ids), self.codec.decode(written)
         path = Path(folder) / "sample.txt"
-        path.write_text(f"{prompt}{sample}\n", encoding="utf-8")
+        replace_text(path, f"{prompt}{sample}\n")
         lines = [line for line in sample.splitlines() if line.strip()][:SAMPLE_LINES]
         return (
             f"a sample that continues the beginning of the test part is in {path}:",
