@@ -514,7 +514,7 @@ def of_images(
     """
     if len(channels) != 3 or min(shape[1:]) < 4:
         raise UserError(
-            f"three convolutions, two of them pooled, want 3 channels, not {channels}, of 4x4 pixels or more"
+            f"embed=conv has three convolutions: it needs 3 channels, not {channels}, and images of 4x4 pixels or more"
         )
     layers: list[nn.Module] = []
     for k, (n_in, n_out) in enumerate(itertools.pairwise((shape[0], *channels))):

@@ -98,7 +98,7 @@ class Net(nn.Module):
         if not self.blocks:
             raise UserError("a net needs at least one block before its readout; add a hidden layer")
         if any(True for _ in self.stem.parameters()):
-            raise UserError("a net's stem has no parameters; make what has them a block")
+            raise UserError("a net's stem must not have parameters; make such layers a block")
         self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
         self.reads = tuple(self.view.width(shape) for shape in self.shapes)
@@ -402,7 +402,7 @@ class Net(nn.Module):
 
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise UserError(f"group must be 1 or more blocks that are made one, not {n!r}")
+            raise UserError(f"group must be the number of blocks to merge into one, 1 or more, not {n!r}")
         if n == 1:
             return self
         net = copy.copy(self)
@@ -463,7 +463,7 @@ class Net(nn.Module):
             ) from error
         if before is not None and h._version != before:
             raise UserError(
-                f"{name} writes over its input, which rules hold; write h = h * 2 where it says h *= 2, and "
+                f"{name} modifies its input in place, which rules need unchanged; write h = h * 2 for h *= 2, and "
                 "torch.relu(h) for torch.relu_(h)"
             )
         if not isinstance(out, Tensor):
@@ -473,8 +473,8 @@ class Net(nn.Module):
             )
         if out.dim() < 2 or len(out) != len(h):
             raise UserError(
-                f"{name} makes {tuple(out.shape)} of two rows, {tuple(h.shape)}; rows stay first and as many, "
-                f"({len(h)}, ...)"
+                f"{name} returns the shape {tuple(out.shape)} for an input of shape {tuple(h.shape)}; the batch "
+                f"dimension must stay first, ({len(h)}, ...)"
             )
         return out
 

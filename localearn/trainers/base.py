@@ -215,7 +215,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{each}; use net.reads=last, or pooled (an MLP: row)")
         if data.continues and net.looks_ahead():
             raise Unsupported(
-                f"{type(net).__name__} sees the tokens that {data.name} has it predict, for they stand in its input; "
+                f"{type(net).__name__} sees the tokens that {data.name} has it predict, which are in its input; "
                 "use a causal one, net=transformer, rnn, gru or lstm"
             )
         if net.classes != data.task.outputs and not data.task.has_classes:

@@ -57,4 +57,4 @@ class Shallow(Trainer):
 
     def pipelined(self) -> Pipelined:
         """Raise UserError: no block learns, so that there is nothing for ranks to train."""
-        raise Unsupported("shallow trains no block that a rank could have; use parallel=data")
+        raise Unsupported("shallow trains no block, so there is nothing to distribute by layers; use parallel=data")

@@ -253,6 +253,9 @@ def _check(copies: int, antithetic: bool, baseline: str, noise: str) -> None:
         raise UserError(f"antithetic copies come in pairs, and {copies} is odd; use copies={copies + 1}")
     if baseline == "mean" and copies < (4 if antithetic else 2):
         others, least = ("other pairs", 4) if antithetic else ("other copies", 2)
-        raise UserError(f"the mean loss of a row's {others} needs some; use copies={least} or more, or baseline=clean")
+        raise UserError(
+            f"baseline=mean is the mean loss of a row's {others}, and there are none; use copies={least} or more, or "
+            "baseline=clean"
+        )
     if baseline == "mean" and noise == "sobol":
         raise UserError("a Sobol net's points are not independent, so their mean is no baseline; use baseline=clean")

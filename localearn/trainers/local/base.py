@@ -112,7 +112,7 @@ class LocalTrainer(Trainer):
         self._check_inherited_gradients("parallel=data")
         if self.schedule == "greedy":
             raise UserError(
-                "greedy trains one block at a time, so there is nothing to do side by side; "
+                "greedy trains one block at a time, so there is nothing to run in parallel; "
                 "use schedule=joint, or parallel=data"
             )
 

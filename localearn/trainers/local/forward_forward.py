@@ -188,7 +188,7 @@ class ForwardForward(LocalTrainer):
         _refuse_without_classes(task, type(net).__name__)
         if task.per_position and not net.view.per_position:
             raise Unsupported(
-                f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()"
+                f"{type(net).__name__} has one output a row, and {task} one a position; use view=PerPosition()"
             )
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")

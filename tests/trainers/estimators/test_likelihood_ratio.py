@@ -309,7 +309,7 @@ def test_convolution_and_normalisation_follow_the_noise():
         ({"copies": 2.0}, "copies must be a whole number, not 2.0"),
         ({"layerwise": 1}, "layerwise must be true or false, not 1"),
         ({"copies": 3}, "come in pairs, and 3 is odd; use copies=4"),
-        ({"copies": 2, "baseline": "mean"}, "other pairs needs some; use copies=4 or more"),
+        ({"copies": 2, "baseline": "mean"}, "other pairs, and there are none; use copies=4 or more"),
         ({"copies": 1, "antithetic": False, "baseline": "mean"}, "use copies=2 or more"),
         (
             {"copies": 8, "antithetic": False, "baseline": "median"},
