@@ -189,7 +189,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
     """
     if width % 4:
         raise UserError(
-            f"positions are sines and cosines of two coordinates: width must be a multiple of 4, not {width}"
+            f"positions have sines and cosines of two coordinates: width must be a multiple of 4, not {width}"
         )
     frequencies = torch.exp(torch.arange(width // 4) * (-math.log(10_000) / max(width // 4 - 1, 1)))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

@@ -70,6 +70,6 @@ def test_shared_weights_and_ranks_for_layers_are_refused():
     with pytest.raises(Unsupported, match=r"Net's readout shares its weights with one; untie them, or use algo=back"):
         Shallow(net)
     with pytest.raises(
-        UserError, match="trains no block, so there is nothing to distribute by layers; use parallel=data"
+        UserError, match="trains no block, so there is nothing to distribute by layers"
     ):
         Shallow(MLP((5,), 2, widths=(4,))).pipelined()

@@ -64,7 +64,7 @@ class BackwardPathTrainer(Trainer):
         for m in maps:
             if m.inner and not m.numeric:
                 raise Unsupported(
-                    f"{cls.__name__} needs {name_of(m.name)}'s padding as numbers of pixels, not a string"
+                    f"{cls.__name__} needs {name_of(m.name)}'s padding in pixels, not as a string"
                 )
 
     @abstractmethod
