@@ -29,7 +29,7 @@ from localearn.errors import UserError
 from localearn.files import UnreadableError, read_json, replace_text
 from localearn.jobs import Job, run_job
 from localearn.printing import say
-from localearn.records.folder import Held, RunFolder, locked
+from localearn.records.folder import LockedError, RunFolder, locked
 
 GRACE_S = 10.0  # for a command that is ended, in which training saves its checkpoint
 REFUSED = 2  # the exit status of a cell that raised UserError, as a command's
@@ -96,7 +96,7 @@ class Cell(ABC):
             wait: whether to wait for another holder.
 
         Raises:
-            Held: where another process holds it and `wait` is false.
+            LockedError: where another process holds it and `wait` is false.
 
         """
         yield
@@ -228,7 +228,7 @@ def _end(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-    if os.name == "posix":
+    if hasattr(os, "killpg") and hasattr(signal, "SIGKILL"):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it
             os.killpg(process.pid, signal.SIGKILL)
     elif process.poll() is None:
@@ -354,7 +354,7 @@ class Grid:
 
     """
 
-    ended: Callable[[Any, Outcome], None] = _nothing
+    ended: Callable[[Any, Outcome], object] = _nothing
     done: Callable[[Any], bool] = lambda cell: False
     carry_on: bool = False
     share: bool = False
@@ -389,7 +389,7 @@ class Grid:
         for cell in cells:
             try:
                 outcome = self._do(cell, wait=False)
-            except Held:
+            except LockedError:
                 say(f"{cell.name}: another process is at it")
                 elsewhere.append(cell)
                 continue
