@@ -4,7 +4,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.defaults import kind_of, rule_options
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
@@ -214,7 +215,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{each}; use net.reads=last, or pooled (an MLP: row)")
         if data.continues and net.looks_ahead():
             raise Unsupported(
-                f"{type(net).__name__} sees the tokens that {data.name} has it predict, for they stand in its input; "
+                f"{type(net).__name__} sees the tokens that {data.name} has it predict, which are in its input; "
                 "use a causal one, net=transformer, rnn, gru or lstm"
             )
         if net.classes != data.task.outputs and not data.task.has_classes:
@@ -493,7 +494,7 @@ def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return Classification(logits.shape[-1]).error(logits, batch)
 
 
-def follow(output: Tensor, delta: Tensor | None = None) -> None:
+def accumulate_grad(output: Tensor, delta: Tensor | None = None) -> None:
     """Add (d output / d theta)^T delta to the `.grad` of the parameters that made `output`.
 
     Where all of them are frozen there is nothing to add.
@@ -505,3 +506,7 @@ def follow(output: Tensor, delta: Tensor | None = None) -> None:
     """
     if output.requires_grad:
         torch.autograd.backward(output, delta)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -45,7 +45,7 @@ def local_and_true(rule, data):
 def test_activity_space_projects_each_row_on_its_guess(monkeypatch):
     rule, data = setup("activity")
     found = []
-    monkeypatch.setattr(forward_gradient, "follow", lambda value, delta: found.append(delta.detach()))
+    monkeypatch.setattr(forward_gradient, "accumulate_grad", lambda value, delta: found.append(delta.detach()))
     rule.gradients(data)
     zs, auxiliary, loss = local_and_true(rule, data)
     true = torch.autograd.grad(loss, zs, retain_graph=True)
@@ -61,7 +61,7 @@ def test_activity_space_projects_a_graphs_batch_on_its_guess(monkeypatch):
     data = Batch(data.x.double(), data.y, data.context, data.nodes)
     rule = ForwardGradient(toy("gcn").net().double(), guess="local")
     found = []
-    monkeypatch.setattr(forward_gradient, "follow", lambda value, delta: found.append(delta.detach()))
+    monkeypatch.setattr(forward_gradient, "accumulate_grad", lambda value, delta: found.append(delta.detach()))
     rule.gradients(data)
     z = rule.net.block(0).op(data.x, *data.context).detach().requires_grad_()
     h = rule.net.block(0).post(z)
