@@ -59,7 +59,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     if config_dir is not None:
         _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
-    for key in ("hydra", "recipe", "recipes", "refused"):  # whose results the record has
+    for key in ("hydra", "about", "recipe", "recipes", "refused"):  # whose results the record has
         del config[key]
     OmegaConf.set_struct(config, True)
     return config, chosen

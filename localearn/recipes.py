@@ -35,7 +35,7 @@ from localearn.training.building import net_kind
 
 # Keys whose value a recipe depends on, and those that change which recipes there are.
 _TELLING = ("algo", "dataset", "net", "recipe", "net._target_", "dataset._target_", "dataset.task")
-_OF_RECIPES = ("recipes", "refused", "hydra")
+_OF_RECIPES = ("about", "recipes", "refused", "hydra")
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
 
 

@@ -89,7 +89,7 @@ def test_a_recipe_sets_what_python_takes_from_it(rule):
     """What it says beside these groups, `fit` fills in; another key would be the command line's alone."""
     file = read_yaml(CONF / "algo" / f"{rule}.yaml")
     lines = [line.partition("=")[0].partition(".")[0] for lines in file.get("recipes", {}).values() for line in lines]
-    assert {*file, *lines} <= {*LEARNING, "algo", "net", "dataset", "defaults", "recipes", "refused", "tune"}
+    assert {*file, *lines} <= {*LEARNING, "algo", "net", "dataset", "about", "defaults", "recipes", "refused", "tune"}
     assert set(file.get("recipes", {})) <= {*KINDS, "paper", "values"}
 
 

@@ -217,6 +217,7 @@ READERS = {
     "printing.py": {"importlib.import_module"},  # torch_geometric
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
+    "registry.py": {"importlib.import_module"},  # of its own tables, and of localearn's own files in conf/algo
     "reporting/writing.py": {"read_json"},
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
     "training/experiment.py": {

@@ -180,7 +180,17 @@ def _config_keys() -> Iterator[tuple[str, str, str]]:
             break
         head, _, text = line.partition("#")
         name, _, value = head.strip().partition(":")
-        if not head.strip() or name in ("recipes", "refused", "tune", "space", "resume", "out", "debug", "recipe"):
+        if not head.strip() or name in (
+            "about",
+            "recipes",
+            "refused",
+            "tune",
+            "space",
+            "resume",
+            "out",
+            "debug",
+            "recipe",
+        ):
             continue
         if not line.startswith(" "):
             group = name

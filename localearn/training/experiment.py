@@ -172,7 +172,7 @@ def settings_of(config: Any, choices: Choices) -> Settings:
 
 
 # Keys that composing a configuration uses up.
-_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
+_COMPOSING = ("about", "defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
 # Options that older configurations lack, and the value that their runs had.
 BEFORE = {
