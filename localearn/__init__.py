@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # written by docs/tools/site_rules.py
     from localearn.trainers.feedback.alignment import FeedbackAlignment as FeedbackAlignment
     from localearn.trainers.feedback.alignment import SignSymmetry as SignSymmetry
     from localearn.trainers.feedback.backward_path import BackwardPathTrainer as BackwardPathTrainer
-    from localearn.trainers.feedback.backward_path import FeedbackTrainer as FeedbackTrainer
+    from localearn.trainers.feedback.base import FeedbackTrainer as FeedbackTrainer
     from localearn.trainers.feedback.direct_feedback_alignment import DirectFeedbackAlignment as DirectFeedbackAlignment
     from localearn.trainers.feedback.pepita import Pepita as Pepita
     from localearn.trainers.feedback.product_feedback_alignment import (
@@ -71,9 +71,9 @@ if TYPE_CHECKING:  # written by docs/tools/site_rules.py
     from localearn.trainers.shallow import Shallow as Shallow
     from localearn.trainers.state_feedback import StateFeedback as StateFeedback
     from localearn.training.callbacks import Callback as Callback
-    from localearn.training.experiment import load_net as load_net
-    from localearn.training.experiment import load_rule as load_rule
     from localearn.training.fit import fit as fit
+    from localearn.training.loading import load_net as load_net
+    from localearn.training.loading import load_rule as load_rule
 
 __version__ = "0.1.0"
 

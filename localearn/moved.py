@@ -1,9 +1,9 @@
-"""Former names of modules, importable for one release with a FutureWarning that names the new one."""
+"""Former names of modules and of what they have, usable for one release with a FutureWarning that names the new one."""
 
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -14,17 +14,12 @@ MOVED = {
     "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
-    "localearn.data.downloads": "localearn.data.files",
     "localearn.data.fingerprint": "localearn.data.base",
-    "localearn.data.items": "localearn.data.base",
-    "localearn.data.labels": "localearn.data.targets",
+    "localearn.data.items": "localearn.data.checks",
     "localearn.data.loading": "localearn.data.sources",
     "localearn.data.normalization": "localearn.data.transforms",
-    "localearn.data.npz_graphs": "localearn.data.graphs",
-    "localearn.data.planetoid": "localearn.data.graphs",
     "localearn.data.regression": "localearn.data.embedded",
-    "localearn.data.splits": "localearn.data.arrays",
-    "localearn.data.vision": "localearn.data.sources",
+    "localearn.data.splits": "localearn.data.partition",
     "localearn.energy.carbon": "localearn.energy.codecarbon",
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
@@ -52,12 +47,12 @@ MOVED = {
     "localearn.nets.mixer": "localearn.nets.patches",
     "localearn.nets.noise_schedules": "localearn.nets.denoiser",
     "localearn.nets.resnet": "localearn.nets.conv",
-    "localearn.nets.sequential": "localearn.nets.torchvision",
+    "localearn.nets.sequential": "localearn.nets.block",
     "localearn.nets.statistics": "localearn.nets.introspection",
     "localearn.nets.systems": "localearn.nets.physical",
     "localearn.nets.vit": "localearn.nets.patches",
     "localearn.outcome": "localearn.jobs",
-    "localearn.quiet": "localearn.printing",
+    "localearn.quiet": "localearn.extras",
     "localearn.records.checksums": "localearn.records.folder",
     "localearn.records.energy": "localearn.records.reading",
     "localearn.reporting.assemble": "localearn.reporting.writing",
@@ -72,40 +67,220 @@ MOVED = {
     "localearn.reporting.reading": "localearn.reporting.runs",
     "localearn.testing.phases": "localearn.testing.conformance",
     "localearn.trainers.estimators.local_guess": "localearn.trainers.estimators.forward_gradient",
-    "localearn.trainers.estimators.noise": "localearn.trainers.estimators.base",
-    "localearn.trainers.feedback.base": "localearn.trainers.feedback.backward_path",
     "localearn.trainers.feedback.feedback_alignment": "localearn.trainers.feedback.alignment",
-    "localearn.trainers.feedback.paths": "localearn.trainers.feedback.backward_path",
     "localearn.trainers.feedback.sign_symmetry": "localearn.trainers.feedback.alignment",
     "localearn.trainers.feedback.weight_mirror": "localearn.trainers.feedback.pepita",
-    "localearn.trainers.local.normalization": "localearn.trainers.local.forward_forward",
-    "localearn.trainers.local.ridge": "localearn.trainers.local.cafo",
-    "localearn.trainers.local.sparsemax": "localearn.trainers.local.cafo",
-    "localearn.trainers.paired.opposite": "localearn.trainers.paired.counter_current",
+    "localearn.trainers.local.sparsemax": "localearn.trainers.local.losses",
     "localearn.training.alignment": "localearn.training.diagnostics",
-    "localearn.training.capture": "localearn.training.step",
-    "localearn.training.claims": "localearn.training.fit",
     "localearn.training.device": "localearn.training.runtime",
-    "localearn.training.early_stopping": "localearn.training.evaluate",
-    "localearn.training.illustration": "localearn.training.callbacks",
-    "localearn.training.interrupt": "localearn.training.loop",
-    "localearn.training.layout": "localearn.training.runtime",
-    "localearn.training.memory": "localearn.training.runtime",
     "localearn.training.parallel": "localearn.training.distributed",
     "localearn.training.parallel.data": "localearn.training.distributed.data",
     "localearn.training.parallel.joined_ranks": "localearn.training.distributed.ranks",
     "localearn.training.parallel.joining": "localearn.training.distributed.launch",
     "localearn.training.parallel.layers": "localearn.training.distributed.pipeline",
-    "localearn.training.parallel.normalization": "localearn.training.distributed.data",
+    "localearn.training.parallel.normalization": "localearn.training.distributed.normalization",
     "localearn.training.parallel.ranks": "localearn.training.distributed.ranks",
-    "localearn.training.progress": "localearn.training.callbacks",
-    "localearn.training.recording": "localearn.training.step",
+    "localearn.training.recording": "localearn.training.capture",
     "localearn.training.schedules": "localearn.training.optimization",
     "localearn.training.tensorboard": "localearn.training.loggers",
     "localearn.training.update": "localearn.training.step",
     "localearn.tuning.aside": "localearn.tuning.search",
     "localearn.tuning.space": "localearn.tuning.plan",
     "localearn.tuning.trial": "localearn.tuning.search",
+}
+
+# Names that have changed, or moved to another module, while their former module remains: the new place of each, by it.
+# The former module ends with `__getattr__ = former_names(__name__)`.
+MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.data.arrays": {
+        "FOLDS": "localearn.data.partition.FOLDS",
+        "check_fraction": "localearn.data.partition.check_fraction",
+        "check_seed": "localearn.data.partition.check_seed",
+        "fold_of": "localearn.data.partition.fold_of",
+        "held_size": "localearn.data.partition.held_out_size",
+        "hold_out": "localearn.data.partition.hold_out",
+    },
+    "localearn.data.base": {
+        "as_array": "localearn.data.checks.as_array",
+        "as_pair": "localearn.data.checks.as_pair",
+    },
+    "localearn.data.coordinates": {
+        "encoded": "localearn.data.coordinates.positional_encoding",
+    },
+    "localearn.data.files": {
+        "FAILURES": "localearn.data.downloads.FAILURES",
+        "TIMEOUT_S": "localearn.data.downloads.TIMEOUT_S",
+        "absent": "localearn.data.downloads.absent",
+        "download_folder": "localearn.data.downloads.download_folder",
+        "downloading": "localearn.data.downloads.downloading",
+        "keep": "localearn.data.files.store",
+        "names": "localearn.data.files.array_names",
+    },
+    "localearn.data.graphs": {
+        "NPZ_GRAPHS": "localearn.data.npz_graphs.NPZ_GRAPHS",
+        "PLANETOID": "localearn.data.planetoid.PLANETOID",
+        "npz_graph": "localearn.data.npz_graphs.npz_graph",
+        "planetoid": "localearn.data.planetoid.planetoid",
+    },
+    "localearn.data.partition": {
+        "held_size": "localearn.data.partition.held_out_size",
+    },
+    "localearn.data.targets": {
+        "flat_labels": "localearn.data.labels.flat_labels",
+        "numbered": "localearn.data.labels.numbered",
+        "of_classes": "localearn.data.targets.targets_are_labels",
+    },
+    "localearn.data.views": {
+        "encoded": "localearn.data.coordinates.positional_encoding",
+    },
+    "localearn.nets.block": {
+        "parts": "localearn.nets.block.sequential_parts",
+    },
+    "localearn.nets.deepfm": {
+        "Beside": "localearn.nets.deepfm.PassThrough",
+        "Embeddings": "localearn.nets.deepfm.ColumnEmbeddings",
+    },
+    "localearn.nets.denoiser": {
+        "Embeddings": "localearn.nets.denoiser.ClassEmbeddings",
+    },
+    "localearn.nets.gnn": {
+        "kept": "localearn.nets.gnn.cached",
+    },
+    "localearn.nets.layers": {
+        "check_classes": "localearn.nets.checks.check_classes",
+        "check_image": "localearn.nets.checks.check_image",
+        "check_row": "localearn.nets.checks.check_row",
+        "check_widths": "localearn.nets.checks.check_widths",
+    },
+    "localearn.nets.net": {
+        "modes_kept": "localearn.nets.layers.preserve_modes",
+    },
+    "localearn.nets.patches": {
+        "Patches": "localearn.nets.patches.PatchEmbedding",
+        "places": "localearn.nets.patches.sincos_positions",
+    },
+    "localearn.nets.torchvision": {
+        "Patches": "localearn.nets.torchvision.VisionTransformerStem",
+        "parts": "localearn.nets.block.sequential_parts",
+    },
+    "localearn.nets.transformer": {
+        "reading": "localearn.nets.transformer.choose_view",
+    },
+    "localearn.printing": {
+        "load_forward_mode": "localearn.extras.load_forward_mode",
+        "torch_geometric": "localearn.extras.torch_geometric",
+    },
+    "localearn.trainers.estimators.base": {
+        "Gaussian": "localearn.trainers.estimators.noise.Gaussian",
+        "Kind": "localearn.trainers.estimators.noise.Kind",
+        "NOISES": "localearn.trainers.estimators.noise.NOISES",
+        "Noise": "localearn.trainers.estimators.noise.Noise",
+        "Sobol": "localearn.trainers.estimators.noise.Sobol",
+    },
+    "localearn.trainers.feedback.backward_path": {
+        "FeedbackTrainer": "localearn.trainers.feedback.base.FeedbackTrainer",
+        "SentBack": "localearn.trainers.feedback.paths.SentBack",
+        "drawn_like": "localearn.trainers.feedback.paths.drawn_like",
+        "mixed": "localearn.trainers.feedback.paths.mixed",
+        "scale_of": "localearn.trainers.feedback.paths.scale_of",
+    },
+    "localearn.trainers.feedback.passes": {
+        "still_buffers": "localearn.trainers.feedback.passes.preserve_buffers",
+    },
+    "localearn.trainers.local.cafo": {
+        "mean_over": "localearn.trainers.local.losses.mean_over",
+        "sparsemax": "localearn.trainers.local.losses.sparsemax",
+        "sparsemax_loss": "localearn.trainers.local.losses.sparsemax_loss",
+        "squared_error": "localearn.trainers.local.losses.squared_error",
+    },
+    "localearn.trainers.local.forward_forward": {
+        "EPS": "localearn.trainers.local.normalization.EPS",
+    },
+    "localearn.trainers.local.heads": {
+        "MADE": "localearn.trainers.local.heads.BUILDERS",
+        "Read": "localearn.trainers.local.heads.HeadInput",
+    },
+    "localearn.trainers.local.labels": {
+        "beside_itself": "localearn.trainers.local.labels.duplicate_context",
+    },
+    "localearn.trainers.paired.counter_current": {
+        "Shape": "localearn.trainers.paired.opposite.Shape",
+    },
+    "localearn.training.callbacks": {
+        "Bar": "localearn.training.progress.Bar",
+        "Illustration": "localearn.training.illustration.Illustration",
+        "Lines": "localearn.training.progress.Lines",
+        "describe": "localearn.training.progress.describe",
+        "make_progress": "localearn.training.progress.make_progress",
+    },
+    "localearn.training.distributed": {
+        "joined": "localearn.training.distributed.join_process_group",
+        "normalises_jointly": "localearn.training.distributed.uses_sync_batch_norm",
+    },
+    "localearn.training.distributed.data": {
+        "Adds": "localearn.training.distributed.normalization.AllReduce",
+        "normalise_jointly": "localearn.training.distributed.normalization.sync_batch_norm",
+        "normalises_jointly": "localearn.training.distributed.normalization.uses_sync_batch_norm",
+    },
+    "localearn.training.distributed.launch": {
+        "joined": "localearn.training.distributed.launch.join_process_group",
+    },
+    "localearn.training.distributed.pipeline": {
+        "balanced": "localearn.training.distributed.pipeline.balance",
+    },
+    "localearn.training.distributed.ranks": {
+        "JoinedRanks": "localearn.training.distributed.ranks.ProcessGroupRanks",
+        "shared": "localearn.training.distributed.ranks.shared_error",
+    },
+    "localearn.training.evaluate": {
+        "EarlyStopping": "localearn.training.early_stopping.EarlyStopping",
+        "FORMER_DEFAULT": "localearn.training.early_stopping.FORMER_DEFAULT",
+        "monitored": "localearn.training.early_stopping.monitored",
+    },
+    "localearn.training.experiment": {
+        "BEFORE": "localearn.training.loading.BEFORE",
+        "load_net": "localearn.training.loading.load_net",
+        "load_rule": "localearn.training.loading.load_rule",
+        "resumed": "localearn.training.loading.resumed",
+    },
+    "localearn.training.fit": {
+        "check": "localearn.training.checks.check",
+    },
+    "localearn.training.identity": {
+        "EXTENDING": "localearn.training.resume.EXTENDING",
+        "FREE": "localearn.training.resume.FREE",
+        "check_extension": "localearn.training.resume.check_extension",
+        "check_resumed": "localearn.training.resume.check_resumed",
+        "first_change": "localearn.training.resume.first_change",
+        "schedule_class": "localearn.training.resume.schedule_class",
+    },
+    "localearn.training.layout": {
+        "lay_out": "localearn.training.layout.apply_memory_format",
+        "like_their_parameters": "localearn.training.layout.match_memory_format",
+    },
+    "localearn.training.memory": {
+        "full_memory_told": "localearn.training.memory.out_of_memory_error",
+    },
+    "localearn.training.runtime": {
+        "PeakMemory": "localearn.training.memory.PeakMemory",
+        "full_memory_told": "localearn.training.memory.out_of_memory_error",
+        "lay_out": "localearn.training.layout.apply_memory_format",
+        "like_their_parameters": "localearn.training.layout.match_memory_format",
+        "live_tensor_bytes": "localearn.training.memory.live_tensor_bytes",
+    },
+    "localearn.training.step": {
+        "CompiledUpdate": "localearn.training.capture.CompiledUpdate",
+        "CudaGraph": "localearn.training.capture.CudaGraph",
+        "Graph": "localearn.training.capture.Graph",
+        "GraphUpdate": "localearn.training.capture.GraphUpdate",
+        "Recorded": "localearn.training.capture.GraphedCallable",
+        "SHAPES": "localearn.training.capture.SHAPES",
+        "WARM_UP": "localearn.training.capture.WARM_UP",
+        "captured": "localearn.training.capture.captured",
+        "captured_measure": "localearn.training.capture.captured_measure",
+        "keep_on_device": "localearn.training.capture.keep_on_device",
+        "on_any_device": "localearn.training.capture.on_any_device",
+    },
 }
 
 
@@ -131,15 +306,15 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Warn of the move and forward every name to the new module."""
         former, place = module.__name__, MOVED[module.__name__]
-        told = f"{former} has moved: import {place}"
+        message = f"{former} has moved: import {place}"
         package = _has_parts(former)  # imported on the way to its modules too, which warn themselves
         if not package:
-            warnings.warn(told, FutureWarning, stacklevel=2)
+            warnings.warn(message, FutureWarning, stacklevel=2)
         source = importlib.import_module(place)
 
         def forward(name: str) -> Any:
             if package and not name.startswith("__"):
-                warnings.warn(told, FutureWarning, stacklevel=2)
+                warnings.warn(message, FutureWarning, stacklevel=2)
             try:
                 return getattr(source, name)
             except AttributeError:
@@ -151,6 +326,59 @@ class Finder(MetaPathFinder, Loader):
 
 def _has_parts(name: str) -> bool:
     return any(former.startswith(f"{name}.") for former in MOVED)
+
+
+def former_names(module: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module some of whose names have moved: it warns, and forwards to the new place.
+
+    Args:
+        module: The module's name, a key of `MOVED_NAMES`.
+
+    """
+
+    def forward(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place = MOVED_NAMES[module][name]
+        warnings.warn(f"{module}.{name} has moved: use {place}", FutureWarning, stacklevel=2)
+        source, _, present = place.rpartition(".")
+        return getattr(importlib.import_module(source), present)
+
+    return forward
+
+
+class Renamed:
+    """Former name of an attribute or a method: a descriptor that warns, and forwards to the present name.
+
+    Args:
+        present: The present name.
+
+    Example:
+        class Loop:
+            saves = True
+            kept = Renamed("saves")
+
+    """
+
+    def __init__(self, present: str):
+        self.present = present
+        self._former = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._former = f"{owner.__name__}.{name}"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        self._warn()
+        return getattr(instance, self.present)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._warn()
+        setattr(instance, self.present, value)
+
+    def _warn(self) -> None:
+        warnings.warn(f"{self._former} is deprecated: use {self.present}", FutureWarning, stacklevel=3)
 
 
 def install() -> None:

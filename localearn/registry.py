@@ -81,7 +81,7 @@ _NETS_MORE = {
 _FAMILIES = {
     "BackwardPathTrainer": "localearn.trainers.feedback.backward_path",
     "EstimatorTrainer": "localearn.trainers.estimators.base",
-    "FeedbackTrainer": "localearn.trainers.feedback.backward_path",
+    "FeedbackTrainer": "localearn.trainers.feedback.base",
     "LocalTrainer": "localearn.trainers.local.base",
     "Trainer": "localearn.trainers.base",
 }
@@ -100,8 +100,8 @@ _MORE: Mapping[str, Mapping[str, str]] = {
         "fit": "localearn.training.fit",
         "generate": "localearn.data.generation",
         "load": "localearn.data.sources",
-        "load_net": "localearn.training.experiment",
-        "load_rule": "localearn.training.experiment",
+        "load_net": "localearn.training.loading",
+        "load_rule": "localearn.training.loading",
         "recipe": "localearn.defaults",
     },
     "localearn.nets": {
@@ -116,7 +116,7 @@ _MORE: Mapping[str, Mapping[str, str]] = {
         "Descent": "localearn.trainers.phases",
         "Phase": "localearn.trainers.phases",
         "Solve": "localearn.trainers.phases",
-        "Stage": "localearn.trainers.base",
+        "Stage": "localearn.trainers.former",
     },
 }
 

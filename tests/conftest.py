@@ -1,6 +1,5 @@
 """Runs in this process or in one of their own, small enough that many of them fit into a test."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
@@ -17,7 +17,9 @@ import pytest
 import localearn
 from localearn.cli import run
 from localearn.cli.errors import run_command
-from localearn.training import step
+from localearn.training import capture
+from tests.helpers import factory as factory_of_records
+from tests.helpers.tape import TapeGraph
 
 # What starts processes, ranks, a PostgreSQL server or a Chromium: a test of these is slow.
 SLOW_FIXTURES = {"process", "launch", "ranks_by_hand", "server", "browser"}
@@ -157,9 +159,11 @@ def read():
 @pytest.fixture
 def stand_in(monkeypatch):
     """Have graphs be recorded on the CPU, by what keeps no more than a card does; return its class, which counts."""
-    spec = importlib.util.spec_from_file_location("tape", Path(__file__).with_name("tape.py"))
-    assert spec and spec.loader
-    tape = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tape)
-    monkeypatch.setattr(step, "graph_of", tape.TapeGraph)
-    return tape.TapeGraph
+    monkeypatch.setattr(capture, "make_graph", TapeGraph)
+    return TapeGraph
+
+
+@pytest.fixture(scope="session")
+def factory() -> ModuleType:
+    """Return the module of synthetic records."""
+    return factory_of_records

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from localearn.benching.parallel import RANKS, Costs
-from localearn.files import atomic_write
-from localearn.training.distributed.pipeline import AHEAD
+from localearn.files import replace_text
+from localearn.training.distributed.pipeline import MAX_IN_FLIGHT
 
 PLANNED = (1, 2, 8, 64, 512)
 
@@ -25,8 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     found = simulation(record)
     texts = {"simulation.json": json.dumps(found, indent=1) + "\n", "simulation.md": page(record, found)}
     for name, text in texts.items():
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        replace_text(folder / name, text)
     print(texts["simulation.md"])
     return 0
 
@@ -95,7 +94,7 @@ def simulated(costs: Costs, ranks: int, batches: int, here: bool = False) -> dic
     if here:
         shares = [sum(costs.block_s[:half]), sum(costs.block_s[half:])]
     slow, in_step = (costs.beside, costs.in_step) if here else (1.0, 1.0)
-    seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, AHEAD)
+    seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, MAX_IN_FLIGHT)
     reducing_s = data_s(costs, ranks, batches) - alone
     return {"data": ranks * alone / (in_step * alone + reducing_s), "layers": batches * sum(shares) / seconds}
 

@@ -17,7 +17,7 @@ class SampleOptions(Options):
     folder: Path = argument(
         "DIR",
         "the run's folder",
-        missing='name one run\'s folder; say python -m localearn.sample runs/... prompt="To be"',
+        missing='name one run\'s folder; say localearn sample runs/... prompt="To be"',
     )
     prompt: str = option("\n", "what the text begins with; a line break where none is given", value="TEXT", empty=True)
     length: int = option(400, "how many tokens to write", range=Range(least=0))
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         return status
     options = read(SampleOptions, arguments)
     from localearn.data import generate
-    from localearn.training.experiment import load_net
+    from localearn.training.loading import load_net
 
     net = load_net(options.folder, trust=words(list(arguments))[1])
     text = generate(net, options.prompt, length=options.length, temperature=options.temperature, seed=options.seed)

@@ -86,12 +86,12 @@ COMMAND = Command(
     TuneOptions,
     """\
 Searches with Optuna for the options with which a rule does best on the validation split; the test split is never
-looked at. Writes OUT/best.yaml, which `python -m localearn.run config=OUT/best.yaml` runs, OUT/tune.json, plots of
+looked at. Writes OUT/best.yaml, which `localearn run config=OUT/best.yaml` runs, OUT/tune.json, plots of
 the history and of each option's importance, and every trial's record. The same command again goes on where it stopped,
 and on another machine, with a storage= that both reach, it joins in.
 """,
     groups=True,
-    usage="python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]",
+    usage="localearn tune algo=NAME dataset=NAME [trials=50] [key=value ...]",
 )
 
 
@@ -241,8 +241,8 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
     from omegaconf import OmegaConf
 
     from localearn.trainers.phases import Solve
+    from localearn.training.checks import check
     from localearn.training.experiment import build
-    from localearn.training.fit import check
 
     config, choices = compose(plan.overrides, plan.config_dir)
     data, trainer, settings = build(config, choices)
@@ -261,8 +261,8 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
 
 def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistribution"]) -> None:
     """Raise UserError where an end of a range gives an optimizer or a schedule that fails in the longest run."""
+    from localearn.training.checks import check_steps
     from localearn.training.experiment import settings_of
-    from localearn.training.fit import check_steps
     from localearn.training.runtime import select_device
 
     longest = [f"epochs={max(ends(space['epochs']))}"] if "epochs" in space else []
@@ -309,4 +309,4 @@ def _conclude(plan: Plan, study: "Study") -> None:
         took = "joules that are not known in full," if joules is None else f"{joules:,.1f} J"
         say(f"tuning took {took} {label} ({source}, {part})")
     if best_trials(study):
-        say(f"python -m localearn.run config={plan.out / 'best.yaml'}")
+        say(f"localearn run config={plan.out / 'best.yaml'}")

@@ -52,6 +52,8 @@ class RuleConformance:
         learns_on: of what is served, by precision, where `test_learns_its_task` runs unless all is asked for; a
             precision that is not named: on all of it. What is left over is marked `slow`, which pytest leaves out by
             `-m "not slow"`.
+        by_default: of what is served, where the tests run unless all is asked for, say kinds that together run every
+            line and branch of the rule; None: on all of it. What is left over is marked `slow`, as of `learns_on`.
         draws_noise: whether its gradient is random; if not, copying every row of a batch must leave it as it is.
         local: whether block k's gradient is the same whatever stands after it; None: as `Trainer.is_local` says.
         sends_back_weights: whether an error comes back through later layers' weights, or their signs. A rule with
@@ -74,6 +76,7 @@ class RuleConformance:
     own: Mapping[str, Callable[[], Toy]] = {}
     precisions: tuple[str, ...] = ("fp32", "bf16")
     learns_on: Mapping[str, Collection[str]] = {"bf16": ("mlp", "tokens")}
+    by_default: Collection[str] | None = None
     draws_noise: bool = False
     local: bool | None = None
     sends_back_weights: bool = False
@@ -114,7 +117,7 @@ class RuleConformance:
     def _in_short(self, name: str, kind: str, precision: str = "") -> bool:
         """Return whether a test of that name runs where not all is asked for."""
         where = self.learns_on.get(precision) if name == "test_learns_its_task" else None
-        return where is None or kind in where
+        return all(kinds is None or kind in kinds for kinds in (self.by_default, where))
 
     def test_learns_its_task(self, kind: str, precision: str) -> None:
         """Require a loss that falls well below that of untrained blocks, or below chance."""

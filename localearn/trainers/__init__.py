@@ -4,7 +4,6 @@ from localearn import registry
 
 if TYPE_CHECKING:  # written by docs/tools/site_rules.py
     from localearn.trainers.backprop import Backprop as Backprop
-    from localearn.trainers.base import Stage as Stage
     from localearn.trainers.base import Trainer as Trainer
     from localearn.trainers.estimators.base import EstimatorTrainer as EstimatorTrainer
     from localearn.trainers.estimators.forward_gradient import ForwardGradient as ForwardGradient
@@ -12,12 +11,13 @@ if TYPE_CHECKING:  # written by docs/tools/site_rules.py
     from localearn.trainers.feedback.alignment import FeedbackAlignment as FeedbackAlignment
     from localearn.trainers.feedback.alignment import SignSymmetry as SignSymmetry
     from localearn.trainers.feedback.backward_path import BackwardPathTrainer as BackwardPathTrainer
-    from localearn.trainers.feedback.backward_path import FeedbackTrainer as FeedbackTrainer
+    from localearn.trainers.feedback.base import FeedbackTrainer as FeedbackTrainer
     from localearn.trainers.feedback.direct_feedback_alignment import DirectFeedbackAlignment as DirectFeedbackAlignment
     from localearn.trainers.feedback.pepita import Pepita as Pepita
     from localearn.trainers.feedback.product_feedback_alignment import (
         ProductFeedbackAlignment as ProductFeedbackAlignment,
     )
+    from localearn.trainers.former import Stage as Stage
     from localearn.trainers.local.base import LocalTrainer as LocalTrainer
     from localearn.trainers.local.cafo import CaFo as CaFo
     from localearn.trainers.local.forward_forward import ForwardForward as ForwardForward

@@ -1,4 +1,3 @@
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +10,6 @@ from localearn.reporting import read_runs, write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-
-@pytest.fixture(scope="session")
-def factory() -> ModuleType:
-    """The module of synthetic records, which no import path reaches under --import-mode=importlib."""
-    spec = importlib.util.spec_from_file_location("factory", Path(__file__).with_name("factory.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -1,60 +1,50 @@
 """Our rules pass the suite with other options than those of their configurations, which the README's table runs."""
 
 from localearn import ForwardGradient, MonoForward, ProductFeedbackAlignment, SignSymmetry
-from localearn.testing import KINDS, RuleConformance
-from tests.trainers.basic import BASIC, IN_SHORT
+from localearn.testing import KINDS
+from tests.helpers.conformance import Suite
 
 PATHS = [kind for kind in KINDS if kind not in ("gat", "recurrent")]
 
 
-class TestMonoForwardJointFF(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
-
+class TestMonoForwardJointFF(Suite):
     def make(self, net):
         return MonoForward(net, prediction="ff")
 
 
-class TestMonoForwardGreedy(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
-
+class TestMonoForwardGreedy(Suite):
     def make(self, net):
         return MonoForward(net, schedule="greedy")
 
 
-class TestMonoForwardGreedyFF(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
-
+class TestMonoForwardGreedyFF(Suite):
     def make(self, net):
         return MonoForward(net, schedule="greedy", prediction="ff")
 
 
-class TestSignSymmetryRedrawn(RuleConformance):
+class TestSignSymmetryRedrawn(Suite):
     kinds = PATHS
-    runs_on, learns_on = BASIC, IN_SHORT
     draws_noise = True
 
     def make(self, net):
         return SignSymmetry(net, "brsf")
 
 
-class TestSignSymmetryDrawnOnce(RuleConformance):
+class TestSignSymmetryDrawnOnce(Suite):
     kinds = PATHS
-    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return SignSymmetry(net, "frsf")
 
 
-class TestProductFeedbackAlignmentOrthogonal(RuleConformance):
+class TestProductFeedbackAlignmentOrthogonal(Suite):
     kinds = PATHS
-    runs_on, learns_on = BASIC, IN_SHORT
 
     def make(self, net):
         return ProductFeedbackAlignment(net, expansion=1, feedback="orthogonal")
 
 
-class TestForwardGradientWeight(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestForwardGradientWeight(Suite):
     draws_noise = True
     steps, lr, learns_to = 200, 0.02, 0.7
 
@@ -62,16 +52,14 @@ class TestForwardGradientWeight(RuleConformance):
         return ForwardGradient(net, space="weight", noise="rademacher")
 
 
-class TestForwardGradientWeightTangents(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestForwardGradientWeightTangents(Suite):
     draws_noise = True
 
     def make(self, net):
         return ForwardGradient(net, space="weight", tangents=8)
 
 
-class TestForwardGradientActivity(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestForwardGradientActivity(Suite):
     # Where rows are coupled, on a graph or by batch normalisation, one tangent has too much variance for these steps.
     draws_noise = True
     steps, lr, learns_to = 300, 0.01, 0.7

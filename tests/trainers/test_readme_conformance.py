@@ -15,9 +15,10 @@ import torch
 from localearn import Unsupported, cli
 from localearn.files import read_yaml
 from localearn.nets import Net
-from localearn.testing import KINDS, TASKS, RuleConformance, toy
+from localearn.testing import KINDS, TASKS, toy
 from localearn.training.building import CONF, build_rule, rule_class
-from tests.trainers import denoisers, physical
+from tests.helpers import denoisers, physical
+from tests.helpers.conformance import Suite
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NETS = {
@@ -131,8 +132,6 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "trains_blocks": False,
         "judged_by": "errors",
         "learns_to": 0.95,
-        "runs_on": ("mlp", "cnn", "gcn", "recurrent", "values", "tokens"),  # on the others in test_shallow.py, slow
-        "learns_on": {"fp32": ("mlp", "gcn", "tokens"), "bf16": ("mlp",)},
         "by_kind": {kind: {"steps": 300, "lr": 0.02} for kind in ("recurrent", "deepfm", "mobilenet")},
     },
     "product_feedback_alignment": {"by_kind": {"vit": {"lr": 0.01}, "mixer": {"lr": 0.01}}},
@@ -155,7 +154,7 @@ def recipe_for(rule: str, net: Net) -> str:
     )
 
 
-def suite(rule: str) -> type[RuleConformance]:
+def suite(rule: str) -> type[Suite]:
     kinds = tuple(kind for column in TABLE[rule].values() for kind in column)
     tasks = tuple(task for column in TASK_TABLE[rule].values() for task in column)
     make = lambda self, net: build_rule(  # noqa: E731 - a method
@@ -163,13 +162,8 @@ def suite(rule: str) -> type[RuleConformance]:
     )
     name = f"Test{rule_class(options_of(rule)).__name__}"
     own = {f"{rule}_{column.lower()}": made for column, made in OWN.get(rule, {}).items()}
-    # Unless all is asked for: on the first kind of each cell but the largest nets, and on one in bfloat16.
-    firsts = [
-        column[0] for column in TABLE[rule].values() if column and column[0] not in ("resnet", "transformer", "vit")
-    ]
-    learns_on = {"bf16": ("mlp",), "fp32": (*firsts, *own, *TASKS)}
-    claims = {"own": own, "learns_on": learns_on, **CLAIMS.get(rule, {})}
-    return type(name, (RuleConformance,), {"kinds": kinds, "tasks": tasks, "make": make, **claims})
+    claims = {"own": own, **CLAIMS.get(rule, {})}
+    return type(name, (Suite,), {"kinds": kinds, "tasks": tasks, "make": make, **claims})
 
 
 for _rule in TABLE:
@@ -186,7 +180,7 @@ def test_every_row_is_a_suite_that_is_collected():
         type(s.make(s._toy(next(iter(s._served()))).net())).__name__: s for s in (suite(rule)() for rule in TABLE)
     }
     assert len(suites) == len(TABLE)
-    assert all(issubclass(globals()[f"Test{name}"], RuleConformance) for name in suites)
+    assert all(issubclass(globals()[f"Test{name}"], Suite) for name in suites)
     assert {kind for s in suites.values() for kind in s.kinds} == set(KINDS)
     assert {task for s in suites.values() for task in s.tasks} == set(TASKS)
 

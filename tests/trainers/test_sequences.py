@@ -33,7 +33,7 @@ from localearn.nets.introspection import linear_maps, unmapped_matrices
 from localearn.tasks import LanguageModelling
 from localearn.tasks.language import PADDING
 from localearn.testing import probes
-from tests.trainers.sequences import D, T, V, attentive, padded, padded_values, plain, values, without_padding
+from tests.helpers.sequences import D, T, V, attentive, padded, padded_values, plain, values, without_padding
 
 FALSE_ALARM = 1e-6  # of each statistical test below, over all that it compares
 
@@ -439,5 +439,5 @@ def test_the_input_projection_reads_each_position():
 def test_forward_forward_on_token_ids_cannot_be_trained_by_blocks_on_different_processes():
     net = localearn.Transformer((6,), 3, vocabulary=7, layers=2, width=8, heads=2, reads="pooled")
     trainer = ForwardForward(net, prediction="goodness", negatives="uniform")
-    with pytest.raises(UserError, match="draws it for all blocks, so they cannot learn apart; use parallel=data"):
+    with pytest.raises(UserError, match="draws it for all blocks, so they cannot learn alone; use parallel=data"):
         trainer.pipelined()

@@ -8,8 +8,7 @@ import torch
 
 from localearn import MLP, Backprop, Batch, Net, Regression, Shallow, Unsupported, UserError
 from localearn.data import from_arrays
-from localearn.testing import KINDS, TASKS, RuleConformance, toy
-from tests.trainers.test_readme_conformance import CLAIMS
+from localearn.testing import toy
 
 
 def test_the_readouts_gradient_is_backprops_to_the_bit_and_the_blocks_have_none(case):
@@ -72,16 +71,3 @@ def test_shared_weights_and_ranks_for_layers_are_refused():
         Shallow(net)
     with pytest.raises(UserError, match="trains no block that a rank could have; use parallel=data"):
         Shallow(MLP((5,), 2, widths=(4,))).pipelined()
-
-
-@pytest.mark.slow
-class TestShallowElsewhere(RuleConformance):
-    """The suite on the nets and tasks that `test_readme_conformance` leaves out for this rule."""
-
-    runs_on = tuple(kind for kind in (*KINDS, *TASKS) if kind not in CLAIMS["shallow"]["runs_on"])
-    learns_on = {"fp32": (), "bf16": ()}  # noqa: RUF012 - the suite's own form
-    trains_blocks, judged_by, learns_to = False, "errors", CLAIMS["shallow"]["learns_to"]
-    by_kind = CLAIMS["shallow"]["by_kind"]
-
-    def make(self, net):
-        return Shallow(net)

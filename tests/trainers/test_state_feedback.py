@@ -11,10 +11,10 @@ from localearn.data import adding, copy_memory
 from localearn.errors import Unsupported
 from localearn.nets.recurrent import RecurrentLayer
 from localearn.nets.through_time import Diagonal
-from localearn.testing import RuleConformance
 from localearn.testing.probes import gradients_of
 from localearn.training.diagnostics import alignment_angles
 from localearn.training.experiment import execute
+from tests.helpers.conformance import Suite
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]
 N, T, WIDTHS = 3, 5, (5, 3)
@@ -190,7 +190,7 @@ def test_what_it_does_not_serve_is_refused_with_what_would_work():
         StateFeedback(recurrent(through_time="truncated"))
 
 
-class TestOnTokens(RuleConformance):
+class TestOnTokens(Suite):
     """The suite on a recurrent net of every cell and every feedback that the README's own suite does not build."""
 
     kinds = ("recurrent",)

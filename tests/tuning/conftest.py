@@ -1,9 +1,6 @@
 import pytest
 
-TINY = (
-    "algo=mono_forward", "dataset=digits", "dataset.train_size=80", "net.widths=[4]", "epochs=3", "batch_size=40",
-    "energy.enabled=false",
-)  # fmt: skip
+from tests.helpers.searches import TINY
 
 
 @pytest.fixture

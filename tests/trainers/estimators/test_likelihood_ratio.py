@@ -15,9 +15,9 @@ from torch import nn
 from localearn import CNN, GNN, MLP, Batch, LikelihoodRatio, UserError
 from localearn.nets.conv import LeNet
 from localearn.tasks import Classification
-from localearn.testing import RuleConformance, toy
+from localearn.testing import toy
 from localearn.trainers.estimators import likelihood_ratio
-from tests.trainers.basic import BASIC, IN_SHORT
+from tests.helpers.conformance import Suite
 
 ROWS = 20_000
 FALSE_ALARM = 1e-4
@@ -37,8 +37,7 @@ OPTIONS = {
 }
 
 
-class TestLayerwiseConformance(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestLayerwiseConformance(Suite):
     draws_noise = True
 
     def make(self, net):

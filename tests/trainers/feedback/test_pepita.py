@@ -10,10 +10,10 @@ from torch import nn
 from localearn import CNN, GNN, MLP, Batch, Block, Net, Pepita, Unsupported, UserError, load
 from localearn.data import ArrayData
 from localearn.data.base import Split
-from localearn.testing import RuleConformance, toy
+from localearn.testing import toy
 from localearn.trainers.feedback.passes import Passes
 from localearn.trainers.phases import completed
-from tests.trainers.basic import BASIC, IN_SHORT
+from tests.helpers.conformance import Suite
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -44,10 +44,9 @@ def true_gradients(net, data):
     return torch.autograd.grad(loss, list(net.parameters()))
 
 
-class TestMirrorConformance(RuleConformance):
+class TestMirrorConformance(Suite):
     kinds = ("mlp",)
     tasks = ("classes", "values", "multilabel", "autoencoding")
-    runs_on = ("mlp", "values")
     draws_noise = True
     steps, lr, learns_to = 400, 0.003, 0.8
 
@@ -284,10 +283,9 @@ def test_mirror_learns_the_weights():
     assert mirror().std().item() == pytest.approx(0.05 * (2 / 6) ** 0.5)
 
 
-class TestTimeLocalConformance(RuleConformance):
+class TestTimeLocalConformance(Suite):
     """Its two steps nearly undo each other, and Adam, who scales by their size, makes little of the rest."""
 
-    runs_on, learns_on = BASIC, IN_SHORT
     kinds = ("mlp", "cnn", "gcn", "sage")
     tasks = ("classes", "values", "multilabel", "autoencoding")
     steps, lr, learns_to = 600, 0.01, 0.7

@@ -5,12 +5,10 @@ regression of 0 and 1 have a cross-entropy of 0.31 at best, half of chance's.
 """
 
 from localearn import CaFo
-from localearn.testing import RuleConformance
-from tests.trainers.basic import BASIC, IN_SHORT
+from tests.helpers.conformance import Suite
 
 
-class RandomBlocks(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class RandomBlocks(Suite):
     trains_blocks = False
     judged_by, learns_to = "errors", 0.8
 
@@ -34,24 +32,21 @@ class TestRandomBlocksBySteps(RandomBlocks):
         return CaFo(net, solver="gradient")
 
 
-class TestTrainedBlocksInClosedForm(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestTrainedBlocksInClosedForm(Suite):
     learns_to = 0.8  # of a loss that cannot fall below 0.31
 
     def make(self, net):
         return CaFo(net, blocks="dfa")
 
 
-class TestTrainedBlocksByCrossEntropy(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestTrainedBlocksByCrossEntropy(Suite):
     tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
         return CaFo(net, blocks="dfa", loss="ce")
 
 
-class TestTrainedBlocksBySparsemax(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestTrainedBlocksBySparsemax(Suite):
     tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):

@@ -14,7 +14,7 @@ from localearn import CNN, GNN, MLP, Batch, DeepFM, ForwardForward, Net, Unsuppo
 from localearn.data import ArrayData, GraphData, from_arrays
 from localearn.nets.conv import LeNet
 from localearn.trainers.local import labels
-from localearn.trainers.local.forward_forward import length_normalized, share_off
+from localearn.trainers.local.normalization import length_normalized, share_off
 from localearn.trainers.phases import completed
 from tests.marks import slow_but
 
@@ -456,7 +456,7 @@ def test_a_run_whose_units_are_off_is_warned_once(caplog):
     with torch.no_grad():
         net.block(1).op.get_parameter("bias").fill_(-1e3)
     ForwardForward(net).fit(data, epochs=3, energy=False, progress=False)
-    told = [record.getMessage() for record in caplog.records if "no row of a batch turns on" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "0 for every row of a batch" in record.getMessage()]
     assert len(told) == 1
     assert "block 2 100 %" in told[0]
 

@@ -4,12 +4,10 @@ Sums of goodness are no logits, so that prediction is judged by its errors. With
 """
 
 from localearn import ForwardForward
-from localearn.testing import RuleConformance
-from tests.trainers.basic import BASIC, IN_SHORT
+from tests.helpers.conformance import Suite
 
 
-class TestMeanGoodness(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestMeanGoodness(Suite):
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -17,8 +15,7 @@ class TestMeanGoodness(RuleConformance):
         return ForwardForward(net, goodness="mean", prediction="goodness")
 
 
-class TestHardNegativesAndCollaborationOfAll(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestHardNegativesAndCollaborationOfAll(Suite):
     tasks = ("classes",)
     # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
     local, sends_back_weights = False, True
@@ -28,8 +25,7 @@ class TestHardNegativesAndCollaborationOfAll(RuleConformance):
         return ForwardForward(net, negatives="hard", collaboration="all", prediction="goodness")
 
 
-class TestGreedyCollaborationWithPrevious(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestGreedyCollaborationWithPrevious(Suite):
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -39,8 +35,7 @@ class TestGreedyCollaborationWithPrevious(RuleConformance):
         )
 
 
-class TestGreedySoftmax(RuleConformance):
-    runs_on, learns_on = BASIC, IN_SHORT
+class TestGreedySoftmax(Suite):
     tasks = ("classes",)
     steps = 150
 

@@ -10,7 +10,8 @@ import localearn
 from localearn import GNN, MLP, ForwardGNN, Unsupported, UserError
 from localearn.data import Batch, GraphData
 from localearn.tasks import Regression
-from localearn.testing import RuleConformance, probes, toy
+from localearn.testing import probes, toy
+from tests.helpers.conformance import Suite
 
 NODES, FEATURES, CLASSES, WIDTHS = 9, 5, 3, (4, 6)
 EDGES = torch.tensor([[0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 8, 0], [1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 0, 8]])
@@ -196,7 +197,7 @@ def test_learns_karate_by_its_defaults():
     assert accuracy is not None and accuracy > 0.6  # of 4 classes
 
 
-class TestJointForwardGNN(RuleConformance):
+class TestJointForwardGNN(Suite):
     """All blocks at once, which the README's suite, of the defaults, has not."""
 
     kinds = ("gcn", "sage", "gat")

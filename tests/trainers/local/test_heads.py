@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from localearn import CNN, MLP, Batch, LocalLoss, ResNet, Transformer
-from localearn.testing import KINDS, RuleConformance, toy
+from localearn.testing import KINDS, toy
 from localearn.testing.probes import train
 from localearn.trainers.local.heads import pooling
+from tests.helpers.conformance import Suite
 
 
 def local(net: Any, *arguments: Any, **options: Any) -> Any:
@@ -23,25 +24,20 @@ def local(net: Any, *arguments: Any, **options: Any) -> Any:
 MAPS = [kind for kind in KINDS if any(len(shape) == 3 for shape in toy(kind).net().shapes)]
 
 
-class TestConvolution(RuleConformance):
+class TestConvolution(Suite):
     kinds = MAPS
     tasks = ("classes",)  # the others' toys are of other nets, so nothing is asked of them
-    runs_on = ("cnn",)
 
     def make(self, net):
         return local(net, head="conv")
 
 
-class TestHiddenLayers(RuleConformance):
-    runs_on = ("mlp", "cnn", "tokens")
-
+class TestHiddenLayers(Suite):
     def make(self, net):
         return local(net, "pred", head="mlp")
 
 
-class TestLaterBlocks(RuleConformance):
-    runs_on = ("mlp", "cnn", "gcn", "tokens", "resnet")
-
+class TestLaterBlocks(Suite):
     def make(self, net):
         return local(net, "pred", head="auglocal")
 
@@ -49,10 +45,9 @@ class TestLaterBlocks(RuleConformance):
 WIDE = ("mlp", "gcn", "sage", "gat", "transformer", "recurrent", "vit", "mixer")  # whose toys have blocks of one width
 
 
-class Tied(RuleConformance):
+class Tied(Suite):
     kinds = WIDE
     tasks = ("classes", "values", "multilabel", "tokens")
-    runs_on = ("mlp", "tokens")
     sends_back_weights = True  # those of the readout, which learns with the last block
 
 
@@ -71,9 +66,8 @@ class TestLowRank(Tied):
         return local(net, "pred", head="low_rank", rank=2)
 
 
-class TestNoiseContrastive(RuleConformance):
+class TestNoiseContrastive(Suite):
     tasks = ("classes", "tokens")
-    runs_on = ("mlp", "tokens")
     draws_noise = True
 
     def make(self, net):
@@ -125,7 +119,7 @@ def test_adapters_of_the_readout_are_what_they_say():
     nn.init.normal_(projected.before.weight)
     torch.testing.assert_close(projected(x), view @ (w @ projected.before.weight).T + b)
     low_rank = local(net, head="low_rank", rank=3).heads[0]
-    v, u = (low_rank.beside[i].weight for i in (0, 1))
+    v, u = (low_rank.adapter[i].weight for i in (0, 1))
     nn.init.normal_(u)
     assert (v.shape, u.shape) == ((3, 8), (5, 3))
     torch.testing.assert_close(low_rank(x), view @ (w + u @ v).T + b)

@@ -28,9 +28,10 @@ from localearn import (
     Unsupported,
     UserError,
 )
-from localearn.testing import RuleConformance, toy
+from localearn.testing import toy
 from localearn.testing.probes import gradients_of
 from localearn.trainers.local.local_loss import similarity
+from tests.helpers.conformance import Suite
 
 
 def local(net: Any, *arguments: Any, **options: Any) -> Any:
@@ -38,18 +39,15 @@ def local(net: Any, *arguments: Any, **options: Any) -> Any:
     return LocalLoss(net, *arguments, **options)
 
 
-class TestSimilarityAlone(RuleConformance):
+class TestSimilarityAlone(Suite):
     tasks = ("classes", "multilabel", "tokens", "autoencoding")
-    runs_on = ("mlp", "cnn", "sage", "tokens", "autoencoding")
     steps = 120
 
     def make(self, net):
         return local(net, "sim")
 
 
-class TestPredictionAndGreedy(RuleConformance):
-    runs_on = ("mlp", "cnn", "gcn")
-
+class TestPredictionAndGreedy(Suite):
     def make(self, net):
         return local(net, "pred", schedule="greedy")
 

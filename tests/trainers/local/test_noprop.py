@@ -1,6 +1,5 @@
 """NoProp against NumPy, straight from the paper's equations, and that nothing passes between its blocks."""
 
-import copy
 import math
 import signal
 from typing import Any
@@ -8,15 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from localearn import MLP, Denoiser, NoProp, Regression, Unsupported, UserError
 from localearn.data import Batch
-from localearn.nets.denoiser import Denoising, coefficients, cosine_alpha_bar
+from localearn.nets.denoiser import cosine_alpha_bar
 from localearn.testing import probes
 from localearn.trainers.local.noprop import Prototypes
 from localearn.training import Callback
-from tests.trainers.denoisers import denoiser, images, rows
+from tests.helpers.denoisers import denoiser, images, rows
 
 N, C, SHAPE = 5, 3, (4,)
 ETA, SIGMA = 0.7, 0.3
@@ -218,15 +216,6 @@ def test_prediction_in_continuous_time_is_its_steps(form):
     np.testing.assert_allclose(net(rows_.x).detach(), expected, rtol=1e-8, atol=1e-11)
 
 
-def test_the_posterior_keeps_what_q_says_of_every_time():
-    """A step from q(z_{t-1} | y) with the true embedding ends in q(z_t | y): its mean and its variance, eq. 6."""
-    bar = torch.tensor(cosine_alpha_bar(10), dtype=torch.float64)
-    a, b, c = coefficients(bar)
-    torch.testing.assert_close(a + b * bar[:-1].sqrt(), bar[1:].sqrt())
-    torch.testing.assert_close(b**2 * (1 - bar[:-1]) + c, 1 - bar[1:])
-    assert bar.diff().min() > 0 and bar[0] < 1e-30 and 0.999 < bar[-1] < 1
-
-
 def test_blocks_learn_in_any_order_and_apart():
     """Each block's gradient is the same alone, last first, or in a row, for nothing passes between them."""
     trainer, rows_ = made("dt", "onehot"), batch()
@@ -364,21 +353,3 @@ def test_what_does_not_fit_is_refused():
         Denoiser((6,), 2)
     with pytest.raises(UserError, match=r"embeddings that learn do so .* use net.embedding=onehot, or parallel=data"):
         NoProp(rows(embedding="learned").net()).pipelined()
-
-
-def test_the_published_net_is_figure_6():
-    """By its layers, and the parameters that these come to."""
-    net = Denoiser((3, 32, 32), 10)
-    assert net.depth == 10
-    x = (27 + 1) * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128 + 128 * 64 * 256 + 2 * 256
-    z = 10 * 256 + 2 * 256 * 256 + 3 * 2 * 256
-    head = 512 * 256 + 2 * 256 + 256 * 128 + 2 * 128 + 129 * 10
-    assert sum(p.numel() for p in net.block(0).parameters()) == x + z + head
-    dropped = [module.p for module in net.block(0).modules() if isinstance(module, nn.Dropout)]
-    assert dropped == [0.2] * 3
-    timed = Denoiser((1, 28, 28), 10, form="ct")
-    assert timed.depth == 1 and not any(isinstance(module, nn.BatchNorm1d) for module in timed.modules())
-    twin = copy.deepcopy(timed)
-    step = twin.block(0).op
-    assert isinstance(step, Denoising) and step._shared == (twin.embedding, twin.noise, twin.schedule)
-    assert twin.schedule is not timed.schedule

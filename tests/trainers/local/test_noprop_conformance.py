@@ -4,8 +4,8 @@ import functools
 from typing import Any
 
 from localearn import NoProp
-from localearn.testing import RuleConformance
-from tests.trainers.denoisers import images, rows
+from tests.helpers.conformance import Suite
+from tests.helpers.denoisers import images, rows
 
 FORMS: dict[str, dict[str, Any]] = {
     "DiscreteLearned": {"embedding": "learned", "dim": 3},
@@ -29,7 +29,7 @@ OF_IMAGES = (
 )  # whose labels, or whose steps, are embedded otherwise than in the table
 
 
-class Denoisers(RuleConformance):
+class Denoisers(Suite):
     kinds = ()
     tasks = ("classes",)
     draws_noise = True
