@@ -11,6 +11,7 @@ from typing import Any
 
 # The new module of each former one; all names of a former module are in its new one.
 MOVED = {
+    "localearn.arguments": "localearn.cli.options",
     "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
@@ -36,6 +37,7 @@ MOVED = {
     "localearn.energy.power": "localearn.energy.sources",
     "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
+    "localearn.doorway": "localearn.cli.errors",
     "localearn.locks": "localearn.records.folder",
     "localearn.nets.aggregation": "localearn.nets.gnn",
     "localearn.nets.attention": "localearn.nets.transformer",
@@ -92,6 +94,13 @@ MOVED = {
 # Names that have changed, or moved to another module, while their former module remains: the new place of each, by it.
 # The former module ends with `__getattr__ = former_names(__name__)`.
 MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.cli.errors": {
+        "Door": "localearn.cli.errors.Command",
+        "run_door": "localearn.cli.errors.run_command",
+    },
+    "localearn.cli.options": {
+        "overrides_of": "localearn.composition.overrides_of",
+    },
     "localearn.data.arrays": {
         "FOLDS": "localearn.data.partition.FOLDS",
         "check_fraction": "localearn.data.partition.check_fraction",
