@@ -18,6 +18,7 @@ from localearn.errors import UserError, suggestion
 from localearn.registry import CONF as CONF  # for who imports it from here
 from localearn.registry import rules
 
+GROUPS = ("algo", "dataset", "net", "optim", "schedule")  # groups of the configuration, each with files of its own
 KINDS = ("dense", "maps", "graph", "sequence")
 VALUES = "values"  # the recipe that a rule may have for tasks whose targets are values, not classes
 

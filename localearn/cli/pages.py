@@ -10,9 +10,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from localearn.cli.options import Command, Spec, options_of, spec_of
-from localearn.defaults import CONF
+from localearn.defaults import CONF, GROUPS
 from localearn.printing import one_line
-from localearn.training.experiment import GROUPS
 
 WIDTH = 120
 INDENT = 21  # of the options' texts

@@ -10,12 +10,12 @@ from typing import Any
 
 STARTED_S = time.perf_counter()
 
+from localearn.cli.commands import SUMMARIES  # noqa: E402
 from localearn.cli.errors import told, value_of  # noqa: E402
 from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
-from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
+from localearn.defaults import CONF  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
-from localearn.jobs import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
 
 # The supported flags of Hydra: the values that each takes, None where it takes none.
@@ -65,7 +65,7 @@ class RunOptions(RunningOptions):
 
 COMMAND = Command(
     "run",
-    "Train one rule on one data set",
+    SUMMARIES["run"],
     RunOptions,
     """\
 Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
@@ -105,6 +105,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
         return _through_hydra(arguments, config_dir)
+    from localearn.composition import compose  # imported late, so that --help needs no torch
     from localearn.training.loading import resumed
 
     config, choices = resumed(resume, arguments) if resume else compose(arguments, config_dir)
@@ -113,6 +114,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
     """Train, print the outcome and the illustration's lines, and return the exit status."""
+    from localearn.jobs import report
     from localearn.training.experiment import execute
     from localearn.training.illustration import Illustration
 
@@ -129,6 +131,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
+    from localearn.composition import compose, config_errors, existing_folder, expanded, explain
     from localearn.training.experiment import default_out
 
     worst = 0
@@ -173,6 +176,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
 def _show(arguments: list[str], config_dir: str | None) -> int:
     """Print the configuration of a run with these arguments, its recipe applied."""
     from omegaconf import OmegaConf
+
+    from localearn.composition import compose
 
     config, choices = compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
     print(f"recipe: {choices['recipe']}")

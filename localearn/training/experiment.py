@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from localearn.data import Data
-from localearn.defaults import CONF, kind_of, rule_options
+from localearn.defaults import CONF, GROUPS, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.moved import former_names
 from localearn.options import check_types
@@ -37,7 +37,6 @@ from localearn.training.memory import out_of_memory_error
 from localearn.training.settings import Settings
 
 Choices = dict[str, Any]  # the names chosen for algo, dataset and net, and the overrides
-GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 # The fields of Settings that are keys of the same name at the top of the configuration: all but these.
 _NOT_SHARED = ("optim", "schedule", "energy", "country", "idle_s", "out")
