@@ -11,13 +11,14 @@ import localearn
 from localearn import MLP, Batch, MonoForward, UserError
 from localearn.testing import KINDS
 from localearn.testing.probes import learn
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 # Codes and tokens are no values that could be projected.
 PROJECTED = [kind for kind in KINDS if kind != "deepfm"], ("classes", "values", "multilabel", "autoencoding")
 
 
 class TestInputProjectionJoint(Suite):
+    runs_on = BASIC
     kinds, tasks = PROJECTED
 
     def make(self, net):
@@ -25,6 +26,7 @@ class TestInputProjectionJoint(Suite):
 
 
 class TestInputProjectionGreedy(Suite):
+    runs_on = BASIC
     kinds, tasks = PROJECTED
 
     def make(self, net):
