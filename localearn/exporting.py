@@ -45,7 +45,7 @@ def export(
         UserError: Where there is no net, the file exists or cannot be written, or what ONNX needs is not installed.
 
     """
-    from localearn.training.experiment import load_net
+    from localearn.training.loading import load_net
 
     if kind not in SUFFIXES:
         raise UserError(f"no format {kind!r}{suggestion(kind, SUFFIXES)}; there are {', '.join(SUFFIXES)}")
@@ -179,7 +179,7 @@ def prediction_remark(folder: Path, trust: Collection[str]) -> str | None:
     import torch
 
     from localearn.training.building import build_rule
-    from localearn.training.experiment import load_net
+    from localearn.training.loading import load_net
 
     net = load_net(folder, trust=trust)
     try:

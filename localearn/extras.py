@@ -1,7 +1,12 @@
-"""Import the packages of localearn's extras, `pip install "localearn[onnx]"`, where they are used."""
+"""Import optional packages, and torch features that print warnings of their own, where they are used."""
 
 import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from localearn.errors import UserError
 
@@ -34,5 +39,38 @@ def optional(module: str, needed_by: str, extra: str) -> Any:
 
 
 def install_line(extra: str) -> str:
-    """Return the line that installs one of localearn's extras."""
+    """Return the command that installs one of localearn's extras.
+
+    Args:
+        extra: The extra's name.
+
+    """
     return f'pip install "localearn[{extra}]"'
+
+
+def torch_geometric(module: str) -> Any:
+    """Import one of torch_geometric's modules without the warning that its use of `torch.jit.script` causes.
+
+    Args:
+        module: The name of the module, without the package's.
+
+    """
+    with _without_the_warning():
+        return importlib.import_module(f"torch_geometric.{module}")
+
+
+def load_forward_mode() -> None:
+    """Load torch's forward-mode differentiation, which compiles what it needs at its first use in a process.
+
+    So that is part of a rule's setup, and not of its first step, whose time and energy are metered.
+    """
+    with _without_the_warning():
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
+
+
+@contextmanager
+def _without_the_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)", category)
+        yield

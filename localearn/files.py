@@ -1,4 +1,4 @@
-"""Files: atomic writes, and reading of untrusted YAML and JSON with errors that name the file."""
+"""Files: atomic writes, and readers of untrusted YAML and JSON whose errors name the file."""
 
 import contextlib
 import json
@@ -10,13 +10,18 @@ from typing import Any, Literal
 
 from localearn.errors import UserError
 
-# Far more than any that localearn writes. YAML is read by Python, a hundred times more slowly than JSON.
-MOST_BYTES = {"JSON": 64 * 2**20, "YAML": 2**20}
-DEEPEST = 64  # levels of YAML
+# Far more than in any file that localearn writes. YAML is parsed in Python, a hundred times more slowly than JSON.
+MAX_BYTES = {"JSON": 64 * 2**20, "YAML": 2**20}
+MAX_DEPTH = 64  # levels of YAML
 
 
 class UnreadableError(UserError):
-    """An error for a file that cannot be read, or has other content; `reason` is the message without its name."""
+    """An error for a file that cannot be read or has unexpected content.
+
+    Attributes:
+        reason: The message without the file's name.
+
+    """
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
@@ -25,19 +30,19 @@ class UnreadableError(UserError):
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Replace a file by what is written in the block, whole and synced to disk, or leave it as it was.
+    """Replace a file atomically by what the block writes, synced to disk.
 
-    A reader, also after a SIGKILL, finds the former file or the new one. An exception in the block leaves the former
-    one, and no temporary file.
+    A reader finds the former file or the complete new one, also after a SIGKILL. An exception in the block leaves the
+    former file unchanged, and no temporary one.
 
     Args:
-        path: The file, which may exist or not; its folder must.
+        path: The file, which may exist; its folder must.
 
     Yields:
         The name to write to, in the same folder: `.NAME.PID.tmp`.
 
     Raises:
-        OSError: Where the file cannot be written; the block has to have written one.
+        OSError: Where the file cannot be written, or the block has not written one.
 
     Example:
         with atomic_write(path) as temporary:
@@ -51,18 +56,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # it is not there, or its folder has gone
+        with contextlib.suppress(OSError):  # it does not exist, or its folder does not any more
             temporary.unlink()
 
 
 def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:
-    """Return the kind of file at a path, links followed.
+    """Return the kind of file at a path, following links.
+
+    Args:
+        path: The path.
 
     Returns:
-        "file" for a regular file, "folder", "other" for something else, such as a pipe, or "" where there is nothing.
+        "file" for a regular file, "folder", "other" such as a pipe, or "" where there is nothing.
 
     Raises:
-        UserError: Where that cannot be known: in a folder that may not be read, or for a name that no file can have.
+        UserError: Where it cannot be determined: in a folder without permission, or for a name that no file can have.
 
     """
     try:
@@ -75,12 +83,17 @@ def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:
 
 
 def is_text_encoding(name: str) -> bool:
-    """Return whether an encoding of this name decodes bytes to text; Python's codecs include others, such as zlib."""
+    """Return whether a name is that of a text encoding; Python's codecs include others, such as zlib.
+
+    Args:
+        name: The name.
+
+    """
     try:
         b"a".decode(name)
     except LookupError:
         return False
-    except ValueError:  # these are no bytes of it, or the name has a null byte, which no codec has
+    except ValueError:  # not a byte of this encoding, or a null byte in the name
         return "\0" not in name
     return True
 
@@ -90,18 +103,18 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
     Args:
         path: The file.
-        kind: A key of MOST_BYTES, which bounds its size.
+        kind: A key of MAX_BYTES, which bounds its size.
 
     Raises:
-        UnreadableError: Where it is not a regular file (a pipe would block), or is too large.
+        UnreadableError: Where it is not a regular file (a pipe would block), or too large.
 
     """
     try:
         if path.exists() and not path.is_file():
-            raise UnreadableError(path, f"is {'a folder, and ' if path.is_dir() else ''}no regular file")
-        if path.stat().st_size > MOST_BYTES[kind]:
-            most = MOST_BYTES[kind] // 2**20
-            raise UnreadableError(path, f"has more than {most} MiB, so it is no {kind} of localearn's")
+            raise UnreadableError(path, f"is {'a folder, ' if path.is_dir() else ''}not a regular file")
+        if path.stat().st_size > MAX_BYTES[kind]:
+            most = MAX_BYTES[kind] // 2**20
+            raise UnreadableError(path, f"has more than {most} MiB, so localearn did not write this {kind}")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError is a null byte in the path
         raise UnreadableError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -112,7 +125,7 @@ def read_text(path: Path, kind: str) -> str:
 
     Args:
         path: The file.
-        kind: A key of MOST_BYTES, which bounds its size.
+        kind: A key of MAX_BYTES, which bounds its size.
 
     Raises:
         UnreadableError: As `read_bytes` does, and where it is not UTF-8.
@@ -121,12 +134,15 @@ def read_text(path: Path, kind: str) -> str:
     try:
         text = read_bytes(path, kind).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UnreadableError(path, f"is no UTF-8 text (byte {error.start})") from error
+        raise UnreadableError(path, f"is not UTF-8 text (byte {error.start})") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file as plain values, its interpolations unresolved.
+    """Return the content of a YAML file as plain values, with interpolations unresolved.
+
+    Args:
+        path: The file.
 
     Raises:
         UserError: As `read_text` does, for what is not YAML or nested too deeply, and for aliases, by which a short
@@ -144,24 +160,29 @@ def read_yaml(path: Path) -> Any:
         depth = 0
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):
-                raise UserError(f"{path} has YAML aliases (*name), which are not read; write the values out")
+                raise UserError(f"{path} has YAML aliases (*name), which are not supported; repeat the values")
             name = type(token).__name__
             depth += name.endswith("StartToken") - name.endswith("EndToken")
-            if depth > DEEPEST:
-                raise UserError(f"{path} is no YAML of localearn's: it is nested more than {DEEPEST} levels deep")
+            if depth > MAX_DEPTH:
+                raise UserError(
+                    f"{path} is nested more than {MAX_DEPTH} levels deep, so localearn did not write this YAML"
+                )
         return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path} is no YAML (line {line}: {error.problem})") from error
+        raise UserError(f"{path} is not valid YAML (line {line}: {error.problem})") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is no YAML: {reason}") from error
+        raise UserError(f"{path} is not valid YAML: {reason}") from error
     except RecursionError as error:
-        raise UserError(f"{path} is no YAML: it is nested too deeply") from error
+        raise UserError(f"{path} is not valid YAML: it is nested too deeply") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
+
+    Args:
+        path: The file.
 
     Raises:
         UnreadableError: As `read_text` does, and where it has no object.
@@ -170,9 +191,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_text(path, "JSON"))
     except json.JSONDecodeError as error:
-        raise UnreadableError(path, f"is truncated or no JSON (line {error.lineno}: {error.msg})") from error
+        raise UnreadableError(path, f"is truncated or not JSON (line {error.lineno}: {error.msg})") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
-        raise UnreadableError(path, "holds what no record holds") from error
+        raise UnreadableError(path, "has numbers or nesting that no record has") from error
     if not isinstance(value, dict):
-        raise UnreadableError(path, f"holds no JSON object but {type(value).__name__}")
+        raise UnreadableError(path, f"is not a JSON object but {type(value).__name__}")
     return value

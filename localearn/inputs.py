@@ -1,4 +1,4 @@
-"""The input of a net: the shape of a row, a vocabulary where rows are token ids, and the context of every block."""
+"""InputSpec: the input of a net, as a row's shape, a vocabulary for token ids, and the context of every block."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ CONTEXTS = ("edge_index", "mask")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a net, as the data provide it and the net takes it.
+    """The input of a net: what the data provide and the net takes.
 
     Args:
         shape: The shape of a row of x, without the batch dimension; for token ids (T,), the positions.
-        vocabulary: The number of tokens, where a row has ids 0..vocabulary-1, int64; None where rows are values.
-        context: The names of what every block takes next to h, in its order: "edge_index" of a graph, whose nodes are
-            the rows, (2, E) int64; "mask", which positions of a row count, (N, T) bool.
-        categories: The numbers of categories of the first columns of a row, (n,), which hold codes 0..categories-1 as
-            floating-point whole numbers; the columns after them are values. Empty where all are values.
+        vocabulary: The number of tokens, for rows of ids 0..vocabulary-1, int64; None for rows of values.
+        context: The names of the arguments that every block takes after h, in their order: "edge_index" of a graph,
+            whose nodes are the rows, (2, E) int64; "mask", true at the positions of a row that count, (N, T) bool.
+        categories: The numbers of categories of the first n columns of a row, which are codes 0..categories-1 in
+            floating point; the other columns are values. Empty where all are values.
 
     Raises:
         UserError: For an unknown context, and for a vocabulary or categories out of range.
@@ -39,7 +39,7 @@ class InputSpec:
         if self.vocabulary is not None and self.vocabulary < 1:
             raise UserError(f"vocabulary must be 1 or more, or None where rows are values, not {self.vocabulary}")
         if self.categories and (len(self.shape) != 1 or len(self.categories) > self.shape[0]):
-            raise UserError(f"{len(self.categories)} categories are of as many columns, and a row is {self.shape}")
+            raise UserError(f"{len(self.categories)} categories need as many columns, and a row is {self.shape}")
         if not all(size > 0 for size in self.categories):
             raise UserError(f"categories must be 1 or more of each column, not {self.categories}")
 
@@ -51,7 +51,7 @@ class InputSpec:
     def trial(self, like: Tensor) -> tuple[Tensor, ...]:
         """Return the smallest input that every net takes: two rows of zeros and their context.
 
-        Two rows, because batch statistics cannot be taken of one; a graph has one edge; a mask leaves nothing out.
+        Two rows, because one has no batch statistics; a graph has one edge; a mask is true everywhere.
 
         Args:
             like: A tensor of the dtype and device of the rows; token ids are int64.
@@ -59,8 +59,8 @@ class InputSpec:
         """
         dtype = like.dtype if self.vocabulary is None else torch.long
         x = torch.zeros(2, *self.shape, device=like.device, dtype=dtype)
-        beside = {
+        make = {
             "edge_index": lambda: torch.zeros(2, 1, dtype=torch.long, device=like.device),
             "mask": lambda: torch.ones(2, self.shape[0], dtype=torch.bool, device=like.device),
         }
-        return (x, *(beside[name]() for name in self.context))
+        return (x, *(make[name]() for name in self.context))

@@ -1,4 +1,4 @@
-"""Jobs: the runs of a comparison, search or study, each run once, resumed where it stopped, reused where it is done."""
+"""Jobs: the runs of a comparison, search or study, which are run once, resumed if interrupted, reused if complete."""
 
 import os
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ from localearn.files import read_yaml
 from localearn.printing import say
 from localearn.records import LOSS, Record
 from localearn.records.folder import RunFolder
-from localearn.training.experiment import Choices, resumed
+from localearn.training.experiment import Choices
 from localearn.training.identity import complete_rule
+from localearn.training.loading import resumed
 from localearn.trust import is_known, targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
@@ -23,11 +24,11 @@ DONE = ("completed", "diverged", "stopped")  # the statuses of runs that are not
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a larger piece of work.
+    """One run of a comparison, search or study.
 
     Args:
         folder: The run's folder.
-        overrides: The overrides of localearn.run that start it.
+        overrides: Its overrides, as localearn.run takes them.
 
     """
 
@@ -36,7 +37,7 @@ class Job:
 
 
 def run_job(job: Job, config_dir: str | None = None) -> int:
-    """Run a job, or resume it, or reuse it where it is done; return the exit status of localearn.run.
+    """Run a job, resume it, or reuse it where it is complete; return the exit status, as of localearn.run.
 
     Args:
         job: The run.
@@ -50,13 +51,13 @@ def run_job(job: Job, config_dir: str | None = None) -> int:
 
     prepared = prepare(job, config_dir)
     if prepared is None:
-        say(f"{RunFolder(job.folder).status()} before; kept")
+        say(f"{RunFolder(job.folder).status()} already; reused")
         return 0
     return report(execute(*prepared))
 
 
 def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | None:
-    """Return the arguments of `execute` that run or resume a job; None where it is done.
+    """Return the arguments of `execute` that run or resume a job; None where it is complete.
 
     Args:
         job: The run.
@@ -71,38 +72,38 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     config, choices = compose([*job.overrides, f"out={quoted(job.folder)}"], config_dir)
     if config.parallel != "none":
         raise UserError(
-            f"parallel={config.parallel} is for one run, which torchrun starts as localearn.run; leave it out"
+            f"parallel={config.parallel} is for a single run, which torchrun starts as localearn.run; leave it out"
         )
     folder = RunFolder(job.folder)
     if not folder.config.exists():
         return config, choices
     earlier = read_yaml(folder.config)
     if not isinstance(earlier, dict):
-        raise UserError(f"{folder.config} is no configuration of localearn.run; give another out=")
+        raise UserError(f"{folder.config} is not a configuration of localearn.run; give another out=")
     complete_rule(earlier)
-    wanted: Any = OmegaConf.to_container(config, resolve=True)
+    requested: Any = OmegaConf.to_container(config, resolve=True)
     named = {override.lstrip("+~").partition("=")[0] for override in job.overrides}
-    differing = _differing(wanted, earlier, named)
+    differing = _differing(requested, earlier, named)
     if differing:
-        raise UserError(f"{job.folder} holds a run with another {', '.join(differing)}; give another out=")
+        raise UserError(f"{job.folder} has a run with another {', '.join(differing)}; give another out=")
     return (
         None
         if folder.status() in DONE
-        else resumed(str(job.folder), [], trust={str(target) for _, target in targets_of(wanted)})
+        else resumed(str(job.folder), [], trust={str(target) for _, target in targets_of(requested)})
     )
 
 
-def _differing(wanted: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:
-    """Return the options, by their first part, that differ; one missing in `earlier` is newer, unless it is named."""
-    now, then = _flat(wanted), _flat({key: value for key, value in earlier.items() if key in wanted})
-    paths = [path for path in now.keys() & then.keys() if now[path] != then[path]]
-    paths += [path for path in then.keys() - now.keys()]
-    paths += [path for path in now.keys() - then.keys() if path in named]
+def _differing(requested: dict[str, Any], earlier: dict[str, Any], named: set[str]) -> list[str]:
+    """Return the options, by their first part, that differ; one missing in `earlier` counts only if it is named."""
+    new, old = _flat(requested), _flat({key: value for key, value in earlier.items() if key in requested})
+    paths = [path for path in new.keys() & old.keys() if new[path] != old[path]]
+    paths += [path for path in old.keys() - new.keys()]
+    paths += [path for path in new.keys() - old.keys() if path in named]
     return sorted({path.partition(".")[0] for path in paths} - set(FREE))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a tree's leaves by their dotted paths; a branch without leaves is one."""
+    """Return the leaves of a tree by their dotted paths; an empty branch is a leaf."""
     leaves = {}
     for key, value in values.items():
         path = f"{prefix}{key}"
@@ -130,23 +131,23 @@ def report(record: Record) -> int:
         joules = record.energy.get("train_j")
         energy = "energy absent" if joules is None else f"{joules:,.1f} J {record.energy['label']}"
         say(
-            f"{record.algo} on {record.dataset}: {_tested(record)}, "
+            f"{record.algo} on {record.dataset}: {_test_metrics(record)}, "
             f"{record.passes:g} passes, training {record.train_s:.1f} s, {energy}; {out}"
         )
         return 0
     say(f"{record.status}: {record.error}", error=True)
     if record.status == "interrupted":
-        foreign = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
-        word = f" trust=[{','.join(sorted(foreign))}]" if foreign else ""
-        say(f"go on with: python -m localearn.run resume={out}{word}", error=True)
+        not_known = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
+        trust = f" trust=[{','.join(sorted(not_known))}]" if not_known else ""
+        say(f"resume with: python -m localearn.run resume={out}{trust}", error=True)
         return 128 + int(record.diagnostics["signal"])
-    kept = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
-    say(f"{kept} in {out}", error=True)
+    saved = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
+    say(f"{saved} in {out}", error=True)
     return 3
 
 
-def _tested(record: Record) -> str:
-    """Return the test split's metrics in words."""
-    shown = {"fraction": lambda figure: f"{100 * figure:.2f} %", "value": lambda figure: f"{figure:.4g}"}
-    judged = {name: figures for name, figures in record.metrics.items() if name != LOSS.name}
-    return ", ".join(f"test {name.replace('_', ' ')} {shown[m['unit']](m['test'])}" for name, m in judged.items())
+def _test_metrics(record: Record) -> str:
+    """Return the metrics of the test split as a text."""
+    formats = {"fraction": lambda figure: f"{100 * figure:.2f} %", "value": lambda figure: f"{figure:.4g}"}
+    metrics = {name: figures for name, figures in record.metrics.items() if name != LOSS.name}
+    return ", ".join(f"test {name.replace('_', ' ')} {formats[m['unit']](m['test'])}" for name, m in metrics.items())

@@ -1,9 +1,9 @@
-"""Former names of modules, importable for one release with a FutureWarning that names the new one."""
+"""Former names of modules and of what they have, usable for one release with a FutureWarning that names the new one."""
 
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -57,7 +57,7 @@ MOVED = {
     "localearn.nets.systems": "localearn.nets.physical",
     "localearn.nets.vit": "localearn.nets.patches",
     "localearn.outcome": "localearn.jobs",
-    "localearn.quiet": "localearn.printing",
+    "localearn.quiet": "localearn.extras",
     "localearn.records.checksums": "localearn.records.folder",
     "localearn.records.energy": "localearn.records.reading",
     "localearn.reporting.assemble": "localearn.reporting.writing",
@@ -83,29 +83,105 @@ MOVED = {
     "localearn.trainers.local.sparsemax": "localearn.trainers.local.cafo",
     "localearn.trainers.paired.opposite": "localearn.trainers.paired.counter_current",
     "localearn.training.alignment": "localearn.training.diagnostics",
-    "localearn.training.capture": "localearn.training.step",
-    "localearn.training.claims": "localearn.training.fit",
     "localearn.training.device": "localearn.training.runtime",
-    "localearn.training.early_stopping": "localearn.training.evaluate",
-    "localearn.training.illustration": "localearn.training.callbacks",
-    "localearn.training.interrupt": "localearn.training.loop",
-    "localearn.training.layout": "localearn.training.runtime",
-    "localearn.training.memory": "localearn.training.runtime",
     "localearn.training.parallel": "localearn.training.distributed",
     "localearn.training.parallel.data": "localearn.training.distributed.data",
     "localearn.training.parallel.joined_ranks": "localearn.training.distributed.ranks",
     "localearn.training.parallel.joining": "localearn.training.distributed.launch",
     "localearn.training.parallel.layers": "localearn.training.distributed.pipeline",
-    "localearn.training.parallel.normalization": "localearn.training.distributed.data",
+    "localearn.training.parallel.normalization": "localearn.training.distributed.normalization",
     "localearn.training.parallel.ranks": "localearn.training.distributed.ranks",
-    "localearn.training.progress": "localearn.training.callbacks",
-    "localearn.training.recording": "localearn.training.step",
+    "localearn.training.recording": "localearn.training.capture",
     "localearn.training.schedules": "localearn.training.optimization",
     "localearn.training.tensorboard": "localearn.training.loggers",
     "localearn.training.update": "localearn.training.step",
     "localearn.tuning.aside": "localearn.tuning.search",
     "localearn.tuning.space": "localearn.tuning.plan",
     "localearn.tuning.trial": "localearn.tuning.search",
+}
+
+# Names that have moved to another module, while their former one remains: the new place of each, by former module.
+# The former module ends with `__getattr__ = former_names(__name__)`.
+MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.printing": {
+        "load_forward_mode": "localearn.extras.load_forward_mode",
+        "torch_geometric": "localearn.extras.torch_geometric",
+    },
+    "localearn.training.callbacks": {
+        "Bar": "localearn.training.progress.Bar",
+        "Illustration": "localearn.training.illustration.Illustration",
+        "Lines": "localearn.training.progress.Lines",
+        "describe": "localearn.training.progress.describe",
+        "make_progress": "localearn.training.progress.make_progress",
+    },
+    "localearn.training.distributed": {
+        "joined": "localearn.training.distributed.join_process_group",
+        "normalises_jointly": "localearn.training.distributed.uses_sync_batch_norm",
+    },
+    "localearn.training.distributed.data": {
+        "Adds": "localearn.training.distributed.normalization.AllReduce",
+        "normalise_jointly": "localearn.training.distributed.normalization.sync_batch_norm",
+        "normalises_jointly": "localearn.training.distributed.normalization.uses_sync_batch_norm",
+    },
+    "localearn.training.distributed.launch": {
+        "joined": "localearn.training.distributed.launch.join_process_group",
+    },
+    "localearn.training.distributed.pipeline": {
+        "balanced": "localearn.training.distributed.pipeline.balance",
+    },
+    "localearn.training.distributed.ranks": {
+        "JoinedRanks": "localearn.training.distributed.ranks.ProcessGroupRanks",
+        "shared": "localearn.training.distributed.ranks.shared_error",
+    },
+    "localearn.training.evaluate": {
+        "EarlyStopping": "localearn.training.early_stopping.EarlyStopping",
+        "FORMER_DEFAULT": "localearn.training.early_stopping.FORMER_DEFAULT",
+        "monitored": "localearn.training.early_stopping.monitored",
+    },
+    "localearn.training.experiment": {
+        "BEFORE": "localearn.training.loading.BEFORE",
+        "load_net": "localearn.training.loading.load_net",
+        "load_rule": "localearn.training.loading.load_rule",
+        "resumed": "localearn.training.loading.resumed",
+    },
+    "localearn.training.fit": {
+        "check": "localearn.training.checks.check",
+    },
+    "localearn.training.identity": {
+        "EXTENDING": "localearn.training.resume.EXTENDING",
+        "FREE": "localearn.training.resume.FREE",
+        "check_extension": "localearn.training.resume.check_extension",
+        "check_resumed": "localearn.training.resume.check_resumed",
+        "first_change": "localearn.training.resume.first_change",
+        "schedule_class": "localearn.training.resume.schedule_class",
+    },
+    "localearn.training.layout": {
+        "lay_out": "localearn.training.layout.apply_memory_format",
+        "like_their_parameters": "localearn.training.layout.match_memory_format",
+    },
+    "localearn.training.memory": {
+        "full_memory_told": "localearn.training.memory.out_of_memory_error",
+    },
+    "localearn.training.runtime": {
+        "PeakMemory": "localearn.training.memory.PeakMemory",
+        "full_memory_told": "localearn.training.memory.out_of_memory_error",
+        "lay_out": "localearn.training.layout.apply_memory_format",
+        "like_their_parameters": "localearn.training.layout.match_memory_format",
+        "live_tensor_bytes": "localearn.training.memory.live_tensor_bytes",
+    },
+    "localearn.training.step": {
+        "CompiledUpdate": "localearn.training.capture.CompiledUpdate",
+        "CudaGraph": "localearn.training.capture.CudaGraph",
+        "Graph": "localearn.training.capture.Graph",
+        "GraphUpdate": "localearn.training.capture.GraphUpdate",
+        "Recorded": "localearn.training.capture.GraphedCallable",
+        "SHAPES": "localearn.training.capture.SHAPES",
+        "WARM_UP": "localearn.training.capture.WARM_UP",
+        "captured": "localearn.training.capture.captured",
+        "captured_measure": "localearn.training.capture.captured_measure",
+        "keep_on_device": "localearn.training.capture.keep_on_device",
+        "on_any_device": "localearn.training.capture.on_any_device",
+    },
 }
 
 
@@ -151,6 +227,59 @@ class Finder(MetaPathFinder, Loader):
 
 def _has_parts(name: str) -> bool:
     return any(former.startswith(f"{name}.") for former in MOVED)
+
+
+def former_names(module: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module some of whose names have moved: it warns, and forwards to the new place.
+
+    Args:
+        module: The module's name, a key of `MOVED_NAMES`.
+
+    """
+
+    def forward(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place = MOVED_NAMES[module][name]
+        warnings.warn(f"{module}.{name} has moved: use {place}", FutureWarning, stacklevel=2)
+        source, _, present = place.rpartition(".")
+        return getattr(importlib.import_module(source), present)
+
+    return forward
+
+
+class Renamed:
+    """Former name of an attribute or a method: a descriptor that warns, and forwards to the present name.
+
+    Args:
+        present: The present name.
+
+    Example:
+        class Loop:
+            saves = True
+            kept = Renamed("saves")
+
+    """
+
+    def __init__(self, present: str):
+        self.present = present
+        self._former = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._former = f"{owner.__name__}.{name}"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        self._warn()
+        return getattr(instance, self.present)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._warn()
+        setattr(instance, self.present, value)
+
+    def _warn(self) -> None:
+        warnings.warn(f"{self._former} is deprecated: use {self.present}", FutureWarning, stacklevel=3)
 
 
 def install() -> None:

@@ -1,4 +1,4 @@
-"""Check options against a signature: their names, and their types by its annotations, before anything runs."""
+"""Check options against a signature before it is called: their names, and their types by its annotations."""
 
 import collections.abc
 import functools
@@ -15,7 +15,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 from localearn.errors import UserError, suggestion
 
 _Options = ParamSpec("_Options")
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 
 _ABSTRACT = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
 _NAMED = {
@@ -34,7 +34,7 @@ def check_call(
     """Check that `target(**options)` can be called.
 
     Args:
-        what: The prefix of option names in error messages: "algo" gives algo.tangents, "" tangents alone.
+        what: The prefix of option names in error messages: "algo" makes algo.tangents of tangents, "" adds none.
         target: The class or function. Parameters that are not annotated are not checked.
         options: The options by name.
         supplied: The names of arguments that the caller passes itself.
@@ -75,21 +75,21 @@ def checked(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def checking(self: object, *arguments: Any, **options: Any) -> None:
-        given = dict(zip(ordered[1:], arguments, strict=False)) | options
-        check_call("", init, {name: value for name, value in given.items() if name not in first}, first)
+        passed = dict(zip(ordered[1:], arguments, strict=False)) | options
+        check_call("", init, {name: value for name, value in passed.items() if name not in first}, first)
         init(self, *arguments, **options)
 
     return checking
 
 
-def checked_call(function: Callable[_Options, _Made]) -> Callable[_Options, _Made]:
+def checked_call(function: Callable[_Options, _Result]) -> Callable[_Options, _Result]:
     """Return a function that first checks its arguments, as `check_call` does."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def checking(*arguments: _Options.args, **options: _Options.kwargs) -> _Made:
-        given = signature.bind_partial(*arguments).arguments | options
-        check_call("", function, given)
+    def checking(*arguments: _Options.args, **options: _Options.kwargs) -> _Result:
+        passed = signature.bind_partial(*arguments).arguments | options
+        check_call("", function, passed)
         return function(*arguments, **options)
 
     return checking
@@ -111,11 +111,11 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], prefix: str
         hint = hints.get(name, Any)
         if not fits(value, hint):
             choices = [str(choice) for part in _alternatives(hint) for choice in get_args(part) if _is_literal(part)]
-            shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+            text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
             near = suggestion(str(value), choices)
             if prefix and not near and isinstance(value, bool | int | float) and fits(str(value), hint):
-                near = f"; for a text that looks so quote it twice, {prefix}{name}=\"'{str(value).lower()}'\""
-            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {shown}{near}")
+                near = f"; for a text that looks like one quote it twice, {prefix}{name}=\"'{str(value).lower()}'\""
+            raise UserError(f"{prefix}{name} must be {in_words(hint)}, not {text}{near}")
 
 
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def fits(value: Any, hint: Any) -> bool:
     """Return whether a value is of an annotated type.
 
     Args:
-        value: The value. A float takes whole numbers, no number takes a truth value, and numbers must be finite.
+        value: The value. A float may be a whole number, a number may not be a bool, and numbers must be finite.
         hint: The type: a class, a union, a Literal, a tuple, a mapping or another iterable, a Callable or Any.
 
     """
@@ -158,11 +158,11 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def in_words(hint: Any) -> str:
-    """Return an annotated type in a user's words, such as "a whole number or null"."""
+    """Return an annotated type as error messages name it, such as "a whole number or null"."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        told = list(dict.fromkeys(in_words(part) for part in arguments))
-        return " or ".join([word for word in told if word != "something else"] or told)
+        descriptions = list(dict.fromkeys(in_words(part) for part in arguments))
+        return " or ".join([word for word in descriptions if word != "something else"] or descriptions)
     if origin is Literal:
         *others, last = [str(choice) for choice in arguments]
         return f"{', '.join(others)} or {last}" if others else last
@@ -174,7 +174,7 @@ def in_words(hint: Any) -> str:
         of = {"a whole number": " of whole numbers", "a number": " of numbers", "text": " of texts"}
         return f"a list{of.get(in_words(arguments[0]), '')}" if arguments else "a list"
     if inspect.isclass(origin) and issubclass(origin, Callable):
-        return "something to call"
+        return "a callable"
     return _NAMED.get(hint, "something else")
 
 

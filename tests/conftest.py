@@ -17,7 +17,7 @@ import pytest
 import localearn
 from localearn.cli import run
 from localearn.cli.errors import run_command
-from localearn.training import step
+from localearn.training import capture
 from tests.helpers import factory as factory_of_records
 from tests.helpers.tape import TapeGraph
 
@@ -159,7 +159,7 @@ def read():
 @pytest.fixture
 def stand_in(monkeypatch):
     """Have graphs be recorded on the CPU, by what keeps no more than a card does; return its class, which counts."""
-    monkeypatch.setattr(step, "graph_of", TapeGraph)
+    monkeypatch.setattr(capture, "make_graph", TapeGraph)
     return TapeGraph
 
 

@@ -29,7 +29,8 @@ from localearn.data import ArrayData
 from localearn.defaults import KINDS, LEARNING, fit_options, rule_name, rule_names
 from localearn.files import read_yaml
 from localearn.training.building import CONF, build_net_for, locate, optimizer_factory, schedule_factory
-from localearn.training.experiment import execute, resumed
+from localearn.training.experiment import execute
+from localearn.training.loading import resumed
 from localearn.training.settings import Settings
 
 NETS = {"dense": "mlp", "maps": "cnn", "graph": "gcn"}

@@ -18,7 +18,7 @@ def done(tmp_path_factory):
 
 def test_a_finished_job_is_kept(done, capsys):
     assert run_job(Job(done, OVERRIDES)) == 0
-    assert "kept" in capsys.readouterr().out
+    assert "reused" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_an_option_that_came_after_the_run_is_no_difference_unless_it_is_asked_f
     done.joinpath("config.yaml").write_text(older)
 
     assert run_job(Job(done, OVERRIDES)) == 0
-    assert "kept" in capsys.readouterr().out
+    assert "reused" in capsys.readouterr().out
     with pytest.raises(UserError, match="another algo"):
         run_job(Job(done, [*OVERRIDES, "algo.input_projection=true"]))

@@ -8,6 +8,9 @@ import pytest
 
 from localearn import moved
 from localearn.energy.sources import Clock
+from localearn.errors import UserError
+from localearn.training.callbacks import Callback, Callbacks
+from localearn.training.loop import Loop
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +91,53 @@ def test_a_second_installation_changes_nothing():
     before = list(sys.meta_path)
     moved.install()
     assert sys.meta_path == before
+
+
+@pytest.mark.parametrize(("module", "name"), [(m, n) for m, names in moved.MOVED_NAMES.items() for n in names])
+def test_every_former_name_is_its_new_place(module: str, name: str):
+    source, _, present = moved.MOVED_NAMES[module][name].rpartition(".")
+    with pytest.warns(FutureWarning, match=rf"^{module}\.{name} has moved: use {source}\.{present}$") as caught:
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(source), present)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("module", sorted(moved.MOVED_NAMES))
+def test_a_module_of_former_names_has_no_others(module: str):
+    with pytest.raises(AttributeError, match=f"^module '{module}' has no attribute 'nothing'$"):
+        getattr(importlib.import_module(module), "nothing")  # noqa: B009 - it is not there
+
+
+def test_a_renamed_attribute_warns_at_the_caller_and_forwards():
+    class Own:
+        saves = True
+        kept = moved.Renamed("saves")
+
+    loop = Own()
+    with pytest.warns(FutureWarning, match=r"^Own\.kept is deprecated: use saves$") as caught:
+        assert loop.kept is True
+        loop.kept = False
+    assert loop.saves is False
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_former_names_of_attributes_work_and_warn():
+    error = UserError("no room")
+    with pytest.warns(FutureWarning, match=r"^UserError\.tell is deprecated: use print_on_this_rank$"):
+        error.tell = False
+    with pytest.warns(FutureWarning, match=r"^UserError\.tell is deprecated"):
+        assert error.tell is error.print_on_this_rank is False
+
+    events = []
+
+    class Steps(Callback):
+        def step_ended(self, context):
+            events.append(context)
+
+    callbacks = Callbacks([steps := Steps()])
+    with pytest.warns(FutureWarning, match=r"^Callbacks\.of_steps is deprecated: use step_callbacks$"):
+        assert callbacks.of_steps == (steps,)
+    with pytest.warns(FutureWarning, match=r"^Callbacks\.tell is deprecated: use dispatch$"):
+        callbacks.tell("step_ended", "a context")
+    assert events == ["a context"]
+    assert vars(Loop)["kept"].present == "saves_checkpoints"

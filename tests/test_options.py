@@ -48,7 +48,7 @@ def test_values_fit_their_annotations(hint, right, wrong):
         (Sequence[int], "a list of whole numbers"),
         (int | Sequence[int], "a whole number or a list of whole numbers"),
         (Mapping[str, int], "a mapping"),
-        (Callable[[int], int], "something to call"),
+        (Callable[[int], int], "a callable"),
     ],
 )
 def test_annotations_are_told_in_words(hint, words):

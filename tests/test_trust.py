@@ -11,7 +11,7 @@ from localearn import trust
 from localearn.cli import compare, compose, export, run, study
 from localearn.errors import UserError
 from localearn.nets import MLP
-from localearn.training.experiment import load_net, resumed
+from localearn.training.loading import load_net, resumed
 
 TARGETS = [
     "evil.Rule", "os.system", "subprocess.check_call", "localearn.fit", "localearn.cli.compose", "builtins.exec",
@@ -208,26 +208,26 @@ READERS = {
     "energy/codecarbon.py": {"json.loads"},  # of codecarbon's own files
     "testing/energy.py": {"json.loads"},
     "energy/nvml.py": {"importlib.import_module"},  # pynvml
-    "extras.py": {"importlib.import_module"},  # names that stand in localearn's own code
+    "extras.py": {"importlib.import_module"},  # names in localearn's own code, torch_geometric's among them
     "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
     "moved.py": {"importlib.import_module"},  # of the names in its own table
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "nets/weights.py": {"load"},  # of safetensors, which holds no code
-    "printing.py": {"importlib.import_module"},  # torch_geometric
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
     "reporting/writing.py": {"read_json"},
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
-    "training/experiment.py": {
-        "OmegaConf.load",
+    "training/experiment.py": {"OmegaConf.load"},  # of localearn's own files
+    "training/fit.py": {"json.loads"},  # of what it has written itself
+    "training/loading.py": {
         "json.loads",
         "locate",
         "read_record",  # its fingerprint alone
         "read_yaml",
         "safe_open",
     },  # check_tree
-    "training/fit.py": {"json.loads", "loop.load"},  # of what it has written itself; checked by training/checkpoint.py
+    "training/resume.py": {"loop.load"},  # checked by training/checkpoint.py
     "training/distributed/launch.py": {"json.loads"},  # of other ranks
     "tuning/search.py": {
         "json.loads",  # of Optuna's own text

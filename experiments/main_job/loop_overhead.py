@@ -25,7 +25,8 @@ from torch import Tensor, nn
 import localearn
 from localearn.energy import Counter, Mark, Meter
 from localearn.training import Settings
-from localearn.training.loop import Interrupt, Loop
+from localearn.training.interrupt import Interrupt
+from localearn.training.loop import Loop
 
 Epoch = Callable[[], tuple[float, float]]  # trains an epoch and returns its wall and its CPU seconds
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import localearn
-from localearn.training.runtime import live_tensor_bytes
+from localearn.training.memory import live_tensor_bytes
 
 WIDTH, BATCH, DEPTHS = 512, 4096, (1, 2, 4, 8, 16, 32)
 RULES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from localearn.benching.parallel import RANKS, Costs
 from localearn.files import atomic_write
-from localearn.training.distributed.pipeline import AHEAD
+from localearn.training.distributed.pipeline import MAX_IN_FLIGHT
 
 PLANNED = (1, 2, 8, 64, 512)
 
@@ -95,7 +95,7 @@ def simulated(costs: Costs, ranks: int, batches: int, here: bool = False) -> dic
     if here:
         shares = [sum(costs.block_s[:half]), sum(costs.block_s[half:])]
     slow, in_step = (costs.beside, costs.in_step) if here else (1.0, 1.0)
-    seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, AHEAD)
+    seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, MAX_IN_FLIGHT)
     reducing_s = data_s(costs, ranks, batches) - alone
     return {"data": ranks * alone / (in_step * alone + reducing_s), "layers": batches * sum(shares) / seconds}
 

@@ -9,7 +9,7 @@ from localearn.analysing.findings import ROWS, THRESHOLD, Findings, check_analys
 from localearn.errors import UserError
 from localearn.printing import visible
 from localearn.records import Record, read_history, read_record
-from localearn.training.experiment import load_rule
+from localearn.training.loading import load_rule
 from localearn.training.runtime import select_device
 
 

@@ -30,7 +30,7 @@ from localearn.errors import UserError
 from localearn.trainers.base import Pipelined
 from localearn.trainers.phases import Descent, Metrics, Phase
 from localearn.training.building import optimizer_factory
-from localearn.training.distributed import Ranks, joined
+from localearn.training.distributed import Ranks, join_process_group
 from localearn.training.runtime import autocast, synchronize
 from localearn.training.settings import Settings
 from localearn.training.step import Update
@@ -238,7 +238,7 @@ def run_rank(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     config: Any = OmegaConf.to_container(compose(plan["overrides"])[0], resolve=True)
     data, layers = (Settings(parallel=mode, device=plan["device"]) for mode in ("data", "layers"))
-    with joined(data, {}) as (sharing, device), joined(layers, {}) as (piping, _):
+    with join_process_group(data, {}) as (sharing, device), join_process_group(layers, {}) as (piping, _):
         point = Point(plan["net"], tuple(plan["input"]), plan["batch"], plan["precision"], device)
         found = measure(plan, config, point, {"data": sharing, "layers": piping})
     if rank == 0:
@@ -288,9 +288,9 @@ class Way:
         self.ranks = ranks
         data = as_data(made_up(point), point)
         self.trainer = built("", config, data).to(point.device).train()
-        ranks.divide(self.trainer, data)
+        ranks.setup(self.trainer, data)
         whole = self.trainer.phases()[0]
-        phase = ranks.share(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
+        phase = ranks.setup_phase(whole) if block is None else _of_block(self.trainer.pipelined(), *block, whole)
         assert isinstance(phase, Descent)
         optimizer = optimizer_factory(config["optim"])(phase.optimizer_groups())
         autocasting = autocast(point.device, point.precision)
@@ -340,7 +340,7 @@ def costs(plan: dict[str, Any], config: Any, point: Point, batches: list[Batch],
         "in_step_s": _median(lambda: _in_step(way, batches[0]), point.device),
         "message_s": _median(lambda: _message(h), point.device),
         "latency_s": _median(lambda: _message(h[:1, :1].contiguous()), point.device),
-        "reduce_s": _median(lambda: sharing.reduce(parameters, point.batch), point.device),
+        "reduce_s": _median(lambda: sharing.reduce_gradients(parameters, point.batch), point.device),
         "reduce_latency_s": _median(lambda: dist.all_reduce(one), point.device),
         "message_bytes": h.nbytes,
         "gradient_bytes": sum(p.numel() * p.element_size() for p in parameters),

@@ -16,10 +16,13 @@ from localearn.tasks import LanguageModelling
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve
 from localearn.training.building import build_net_for, build_rule, optimizer_factory, rule_class
+from localearn.training.capture import captured
 from localearn.training.distributed import Ranks
-from localearn.training.runtime import autocast, full_memory_told, lay_out, live_tensor_bytes
+from localearn.training.layout import apply_memory_format
+from localearn.training.memory import live_tensor_bytes, out_of_memory_error
+from localearn.training.runtime import autocast
 from localearn.training.settings import Settings
-from localearn.training.step import UPDATES, Step, captured
+from localearn.training.step import UPDATES, Step
 
 CLASSES = 10
 BATCHES = 4  # that a step is given in turn, so that no rule lives off one batch in the cache
@@ -93,9 +96,9 @@ class Workload:
         self.algo, self.point = algo, point
         self.batches = made_up(point)
         data = as_data(self.batches, point)
-        with full_memory_told(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
+        with out_of_memory_error(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
             trainer = built(algo, config, data).to(point.device)
-            lay_out(trainer, point.memory_format, point.precision)
+            apply_memory_format(trainer, point.memory_format, point.precision)
             phases = range(len(trainer.phases()))
             copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in phases]
             self.parts = [_Part(copies[k], k, config["optim"], point) for k in phases]

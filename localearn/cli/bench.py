@@ -112,7 +112,7 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
         return status
     from localearn.benching.measure import measured_energy
     from localearn.benching.page import writable, write
-    from localearn.training.runtime import full_memory_told
+    from localearn.training.memory import out_of_memory_error
 
     plan = parse(arguments)
     command = "python -m localearn.bench " + " ".join(arguments)
@@ -120,7 +120,7 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
     writable(plan.out)
     for axis, size in plan.sizes:
         say(f"{axis}: {_said(size)}")
-        with full_memory_told(_said(size), "smaller sizes"):
+        with out_of_memory_error(_said(size), "smaller sizes"):
             found, refused = _bench(plan, size, energy_of or measured_energy)
         left_out |= refused
         benches.append((axis, size, found))

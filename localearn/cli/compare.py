@@ -196,8 +196,8 @@ def _differing(key: str, mine: Any, other: Any) -> str:
 
 
 def _protocol_options(plan: Plan, protocol: str, config: Any, choices: Choices) -> list[str]:
+    from localearn.training.checks import check
     from localearn.training.experiment import build, settings_of
-    from localearn.training.fit import check
 
     data, trainer, _ = build(config, choices)
     epochs = plan.epochs or config.epochs

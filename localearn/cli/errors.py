@@ -59,7 +59,7 @@ def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
         if re.fullmatch("true|1|yes|on", value_of("debug", arguments) or "", re.IGNORECASE):
             traceback.print_exc()
         rank = os.environ.get("RANK", "0")  # of the processes that torchrun starts
-        if error.tell:
+        if error.print_on_this_rank:
             first, *rest = error.args or ("",)
             say(f"error: {first}" if rank == "0" else f"error on rank {rank}: {first}", error=True)
             for line in rest:

@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
         return _through_hydra(arguments, config_dir)
-    from localearn.training.experiment import resumed
+    from localearn.training.loading import resumed
 
     config, choices = resumed(resume, arguments) if resume else compose(arguments, config_dir)
     return _run(config, choices, started_s=STARTED_S)
@@ -113,8 +113,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
     """Train, print the outcome and the illustration's lines, and return the exit status."""
-    from localearn.training.callbacks import Illustration
     from localearn.training.experiment import execute
+    from localearn.training.illustration import Illustration
 
     illustration = Illustration()
     status = report(execute(config, choices, started_s=started_s, callbacks=[illustration]))

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         return status
     options = read(SampleOptions, arguments)
     from localearn.data import generate
-    from localearn.training.experiment import load_net
+    from localearn.training.loading import load_net
 
     net = load_net(options.folder, trust=words(list(arguments))[1])
     text = generate(net, options.prompt, length=options.length, temperature=options.temperature, seed=options.seed)

@@ -241,8 +241,8 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
     from omegaconf import OmegaConf
 
     from localearn.trainers.phases import Solve
+    from localearn.training.checks import check
     from localearn.training.experiment import build
-    from localearn.training.fit import check
 
     config, choices = compose(plan.overrides, plan.config_dir)
     data, trainer, settings = build(config, choices)
@@ -261,8 +261,8 @@ def _checked(plan: Plan) -> tuple[Plan, dict[str, Any], dict[str, "BaseDistribut
 
 def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistribution"]) -> None:
     """Raise UserError where an end of a range gives an optimizer or a schedule that fails in the longest run."""
+    from localearn.training.checks import check_steps
     from localearn.training.experiment import settings_of
-    from localearn.training.fit import check_steps
     from localearn.training.runtime import select_device
 
     longest = [f"epochs={max(ends(space['epochs']))}"] if "epochs" in space else []

@@ -12,7 +12,7 @@ from localearn.data.checks import checked_parts
 from localearn.data.partition import array_data
 from localearn.data.transforms import Normalize
 from localearn.errors import UserError
-from localearn.printing import torch_geometric
+from localearn.extras import torch_geometric
 from localearn.tasks import Task
 
 DIGITS_TOP = 16  # the digits' grey levels run from 0 to 16

@@ -18,7 +18,7 @@ from localearn.data.base import Batch, Data, Split, sha256
 from localearn.data.checks import GRAPH_ARRAYS, checked_graph
 from localearn.data.files import FAILURES, TIMEOUT_S, absent, download_folder, downloading
 from localearn.errors import UserError
-from localearn.printing import torch_geometric
+from localearn.extras import torch_geometric
 
 
 class GraphData(Data):

@@ -12,12 +12,12 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from localearn.errors import UserError
+from localearn.extras import torch_geometric
 from localearn.nets.block import Block
 from localearn.nets.layers import activation as activation_layer
 from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
-from localearn.printing import torch_geometric
 
 
 class GNN(Net):

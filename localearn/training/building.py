@@ -23,7 +23,7 @@ Options = Mapping[str, Any]  # a group of the configuration, resolved: `_target_
 
 
 def build_data(options: Options) -> Data:
-    """Return the data set of the group `dataset`.
+    """Build the data set of the group `dataset`.
 
     Args:
         options: The group.
@@ -32,16 +32,16 @@ def build_data(options: Options) -> Data:
         UserError: For options that its class does not take, and for a class that builds no `Data`.
 
     """
-    target, values = _parts("dataset", options)
+    target, values = _target_and_options("dataset", options)
     check_call("dataset", target, values)
     data = target(**values)
     if not isinstance(data, Data):
-        raise UserError(f"dataset._target_={_name(target)} gives {type(data).__name__}, not a localearn.Data")
+        raise UserError(f"dataset._target_={_name(target)} returns {type(data).__name__}, not a localearn.Data")
     return data
 
 
 def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
-    """Return the net of the group `net` for rows of a shape.
+    """Build the net of the group `net`, for rows of a shape.
 
     Args:
         options: The group. `group` among them is not an option of the class, unless it has such a parameter: it is the
@@ -54,7 +54,7 @@ def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
         UserError: For options that its class does not take, and for a class that builds no `Net`.
 
     """
-    target, values = _parts("net", options)
+    target, values = _target_and_options("net", options)
     supplied: dict[str, Any] = {"input_shape": takes.shape, "classes": classes}
     has = parameters_of(target)
     supplied |= {name: getattr(takes, name) for name in ("vocabulary", "categories") if name in has}
@@ -63,15 +63,15 @@ def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
     check_call("net", target, values, supplied)
     net = target(**supplied, **values)
     if not isinstance(net, Net):
-        raise UserError(f"net._target_={_name(target)} gives {type(net).__name__}, not a localearn.Net")
+        raise UserError(f"net._target_={_name(target)} returns {type(net).__name__}, not a localearn.Net")
     return net.group(group)
 
 
 def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
-    """Return the net of the group `net` for a data set, its rows as the rule takes them.
+    """Build the net of the group `net` for a data set, whose rows have the shape that the rule takes.
 
-    It is built once, and rebuilt only where the rule asks another shape of the built net than of its kind: a rule that
-    overrides `input_shape` alone, or a user's own net whose `kind` is wrong.
+    It is built a second time only where the rule takes another shape with the built net than with nets of its kind: for
+    a rule that overrides `input_shape` only, or a user's own net with a wrong `kind`.
 
     Args:
         rule: The class of the rule.
@@ -89,10 +89,15 @@ def build_net_for(rule: type[Trainer], options: Options, data: Data) -> Net:
 
 
 def net_kind(options: Options) -> str:
-    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be imported."""
+    """Return the kind of net that the group `net` describes; that of `Net` where its class cannot be imported.
+
+    Args:
+        options: The group.
+
+    """
     try:
         return kind_of(locate("net._target_", options.get("_target_")))
-    except UserError:  # which is raised when the net is built
+    except UserError:  # raised again when the net is built
         return kind_of(Net)
 
 
@@ -109,7 +114,7 @@ def rule_class(options: Options) -> type[Trainer]:
     rule = locate("algo._target_", options.get("_target_"))
     if not (inspect.isclass(rule) and issubclass(rule, Trainer)):
         target = options["_target_"]
-        raise UserError(f"algo._target_={target} is no localearn.Trainer; subclass it, or one of its families")
+        raise UserError(f"algo._target_={target} is not a localearn.Trainer; subclass it, or one of its families")
     if inspect.isabstract(rule):
         lacking = ", ".join(sorted(rule.__abstractmethods__))
         raise UserError(f"algo._target_={_name(rule)} is abstract; a subclass must define {lacking}")
@@ -117,9 +122,9 @@ def rule_class(options: Options) -> type[Trainer]:
 
 
 def build_rule(options: Options, net: Net, choice: str) -> Trainer:
-    """Return the rule of the group `algo` on a net.
+    """Build the rule of the group `algo` on a net.
 
-    Where `_target_` is not that of the chosen file, options of that file which the other rule does not have are left
+    Where `_target_` is not that of the chosen file, options of that file that the other rule does not have are left
     out.
 
     Args:
@@ -132,7 +137,7 @@ def build_rule(options: Options, net: Net, choice: str) -> Trainer:
 
     """
     rule = rule_class(options)
-    _, values = _parts("algo", options)
+    _, values = _target_and_options("algo", options)
     inherited = _shipped_options(choice)
     if options["_target_"] != inherited.get("_target_"):
         accepted = inspect.signature(rule).parameters
@@ -144,11 +149,14 @@ def build_rule(options: Options, net: Net, choice: str) -> Trainer:
 def optimizer_factory(options: Options) -> Callable[..., torch.optim.Optimizer]:
     """Return the class of the group `optim` with its options bound; it takes the parameters.
 
+    Args:
+        options: The group.
+
     Raises:
         UserError: For options that it does not take.
 
     """
-    target, values = _parts("optim", options)
+    target, values = _target_and_options("optim", options)
     check_call("optim", target, values, ("params",))
     return functools.partial(target, **values)
 
@@ -156,17 +164,20 @@ def optimizer_factory(options: Options) -> Callable[..., torch.optim.Optimizer]:
 def schedule_factory(options: Options) -> Callable[[torch.optim.Optimizer], Any]:
     """Return the class of the group `schedule` with its options bound; it takes the optimizer.
 
+    Args:
+        options: The group.
+
     Raises:
         UserError: For options that it does not take.
 
     """
-    target, values = _parts("schedule", options)
+    target, values = _target_and_options("schedule", options)
     check_call("schedule", target, values, ("optimizer",))
     return functools.partial(target, **values)
 
 
 def build_callbacks(entries: object) -> list[Callback]:
-    """Return the callbacks of the list `callbacks`.
+    """Build the callbacks of the list `callbacks`.
 
     Args:
         entries: A list of dicts, each a `_target_` and its options.
@@ -178,11 +189,11 @@ def build_callbacks(entries: object) -> list[Callback]:
     example = "callbacks=[{_target_: my_module.MyCallback}]"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "_target_" in entry for entry in entries):
         raise UserError(f"callbacks must be a list of classes with their options, say {example}, not {entries!r}")
-    built = [_built(f"callbacks[{index}]", entry) for index, entry in enumerate(entries)]
+    built = [_instantiated(f"callbacks[{index}]", entry) for index, entry in enumerate(entries)]
     for entry, callback in zip(entries, built, strict=True):
         if not isinstance(callback, Callback):
             raise UserError(
-                f"callbacks has {entry['_target_']}, which gives {type(callback).__name__}, not a localearn.Callback"
+                f"callbacks has {entry['_target_']}, which returns {type(callback).__name__}, not a localearn.Callback"
             )
     return built
 
@@ -225,40 +236,40 @@ def _imported(what: str, module: str) -> ModuleType | None:
         raise UserError(f"{what}: importing {module} failed: {error}") from error
     except SyntaxError as error:
         raise UserError(f"{what}: {error.filename}, line {error.lineno}: {error.msg}") from error
-    except Exception as error:  # whatever the user's module does while it is imported
+    except Exception as error:  # whatever a user's module raises while it is imported
         reason = str(error).splitlines()[:1]
-        said = ": ".join([type(error).__name__, *reason])
-        raise UserError(f"{what}: importing {module} failed: {said}; debug=true shows where") from error
+        reason_text = ": ".join([type(error).__name__, *reason])
+        raise UserError(f"{what}: importing {module} failed: {reason_text}; debug=true shows where") from error
 
 
-def _parts(group: str, options: Options) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return what a group's `_target_` names, and its options with the objects that nested `_target_`s describe."""
+def _target_and_options(group: str, options: Options) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return what a group's `_target_` names, and its options, with nested `_target_`s instantiated."""
     target = locate(f"{group}._target_", options.get("_target_"))
     if not callable(target):
-        raise UserError(f"{group}._target_={options['_target_']} is no class or function")
+        raise UserError(f"{group}._target_={options['_target_']} is not a class or function")
     rest = {str(name): value for name, value in options.items() if name not in ("_target_", "_partial_")}
-    return target, {name: _built(f"{group}.{name}", value) for name, value in rest.items()}
+    return target, {name: _instantiated(f"{group}.{name}", value) for name, value in rest.items()}
 
 
-def _built(name: str, value: Any) -> Any:
+def _instantiated(name: str, value: Any) -> Any:
     if isinstance(value, list):
-        return [_built(name, element) for element in value]
+        return [_instantiated(name, element) for element in value]
     if not isinstance(value, dict):
         return value
     if "_target_" not in value:
-        return {key: _built(f"{name}.{key}", element) for key, element in value.items()}
-    target, values = _parts(name, value)
+        return {key: _instantiated(f"{name}.{key}", element) for key, element in value.items()}
+    target, values = _target_and_options(name, value)
     check_call(name, target, values)
     return target(**values)
 
 
 def _shipped_options(choice: str) -> dict[str, Any]:
-    """Return the group `algo` in the file of that name that localearn ships; empty where it ships none."""
+    """Return the group `algo` in localearn's own file of that name; empty where there is none."""
     from omegaconf import OmegaConf
 
     path = CONF / "algo" / f"{choice}.yaml"
-    own = path.parent == CONF / "algo" and path.is_file()  # a record's name may be any text, a path among them
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if own else {}
+    shipped = path.parent == CONF / "algo" and path.is_file()  # the name in a record may be any text, also a path
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if shipped else {}
     return plain.get("algo", {})
 
 

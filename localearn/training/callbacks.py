@@ -1,32 +1,27 @@
 """Callbacks: user code that is called at a run's events, and that may stop it.
 
 `Callback` is the base class, `Context` the state that each event receives, `attached` adds callbacks to every run of a
-block. Then the dispatcher that the loop calls, and the callbacks that localearn ships: `Lines` and `Bar` for progress,
-`Illustration`. Loggers are in `localearn.training.loggers`.
+block, and `Callbacks` is the dispatcher that the loop calls. The callbacks that localearn ships are in
+`localearn.training.progress`, `localearn.training.loggers` and `localearn.training.illustration`.
 """
 
 import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from localearn.data import Batch, Data
 from localearn.errors import UserError
+from localearn.moved import Renamed, former_names
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
-from localearn.printing import one_line, say
 from localearn.records import Record
-from localearn.tasks import Metric
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Phase
-from localearn.training.runtime import autocast
 from localearn.training.settings import Settings
 
 
@@ -69,7 +64,7 @@ class Context:
         metrics: The scalars of the latest step, on the device; empty in a `Solve`. To read one (`float`, `.item()`)
             waits for the device, and with `capture=graph` the next step overwrites them.
         record: The record of the run, in `run_ended` alone.
-        stop_reason: The reason given to `stop`; None while no callback has called it.
+        stop_reason: The reason passed to `stop`; None while no callback has called it.
 
     """
 
@@ -128,9 +123,9 @@ class Callback:
     """Base class of callbacks; override the events that you need, and pass instances as `fit(..., callbacks=[...])`.
 
     Callbacks are called in their order, on every rank (`context.rank` is its number), and an exception that one raises
-    ends the run and reaches the caller as it is. A callback may read all, and is itself responsible for what it changes
-    in the rule or the data; one that only reads leaves the weights bit for bit as they are without it. It is not part
-    of a checkpoint: what it needs after a resume is in `context.position` and `context.history`.
+    ends the run and propagates to the caller. A callback may read everything, and is responsible for what it changes in
+    the rule or the data; one that only reads leaves the weights bit for bit as they are without it. It is not part of a
+    checkpoint: what it needs after a resume is in `context.position` and `context.history`.
 
     Example:
         class Best(localearn.Callback):
@@ -167,7 +162,6 @@ class Callback:
 
 
 EVENTS = ("run_started", "phase_started", "step_ended", "epoch_ended", "phase_ended", "run_ended")
-
 _ATTACHED: ContextVar[tuple[Callback, ...]] = ContextVar("attached", default=())
 
 
@@ -204,9 +198,11 @@ def checked_callbacks(callbacks: object) -> list[Callback]:
     found = list(callbacks)
     for callback in found:
         if isinstance(callback, type):
-            raise UserError(f"callbacks has the class {callback.__name__}; give an instance of it")
+            raise UserError(f"callbacks has the class {callback.__name__}; pass an instance of it")
         if not isinstance(callback, Callback):
-            raise UserError(f"callbacks has a {type(callback).__name__}, which is no localearn.Callback; subclass it")
+            raise UserError(
+                f"callbacks has a {type(callback).__name__}, which is not a localearn.Callback; subclass it"
+            )
     return found
 
 
@@ -218,177 +214,43 @@ class Callbacks:
 
     Attributes:
         all: All callbacks, in the order of calls.
-        of_steps: Those that override `step_ended`.
+        step_callbacks: Those that override `step_ended`, in the same order.
 
     """
 
     def __init__(self, callbacks: Iterable[Callback] = ()):
         self.all = (*callbacks, *_ATTACHED.get())
-        self.of_steps = tuple(c for c in self.all if _defines_step_ended(c))
+        self.step_callbacks = tuple(c for c in self.all if _defines_step_ended(c))
 
-    def tell(self, event: str, context: Context) -> None:
-        """Call the method of that name of each callback.
+    def dispatch(self, event: str, context: Context) -> None:
+        """Call each callback's method for an event.
 
         Args:
-            event: One of `EVENTS` but `run_ended`, which has its own method.
+            event: One of `EVENTS` except `run_ended`, which has a method of its own.
             context: The state of the run.
 
         """
-        for callback in self.of_steps if event == "step_ended" else self.all:
+        for callback in self.step_callbacks if event == "step_ended" else self.all:
             getattr(callback, event)(context)
 
     def run_ended(self, context: Context) -> None:
-        """Call `run_ended` of each callback, of the others too where one raises."""
+        """Call each callback's `run_ended`, also where another one raises.
+
+        Args:
+            context: The state of the run, with its record.
+
+        """
         with contextlib.ExitStack() as calls:
             for callback in reversed(self.all):
                 calls.callback(callback.run_ended, context)
+
+    tell = Renamed("dispatch")
+    of_steps = Renamed("step_callbacks")
 
 
 def _defines_step_ended(callback: Callback) -> bool:
     return getattr(callback.step_ended, "__func__", None) is not Callback.step_ended
 
 
-class Lines(Callback):
-    """Print a line an epoch, for logs and pipes.
-
-    Args:
-        every_s: The least seconds between two lines; a phase's first and last epoch are always printed.
-        now: A clock in seconds, by which both the lines and the time left are computed.
-
-    """
-
-    def __init__(self, every_s: float = 1.0, now: Callable[[], float] = time.monotonic):
-        self.every_s = every_s
-        self._now = now
-        self._shown_s = 0.0
-        self._started_s = 0.0
-        self._done = 0
-
-    def phase_started(self, context: Context) -> None:
-        """Start measuring the time left."""
-        self._done = context.position.epoch
-        self._shown_s, self._started_s = 0.0, self._now()
-
-    def epoch_ended(self, context: Context) -> None:
-        """Print the epoch's line."""
-        line, epochs, now = context.line, context.epochs, self._now()
-        last = line["epoch"] == epochs
-        if not last and now - self._shown_s < self.every_s:
-            return
-        self._shown_s = now
-        pace = (now - self._started_s) / max(1, line["epoch"] - self._done)
-        left = f"{_clock(pace * (epochs - line['epoch']))} left" if not last else "done"
-        say(f"{context.phase.name}  epoch {line['epoch']}/{epochs}  {describe(line, _first(context))}  {left}")
-
-
-class Bar(Callback):
-    """Show a rich progress bar over the phase's batches, with the latest epoch's figures and the time left."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        # Four redraws a second: each costs about a millisecond of a core that may be training.
-        self._bar = Progress(
-            TextColumn("{task.fields[stage]}", style="bold", markup=False),  # which a rule may call [red]
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            refresh_per_second=4,
-        )
-        self._task: Any = None
-
-    def phase_started(self, context: Context) -> None:
-        """Start a new bar."""
-        done, epochs, batches = context.position.epoch, context.epochs, context.batches
-        fields: dict[str, Any] = {"stage": one_line(context.phase.name), "epoch": f"{done}/{epochs}", "figures": ""}
-        self._task = self._bar.add_task("", total=epochs * batches, completed=done * batches, **fields)
-        self._bar.start()
-
-    def step_ended(self, context: Context) -> None:
-        """Advance the bar by a batch."""
-        self._bar.advance(self._task)
-
-    def epoch_ended(self, context: Context) -> None:
-        """Show the epoch's figures next to the bar."""
-        line = context.line
-        self._bar.update(
-            self._task,
-            completed=line["epoch"] * context.batches,
-            epoch=f"{line['epoch']}/{context.epochs}",
-            figures=describe(line, _first(context)),
-        )
-
-    def run_ended(self, context: Context) -> None:
-        """Stop redrawing."""
-        self._bar.stop()
-
-
-def describe(line: dict[str, Any], metric: Metric) -> str:
-    """Return an epoch's figures in a few words.
-
-    Args:
-        line: The epoch's line of metrics.
-        metric: The task's first metric, shown for the validation split.
-
-    """
-    parts = [f"loss {line['train_loss']:.4f}", _validation(line, metric)]
-    parts.append(f"{line['samples_per_s']:,.0f} samples/s")
-    if line["train_j"] is not None:
-        parts.append(f"{line['train_j']:,.1f} J")
-    return "  ".join(parts)
-
-
-def _first(context: Context) -> Metric:
-    return context.trainer.task.metrics[0]
-
-
-def _validation(line: dict[str, Any], metric: Metric) -> str:
-    """Return the metric on the validation split; an accuracy needs no name."""
-    figure = line[f"val_{metric.name}"]
-    shown = f"{100 * figure:.2f} %" if metric.unit == "fraction" else f"{figure:.4g}"
-    return f"val {shown}" if metric.name == "accuracy" else f"val {metric.name.replace('_', ' ')} {shown}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
-def make_progress() -> Callback:
-    """Return a `Bar` where standard output is a terminal, `Lines` where it is not."""
-    return Bar() if sys.stdout.isatty() else Lines()
-
-
-class Illustration(Callback):
-    """Have the data of a completed run illustrate what was learned, in the run's folder, after all metering.
-
-    It is not part of the run: where it fails, a line says so and nothing else changes.
-
-    Attributes:
-        lines: Lines to print, empty until the run has ended.
-
-    """
-
-    def __init__(self) -> None:
-        self.lines: tuple[str, ...] = ()
-
-    def run_ended(self, context: Context) -> None:
-        """Call `Data.illustrate` on the rank that writes the run's folder."""
-        completed = context.record is not None and context.record.status == "completed"
-        if not completed or context.folder is None or context.rank != 0:
-            return
-
-        device = next(context.net.parameters()).device
-
-        def predict(x: Tensor, *beside: Tensor) -> Tensor:
-            with torch.no_grad(), autocast(device, context.settings.precision):
-                return context.trainer.predict(x, *beside).float()
-
-        try:
-            with modes_kept(context.trainer):
-                context.trainer.eval()
-                self.lines = context.data.illustrate(predict, context.folder)
-        except Exception as error:  # a picture is no reason to lose a run
-            self.lines = (f"nothing was drawn: {type(error).__name__}: {one_line(error)}",)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

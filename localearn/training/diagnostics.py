@@ -23,7 +23,7 @@ def check_alignment(trainer: Trainer) -> None:
         trainer: The rule on its net.
 
     Raises:
-        UserError: Where the rule predicts by more than its net, or has no gradients.
+        UserError: Where the rule predicts by more than its net, or solves for all of its weights.
 
     """
     rule = type(trainer).__name__
@@ -43,14 +43,14 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
 
         angle = arccos(<u, g> / (|u| |g|))
 
-    0 is backprop's direction, at 90 the update says nothing about the loss, and above 90 it increases it. Both
-    gradients are taken as in training, but without dropout in any form, whose draws would differ. The rule, its
-    gradients and its buffers, running statistics among them, and the random numbers are left as they were.
+    0 is the direction of backprop; at 90 a small step does not change the loss, and above 90 it increases it. Both are
+    computed as in training, but without any dropout, whose masks would differ. The rule, its gradients and buffers,
+    including running statistics, and the random number generators are left unchanged.
 
     Args:
         trainer: The rule on its net.
         batch: The rows on which both are computed.
-        phase: The phase that is trained; None is the rule's first one by gradients.
+        phase: The phase in training; None is the rule's first `Descent`.
 
     Returns:
         `angle_k` for block k, 1..L, and `angle_readout`, over all of its parameters that the phase trains; None where
@@ -60,23 +60,23 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
     """
     phase = phase or next(found for found in trainer.phases() if isinstance(found, Descent))
     angles: dict[str, Tensor] = {}
-    with _untouched(trainer), modes_kept(trainer), _forked_random(batch.x.device):
+    with _gradients_and_buffers_restored(trainer), modes_kept(trainer), _forked_random(batch.x.device):
         trainer.eval()
         with torch.no_grad():
             h = phase.input(batch.x, *batch.context)
         trainer.train()
         phase.freeze()
-        with _no_draws(trainer):
+        with _without_dropout(trainer):
             completed(phase.gradients(replace(batch, x=h)))
-            update = _gradients(trainer)
-            with differentiated(trainer.net):  # exactly, however the net is built to be
+            update = _take_gradients(trainer)
+            with differentiated(trainer.net):  # exactly, whatever the net's own setting
                 loss = trainer.task.loss(trainer.net(batch.x, *batch.context), batch)
             loss.backward()
-            truth = _gradients(trainer)
-        for name, module in _parts(trainer):
-            parameters = [p for p in module.parameters() if p in update and p in truth]
+            gradient = _take_gradients(trainer)
+        for name, module in _modules_by_name(trainer):
+            parameters = [p for p in module.parameters() if p in update and p in gradient]
             if parameters:
-                angles[name] = _angle([update[p] for p in parameters], [truth[p] for p in parameters])
+                angles[name] = _angle([update[p] for p in parameters], [gradient[p] for p in parameters])
         angles |= {f"path_angle_{name}": angle for name, angle in trainer.path_angles().items()}
     if not angles:
         return {}
@@ -85,47 +85,7 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
 
 
 @contextmanager
-def _no_draws(trainer: Trainer) -> Iterator[None]:
-    """Disable everything that drops units: dropout layers, and modules that drop units or paths by themselves.
-
-    Such modules read their mode, so all but those of batch statistics are in evaluation mode inside. Recurrent layers,
-    which a GPU differentiates in training mode only, stay in it with the dropout between them set to 0.
-    """
-    recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
-    with modes_kept(trainer):
-        for module in trainer.modules():
-            if module is not trainer and not isinstance(module, (nn.modules.batchnorm._NormBase, nn.RNNBase)):
-                module.training = False
-        try:
-            for module in recurrent:
-                module.dropout = 0.0
-            yield
-        finally:
-            for module, dropout in recurrent.items():
-                module.dropout = dropout
-
-
-def _parts(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
-    for k in range(trainer.net.depth):
-        yield f"angle_{k + 1}", trainer.net.block(k)
-    yield "angle_readout", trainer.net.readout
-
-
-def _gradients(trainer: Trainer) -> dict[nn.Parameter, Tensor]:
-    """Return the net's `.grad` by parameter, and clear it."""
-    taken = {p: p.grad for p in trainer.net.parameters() if p.grad is not None}
-    trainer.zero_grad(set_to_none=True)
-    return taken
-
-
-def _angle(update: list[Tensor], truth: list[Tensor]) -> Tensor:
-    one, other = (torch.cat([g.flatten().double() for g in gradients]) for gradients in (update, truth))
-    cosine = one @ other / (one.norm() * other.norm())
-    return cosine.clamp(-1, 1).acos().rad2deg()
-
-
-@contextmanager
-def _untouched(trainer: Trainer) -> Iterator[None]:
+def _gradients_and_buffers_restored(trainer: Trainer) -> Iterator[None]:
     """Restore gradients and buffers on exit."""
     gradients = {p: p.grad for p in trainer.parameters()}
     buffers = {name: buffer.clone() for name, buffer in trainer.named_buffers()}
@@ -147,3 +107,43 @@ def _forked_random(device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         yield
+
+
+@contextmanager
+def _without_dropout(trainer: Trainer) -> Iterator[None]:
+    """Disable dropout in every form: dropout layers, and modules that drop units or paths themselves.
+
+    Such modules depend on their mode, so all but normalisation layers are in evaluation mode inside. Recurrent layers,
+    which cuDNN differentiates in training mode only, stay in it, with their dropout set to 0.
+    """
+    recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
+    with modes_kept(trainer):
+        for module in trainer.modules():
+            if module is not trainer and not isinstance(module, (nn.modules.batchnorm._NormBase, nn.RNNBase)):
+                module.training = False
+        try:
+            for module in recurrent:
+                module.dropout = 0.0
+            yield
+        finally:
+            for module, dropout in recurrent.items():
+                module.dropout = dropout
+
+
+def _take_gradients(trainer: Trainer) -> dict[nn.Parameter, Tensor]:
+    """Return the net's `.grad` by parameter, and clear it."""
+    gradients = {p: p.grad for p in trainer.net.parameters() if p.grad is not None}
+    trainer.zero_grad(set_to_none=True)
+    return gradients
+
+
+def _modules_by_name(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
+    for k in range(trainer.net.depth):
+        yield f"angle_{k + 1}", trainer.net.block(k)
+    yield "angle_readout", trainer.net.readout
+
+
+def _angle(update: list[Tensor], gradient: list[Tensor]) -> Tensor:
+    one, other = (torch.cat([g.flatten().double() for g in gradients]) for gradients in (update, gradient))
+    cosine = one @ other / (one.norm() * other.norm())
+    return cosine.clamp(-1, 1).acos().rad2deg()

@@ -4,9 +4,9 @@
 
     localearn.MonoForward(net).fit(data, callbacks=[CSVLogger("figures.csv"), MLflowLogger(experiment="digits")])
 
-Each writes every epoch's line of metrics over the passes done so far, and in the end the figures of the whole run; of
-several ranks only rank 0 writes. A resumed run continues in the same log. `fit(log="mlflow")`, and `log=mlflow` of
-`localearn.run`, use one of these with its defaults.
+Each writes every epoch's line of metrics over the number of passes, and at the end the figures of the run; of several
+ranks only rank 0 writes. A resumed run continues its log. `fit(log="mlflow")`, and `log=mlflow` of `localearn.run`, use
+a logger with its defaults.
 """
 
 import csv
@@ -33,10 +33,10 @@ class _Logger(Callback):
         self._folder = None if folder is None else Path(folder).expanduser()
 
     def _place(self, context: Context, name: str) -> Path:
-        """Return the folder that was given, or one of that name in the run's folder."""
+        """Return the folder of the constructor, or one of this name in the run's folder."""
         if self._folder is not None:
             return self._folder
-        return _needs_folder(self._log, context.folder) / name
+        return _require_folder(self._log, context.folder) / name
 
 
 class TensorBoardLogger(_Logger):
@@ -82,10 +82,10 @@ TensorBoard = TensorBoardLogger  # the former name, deprecated: removed in the n
 
 
 class CSVLogger(_Logger):
-    """Write each epoch's figures as a line of a CSV file, a column a figure, for a spreadsheet or pandas.
+    """Write each epoch's figures as a line of a CSV file, a column for each figure, for a spreadsheet or pandas.
 
-    The file is replaced as a whole at each epoch, so that a reader never sees half a line; a figure that another phase
-    adds gets its column then, empty above.
+    The file is replaced atomically at each epoch, so that a reader never sees half a line. The column of a figure that
+    a later phase adds is empty in the lines above.
 
     Args:
         path: The file; by default `metrics.csv` in the run's folder.
@@ -118,7 +118,7 @@ class CSVLogger(_Logger):
         RunFolder(file.parent).write_text(file, text.getvalue())
 
     def _file(self, context: Context) -> Path:
-        return self._folder or _needs_folder(self._log, context.folder) / "metrics.csv"
+        return self._folder or _require_folder(self._log, context.folder) / "metrics.csv"
 
 
 class MLflowLogger(_Logger):
@@ -149,17 +149,17 @@ class MLflowLogger(_Logger):
         """Start an MLflow run, or continue the one that the run's folder names."""
         if context.rank:
             return
-        self._client = self._client_class(_store(self._uri))
+        self._client = self._client_class(_tracking_store(self._uri))
         found = self._client.get_experiment_by_name(self._experiment)
         number = found.experiment_id if found else self._client.create_experiment(self._experiment)
-        known = _remembered(context, "mlflow")
-        if known is not None:
-            self._run = known
-            self._client.set_terminated(known, "RUNNING")
+        stored = _stored_id(context, "mlflow")
+        if stored is not None:
+            self._run = stored
+            self._client.set_terminated(stored, "RUNNING")
             return
         name = self._name or (context.folder.name if context.folder else type(context.trainer).__name__)
         self._run = self._client.create_run(number, run_name=name).info.run_id
-        _remember(context, "mlflow", self._run)
+        _store_id(context, "mlflow", self._run)
         for key, value in _parameters(context).items():
             self._client.log_param(self._run, key, value)
 
@@ -174,7 +174,7 @@ class MLflowLogger(_Logger):
         if self._client is None or not self._run:
             return
         record = context.record
-        for name, value in _outcome(record):
+        for name, value in _final_figures(record):
             self._client.log_metric(self._run, name, value)
         status = {"completed": "FINISHED", "interrupted": "KILLED", "stopped": "FINISHED"}
         self._client.set_terminated(self._run, status.get(record.status if record else "failed", "FAILED"))
@@ -183,12 +183,12 @@ class MLflowLogger(_Logger):
 class WandbLogger(_Logger):
     """Write a run's parameters, figures and outcome for Weights & Biases, offline by default.
 
-    `wandb sync DIR/wandb/offline-run-...` uploads what was written offline. Only this callback's figures are logged:
-    neither the console nor code nor the machine's use.
+    `wandb sync DIR/wandb/offline-run-...` uploads an offline run. Only this callback's figures are logged, and neither
+    console output, nor code, nor system metrics.
 
     Args:
         project: The Weights & Biases project.
-        mode: "offline", which only writes files, or "online", which needs an account.
+        mode: "offline", which writes files only, or "online", which needs an account.
         name: The name of the run; by default that of the run's folder.
         folder: The folder of the files; by default the run's folder, without one the current folder.
 
@@ -227,12 +227,12 @@ class WandbLogger(_Logger):
             mode=self._mode,
             name=self._name or (context.folder.name if context.folder else None),
             dir=str(folder),
-            id=_remembered(context, "wandb"),
+            id=_stored_id(context, "wandb"),
             resume="allow",
             config=_parameters(context),
             settings=settings,
         )
-        _remember(context, "wandb", self._run.id)
+        _store_id(context, "wandb", self._run.id)
 
     def epoch_ended(self, context: Context) -> None:
         """Write the epoch's figures at its number of passes."""
@@ -243,7 +243,7 @@ class WandbLogger(_Logger):
         """Write the run's figures, and close it."""
         if self._run is None:
             return
-        self._run.summary.update(dict(_outcome(context.record)))
+        self._run.summary.update(dict(_final_figures(context.record)))
         done = context.record is not None and context.record.status in ("completed", "stopped")
         self._run.finish(exit_code=0 if done else 1)
         self._run = None
@@ -264,21 +264,21 @@ def make_logger(log: str, folder: Path | None) -> Callback:
 
     """
     if log in ("tensorboard", "csv"):
-        _needs_folder(log, folder)
+        _require_folder(log, folder)
     return LOGGERS[log]()
 
 
-def _needs_folder(log: str, folder: Path | None) -> Path:
+def _require_folder(log: str, folder: Path | None) -> Path:
     if folder is None:
         raise UserError(f"log={log} needs a folder to write to; give out=DIR")
     return folder
 
 
-def _store(uri: str | None) -> str | None:
-    """Return where MLflow writes: the given store, its environment's (None), or the file store `mlruns`."""
+def _tracking_store(uri: str | None) -> str | None:
+    """Return where MLflow writes: to `uri`, to its environment's store (None), or to the file store `mlruns`."""
     if uri is not None or os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without which MLflow 3.17 and later refuse one
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # which MLflow 3.17 and later require
     return Path("mlruns").resolve().as_uri()
 
 
@@ -297,8 +297,8 @@ def _parameters(context: Context) -> dict[str, Any]:
     return own | {"parameters": sum(p.numel() for p in trainer.parameters())} | plain
 
 
-def _outcome(record: Record | None) -> Iterator[tuple[str, float]]:
-    """Yield the figures of the whole run: every metric on each split, seconds, joules where they are known."""
+def _final_figures(record: Record | None) -> Iterator[tuple[str, float]]:
+    """Yield the figures of the run: every metric on each split, seconds, joules where they were measured."""
     if record is None:
         return
     for name, figures in record.metrics.items():
@@ -312,14 +312,14 @@ def _outcome(record: Record | None) -> Iterator[tuple[str, float]]:
         yield f"final_train_j_{record.energy['label']}", joules
 
 
-def _remembered(context: Context, log: str) -> str | None:
+def _stored_id(context: Context, log: str) -> str | None:
     """Return the identifier of this folder's run in a log, where the run is resumed."""
     position = context.position
-    goes_on = position.stage or position.epoch or position.batch
+    resumed = position.stage or position.epoch or position.batch
     file = None if context.folder is None else context.folder / f".{log}-run"
-    return file.read_text(encoding="utf-8").strip() if goes_on and file and file.is_file() else None
+    return file.read_text(encoding="utf-8").strip() if resumed and file and file.is_file() else None
 
 
-def _remember(context: Context, log: str, name: str) -> None:
+def _store_id(context: Context, log: str, name: str) -> None:
     if context.folder is not None:
         RunFolder(context.folder).write_text(context.folder / f".{log}-run", name + "\n")

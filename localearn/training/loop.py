@@ -1,16 +1,10 @@
-"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints.
-
-`Loop` runs the phases of a rule; `Interrupt` records a signal that it reads between batches, and `Diverged`, `Stopped`
-and `Interrupted` are the exceptions by which a run ends early.
-"""
+"""The loop that trains any rule: phases, epochs, validation, early stopping, checkpoints."""
 
 import logging
 import math
-import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,11 +13,13 @@ from torch import Tensor
 from localearn.data import Batch, Data, Split
 from localearn.energy import Meter
 from localearn.errors import UserError
+from localearn.moved import Renamed
 from localearn.records import Record
 from localearn.records.folder import RunFolder
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Phase, Solve
 from localearn.training.callbacks import Callback, Callbacks, Context, Position
+from localearn.training.capture import captured, captured_measure, on_any_device
 from localearn.training.checkpoint import (
     check_middle,
     check_optimizer_state,
@@ -34,104 +30,30 @@ from localearn.training.checkpoint import (
 )
 from localearn.training.diagnostics import alignment_angles
 from localearn.training.distributed.ranks import Ranks
-from localearn.training.evaluate import EarlyStopping, Measure, evaluate, measure_of, monitored
+from localearn.training.early_stopping import EarlyStopping, monitored
+from localearn.training.evaluate import Measure, evaluate, measure_of
 from localearn.training.generator import give_way
+from localearn.training.interrupt import Diverged, Interrupt, Interrupted, Stopped
+from localearn.training.memory import PeakMemory
 from localearn.training.optimization import step_schedule
-from localearn.training.runtime import PeakMemory, autocast, derived_seed, random_state, seed_random, set_random_state
+from localearn.training.runtime import autocast, derived_seed, random_state, seed_random, set_random_state
 from localearn.training.settings import Settings
-from localearn.training.step import UPDATES, Step, captured, captured_measure, on_any_device
-
-
-class Interrupt:
-    """Record the first Ctrl-C or SIGTERM in a flag that the loop reads between batches; the second stops at once.
-
-    Used as a context manager. Handlers are only set in the main thread, and restored on exit.
-
-    Attributes:
-        signum: The number of the signal that came, or None.
-
-    """
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "Interrupt":
-        try:
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._note)
-        except ValueError:  # not in the main thread, which alone may set handlers
-            self._previous.clear()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
-            raise KeyboardInterrupt
-        self.signum = signum
-
+from localearn.training.step import UPDATES, Step
 
 _log = logging.getLogger(__name__)
-
-
-OFF_SHARE = 0.5  # of a block's units, past which a warning is logged
-
-
-class Diverged(Exception):
-    """Raised where a loss is not finite."""
-
-
-class Stopped(Exception):
-    """Raised where a callback stopped the run; the message is its reason."""
-
-
-class Interrupted(Exception):
-    """Raised where a signal ended the run.
-
-    Args:
-        signum: The number of the signal.
-
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(f"interrupted by signal {signum}")
-        self.signum = signum
-
-
-@dataclass
-class _Course:
-    """The objects that train a phase. cached: whether the data's x is the phase's features, computed once."""
-
-    index: int
-    phase: Phase
-    data: Data
-    cached: bool
-    stopping: EarlyStopping
-    optimizer: torch.optim.Optimizer | None
-    schedule: Any
-    measure: Measure
-    update: Step | None = None
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """Return the parts whose state a checkpoint saves."""
-        found = {"stopping": self.stopping, "optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part for name, part in found.items() if part is not None}
+INACTIVE_SHARE = 0.5  # of a block's units, past which a warning is logged
 
 
 class Loop:
     """The training loop of one rule on one data set, both on the device already.
 
-    Every epoch draws from generators seeded by (seed, phase, epoch), so a run resumed at any point continues with the
-    numbers of the run that was never stopped. Nothing inside an epoch waits for the device: sums of the metrics stay
-    there and are read once, at its end. Whatever else needs the run's progress is a callback.
+    Every epoch draws from generators seeded by (seed, phase, epoch), so a run that is resumed at any point draws the
+    same random numbers as one that was never stopped. Nothing inside an epoch waits for the device: sums of the metrics
+    stay there and are read once, at its end. Whatever else follows the run's progress is a callback.
 
     Args:
         trainer: The rule on its net.
-        data: The whole data set; `Ranks.divide` returns this rank's part of it.
+        data: The full data set; `Ranks.setup` returns this rank's part of it.
         settings: The options of the run.
         device: Where rule and data are.
         meter: The open meter, whose windows "train", "eval" and "checkpoint" the loop enters.
@@ -145,6 +67,7 @@ class Loop:
         best_epochs: The best epoch of each phase that has ended.
         peak_memory: The most bytes in use so far, as `PeakMemory.read` returns them.
         captures: How the phases' updates were captured.
+        saves_checkpoints: Whether the run has a folder, on rank 0, to which all ranks send what they hold.
         session: Plain values that a checkpoint stores for the record.
 
     """
@@ -162,23 +85,23 @@ class Loop:
     ):
         self.ranks = ranks or Ranks()
         self.trainer, self.settings, self.device = trainer, settings, device
-        self.data = self.ranks.divide(trainer, data)
-        # Rank 0 saves the checkpoints of a run of several ranks, and gathers from all of them what they hold.
-        self.kept = self.ranks.from_first(lambda: folder is not None)
+        self.data = self.ranks.setup(trainer, data)
+        # Rank 0 saves the checkpoints of all ranks, each of which has to gather its state for it.
+        self.saves_checkpoints = self.ranks.broadcast_from_rank_0(lambda: folder is not None)
         self.meter, self.folder, self.callbacks = meter, folder, Callbacks(callbacks)
         self.autocast = autocast(device, settings.precision)
-        self.phases = [self.ranks.share(phase) for phase in trainer.phases()]
+        self.phases = [self.ranks.setup_phase(phase) for phase in trainer.phases()]
         self.position = Position()
         self.history: list[dict[str, Any]] = []
         self.best_epochs: list[int] = []
         self.peak_memory: dict[str, int | None] = {}
-        self.captures: set[str] = set()  # how the phases' updates were captured
-        self.session: dict[str, Any] = {}  # plain values that a checkpoint stores for the record
+        self.captures: set[str] = set()
+        self.session: dict[str, Any] = {}
         self._memory = PeakMemory(device)
         self._sums: dict[str, Tensor] = {}
-        self._rows_seen = 0
-        self._resumed: dict[str, Any] | None = None
-        self._told_off = False
+        self._epoch_rows = 0
+        self._checkpoint: dict[str, Any] | None = None
+        self._warned_inactive = False
         self._context: Context | None = None  # from the start of the run on
 
     def run(self, interrupt: Interrupt) -> None:
@@ -188,10 +111,10 @@ class Loop:
             interrupt: The flag that a signal sets.
 
         Raises:
-            Interrupted: After a signal, its checkpoint saved.
+            Interrupted: After a signal, once a checkpoint is saved.
             Diverged: Where a loss is not finite.
-            Stopped: Where a callback stopped the run, its checkpoint saved.
-            UserError: Where the rule's `gradients` does not do what it must.
+            Stopped: Where a callback stopped the run, once a checkpoint is saved.
+            UserError: Where the rule's `gradients` breaks its contract.
 
         """
         self._context = Context(
@@ -206,11 +129,11 @@ class Loop:
             self.ranks.size,
         )
         try:
-            self._tell("run_started", self._context)
+            self._dispatch("run_started", self._context)
             for index in range(self.position.stage, len(self.phases)):
                 self._phase(index, interrupt, self._context)
         finally:
-            self._note_memory()
+            self._update_peak_memory()
 
     def end(self, record: Record) -> None:
         """Call the callbacks' `run_ended`, if the run was started.
@@ -223,15 +146,20 @@ class Loop:
             self._context.record = record
             self.callbacks.run_ended(self._context)
 
-    def _tell(self, event: str, context: Context) -> None:
-        """Call the callbacks, at a point that all ranks reach; raise `Stopped` where one of them asks for it."""
-        self.callbacks.tell(event, context)
-        reason = next((found for found in self.ranks.gathered(context.stop_reason) if found is not None), None)
+    def _dispatch(self, event: str, context: Context) -> None:
+        """Call the callbacks, at a point that all ranks reach; raise `Stopped` if one has called `Context.stop`."""
+        self.callbacks.dispatch(event, context)
+        reason = next((found for found in self.ranks.all_gather_object(context.stop_reason) if found is not None), None)
         if reason is not None:
             raise Stopped(reason)
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """Return the loss and the task's metrics, by name, of the whole trained net over a split."""
+        """Return the loss and the task's metrics of the trained net over a split, by name.
+
+        Args:
+            split: "train", "val" or "test".
+
+        """
         self.trainer.eval()
         with self.meter.window("eval"):
             return self._evaluated(measure_of(self.trainer.predict, self.autocast, self.trainer.task), self.data, split)
@@ -239,9 +167,9 @@ class Loop:
     def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
         share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
         batch_size, ranks = self.settings.eval_batch_size, self.ranks
-        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.add, ranks.joined)
+        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.all_reduce_each, ranks.all_gather)
 
-    def _note_memory(self) -> None:
+    def _update_peak_memory(self) -> None:
         now = self._memory.read()
         self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
 
@@ -249,7 +177,7 @@ class Loop:
         phase, settings = self.phases[index], self.settings
         if index != self.position.stage:
             self.position = context.position = Position(stage=index, passes=self.position.passes)
-        with self.meter.window("train"):  # what a rule needs to learn is part of what learning costs
+        with self.meter.window("train"):  # the features of frozen blocks are part of the cost of training
             data, cached = self._phase_data(index, phase)
         optimizer = settings.optim(phase.optimizer_groups()) if isinstance(phase, Descent) else None
         schedule = settings.schedule(optimizer) if settings.schedule and optimizer else None
@@ -258,47 +186,47 @@ class Loop:
             monitor, settings.patience, settings.min_delta, keep=settings.restore_best, direction=direction
         )
         capture = settings.capture if self.ranks.size == 1 else "off"
-        predict = phase.predict if cached else partial(_predicted_from_x, phase)
+        predict = phase.predict if cached else partial(_predict_from_x, phase)
         measure = captured_measure(measure_of(predict, self.autocast, self.trainer.task), capture, self.device)
-        course = _Course(index, phase, data, cached, stopping, optimizer, schedule, measure)
-        self._load_parts(course.parts)
+        run = _PhaseRun(index, phase, data, cached, stopping, optimizer, schedule, measure)
+        self._load_parts(run.parts)
         if isinstance(phase, Descent) and optimizer:
-            self.ranks.drop_others(optimizer)
+            self.ranks.drop_remote_state(optimizer)
             kind = UPDATES[settings.step]
             update = kind(self.trainer, phase, optimizer, settings, self.autocast, self.ranks)
-            course.update = captured(update, capture, self.device)
+            run.update = captured(update, capture, self.device)
         try:
-            self._epochs(course, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
+            self._epochs(run, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
         finally:
-            if course.update:
-                self.captures.add(course.update.kind)
-                course.update.close()
+            if run.update:
+                self.captures.add(run.update.kind)
+                run.update.close()
         stopping.restore(self.trainer)
         self.best_epochs.append(stopping.best_epoch)
-        self._tell("phase_ended", context)
+        self._dispatch("phase_ended", context)
 
-    def _epochs(self, course: "_Course", epochs: int, interrupt: Interrupt, context: Context) -> None:
+    def _epochs(self, run: "_PhaseRun", epochs: int, interrupt: Interrupt, context: Context) -> None:
         """Train a phase to its end, with a checkpoint after every epoch."""
-        data, stopping, batch_size = course.data, course.stopping, self.settings.batch_size
-        context.epochs, context.optimizer = epochs, course.optimizer
+        data, stopping, batch_size = run.data, run.stopping, self.settings.batch_size
+        context.epochs, context.optimizer = epochs, run.optimizer
         context.batches = data.num_batches("train", batch_size)
-        self._tell("phase_started", context)
+        self._dispatch("phase_started", context)
         while self.position.epoch < epochs and not stopping.done:
-            rate = course.optimizer.param_groups[0]["lr"] if course.optimizer else None
+            lr = run.optimizer.param_groups[0]["lr"] if run.optimizer else None
             with self.meter.window("train"):
-                self._epoch(course, interrupt, context)
+                self._epoch(run, interrupt, context)
             if self.position.batch:  # it was left in the middle
-                if course.optimizer:  # half a pass of sums solves nothing, so a `Solve` begins it again
-                    self._save(course.parts)
+                if run.optimizer:  # a `Solve` cannot use the sums of half a pass, and starts the pass again
+                    self._save(run.parts)
                 if interrupt.signum is None:
                     raise Stopped(context.stop_reason)
                 raise Interrupted(interrupt.signum)
-            line = self._close_epoch(course, rate)
-            if course.schedule:
-                step_schedule(course.schedule, line)
+            line = self._close_epoch(run, lr)
+            if run.schedule:
+                step_schedule(run.schedule, line)
             stopping.update(line, self.position.epoch, self.trainer)
-            self._save(course.parts)
-            self._tell("epoch_ended", context)
+            self._save(run.parts)
+            self._dispatch("epoch_ended", context)
             signum = self.ranks.signalled(interrupt.signum)
             if signum is not None:
                 raise Interrupted(signum)
@@ -317,43 +245,43 @@ class Loop:
         features = partial(self._features, phase)
         return self.data.features(f"stage-{index}", features, self.settings.eval_batch_size), True
 
-    def _epoch(self, course: "_Course", interrupt: Interrupt, context: Context) -> None:
-        position, phase, told = self.position, course.phase, self.callbacks.of_steps
+    def _epoch(self, run: "_PhaseRun", interrupt: Interrupt, context: Context) -> None:
+        position, phase, step_callbacks = self.position, run.phase, self.callbacks.step_callbacks
         self.trainer.train()
         phase.freeze()
         seed = derived_seed(self.settings.seed, position.stage, position.epoch)
         order = torch.Generator(self.device).manual_seed(seed)
         seed_random(self.device, self.ranks.seed(derived_seed(seed, 1)))
-        batches = course.data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
-        if position.batch and self._resumed:
-            order.set_state(self._resumed["order"].cpu())
-            set_random_state(self.device, {k: v.cpu() for k, v in self._resumed["random"].items()})
-        self._resumed = None
-        alone = self.ranks.size == 1  # several ranks agree on a signal when the epoch is over
+        batches = run.data.batches("train", self.settings.batch_size, generator=order, skip=position.batch)
+        if position.batch and self._checkpoint:
+            order.set_state(self._checkpoint["order"].cpu())
+            set_random_state(self.device, {k: v.cpu() for k, v in self._checkpoint["random"].items()})
+        self._checkpoint = None
+        single_process = self.ranks.size == 1  # several ranks exchange signals at the end of an epoch
         for batch in self.ranks.inputs(batches):
-            if phase.width is not None and not course.cached:
+            if phase.width is not None and not run.cached:
                 batch = replace(batch, x=self._features(phase, batch.x, *batch.context))
-            self._rows_seen += len(batch.y)
+            self._epoch_rows += len(batch.y)
             metrics: dict[str, Tensor] = {}
-            if course.update:
-                metrics = course.update(batch)
-                self._count(metrics, len(batch.y))
+            if run.update:
+                metrics = run.update(batch)
+                self._add_metrics(metrics, len(batch.y))
             elif isinstance(phase, Solve) and len(batch.y):
                 self._accumulate(phase, batch)
             position.batch += 1
-            if told:
+            if step_callbacks:
                 context.batch, context.metrics = batch, metrics
-                self.callbacks.tell("step_ended", context)
+                self.callbacks.dispatch("step_ended", context)
             give_way()
-            if alone and (interrupt.signum is not None or context.stop_reason is not None):
+            if single_process and (interrupt.signum is not None or context.stop_reason is not None):
                 self._order_state = order.get_state()
-                if next(batches, None) is not None:  # else the epoch is over, and is closed as ever
+                if next(batches, None) is not None:  # else the epoch is complete, and ends as any other
                     return
         if isinstance(phase, Solve):
             with torch.no_grad():
-                if not alone:
-                    self.ranks.add(phase.sums())
-                self._count(phase.solve(), self._rows_seen)
+                if not single_process:
+                    self.ranks.all_reduce_each(phase.sums())
+                self._add_metrics(phase.solve(), self._epoch_rows)
         position.batch = 0
 
     @torch.no_grad()
@@ -367,37 +295,37 @@ class Loop:
         with self.autocast:
             phase.accumulate(batch)
 
-    def _count(self, metrics: dict[str, Tensor], rows: int) -> None:
+    def _add_metrics(self, metrics: dict[str, Tensor], rows: int) -> None:
         for name, value in metrics.items():
             if name in self._sums:
                 self._sums[name].add_(value, alpha=rows)
             else:
                 self._sums[name] = value.float() * rows
 
-    def _close_epoch(self, course: "_Course", rate: float | Tensor | None) -> dict[str, Any]:
-        """Validate, and return the epoch's line of metrics; the position moves to the next epoch."""
+    def _close_epoch(self, run: "_PhaseRun", lr: float | Tensor | None) -> dict[str, Any]:
+        """Validate, return the epoch's line of metrics, and advance the position to the next epoch."""
         if "loss" not in self._sums:
             raise UserError(f"{type(self.trainer).__name__}'s gradients() returns no 'loss'")
-        means, rows = self.ranks.means(self._sums, self._rows_seen)
-        self.ranks.unite(self.trainer)
+        means, rows = self.ranks.means(self._sums, self._epoch_rows)
+        self.ranks.synchronize(self.trainer)
         self.trainer.eval()
         with self.meter.window("eval"):
-            validation = self._evaluated(course.measure, course.data, "val")
+            validation = self._evaluated(run.measure, run.data, "val")
         self.ranks.add_joules(self.meter)
         if not math.isfinite(means["loss"]) or not math.isfinite(validation["loss"]):
             raise Diverged(f"the loss was not finite in epoch {self.position.epoch + 1}; try a smaller optim.lr")
-        self._tell_off_units(means)
+        self._warn_inactive_units(means)
         self.position.epoch += 1
         self.position.passes += 1
         train_s = self.meter.duration_s("train")
         seconds = train_s - (self.history[-1]["train_s"] if self.history else 0.0)
         line = {
-            "stage": course.index,
+            "stage": run.index,
             "epoch": self.position.epoch,
             "passes": self.position.passes,
             "train_loss": means.pop("loss"),
             **{f"val_{name}": figure for name, figure in validation.items()},
-            "lr": None if rate is None else float(rate),
+            "lr": None if lr is None else float(lr),
             "train_s": train_s,
             "train_j": self.meter.energy_j("train"),
             "samples_per_s": rows / seconds,
@@ -405,34 +333,35 @@ class Loop:
         if taken := line.keys() & means.keys():
             rule = type(self.trainer).__name__
             raise UserError(
-                f"{rule}'s gradients() returns {', '.join(sorted(taken))}, which the loop measures; rename it"
+                f"{rule}'s gradients() returns {', '.join(sorted(taken))}, which the loop measures itself; rename it"
             )
         line |= {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
-        if self.settings.diagnose == "alignment" and isinstance(course.phase, Descent):
+        if self.settings.diagnose == "alignment" and isinstance(run.phase, Descent):
             batch = next(self.data.batches("val", self.settings.batch_size))
-            line |= alignment_angles(self.trainer, batch, course.phase)
-        self._sums, self._rows_seen = {}, 0
+            line |= alignment_angles(self.trainer, batch, run.phase)
+        self._sums, self._epoch_rows = {}, 0
         self.history.append(line)
         return line
 
-    def _tell_off_units(self, means: dict[str, float]) -> None:
-        """Log a warning, once a run, where `off_k`, the share of block k's units that no row turns on, is high."""
-        off = {name: mean for name, mean in means.items() if name.startswith("off_") and mean > OFF_SHARE}
-        if off and not self._told_off:
-            self._told_off = True
+    def _warn_inactive_units(self, means: dict[str, float]) -> None:
+        """Log a warning, once a run, where `off_k`, the share of block k's units that are 0 for all rows, is high."""
+        off = {name: mean for name, mean in means.items() if name.startswith("off_") and mean > INACTIVE_SHARE}
+        if off and not self._warned_inactive:
+            self._warned_inactive = True
             blocks = ", ".join(f"block {name[4:]} {100 * share:.0f} %" for name, share in off.items())
             _log.warning(
-                "units that no row of a batch turns on, and that hardly learn: %s; try a smaller optim.lr", blocks
+                "units that are 0 for every row of a batch, and so hardly learn: %s; try a smaller optim.lr",
+                blocks,
             )
 
     def _save(self, parts: dict[str, Any]) -> None:
-        if not self.kept:
+        if not self.saves_checkpoints:
             return
-        self._note_memory()
+        self._update_peak_memory()
         with self.meter.window("checkpoint"):
             states = {name: part.state_dict() for name, part in parts.items()}
             if "optimizer" in states:
-                states["optimizer"] = on_any_device(self.ranks.whole(states["optimizer"]))
+                states["optimizer"] = on_any_device(self.ranks.full_optimizer_state(states["optimizer"]))
             if self.folder is None:
                 return
             middle = {}
@@ -445,7 +374,7 @@ class Loop:
                 "history": self.history,
                 "best_epochs": self.best_epochs,
                 "sums": self._sums,
-                "rows_seen": self._rows_seen,
+                "rows_seen": self._epoch_rows,
                 "middle": middle,
                 "peak_memory": self.peak_memory,
                 "meter": self.meter.state(),
@@ -456,13 +385,13 @@ class Loop:
                 self.folder.append_metrics(self.history[-1])
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore rule, position, history and meter from a checkpoint; optimizer and schedule follow with their phase.
+        """Restore rule, position, history and meter from a checkpoint; the optimizer's state is loaded by its phase.
 
         Args:
             state: The checkpoint's content.
 
         Raises:
-            UserError: Where its parts do not make sense together.
+            UserError: Where its parts are not consistent.
 
         """
         where = self.folder.checkpoint if self.folder else "the checkpoint"
@@ -471,20 +400,20 @@ class Loop:
         self.position = Position(**state["position"])
         self.trainer.load_state_dict(state["trainer"])
         self.history, self.best_epochs = state["history"], state["best_epochs"]
-        if self.ranks.size == 1:  # the loss that several show is that of the batches since
-            self._sums, self._rows_seen = state["sums"], state["rows_seen"]
+        if self.ranks.size == 1:  # of several ranks the loss is that of the batches since the checkpoint
+            self._sums, self._epoch_rows = state["sums"], state["rows_seen"]
         self.peak_memory = state["peak_memory"]
-        self.meter.add_earlier(state["meter"], joules=self.ranks.first)
-        self._resumed = {"parts": state["parts"], **state["middle"]}
+        self.meter.add_earlier(state["meter"], joules=self.ranks.is_rank_0)
+        self._checkpoint = {"parts": state["parts"], **state["middle"]}
         if self.folder:
             self.folder.write_metrics(self.history)
 
     def _load_parts(self, parts: dict[str, Any]) -> None:
-        if self._resumed is None:
+        if self._checkpoint is None:
             return
         where = self.folder.checkpoint if self.folder else "the checkpoint"
         for name, part in parts.items():
-            state = self._resumed["parts"].get(name)
+            state = self._checkpoint["parts"].get(name)
             if isinstance(part, torch.optim.Optimizer):
                 check_optimizer_state(where, state, part)
             else:
@@ -494,10 +423,33 @@ class Loop:
                     check_weights(where, state["best_weights"], self.trainer.state_dict())
             part.load_state_dict(state)
         if not self.position.batch:
-            self._resumed = None
+            self._checkpoint = None
+
+    kept = Renamed("saves_checkpoints")
 
 
-def _predicted_from_x(phase: Phase, x: Tensor, *context: Tensor) -> Tensor:
+@dataclass
+class _PhaseRun:
+    """The objects that train a phase. cached: whether `data` has the phase's features, computed once, for x."""
+
+    index: int
+    phase: Phase
+    data: Data
+    cached: bool
+    stopping: EarlyStopping
+    optimizer: torch.optim.Optimizer | None
+    schedule: Any
+    measure: Measure
+    update: Step | None = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Return the parts whose state a checkpoint saves."""
+        found = {"stopping": self.stopping, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part for name, part in found.items() if part is not None}
+
+
+def _predict_from_x(phase: Phase, x: Tensor, *context: Tensor) -> Tensor:
     return phase.predict(phase.input(x, *context), *context)
 
 

@@ -1,4 +1,4 @@
-"""Optimization: check that optimizers and schedules can be built, step a schedule, and schedules of localearn's own.
+"""Optimization: checks that optimizers and schedules can be built and stepped, and schedules of localearn's own.
 
 `CoolDown`, `FractionSteps` and `StepWithDecay` are LRSchedulers for torch optimizers, stepped once an epoch.
 """
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from localearn.errors import UserError
 
-TRIED_EPOCHS = 10_000  # of a schedule; what is longer than that takes seconds to try
+MAX_TRIED_EPOCHS = 10_000  # of a schedule; trying more takes seconds
 
 
 def check_optimization(
@@ -27,28 +27,28 @@ def check_optimization(
         optim: A torch.optim class with its options bound.
         schedule: A torch.optim.lr_scheduler class with its options bound, or None.
         device: The device of the parameter.
-        epochs: How often the schedule will be stepped; at most TRIED_EPOCHS are tried.
+        epochs: How often the schedule will be stepped; at most MAX_TRIED_EPOCHS are tried.
 
     Raises:
-        UserError: Where one of them cannot.
+        UserError: Where one of them raises an error.
 
     """
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
-    with _told("optim"):
+    with _reraised("optim"):
         optimizer = optim([parameter])
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise UserError(f"optim gives a {type(optimizer).__name__}, not a torch.optim.Optimizer")
-    with _told("schedule"):
+            raise UserError(f"optim returns a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    with _reraised("schedule"):
         stepped = schedule(optimizer) if schedule else None
         if schedule and not isinstance(stepped, LRScheduler):
-            raise UserError(f"schedule gives a {type(stepped).__name__}, not a torch.optim.lr_scheduler.LRScheduler")
-    with _told("optim"):
+            raise UserError(f"schedule returns a {type(stepped).__name__}, not a torch.optim.lr_scheduler.LRScheduler")
+    with _reraised("optim"):
         optimizer.step()
     if stepped is None:
         return
-    for epoch in range(min(epochs, TRIED_EPOCHS)):
-        with _told("schedule", f" in epoch {epoch + 1} of {epochs}" if epoch else ""):
+    for epoch in range(min(epochs, MAX_TRIED_EPOCHS)):
+        with _reraised("schedule", f" in epoch {epoch + 1} of {epochs}" if epoch else ""):
             step_schedule(stepped, {"val_loss": 1.0})
 
 
@@ -57,7 +57,7 @@ def step_schedule(schedule: LRScheduler, metrics: dict[str, Any]) -> None:
 
     Args:
         schedule: The schedule.
-        metrics: The epoch's metrics, of which one that waits for a plateau is given `val_loss`.
+        metrics: The epoch's metrics, of which `ReduceLROnPlateau` is passed `val_loss`.
 
     """
     if isinstance(schedule, ReduceLROnPlateau):
@@ -67,15 +67,15 @@ def step_schedule(schedule: LRScheduler, metrics: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _told(what: str, when: str = "") -> Iterator[None]:
+def _reraised(what: str, when: str = "") -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # torch's ways to refuse an option
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # which torch raises for a wrong option
         raise UserError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}{when}") from error
 
 
 class CoolDown(LRScheduler):
-    """Keep each group's learning rate for a fraction of the epochs, then decrease it linearly to 0 after the last one.
+    """Keep the learning rate constant for a fraction of the epochs, then decrease it linearly to 0 after the last one.
 
     The learning rate of epoch e, counted from 0, is lr * min(1, (epochs - e) / (epochs * (1 - start))).
 
@@ -98,7 +98,7 @@ class CoolDown(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each group in the epoch that begins."""
         left = max(self.epochs - self.last_epoch, 0) / (self.epochs * (1 - self.start))
-        return [rate * min(1.0, left) for rate in self.base_lrs]
+        return [lr * min(1.0, left) for lr in self.base_lrs]
 
 
 class FractionSteps(MultiStepLR):
@@ -133,8 +133,8 @@ class FractionSteps(MultiStepLR):
 class StepWithDecay(MultiStepLR):
     """Multiply the learning rate by gamma at each milestone, and the weight decay once, after decay_epochs.
 
-    Product feedback alignment begins with a strong decay, which makes its matrices forget their initial values. The
-    decay is part of the optimizer's parameter groups and is saved and resumed with them.
+    Product feedback alignment starts with a strong decay, by which its matrices forget their initial values. The decay
+    is in the optimizer's parameter groups, and so is saved and resumed with them.
 
     Args:
         optimizer: The optimizer.

@@ -1,4 +1,4 @@
-"""Settings: every option of training that belongs neither to the rule, nor to the net, nor to the data."""
+"""Settings: the options of training, apart from those of the rule, the net and the data."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter] | Iterable[dict[str, Any]]],
 ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
 
 _PLAIN = bool | int | float | str | None
-_LEAST = {
+_MINIMUM = {
     "epochs": 1,
     "batch_size": 1,
     "eval_batch_size": 1,
@@ -34,7 +34,7 @@ _ADAM = functools.partial(torch.optim.Adam, lr=1e-3, fused=True)
 class Settings:
     """The options of `fit`.
 
-    The defaults are the general ones of conf/config.yaml; `fit` puts the rule's recipe in their place.
+    The defaults are the general ones of conf/config.yaml; `fit` replaces them by the rule's recipe.
 
     Args:
         epochs: Passes over the training split, at most, for each phase; 1 or more.
@@ -50,24 +50,24 @@ class Settings:
         restore_best: Whether a phase ends with the weights of its best epoch; False leaves those of its last one.
         clip_norm: The largest norm of all gradients together, or of each net's where a rule has two; above 0, or None
             for no clipping. Not with `step="block"` nor `parallel="layers"`.
-        step: "all" takes one optimizer step when all gradients are there; "block" takes a step for each block as soon
-            as its gradient is there, and drops it: the same weights, with less memory in a deep net.
-        capture: "graph" records the whole update as a CUDA graph and replays it; "compile" compiles blocks and
+        step: "all" takes one optimizer step once all gradients are computed; "block" takes a step for each block as
+            soon as its gradient is computed, and frees it: the same weights, with less memory in a deep net.
+        capture: "graph" captures the full update as a CUDA graph and replays it; "compile" compiles blocks and
             optimizer by torch.compile; "auto" uses a graph on a CUDA device; "off" neither. Where it is not possible
             the run logs why and continues without. On several ranks "auto" or "off" only.
-        parallel: How the ranks that torchrun starts share the work: "data", where each takes its rows of every batch,
-            `batch_size` being that of all together; "layers", where each trains some blocks of a local rule; or "none".
-            "data" needs `step="all"`.
-        rank_timeout_s: Seconds that a rank waits for another, above 0.
+        parallel: How the ranks that torchrun starts divide the work: "data", where each takes its rows of every batch,
+            `batch_size` being that of all ranks together; "layers", where each trains some blocks of a local rule; or
+            "none". "data" needs `step="all"`.
+        rank_timeout_s: The timeout of a collective between ranks in seconds, above 0.
         memory_format: The memory layout of a convolutional net: "channels_last", in which most rules are faster, with
             the same results to rounding; "contiguous"; or "auto", which is channels_last on a CPU, and on a CUDA device
             in bf16, for the rules that are faster by it (not the estimators), and contiguous otherwise.
         precision: "fp32", or "bf16" by autocast.
         device: "auto", "cpu", "cuda" (or "cuda:1") or "mps"; auto is a GPU where there is one.
-        seed: The seed of order, augmentation and what the rule draws, in [0, 2^63).
+        seed: The seed of the order of rows, of augmentation and of the rule's random numbers, in [0, 2^63).
         deterministic: Whether to use deterministic algorithms only, on a GPU too (slower).
-        feature_cache_bytes: The most bytes that a greedy phase's precomputed features may take on the device; 0
-            computes them for every batch.
+        feature_cache_bytes: The most bytes of the device that a greedy phase's precomputed features may use; 0 computes
+            them for every batch.
         energy: Whether to meter energy, in joules.
         country: The ISO 3166 alpha-3 code for the grid's carbon intensity; None reports no kg CO2e.
         idle_s: Seconds of idle power metered before and after, 0 or more.
@@ -79,35 +79,35 @@ class Settings:
             than the net, or has no gradients, and with `parallel`.
 
     Raises:
-        UserError: For a value of the wrong type or out of its range, and for options that exclude each other.
+        UserError: For a value of the wrong type or out of its range, and for options that contradict each other.
 
     """
 
-    # What is learned, from here to clip_norm: the rule's recipe sets all of them but eval_batch_size.
+    # Learning, from here to clip_norm: the rule's recipe sets all of them but eval_batch_size.
     epochs: int = 20
     batch_size: int = 128
-    eval_batch_size: int = 1024  # larger than a training batch, for nothing is stored for a backward pass
+    eval_batch_size: int = 1024  # larger than a training batch, since nothing is stored for a backward pass
     optim: OptimizerFactory = _ADAM
     schedule: ScheduleFactory | None = None
-    # Early stopping and the best epoch go by the validation split.
+    # Early stopping and the best epoch are decided on the validation split.
     monitor: str | None = None
     patience: int | None = None
-    min_delta: float = 1e-4  # of accuracy, less than one row of a split of under 10,000
+    min_delta: float = 1e-4  # of an accuracy: less than one row of a split of under 10,000
     restore_best: bool = True
     clip_norm: float | None = None
     # How an update is executed: step, capture and memory_format change the weights by no more than rounding.
     step: Literal["all", "block"] = "all"
-    capture: Literal["auto", "graph", "compile", "off"] = "off"  # opt in, for a graph is not bit for bit the same
+    capture: Literal["auto", "graph", "compile", "off"] = "off"  # opt-in: a graph is not bit for bit the same
     parallel: Literal["none", "data", "layers"] = "none"
     rank_timeout_s: float = 600.0  # torch.distributed's own for NCCL: ten minutes
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    # Where it runs, and what makes it repeatable.
+    # Device and reproducibility.
     device: str = "auto"
     seed: int = 0
     deterministic: bool = False
     feature_cache_bytes: int = 8 * 2**30  # 8 GiB
-    # What is measured, written and shown; off by default, so that `fit` neither waits nor writes unasked.
+    # Measurements and output; off by default, so that `fit` neither waits nor writes.
     energy: bool = False
     country: str | None = None
     idle_s: float = 0.3  # each time, only where energy is metered
@@ -118,7 +118,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_types(vars(self), annotations(type(self)))
-        for name, bound in _LEAST.items():
+        for name, bound in _MINIMUM.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise UserError(f"{name} must be {bound} or more, not {value}")
@@ -127,15 +127,15 @@ class Settings:
         if self.rank_timeout_s <= 0:
             raise UserError(f"rank_timeout_s must be positive, not {self.rank_timeout_s}")
         if self.parallel == "data" and self.step == "block":
-            raise UserError("parallel=data reduces all gradients at once, and step=block drops each; use step=all")
+            raise UserError("parallel=data reduces all gradients at once, and step=block frees each; use step=all")
         if self.parallel == "layers" and self.clip_norm is not None:
-            raise UserError("clip_norm needs all gradients at once, and parallel=layers spreads them over ranks")
+            raise UserError("clip_norm needs all gradients at once, and parallel=layers distributes them over ranks")
         if self.parallel != "none" and self.capture not in ("auto", "off"):
-            raise UserError(f"capture={self.capture} is of a process alone; use capture=off, or parallel=none")
+            raise UserError(f"capture={self.capture} works on a single process; use capture=off, or parallel=none")
         if self.parallel != "none" and self.diagnose != "none":
-            raise UserError(f"diagnose={self.diagnose} looks at the whole net on one process; use parallel=none")
+            raise UserError(f"diagnose={self.diagnose} needs the full net on one process; use parallel=none")
         if self.clip_norm is not None and self.step == "block":
-            raise UserError("clip_norm needs all gradients at once, and step=block drops each; use step=all")
+            raise UserError("clip_norm needs all gradients at once, and step=block frees each; use step=all")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed must lie in [0, 2^63), not {self.seed}")
 
@@ -157,5 +157,5 @@ class Settings:
         return cls(**options)
 
     def plain(self) -> dict[str, Any]:
-        """Return the options as plain values for a record; others, such as a class, as text."""
+        """Return the options as plain values, for a record; others, such as a class, as a string."""
         return {name: value if isinstance(value, _PLAIN) else str(value) for name, value in vars(self).items()}

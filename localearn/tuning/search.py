@@ -22,7 +22,8 @@ from localearn.records.folder import Held, locked
 from localearn.records.reading import parse_energy
 from localearn.tasks import Metric
 from localearn.training.callbacks import Callback, Context
-from localearn.training.experiment import execute, resumed
+from localearn.training.experiment import execute
+from localearn.training.loading import resumed
 from localearn.training.runtime import derived_seed
 from localearn.trust import words
 from localearn.tuning.outcome import WORKER_S, worker

@@ -124,7 +124,7 @@ def test_a_folder_is_data_and_no_program(folders, tmp_path):
     localearn.MonoForward(localearn.MLP((1, 8, 8), 10, widths=(4,))).fit(
         localearn.load("digits", train_size=50), epochs=1, out=tmp_path / "python", energy=False, progress=False
     )
-    with pytest.raises(UserError, match="started from Python holds no more of its rule and data"):
+    with pytest.raises(UserError, match="started from Python does not describe its rule and data"):
         localearn.load_rule(tmp_path / "python")
 
 

@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp
 def test_what_was_measured_stays_when_a_later_size_is_more_than_the_memory_holds(tmp_path, capsys):
     asked = ["rules=[mono_forward]", *TINY, f"batches=[8,{10**15}]", f"out={tmp_path}"]
     assert run_command(bench.main, asked) == 2
-    assert f"the memory is full at width 8, depth 2, batch {10**15}; try smaller sizes" in capsys.readouterr().err
+    assert f"out of memory at width 8, depth 2, batch {10**15}; try smaller sizes" in capsys.readouterr().err
     assert [b["batch"] for b in json.loads((tmp_path / "bench.json").read_text())["benches"]] == [4, 8]
 
 

@@ -180,7 +180,7 @@ def test_a_comparison_goes_on_where_it_stopped_and_its_report_can_be_rebuilt(tmp
     finished = (out / "runs" / "matched-backprop-0" / "run.json").stat().st_mtime_ns
     capsys.readouterr()
     assert compare.main(list(arguments)) == 0
-    assert capsys.readouterr().out.count("completed before; kept") == 4
+    assert capsys.readouterr().out.count("completed already; reused") == 4
     assert (out / "runs" / "matched-backprop-0" / "run.json").stat().st_mtime_ns == finished
     assert (out / "report.json").read_bytes() == first
 

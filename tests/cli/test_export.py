@@ -8,7 +8,7 @@ import torch
 from localearn import exporting
 from localearn.cli import export, run
 from localearn.errors import UserError
-from localearn.training.experiment import load_net
+from localearn.training.loading import load_net
 from tests.marks import slow_but
 
 SMALL = ["dataset.train_size=80", "epochs=1", "energy.enabled=false", "progress=false"]

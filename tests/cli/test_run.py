@@ -79,7 +79,7 @@ WRONG_NAMES = {
     "protocol=fair": ["protocol must be matched or converged or null"],
     "device=foo": ["device is auto, cpu, cuda (or cuda:1) or mps, not 'foo'"],
     "device=meta": ["device is auto, cpu, cuda (or cuda:1) or mps, not 'meta'"],
-    "device=cuda:77": ["device=cuda:77 is not there"],
+    "device=cuda:77": ["device=cuda:77 is not available"],
     "energy.country=XXX": ["energy.country='XXX'", "alpha-3"],
     "energy.country=Poland": ["'POL'"],
     "dataset.augment=flip": ["dataset.augment must be none, crop or crop_flip", "'crop_flip'"],
@@ -189,8 +189,8 @@ MISFITS = {
     "dataset=mnist dataset.data_dir=nowhere": ["mnist", "nowhere/mnist.npz"],
     "dataset=imagefolder dataset.path=nope": ["nope does not exist"],
     "algo._target_=my_rules.MyRul": ["my_rules has no 'MyRul'", "'MyRule'"],
-    "algo._target_=my_rules.Foreign": ["is no localearn.Trainer"],
-    "algo._target_=my_rules.net": ["is no localearn.Trainer"],
+    "algo._target_=my_rules.Foreign": ["is not a localearn.Trainer"],
+    "algo._target_=my_rules.net": ["is not a localearn.Trainer"],
     "algo._target_=my_rules.Needy": ["algo.k is missing"],
     "algo._target_=my_rules.MyRule algo.prediction=ff": ["MyRule has no option algo.prediction"],
     "algo._target_=my_rules.MyRule +algo.strength=abc": ["algo.strength must be a number"],
@@ -199,7 +199,7 @@ MISFITS = {
     "algo._target_=bad_import.Rule": ["importing bad_import failed", "no_such_package"],
     "algo._target_=bad_luck.Rule": ["importing bad_luck failed: ZeroDivisionError", "debug=true"],
     "net._target_=my_rules.net ~net.widths ~net.activation ~net.norm ~net.dropout ~net.init": [
-        "gives int, not a localearn.Net"
+        "returns int, not a localearn.Net"
     ],
     "--config-dir conf algo=typo": ["MyRule has no option algo.strenght", "'strength'"],
     "--config-dir conf algo=damaged": ["damaged.yaml, line 2"],

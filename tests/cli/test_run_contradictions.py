@@ -25,7 +25,7 @@ CONTRADICTIONS = {
     "algo=likelihood_ratio algo.baseline=mean algo.copies=2": "other pairs needs some; use copies=4 or more",
     "algo=likelihood_ratio algo.noise=sobol net.widths=[30000,4]": "a row 30004 values; use noise=gaussian",
     "algo=product_feedback_alignment algo.expansion=0.5": "expansion must be 1 or more",
-    "algo=product_feedback_alignment algo.expansion=1e300": "the memory is full at net=mlp_2x256 with algo=product",
+    "algo=product_feedback_alignment algo.expansion=1e300": "out of memory at net=mlp_2x256 with algo=product",
     "algo=forward_forward algo.threshold=0": "threshold must be positive, or null",
     "algo=forward_forward algo.peer_normalization=nan": "algo.peer_normalization must be a number, not nan",
     "algo=forward_forward algo.collaboration=all net.widths=[8]": "needs other blocks, and the net has one; use none",

@@ -258,13 +258,13 @@ def test_a_worker_that_was_stopped_in_a_trial_goes_on_with_it(tiny, tmp_path, ho
     slow_but(
         [
             ("checkpoint.pt", b"PK\x03\x04 half", None),  # the one before it is there
-            ("config.yaml", b"seed: 0\nopt", "config.yaml is no configuration of localearn.run"),
+            ("config.yaml", b"seed: 0\nopt", "config.yaml is not a configuration of localearn.run"),
             ("config.yaml", None, "there is no config.yaml"),
             ("run.json", b'{"schema": 1, "stat', None),
             ("metrics.jsonl", b'{"stage": 0, "ep', None),
         ],
         ("checkpoint.pt", b"PK\x03\x04 half", None),
-        ("config.yaml", b"seed: 0\nopt", "config.yaml is no configuration of localearn.run"),
+        ("config.yaml", b"seed: 0\nopt", "config.yaml is not a configuration of localearn.run"),
     ),
 )
 def test_a_half_written_trial_goes_on_or_begins_anew_and_it_is_told(tiny, tmp_path, capsys, file, left, said):
@@ -351,7 +351,7 @@ def test_a_study_that_somebody_else_began_is_refused(tiny, tmp_path):
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("algo: cafo", "must hold a list"),
         ("overrides: [3]", "must hold a list"),
     ],

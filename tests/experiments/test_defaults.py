@@ -27,9 +27,9 @@ def defaults():
 def test_a_cell_is_run_kept_and_tabled(defaults, tmp_path, capsys):
     command = ["only=digits-mlp", "algos=backprop,mono_forward", f"out={tmp_path}", *QUICK]
     assert defaults.main(list(command)) == 0
-    assert "before; kept" not in capsys.readouterr().out
+    assert "already; reused" not in capsys.readouterr().out
     assert defaults.main(list(command)) == 0
-    assert capsys.readouterr().out.count("before; kept") == 2
+    assert capsys.readouterr().out.count("already; reused") == 2
     rows = {row["rule"]: row for row in json.loads((tmp_path / "table.json").read_text())}
     assert rows["backprop"]["ratio"] == "×1.0"
     assert rows["backprop"]["energy"] == "absent"

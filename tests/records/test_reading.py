@@ -177,10 +177,10 @@ def test_a_message_is_of_a_bounded_length(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "truncated or no JSON"),
-        (b"[]", "no JSON object"),
-        (b"\xff", "no UTF-8 text"),
-        (b"[" * 100_000, "holds what no record holds"),
+        (b"", "truncated or not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"\xff", "not UTF-8 text"),
+        (b"[" * 100_000, "nesting that no record has"),
     ],
 )
 def test_a_file_that_is_no_record_is_named(tmp_path, content, said):

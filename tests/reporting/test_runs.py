@@ -59,14 +59,14 @@ def test_flags_of_the_training_window_count_with_those_of_the_run(tmp_path, fact
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"schema": 1, "status": "comp', "truncated or no JSON"),
-        ("", "truncated or no JSON"),
-        ("[1, 2]", "no JSON object"),
+        ('{"schema": 1, "status": "comp', "truncated or not JSON"),
+        ("", "truncated or not JSON"),
+        ("[1, 2]", "not a JSON object"),
         ('{"schema": 7}', "schema 7 is unknown"),
         ("{}", "schema None is unknown"),
         ('{"schema": 1}', "status is missing"),
-        ('{"schema": ' + "9" * 5000 + "}", "what no record holds"),
-        ("[" * 100_000, "what no record holds"),
+        ('{"schema": ' + "9" * 5000 + "}", "nesting that no record has"),
+        ("[" * 100_000, "nesting that no record has"),
     ],
 )
 def test_a_bad_record_is_named_and_the_good_ones_are_read(tmp_path, factory, content, said):
@@ -114,7 +114,7 @@ def test_bytes_that_are_no_text(tmp_path, factory):
     factory.write_run(tmp_path, factory.record(), name="good")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.json").write_bytes(b"\xff\xfe{}")
-    assert "no UTF-8" in read_runs(tmp_path).notes[0]
+    assert "not UTF-8" in read_runs(tmp_path).notes[0]
 
 
 def test_a_broken_line_ends_the_curve(tmp_path, factory):
@@ -171,8 +171,8 @@ def test_a_record_of_impossible_size_is_not_read(tmp_path, factory):
         file.truncate(2**26 + 1)
     runs = read_runs(tmp_path)
     assert len(runs) == 1
-    assert runs.notes == (f"{tmp_path.name}/large/run.json was skipped: it has more than 64 MiB, so it is no JSON of "
-                          "localearn's.",)  # fmt: skip
+    assert runs.notes == (f"{tmp_path.name}/large/run.json was skipped: it has more than 64 MiB, so localearn "
+                          "did not write this JSON.",)  # fmt: skip
 
 
 @pytest.mark.parametrize(

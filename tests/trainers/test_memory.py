@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from localearn import MLP, Backprop, Batch, DirectFeedbackAlignment, ForwardGradient, MonoForward
-from localearn.training.runtime import live_tensor_bytes
+from localearn.training.memory import live_tensor_bytes
 
 WIDTH, ROWS = 32, (64, 512)
 

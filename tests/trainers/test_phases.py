@@ -10,7 +10,7 @@ from torch import nn
 import localearn
 from localearn.trainers import Descent
 from localearn.training.callbacks import Callback, attached
-from localearn.training.experiment import load_net
+from localearn.training.loading import load_net
 
 
 def descent(name, parameters, **options):

@@ -17,7 +17,7 @@ from localearn.cli import run
 from localearn.errors import UserError
 from localearn.training import Callback, Context, Settings
 from localearn.training.callbacks import Callbacks, attached
-from localearn.training.experiment import BEFORE, resumed
+from localearn.training.loading import BEFORE, resumed
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 16}  # 60 rows are 4 steps an epoch
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -160,7 +160,7 @@ def test_steps_are_told_only_to_those_that_ask():
 
     steps, more, patched = Steps(), More(), Epochs()
     patched.step_ended = lambda context: None
-    assert Callbacks([Callback(), steps, Epochs(), more, patched]).of_steps == (steps, more, patched)
+    assert Callbacks([Callback(), steps, Epochs(), more, patched]).step_callbacks == (steps, more, patched)
 
 
 class NoTransfer(TorchDispatchMode):
@@ -289,8 +289,8 @@ def test_a_signal_and_a_diverged_run_are_told(digits, tmp_path):
     [
         (Callback(), "must be a list of localearn.Callback, not Callback"),
         ("print", "must be a list of localearn.Callback, not str"),
-        ([Told], "has the class Told; give an instance"),
-        ([print], "which is no localearn.Callback"),
+        ([Told], "has the class Told; pass an instance"),
+        ([print], "which is not a localearn.Callback"),
     ],
 )
 def test_what_is_no_callback_is_refused_before_training(callbacks, told, digits, tmp_path):
@@ -370,7 +370,7 @@ def test_a_configuration_names_callbacks(own, tiny, door, strike, read):
         ("callbacks=[{_target_: own_callbacks.Lug}]", "did you mean 'Log'"),
         ("callbacks=[{_target_: own_callbacks.Log}]", "callbacks[0].path is missing"),
         ("callbacks=[{_target_: own_callbacks.Log, path: x, every: often}]", "every must be a whole number"),
-        ("callbacks=[{_target_: own_callbacks.number}]", "gives int, not a localearn.Callback"),
+        ("callbacks=[{_target_: own_callbacks.number}]", "returns int, not a localearn.Callback"),
     ],
 )
 def test_a_wrong_entry_is_told_in_a_line(given, told, own, door):

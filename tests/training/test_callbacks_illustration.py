@@ -51,7 +51,7 @@ def test_where_a_picture_fails_the_run_is_completed_and_a_line_says_so(door, my_
     my_data("raise ValueError('no ink')")
     ended = door(*TINY, "out=run")
     assert ended.status == 0, ended.err
-    assert ended.out.splitlines()[-1] == "nothing was drawn: ValueError: no ink"
+    assert ended.out.splitlines()[-1] == "illustration failed: ValueError: no ink"
     assert read.record("run")["status"] == "completed"
 
 

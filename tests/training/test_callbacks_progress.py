@@ -11,7 +11,8 @@ import pytest
 
 import localearn
 from localearn.training import Context, Settings
-from localearn.training.callbacks import Bar, Lines, Position, make_progress
+from localearn.training.callbacks import Position
+from localearn.training.progress import Bar, Lines, make_progress
 
 TINY = ("dataset.train_size=60", "net.widths=[8]", "epochs=3", "energy.enabled=false")
 LINE = {

@@ -18,12 +18,12 @@ def of(entry, value):
 CHANGES = {
     "a shorter moment": (of("exp_avg_sq", lambda v: v[:1].clone()), "exp_avg_sq of parameter 0"),
     "an empty moment": (of("exp_avg", lambda v: torch.zeros(0)), "exp_avg of parameter 0"),
-    "an expanded moment": (of("exp_avg", lambda v: torch.zeros(1).expand(v.shape)), "does not lie in memory"),
+    "an expanded moment": (of("exp_avg", lambda v: torch.zeros(1).expand(v.shape)), "has another memory layout"),
     "a moment of integers": (of("exp_avg", lambda v: v.long()), "torch.int64"),
     "a moment that is text": (of("exp_avg", lambda v: "x"), "is str"),
     "another parameter": (lambda s: s["parts"]["optimizer"]["state"].update({99: {}}), "parameter 99"),
     "no groups": (lambda s: s["parts"]["optimizer"].update(param_groups=[]), "not of these parameters"),
-    "no state": (lambda s: s["parts"].update(optimizer={}), "state is none"),
+    "no state": (lambda s: s["parts"].update(optimizer={}), "state is invalid"),
     "maximize": (lambda s: s["parts"]["optimizer"]["param_groups"][0].update(maximize=True), "maximize is True"),
     "a rate of NaN": (lambda s: s["parts"]["optimizer"]["param_groups"][0].update(lr=float("nan")), "lr is nan"),
     "an epoch far ahead": (lambda s: s["position"].update(epoch=10**9), "1000000000 epochs"),
@@ -42,7 +42,7 @@ CHANGES = {
     "no generators": (lambda s: s.update(middle={}), "random generators"),
     "another entry": (lambda s: s["parts"]["stopping"].update(update=1), "stopping has other entries (update)"),
     "a score that is text": (lambda s: s["parts"]["stopping"].update(stale="x"), "stale of its stopping"),
-    "no parts": (lambda s: s.update(parts={}), "state of its stopping is none"),
+    "no parts": (lambda s: s.update(parts={}), "state of its stopping is invalid"),
     "a schedule's own": (lambda s: s["parts"]["schedule"].update(base_lrs=[]), "base_lrs of its schedule"),
     "best weights of another net": (lambda s: s["parts"]["stopping"]["best_weights"].popitem(), "lacks the tensor"),
 }

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from localearn.cli import export
 from localearn.errors import UserError
 from localearn.records.folder import append_checksum, is_intact
-from localearn.training.experiment import load_net
+from localearn.training.loading import load_net
 from tests.marks import posix, slow_but
 
 SEED = 20261127
@@ -70,7 +70,7 @@ def test_a_damaged_file_of_a_stopped_run_gives_the_right_net_or_one_line(name, t
             restore(files)
             Path("run", name).write_bytes(mutate(files[name], draw))
             ended = door("resume=run", "progress=false")
-            told = [line for line in ended.err.splitlines() if not line.startswith("go on with")]
+            told = [line for line in ended.err.splitlines() if not line.startswith("resume with")]
             assert "Traceback" not in ended.err and len(told) <= 2, (kind, ended.err)
             if ended.status == 0:
                 assert read.net("run") == right, kind

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from localearn.training.evaluate import EarlyStopping
+from localearn.training.early_stopping import EarlyStopping
 
 
 def after(scores, *, monitor="val_accuracy", patience=None, min_delta=0.0, keep=True):

@@ -14,7 +14,7 @@ from localearn.records import Figures
 from localearn.testing.energy import FakeClock, FakeCounter
 from localearn.training import Callback, Context, Record
 from localearn.training.callbacks import attached
-from localearn.training.experiment import load_net
+from localearn.training.loading import load_net
 
 # What others read, name by name; a field that goes, or changes its type, breaks reports of years ago.
 NUMBER, MAYBE = (int, float), (int, float, type(None))

@@ -21,7 +21,7 @@ from localearn.training import fit
 from localearn.training.callbacks import Context, attached
 from localearn.training.distributed import Ranks
 from localearn.training.fit import open_meter
-from localearn.training.runtime import PeakMemory, full_memory_told
+from localearn.training.memory import PeakMemory, out_of_memory_error
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +131,17 @@ def test_a_full_memory_is_told(digits, tmp_path):
         def gradients(self, batch):
             return {"loss": torch.empty(2**62, dtype=torch.uint8)}
 
-    with pytest.raises(UserError, match=r"the memory is full at batch_size=16; try a smaller one"):
+    with pytest.raises(UserError, match=r"out of memory at batch_size=16; try a smaller one"):
         TooMuch(trainer_for(digits).net).fit(digits, batch_size=16, out=tmp_path / "run")
-    with pytest.raises(UserError), full_memory_told("x=1", "x=0"):
+    with pytest.raises(UserError), out_of_memory_error("x=1", "x=0"):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match="another"), full_memory_told("x=1", "x=0"):
+    with pytest.raises(RuntimeError, match="another"), out_of_memory_error("x=1", "x=0"):
         raise RuntimeError("another")
 
 
 @pytest.mark.parametrize("size", [10**12, 10**20])
 def test_sizes_beyond_any_memory_are_told(size):
-    with pytest.raises(UserError, match="the memory is full at x=1; try x=0"), full_memory_told("x=1", "x=0"):
+    with pytest.raises(UserError, match="out of memory at x=1; try x=0"), out_of_memory_error("x=1", "x=0"):
         torch.empty(size, 10**6)
 
 
@@ -223,7 +223,7 @@ def test_absent_energy_is_told_once_and_by_the_first_rank(caplog, rank, told):
         def __init__(self):
             self.rank = rank
 
-        def gathered(self, value):
+        def all_gather_object(self, value):
             return [value, "GPU energy is absent: a", "GPU energy is absent: b", None]
 
     clock = FakeClock()

@@ -10,7 +10,7 @@ from torch import nn
 import localearn
 from localearn.errors import UserError
 from localearn.records.folder import RunFolder
-from localearn.training.identity import check_resumed
+from localearn.training.resume import check_resumed
 
 RULES = """
 import torch.nn.functional as F
@@ -86,7 +86,7 @@ def test_a_completed_run_goes_on_for_more_epochs_as_if_it_had_never_ended(door, 
     assert door(*base, "epochs=5", "out=whole").status == 0
     assert door(*base, "epochs=3", "out=part").status == 0
     assert "epochs=N" in door("resume=part").err
-    assert "made 3 epochs already" in door("resume=part", "epochs=3").err
+    assert "completed 3 epochs already" in door("resume=part", "epochs=3").err
     assert read.record("part")["status"] == "completed"
     assert door("resume=part", "epochs=5", "progress=false").status == 0
     assert read.net("part") == read.net("whole")

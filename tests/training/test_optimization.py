@@ -14,9 +14,9 @@ ADAM = functools.partial(torch.optim.Adam, lr=0.1)
     ("optim", "schedule", "told"),
     [
         (functools.partial(torch.optim.Adam, lr=-1), None, "optim: Invalid learning rate: -1"),
-        (lambda parameters: parameters, None, "optim gives a list, not a torch.optim.Optimizer"),
+        (lambda parameters: parameters, None, "optim returns a list, not a torch.optim.Optimizer"),
         (lambda: None, None, "optim: "),
-        (ADAM, lambda optimizer: optimizer, "schedule gives a Adam, not a torch.optim.lr_scheduler"),
+        (ADAM, lambda optimizer: optimizer, "schedule returns a Adam, not a torch.optim.lr_scheduler"),
         (ADAM, functools.partial(torch.optim.lr_scheduler.StepLR, step_size=0), "schedule: "),
         (ADAM, functools.partial(torch.optim.lr_scheduler.MultiStepLR, milestones=cast(Any, 5)), "schedule: "),
     ],

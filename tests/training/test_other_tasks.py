@@ -17,7 +17,7 @@ from localearn.cli import tune as tuning
 from localearn.data import from_arrays
 from localearn.data.embedded import digits
 from localearn.tasks import Autoencoding, MultiLabel, Regression
-from localearn.training.evaluate import monitored
+from localearn.training.early_stopping import monitored
 from tests.marks import slow_but
 
 RULES = {

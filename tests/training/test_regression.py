@@ -35,7 +35,7 @@ from localearn.data import ArrayData, Batch, from_arrays
 from localearn.data.embedded import diabetes
 from localearn.tasks import Classification, Regression
 from localearn.testing.probes import gradients_of
-from localearn.training.evaluate import monitored
+from localearn.training.early_stopping import monitored
 
 RULES = {
     "backprop": Backprop,

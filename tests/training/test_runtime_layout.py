@@ -11,7 +11,8 @@ from localearn.trainers import Descent
 from localearn.training import Settings
 from localearn.training.distributed import Ranks
 from localearn.training.experiment import build
-from localearn.training.runtime import autocast, lay_out
+from localearn.training.layout import apply_memory_format
+from localearn.training.runtime import autocast
 from localearn.training.step import Update
 from tests.marks import rules_of, slow_but
 
@@ -70,7 +71,7 @@ def test_every_rule_learns_the_same(name, net, optimizer, digits):
     if net == "lenet" and name in ("forward_gradient", "likelihood_ratio"):
         pytest.skip("its margin of zeros ties maxima, and which of them noise follows is the layout's to choose")
     plain, last = rule(name, net), rule(name, net)
-    lay_out(last, "channels_last", "fp32")
+    apply_memory_format(last, "channels_last", "fp32")
     first = last.net.get_parameter("blocks.0.op.weight")
     assert first.is_contiguous(memory_format=torch.channels_last)
     expected, found = (stepped(one, digits, OPTIMIZERS[optimizer]) for one in (plain, last))
@@ -91,7 +92,7 @@ def test_a_gradient_that_lies_otherwise_is_stepped_as_it_is_meant(digits):
     def trained(memory_format):
         torch.manual_seed(0)
         trainer = Given(localearn.CNN((1, 8, 8), 10, channels=(3, 4)))
-        lay_out(trainer, memory_format, "fp32")
+        apply_memory_format(trainer, memory_format, "fp32")
         phase = trainer.descent("all", trainer.net.parameters())
         optim = torch.optim.SGD(phase.parameters, lr=1e-3, fused=True)
         update = Update(trainer, phase, optim, Settings(), autocast(torch.device("cpu"), "fp32"), Ranks())
@@ -152,7 +153,7 @@ def test_a_checkpoint_is_of_no_format(digits, tmp_path):
 @pytest.mark.parametrize(("rule", "last"), [(localearn.Pepita, True), (localearn.LikelihoodRatio, False)])
 def test_auto_spares_what_becomes_slower(rule, last):
     trainer = rule(localearn.CNN((1, 8, 8), 10, channels=(3, 4), norm="none"))
-    lay_out(trainer, "auto", "fp32")
+    apply_memory_format(trainer, "auto", "fp32")
     weight = trainer.net.get_parameter("blocks.1.op.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last) == last
 
@@ -160,8 +161,8 @@ def test_auto_spares_what_becomes_slower(rule, last):
 def test_nets_without_maps_and_other_devices_stay():
     mlp = localearn.Backprop(localearn.MLP((4,), 3, widths=(5,)))
     strides = [p.stride() for p in mlp.parameters()]
-    lay_out(mlp, "channels_last", "fp32")
+    apply_memory_format(mlp, "channels_last", "fp32")
     assert [p.stride() for p in mlp.parameters()] == strides
     meta = localearn.Backprop(localearn.CNN((1, 8, 8), 10, channels=(3, 4))).to("meta")
-    lay_out(meta, "auto", "bf16")
+    apply_memory_format(meta, "auto", "bf16")
     assert meta.net.get_parameter("blocks.1.op.weight").is_contiguous()

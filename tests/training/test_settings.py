@@ -9,7 +9,7 @@ from localearn.training import Settings
     [
         ({"epoch": 3}, "fit has no option 'epoch'; did you mean 'epochs'?"),
         ({"epochs": 2.0}, "epochs must be a whole number, not 2.0"),
-        ({"optim": "adam"}, "optim must be something to call, not 'adam'"),
+        ({"optim": "adam"}, "optim must be a callable, not 'adam'"),
         ({"out": 3}, "out must be a path or null, not 3"),
     ],
 )

@@ -10,10 +10,10 @@ import torch
 import localearn
 from localearn import cli
 from localearn.errors import UserError
-from localearn.training import step
+from localearn.training import capture
+from localearn.training.capture import WARM_UP
 from localearn.training.experiment import build
 from localearn.training.settings import Settings
-from localearn.training.step import WARM_UP
 from tests.marks import rules_of, slow_but
 
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
@@ -225,8 +225,8 @@ def test_a_graph_needs_a_cuda_device(digits, caplog):
 def test_a_checkpoint_of_a_captured_run_knows_nothing_of_graphs():
     parameter = torch.nn.Parameter(torch.zeros(2))
     state = torch.optim.Adam([parameter], capturable=True).state_dict()
-    assert [group["capturable"] for group in step.on_any_device(state)["param_groups"]] == [False]
-    assert "capturable" not in step.on_any_device(torch.optim.SGD([parameter]).state_dict())["param_groups"][0]
+    assert [group["capturable"] for group in capture.on_any_device(state)["param_groups"]] == [False]
+    assert "capturable" not in capture.on_any_device(torch.optim.SGD([parameter]).state_dict())["param_groups"][0]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
@@ -254,7 +254,7 @@ def test_what_cannot_be_compiled_goes_on_as_ever_and_says_so(digits, monkeypatch
 
 
 def test_ranks_are_not_captured():
-    with pytest.raises(UserError, match="capture=graph is of a process alone"):
+    with pytest.raises(UserError, match="capture=graph works on a single process"):
         Settings(parallel="data", capture="graph")
 
 

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from localearn.data import Batch
 from localearn.errors import UserError
+from localearn.extras import load_forward_mode
 from localearn.nets import Net
-from localearn.printing import load_forward_mode
 from localearn.trainers.base import follow
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.phases import Metrics, completed

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from localearn.errors import Unsupported
+from localearn.extras import torch_geometric
 from localearn.nets import Net
 from localearn.nets.gnn import Aggregation, aggregation
-from localearn.printing import torch_geometric
 
 SETTLING = 2  # passes of a prediction that do not count, as in the authors' code
 

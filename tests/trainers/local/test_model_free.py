@@ -25,7 +25,7 @@ from localearn.data import Batch, from_arrays
 from localearn.export import export
 from localearn.nets import Opaque
 from localearn.nets.physical import SYSTEMS
-from localearn.training.evaluate import EarlyStopping
+from localearn.training.early_stopping import EarlyStopping
 
 N, C, INPUTS, WIDTHS, MODES = 7, 3, 8, (5, 4), 6
 THETA, SCALE = 3.0, 0.7

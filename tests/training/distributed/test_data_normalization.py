@@ -9,8 +9,8 @@ from torch import nn
 from localearn import MLP, Backprop, ForwardGradient, load
 from localearn.errors import UserError
 from localearn.training import Settings
-from localearn.training.distributed.data import normalise_jointly, normalises_jointly
-from localearn.training.fit import check
+from localearn.training.checks import check
+from localearn.training.distributed.normalization import sync_batch_norm, uses_sync_batch_norm
 
 SHARES = (3, 5)  # rows of either rank
 
@@ -21,7 +21,7 @@ class Meeting:
     def __init__(self):
         self.barrier, self.given = threading.Barrier(len(SHARES), timeout=10), {}
 
-    def add_up(self, tensor):
+    def all_reduce(self, tensor):
         self.given[threading.get_ident()] = tensor.clone()
         self.barrier.wait()
         total = sum(self.given.values())
@@ -30,7 +30,7 @@ class Meeting:
 
 
 class Alone:
-    def add_up(self, tensor):
+    def all_reduce(self, tensor):
         """One rank's sum is the sum."""
 
 
@@ -87,7 +87,7 @@ def test_two_ranks_give_what_the_whole_batch_gives(kind, options):
 
     def rank(number, own):
         layer, mine = layers[number], x[own].clone().requires_grad_()
-        normalise_jointly(Holder(layer), meeting)
+        sync_batch_norm(Holder(layer), meeting)
         layer(before(x)[own])
         out = layer(mine)
         loss(out, target[own]).backward()
@@ -114,7 +114,7 @@ def test_two_ranks_give_what_the_whole_batch_gives(kind, options):
 def test_bfloat16_maps_are_normalised_in_float32(autocast):
     x = a_batch(4).bfloat16()
     whole, own = layer_of(4).float(), layer_of(4).float()
-    normalise_jointly(Holder(own), Alone())
+    sync_batch_norm(Holder(own), Alone())
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         expected, out = whole(x), own(x)
     assert out.dtype == expected.dtype == torch.bfloat16
@@ -124,7 +124,7 @@ def test_bfloat16_maps_are_normalised_in_float32(autocast):
 
 def test_evaluation_and_undoing_leave_torchs_own():
     layer, x = layer_of(4), a_batch(4)
-    undo = normalise_jointly(Holder(layer), Meeting())  # nobody else comes, so joint statistics would wait in vain
+    undo = sync_batch_norm(Holder(layer), Meeting())  # nobody else comes, so joint statistics would wait in vain
     layer.eval()
     out = layer(x)
     undo()
@@ -134,15 +134,15 @@ def test_evaluation_and_undoing_leave_torchs_own():
 
 def test_a_single_row_of_all_ranks_is_finite():
     layer = layer_of(2)
-    normalise_jointly(Holder(layer), Alone())
+    sync_batch_norm(Holder(layer), Alone())
     out = layer(a_batch(2)[:1])
     assert out.isfinite().all() and layer.running_var.isfinite().all()
 
 
 def test_what_learns_from_its_own_rows_losses_keeps_its_own_statistics():
     net = MLP((4,), 3, widths=(5,), norm="batch")
-    assert normalises_jointly(Backprop(net)) and not normalises_jointly(ForwardGradient(net))
-    assert not normalises_jointly(Backprop(MLP((4,), 3, widths=(5,))))
+    assert uses_sync_batch_norm(Backprop(net)) and not uses_sync_batch_norm(ForwardGradient(net))
+    assert not uses_sync_batch_norm(Backprop(MLP((4,), 3, widths=(5,))))
 
 
 def test_a_batch_with_fewer_rows_than_ranks_is_refused():

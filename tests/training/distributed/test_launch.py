@@ -77,7 +77,7 @@ REFUSED = {
     "drifting": (["algo=model_free", "net.drift_rate=0.1", "parallel=data"], "drifts by each rank's own batches"),
     "by_block": (["step=block", "parallel=data"], "parallel=data reduces all gradients at once"),
     "clipped": (["clip_norm=1", "parallel=layers"], "clip_norm needs all gradients at once"),
-    "diagnosed": (["diagnose=alignment", "parallel=data"], "diagnose=alignment looks at the whole net"),
+    "diagnosed": (["diagnose=alignment", "parallel=data"], "diagnose=alignment needs the full net"),
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def test_what_one_rank_lacks_is_told_once_and_nobody_waits(ranks_by_hand, tmp_pa
 def test_ranks_with_other_options_are_refused(ranks_by_hand, tmp_path):
     first, second = ranks_by_hand(*SMALL, "parallel=data", rank_1=["seed=3"])
     told = [process.communicate(timeout=120)[1] for process in (first, second)]
-    assert told == ["error: rank 1 has seed 3, and rank 0 has 0; they must be alike\n", ""]
+    assert told == ["error: rank 1 has seed 3, and rank 0 has 0; they must be equal\n", ""]
     assert (first.returncode, second.returncode) == (2, 2)
     assert not (tmp_path / "run" / "run.json").exists()
 
@@ -166,7 +166,7 @@ def test_ranks_without_a_way_to_share_are_refused_and_sharing_without_ranks(tiny
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "2 ranks were started, each of which would train the same net" in tiny().err
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    assert "name it, out=DIR" in tiny("parallel=data").err
+    assert "give out=DIR" in tiny("parallel=data").err
 
 
 def greeted(*identities):
@@ -174,14 +174,14 @@ def greeted(*identities):
     store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
     for rank, identity in enumerate(identities):
         if identity is not None:
-            store.set(f"hello/{rank}", json.dumps(identity))
-    return launch._heard(store, len(identities), datetime.timedelta(seconds=0.2))
+            store.set(f"identity/{rank}", json.dumps(identity))
+    return launch._mismatch(store, len(identities), datetime.timedelta(seconds=0.2))
 
 
 def test_ranks_that_do_not_come_or_are_otherwise_are_named():
     alike = {"torch": "2.9", "seed": 0}
     assert greeted(alike, alike, alike) == ""
-    assert greeted(alike, None, alike, None) == "ranks 1, 3 did not come within 0.2 s; 4 ranks were asked for"
+    assert greeted(alike, None, alike, None) == "ranks 1, 3 did not join within 0.2 s; 4 ranks were started"
     assert "rank 2 has torch 2.8, and rank 0 has 2.9" in greeted(alike, alike, {"torch": "2.8", "seed": 0})
 
 

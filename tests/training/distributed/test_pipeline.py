@@ -4,7 +4,7 @@ import itertools
 import random
 
 import localearn
-from localearn.training.distributed.pipeline import balanced, block_costs
+from localearn.training.distributed.pipeline import balance, block_costs
 
 
 def test_blocks_are_cut_where_the_costliest_rank_has_the_least():
@@ -13,7 +13,7 @@ def test_blocks_are_cut_where_the_costliest_rank_has_the_least():
     for _ in range(50):
         costs = [draw.randrange(10) for _ in range(draw.randrange(1, 8))]
         for parts in range(1, len(costs) + 1):
-            spans = balanced(costs, parts)
+            spans = balance(costs, parts)
             assert [k for span in spans for k in span] == list(range(len(costs)))
             assert all(len(span) for span in spans) and len(spans) == parts
             worst = max(sum(costs[k] for k in span) for span in spans)

@@ -55,7 +55,7 @@ def main(cases, out):
         try:
             state, record = run(overrides, counted=name in COUNTED)
         except UserError as error:
-            state, record = {}, {"error": str(error), "tell": error.tell}
+            state, record = {}, {"error": str(error), "printed": error.print_on_this_rank}
         rank = int(os.environ.get("RANK", "0"))
         torch.save(state, Path(out) / f"{name}-{rank}.pt")
         (Path(out) / f"{name}-{rank}.json").write_text(json.dumps(record))

@@ -13,7 +13,7 @@ from localearn.nets import MLP
 from localearn.training.distributed import Ranks
 from localearn.training.experiment import build
 from localearn.training.fit import train
-from localearn.training.runtime import live_tensor_bytes
+from localearn.training.memory import live_tensor_bytes
 from localearn.training.settings import Settings
 from localearn.training.step import UPDATES
 from tests.marks import rules_of
@@ -143,7 +143,7 @@ def shared():
 @pytest.mark.parametrize("rule", [YieldsParts, lambda net: SharedLoss(shared())], ids=["yields", "shares weights"])
 def test_a_gradient_that_is_stepped_before_it_is_whole_is_refused(digits, rule):
     rows = from_arrays(torch.randn(40, 8), torch.arange(40) % 10)
-    with pytest.raises(UserError, match="adds a gradient up from parts, so step=block cannot be had"):
+    with pytest.raises(UserError, match="accumulates a gradient over several blocks, so it needs step=all"):
         rule(MLP((8,), 10, widths=[8])).fit(rows, epochs=1, step="block")
 
 
