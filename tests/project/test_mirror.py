@@ -1,4 +1,4 @@
-"""The tests mirror localearn: nets/conv.py has nets/test_conv.py, and test_conv_resnet.py, or stands in a list below."""
+"""The tests mirror localearn: nets/conv.py has nets/test_conv.py and test_conv_resnet.py, or stands in a list below."""
 
 import ast
 from pathlib import Path
