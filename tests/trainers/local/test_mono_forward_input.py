@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import localearn
-from localearn import MLP, Batch, MonoForward, UserError
+from localearn import MLP, Batch, MonoForward
 from localearn.testing import KINDS
 from localearn.testing.probes import learn
 from tests.helpers.conformance import BASIC, Suite
@@ -163,8 +163,3 @@ def stopped_at(accuracies, epochs, patience):
         if stale == patience:
             return epoch
     return epochs
-
-
-def test_refuses_another_prediction():
-    with pytest.raises(UserError, match="bp or ff"):
-        MonoForward(MLP(4, 2), prediction="goodness")  # pyright: ignore[reportArgumentType]
