@@ -1,7 +1,7 @@
 """Sweep over rules and seeds, and compare them in a report: `python examples/sweep_and_report.py`.
 
 The two commands, shown as they run, are for a shell as well. A sweep's runs may train at once (docs/sweeps.md);
-what is compared by seconds or joules is run one after another, interleaved, by `python -m localearn.compare`.
+what is compared by seconds or joules is run one after another, interleaved, by `localearn compare`.
 """
 
 import subprocess

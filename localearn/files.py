@@ -60,6 +60,27 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text, as `atomic_write` does.
+
+    Raises:
+        OSError: Where it cannot be written.
+
+    """
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file, as `atomic_write` does.
+
+    Raises:
+        OSError: Where it cannot be written.
+
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def kind_of_file(path: Path) -> Literal["file", "folder", "other", ""]:
     """Return the kind of file at a path, following links.
 

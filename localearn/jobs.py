@@ -19,8 +19,6 @@ from localearn.trust import is_known, targets_of
 
 FREE = ("out", "resume", "progress", "debug", "tune")  # keys that do not change a run's numbers
 
-DONE = ("completed", "diverged", "stopped")  # the statuses of runs that are not resumed
-
 
 @dataclass(frozen=True)
 class Job:
@@ -88,7 +86,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
         raise UserError(f"{job.folder} has a run with another {', '.join(differing)}; give another out=")
     return (
         None
-        if folder.status() in DONE
+        if folder.is_finished()
         else resumed(str(job.folder), [], trust={str(target) for _, target in targets_of(requested)})
     )
 
@@ -139,7 +137,7 @@ def report(record: Record) -> int:
     if record.status == "interrupted":
         not_known = {str(target) for _, target in targets_of(record.config) if not is_known(target)}
         trust = f" trust=[{','.join(sorted(not_known))}]" if not_known else ""
-        say(f"resume with: python -m localearn.run resume={out}{trust}", error=True)
+        say(f"resume with: localearn run resume={out}{trust}", error=True)
         return 128 + int(record.diagnostics["signal"])
     saved = "the last good checkpoint and the record are" if record.epochs else "no epoch was good; the record is"
     say(f"{saved} in {out}", error=True)

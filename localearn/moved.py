@@ -14,17 +14,12 @@ MOVED = {
     "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
-    "localearn.data.downloads": "localearn.data.files",
     "localearn.data.fingerprint": "localearn.data.base",
-    "localearn.data.items": "localearn.data.base",
-    "localearn.data.labels": "localearn.data.targets",
+    "localearn.data.items": "localearn.data.checks",
     "localearn.data.loading": "localearn.data.sources",
     "localearn.data.normalization": "localearn.data.transforms",
-    "localearn.data.npz_graphs": "localearn.data.graphs",
-    "localearn.data.planetoid": "localearn.data.graphs",
     "localearn.data.regression": "localearn.data.embedded",
-    "localearn.data.splits": "localearn.data.arrays",
-    "localearn.data.vision": "localearn.data.sources",
+    "localearn.data.splits": "localearn.data.partition",
     "localearn.energy.carbon": "localearn.energy.codecarbon",
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
@@ -52,7 +47,7 @@ MOVED = {
     "localearn.nets.mixer": "localearn.nets.patches",
     "localearn.nets.noise_schedules": "localearn.nets.denoiser",
     "localearn.nets.resnet": "localearn.nets.conv",
-    "localearn.nets.sequential": "localearn.nets.torchvision",
+    "localearn.nets.sequential": "localearn.nets.block",
     "localearn.nets.statistics": "localearn.nets.introspection",
     "localearn.nets.systems": "localearn.nets.physical",
     "localearn.nets.vit": "localearn.nets.patches",
@@ -72,16 +67,10 @@ MOVED = {
     "localearn.reporting.reading": "localearn.reporting.runs",
     "localearn.testing.phases": "localearn.testing.conformance",
     "localearn.trainers.estimators.local_guess": "localearn.trainers.estimators.forward_gradient",
-    "localearn.trainers.estimators.noise": "localearn.trainers.estimators.base",
-    "localearn.trainers.feedback.base": "localearn.trainers.feedback.backward_path",
     "localearn.trainers.feedback.feedback_alignment": "localearn.trainers.feedback.alignment",
-    "localearn.trainers.feedback.paths": "localearn.trainers.feedback.backward_path",
     "localearn.trainers.feedback.sign_symmetry": "localearn.trainers.feedback.alignment",
     "localearn.trainers.feedback.weight_mirror": "localearn.trainers.feedback.pepita",
-    "localearn.trainers.local.normalization": "localearn.trainers.local.forward_forward",
-    "localearn.trainers.local.ridge": "localearn.trainers.local.cafo",
-    "localearn.trainers.local.sparsemax": "localearn.trainers.local.cafo",
-    "localearn.trainers.paired.opposite": "localearn.trainers.paired.counter_current",
+    "localearn.trainers.local.sparsemax": "localearn.trainers.local.losses",
     "localearn.training.alignment": "localearn.training.diagnostics",
     "localearn.training.device": "localearn.training.runtime",
     "localearn.training.parallel": "localearn.training.distributed",
@@ -100,12 +89,122 @@ MOVED = {
     "localearn.tuning.trial": "localearn.tuning.search",
 }
 
-# Names that have moved to another module, while their former one remains: the new place of each, by former module.
+# Names that have changed, or moved to another module, while their former module remains: the new place of each, by it.
 # The former module ends with `__getattr__ = former_names(__name__)`.
 MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.data.arrays": {
+        "FOLDS": "localearn.data.partition.FOLDS",
+        "check_fraction": "localearn.data.partition.check_fraction",
+        "check_seed": "localearn.data.partition.check_seed",
+        "fold_of": "localearn.data.partition.fold_of",
+        "held_size": "localearn.data.partition.held_out_size",
+        "hold_out": "localearn.data.partition.hold_out",
+    },
+    "localearn.data.base": {
+        "as_array": "localearn.data.checks.as_array",
+        "as_pair": "localearn.data.checks.as_pair",
+    },
+    "localearn.data.coordinates": {
+        "encoded": "localearn.data.coordinates.positional_encoding",
+    },
+    "localearn.data.files": {
+        "FAILURES": "localearn.data.downloads.FAILURES",
+        "TIMEOUT_S": "localearn.data.downloads.TIMEOUT_S",
+        "absent": "localearn.data.downloads.absent",
+        "download_folder": "localearn.data.downloads.download_folder",
+        "downloading": "localearn.data.downloads.downloading",
+        "keep": "localearn.data.files.store",
+        "names": "localearn.data.files.array_names",
+    },
+    "localearn.data.graphs": {
+        "NPZ_GRAPHS": "localearn.data.npz_graphs.NPZ_GRAPHS",
+        "PLANETOID": "localearn.data.planetoid.PLANETOID",
+        "npz_graph": "localearn.data.npz_graphs.npz_graph",
+        "planetoid": "localearn.data.planetoid.planetoid",
+    },
+    "localearn.data.partition": {
+        "held_size": "localearn.data.partition.held_out_size",
+    },
+    "localearn.data.targets": {
+        "flat_labels": "localearn.data.labels.flat_labels",
+        "numbered": "localearn.data.labels.numbered",
+        "of_classes": "localearn.data.targets.targets_are_labels",
+    },
+    "localearn.data.views": {
+        "encoded": "localearn.data.coordinates.positional_encoding",
+    },
+    "localearn.nets.block": {
+        "parts": "localearn.nets.block.sequential_parts",
+    },
+    "localearn.nets.deepfm": {
+        "Beside": "localearn.nets.deepfm.PassThrough",
+        "Embeddings": "localearn.nets.deepfm.ColumnEmbeddings",
+    },
+    "localearn.nets.denoiser": {
+        "Embeddings": "localearn.nets.denoiser.ClassEmbeddings",
+    },
+    "localearn.nets.gnn": {
+        "kept": "localearn.nets.gnn.cached",
+    },
+    "localearn.nets.layers": {
+        "check_classes": "localearn.nets.checks.check_classes",
+        "check_image": "localearn.nets.checks.check_image",
+        "check_row": "localearn.nets.checks.check_row",
+        "check_widths": "localearn.nets.checks.check_widths",
+    },
+    "localearn.nets.net": {
+        "modes_kept": "localearn.nets.layers.preserve_modes",
+    },
+    "localearn.nets.patches": {
+        "Patches": "localearn.nets.patches.PatchEmbedding",
+        "places": "localearn.nets.patches.sincos_positions",
+    },
+    "localearn.nets.torchvision": {
+        "Patches": "localearn.nets.torchvision.VisionTransformerStem",
+        "parts": "localearn.nets.block.sequential_parts",
+    },
+    "localearn.nets.transformer": {
+        "reading": "localearn.nets.transformer.choose_view",
+    },
     "localearn.printing": {
         "load_forward_mode": "localearn.extras.load_forward_mode",
         "torch_geometric": "localearn.extras.torch_geometric",
+    },
+    "localearn.trainers.estimators.base": {
+        "Gaussian": "localearn.trainers.estimators.noise.Gaussian",
+        "Kind": "localearn.trainers.estimators.noise.Kind",
+        "NOISES": "localearn.trainers.estimators.noise.NOISES",
+        "Noise": "localearn.trainers.estimators.noise.Noise",
+        "Sobol": "localearn.trainers.estimators.noise.Sobol",
+    },
+    "localearn.trainers.feedback.backward_path": {
+        "FeedbackTrainer": "localearn.trainers.feedback.base.FeedbackTrainer",
+        "SentBack": "localearn.trainers.feedback.paths.SentBack",
+        "drawn_like": "localearn.trainers.feedback.paths.drawn_like",
+        "mixed": "localearn.trainers.feedback.paths.mixed",
+        "scale_of": "localearn.trainers.feedback.paths.scale_of",
+    },
+    "localearn.trainers.feedback.passes": {
+        "still_buffers": "localearn.trainers.feedback.passes.preserve_buffers",
+    },
+    "localearn.trainers.local.cafo": {
+        "mean_over": "localearn.trainers.local.losses.mean_over",
+        "sparsemax": "localearn.trainers.local.losses.sparsemax",
+        "sparsemax_loss": "localearn.trainers.local.losses.sparsemax_loss",
+        "squared_error": "localearn.trainers.local.losses.squared_error",
+    },
+    "localearn.trainers.local.forward_forward": {
+        "EPS": "localearn.trainers.local.normalization.EPS",
+    },
+    "localearn.trainers.local.heads": {
+        "MADE": "localearn.trainers.local.heads.BUILDERS",
+        "Read": "localearn.trainers.local.heads.HeadInput",
+    },
+    "localearn.trainers.local.labels": {
+        "beside_itself": "localearn.trainers.local.labels.duplicate_context",
+    },
+    "localearn.trainers.paired.counter_current": {
+        "Shape": "localearn.trainers.paired.opposite.Shape",
     },
     "localearn.training.callbacks": {
         "Bar": "localearn.training.progress.Bar",
@@ -207,15 +306,15 @@ class Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Warn of the move and forward every name to the new module."""
         former, place = module.__name__, MOVED[module.__name__]
-        told = f"{former} has moved: import {place}"
+        message = f"{former} has moved: import {place}"
         package = _has_parts(former)  # imported on the way to its modules too, which warn themselves
         if not package:
-            warnings.warn(told, FutureWarning, stacklevel=2)
+            warnings.warn(message, FutureWarning, stacklevel=2)
         source = importlib.import_module(place)
 
         def forward(name: str) -> Any:
             if package and not name.startswith("__"):
-                warnings.warn(told, FutureWarning, stacklevel=2)
+                warnings.warn(message, FutureWarning, stacklevel=2)
             try:
                 return getattr(source, name)
             except AttributeError:

@@ -25,7 +25,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from localearn import trainers
-from localearn.data.arrays import ArrayData, check_fraction, held_size, hold_out
+from localearn.data.arrays import ArrayData
+from localearn.data.partition import check_fraction, held_out_size, hold_out
 from localearn.data.targets import fitted
 from localearn.data.transforms import Scaling, standard, unit
 from localearn.defaults import LEARNING, by_default, fit_options, kind_of, net_choice, net_options, recipe, rule_name
@@ -195,7 +196,7 @@ class _RuleEstimator(BaseEstimator):
         if self.validation_fraction is not None:
             check_fraction("val", self.validation_fraction)
             labels = y if y.ndim == 1 else np.zeros(len(y), dtype=np.int64)
-            kept, held = hold_out(labels, held_size("val", len(labels), self.validation_fraction), seed)
+            kept, held = hold_out(labels, held_out_size("val", len(labels), self.validation_fraction), seed)
         splits = {"train": torch.from_numpy(kept), "val": torch.from_numpy(held), "test": torch.from_numpy(held)}
         parts: dict[Any, torch.Tensor] = {split: rows[index] for split, index in splits.items()}
         goals: dict[Any, torch.Tensor] = {split: targets[index] for split, index in splits.items()}

@@ -7,6 +7,8 @@
   const count = document.querySelector(".la-count");
   form.hidden = false;
 
+  // A figure of another page links to its row, which is shown whatever the filters hide.
+  let linked = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   const chosen = (name) => form.elements[name].value;
   function show() {
     const words = chosen("words").toLowerCase().split(/\s+/).filter(Boolean);
@@ -16,7 +18,7 @@
       const match = ["rule", "data", "net", "task", "study"].every((key) => !chosen(key) || row.dataset[key] === chosen(key));
       const run = notRun || row.dataset.run === "yes";
       const text = row.textContent.toLowerCase();
-      row.hidden = !(match && run && words.every((word) => text.includes(word)));
+      row.hidden = row !== linked && !(match && run && words.every((word) => text.includes(word)));
       shown += !row.hidden;
     }
     count.textContent = shown + " of " + rows.length + " rows";
@@ -25,7 +27,7 @@
       if (field.name && field.type !== "checkbox" && field.value) state.set(field.name, field.value);
       if (field.type === "checkbox" && field.checked) state.set(field.name, "yes");
     }
-    history.replaceState(null, "", "#" + state);  // a choice can be linked to
+    if (!linked) history.replaceState(null, "", "#" + state);  // a choice can be linked to
   }
 
   const state = new URLSearchParams(location.hash.slice(1));
@@ -34,7 +36,10 @@
     if (field.type === "checkbox") field.checked = true;
     else field.value = state.get(field.name);
   }
-  form.addEventListener("input", show);
+  form.addEventListener("input", () => {
+    linked = null;
+    show();
+  });
   form.addEventListener("reset", () => setTimeout(show));
   form.addEventListener("submit", (event) => event.preventDefault());
 
@@ -56,4 +61,5 @@
     });
   });
   show();
+  if (linked) linked.scrollIntoView({ block: "center" });
 })();

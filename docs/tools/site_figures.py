@@ -3,18 +3,22 @@
     python docs/tools/site_figures.py
 
 writes them again. A figure is a function of `FIGURES` that draws what there is next to the chain of blocks; in the
-site they stand inside the page and take its colours, light or dark. Solid arrows are activities, dashed ones are what
-teaches; purple is fixed and random, orange is learned or exact.
+site they are part of the page and take its colours, light or dark. Each has a second file, `-tall`, for narrow
+screens. Solid arrows are activations, dashed ones are what teaches; purple is fixed and random, orange is learned or
+exact.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path as File
+from textwrap import wrap
 
-FOLDER = Path(__file__).resolve().parents[1] / "figures"
-WIDTH = 760
+FOLDER = File(__file__).resolve().parents[1] / "figures"
+WIDTH, NARROW = 760, 300  # of a figure, and at least of one for a narrow screen
+NOTE = 38  # of a drawing, what its caption takes of its height
 X, READOUT, LOSS = 50, 600, 705  # the middles of the input, the readout and the loss
 BLOCKS = (180, 320, 460)
 ROW = 70  # the middle of the chain of blocks
@@ -42,58 +46,216 @@ STYLE = """
 """
 
 
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A line of text around a place; `kind` is its class, "aside" among its words where it labels a line above it."""
+
+    at: Point
+    text: str
+    kind: str = ""
+
+    def size(self) -> Point:
+        """Return its width and height, about."""
+        per_letter, height = (7.0, 15.0) if "small" in self.kind else (8.5, 18.0)
+        return per_letter * len(self.text), height
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box with a label in its middle."""
+
+    at: Point
+    label: str
+    kind: str
+    size: Point
+
+
+@dataclass(frozen=True)
+class Path:
+    """A line through points, or a bent one of three; with an arrow's point where `point`."""
+
+    points: tuple[Point, ...]
+    kind: str
+    point: bool = True
+    bent: bool = False
+
+
 @dataclass
 class Drawing:
-    """An SVG that grows; sizes are in pixels, places are middles."""
+    """What a figure shows, its chain of blocks from left to right; sizes are in pixels, places are middles."""
 
     height: int
-    parts: list[str] = field(default_factory=list)
+    shapes: list[Text | Box | Path] = field(default_factory=list)
+    caption: str = ""
 
     def text(self, x: float, y: float, text: str, kind: str = "") -> None:
         """Write a line."""
-        self.parts.append(f'<text x="{x:g}" y="{y:g}" class="{kind}">{escape(text)}</text>')
+        self.shapes.append(Text((x, y), text, kind))
 
-    def box(self, x: float, y: float, label: str, kind: str = "block", size: tuple[float, float] = (84, 44)) -> None:
+    def box(self, x: float, y: float, label: str, kind: str = "block", size: Point = (84, 44)) -> None:
         """Draw a box with a label."""
-        w, h = size
-        self.parts.append(
-            f'<rect x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w:g}" height="{h:g}" rx="7" class="{kind}"/>'
-        )
-        self.text(x, y, label, "on-opaque" if kind == "opaque" else "small" if len(label) > 9 else "")
+        self.shapes.append(Box((x, y), label, kind, size))
 
-    def line(self, points: Sequence[tuple[float, float]], kind: str = "forward", point: bool = True) -> None:
+    def line(self, points: Sequence[Point], kind: str = "forward", point: bool = True) -> None:
         """Draw an arrow through points."""
-        path = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)
-        marker = f' marker-end="url(#la-{kind})"' if point else ""
-        self.parts.append(f'<path d="{path}" class="{kind}"{marker}/>')
-
-    def curve(self, start: tuple[float, float], end: tuple[float, float], bend: float, kind: str) -> None:
-        """Draw a bent arrow; bend: how far below the line between its ends it passes."""
-        (x0, y0), (x1, y1) = start, end
-        middle = ((x0 + x1) / 2, max(y0, y1) + bend)
-        path = f"M{x0:g} {y0:g} Q{middle[0]:g} {middle[1]:g} {x1:g} {y1:g}"
-        self.parts.append(f'<path d="{path}" class="{kind}" marker-end="url(#la-{kind})"/>')
+        self.shapes.append(Path(tuple(points), kind, point))
 
     def cut(self, x: float, y: float) -> None:
         """Mark an arrow as one that no gradient passes."""
         for shift in (-3, 3):
             self.line([(x + shift - 3, y + 8), (x + shift + 3, y - 8)], "cut", point=False)
 
-    def svg(self, caption: str) -> str:
-        """Return the file's text."""
-        points = "".join(
-            f'<marker id="la-{kind}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
-            f'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" class="point-{kind}" stroke="none"/></marker>'
-            for kind in ("forward", "teach", "fixed")
-        )
-        # Markers' shapes have no dashes of their own.
-        points = points.replace('stroke="none"/>', 'style="stroke:none;stroke-dasharray:none"/>')
-        body = "\n".join(self.parts)
-        return (
-            f'<svg class="la-fig" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height}" '
-            f'width="{WIDTH}" height="{self.height}"><title>{escape(caption)}</title><style>{STYLE}</style>'
-            f'<defs>{points}</defs><rect class="back" width="{WIDTH}" height="{self.height}"/>\n{body}\n</svg>\n'
-        )
+
+class Wide:
+    """Places as they were drawn: the chain runs from left to right."""
+
+    def __init__(self, drawing: Drawing):
+        """Take the size of the drawing."""
+        self.width, self.height = WIDTH, drawing.height - (NOTE if drawing.caption else 0)
+
+    def place(self, at: Point) -> Point:
+        """Return a place of the figure."""
+        return at
+
+    def aside(self, text: Text) -> tuple[Point, str]:
+        """Return where a line's label is, and its class."""
+        return text.at, text.kind.replace("aside", "").strip()
+
+
+class Tall:
+    """The drawing for a narrow screen: the chain runs from top to bottom, texts and boxes stay upright.
+
+    A place's x becomes its height and its y its distance from the left. Both are stretched where a box is, so that it
+    has room for its label, and heights are shrunk between boxes.
+    """
+
+    def __init__(self, drawing: Drawing):
+        """Stretch the drawing's axes."""
+        solid = [(shape.at, shape.size, shape.size) for shape in drawing.shapes if isinstance(shape, Box)]
+        texts = [shape for shape in drawing.shapes if isinstance(shape, Text)]
+        lines = [(text.at, (text.size()[1], text.size()[1]), text.size()) for text in texts if "aside" not in text.kind]
+        self._down = Axis([(x, w, h) for (x, _), (w, _), (_, h) in solid], WIDTH, 0.7)
+        self._right = Axis([(y, h, w) for (_, y), (_, h), (w, _) in [*solid, *lines]], drawing.height, 1.0)
+        ends = [self.place(at)[0] for shape in drawing.shapes for at in _points(shape)]
+        asides = [self.aside(text)[0][0] + text.size()[0] for text in texts if "aside" in text.kind]
+        edges = [self.place(text.at)[0] + text.size()[0] / 2 for text in texts if "aside" not in text.kind]
+        self.width = math.ceil(max([*ends, *asides, *edges]) + 8)
+        self.height = math.ceil(max(self.place(at)[1] for shape in drawing.shapes for at in _points(shape)) + 24)
+
+    def place(self, at: Point) -> Point:
+        """Return a place of the figure."""
+        return self._right.at(at[1]), self._down.at(at[0])
+
+    def aside(self, text: Text) -> tuple[Point, str]:
+        """Return where a line's label is, right of it, and its class."""
+        x, y = self.place((text.at[0], text.at[1] - 10))
+        return (x, y), text.kind.replace("aside", "left")
+
+
+class Axis:
+    """A map of one coordinate that stretches what lies inside spans."""
+
+    def __init__(self, spans: Sequence[tuple[float, float, float]], length: float, between: float):
+        """Take spans as (middle, length, length wanted), and how much is left of what lies between them."""
+        edges = {0.0, float(length)}
+        for middle, size, _ in spans:
+            edges |= {middle - size / 2, middle + size / 2}
+        self.edges = sorted(edges)
+        self.ends = [0.0]
+        for low, high in pairwise(self.edges):
+            inside = [want / size for middle, size, want in spans if abs((low + high) / 2 - middle) < size / 2]
+            self.ends.append(self.ends[-1] + (high - low) * max(inside, default=between))
+
+    def at(self, value: float) -> float:
+        """Return where a coordinate comes to lie."""
+        for (low, high), (start, end) in zip(pairwise(self.edges), pairwise(self.ends), strict=True):
+            if value <= high:
+                return start + (end - start) * (value - low) / (high - low)
+        return self.ends[-1]
+
+
+def _points(shape: Text | Box | Path) -> list[Point]:
+    if isinstance(shape, Path):
+        return list(shape.points)
+    if isinstance(shape, Text):
+        return [shape.at]
+    (x, y), (w, h) = shape.at, shape.size
+    return [(x - w / 2, y - h / 2), (x + w / 2, y + h / 2)]
+
+
+def render(drawing: Drawing, tall: bool) -> tuple[list[str], float, float]:
+    """Return a drawing's elements, its width and its height, without its caption.
+
+    Args:
+        drawing: What is drawn.
+        tall: Whether for a narrow screen.
+
+    """
+    layout = Tall(drawing) if tall else Wide(drawing)
+    prefix = "la-tall" if tall else "la"
+    parts = []
+    for shape in drawing.shapes:
+        if isinstance(shape, Text):
+            at, kind = layout.aside(shape) if "aside" in shape.kind else (layout.place(shape.at), shape.kind)
+            parts.append(_text(at, shape.text, kind))
+        elif isinstance(shape, Box):
+            (x0, y0), (x1, y1) = (layout.place(at) for at in _points(shape))
+            parts.append(
+                f'<rect x="{x0:g}" y="{y0:g}" width="{x1 - x0:g}" height="{y1 - y0:g}" rx="7" class="{shape.kind}"/>'
+            )
+            kind = "on-opaque" if shape.kind == "opaque" else "small" if len(shape.label) > 9 else ""
+            parts.append(_text(((x0 + x1) / 2, (y0 + y1) / 2), shape.label, kind))
+        else:
+            path = "M" + " L".join(f"{x:g} {y:g}" for x, y in map(layout.place, shape.points))
+            marker = f' marker-end="url(#{prefix}-{shape.kind})"' if shape.point else ""
+            parts.append(f'<path d="{path}" class="{shape.kind}"{marker}/>')
+    return parts, layout.width, layout.height
+
+
+def _text(at: Point, text: str, kind: str) -> str:
+    return f'<text x="{at[0]:g}" y="{at[1]:g}" class="{kind}">{escape(text)}</text>'
+
+
+def assemble(panels: Sequence[tuple[str, Drawing]], caption: str, tall: bool) -> str:
+    """Return an SVG of drawings below one another.
+
+    Args:
+        panels: Each with its title, "" for none.
+        caption: What a reader who does not see the figure is told.
+        tall: Whether for a narrow screen.
+
+    """
+    rendered = [(title, drawing, *render(drawing, tall)) for title, drawing in panels]
+    width = max([NARROW if tall else WIDTH, *(wide for *_, wide, _ in rendered)])
+    body: list[str] = []
+    y = 0.0
+    for title, drawing, parts, _, height in rendered:
+        for line in wrap(title, width * 2 // 21) if title else []:
+            body.append(_text((8, y + 16), line, "title left"))
+            y += 24
+        body += [f'<g transform="translate(0 {y:g})">', *parts, "</g>"]
+        y += height
+        for line in wrap(drawing.caption, width // 7) if drawing.caption else []:
+            body.append(_text((width / 2, y + 8), line, "small"))
+            y += 19
+        y += 12
+    prefix = "la-tall" if tall else "la"
+    points = "".join(
+        f'<marker id="{prefix}-{kind}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+        f'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" class="point-{kind}" '
+        'style="stroke:none;stroke-dasharray:none"/></marker>'  # markers' shapes have no dashes of their own
+        for kind in ("forward", "teach", "fixed")
+    )
+    inner = "\n".join(body)
+    return (
+        f'<svg class="la-fig{" la-tall" if tall else ""}" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {width:g} {y:g}" width="{width:g}" height="{y:g}"><title>{escape(caption)}</title>'
+        f'<style>{STYLE}</style><defs>{points}</defs><rect class="back" width="{width:g}" height="{y:g}"/>\n'
+        f"{inner}\n</svg>\n"
+    )
 
 
 def sub(letter: str, k: int) -> str:
@@ -159,12 +321,12 @@ def backward(d: Drawing, label: str, kind: str = "teach", y: float = ROW) -> Non
     for k in range(3, 0, -1):
         right, left = places[k] - 14, places[k - 1] + 14
         d.line([(right, y + 22), (right, low), (left, low), (left, y + 24)], kind)
-        d.text((left + right) / 2, low + 16, label.format(k=SUBSCRIPT[k] if k < 3 else "ₒ"), "small")
+        d.text((left + right) / 2, low + 16, label.format(k=SUBSCRIPT[k] if k < 3 else "ₒ"), "small aside")
 
 
 def note(d: Drawing, text: str) -> None:
     """Write what is to be seen below the figure."""
-    d.text(WIDTH / 2, d.height - 16, text, "small")
+    d.caption = text
 
 
 def backprop() -> Drawing:
@@ -181,7 +343,7 @@ def shallow() -> Drawing:
     d = Drawing(188)
     chain(d, cut=True, label="random {k}")
     d.line([(LOSS, ROW + 14), (LOSS, ROW + 52), (READOUT + 2, ROW + 52), (READOUT + 2, ROW + 24)], "teach")
-    note(d, "blocks stay as they were drawn; the readout alone follows its gradient")
+    note(d, "blocks keep their random initialisation; only the readout follows its gradient")
     return d
 
 
@@ -201,7 +363,9 @@ def mono_forward() -> Drawing:
 
 def local_loss() -> Drawing:
     """Draw local losses."""
-    return local("head", "a head predicts, and rows are alike where labels are: (1 − β) pred + β sim", "pred + sim")
+    return local(
+        "head", "a head classifies, and rows with similar labels become similar: (1 − β) pred + β sim", "pred + sim"
+    )
 
 
 def scalable_forward_forward() -> Drawing:
@@ -215,13 +379,8 @@ def forward_forward() -> Drawing:
     """Draw Forward-Forward."""
     d = Drawing(280)
     chain(d, cut=True, first="x⁺ , x⁻")
-    heads(d, "Σ h²", "true ↑ wrong ↓")
-    d.text(X, ROW + 40, "true and", "small")
-    d.text(X, ROW + 56, "wrong label", "small")
-    d.text(X, ROW + 72, "written in", "small")
-    note(
-        d, "goodness Σh² is to be high with the true label in the input, low with a wrong one; lengths are divided out"
-    )
+    heads(d, "Σ h²", "x⁺ ↑  x⁻ ↓")
+    note(d, "x⁺ carries the true label, x⁻ a wrong one: goodness Σh² learns to be high for x⁺ and low for x⁻")
     return d
 
 
@@ -232,9 +391,7 @@ def forward_gnn() -> Drawing:
     heads(d, "h · v", "CE(y)")
     d.box(X, ROW + 80, "v: classes", "fixed", (92, 36))
     d.line([(X, ROW + 60), (X, ROW + 16)], "fixed")
-    d.text(X, ROW + 112, "virtual", "small")
-    d.text(X, ROW + 128, "nodes", "small")
-    note(d, "a virtual node for each class joins the graph; a node is of the class whose virtual node it is most alike")
+    note(d, "one virtual node per class joins the graph; a node's class is that of the most similar virtual node v")
     return d
 
 
@@ -252,7 +409,7 @@ def cafo() -> Drawing:
     d.box(READOUT, ROW + 136, "Σ softmax", "block", (96, 36))
     note(
         d,
-        "blocks stay as they were drawn; each linear predictor is solved for alone, and their probabilities are summed",
+        "blocks keep their random initialisation; each linear predictor is solved for alone; probabilities are summed",
     )
     return d
 
@@ -272,7 +429,10 @@ def noprop() -> Drawing:
     d.box(X + 5, 40, "u + noise", "fixed", (84, 36))
     d.line([(X + 50, 40), (BLOCKS[0] - 36, 40)], "fixed")
     d.text((BLOCKS[2] + READOUT) / 2, 120, "…")
-    note(d, "each block is given the label's embedding with noise, and x, and finds the embedding; blocks never meet")
+    note(
+        d,
+        "each block gets a noisy embedding of the label, and x, and predicts the embedding without the other blocks",
+    )
     return d
 
 
@@ -289,9 +449,9 @@ def model_free() -> Drawing:
         d.line([(x + 76, ROW + 22), (x + 76, ROW + 84)])
         d.text(x + 84, ROW + 100, f"loss{SUBSCRIPT[k]}", "small")
         d.line([(x + 94, ROW + 88), (x + 94, ROW + 24)], "teach")
-        d.text(x, ROW + 40, "optics, circuit …", "small")
+        d.text(x, ROW + 40, "optics, circuit …", "small aside")
         previous = x + 105
-    note(d, "P is a system that nobody differentiates; the linear map W after it learns by its own answers")
+    note(d, "P is never differentiated; the linear map W after it learns from the system's outputs")
     return d
 
 
@@ -303,7 +463,7 @@ def direct_feedback_alignment() -> Drawing:
         low = ROW + 40 + 34 * (4 - k)
         d.line([(LOSS - 8 + 4 * k, ROW + 14), (LOSS - 8 + 4 * k, low), (x, low), (x, ROW + 24)], "fixed")
         d.text(x + 50, low - 12, f"e B{SUBSCRIPT[k]}", "small")
-    note(d, "fixed random matrices B bring the output error to every block at once")
+    note(d, "fixed random matrices B project the output error to every block at once")
     return d
 
 
@@ -321,7 +481,7 @@ def sign_symmetry() -> Drawing:
     d = Drawing(188)
     chain(d)
     backward(d, "|B| ∘ sign W", "fixed")
-    note(d, "the way back has the signs of the weights, and magnitudes of its own")
+    note(d, "the backward pass uses the signs of the weights, with other magnitudes")
     return d
 
 
@@ -340,12 +500,12 @@ def pepita() -> Drawing:
     chain(d, end="e")
     chain(d, y=ROW + 110, first="x + F e", end="e′")
     d.line([(LOSS, ROW + 16), (LOSS, ROW + 55), (X, ROW + 55), (X, ROW + 92)], "fixed")
-    d.text(540, ROW + 44, "F e, F random", "small")
+    d.text(540, ROW + 44, "F e, F random", "small aside")
     for x in BLOCKS:
         d.text(x + 32, ROW + 72, "h − h′", "small")
     for x in BLOCKS:
         d.line([(x, ROW + 24), (x, ROW + 86)], "teach", point=False)
-    note(d, "a second pass from an input that the error has changed; h − h′ of the two passes teaches each block")
+    note(d, "the second pass starts from an input with the projected error; each block learns from h − h′")
     return d
 
 
@@ -364,7 +524,7 @@ def counter_current() -> Drawing:
         d.line([(right if right == places[0] else right - 42, low), (left + 44, low)])
         if right != places[0]:
             d.cut((right + left) / 2, low)
-    note(d, "a second net carries the target the other way; each block and its partner learn to agree")
+    note(d, "a second net runs from the target to the input; each block and its partner learn to agree")
     return d
 
 
@@ -398,10 +558,8 @@ def forward_gradient() -> Drawing:
         d.line([(x - 10, ROW + 62), (x - 10, ROW + 24)], "fixed")
         d.line([(x + 12, ROW + 130), (x + 12, ROW + 99)], "teach")
     d.line([(LOSS, ROW + 16), (LOSS, ROW + 130), (BLOCKS[0] + 12, ROW + 130)], "teach", point=False)
-    d.text(READOUT, ROW + 114, "dL along v, one number", "small")
-    note(
-        d, "the derivative along v is computed beside the forward pass; times v it is a gradient, and no pass goes back"
-    )
+    d.text(READOUT, ROW + 114, "dL along v", "small")
+    note(d, "the derivative along v is computed in the forward pass; times v it estimates the gradient")
     return d
 
 
@@ -415,28 +573,25 @@ def likelihood_ratio() -> Drawing:
         d.line([(x + 12, ROW + 130), (x + 12, ROW + 99)], "teach")
     d.line([(LOSS, ROW + 16), (LOSS, ROW + 130), (BLOCKS[0] + 12, ROW + 130)], "teach", point=False)
     d.text(READOUT, ROW + 114, "loss − baseline", "small")
-    note(d, "noise on the activities, weighed by the loss that it led to; nothing after a block is differentiated")
+    note(d, "noise on the activations, weighted by the resulting loss; nothing after a block is differentiated")
     return d
 
 
-def home() -> Drawing:
-    """Draw the home page's picture: backprop above, a local rule below, both measured by one meter."""
-    d = Drawing(500)
-    d.text(14, 22, "Backpropagation: one loss, and its error goes back through every block", "title left")
-    chain(d, y=78)
-    backward(d, "Wᵀ", y=78)
-    d.text(14, 202, "localearn, for example Mono-Forward: each block learns by a loss of its own", "title left")
-    chain(d, y=258, cut=True, end="o")
-    heads(d, "M{k}", y=258)
-    d.line([(14, 424), (WIDTH - 14, 424)], "cut", point=False)
-    d.text(14, 450, "Both run in the same loop:", "left")
-    for x, text in ((305, "same net, data, batches"), (495, "seconds and joules"), (665, "a record and a report")):
-        d.box(x, 450, text, "fixed", (178 if x < 400 else 160, 34))
-    d.text(14, 484, "Every joule says whether it is measured, estimated or absent.", "small left")
-    return d
+def home() -> list[tuple[str, Drawing]]:
+    """Draw the home page's picture: backprop above, a local rule below."""
+    above = Drawing(150)
+    chain(above)
+    backward(above, "Wᵀ")
+    below = Drawing(225)
+    chain(below, cut=True, end="o")
+    heads(below, "M{k}")
+    return [
+        ("Backpropagation: one loss, and its error goes back through every block", above),
+        ("A local rule (Mono-Forward): each block learns from a loss of its own", below),
+    ]
 
 
-FIGURES: dict[str, tuple[Callable[[], Drawing], str]] = {
+FIGURES: dict[str, tuple[Callable[[], Drawing | list[tuple[str, Drawing]]], str]] = {
     "backprop": (backprop, "Backpropagation: the error passes back through every block"),
     "shallow": (shallow, "Shallow: the readout alone learns, on random blocks"),
     "mono_forward": (mono_forward, "Mono-Forward: a projection and a loss for each block"),
@@ -469,13 +624,26 @@ FIGURES: dict[str, tuple[Callable[[], Drawing], str]] = {
 }
 
 
-def svg(name: str) -> str:
-    """Return the text of a figure's file."""
+def svg(name: str, tall: bool = False) -> str:
+    """Return the text of a figure's file.
+
+    Args:
+        name: The figure's.
+        tall: Whether for a narrow screen.
+
+    """
     draw, caption = FIGURES[name]
-    return draw().svg(caption)
+    drawn = draw()
+    return assemble([("", drawn)] if isinstance(drawn, Drawing) else drawn, caption, tall)
+
+
+def file_of(name: str, tall: bool = False) -> File:
+    """Return the file of a figure, or of the one for narrow screens."""
+    return FOLDER / f"{name}{'-tall' if tall else ''}.svg"
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for figure in FIGURES:
-        (FOLDER / f"{figure}.svg").write_text(svg(figure), encoding="utf-8")
+        for tall in (False, True):
+            file_of(figure, tall).write_text(svg(figure, tall), encoding="utf-8")

@@ -102,6 +102,9 @@ def _equation(match: re.Match[str]) -> str:
 
 
 def _figure(match: re.Match[str]) -> str:
-    svg = (ROOT / "docs" / "figures" / f"{match[2]}.svg").read_text(encoding="utf-8")
-    named = svg.replace("<svg ", f'<svg role="img" aria-label="{match[1]}" ', 1)
-    return f'<span class="la-figure">{named}</span>'
+    """Return a figure's SVG, and the one for narrow screens where it has one; the style sheet shows one of them."""
+    folder = ROOT / "docs" / "figures"
+    files = [folder / f"{match[2]}{end}.svg" for end in ("", "-tall")]
+    drawn = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    named = "".join(svg.replace("<svg ", f'<svg role="img" aria-label="{match[1]}" ', 1) for svg in drawn)
+    return f'<span class="la-figure{" la-two" if len(drawn) > 1 else ""}">{named}</span>'

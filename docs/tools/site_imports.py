@@ -2,9 +2,9 @@
 
     python docs/tools/site_imports.py
 
-writes it. A box is a package, its height is by its lines. The modules outside packages are three boxes: those that
-import no package, those that no package imports, and the others. An arrow is an import that no way over a third box
-implies.
+writes it, and imports-tall.svg for narrow screens. A box is a package, its height is by its lines. The modules outside
+packages are three boxes: those that import no package, those that no package imports, and the others. An arrow is an
+import that no way over a third box implies.
 """
 
 import ast
@@ -15,9 +15,9 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURE = ROOT / "docs" / "figures" / "imports.svg"
+FIGURES = ROOT / "docs" / "figures"
 LOW, MIDDLE, HIGH = "errors, files, options, ...", "recipes, jobs, ...", "run, compare, tune, ..."
-WIDTH, BOX, GAP, ASIDE = 760, 158, 46, 70
+GAP = 46  # between rows of boxes
 STYLE = """
 .la-imports { max-width: 100%; height: auto; font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
 .la-imports text { fill: var(--la-text, #263238); font-size: 14px; text-anchor: middle; }
@@ -109,53 +109,59 @@ def levels(graph: Graph) -> dict[str, int]:
     return found
 
 
-def draw(graph: Graph, sizes: Mapping[str, tuple[int, int]]) -> str:
+def draw(graph: Graph, sizes: Mapping[str, tuple[int, int]], tall: bool = False) -> str:
     """Return the SVG.
 
     Args:
         graph: which box imports which.
         sizes: each box's modules and lines.
+        tall: whether for a narrow screen, with modules and lines below one another.
 
     """
+    width, box, broad, beside = (350, 106, 168, 34) if tall else (760, 158, 206, 70)
     height_of = levels(graph)
     rows = [sorted(n for n in graph if height_of[n] == level) for level in range(max(height_of.values()) + 1)][::-1]
-    tall = {name: 30 + 0.45 * math.sqrt(lines) for name, (_, lines) in sizes.items()}
+    high = {name: (44 if tall else 30) + 0.45 * math.sqrt(lines) for name, (_, lines) in sizes.items()}
     place: dict[str, tuple[float, float]] = {}
     y = 10.0
     for number, row in enumerate(rows):
-        aside = ASIDE * (number % 2 - 0.5) if len(row) == 2 else 0  # so that few arrows run behind boxes
-        depth = max(tall[name] for name in row)
-        place |= {name: (WIDTH * (i + 0.5) / len(row) + aside, y + depth / 2) for i, name in enumerate(row)}
+        aside = beside * (number % 2 - 0.5) if len(row) == 2 else 0  # so that few arrows run behind boxes
+        depth = max(high[name] for name in row)
+        place |= {name: (width * (i + 0.5) / len(row) + aside, y + depth / 2) for i, name in enumerate(row)}
         y += depth + GAP
     parts = []
     for name, others in sorted(graph.items()):
         direct = {other for other in others if not any(other in _reached(graph, third) for third in others - {other})}
         for other in sorted(direct):
             (x1, y1), (x2, y2) = place[name], place[other]
-            y1, y2 = y1 + tall[name] / 2, y2 - tall[other] / 2
+            y1, y2 = y1 + high[name] / 2, y2 - high[other] / 2
             bend = f"{x1:.1f} {y1 + 30:.1f} {x2:.1f} {y2 - 34:.1f} {x2:.1f} {y2 - 6:.1f}"
             head = f"{x2 - 4:.1f},{y2 - 8:.1f} {x2 + 4:.1f},{y2 - 8:.1f} {x2:.1f},{y2:.1f}"
             parts.append(f'<path d="M{x1:.1f} {y1:.1f} C{bend}"/><polygon class="point" points="{head}"/>')
     for name, (x, middle) in sorted(place.items()):
         count, lines = sizes[name]
-        wide = BOX if name not in (LOW, MIDDLE, HIGH) else 1.3 * BOX
+        wide = box if name not in (LOW, MIDDLE, HIGH) else broad
         parts.append(
-            f'<rect x="{x - wide / 2:.1f}" y="{middle - tall[name] / 2:.1f}" width="{wide:g}" '
-            f'height="{tall[name]:.1f}" rx="7"/>'
+            f'<rect x="{x - wide / 2:.1f}" y="{middle - high[name] / 2:.1f}" width="{wide:g}" '
+            f'height="{high[name]:.1f}" rx="7"/>'
         )
-        parts.append(f'<text x="{x:.1f}" y="{middle - 2:.1f}">{escape(name)}</text>')
-        modules = f"{count} module{'s' if count > 1 else ''}, {lines:,} lines"
-        parts.append(f'<text x="{x:.1f}" y="{middle + 14:.1f}" class="small">{modules}</text>')
-    view = f'viewBox="0 0 {WIDTH} {y - GAP + 10:.0f}"'
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="la-imports" {view} role="img">'
+        top = middle - (9 if tall else 2)
+        parts.append(f'<text x="{x:.1f}" y="{top:.1f}">{escape(name)}</text>')
+        words = [f"{count} module{'s' if count > 1 else ''}", f"{lines:,} lines"]
+        for line, said in enumerate(words if tall else [", ".join(words)], 1):
+            parts.append(f'<text x="{x:.1f}" y="{top + 1 + 15 * line:.1f}" class="small">{said}</text>')
+    size = f'viewBox="0 0 {width} {y - GAP + 10:.0f}" width="{width}" height="{y - GAP + 10:.0f}"'
+    kinds = f"la-fig la-imports{' la-tall' if tall else ''}"
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="{kinds}" {size}>'
     title = "<title>Which package of localearn imports which</title>"
     return "\n".join([opening, title, f"<style>{STYLE}</style>", *parts, "</svg>"]) + "\n"
 
 
 def main() -> None:
-    """Write the figure."""
-    FIGURE.write_text(draw(*boxes(ROOT / "localearn")), encoding="utf-8")
-    print(FIGURE.relative_to(ROOT))
+    """Write the figures."""
+    found = boxes(ROOT / "localearn")
+    for name, tall in (("imports", False), ("imports-tall", True)):
+        (FIGURES / f"{name}.svg").write_text(draw(*found, tall), encoding="utf-8")
 
 
 if __name__ == "__main__":

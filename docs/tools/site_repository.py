@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIES = "repository"
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-# [text](target#anchor), where the text may itself hold brackets, escaped ones too, and be of several lines.
-LINK = re.compile(r"(\[(?:[^\[\]\\\n]|\n(?!\n)|\\.|\[[^\]\n]*\])*\]\()([^)\s#:]+)(#[^)\s]*)?\)")
+# [text](target#anchor "title"), where the text may itself hold brackets, escaped ones too, and be of several lines.
+LINK = re.compile(r"(\[(?:[^\[\]\\\n]|\n(?!\n)|\\.|\[[^\]\n]*\])*\]\()([^)\s#:]+)((?:#[^)\s]*)?(?: \"[^\"]*\")?)\)")
 
 
 def site_path(path: str) -> str:
@@ -72,7 +72,7 @@ class Mirror:
             target = resolve(path, match[2])
             if target is None:
                 return match[0]
-            return f"{match[1]}{posixpath.relpath(self.require(target), here or '.')}{match[3] or ''})"
+            return f"{match[1]}{posixpath.relpath(self.require(target), here or '.')}{match[3]})"
 
         return _outside_fences(text, lambda part: LINK.sub(within, part))
 

@@ -89,6 +89,7 @@ class Row:
     figures: of the task's first metric on the test split, one a seed; a fraction in per cent.
     published: in the same unit.
     source: where `published` is from, or the protocol of the runs.
+    anchor: of the row on the results page: where its runs lie below results/, without the seed.
     """
 
     study: str
@@ -104,6 +105,7 @@ class Row:
     verdict: str = ""
     command: str = ""
     runs: list[Run] = field(default_factory=list)
+    anchor: str = ""
 
     @property
     def figures(self) -> list[float]:
@@ -198,6 +200,7 @@ def _studied(study: str, entry: dict[str, Any], found: list[Run]) -> Row:
         entry["verdict"],
         entry["command"],
         found,
+        f"{study}/{entry['name']}",
     )
 
 
@@ -218,11 +221,11 @@ def _plain(folder: str, name: str, found: list[Run]) -> Row:
     metric = record.judged_by.name
     overrides = (record.config.get("choices") or {}).get("overrides") or []
     words = [word for word in overrides if not word.startswith(("out=", "progress=", "protocol=", "recipe=default"))]
-    command = "python -m localearn.run " + " ".join(words) if words else ""
+    command = "localearn run " + " ".join(words) if words else ""
     task = _task(metric, record)
-    return Row(
-        study, name, record.algo, record.dataset, record.net, task, metric, title, source, command=command, runs=found
-    )
+    names = (study, name, record.algo, record.dataset, record.net, task, metric, title, source)
+    anchor = f"{folder.removeprefix('results/').removesuffix('/runs')}/{name}"
+    return Row(*names, command=command, runs=found, anchor=anchor)
 
 
 def _task(metric: str, record: Record | None) -> str:
@@ -317,7 +320,8 @@ def _line(row: Row, page: str, full: bool) -> str:
     here = posixpath.dirname(page) or "."
     rule_page = posixpath.relpath(f"rules/{row.rule}.html", here)
     what = f"{escape(row.title)}<br><small>{escape(row.source)}</small>"
-    command = f"<details><summary>command</summary><code>{escape(row.command)}</code></details>" if row.command else ""
+    typed = escape(row.command.replace("python -m localearn.run", "localearn run", 1))
+    command = f"<details><summary>command</summary><code>{typed}</code></details>" if typed else ""
     names = (f'<a href="{rule_page}">{_breakable(row.rule)}</a>', escape(row.data), _breakable(row.net), row.task)
     cells = [_cell(name, value) for name, value in zip(names, (row.rule, row.data, row.net, row.task), strict=True)]
     cells = cells if full else []
@@ -333,7 +337,8 @@ def _line(row: Row, page: str, full: bool) -> str:
     keys = {"rule": row.rule, "data": row.data, "net": row.net, "task": row.task, "study": row.study}
     keys["run"] = "yes" if row.runs else "no"
     data = " ".join(f'data-{key}="{escape(value)}"' for key, value in keys.items()) if full else ""
-    return f"<tr {data}>{''.join(cells)}</tr>"
+    place = f' id="{escape(row.anchor)}"' if full else ""
+    return f"<tr{place} {data}>{''.join(cells)}</tr>"
 
 
 def _head(names: Iterable[str], sortable: bool) -> str:

@@ -9,7 +9,6 @@ many directions it varies. Settings change one thing of counter-current learning
 
 import functools
 import json
-import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,25 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from localearn import MLP, Backprop, CounterCurrent, Trainer, load
+from localearn import MLP, Backprop, CounterCurrent, Shallow, Trainer, load
 from localearn.cli.options import listed
-from localearn.data import Batch, Data
-from localearn.trainers.phases import Metrics
+from localearn.data import Data
+from localearn.files import replace_text
+from localearn.reporting.formatting import mean_and_range
 
 QUIET: dict[str, Any] = {"energy": False, "progress": False, "device": "cpu", "batch_size": 128}
 RIDGE = 1e-4  # beside the states' mean square
-
-
-class Untrained(Trainer):
-    """A readout of blocks that stay as they were drawn."""
-
-    def gradients(self, batch: Batch) -> Metrics:
-        """Fill the readout's `.grad` alone; return its loss."""
-        with torch.no_grad():
-            *_, h = self.hidden_states(batch.x, *batch.context)
-        loss = self.task.loss(self.net.logits(h, *batch.context), batch)
-        loss.backward()
-        return {"loss": loss.detach()}
 
 
 @dataclass(frozen=True)
@@ -67,13 +55,13 @@ def settings() -> Iterator[Setting]:
     for code in (16, 64, 128):
         reason = "references" if code == 16 else "the bottleneck"
         yield Setting(reason, f"backprop, code {code}", Backprop, code=code)
-        yield Setting(reason, f"untrained blocks, code {code}", Untrained, code=code)
+        yield Setting(reason, f"untrained blocks, code {code}", Shallow, code=code)
         yield Setting(reason, f"counter-current, code {code}", options=BASE, code=code)
     for lr in (1e-4, 1e-2):
         yield Setting("the learning rate", f"learning rate {lr:g}", options=BASE, lr=lr)
     yield Setting("the time", "five times the epochs", options=BASE, longer=5)
     yield Setting("the time", "five times the epochs, backprop", Backprop, longer=5)
-    yield Setting("the time", "five times the epochs, untrained blocks", Untrained, longer=5)
+    yield Setting("the time", "five times the epochs, untrained blocks", Shallow, longer=5)
     yield Setting("the contrast", "cosines", options=BASE | {"similarity": "cosine"})
     yield Setting("the contrast", "cosines, rows not kept apart", options=BASE | {"similarity": "cosine", "apart": 0.0})
     further = BASE | {"similarity": "cosine", "apart": 5.0}
@@ -155,14 +143,9 @@ def page(rows: list[tuple[Setting, list[dict[str, Any]]]], data: Data, epochs: i
         "|---|---|---|---|---|",
     ]
     for setting, found in rows:
-        cells = [spread([one[name] for one in found]) for name in ("psnr", "best readout", "directions")]
+        cells = [mean_and_range([one[name] for one in found]) for name in ("psnr", "best readout", "directions")]
         lines.append(f"| {setting.reason} | {setting.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    """Return a mean with the least and the most."""
-    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def main(arguments: list[str]) -> None:
@@ -177,8 +160,8 @@ def main(arguments: list[str]) -> None:
     rows = []
     for setting in settings():
         rows.append((setting, [measured(setting, seed, epochs, data) for seed in seeds]))
-        (out / f"{setting.key}.json").write_text(json.dumps(rows[-1][1], indent=1) + "\n")
-        (out / "table.md").write_text(page(rows, data, epochs))
+        replace_text(out / f"{setting.key}.json", json.dumps(rows[-1][1], indent=1) + "\n")
+        replace_text(out / "table.md", page(rows, data, epochs))
         print(setting.name, *(f"{one['psnr']:.2f} {one['best readout']:.2f}" for one in rows[-1][1]), flush=True)
 
 

@@ -6,6 +6,8 @@ A cell is a data set and a net; each rule is run on it once, with seed 0, into D
 where no DIR is given. What is done is kept, and the same command again goes on where it stopped; table.md and
 table.json are written after every run. Any other key=value goes to every run: device=cuda.
 
+A rule that is refused on a cell leaves its reason there, and the others are run.
+
 The linear classifier is scikit-learn's logistic regression on the same training rows as the nets see them (a graph's
 nodes by their features alone), its strength of regularisation chosen by the validation split among five.
 """
@@ -22,11 +24,11 @@ import numpy as np
 from localearn import cli
 from localearn.cli.errors import run_command
 from localearn.cli.options import listed
-from localearn.cli.study import HEAVY
 from localearn.errors import UserError, suggestion
-from localearn.files import read_json
-from localearn.jobs import Job, run_job
-from localearn.records import Record, RunFolder, read_record
+from localearn.files import read_json, replace_text
+from localearn.grid import REFUSED, Grid, Outcome, RunCell
+from localearn.jobs import Job
+from localearn.records import Record, read_record
 from localearn.reporting import formatting
 from localearn.training.building import build_data
 
@@ -80,14 +82,18 @@ def main(arguments: list[str]) -> int:
     only = _known("cell", own.get("only"), list(cells))
     rules = _known("rule", own.get("algos"), list(RULES))
     out = Path(own.get("out", "results/defaults"))
+
+    def ended(cell: RunCell, outcome: Outcome) -> None:
+        _keep_refusal(cell.job.folder, outcome.error if outcome.status == REFUSED else "")
+        write_table(out)
+
+    grid = Grid(ended=ended, carry_on=True, share=True)
     for name in only:
         _linear(cells[name], out)
-        for rule in rules:
-            print(f"[{name}] {rule}", flush=True)
-            status = _run(cells[name], rule, out, more)
-            write_table(out)
-            if status > 128:
-                return status
+        status = grid.run(_cell(cells[name], rule, out, more) for rule in rules)
+        write_table(out)
+        if status > 128:
+            return status
     print(out / "table.md")
     return 0
 
@@ -100,22 +106,20 @@ def _known(what: str, value: str | None, names: list[str]) -> list[str]:
     return asked
 
 
-def _run(cell: Cell, rule: str, out: Path, more: list[str]) -> int:
-    """Run a rule on a cell; where it is refused, keep the message."""
-    folder = out / "runs" / f"{cell.name}-{rule}"
+def _cell(cell: Cell, rule: str, out: Path, more: list[str]) -> RunCell:
+    """Return a rule's run on a cell."""
+    name = f"{cell.name}-{rule}"
+    job = Job(out / "runs" / name, [f"algo={rule}", *cell.options, *more, f"seed={SEED}"])
+    return RunCell(name=name, group=cell.name, title=f"[{cell.name}] {rule}", job=job)
+
+
+def _keep_refusal(folder: Path, message: str) -> None:
+    """Write why a rule was refused on a cell next to where its run would be; remove that where it was not."""
     refusal = folder.with_suffix(".refused")
-    try:
-        status = run_job(Job(folder, [f"algo={rule}", *cell.options, *more, f"seed={SEED}"]))
-    except UserError as error:
-        print(f"refused: {error}", flush=True)
-        refusal.parent.mkdir(parents=True, exist_ok=True)
-        refusal.write_text(f"{error}\n")
-        return 0
-    refusal.unlink(missing_ok=True)
-    if RunFolder(folder).status() in ("completed", "diverged"):
-        for name in HEAVY:
-            (folder / name).unlink(missing_ok=True)
-    return status
+    if message:
+        replace_text(refusal, f"{message}\n")
+    else:
+        refusal.unlink(missing_ok=True)
 
 
 def _linear(cell: Cell, out: Path) -> None:
@@ -138,7 +142,8 @@ def _linear(cell: Cell, out: Path) -> None:
         model = LogisticRegression(C=strength, max_iter=200).fit(*parts["train"])
         best = max(best, (model.score(*parts["val"]), strength, model.score(*parts["test"])))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"val_accuracy": best[0], "C": best[1], "test_accuracy": best[2]}, indent=1) + "\n")
+    figures = {"val_accuracy": best[0], "C": best[1], "test_accuracy": best[2]}
+    replace_text(path, json.dumps(figures, indent=1) + "\n")
 
 
 def write_table(out: Path) -> None:
@@ -164,8 +169,8 @@ def write_table(out: Path) -> None:
     made = "`python experiments/defaults/defaults.py` makes it"
     head = f"# Every rule by its defaults\n\nOne seed; {made}. Seconds and joules are of the machine that ran it.\n\n"
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(head + "\n".join(lines))
-    (out / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+    replace_text(out / "table.md", head + "\n".join(lines))
+    replace_text(out / "table.json", json.dumps(rows, indent=1) + "\n")
 
 
 def _record(out: Path, cell: Cell, rule: str) -> Record | None:

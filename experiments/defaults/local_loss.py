@@ -11,7 +11,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from localearn import run
+from localearn.cli.errors import run_command
+from localearn.files import replace_text
+from localearn.grid import Grid, RunCell
+from localearn.jobs import Job
 from localearn.records import read_record
 
 OUT = Path("results/defaults")
@@ -63,15 +66,18 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(groups: list[str]) -> None:
-    """Run and write."""
-    for group in groups or GROUPS:
-        for name, words in GROUPS[group].items():
-            for seed in SEEDS:
-                if not (folder(name, seed) / "run.json").exists():
-                    run.main([*words, f"seed={seed}", *QUIET, f"out={folder(name, seed)}"])
-    (OUT / "local_loss.md").write_text(table(), encoding="utf-8")
+def main(groups: list[str]) -> int:
+    """Run and write; return the exit status."""
+    cells = [
+        RunCell(name=f"{name}_seed-{seed}", job=Job(folder(name, seed), [*words, f"seed={seed}", *QUIET]))
+        for group in groups or GROUPS
+        for name, words in GROUPS[group].items()
+        for seed in SEEDS
+    ]
+    status = Grid(done=lambda cell: cell.finished, share=True).run(cells)
+    replace_text(OUT / "local_loss.md", table())
+    return status
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

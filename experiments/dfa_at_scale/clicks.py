@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from localearn.files import replace_text
+
 USERS, ITEMS, EACH, TASTES = 400, 200, 60, 4
 
 
@@ -26,7 +28,7 @@ def main(arguments: list[str]) -> None:
             click = int(random.rand() < chance)
             lines.append(f"u{user},i{item},{click},{time}")
         last.append((chance, click))
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    replace_text(Path(path), "\n".join(lines) + "\n")
     chances, clicks = (np.array(column) for column in zip(*last, strict=True))
     above = chances[clicks == 1][:, None] > chances[clicks == 0]
     print(f"{path}: {len(lines) - 1:,} rows; the probabilities' own AUC on the test rows is {above.mean():.4f}")

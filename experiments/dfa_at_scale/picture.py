@@ -8,6 +8,7 @@ from pathlib import Path
 
 from localearn.cli.errors import run_command
 from localearn.errors import UserError
+from localearn.files import atomic_write
 from localearn.records import read_record
 
 _INK = (20, 20, 20)
@@ -35,7 +36,8 @@ def main(arguments: list[str]) -> int:
         if record is not None:
             draw.text((half.width - 6 * len(record.algo) - 10, top), record.algo, fill=_INK)
         top += half.height
-    canvas.save(out)
+    with atomic_write(Path(out)) as temporary:
+        canvas.save(temporary, format="PNG")
     print(out)
     return 0
 

@@ -4,13 +4,13 @@
 
 A row is three commands: localearn.tune for the baseline, localearn.tune for the rule, localearn.compare with what both
 found. They are run as they stand (print=true shows them and runs nothing), into DIR/<row>, results/energy_study where
-no DIR is given; what is done is kept, and the same command goes on where it stopped. Any other key=value goes to all
-three: device=cuda. DIR/table.md and table.json hold every row: published beside ours, or `not run`.
+no DIR is given; what is done is kept, and the same command goes on where it stopped. Where one of a row fails, the
+other rows are run all the same. Any other key=value goes to all three: device=cuda. DIR/table.md and table.json hold
+every row: published beside ours, or `not run`.
 """
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from typing import Any
 from localearn.cli.errors import run_command
 from localearn.cli.options import listed, truth, whole
 from localearn.errors import UserError, suggestion
+from localearn.files import replace_text
+from localearn.grid import CommandCell, Grid, Outcome
+from localearn.printing import say
 from localearn.records import RunFolder
 from localearn.reporting import formatting
 from localearn.reporting.statistics import Estimate
@@ -27,7 +30,6 @@ from localearn.reporting.statistics import Estimate
 SOURCE = "Spyra, arXiv 2509.19063 and 2511.01061, one A100"
 OWN = ("only", "trials", "seeds", "out", "print")
 PROTOCOLS = ("matched", "converged")
-HEAVY = ("checkpoint.pt", "net.safetensors")
 MEASURES = {
     "test_accuracy": "accuracy, points",
     "train_s": "time",
@@ -138,16 +140,23 @@ def main(arguments: list[str], rows: Sequence[Row] = ROWS) -> int:
     if truth("print", own.get("print", "false")):
         print("\n".join(shlex.join(command) for three in commands.values() for command in three))
         return 0
-    for name, three in commands.items():
-        for command in three:
-            print(shlex.join(command), flush=True)
-            status = subprocess.run([sys.executable, *command[1:]]).returncode
-            if status:
-                return status
-            lighten(out / name)
-            write_table(out, rows)
-    print(out / "table.md")
-    return 0
+    cells = [
+        CommandCell(name=f"{name}, {' '.join(command[2:4])}", group=name, command=command, resumes=True)
+        for name, three in commands.items()
+        for command in three
+    ]
+
+    def ended(cell: CommandCell, _: Outcome) -> None:
+        lighten(out / cell.group)
+        write_table(out, rows)
+
+    grid = Grid(ended=ended, most_failures=1)  # of a row: there is nothing to compare without both searches
+    status = grid.run(cells)
+    for sentence in (*grid.failed, *grid.left):
+        say(sentence, error=True)
+    if status <= 128:
+        print(out / "table.md")
+    return status
 
 
 def _parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -168,21 +177,19 @@ def _parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 def lighten(folder: Path) -> None:
     """Remove the weights of the finished runs: a study keeps records."""
     for record in folder.rglob("run.json"):
-        if RunFolder(record.parent).status() == "completed":
-            for name in HEAVY:
-                record.with_name(name).unlink(missing_ok=True)
+        RunFolder(record.parent).drop_weights()
 
 
 def write_table(out: Path, rows: Sequence[Row] = ROWS) -> None:
     """Write table.md and table.json from the rows' reports."""
     reported = [(row, _ratios(out / row.name / "report.json", row.algo)) for row in rows]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(as_table(reported), encoding="utf-8")
+    replace_text(out / "table.md", as_table(reported))
     values = [
         {"row": row.name, "published": vars(row.published), "source": SOURCE, "ours": ours or "not run"}
         for row, ours in reported
     ]
-    (out / "table.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    replace_text(out / "table.json", json.dumps(values, indent=1) + "\n")
 
 
 def _ratios(report: Path, algo: str) -> dict[str, dict[str, Any]] | None:

@@ -21,6 +21,7 @@ import torch
 import localearn
 from localearn import GNN, Backprop, ForwardGNN
 from localearn.data import Batch, Data
+from localearn.files import replace_text
 from localearn.trainers.phases import Descent, completed
 
 WIDTH, DEPTHS, WARM_UP = 128, (2, 4), 2
@@ -109,8 +110,8 @@ def main(words: list[str]) -> None:
     data, out, turns = localearn.load(options["dataset"], fold=0), Path(options["out"]), int(options["turns"])
     found = {depth: measured(data, depth, turns) for depth in DEPTHS}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "times.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (out / "table.md").write_text(table(options["dataset"], found, turns), encoding="utf-8")
+    replace_text(out / "times.json", json.dumps(found, indent=1) + "\n")
+    replace_text(out / "table.md", table(options["dataset"], found, turns))
     print((out / "table.md").read_text(encoding="utf-8"))
 
 

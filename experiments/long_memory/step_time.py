@@ -20,6 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from localearn.cli.options import listed
+from localearn.files import atomic_write, replace_text
 from localearn.nets.recurrent import RecurrentLayer
 from localearn.nets.through_time import Detached, Diagonal, Truncated
 
@@ -123,8 +124,8 @@ def main(arguments: list[str]) -> None:
     about = {"units": UNITS, "rows": ROWS, "truncation": TRUNCATION, "turns": turns, "torch": torch.__version__}
     out.mkdir(parents=True, exist_ok=True)
     record = {**about, "device": device.type, "machine": machine, "table": table}
-    (out / "step_time.json").write_text(json.dumps(record, indent=1) + "\n")
-    (out / "step_time.md").write_text(page(table, about, device.type))
+    replace_text(out / "step_time.json", json.dumps(record, indent=1) + "\n")
+    replace_text(out / "step_time.md", page(table, about, device.type))
     draw(table, cells, lengths, out / "step_time.png")
 
 
@@ -170,7 +171,8 @@ def draw(table: dict[str, Any], cells: list[Any], lengths: list[int], path: Path
         panel.minorticks_off()
     axes[0, 0].set_ylabel("backward pass, s")
     axes[0, 0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from localearn.files import replace_text
+
 TURNS, WARM_UP, STEPS = 5, 3, 10
 RULES = ("backprop", "mono_forward", "forward_forward")
 NETS = {
@@ -72,7 +74,7 @@ def main() -> None:
             found[f"{net} {rule}"] = {"ratios": ratios, "turns": turns}
             print(net, rule, {name: round(value, 3) for name, value in ratios.items()}, flush=True)
     target = Path(__file__).parents[2] / "results" / "bench" / "probes" / "allocator.json"
-    target.write_text(json.dumps(found, indent=1) + "\n")
+    replace_text(target, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from localearn.allocator import keep_freed_memory
 from localearn.benching.measure import Spread
 from localearn.benching.plan import known_rules
 from localearn.benching.workload import Point, Workload
+from localearn.files import replace_text
 
 TURNS, STEPS, KEEP = 9, 2, "keep=true" in sys.argv
 
@@ -68,7 +69,7 @@ def main() -> None:
     machine = {"processor": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     name = "layouts_kept.json" if KEEP else "layouts.json"
     target = Path(__file__).parents[2] / "results" / "bench" / "probes" / name
-    target.write_text(json.dumps({"machine": machine, "turns": TURNS, "rules": found}, indent=1) + "\n")
+    replace_text(target, json.dumps({"machine": machine, "turns": TURNS, "rules": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import localearn
 from localearn.energy import Counter, Mark, Meter
+from localearn.files import replace_text
 from localearn.training import Settings
 from localearn.training.interrupt import Interrupt
 from localearn.training.loop import Loop
@@ -145,7 +146,7 @@ def main() -> None:
         print(figure, {name: round(value, 3) for name, value in results[figure].items()})
     path = Path("results/main_job/loop_overhead.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    replace_text(path, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

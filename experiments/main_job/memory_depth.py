@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import localearn
+from localearn.files import atomic_write, replace_text
 from localearn.training.memory import live_tensor_bytes
 
 WIDTH, BATCH, DEPTHS = 512, 4096, (1, 2, 4, 8, 16, 32)
@@ -41,7 +42,7 @@ def main() -> None:
     out = Path("results/main_job")
     out.mkdir(parents=True, exist_ok=True)
     values = {"width": WIDTH, "batch": BATCH, "torch": torch.__version__, "peak_bytes": peaks}
-    (out / "memory_depth.json").write_text(json.dumps(values, indent=2) + "\n")
+    replace_text(out / "memory_depth.json", json.dumps(values, indent=2) + "\n")
     plot(peaks, out / "memory_depth.png")
     for name, by_depth in peaks.items():
         print(name, {depth: f"{peak / 2**20:.1f} MiB" for depth, peak in by_depth.items()})
@@ -66,7 +67,8 @@ def plot(peaks: dict[str, dict[int, int]], path: Path) -> None:
     axes.set_title(f"MLP, width {WIDTH}, batch {BATCH}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 import localearn
+from localearn.files import replace_text
 
 WIDTHS, BATCH, CLASSES, TURNS = (2000, 2000, 2000), 512, 10, 15
 RULES = {
@@ -75,7 +76,7 @@ def main() -> None:
             print(inputs, optimizer, {name: round(rule["ratio"], 3) for name, rule in rules.items()})
     path = Path("results/main_job/step_time.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    replace_text(path, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

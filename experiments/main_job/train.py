@@ -3,18 +3,23 @@
     python experiments/main_job/train.py [only=ROW,ROW] [seeds=0,1,2]
 
 Each row runs `python -m localearn.run` with the options below, once a seed, into results/main_job/runs/<row>-<seed>; a
-run that is there already is kept. Records stay, weights do not. The table is results/main_job/table.md.
+run that is there already is kept, and one that was interrupted is run anew, since its wall clock is that of the whole
+command. Records stay, weights do not. The table is results/main_job/table.md.
 """
 
 import json
 import statistics
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from localearn.records import read_record
+from localearn.cli.errors import run_command
+from localearn.cli.options import listed, whole
+from localearn.errors import UserError, suggestion
+from localearn.files import replace_text
+from localearn.grid import CommandCell, Grid, Outcome
+from localearn.printing import say
+from localearn.records import RunFolder, read_record
 
 RESULTS = Path("results/main_job")
 
@@ -45,31 +50,46 @@ ROWS = (
 )
 
 
-def main() -> None:
-    """Run what is asked for and write the table."""
-    options = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    only = options.get("only", "").split(",") if "only" in options else [row.name for row in ROWS]
-    for row in ROWS:
-        if row.name in only:
-            for seed in options.get("seeds", "0,1,2").split(","):
-                run(row, int(seed))
+def main(arguments: list[str]) -> int:
+    """Run what is asked for and write the table; return the exit status."""
+    options = {"only": ",".join(row.name for row in ROWS), "seeds": "0,1,2"}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name not in options or not value:
+            raise UserError(f"no option {argument!r}{suggestion(name, options)}; there are only=ROW,ROW and seeds=0,1")
+        options[name] = value
+    rows = {row.name: row for row in ROWS}
+    for name in listed(options["only"]):
+        if name not in rows:
+            raise UserError(f"no row {name!r}{suggestion(name, rows)}; there are {', '.join(rows)}")
+    seeds = [whole("seeds", seed, least=0) for seed in listed(options["seeds"])]
+    grid = Grid(ended=ended, done=lambda cell: wall_file(cell.target).exists())
+    status = grid.run(cell_of(rows[name], seed) for name in listed(options["only"]) for seed in seeds)
+    for sentence in grid.failed:
+        say(sentence, error=True)
     table = tabled()
-    (RESULTS / "table.md").write_text(table)
+    replace_text(RESULTS / "table.md", table)
     print(table)
+    return status
 
 
-def run(row: Row, seed: int) -> None:
-    """Run a row with a seed unless its record is there; note the wall clock of the whole command beside it."""
+def cell_of(row: Row, seed: int) -> CommandCell:
+    """Return a row's run with a seed."""
     folder = RESULTS / "runs" / f"{row.name}-{seed}"
-    if (folder / "wall.json").exists():
-        return
-    command = [sys.executable, "-m", "localearn.run", *row.options.split(), f"seed={seed}", f"out={folder}"]
-    started_s = time.perf_counter()
-    subprocess.run(command, check=True)
-    wall_s = time.perf_counter() - started_s
-    (folder / "wall.json").write_text(json.dumps({"wall_s": wall_s}) + "\n")
-    for name in ("checkpoint.pt", "net.safetensors"):
-        (folder / name).unlink()
+    command = ["python", "-m", "localearn.run", *row.options.split(), f"seed={seed}", f"out={folder}"]
+    return CommandCell(name=folder.name, group=row.name, command=command, target=folder)
+
+
+def ended(cell: CommandCell, outcome: Outcome) -> None:
+    """Note the wall clock of a whole command beside its record, and keep no weights."""
+    if outcome.done and cell.target is not None:
+        replace_text(wall_file(cell.target), json.dumps({"wall_s": outcome.seconds}) + "\n")
+        RunFolder(cell.target).drop_weights()
+
+
+def wall_file(folder: Path) -> Path:
+    """Return the file of a run's wall clock, which a whole run has."""
+    return folder / "wall.json"
 
 
 def tabled() -> str:
@@ -80,14 +100,14 @@ def tabled() -> str:
     ]
     for row in ROWS:
         folders = sorted((RESULTS / "runs").glob(f"{row.name}-[0-9]*"))
-        folders = [folder for folder in folders if (folder / "wall.json").exists()]
+        folders = [folder for folder in folders if wall_file(folder).exists()]
         if not folders:
             lines.append(f"| {row.name} | `{row.options}` | not run | | | | |")
             continue
         records = [read_record(folder) for folder in folders]
         read = [record.metric("accuracy") for record in records]
         accuracies = [100 * accuracy for accuracy in read if accuracy is not None]
-        walls = [json.loads((folder / "wall.json").read_text())["wall_s"] for folder in folders]
+        walls = [json.loads(wall_file(folder).read_text())["wall_s"] for folder in folders]
         seeds = ", ".join(str(record.seed) for record in records)
         each = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         least = f"{100 * row.least_accuracy:.1f}" if row.least_accuracy else ""
@@ -99,4 +119,4 @@ def tabled() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -18,7 +18,9 @@ import torch
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
+from localearn.files import atomic_write, replace_text
 from localearn.nets.physical import SYSTEMS
+from localearn.reporting.formatting import mean_and_range
 
 COLUMNS = ("as it is", "trained on", "new net")
 DRIFTS = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -58,7 +60,7 @@ def measured(system: str, seed: int, epochs: int, again: int, folder: Path) -> l
             {"drift": drift, "as it is": as_it_is, "trained on": retrained.test_accuracy, "new net": new.test_accuracy}
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{system}-{seed}.json").write_text(json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
+    replace_text(folder / f"{system}-{seed}.json", json.dumps({"rows": rows, "runs": runs}, indent=1) + "\n")
     return rows
 
 
@@ -80,14 +82,9 @@ def page(table: dict[str, list[list[dict[str, float]]]], epochs: int, again: int
     ]
     for system, of_seeds in table.items():
         for rows in zip(*of_seeds, strict=True):
-            cells = [spread([100 * row[name] for row in rows]) for name in COLUMNS]
+            cells = [mean_and_range([100 * row[name] for row in rows]) for name in COLUMNS]
             lines.append(f"| {system} | {rows[0]['drift']:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    """Return a mean with the least and the most."""
-    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def draw(
@@ -113,7 +110,8 @@ def draw(
         panel.set_xticks(places, [f"{row[across]:g}" for row in of_seeds[0]])
     axes[0, 0].set_ylabel("test accuracy, %")
     axes[0, 0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)
 
 
@@ -128,7 +126,7 @@ def main(arguments: list[str]) -> None:
     for system in systems:
         for seed in seeds:
             measured(system, seed, epochs, again, out)
-        (out / "table.md").write_text(page(found(out, seeds, epochs, again), epochs, again))
+        replace_text(out / "table.md", page(found(out, seeds, epochs, again), epochs, again))
         draw(found(out, seeds, epochs, again), "drift", COLUMNS, "drift of the couplings", out / "drift.png")
         print(system, "done", flush=True)
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from drift import QUIET, accuracy, draw, spread
+from drift import QUIET, accuracy, draw
 
 from localearn import ModelFree, Physical, load
 from localearn.cli.options import listed
+from localearn.files import replace_text
 from localearn.nets.physical import SYSTEMS, System
+from localearn.reporting.formatting import mean_and_range
 
 RATES = (0.0, 0.01, 0.03, 0.06, 0.1, 0.2)
 COLUMNS = ("trained meanwhile", "not trained meanwhile")
@@ -59,7 +61,7 @@ def measured(system: str, seed: int, epochs: int, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"in_training-{system}-{seed}.json"
-    path.write_text(json.dumps({"batches": batches, "rows": rows, "runs": runs}, indent=1) + "\n")
+    replace_text(path, json.dumps({"batches": batches, "rows": rows, "runs": runs}, indent=1) + "\n")
 
 
 def found(out: Path, seeds: list[int]) -> tuple[int, dict[str, list[list[dict[str, float]]]]]:
@@ -92,7 +94,7 @@ def page(table: dict[str, list[list[dict[str, Any]]]], batches: int, epochs: int
     ]
     for system, of_seeds in table.items():
         for rows in zip(*of_seeds, strict=True):
-            cells = [spread([100 * row[name] for row in rows]) for name in COLUMNS]
+            cells = [mean_and_range([100 * row[name] for row in rows]) for name in COLUMNS]
             lines.append(f"| {system} | {rows[0]['rate']:g} | {rows[0]['correlation']:.3f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -107,7 +109,7 @@ def main(arguments: list[str]) -> None:
         for seed in seeds:
             measured(system, seed, epochs, out)
         batches, table = found(out, seeds)
-        (out / "in_training.md").write_text(page(table, batches, epochs))
+        replace_text(out / "in_training.md", page(table, batches, epochs))
         draw(table, "rate", COLUMNS, "drift of the couplings at each batch", out / "in_training.png")
         print(system, "done", flush=True)
 

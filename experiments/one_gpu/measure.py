@@ -6,7 +6,8 @@
   only=steps,cnn     these parts alone: tests, steps, energy, cnn; and by name alone bf16, memory, study, meter
   budget_s=520       the command's own clock: what would not fit is left and named, what still runs is ended
   work=runs/one_gpu  where the records go, and where the next call finds what is done
-  out=DIR            where they are packed, flat: at most 4 files records-N.tar of 16 MiB; WORK-packed if not given
+  out=DIR            where they are packed, flat, as each piece ends: at most 4 files records-N.tar of 16 MiB;
+                     WORK-packed if not given
   device=cuda
 
 Each piece is a command of localearn's own, which is shown and run as it stands. What is done is not done again, and
@@ -16,6 +17,7 @@ or `not run`.
 
 import importlib.util
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -26,13 +28,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clock import ROOT, Clock, Piece, pack
+from packing import pack
 
 from localearn.cli.errors import run_command
 from localearn.cli.options import listed, truth, whole
 from localearn.errors import UserError, suggestion
+from localearn.files import replace_text
+from localearn.grid import GRACE_S, Budget, CommandCell, Grid
 from localearn.records import read_record
 
+ROOT = Path(__file__).resolve().parents[2]
+RESERVE_S = GRACE_S + 10.0  # and the packing
+FAILURES = 2  # of a part, after which its other pieces are left
 OWN = ("only", "out", "work", "device", "small", "budget_s")
 PACKED_FIRST = ("asked.md", "asked.json", "state.json", "logs", "steps", "energy", "fidelity")
 ENERGY_ROWS = ("mnist-mono_forward", "fashion_mnist-mono_forward")
@@ -103,13 +110,32 @@ class Asked:
     small: bool = False
     budget_s: int = 520
 
-    def bench(self, folder: str, expected_s: float, *options: str) -> Piece:
+    def piece(
+        self,
+        name: str,
+        expected_s: float,
+        command: list[str],
+        target: Path,
+        *,
+        resumes: bool = False,
+        like: str = "",
+        done_with: tuple[int, ...] = (0,),
+    ) -> CommandCell:
+        """Return what one command does, on this checkout, with its output in WORK/logs; of the part that it names."""
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        return CommandCell(
+            name=name, group=name.partition("-")[0], command=command, target=target, resumes=resumes,
+            done_with=done_with, log=self.work / "logs" / f"{name}.txt", folder=ROOT,
+            environment={"PYTHONPATH": path}, expected_s=expected_s, like=like,
+        )  # fmt: skip
+
+    def bench(self, folder: str, expected_s: float, *options: str) -> CommandCell:
         """Return a bench, which is measured anew where it was interrupted."""
         if self.small:
             options = (*options, "turns=1", "turn_s=0.001")
         where = [f"device={self.device}", f"out={self.work / folder}"]
         command = ["python", "-m", "localearn.bench", *options, *where]
-        return Piece(folder, self.seconds(expected_s), command, self.work / folder)
+        return self.piece(folder, self.seconds(expected_s), command, self.work / folder)
 
     def seconds(self, expected_s: float) -> float:
         """Return what a piece is expected to take at the sizes that were asked for."""
@@ -120,7 +146,7 @@ class Asked:
 class Part:
     """Pieces of one purpose, and the lines that their records give, none as long as there are no records."""
 
-    pieces: Callable[[Asked], list[Piece]]
+    pieces: Callable[[Asked], list[CommandCell]]
     lines: Callable[[Asked], list[Line]]
     what: str
     by_name_alone: bool = False
@@ -129,11 +155,11 @@ class Part:
 # tests
 
 
-def tests(asked: Asked) -> list[Piece]:
+def tests(asked: Asked) -> list[CommandCell]:
     """Return the tests that need a card; the files without one are not even collected."""
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
     command = ["python", "-m", "pytest", "-q", "-m", "gpu", "-n", "8", "-p", "no:cacheprovider", *map(str, files)]
-    return [Piece("tests", asked.seconds(100), command, asked.work / "logs" / "tests.txt", done_with=(0, 1))]
+    return [asked.piece("tests", asked.seconds(100), command, asked.work / "logs" / "tests.txt", done_with=(0, 1))]
 
 
 def tests_lines(asked: Asked) -> list[Line]:
@@ -147,7 +173,7 @@ def tests_lines(asked: Asked) -> list[Line]:
 # steps
 
 
-def steps(asked: Asked) -> list[Piece]:
+def steps(asked: Asked) -> list[CommandCell]:
     """Return every rule's captured step beside backprop's, in turns that last long enough for the counter of joules."""
     size = ["width=24", "batch=16"] if asked.small else ["width=2000", "batch=512", "turns=2", "turn_s=5.2"]
     options = ["depth=3", "input=[784]", "capture=graph", "forward_forward:algo.prediction=goodness"]
@@ -179,7 +205,7 @@ def steps_lines(asked: Asked) -> list[Line]:
 # energy
 
 
-def energy(asked: Asked) -> list[Piece]:
+def energy(asked: Asked) -> list[CommandCell]:
     """Return rows of the energy study, both protocols, 3 seeds, each rule as its committed search tuned it."""
     study, pieces = energy_study(), []
     more = [f"device={asked.device}", "capture=graph", "progress=false"]
@@ -191,7 +217,8 @@ def energy(asked: Asked) -> list[Piece]:
             tuned = f"tuned={ROOT / 'results' / 'energy_study' / row.name / 'tuned'}"
             compare = row.commands(out, 20, [0] if asked.small else [0, 1, 2], more)[-1]
             command = [tuned if word.startswith("tuned=") else word for word in compare]
-            pieces.append(Piece(f"energy-{row.name}", asked.seconds(90), command, out / row.name, True, "energy"))
+            name, target = f"energy-{row.name}", out / row.name
+            pieces.append(asked.piece(name, asked.seconds(90), command, target, resumes=True, like="energy"))
     return pieces
 
 
@@ -232,7 +259,7 @@ def energy_study() -> ModuleType:
 # cnn
 
 
-def cnn(asked: Asked) -> list[Piece]:
+def cnn(asked: Asked) -> list[CommandCell]:
     """Return the convolutional rows of the fidelity table on CIFAR-10 that a CPU cannot run, a piece for each seed."""
     in_turns = [(row, seed, seconds) for seed in range(3) for row, seconds in CNN_FIRST.items()]
     in_turns += [(row, seed, seconds) for seed in range(3) for row, seconds in CNN_REST.items()]
@@ -241,12 +268,12 @@ def cnn(asked: Asked) -> list[Piece]:
         in_turns = in_turns[:2]
         more += ["dataset=digits", "net.channels=[4,6]", "epochs=1"]
     return [
-        Piece(
+        asked.piece(
             f"cnn-{row}-{seed}",
             asked.seconds(seconds),
             ["python", "-m", "localearn.study", "experiments/fidelity", f"only={row}", f"seeds=[{seed}]", *more],
             asked.work / "fidelity" / "runs" / f"{row}-{seed}",
-            goes_on=True,
+            resumes=True,
             like=row,
         )
         for row, seed, seconds in in_turns
@@ -278,7 +305,7 @@ def cnn_lines(asked: Asked) -> list[Line]:
 LOCAL = "rules=[backprop,mono_forward]"
 
 
-def bf16(asked: Asked) -> list[Piece]:
+def bf16(asked: Asked) -> list[CommandCell]:
     """Return the bench of wide layers in bfloat16."""
     size = ["width=64", "batch=32"] if asked.small else ["width=8192", "batch=4096", "turns=3", "turn_s=0.5"]
     return [asked.bench("bf16", 60, "capture=graph", "precision=bf16", *size, LOCAL)]
@@ -294,7 +321,7 @@ def bf16_lines(asked: Asked) -> list[Line]:
     ]  # fmt: skip
 
 
-def memory(asked: Asked) -> list[Piece]:
+def memory(asked: Asked) -> list[CommandCell]:
     """Return the bench of a step's memory against depth."""
     width, batch, depths = (32, 64, (2, 8)) if asked.small else (1024, 4096, (4, 64))
     sizes = [f"width={width}", f"input=[{width}]", f"batch={batch}", f"depth={depths[0]}", f"depths=[{depths[1]}]"]
@@ -311,7 +338,7 @@ def memory_lines(asked: Asked) -> list[Line]:
     ]
 
 
-def run_of_study(asked: Asked) -> list[Piece]:
+def run_of_study(asked: Asked) -> list[CommandCell]:
     """Return the published study's greedy Mono-Forward run on CIFAR-10."""
     folder = asked.work / "cifar10"
     data = ["dataset=cifar10", "dataset.augment=crop_flip", "net=mlp_3x2000", "epochs=15"]
@@ -320,7 +347,7 @@ def run_of_study(asked: Asked) -> list[Piece]:
         "python", "-m", "localearn.run", "algo=mono_forward", "algo.schedule=greedy", *(small if asked.small else data),
         "batch_size=128", "capture=graph", f"device={asked.device}", "progress=false", f"out={folder}",
     ]  # fmt: skip
-    return [Piece("study", asked.seconds(60), command, folder)]
+    return [asked.piece("study", asked.seconds(60), command, folder)]
 
 
 def run_of_study_lines(asked: Asked) -> list[Line]:
@@ -333,11 +360,11 @@ def run_of_study_lines(asked: Asked) -> list[Line]:
     return [Line("study", what, "under 15 s (published: 178 s)", told, record.train_s < 15)]
 
 
-def meter(asked: Asked) -> list[Piece]:
+def meter(asked: Asked) -> list[CommandCell]:
     """Return the meter's own checks."""
     folder = asked.work / "meter"
     command = ["python", "-m", "localearn.energy.check", f"device={asked.device}", f"out={folder}"]
-    return [Piece("meter", 90, command, folder, done_with=(0, 1))]
+    return [asked.piece("meter", 90, command, folder, done_with=(0, 1))]
 
 
 def meter_lines(asked: Asked) -> list[Line]:
@@ -372,20 +399,22 @@ def main(arguments: list[str]) -> int:
     select_device(asked.device)  # tells a device that is not there
     for key, folder in (("work", asked.work), ("out", asked.out)):
         check_writable(key, folder)
-    clock = Clock(asked.work, asked.budget_s, started_s)
+    budget = Budget(asked.work, asked.budget_s, started_s, reserve_s=RESERVE_S)
+    # Packed as each piece ends: what is lent may be gone before all are.
+    grid = Grid(ended=lambda *_: pack(asked.work, asked.out, PACKED_FIRST), most_failures=FAILURES, budget=budget)
     try:
-        clock.work_through([piece for name in PARTS if name in only for piece in PARTS[name].pieces(asked)])
+        grid.run([piece for name in PARTS if name in only for piece in PARTS[name].pieces(asked)])
     finally:  # also where this process is ended
         try:
-            write(asked, clock)
+            write(asked, budget)
         finally:
             files, left_out = pack(asked.work, asked.out, PACKED_FIRST)
     print((asked.work / "asked.md").read_text(encoding="utf-8"))
-    for head, sentences in (("left", by_reason(clock.left)), ("failed", clock.failed), ("not packed", left_out)):
+    for head, sentences in (("left", by_reason(grid.left)), ("failed", grid.failed), ("not packed", left_out)):
         print("".join(f"{head}: {sentence}\n" for sentence in sentences), end="")
-    print("the same command goes on with what is left" if clock.left else "nothing is left")
+    print("the same command goes on with what is left" if grid.left else "nothing is left")
     print(f"{len(files)} files in {asked.out}; {time.monotonic() - started_s:.0f} s of {asked.budget_s}")
-    return 1 if clock.failed else 0
+    return 1 if grid.failed else 0
 
 
 def parse(arguments: list[str]) -> tuple[Asked, list[str]]:
@@ -435,7 +464,7 @@ def benches(asked: Asked, folder: str) -> list[dict[str, Any]]:
     return json.loads((asked.work / folder / "bench.json").read_text())["benches"]
 
 
-def write(asked: Asked, clock: Clock) -> None:
+def write(asked: Asked, budget: Budget) -> None:
     """Write asked.md and asked.json from the records of this call and of earlier ones."""
     import torch
 
@@ -444,7 +473,7 @@ def write(asked: Asked, clock: Clock) -> None:
     lines = []
     for name, part in PARTS.items():
         # Where the pieces of a part are each gone on with, so each has lines as soon as it has its own record.
-        done = all(piece.goes_on or clock.done(piece) for piece in part.pieces(asked))
+        done = all(piece.resumes or budget.done(piece) for piece in part.pieces(asked))
         lines += (part.lines(asked) if done else []) or [Line(name, part.what, "–", None, None)]
     machine = describe_device(torch.device(asked.device))
     marks = dict.fromkeys((True, False, None), "–") if asked.small else {True: "met", False: "short", None: "–"}
@@ -454,15 +483,15 @@ def write(asked: Asked, clock: Clock) -> None:
         "# Asked of one GPU, and measured", "", f"{machine['name']}, torch {torch.__version__}.{size}", "",
         "| what | asked | measured | |", "|---|---|---|---|", *table,
     ]  # fmt: skip
-    (asked.work / "asked.md").write_text("\n".join(page) + "\n", encoding="utf-8")
+    replace_text(asked.work / "asked.md", "\n".join(page) + "\n")
     record = {
         "machine": machine,
         "torch": torch.__version__,
         "small": asked.small,
-        "pieces": clock.state,
+        "pieces": budget.state,
         "lines": [asdict(line) for line in lines],
     }
-    (asked.work / "asked.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    replace_text(asked.work / "asked.json", json.dumps(record, indent=1) + "\n")
 
 
 def interrupted(signum: int, _: Any) -> None:

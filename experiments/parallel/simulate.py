@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.benching.parallel import RANKS, Costs
-from localearn.files import atomic_write
+from localearn.files import replace_text
 from localearn.training.distributed.pipeline import MAX_IN_FLIGHT
 
 PLANNED = (1, 2, 8, 64, 512)
@@ -25,8 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     found = simulation(record)
     texts = {"simulation.json": json.dumps(found, indent=1) + "\n", "simulation.md": page(record, found)}
     for name, text in texts.items():
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        replace_text(folder / name, text)
     print(texts["simulation.md"])
     return 0
 

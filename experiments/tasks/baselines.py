@@ -26,6 +26,7 @@ from sklearn.neural_network import MLPRegressor
 import localearn
 from localearn.cli.study import read_rows
 from localearn.composition import compose
+from localearn.files import replace_text
 from localearn.training.building import build_data
 
 HERE = Path(__file__).parent
@@ -147,7 +148,7 @@ def main() -> None:
             found.append(figures)
     out = Path(sys.argv[1].removeprefix("out=") if len(sys.argv) > 1 else "results/tasks")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "baselines.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    replace_text(out / "baselines.json", json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from localearn import ForwardForward, UserError, load_rule
 from localearn.analysing import examine
+from localearn.files import replace_text
 
 
 def main(folder: str, file: str) -> None:
@@ -31,7 +32,7 @@ def main(folder: str, file: str) -> None:
             "dead_units": [block.dead for block in found.blocks],
             "mean_iou": [block.mean_shared(found.classes) for block in found.blocks],
         }
-    Path(file).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    replace_text(Path(file), json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

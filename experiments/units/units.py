@@ -8,7 +8,10 @@ trains what is missing below OUT/runs and then writes OUT/<page> by `python -m l
 import sys
 from pathlib import Path
 
-from localearn.cli import analyse, run
+from localearn.cli import analyse
+from localearn.cli.errors import run_command
+from localearn.grid import Grid, RunCell
+from localearn.jobs import Job
 
 NET = ["net.widths=[200,200,200]", "energy.enabled=false", "progress=false"]
 RULES = ("forward_forward", "backprop", "mono_forward")
@@ -76,22 +79,22 @@ def recipe_rows() -> dict[str, list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Train what is missing and analyse; return the exit status, that of the first run that fails."""
+    """Train what is missing and analyse; return the exit status, that of the first page whose runs fail."""
     options = dict(argument.split("=", 1) for argument in arguments)
     out = Path(options.get("out", "results/units"))
     known = pages()
+    grid = Grid(done=lambda cell: cell.finished, share=True)
     for page in options["only"].split(",") if "only" in options else known:
         folders = {name: (out / "runs" / name).as_posix() for name in known[page]}
-        for name, folder in folders.items():
-            if not Path(folder, "run.json").exists():
-                status = run.main([*known[page][name], f"out={folder}"])
-                if status:
-                    return status
-        status = analyse.main([*folders.values(), f"out={(out / page).as_posix()}"])
+        status = grid.run(
+            RunCell(name=name, job=Job(Path(folder), known[page][name]), keep_weights=True)
+            for name, folder in folders.items()
+        )
+        status = status or analyse.main([*folders.values(), f"out={(out / page).as_posix()}"])
         if status:
             return status
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main))

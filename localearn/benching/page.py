@@ -12,6 +12,7 @@ import torch
 from localearn.benching.measure import Bench, Measured, Spread
 from localearn.benching.workload import Size
 from localearn.errors import UserError
+from localearn.files import replace_bytes, replace_text
 from localearn.reporting import drawing, formatting
 from localearn.training.runtime import describe_device
 
@@ -68,9 +69,9 @@ def write(out: Path, benches: Benches, left_out: dict[str, str], command: str) -
         "benches": [_plain(axis, size, bench) for axis, size, bench in benches],
     }
     try:
-        (out / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        (out / "bench.md").write_text(page(benches, left_out, command, machine), encoding="utf-8")
-        (out / "plot.png").write_bytes(plot(benches))
+        replace_text(out / "bench.json", json.dumps(record, indent=1) + "\n")
+        replace_text(out / "bench.md", page(benches, left_out, command, machine))
+        replace_bytes(out / "plot.png", plot(benches))
     except OSError as error:
         raise UserError(f"the bench cannot be written to {out}: {error.strerror or error}") from error
     return out / "bench.md"

@@ -8,7 +8,7 @@ from localearn.cli.pages import help_status
 from localearn.printing import say
 from localearn.trust import words
 
-_EXAMPLE = "say python -m localearn.analyse runs/A runs/B out=DIR"
+_EXAMPLE = "say localearn analyse runs/A runs/B out=DIR"
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ nothing is learned from them.
 """,
     bare=True,
     usage="""\
-python -m localearn.bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
-python -m localearn.bench parallel [key=value ...]       what a second process brings; parallel --help""",
+localearn bench [rules=[A,B]] [width=2000 depth=3 batch=512] [out=results/bench] [--quick] [key=value ...]
+localearn bench parallel [key=value ...]       what a second process brings; parallel --help""",
 )
 
 

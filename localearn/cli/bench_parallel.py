@@ -11,6 +11,7 @@ from localearn.benching.parallel import read as read_found
 from localearn.cli.options import Command, Options, Range, option, read, run_keys
 from localearn.cli.pages import help_status
 from localearn.errors import UserError, suggestion
+from localearn.files import replace_text
 from localearn.printing import say
 
 
@@ -58,8 +59,8 @@ def main(arguments: list[str]) -> int:
     found = read_found(measured(own, options.overrides), options.batches)
     command = " ".join(["python -m localearn.bench parallel", *arguments])
     page, record = page_and_record(own, found, command)
-    (options.out / "parallel.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (options.out / "parallel.md").write_text(page, encoding="utf-8")
+    replace_text(options.out / "parallel.json", json.dumps(record, indent=1) + "\n")
+    replace_text(options.out / "parallel.md", page)
     print(page)
     say(options.out / "parallel.md")
     return 0

@@ -22,6 +22,7 @@ from localearn.energy.selftest import Bench, MatrixLoad, Outcome, loaded_by_anot
 from localearn.energy.selftest_page import PLOT, page, plot
 from localearn.energy.sources import AbsentError, Clock, Counter
 from localearn.errors import UserError
+from localearn.files import replace_bytes, replace_text
 from localearn.printing import say
 
 
@@ -51,7 +52,6 @@ Checks the meter on this machine: its joules against integrated power, equal win
 loads, and its flags. Takes about ten times `seconds` on a GPU and on the CPU together; leave the machine alone.
 Writes OUT/meter.json, meter.md and, where power was read, power.png. Exit status: 1 if a check failed.
 """,
-    module="energy.check",
     bare=True,
 )
 
@@ -185,12 +185,12 @@ def write(out: Path, summary: dict[str, Any], outcomes: Sequence[Outcome], bench
         sources[counter.part] = {"source": counter.source, "label": counter.label, "note": counter.note}
         sources[counter.part] |= {"period_s": counter.period_s, "conditions": bench.conditions}
     record = {"schema": 1, **summary, "sources": sources, "checks": [outcome.plain() for outcome in outcomes]}
-    (out / "meter.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (out / "meter.md").write_text(page(summary, outcomes, benches), encoding="utf-8")
+    replace_text(out / "meter.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    replace_text(out / "meter.md", page(summary, outcomes, benches))
     (out / PLOT).unlink(missing_ok=True)
     for bench in benches:
         if bench.trace:
-            (out / PLOT).write_bytes(plot(bench))
+            replace_bytes(out / PLOT, plot(bench))
 
 
 def _check_card(device: torch.device | None, why_none: str, seconds: float) -> _Checked:

@@ -20,7 +20,8 @@ from localearn.cli.options import (
 from localearn.cli.pages import help_status
 from localearn.composition import compose, overrides_of, quoted
 from localearn.errors import UserError
-from localearn.jobs import Job, run_job
+from localearn.grid import Grid, RunCell
+from localearn.jobs import Job
 from localearn.printing import say
 from localearn.trainers.phases import Phase, Solve
 from localearn.training.experiment import Choices
@@ -86,8 +87,7 @@ Runs every rule with every seed, interleaved (A B A B), on the same net and data
 report.md, report.csv, report.json and plots. The same command again goes on where it stopped.
 """,
     groups=True,
-    usage="python -m localearn.compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR "
-    "[key=value ...]",
+    usage="localearn compare algos=[backprop,mono_forward] dataset=digits seeds=[0,1,2] out=DIR [key=value ...]",
 )
 
 
@@ -101,16 +101,22 @@ def main(arguments: list[str]) -> int:
     jobs = schedule(plan)
     if plan.warm_up:
         warm_up(plan)
-    worst = 0
-    for number, job in enumerate(jobs, 1):
-        say(f"[{number}/{len(jobs)}] {job.folder.name}")
-        status = run_job(job, plan.config_dir)
-        if status > 128:
-            print("the same command goes on where it stopped", file=sys.stderr)
-            return status
-        worst = max(worst, status)
+    # Not shared with other processes: a run next to another one would be measured as slower and hungrier than it is.
+    status = Grid().run(
+        RunCell(
+            name=job.folder.name,
+            title=f"[{number}/{len(jobs)}] {job.folder.name}",
+            job=job,
+            config_dir=plan.config_dir,
+            keep_weights=True,
+        )
+        for number, job in enumerate(jobs, 1)
+    )
+    if status > 128:
+        print("the same command goes on where it stopped", file=sys.stderr)
+        return status
     say(write(plan, command))
-    return worst
+    return status
 
 
 def parse(arguments: Sequence[str]) -> Plan:
@@ -137,7 +143,7 @@ def _searched(folder: Path, algos: Sequence[str]) -> Path:
         if not (folder / algo / "best.yaml").is_file():
             raise UserError(
                 f"tuned={folder}: there is no {folder / algo / 'best.yaml'}; "
-                f"python -m localearn.tune algo={algo} out={folder / algo} ... searches and writes it"
+                f"localearn tune algo={algo} out={folder / algo} ... searches and writes it"
             )
     return folder
 

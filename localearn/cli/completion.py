@@ -14,6 +14,7 @@ from localearn.cli.options import Command, choice, options_of, spec_of
 from localearn.cli.pages import choices, choices_of, config_key_names
 from localearn.defaults import rule_names
 from localearn.errors import UserError
+from localearn.files import replace_text
 from localearn.printing import say
 from localearn.training.experiment import GROUPS
 
@@ -91,7 +92,7 @@ def install(shell: str | None, home: Path | None = None) -> Path:
     path = fish if name == "fish" else home / ".local" / "share" / "localearn" / f"completion.{name}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(script(name), encoding="utf-8")
+        replace_text(path, script(name))
         if name != "fish":
             start, line = home / f".{name}rc", f"source {shlex.quote(str(path))}\n"
             if line not in (start.read_text(encoding="utf-8") if start.exists() else ""):

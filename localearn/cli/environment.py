@@ -27,7 +27,6 @@ Shows what figures depend on, for an issue or a paper: versions, device, memory,
 energy meter would take each part's joules on this machine: measured, estimated or absent, and why.
 """,
     bare=True,
-    module=None,
 )
 
 

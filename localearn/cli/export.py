@@ -17,7 +17,7 @@ class ExportOptions(Options):
     """The options of an export."""
 
     folder: Path = argument(
-        "DIR", "the run's folder", missing="name one run's folder; say python -m localearn.export runs/... format=onnx"
+        "DIR", "the run's folder", missing="name one run's folder; say localearn export runs/... format=onnx"
     )
     format: Literal["torch_export", "onnx"] = option(
         "torch_export",

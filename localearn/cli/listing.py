@@ -29,7 +29,6 @@ Shows what a run can be made of, a line each: all of it, or rules, nets, data, t
 serves is asked of the rule itself: it is built on a small net of each kind, or refuses it.
 """,
     bare=True,
-    module=None,
     usage="localearn list [rules|nets|data|tasks|presets] [--config-dir DIR]",
 )
 

@@ -144,7 +144,6 @@ class Command:
         options: The class of its options, a dataclass.
         about: The paragraphs before the options on its help page.
         more: Those after them.
-        module: Its name in `python -m localearn.MODULE`; by default the name, None for a command of `localearn` only.
         groups: Whether the page lists the choices of algo, dataset, net, optim and schedule.
         bare: Whether it runs without arguments; otherwise it shows its help page.
         usage: The page's first line, where it is not generated from the options.
@@ -156,7 +155,6 @@ class Command:
     options: type[Options]
     about: str
     more: str = ""
-    module: str | None = ""
     groups: bool = False
     bare: bool = False
     usage: str | None = None
@@ -164,9 +162,7 @@ class Command:
     @property
     def line(self) -> str:
         """Return the command line that starts it."""
-        if self.module is None:
-            return f"localearn {self.name}"
-        return f"python -m localearn.{self.module or self.name}"
+        return f"localearn {self.name}"
 
 
 def spec_of(declared: "Field[Any]") -> Spec:

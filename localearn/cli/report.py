@@ -18,7 +18,7 @@ class ReportOptions(Options):
         "DIR...",
         "folders that hold runs, at any depth",
         many=True,
-        missing="no folder is named; python -m localearn.report DIR... reads the records below each DIR",
+        missing="no folder is named; localearn report DIR... reads the records below each DIR",
     )
     out: str | None = option(
         None, "where to write (default: the first DIR); only files of an earlier report are replaced", value="DIR"

@@ -81,7 +81,7 @@ Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by
 """,
     groups=True,
     bare=True,
-    usage="python -m localearn.run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]",
+    usage="localearn run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]",
 )
 
 

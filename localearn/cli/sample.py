@@ -17,7 +17,7 @@ class SampleOptions(Options):
     folder: Path = argument(
         "DIR",
         "the run's folder",
-        missing='name one run\'s folder; say python -m localearn.sample runs/... prompt="To be"',
+        missing='name one run\'s folder; say localearn sample runs/... prompt="To be"',
     )
     prompt: str = option("\n", "what the text begins with; a line break where none is given", value="TEXT", empty=True)
     length: int = option(400, "how many tokens to write", range=Range(least=0))

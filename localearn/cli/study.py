@@ -9,14 +9,14 @@ from localearn.cli.options import Command, Range, RunningOptions, argument, opti
 from localearn.cli.pages import help_status
 from localearn.errors import UserError, suggestion
 from localearn.files import read_yaml
-from localearn.jobs import Job, run_job
+from localearn.grid import Grid, RunCell
+from localearn.jobs import Job
 from localearn.options import annotations, check_types
 from localearn.printing import say
-from localearn.records import Record, RunFolder, read_record
+from localearn.records import Record, read_record
 from localearn.trust import check_interpolations, check_overrides, words
 
 FIELDS = ("title", "source", "published", "run", "seeds", "reason", "gpu")
-HEAVY = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StudyOptions(RunningOptions):
     folder: Path = argument(
         "DIR",
         "the study's folder, with a file for each row",
-        missing="name one study's folder, say python -m localearn.study experiments/fidelity",
+        missing="name one study's folder, say localearn study experiments/fidelity",
     )
     only: Sequence[str] | None = option(None, "these rows alone", value="ROW,ROW")
     seeds: Sequence[int] | None = option(
@@ -44,7 +44,8 @@ COMMAND = Command(
     StudyOptions,
     """\
 Runs what is missing of a study, row by row and seed by seed, and writes its table and plot: published numbers beside
-ours. The same command again goes on where it stopped. A row is a file DIR/<row>.yaml:
+ours. The same command again goes on where it stopped; typed in a second terminal, it shares the rest with the first.
+A row is a file DIR/<row>.yaml:
 
   title: MNIST, MLP 2x1000, Mono-Forward
   source: Gong et al., arXiv 2501.09238, table 1
@@ -99,20 +100,23 @@ def main(arguments: list[str]) -> int:
     rows = read_rows(folder, words(overrides)[1])
     chosen = _chosen(rows, options.only)
     out = options.out or Path("results") / folder.resolve().name
-    worst = 0
-    for row in chosen:
-        for seed in options.seeds or row.seeds:
-            say(f"[{row.name}] seed {seed}")
-            job = Job(out / "runs" / f"{row.name}-{seed}", [*row.run, *overrides, f"seed={seed}"])
-            status = run_job(job, options.config_dir)
-            if status > 128:
-                return status
-            worst = max(worst, status)
-            _lighten(job.folder)
-            write_table(rows, out, folder)
+    cells = [
+        RunCell(
+            name=f"{row.name}-{seed}",
+            group=row.name,
+            title=f"[{row.name}] seed {seed}",
+            job=Job(out / "runs" / f"{row.name}-{seed}", [*row.run, *overrides, f"seed={seed}"]),
+            config_dir=options.config_dir,
+        )
+        for row in chosen
+        for seed in options.seeds or row.seeds
+    ]
+    status = Grid(ended=lambda *_: write_table(rows, out, folder), share=True).run(cells)
+    if status > 128:
+        return status
     write_table(rows, out, folder)
     say(out / "table.md")
-    return worst
+    return status
 
 
 def read_rows(folder: Path, trust: Collection[str] = ()) -> list[Row]:
@@ -192,10 +196,3 @@ def _chosen(rows: list[Row], only: Sequence[str] | None) -> list[Row]:
         if name not in by_name:
             raise UserError(f"no row {name!r}{suggestion(name, by_name)}; there are {', '.join(by_name)}")
     return [by_name[name] for name in only]
-
-
-def _lighten(folder: Path) -> None:
-    """Remove the weights of a finished run: a study only needs records."""
-    if RunFolder(folder).status() in ("completed", "diverged"):
-        for name in HEAVY:
-            (folder / name).unlink(missing_ok=True)

@@ -86,12 +86,12 @@ COMMAND = Command(
     TuneOptions,
     """\
 Searches with Optuna for the options with which a rule does best on the validation split; the test split is never
-looked at. Writes OUT/best.yaml, which `python -m localearn.run config=OUT/best.yaml` runs, OUT/tune.json, plots of
+looked at. Writes OUT/best.yaml, which `localearn run config=OUT/best.yaml` runs, OUT/tune.json, plots of
 the history and of each option's importance, and every trial's record. The same command again goes on where it stopped,
 and on another machine, with a storage= that both reach, it joins in.
 """,
     groups=True,
-    usage="python -m localearn.tune algo=NAME dataset=NAME [trials=50] [key=value ...]",
+    usage="localearn tune algo=NAME dataset=NAME [trials=50] [key=value ...]",
 )
 
 
@@ -309,4 +309,4 @@ def _conclude(plan: Plan, study: "Study") -> None:
         took = "joules that are not known in full," if joules is None else f"{joules:,.1f} J"
         say(f"tuning took {took} {label} ({source}, {part})")
     if best_trials(study):
-        say(f"python -m localearn.run config={plan.out / 'best.yaml'}")
+        say(f"localearn run config={plan.out / 'best.yaml'}")

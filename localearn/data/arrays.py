@@ -1,10 +1,10 @@
-"""Images and vectors held whole on one device, `ArrayData`, and how rows are drawn for a held-out split."""
+"""Images, vectors, sequences and tokens held whole on one device, `ArrayData`."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from localearn.data.pictures import above_each_other, predicted_against_true
 from localearn.data.targets import check_targets
 from localearn.data.transforms import Augment, Scaling, augment
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.tasks import Autoencoding, Regression, Task
 
 _IMAGES = 8  # that a picture of reconstructions shows
@@ -75,14 +76,14 @@ class ArrayData(Data):
         self._fingerprint: str | None = None
         # A part's rank, the number of ranks that a batch's rows are shared out over, and the fewest that one gets.
         self._part = (0, 1, 2)
-        self._hold(x, y)
+        self._set_rows(x, y)
         if task is not None and not task.has_classes:
             check_targets(name, task, x, {} if self._target_is_input else y, scaling)
 
     def to(self, device: torch.device | str) -> "ArrayData":
         """Return the same data on `device`; tensors that are there already are shared, not copied."""
         moved = copy.copy(self)
-        moved._hold(
+        moved._set_rows(
             {split: rows.to(device) for split, rows in self._x.items()},
             {split: labels.to(device) for split, labels in self._y.items()},
         )
@@ -114,17 +115,17 @@ class ArrayData(Data):
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "ArrayData":
         """Return data whose training and validation x are `fn(x)`, of the dtype of its result; see `Data.features`."""
         if self.augmented:
-            raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be kept")
+            raise ValueError(f"{self.name} is augmented: its features differ from pass to pass and cannot be cached")
         y: dict[Split, Tensor] = {"train": self._y["train"], "val": self._y["val"]}
         with torch.no_grad():
-            whole = self.part(0, 1)
-            x: dict[Split, Tensor] = {split: whole._mapped(split, fn, batch_size) for split in y}
+            undivided = self.part(0, 1)
+            x: dict[Split, Tensor] = {split: undivided._mapped(split, fn, batch_size) for split in y}
             if self._target_is_input:  # which the features are not
-                y = {split: whole._mapped(split, lambda rows: rows.flatten(1), batch_size) for split in y}
+                y = {split: undivided._mapped(split, lambda rows: rows.flatten(1), batch_size) for split in y}
         mapped = copy.copy(self)  # not checked: the training loop reports a net that diverges
         mapped.name, mapped._scaling, mapped._fingerprint = name, None, None
         mapped.vocabulary, mapped.categories, mapped._target_is_input = None, (), False
-        mapped._hold(x, y)
+        mapped._set_rows(x, y)
         return mapped
 
     @torch.no_grad()
@@ -138,9 +139,9 @@ class ArrayData(Data):
             return self._reconstructions(self.task, predict, folder / "reconstructed.png")
         if not isinstance(self.task, Regression):
             return ()
-        whole = self.part(0, 1)
+        undivided = self.part(0, 1)
         path = folder / "predicted.png"
-        return (predicted_against_true(whole, self.task, lambda batch: predict(batch.x), "test", path),)
+        return (predicted_against_true(undivided, self.task, lambda batch: predict(batch.x), "test", path),)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of every split's x and y and of the normalisation; computed once, then cached."""
@@ -156,16 +157,16 @@ class ArrayData(Data):
 
     def _reconstructions(self, task: Autoencoding, predict: Callable[..., Tensor], path: Path) -> tuple[str, ...]:
         true = self._x["test"][:_IMAGES]
-        made = task.decode(predict(self._normalised(true)).float()).view(true.shape)
+        output = task.decode(predict(self._normalised(true)).float()).view(true.shape)
         low, high = (0.0, task.peak) if task.peak is not None else (float(true.min()), float(true.max()))
         rows = []
-        for images in (true.float(), made):
+        for images in (true.float(), output):
             levels = ((images - low) / ((high - low) or 1.0) * 255).clamp(0, 255).round().to(torch.uint8)
             rows.append(list(levels.permute(0, 2, 3, 1).squeeze(-1).cpu().numpy()))
         above_each_other(rows, ("true", "reconstructed"), path)
         return (f"{len(true)} test images above their reconstructions: {path}",)
 
-    def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
+    def _set_rows(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
         self._x, self._y = dict(x), dict(y)
         if self.vocabulary is not None:
             self.kind = "text"
@@ -178,7 +179,7 @@ class ArrayData(Data):
     def _in_order(self, split: Split, batch_size: int, skip: int) -> Iterator[Batch]:
         x, y = self._x[split], self._y[split]
         for start in range(skip * batch_size, len(y), batch_size):
-            own = self._own(min(batch_size, len(y) - start), start)
+            own = self._rank_rows(min(batch_size, len(y) - start), start)
             yield self._batch(x[own], y[own])
 
     def _shuffled(
@@ -188,15 +189,15 @@ class ArrayData(Data):
         how: Augment = self._augment if split == "train" else "none"
         for start in range(skip * batch_size, len(order), batch_size):
             size = min(batch_size, len(order) - start)
-            chosen = order[self._own(size, start)]
-            rows = augment(x.index_select(0, chosen), how, generator, self._own(size), size)
+            chosen = order[self._rank_rows(size, start)]
+            rows = augment(x.index_select(0, chosen), how, generator, self._rank_rows(size), size)
             yield self._batch(rows, y.index_select(0, chosen))
 
     def _batch(self, rows: Tensor, target: Tensor) -> Batch:
         x = self._normalised(rows)
         return Batch(x, x.flatten(1) if self._target_is_input else target)
 
-    def _own(self, size: int, start: int = 0) -> slice:
+    def _rank_rows(self, size: int, start: int = 0) -> slice:
         """Return which rows of a batch of so many, from `start` on, are this part's."""
         rank, ranks, least = self._part
         sharing = min(ranks, max(1, size // least))
@@ -229,7 +230,7 @@ def _check(
     task: Task | None,
     vocabulary: int | None,
 ) -> None:
-    """Raise UserError for arrays that would silently falsify training or an accuracy; worded as in `checks`."""
+    """Raise UserError for arrays that would silently falsify training or an accuracy, with messages as in `checks`."""
     if "train" not in x or x.keys() != y.keys():
         raise UserError(f"{name}: x has {', '.join(x) or 'no split'} and y {', '.join(y) or 'none'}; both need train")
     of = "localearn.data.from_arrays takes others"
@@ -292,121 +293,5 @@ def _check_tokens(what: str, ids: Tensor, vocabulary: int) -> None:
         raise UserError(f"{what} holds {wrong}; token ids run from 0 to {vocabulary - 1}")
 
 
-def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows in two by their labels, every class in proportion.
-
-    Each class gives its share, to the nearest row: within a class of n rows in random order, row r stands at
-    (r + 1/2) / n, and the `size` rows that stand lowest over all classes are held out.
-
-    Args:
-        labels: (N,).
-        size: how many rows to hold out.
-        seed: of the order.
-
-    Returns:
-        The indices of the rest, (N - size,), and of the rows held out, (size,), both ascending.
-
-    """
-    # RandomState, because its stream is frozen for good while that of default_rng may change with numpy's version.
-    order = np.random.RandomState(seed).permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    ranked = order[np.argsort(place[order], kind="stable")]
-    return np.sort(ranked[size:]), np.sort(ranked[:size])
-
-
-FOLDS = 5
-
-
-def fold_of(rows: int, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the training, validation and test rows of one of five folds, (M,) each, ascending: 64, 16 and 20 %.
-
-    Whatever their labels, rows are drawn as ForwardGNN's authors draw a graph's nodes (arXiv 2403.11004), to the row:
-    by scikit-learn's `KFold(5, shuffle=True, random_state=101)`, and of what a fold leaves a fifth for validation by
-    `train_test_split(test_size=0.2, random_state=127 * fold)`.
-
-    Args:
-        rows: their number, 10 or more.
-        fold: 0..4.
-
-    Raises:
-        UserError: for another fold, and for fewer rows.
-
-    """
-    if not 0 <= fold < FOLDS:
-        raise UserError(f"fold is {fold}; it must lie between 0 and {FOLDS - 1}")
-    if rows < 2 * FOLDS:
-        raise UserError(f"{rows} nodes are too few for {FOLDS} folds; leave fold out")
-    order = np.arange(rows)
-    np.random.RandomState(101).shuffle(order)
-    sizes = np.full(FOLDS, rows // FOLDS)
-    sizes[: rows % FOLDS] += 1
-    start = int(sizes[:fold].sum())
-    tested = np.zeros(rows, dtype=bool)
-    tested[order[start : start + sizes[fold]]] = True
-    rest = np.flatnonzero(~tested)
-    drawn = np.random.RandomState(127 * fold).permutation(len(rest))
-    held = -(-len(rest) // FOLDS)
-    return np.sort(rest[drawn[held:]]), np.sort(rest[drawn[:held]]), np.flatnonzero(tested)
-
-
-_SEEDS = 2**32  # numpy's seeds end there
-
-
-def check_seed(option: str, seed: int) -> None:
-    """Check that a seed is valid for NumPy.
-
-    Args:
-        option: the option's name in the error message.
-        seed: the seed.
-
-    Raises:
-        UserError: where it is not.
-
-    """
-    if not 0 <= seed < _SEEDS:
-        raise UserError(f"{option} is {seed}; it must lie between 0 and {_SEEDS - 1}")
-
-
-def check_fraction(name: str, fraction: float) -> None:
-    """Check that a fraction lies between 0 and 1, both excluded.
-
-    Args:
-        name: the stem of the option `<name>_fraction` in the error message.
-        fraction: the fraction.
-
-    Raises:
-        UserError: where it does not.
-
-    """
-    if not 0 < fraction < 1:
-        raise UserError(f"{name}_fraction is {fraction}; it must lie between 0 and 1, both excluded")
-
-
-def held_size(name: str, rows: int, fraction: float, size: int | None = None, where: str = "") -> int:
-    """Return how many rows to hold out: `size` where it is given, else the fraction to the nearest row.
-
-    Args:
-        name: the option's stem in error messages ("val" for val_fraction and val_size).
-        rows: the number of all rows.
-        fraction: 0 to 1, both excluded.
-        size: takes precedence over the fraction.
-        where: the rows' source, for error messages.
-
-    Raises:
-        UserError: where the fraction is out of its range or one side would be empty.
-
-    """
-    check_fraction(name, fraction)
-    option = f"{name}_fraction={fraction}" if size is None else f"{name}_size={size}"
-    told = f"{where}: " if where else ""
-    held = round(rows * fraction) if size is None else size
-    if not 1 <= held < rows:
-        raise UserError(
-            f"{told}{option} holds out {held} of {rows} training rows; between 1 and {rows - 1} must be held out"
-            if rows > 1
-            else f"{told}{option} cannot split {rows} training row in two; at least 2 rows are needed"
-        )
-    return held
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

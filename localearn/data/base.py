@@ -1,22 +1,19 @@
-"""Batches and data sets: the `Batch` of one training step, and `Data`, the base class of what gives them.
-
-Helpers at the end turn values into arrays and hash them.
-"""
+"""Batches and data sets: the `Batch` of one training step, and `Data`, the base class of what gives them."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from localearn.data.tokens import Codec
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
+from localearn.moved import former_names
 from localearn.tasks import Classification, Task
 
 Split = Literal["train", "val", "test"]
@@ -69,7 +66,7 @@ class Batch:
         return per_row.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)
 
     def scatter(self, per_target: Tensor) -> Tensor:
-        """Return an (N, ...) tensor with the given (M, ...) in the rows that have a target, zeros elsewhere."""
+        """Return an (N, ...) tensor with `per_target`, (M, ...), in the rows that have a target, zeros elsewhere."""
         if self.index is None:
             return per_target
         rows = per_target.new_zeros(len(self.x), *per_target.shape[1:])
@@ -125,7 +122,7 @@ class Data(ABC):
     notes: tuple[str, ...] = ()  # what was decided or left out while the data were read, a line each
     vocabulary: int | None = None  # of token ids
     codec: Codec | None = None  # what turns text into such ids and back
-    continues: bool = False  # whether a position's target is what stands after it in x, so that no net may look ahead
+    continues: bool = False  # whether a position's target is the token after it in x, so that no net may look ahead
     categories: tuple[int, ...] = ()  # of the first columns of a table that hold codes
     _task: Task | None = None
 
@@ -173,7 +170,7 @@ class Data(ABC):
             split: train, val or test.
             batch_size: rows a batch, 1 or more.
             generator: shuffles the rows and, in the training split, augments them; every random number comes from it:
-                the order at once, before the first batch is asked for, and each batch's augmentation when that batch is
+                the order at once, before the first batch is made, and each batch's augmentation when that batch is
                 made. Without one rows come in order and unchanged, and nothing is random.
             skip: how many first batches of the pass to leave out, without drawing their augmentation.
 
@@ -269,45 +266,5 @@ def sha256(tensors: Iterable[tuple[str, Tensor]], note: str) -> str:
     return digest.hexdigest()
 
 
-def as_array(what: str, value: Any) -> np.ndarray:
-    """Convert a tensor, an array, or what NumPy makes one of, to an array.
-
-    Args:
-        what: the value's name in error messages.
-        value: the value.
-
-    Raises:
-        UserError: where no array can be made, and for sparse tensors and masked values.
-
-    """
-    if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided:
-            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
-        value = value.detach().cpu()
-        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
-            value = value.float() if not value.is_quantized else value.dequantize()
-        return value.resolve_conj().resolve_neg().numpy()
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
-    return array
-
-
-def as_pair(what: str, item: Any) -> tuple[Any, Any]:
-    """Return x and y of an item or a batch.
-
-    Args:
-        what: the item's name in error messages.
-        item: a tuple or list of two.
-
-    Raises:
-        UserError: unless it is such a pair.
-
-    """
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        told = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
-        raise UserError(f"{what} is {told}; a pair (x, y) is expected")
-    return item[0], item[1]
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

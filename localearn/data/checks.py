@@ -1,11 +1,13 @@
 """Checks of arrays from outside: whatever cannot be learned from is named in a one-line error message."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from localearn.data.targets import checked_targets, numbered, of_classes
+from localearn.data.labels import numbered
+from localearn.data.targets import checked_targets, targets_are_labels
 from localearn.errors import UserError
 from localearn.tasks import Task
 
@@ -65,7 +67,7 @@ def checked_parts(
         rows = checked_rows(what, x, layout) if vocabulary is None else checked_tokens(what, x, vocabulary)
         checked[f"x_{part}"] = rows
     names = [f"y_{part}" for part in parts if f"y_{part}" in arrays]
-    classes = of_classes(task)
+    classes = targets_are_labels(task)
     if task is None or classes:
         targets, class_names = numbered(where, {name: arrays[name] for name in names}, class_names)
     elif task.target_is_input:
@@ -75,8 +77,8 @@ def checked_parts(
     for part in parts:
         x, y = checked[f"x_{part}"], targets.get(f"y_{part}")
         if y is not None and len(x) != len(y):
-            told = "labels" if classes else "targets"
-            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} {told}")
+            kind = "labels" if classes else "targets"
+            raise UserError(f"{where}: x_{part} has {len(x)} rows and y_{part} has {len(y)} {kind}")
         train = checked["x_train"]
         if train.shape[1:] != x.shape[1:]:
             raise UserError(f"{where}: rows of x_train have shape {train.shape[1:]}, those of x_{part} {x.shape[1:]}")
@@ -119,7 +121,7 @@ def checked_graph(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.
         checked[split] = _nodes(f"{where}: {split}", index, len(x))
     members = np.concatenate([checked[split] for split in ("train", "val", "test")])
     if len(np.unique(members)) < len(members):
-        raise UserError(f"{where}: a node stands twice in train, val and test, which must not overlap")
+        raise UserError(f"{where}: a node is listed twice in train, val and test, which must not overlap")
     same_classes(where, labels[checked["train"]], labels[np.concatenate([checked["val"], checked["test"]])])
     return checked
 
@@ -194,13 +196,13 @@ def _nodes(what: str, index: np.ndarray, nodes: int) -> np.ndarray:
     return index.astype(np.int64)
 
 
-def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: Sequence[str] | None = None) -> None:
+def same_classes(where: str, train: np.ndarray, held_out: np.ndarray, class_names: Sequence[str] | None = None) -> None:
     """Check that the training labels, (N,), are all of 0..C-1, C > 1, and the held-out ones among them.
 
     Args:
         where: the source, for error messages.
         train: the training labels.
-        held: the held-out labels.
+        held_out: the held-out labels.
         class_names: the labels' names in error messages; their numbers by default.
 
     Raises:
@@ -220,7 +222,51 @@ def same_classes(where: str, train: np.ndarray, held: np.ndarray, class_names: S
             f"{where}: the training labels reach {name(present[-1])} but none is {name(gap)}; they must be "
             f"{'0 to classes - 1' if class_names is None else 'of every class'}, and values need a task, regression"
         )
-    if held.max() > present[-1]:
+    if held_out.max() > present[-1]:
         raise UserError(
-            f"{where}: a held-out label is {name(held.max())}; the training labels end at {name(present[-1])}"
+            f"{where}: a held-out label is {name(held_out.max())}; the training labels end at {name(present[-1])}"
         )
+
+
+def as_array(what: str, value: Any) -> np.ndarray:
+    """Convert a tensor, an array, or what NumPy makes one of, to an array.
+
+    Args:
+        what: the value's name in error messages.
+        value: the value.
+
+    Raises:
+        UserError: where no array can be made, and for sparse tensors and masked values.
+
+    """
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            raise UserError(f"{what} is a sparse tensor; give value.to_dense()")
+        value = value.detach().cpu()
+        if value.is_quantized or (value.is_floating_point() and value.dtype != torch.float64):
+            value = value.float() if not value.is_quantized else value.dequantize()
+        return value.resolve_conj().resolve_neg().numpy()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what} is {type(value).__name__}, of which no array can be made ({error})") from error
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise UserError(f"{what} has masked values; fill them in, or leave their rows out")
+    return array
+
+
+def as_pair(what: str, item: Any) -> tuple[Any, Any]:
+    """Return x and y of an item or a batch.
+
+    Args:
+        what: the item's name in error messages.
+        item: a tuple or list of two.
+
+    Raises:
+        UserError: unless it is such a pair.
+
+    """
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        found = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise UserError(f"{what} is {found}; a pair (x, y) is expected")
+    return item[0], item[1]

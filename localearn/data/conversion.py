@@ -7,20 +7,29 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
-from localearn.data.base import Data, Split, as_array, as_pair
-from localearn.data.checks import Layout, checked_graph, checked_parts
+from localearn.data.arrays import ArrayData
+from localearn.data.base import Data, Split
+from localearn.data.checks import Layout, as_array, as_pair, checked_graph, checked_parts
 from localearn.data.graphs import GraphData
-from localearn.data.partition import array_data, duplicates, levels_of, with_test
+from localearn.data.labels import numbered
+from localearn.data.partition import (
+    array_data,
+    check_fraction,
+    check_seed,
+    duplicates,
+    held_out_size,
+    hold_out,
+    levels_of,
+    with_test,
+)
 from localearn.data.streams import LoaderData
-from localearn.data.targets import numbered
 from localearn.data.transforms import Augment, Normalize, row_shares
 from localearn.errors import UserError, suggestion
 from localearn.printing import log_notes
 from localearn.tasks import Classification, Task
 
 _TEST_SEED = 0  # of a graph's test nodes where it names none
-_TAKEN = (
+_CONVERTIBLE = (
     "a localearn.Data, say load('digits'), (x, y), (x, y, x_test, y_test), a torch Dataset or DataLoader, or a "
     "torch_geometric Data"
 )
@@ -47,7 +56,7 @@ def as_data(data: Any) -> Data:
         return from_arrays(*data)
     if not isinstance(data, np.ndarray | torch.Tensor) and hasattr(data, "edge_index"):
         return from_graph(data)
-    raise UserError(f"a rule learns from {_TAKEN}, not from {type(data).__name__}")
+    raise UserError(f"a rule learns from {_CONVERTIBLE}, not from {type(data).__name__}")
 
 
 def from_arrays(
@@ -116,12 +125,12 @@ def from_arrays(
     check_fraction("test", test_fraction)
     check_fraction("val", val_fraction)
     check_seed("seed", seed)
-    given = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
+    passed = {"x_train": x, "y_train": y, "x_val": x_val, "y_val": y_val, "x_test": x_test, "y_test": y_test}
     if not isinstance(task, Task | None):
         raise UserError(f"{name}: task must be a localearn.tasks.Task, say Regression(), not {task!r}")
     if type(task) is Classification:
         task = None
-    arrays = _given(name, given, task)
+    arrays = _present(name, passed, task)
     if layout is None:
         layout = "nchw" if isinstance(x, torch.Tensor) else "nhwc"
     if vocabulary is not None and vocabulary < 1:
@@ -150,10 +159,10 @@ def from_arrays(
     )
 
 
-def _given(name: str, given: Mapping[str, Any], task: Task | None) -> dict[str, np.ndarray]:
-    """Return the arrays that were given. Raises UserError for x without its y, or y where x is the target."""
+def _present(name: str, passed: Mapping[str, Any], task: Task | None) -> dict[str, np.ndarray]:
+    """Return the arrays that are not None; raise UserError for x without its y, or y where x is the target."""
     for part in ("train", "val", "test"):
-        has_x, has_y = (given[f"{letter}_{part}"] is not None for letter in "xy")
+        has_x, has_y = (passed[f"{letter}_{part}"] is not None for letter in "xy")
         if task is not None and task.target_is_input:
             if has_y:
                 raise UserError(f"{name}: y_{part} is given, but {type(task).__name__}'s target is x; leave it out")
@@ -161,7 +170,7 @@ def _given(name: str, given: Mapping[str, Any], task: Task | None) -> dict[str, 
             has, lacks = "xy" if has_x else "yx"
             more = "; task=Autoencoding() has x for its target" if has_x and part == "train" else ""
             raise UserError(f"{name}: {has}_{part} is given without {lacks}_{part}{more}")
-    return {key: as_array(f"{name}: {key}", value) for key, value in given.items() if value is not None}
+    return {key: as_array(f"{name}: {key}", value) for key, value in passed.items() if value is not None}
 
 
 def from_dataset(
@@ -193,11 +202,11 @@ def from_dataset(
 
     """
     name = name or type(dataset).__name__.lower()
-    arrays, whole = {}, _is_target(options.get("task"))
+    arrays, x_is_target = {}, _is_target(options.get("task"))
     for part, source in (("", dataset), ("_test", test), ("_val", val)):
         if source is not None:
-            arrays |= _named(part, _items(f"{name}{part}", source, whole))
-    classes = None if whole else getattr(dataset, "classes", None)
+            arrays |= _named(part, _items(f"{name}{part}", source, x_is_target))
+    classes = None if x_is_target else getattr(dataset, "classes", None)
     if isinstance(classes, list | tuple) and all(isinstance(word, str) for word in classes):
         options = {"class_names": classes} | options
     return from_arrays(**arrays, name=name, **options)
@@ -243,10 +252,10 @@ def from_loader(
             raise UserError(f"streamed data take no {', '.join(others)}; leave it out, or give stream=False")
         return LoaderData(loader, val, test, **options)
     name = options.setdefault("name", "loader")
-    arrays, whole = {}, _is_target(options.get("task"))
+    arrays, x_is_target = {}, _is_target(options.get("task"))
     for part, source in (("", loader), ("_test", test), ("_val", val)):
         if source is not None:
-            pairs = [_columns(f"{name}{part}: batch {i}", batch, whole) for i, batch in enumerate(source)]
+            pairs = [_columns(f"{name}{part}: batch {i}", batch, x_is_target) for i, batch in enumerate(source)]
             joined = [
                 _joined(f"{name}{part}", column, torch.cat, np.concatenate) for column in zip(*pairs, strict=True)
             ]
@@ -336,17 +345,17 @@ def _nodes(
     unnamed = np.setdiff1d(np.arange(len(labels)), np.concatenate([np.zeros(0, np.int64), *splits.values()]))
     if "train" in splits and "test" not in splits:  # what is trained on is settled: the others are held out
         if "val" not in splits:
-            rest, held = hold_out(labels[unnamed], held_size("val", len(unnamed), val_fraction), seed)
-            notes.append(f"no val_mask was given: {len(held)} of {len(unnamed)} nodes in no mask were drawn")
-            unnamed, splits["val"] = unnamed[rest], unnamed[held]
+            rest, held_out = hold_out(labels[unnamed], held_out_size("val", len(unnamed), val_fraction), seed)
+            notes.append(f"no val_mask was given: {len(held_out)} of {len(unnamed)} nodes in no mask were drawn")
+            unnamed, splits["val"] = unnamed[rest], unnamed[held_out]
         notes.append(f"no test_mask was given: it is the other {len(unnamed)} nodes")
         return {**splits, "test": unnamed}, notes
     rest = splits.get("train", unnamed)
     for split, fraction, drawn_by in (("test", test_fraction, _TEST_SEED), ("val", val_fraction, seed)):
         if split not in splits:
-            kept, held = hold_out(labels[rest], held_size(split, len(rest), fraction), drawn_by)
-            notes.append(f"no {split}_mask was given: {len(held)} of {len(rest)} nodes were drawn")
-            rest, splits[split] = rest[kept], rest[held]
+            others, held_out = hold_out(labels[rest], held_out_size(split, len(rest), fraction), drawn_by)
+            notes.append(f"no {split}_mask was given: {len(held_out)} of {len(rest)} nodes were drawn")
+            rest, splits[split] = rest[others], rest[held_out]
     return {**splits, "train": rest}, notes
 
 
@@ -355,9 +364,9 @@ def _is_target(task: object) -> bool:
     return isinstance(task, Task) and task.target_is_input
 
 
-def _columns(what: str, item: Any, whole: bool) -> tuple[Any, ...]:
+def _columns(what: str, item: Any, x_is_target: bool) -> tuple[Any, ...]:
     """Return x and y of an item or a batch; x alone where it is the target, whether or not there is a y."""
-    if whole:
+    if x_is_target:
         return (item[0] if isinstance(item, tuple | list) else item,)
     return as_pair(what, item)
 
@@ -366,10 +375,10 @@ def _named(part: str, columns: Sequence[Any]) -> dict[str, Any]:
     return {f"{letter}{part}": column for letter, column in zip("xy", columns, strict=False)}
 
 
-def _items(what: str, dataset: Dataset, whole: bool) -> list[Any]:
+def _items(what: str, dataset: Dataset, x_is_target: bool) -> list[Any]:
     """Return x and y of all items of a dataset, or x alone where it is the target."""
     if isinstance(dataset, TensorDataset):
-        return list(_columns(what, dataset.tensors, whole))
+        return list(_columns(what, dataset.tensors, x_is_target))
     items: Any = dataset
     if isinstance(dataset, IterableDataset):
         source: Iterable[Any] = items
@@ -377,7 +386,7 @@ def _items(what: str, dataset: Dataset, whole: bool) -> list[Any]:
         source = (items[i] for i in range(len(items)))
     else:
         raise UserError(f"{what} is {type(dataset).__name__}, which has no length; give a DataLoader over it")
-    pairs = [_columns(f"{what}: item {i}", item, whole) for i, item in enumerate(source)]
+    pairs = [_columns(f"{what}: item {i}", item, x_is_target) for i, item in enumerate(source)]
     if not pairs:
         raise UserError(f"{what} is empty")
     return [_joined(what, column, torch.stack, np.stack) for column in zip(*pairs, strict=True)]

@@ -4,19 +4,21 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.embedded import photograph
 from localearn.data.imagefolder import decoded
+from localearn.data.partition import check_fraction, check_seed, held_out_size, hold_out
 from localearn.data.pictures import side_by_side
 from localearn.errors import UserError
 from localearn.files import kind_of_file
+from localearn.moved import former_names
 from localearn.options import checked_call
 from localearn.tasks import Criterion, Regression
 
@@ -140,8 +142,8 @@ def _of_image(
     if (pixels == pixels[0, 0]).all():
         raise UserError(f"{path} is of one colour, so there is nothing to predict")
     every = np.zeros(height * width, dtype=np.int64)
-    rest, test = hold_out(every, held_size("test", len(every), test_fraction, where=str(path)), _TEST_SEED)
-    train, val = hold_out(every[rest], held_size("val", len(rest), val_fraction, where=str(path)), seed)
+    rest, test = hold_out(every, held_out_size("test", len(every), test_fraction, where=str(path)), _TEST_SEED)
+    train, val = hold_out(every[rest], held_out_size("val", len(rest), val_fraction, where=str(path)), seed)
     train, val = rest[train], rest[val]
     if train_size is not None:
         if not 1 <= train_size <= len(train):
@@ -191,7 +193,7 @@ class CoordinateData(ArrayData):
             scale=tuple(scale.tolist()),
             peak=float(np.iinfo(pixels.dtype).max),
         )
-        x = encoded(centres(*pixels.shape[:2]), octaves)
+        x = _encoded_pixels(pixels, octaves)
         y = torch.from_numpy((colours - center) / scale).float()
         index: dict[Split, Tensor] = {split: torch.from_numpy(own) for split, own in rows.items()}
         rows_of: dict[Split, Tensor] = {split: x[own] for split, own in index.items()}
@@ -212,38 +214,56 @@ class CoordinateData(ArrayData):
         task = self.task
         assert isinstance(task, Regression) and task.peak is not None
         like = self._y["train"]
-        rows = encoded(centres(*self.pixels.shape[:2]), self.octaves).split(8192)
-        made = torch.cat([task.decode(predict(part.to(like.device)).float()).cpu() for part in rows]).numpy()
-        made = made.reshape(self.pixels.shape)
-        error = np.mean((made - self.pixels.astype(np.float64)) ** 2)
+        rows = _encoded_pixels(self.pixels, self.octaves).split(8192)
+        output = torch.cat([task.decode(predict(part.to(like.device)).float()).cpu() for part in rows]).numpy()
+        output = output.reshape(self.pixels.shape)
+        error = np.mean((output - self.pixels.astype(np.float64)) ** 2)
         psnr = 10 * math.log10(task.peak**2 / error) if error else math.inf
         level = 255 / task.peak
-        images = [(np.clip(values * level, 0, 255)).round().astype(np.uint8) for values in (self.pixels, made)]
+        images = [(np.clip(values * level, 0, 255)).round().astype(np.uint8) for values in (self.pixels, output)]
         path = folder / "reconstruction.png"
         side_by_side(images, ("true", f"reconstructed, {psnr:.1f} dB"), path)
-        return (f"the image beside its reconstruction, {psnr:.1f} dB over all of its pixels: {path}",)
+        return (f"the image next to its reconstruction, {psnr:.1f} dB over all of its pixels: {path}",)
 
 
 def centres(height: int, width: int) -> Tensor:
-    """Return x and y of the pixels' centres, line by line, (H W, 2) float32, the image reaching from -1 to 1."""
+    """Return x and y of the pixels' centres, line by line, (H W, 2) float32, the image reaching from -1 to 1.
+
+    Args:
+        height: H.
+        width: W.
+
+    """
     y, x = ((torch.arange(n, dtype=torch.float64) + 0.5) / n * 2 - 1 for n in (height, width))
     return torch.stack([x.repeat(height), y.repeat_interleave(width)], 1).float()
 
 
-def encoded(points: Tensor, octaves: int) -> Tensor:
-    """Compute the positional encoding of points in the plane.
+def positional_encoding(points: Tensor, octaves: int) -> Tensor:
+    """Compute the positional encoding of points, in their own precision.
+
+    Mildenhall et al., arXiv 2003.08934, eq. 4.
 
     Args:
-        points: (N, 2).
+        points: (..., D) coordinates x.
         octaves: K.
 
     Returns:
-        x, y, and sin and cos of 2^k pi x and 2^k pi y for k = 0..K-1, (N, 2 + 4 K).
+        x, followed by sin(2^k pi x) and cos(2^k pi x) for k = 0..K-1, (..., D + 2 D K).
 
     """
-    angles = [math.pi * 2**k * points.double() for k in range(octaves)]  # float32 would lose the highest octaves
-    waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
-    return torch.cat([points.double(), *waves], 1).float()
+    if not octaves:
+        return points
+    scales = math.pi * 2.0 ** torch.arange(octaves, device=points.device, dtype=points.dtype)
+    angles = scales[:, None] * points.unsqueeze(-2)
+    waves = torch.stack([angles.sin(), angles.cos()], -2)  # (..., octaves, 2, D)
+    return torch.cat([points, waves.flatten(-3)], -1)
+
+
+def _encoded_pixels(pixels: np.ndarray, octaves: int) -> Tensor:
+    """Return the encoded centres of an image's pixels, (H W, 2 + 4 K) float32."""
+    height, width = pixels.shape[:2]
+    # In float64, since float32 would lose the highest octaves.
+    return positional_encoding(centres(height, width).double(), octaves).float()
 
 
 def _scaled_down(image, size: int):
@@ -255,3 +275,7 @@ def _scaled_down(image, size: int):
         return image
     shape = [max(1, round(n * size / longer)) for n in image.size]
     return image.resize(tuple(shape), Image.Resampling.BOX if image.mode == "F" else Image.Resampling.LANCZOS)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -21,7 +21,7 @@ from localearn.printing import one_line
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "space": " "}
 Decimal = Literal["point", "comma"]
 Thousands = Literal["none", "comma", "point", "space", "apostrophe"]
-# What stands in a field without a value, in lower case. "none" is not among them: it is a word of many categories.
+# A field without a value, in lower case. "none" is not among them: many categories are called so.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "?"})
 
 _GROUPED = {"comma": ",", "point": ".", "space": " ", "apostrophe": "'"}
@@ -180,7 +180,7 @@ class CsvFile:
         if len(large):
             raise UserError(
                 f"{self.where(int(large[0]))}: column {name!r} holds {numbers[large[0]]:g}, and values are at most "
-                f"{_LARGEST:g}; mend it, leave it empty, or drop=[{name}]"
+                f"{_LARGEST:g}; correct it, leave it empty, or drop=[{name}]"
             )
 
     def _of_texts(self, name: str, codes: np.ndarray, texts: Sequence[str], *, as_words: bool) -> Column:
@@ -213,19 +213,19 @@ class CsvFile:
             if self._decimal == "point" and all(map(_COMMA_NUMBER.fullmatch, wrong)):
                 ways.append("decimal=comma")
             grouped = _GROUPED_NUMBER.fullmatch(text)
-            mark = next((word for word, mark in _GROUPED.items() if grouped and grouped[1][0] == mark), None)
+            mark = next((name for name, mark in _GROUPED.items() if grouped and grouped[1][0] == mark), None)
             if mark and mark != self._decimal:
                 ways.append(f"thousands={mark}")
             give = f"give {' or '.join(ways)}" if ways else "write it with a decimal point alone"
             raise UserError(f"{shown} looks like a number of another notation; {give}")
         if numbers > others:
             raise UserError(
-                f"{shown}, where {numbers:,} of {numbers + others:,} rows have numbers; mend it, leave it empty where "
-                f"it is missing, or give categorical=[{name}] or drop=[{name}]"
+                f"{shown}, where {numbers:,} of {numbers + others:,} rows have numbers; correct it, leave it empty "
+                f"where it is missing, or give categorical=[{name}] or drop=[{name}]"
             )
 
     def _number(self, text: str) -> float:
-        """Return a number, NaN where a text is none or stands for a missing one."""
+        """Return a number, NaN where a text is none or marks a missing one."""
         if "_" in text or text.lower() in MISSING:
             return np.nan
         try:
@@ -255,14 +255,14 @@ class CsvFile:
         """Check every row, and cache the columns that hold numbers alone."""
         records = self._records(self._delimiter)
         _, header = next(records, (0, []))
-        self._take_header(header)
+        self._read_header(header)
         chunks: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
         while rows := list(islice(records, _CHUNK_ROWS)):
             for line, record in rows:
                 if len(record) != len(header):
                     raise UserError(
-                        f"{self.path}, line {line} has {len(record)} fields and the header {len(header)}; mend it, or "
-                        "put what holds the separator in quotes"
+                        f"{self.path}, line {line} has {len(record)} fields and the header {len(header)}; correct it, "
+                        "or put what holds the separator in quotes"
                     )
                 self._lines.append(line)
             fields = list(zip(*(record for _, record in rows), strict=True))
@@ -285,7 +285,7 @@ class CsvFile:
             return None
         return None if any("_" in field for field in fields) else numbers  # which Python takes in a number
 
-    def _take_header(self, header: Sequence[str]) -> None:
+    def _read_header(self, header: Sequence[str]) -> None:
         names = [name.strip() for name in header]
         if not any(names):
             raise UserError(f"{self.path} is empty")
@@ -305,8 +305,8 @@ class CsvFile:
             found = self._sniffed()
             other = f"; separator={found} finds more" if found and SEPARATORS[found] != self._delimiter else ""
             raise UserError(
-                f"{self.path} has one column, {_short(names[0])}, where its header is parted by "
-                f"{_word(self._delimiter)}{other or '; give separator=semicolon, tab, pipe or space'}"
+                f"{self.path} has one column, {_short(names[0])}, where its header is separated by "
+                f"{_separator_name(self._delimiter)}{other or '; give separator=semicolon, tab, pipe or space'}"
             )
         self.names, self.unnamed = tuple(named), len(names) - len(named)
         self._places = {name: place for place, name in enumerate(names) if name}
@@ -324,14 +324,14 @@ class CsvFile:
     def _sniffed(self) -> str | None:
         """Return the separator that splits the first lines into the most fields, as many in each, or None."""
         widths = {}
-        for word in _SNIFFED:
+        for name in _SNIFFED:
             try:
-                found = [len(record) for _, record in islice(self._records(SEPARATORS[word], sample=True), 30)]
+                found = [len(record) for _, record in islice(self._records(SEPARATORS[name], sample=True), 30)]
             except UserError:  # a fault of the file's, if it is one, is reported when it is read
                 continue
             if found and found[0] > 1:
-                widths[word] = (found.count(found[0]) / len(found), found[0])
-        return max(widths, key=lambda word: widths[word]) if widths else None
+                widths[name] = (found.count(found[0]) / len(found), found[0])
+        return max(widths, key=lambda name: widths[name]) if widths else None
 
     def _records(self, delimiter: str, *, sample: bool = False) -> Iterator[tuple[int, list[str]]]:
         """Yield the header and each row, with the line that it begins in; those of a sample's whole lines alone."""
@@ -409,8 +409,8 @@ def _decoded(path: Path, encoding: str) -> str:
     return text
 
 
-def _word(delimiter: str) -> str:
-    return next((word for word, mark in SEPARATORS.items() if mark == delimiter), repr(delimiter))
+def _separator_name(delimiter: str) -> str:
+    return next((name for name, mark in SEPARATORS.items() if mark == delimiter), repr(delimiter))
 
 
 def _short(text: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from localearn.data.arrays import ArrayData, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.checks import checked_parts
-from localearn.data.partition import array_data
+from localearn.data.partition import array_data, hold_out
 from localearn.data.transforms import Normalize
 from localearn.errors import UserError
 from localearn.extras import torch_geometric
@@ -113,8 +113,8 @@ def _classified(name: str) -> dict[str, np.ndarray]:
     file = {"breast_cancer": "breast_cancer.csv", "wine": "wine_data.csv"}[name]
     folder = _sklearn_folder()
     if folder and (folder / file).is_file():
-        whole = np.loadtxt(folder / file, delimiter=",", skiprows=1)
-        table, labels = whole[:, :-1], whole[:, -1]
+        rows = np.loadtxt(folder / file, delimiter=",", skiprows=1)
+        table, labels = rows[:, :-1], rows[:, -1]
     else:
         import sklearn.datasets
 

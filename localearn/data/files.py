@@ -1,26 +1,20 @@
-"""Archives of arrays, read without pickle and written atomically, and the downloading of data sets."""
+"""Archives of arrays, read without pickle and written atomically, in the folder of prepared data sets."""
 
-import contextlib
 import errno
-import http.client
-import io
 import math
 import os
-import socket
-import tarfile
-import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from localearn.errors import UserError
 from localearn.files import atomic_write, kind_of_file
-from localearn.printing import log_notes
+from localearn.moved import former_names
 
 # What numpy and zipfile raise, between them, for a file that is cut short, damaged or something else altogether.
 _UNREADABLE = (
@@ -38,12 +32,25 @@ _UNREADABLE = (
 
 
 def data_folder(data_dir: str | Path | None) -> Path:
-    """Return the folder of prepared data sets: `data_dir`, else LOCALEARN_DATA, else ~/.cache/localearn."""
+    """Return the folder of prepared data sets.
+
+    Args:
+        data_dir: the folder; None: the environment's LOCALEARN_DATA, else ~/.cache/localearn.
+
+    """
     return Path(data_dir or os.environ.get("LOCALEARN_DATA") or "~/.cache/localearn").expanduser()
 
 
-def names(path: Path) -> set[str]:
-    """Return the names of the arrays in an npz archive; raise UserError as `read` does."""
+def array_names(path: Path) -> set[str]:
+    """Return the names of the arrays in an npz archive.
+
+    Args:
+        path: the archive.
+
+    Raises:
+        UserError: as `read`.
+
+    """
     _check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -69,7 +76,7 @@ def read(path: Path, wanted: Iterable[str], memory_bytes: float | None = None) -
 
     """
     wanted = list(wanted)
-    present = names(path)
+    present = array_names(path)
     missing = [name for name in wanted if name not in present]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(present)) or 'nothing'}")
@@ -100,7 +107,7 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
 def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
     """Raise UserError where arrays are larger than the memory, and ValueError where a member differs from its header.
 
-    A small file can unpack to any size, and a header can ask for any memory, whatever follows it.
+    A small file can unpack to any size, and a header can declare any size, whatever follows it.
     """
     total = 0
     with zipfile.ZipFile(path) as archive:
@@ -109,12 +116,12 @@ def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
             # numpy gives the plain name precedence too.
             member = archive.getinfo(name if name in present else f"{name}.npy")
             with archive.open(member) as file:
-                size, dtype = _promised(file)
+                size, dtype = _declared(file)
                 if dtype.hasobject:
                     raise ValueError("Object arrays are not read")
                 if file.tell() + size != member.file_size:
-                    held = member.file_size - file.tell()
-                    raise ValueError(f"{name} holds {held} bytes of values where its header tells of {size}")
+                    size_there = member.file_size - file.tell()
+                    raise ValueError(f"{name} holds {size_there} bytes of values, and its header declares {size}")
             total += size
             if total > limit:
                 raise UserError(
@@ -123,13 +130,13 @@ def _check_sizes(path: Path, wanted: Iterable[str], limit: float) -> None:
                 )
 
 
-def _promised(file: IO[bytes]) -> tuple[int, np.dtype]:
+def _declared(file: IO[bytes]) -> tuple[int, np.dtype]:
     """Return the bytes of values, and their type, that the header of an npy file declares."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if any(length < 0 for length in shape):
-        raise ValueError(f"a header tells of shape {shape}")
+        raise ValueError(f"a header declares the shape {shape}")
     return math.prod(shape) * dtype.itemsize, dtype
 
 
@@ -158,7 +165,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **named)
 
 
-def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def store(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the archive of a data set just prepared, unless its folder is read-only: then it is prepared each time.
 
     Args:
@@ -169,7 +176,7 @@ def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         UserError: where writing fails for another reason, such as a full disk.
 
     """
-    # Mode bits bind everyone but root; a folder without any is meant to stay as it is, whoever runs this.
+    # Mode bits do not bind root; a folder without any is meant to stay as it is, for root too.
     if path.parent.exists() and not path.parent.stat().st_mode & 0o222:
         return
     try:
@@ -179,72 +186,5 @@ def keep(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-TIMEOUT_S = 15.0
-
-# No network, a server's refusal, a broken transfer, a broken archive, a file that is not what its name says.
-FAILURES = (
-    OSError,
-    http.client.HTTPException,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
-
-
-@contextlib.contextmanager
-def downloading(name: str, source: str, data_dir: Path) -> Iterator[None]:
-    """Print a line naming what is downloaded from where, and set a time limit for connections opened inside.
-
-    Output of other packages' code inside, progress bars among it, is dropped: why it failed is in its error.
-
-    Args:
-        name: the data set.
-        source: the host or hosts.
-        data_dir: the folder that it is downloaded to.
-
-    """
-    log_notes(name, [f"it is not in {data_dir}, and is downloaded from {source}"])
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_S)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-@contextlib.contextmanager
-def download_folder(data_dir: Path) -> Iterator[Path]:
-    """Yield a temporary folder in data_dir; where the download fails, no folder that it made is left."""
-    missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
-    data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
-            yield Path(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
-            for folder in missing:
-                folder.rmdir()
-        raise
-
-
-def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
-    """Return the error for a data set that is neither here nor can be downloaded, with how to provide it.
-
-    Args:
-        name: the data set.
-        source: the host or hosts that were asked.
-        looked_for: the files that were looked for.
-        error: why the download failed.
-
-    """
-    # torchvision reports each mirror that it tried, a line for its address and a line for its answer.
-    reason = ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()
-    files = " and ".join(str(path) for path in looked_for)
-    return UserError(
-        f"{name} is not here and could not be downloaded from {source} ({reason[:120]}); looked for {files}.",
-        f"On a machine with a network, localearn.load({name!r}) prepares {name}.npz in its data_dir: copy that file to "
-        f"the first place above, or point data_dir or LOCALEARN_DATA to where it is.",
-    )
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

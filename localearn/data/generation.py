@@ -98,11 +98,11 @@ def continuation(
     seen = list(ids)[-window:]
     written: list[int] = []
     for _ in range(length):
-        # What stands after the last one is not seen by it, and a fixed length suits rules and programs of any kind.
+        # Later positions are not seen by the last one, and rules and exported programs take rows of a fixed length.
         x = torch.tensor([seen + [0] * (window - len(seen))], device=device)
         logits = predict(x)[0, len(seen) - 1].float().cpu()
         if not logits.isfinite().all():
-            raise UserError("the net's outputs are not finite, so it goes on with nothing; its training diverged")
+            raise UserError("the net's outputs are not finite, so no token can be drawn; its training diverged")
         if temperature:
             found = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
         else:

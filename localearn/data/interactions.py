@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData, check_seed, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.csvfile import Column, CsvFile
+from localearn.data.partition import check_seed, hold_out
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
 from localearn.options import checked_call
@@ -91,15 +92,16 @@ def interactions(
     split, short = _leave_last_out(log)
     if short:
         notes.append(f"{short:,} of {log.users:,} users have fewer than {_LEAST} interactions: all are training rows")
-    made = _pairs(file, log, split, criterion) if form == "pairs" else _users(file, log, split, prefixes, k)
-    x, y, task, categories, told = made
-    notes += told
+    x, y, task, categories, more = (
+        _pairs(file, log, split, criterion) if form == "pairs" else _users(file, log, split, prefixes, k)
+    )
+    notes += more
     if train_size is not None:
         rows = len(x["train"])
         if not 1 <= train_size <= rows:
             raise UserError(f"train_size is {train_size}; it must lie between 1 and {rows}, the training split")
-        kept = torch.from_numpy(hold_out(np.zeros(rows, dtype=np.int64), train_size, split_seed)[1])
-        x["train"], y["train"] = x["train"][kept], y["train"][kept]
+        drawn = torch.from_numpy(hold_out(np.zeros(rows, dtype=np.int64), train_size, split_seed)[1])
+        x["train"], y["train"] = x["train"][drawn], y["train"][drawn]
     check_targets(str(file.path), task, x, y, None)
     data = ArrayData("interactions", x, y, 0, task=task, categories=categories)
     if form == "pairs":
@@ -122,7 +124,7 @@ class _Log:
     item_names: tuple[str, ...]
     target: str | None
 
-    def kept(self, rows: np.ndarray) -> "_Log":
+    def select(self, rows: np.ndarray) -> "_Log":
         """Return some of the interactions."""
         value = None if self.value is None else self.value[rows]
         return _Log(self.user[rows], self.item[rows], value, self.users, self.item_names, self.target)
@@ -177,8 +179,8 @@ def _read(
     log = _Log(users.codes[order], items.codes[order], None if value is None else value[order], len(users.words),
                items.words, target)  # fmt: skip
     if form == "users":
-        log, told = _positive(file, log, least)
-        notes += told
+        log, more = _positive(file, log, least)
+        notes += more
     return log, notes
 
 
@@ -210,30 +212,31 @@ def _positive(file: CsvFile, log: _Log, least: float | None) -> tuple[_Log, list
             )
             if not counts.any():
                 raise UserError(f"{file.path}: no {log.target} is {floor:g} or more; give a smaller least")
-            log = log.kept(counts)
+            log = log.select(counts)
     # The last time that a user has had an item counts.
     pairs = log.user.astype(np.int64) * len(log.item_names) + log.item
     _, last = np.unique(pairs[::-1], return_index=True)
-    kept = np.sort(len(pairs) - 1 - last)
-    if len(kept) < len(pairs):
-        notes.append(f"{len(pairs) - len(kept):,} interactions with an item that comes again for the user are left out")
-    return log.kept(kept), notes
+    latest = np.sort(len(pairs) - 1 - last)
+    if len(latest) < len(pairs):
+        earlier = len(pairs) - len(latest)
+        notes.append(f"{earlier:,} interactions with an item that comes again for the user are left out")
+    return log.select(latest), notes
 
 
 def _leave_last_out(log: _Log) -> tuple[dict[Split, np.ndarray], int]:
     """Return the rows of each split, and how many users have too few to be held out."""
     starts, sizes = np.unique(log.user, return_index=True, return_counts=True)[1:]
     ends = (starts + sizes)[sizes >= _LEAST]
-    held = {"test": ends - 1, "val": ends - 2}
-    train = np.setdiff1d(np.arange(len(log.user)), np.concatenate(list(held.values())))
-    rows = {"train": train, **held}
+    held_out = {"test": ends - 1, "val": ends - 2}
+    train = np.setdiff1d(np.arange(len(log.user)), np.concatenate(list(held_out.values())))
+    rows = {"train": train, **held_out}
     return {split: rows[split] for split in _SPLITS}, int((sizes < _LEAST).sum())
 
 
-Made = tuple[dict[Split, torch.Tensor], dict[Split, torch.Tensor], Task, tuple[int, ...], list[str]]
+Parts = tuple[dict[Split, torch.Tensor], dict[Split, torch.Tensor], Task, tuple[int, ...], list[str]]
 
 
-def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: Criterion) -> Made:
+def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: Criterion) -> Parts:
     """Return rows (user, item) of codes and their ratings or clicks."""
     _check_held(file, split)
     assert log.value is not None
@@ -245,8 +248,10 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
     notes = []
     unseen = sum(int((codes[log.item[split[name]]] == len(known)).sum()) for name in ("val", "test"))
     if unseen:
-        held = len(split["val"]) + len(split["test"])
-        notes.append(f"{unseen:,} of {held:,} held-out rows have an item that no training row has, code {len(known)}")
+        held_out = len(split["val"]) + len(split["test"])
+        notes.append(
+            f"{unseen:,} of {held_out:,} held-out rows have an item that no training row has, code {len(known)}"
+        )
     train = log.value[split["train"]]
     center, scale = float(train.mean()), float(train.std())
     if train.min() == train.max() or not scale > 0:  # which is zero too where values differ by next to nothing
@@ -265,7 +270,7 @@ def _pairs(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], criterion: 
     return x, y, task, sizes, notes
 
 
-def _users(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], prefixes: int, k: int) -> Made:
+def _users(file: CsvFile, log: _Log, split: dict[Split, np.ndarray], prefixes: int, k: int) -> Parts:
     """Return multi-hot rows of what a user has had, uint8, and the item that comes next."""
     _check_held(file, split)
     known = np.unique(log.item[split["train"]])

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from localearn.data import files
-from localearn.data.arrays import check_fraction, check_seed
 from localearn.data.base import Batch, Data, Split, sha256
 from localearn.data.checks import checked_graph
 from localearn.data.embedded import karate
-from localearn.data.graphs import NPZ_GRAPHS, PLANETOID, npz_graph, planetoid
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
+from localearn.data.partition import check_fraction, check_seed
+from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.transforms import row_shares
 from localearn.errors import UserError, suggestion
 from localearn.tasks import LinkPrediction
@@ -84,8 +85,8 @@ class LinkData(Data):
             raise UserError(f"batch_size is {batch_size}; it must be at least 1")
         if split not in self._pairs:
             raise ValueError(f"{self.name} has no {split} split, only {', '.join(self._pairs)}")
-        whole = Batch(self._x, self._targets[split], (self._edges[split],), self._pairs[split])
-        return iter((whole,) if skip == 0 else ())
+        batch = Batch(self._x, self._targets[split], (self._edges[split],), self._pairs[split])
+        return iter((batch,) if skip == 0 else ())
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> "LinkData":
         """Return the graph with x replaced by `fn(x, edge_index)` of the training edges; see `Data.features`."""
@@ -186,9 +187,9 @@ def split_links(
     """
     u, v = np.minimum(*edge_index), np.maximum(*edge_index)
     joined = np.unique((u * nodes + v)[u < v])
-    held = {"val": int(val_fraction * len(joined)), "test": int(test_fraction * len(joined))}
-    kept = len(joined) - sum(held.values())
-    if min(kept, *held.values()) < 1:
+    held_out = {"val": int(val_fraction * len(joined)), "test": int(test_fraction * len(joined))}
+    training = len(joined) - sum(held_out.values())
+    if min(training, *held_out.values()) < 1:
         raise UserError(f"{name} has {len(joined)} edges, too few for val_fraction and test_fraction of them")
     if nodes * (nodes - 1) // 2 < 2 * len(joined):
         raise UserError(f"{name} joins more than half of its pairs of nodes, so as many others cannot be drawn")
@@ -199,11 +200,11 @@ def split_links(
     seen: dict[Split, np.ndarray] = {}
     start = 0
     for split in _SPLITS:
-        stop = start + held.get(split, kept)
+        stop = start + held_out.get(split, training)
         codes = np.concatenate([positive[start:stop], negative[start:stop]])
         pairs[split] = np.stack([codes // nodes, codes % nodes], axis=1)
         targets[split] = np.repeat(np.array([1, 0], dtype=np.float32), stop - start)
-        known = np.sort(positive[: kept if split != "test" else start])
+        known = np.sort(positive[: training if split != "test" else start])
         one = np.stack([known // nodes, known % nodes])
         seen[split] = np.concatenate([one, one[::-1]], axis=1)
         start = stop

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from localearn.data.arrays import ArrayData, check_seed
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
+from localearn.data.partition import check_seed
 from localearn.errors import UserError
 from localearn.tasks import LanguageModelling, Regression
 from localearn.tasks.language import PADDING
@@ -28,7 +29,7 @@ def copy_memory(
         y = no target                  ...    u_1   ...   u_S       the last S positions
 
     A row is 2 S + delay token ids, of which the symbols are 0..K-1, the blank K and the cue K + 1. A net that remembers
-    nothing has log2 K bits a symbol, 3 by default, and one of K right. The target stands S + delay steps back:
+    nothing has log2 K bits a symbol, 3 by default, and one of K right. The target was shown S + delay steps before:
     backpropagation through time that is truncated to fewer steps sends nothing back to where it was seen.
     Hochreiter, Schmidhuber (1997), as of Arjovsky, Shah, Bengio, arXiv 1511.06464, section 5.1, where S = 10, K = 8 and
     delay is 100 and more; there blanks are the targets of the other positions, which require no memory, and rows are

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from localearn.data.base import Batch, Data, Split
+from localearn.files import atomic_write
 from localearn.printing import one_line
 from localearn.tasks import Regression
 
@@ -40,7 +41,8 @@ def predicted_against_true(
     with warnings.catch_warnings():
         # A column's name may be written in letters that the font lacks; boxes stand for them.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
-        figure.savefig(path)
+        with atomic_write(Path(path)) as temporary:
+            figure.savefig(temporary, format="png")
     of = f", the first {_PANELS} of {task.outputs} outputs" if task.outputs > _PANELS else ""
     return f"predicted against true values of {data.sizes[split]:,} {split} rows{of}: {path}"
 
@@ -62,7 +64,7 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
     for batch in data.batches(split, 4096):
         outputs.append(task.decode(predict(batch).float()).cpu())
         targets.append(task.decode(task.encode(batch.target)).cpu())
-    made, true = torch.cat(outputs).double().numpy(), torch.cat(targets).double().numpy()
+    predicted, true = torch.cat(outputs).double().numpy(), torch.cat(targets).double().numpy()
     shown = np.unique(np.linspace(0, len(true) - 1, min(len(true), _POINTS)).round().astype(int))
     panels = min(task.outputs, _PANELS)
     columns = min(panels, 3)
@@ -71,10 +73,10 @@ def against_true(data: Data, task: Regression, predict: Callable[[Batch], Tensor
     names = data.target_names or [f"output {k + 1}" if task.outputs > 1 else "" for k in range(task.outputs)]
     for k in range(panels):
         axes = figure.add_subplot(rows, columns, k + 1)
-        low, high = min(true[:, k].min(), made[:, k].min()), max(true[:, k].max(), made[:, k].max())
+        low, high = min(true[:, k].min(), predicted[:, k].min()), max(true[:, k].max(), predicted[:, k].max())
         axes.plot([low, high], [low, high], color=_INK, linewidth=0.8, alpha=0.6)
-        axes.scatter(true[shown, k], made[shown, k], s=10, color=_BLUE, alpha=0.6, linewidths=0)
-        rmse = np.sqrt(np.mean((made[:, k] - true[:, k]) ** 2))
+        axes.scatter(true[shown, k], predicted[shown, k], s=10, color=_BLUE, alpha=0.6, linewidths=0)
+        rmse = np.sqrt(np.mean((predicted[:, k] - true[:, k]) ** 2))
         # A dollar sign in a column's name would begin a formula, and a character that is not seen has no picture.
         axes.set_title(f"{one_line(names[k])}  RMSE {rmse:.4g}".strip(), fontsize=10, parse_math=False)
         for axis in (axes.xaxis, axes.yaxis):
@@ -108,7 +110,8 @@ def above_each_other(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[st
         for place, pixels in enumerate(images):
             scaled = Image.fromarray(pixels).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
             canvas.paste(scaled, (_MARGIN + place * (wide + _MARGIN), top + _CAPTION))
-    canvas.save(path)
+    with atomic_write(path) as temporary:
+        canvas.save(temporary, format="PNG")
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Path) -> None:
@@ -134,4 +137,5 @@ def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], path: Pa
         draw.text((left, _MARGIN // 2), caption, fill=_INK)
         scaled = Image.fromarray(pixels).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
         canvas.paste(scaled, (left, _MARGIN + _CAPTION))
-    canvas.save(path)
+    with atomic_write(path) as temporary:
+        canvas.save(temporary, format="PNG")

@@ -5,144 +5,33 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 
 from localearn.data import files
-from localearn.data.arrays import check_fraction, check_seed, fold_of
 from localearn.data.base import Data, Split
-from localearn.data.checks import ARRAYS, Layout, checked_arrays, checked_graph, checked_parts
+from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
 from localearn.data.coordinates import coordinates, photo
 from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer, diabetes, digits, karate, wine
-from localearn.data.files import FAILURES, absent, download_folder, downloading
-from localearn.data.graphs import NPZ_GRAPHS, PLANETOID, GraphData, npz_graph, planetoid
+from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
 from localearn.data.interactions import interactions
 from localearn.data.links import links
 from localearn.data.memory import adding, copy_memory
-from localearn.data.partition import array_data, duplicates, levels_of, with_test
+from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
+from localearn.data.partition import array_data, check_fraction, check_seed, duplicates, fold_of, levels_of, with_test
+from localearn.data.planetoid import PLANETOID, planetoid
 from localearn.data.table import FILE_OPTIONS, table, task_of_file
 from localearn.data.text import text
 from localearn.data.transforms import Augment, Normalize, row_shares
 from localearn.data.views import views
+from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
 from localearn.printing import log_notes
 from localearn.tasks import NAMED, Autoencoding, Classification, Criterion, MultiLabel, Reconstruction, Regression, Task
-
-# Our name: torchvision's class, and where torchvision itself would store the files.
-VISION = {
-    "mnist": ("MNIST", "MNIST/raw"),
-    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw"),
-    "kmnist": ("KMNIST", "KMNIST/raw"),
-    "svhn": ("SVHN", "train_32x32.mat"),
-    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
-    "cifar100": ("CIFAR100", "cifar-100-python"),
-    "stl10": ("STL10", "stl10_binary"),
-    "imagenette": ("Imagenette", "imagenette2-160"),
-}
-
-# The classes of those whose labels are of words, in their order.
-CLASSES = {
-    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
-    "imagenette": (
-        "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck",
-        "gas pump", "golf ball", "parachute",
-    ),
-}  # fmt: skip
-
-_IMAGENETTE_PIXELS = 128  # of the square that its images, whose shorter side has 160, are scaled and cropped to
-_OF_SPLITS = ("SVHN", "STL10", "Imagenette")  # which name their parts, and do not ask whether it is the training one
-_CHANNELS_FIRST = ("SVHN", "STL10")
-
-
-def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    """Return the four arrays of one of `VISION`, checked.
-
-    They are read from <data_dir>/<name>.npz, or else prepared and stored there, from what torchvision downloaded into
-    data_dir before, or else from a download into a temporary folder there, of which nothing stays.
-
-    Args:
-        name: the data set.
-        data_dir: the folder of prepared data sets.
-
-    Raises:
-        UserError: where the set is neither there nor can be downloaded.
-
-    """
-    prepared = data_dir / f"{name}.npz"
-    if prepared.exists():
-        return checked_arrays(str(prepared), files.read(prepared, ARRAYS))
-    class_name, layout = VISION[name]
-    try:
-        arrays = _read(class_name, data_dir, download=False)
-    except FAILURES:
-        try:
-            arrays = _downloaded(name, data_dir)
-        except FAILURES as error:
-            raise absent(name, _source(class_name), (prepared, data_dir / layout), error) from error
-    checked = checked_arrays(name, arrays)
-    files.keep(prepared, arrays)
-    return checked
-
-
-def _downloaded(name: str, data_dir: Path) -> dict[str, np.ndarray]:
-    class_name, _ = VISION[name]
-    with download_folder(data_dir) as folder, downloading(name, _source(class_name), data_dir):
-        return _read(class_name, folder, download=True)
-
-
-def _source(class_name: str) -> str:
-    """Return the hosts that torchvision asks for a set, in their order."""
-    import torchvision.datasets
-
-    published = getattr(torchvision.datasets, class_name)
-    urls = getattr(published, "mirrors", None) or [getattr(published, "url", None)]
-    if class_name == "SVHN":
-        urls = [url for url, *_ in published.split_list.values()]
-    if class_name == "Imagenette":
-        urls = [url for url, _ in published._ARCHIVES.values()]
-    hosts = dict.fromkeys(urlsplit(url).hostname for url in urls)
-    return f"{' or '.join(str(host) for host in hosts)}, by torchvision"
-
-
-def _read(class_name: str, root: Path, *, download: bool) -> dict[str, np.ndarray]:
-    """Return the arrays in torchvision's form, images (N, H, W) or (N, H, W, C) uint8 and labels uint8."""
-    import torchvision.datasets
-
-    arrays = {}
-    published = getattr(torchvision.datasets, class_name)
-    for part in ("train", "test"):
-        if class_name == "Imagenette":
-            # Its second part is called val, and is what is reported: the test part here.
-            data = published(str(root), split="train" if part == "train" else "val", size="160px", download=download)
-            arrays[f"x_{part}"], arrays[f"y_{part}"] = _squares(data)
-            download = False  # it refuses to download what is there, and both parts are one archive
-            continue
-        which = {"split": part} if class_name in _OF_SPLITS else {"train": part == "train"}
-        data = published(str(root), download=download, **which)
-        images = np.asarray(data.data)
-        labels = data.labels if class_name in _OF_SPLITS else data.targets
-        arrays[f"x_{part}"] = images.transpose(0, 2, 3, 1) if class_name in _CHANNELS_FIRST else images
-        arrays[f"y_{part}"] = np.asarray(labels).astype(np.uint8)
-    return arrays
-
-
-def _squares(data: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images of different sizes scaled and centrally cropped, (N, H, W, 3) uint8, and their labels, uint8."""
-    from PIL import Image, ImageOps
-
-    square = (_IMAGENETTE_PIXELS, _IMAGENETTE_PIXELS)
-    images = np.empty((len(data), *square, 3), dtype=np.uint8)
-    labels = np.empty(len(data), dtype=np.uint8)
-    for number in range(len(data)):
-        image, labels[number] = data[number]
-        images[number] = np.asarray(ImageOps.fit(image.convert("RGB"), square, Image.Resampling.BILINEAR))
-    return images, labels
-
 
 GRAPHS = ("karate", *PLANETOID, *NPZ_GRAPHS)
 FILES = ("npz", "imagefolder", "graph")
@@ -362,7 +251,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     if type(task) is Classification:
         task = "classification"
     kind = NAMED[task] if isinstance(task, str) else type(task)
-    told = task if isinstance(task, str) else kind.__name__
+    named = task if isinstance(task, str) else kind.__name__
     graph = name in GRAPHS or name == "graph"
     if kind is Classification or kind.has_classes:
         fits = name not in REGRESSIONS
@@ -372,7 +261,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
         fits = name in ("npz", *REGRESSIONS) or (name == "breast_cancer" and kind is MultiLabel)
     if not fits:
         has = "values" if name in REGRESSIONS else "labels"
-        raise UserError(f"task={told} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
+        raise UserError(f"task={named} does not fit {name}, which has {has}" + ("" if graph else "; autoencoding does"))
     if isinstance(task, Task):
         if criterion != "squared":
             raise UserError(f"criterion={criterion} is an option of a task that is named; give it to {kind.__name__}")
@@ -380,7 +269,7 @@ def _task(name: str, task: TaskName | Task | None, criterion: Criterion | Recons
     choices = {Regression: get_args(Criterion), Autoencoding: get_args(Reconstruction)}.get(kind, ("squared",))
     if criterion not in choices:
         of = f"there are {', '.join(choices)}" if len(choices) > 1 else "its loss is a cross-entropy"
-        raise UserError(f"criterion={criterion} is none of task={told} ({name}); {of}")
+        raise UserError(f"criterion={criterion} is none of task={named} ({name}); {of}")
     chosen: Any = {} if kind not in (Regression, Autoencoding) else {"criterion": criterion}
     return None if kind is Classification else kind(**chosen)
 
@@ -413,8 +302,8 @@ def _parts(
         parts, _ = checked_parts(name, arrays, task=task)
         if task is None:
             return parts, None, TUMOURS if name == "breast_cancer" else tuple(f"grower {k + 1}" for k in range(3)), ()
-        told = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
-        return parts, None, None, () if task.target_is_input or name == "wine" else (told,)
+        note = f"the output is the evidence for {TUMOURS[1]!r}, against {TUMOURS[0]!r}"
+        return parts, None, None, () if task.target_is_input or name == "wine" else (note,)
     found: tuple[str, ...] = ()
     if name == "npz":
         own = _own_archive(path, labelled=task is None or not task.target_is_input)
@@ -425,9 +314,9 @@ def _parts(
         levels = levels_of(arrays)
         parts, class_names = checked_parts(str(path), arrays, class_names=folders)
     parts, drawn = with_test(str(path), parts, test_fraction, class_names, task)
-    told = (*found, *duplicates(parts))
-    log_notes(str(path), told)
-    return parts, levels, class_names if task is None else None, (*drawn, *told)
+    warnings = (*found, *duplicates(parts))
+    log_notes(str(path), warnings)
+    return parts, levels, class_names if task is None else None, (*drawn, *warnings)
 
 
 def _own_archive(path: Path, *, labelled: bool = True) -> dict[str, np.ndarray]:
@@ -438,7 +327,7 @@ def _own_archive(path: Path, *, labelled: bool = True) -> dict[str, np.ndarray]:
         labelled: whether y is needed; else it may be lacking.
 
     """
-    present = files.names(path)
+    present = files.array_names(path)
     letters = "xy" if labelled else "x"
     if "edge_index" in present:
         raise UserError(f"{path} holds edge_index, a graph; use dataset=graph, localearn.load('graph', path=...)")
@@ -463,11 +352,11 @@ def _own_graph(
     path: Path, normalize: Normalize, test_fraction: float, val_fraction: float, split_seed: int, fold: int | None
 ) -> GraphData:
     """Return the graph of a user's archive, whose splits may be lists of nodes, masks, or lacking."""
-    present = files.names(path)
+    present = files.array_names(path)
     splits = get_args(Split) if fold is None else ()
     named = {split: [key for key in (split, f"{split}_mask") if key in present][:1] for split in splits}
-    given = [key for keys in named.values() for key in keys]
-    arrays = files.read(path, ("x", "edge_index", "y", *given))
+    stored = [key for keys in named.values() for key in keys]
+    arrays = files.read(path, ("x", "edge_index", "y", *stored))
     nodes = len(np.atleast_1d(arrays["y"]))
     masks = {
         f"{split}_mask": _mask(f"{path}: {keys[0]}", arrays[keys[0]], nodes) for split, keys in named.items() if keys

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from localearn.data.base import Batch, Data, Split, as_array, as_pair, leaves_out_last
-from localearn.data.checks import Layout, checked_rows, same_classes
+from localearn.data.base import Batch, Data, Split, leaves_out_last
+from localearn.data.checks import Layout, as_array, as_pair, checked_rows, same_classes
+from localearn.data.labels import flat_labels, numbered
 from localearn.data.partition import channels_first
-from localearn.data.targets import Moments, checked_targets, flat_labels, numbered, of_classes
+from localearn.data.targets import Moments, checked_targets, targets_are_labels
 from localearn.data.transforms import Scaling
 from localearn.errors import UserError
 from localearn.printing import log_notes
@@ -29,7 +30,7 @@ _NUMPY_SEEDS, _EPOCHS = 2**32, 2**31  # what NumPy's seeds and samplers' epochs 
 
 
 class LoaderData(Data):
-    """Stream three loaders of (x, y) batches, re-batched to the batch size that is asked for.
+    """Stream three loaders of (x, y) batches, re-batched to the batch size that `batches` is given.
 
     Memory holds the current batches and no more. The price: rows are not normalised (uint8 is divided by 255), no
     features are cached between stages, the fingerprint does not cover the rows, workers start again in every pass, and
@@ -84,7 +85,7 @@ class LoaderData(Data):
         }
         self._layout: Layout | None = layout
         self._task = None if type(task) is Classification else task
-        self._valued = None if of_classes(task) else task  # whose targets are no labels
+        self._valued = None if targets_are_labels(task) else task  # whose targets are no labels
         self._moments: dict[Split, Moments] = {}
         labels: dict[Split, np.ndarray] = {}
         digests: dict[Split, str] = {}
@@ -181,7 +182,7 @@ class LoaderData(Data):
             ValueError: always.
 
         """
-        raise ValueError(f"{self.name} is streamed: its features cannot be kept")
+        raise ValueError(f"{self.name} is streamed: its features cannot be cached")
 
     def part(self, rank: int, ranks: int, least: int = 2) -> "LoaderData":
         """Return the same data where there is one rank.
@@ -208,10 +209,10 @@ class LoaderData(Data):
         found: np.ndarray | None = None
         digest, rows = hashlib.sha256(), 0
         for _, y in self._read(split, 0):
-            if found is not None and _worded(found) != _worded(y):
+            if found is not None and _has_words(found) != _has_words(y):
                 raise UserError(f"{self.name}: y_{split} has words in one batch and numbers in another")
             found = np.unique(y) if found is None else np.union1d(found, y)
-            digest.update("\n".join([*y.tolist(), ""]).encode() if _worded(y) else y.astype(np.int64).tobytes())
+            digest.update("\n".join([*y.tolist(), ""]).encode() if _has_words(y) else y.astype(np.int64).tobytes())
             rows += len(y)
         if found is None:
             raise UserError(f"{self.name}: {split} gives no batch")
@@ -240,16 +241,16 @@ class LoaderData(Data):
 
         y is (N,) labels as they are given or, with a task, its targets, (N, D); (N, 0) where the target is x.
         """
-        whole = self._valued is not None and self._valued.target_is_input
-        for number, batch in enumerate(_drawn(self._loaders[split], seed)):
-            if whole and not isinstance(batch, tuple | list):
+        x_is_target = self._valued is not None and self._valued.target_is_input
+        for number, batch in enumerate(_isolated(self._loaders[split], seed)):
+            if x_is_target and not isinstance(batch, tuple | list):
                 batch = (batch, None)
             x, y = as_pair(f"{self.name}: {split} batch {number}", batch)
             where_x, where_y = (f"{self.name}: {part}_{split} of batch {number}" for part in "xy")
             layout = self._layout or _layout_of(x)
-            given = checked_rows(where_x, as_array(where_x, x), layout)
-            rows = torch.tensor(given) if layout == "ntd" else channels_first(given)
-            if whole:
+            values = checked_rows(where_x, as_array(where_x, x), layout)
+            rows = torch.tensor(values) if layout == "ntd" else channels_first(values)
+            if x_is_target:
                 labels = np.zeros((len(rows), 0), np.float32)
             elif self._valued is None:
                 labels = flat_labels(where_y, as_array(where_y, y))
@@ -287,7 +288,7 @@ class LoaderData(Data):
 
     def _number(self, split: Split, y: np.ndarray) -> np.ndarray:
         unknown = y
-        if _worded(y) == _worded(self._labels):
+        if _has_words(y) == _has_words(self._labels):
             places = np.searchsorted(self._labels, y).clip(max=len(self._labels) - 1)
             unknown = y[self._labels[places] != y]
             if not len(unknown):
@@ -296,26 +297,26 @@ class LoaderData(Data):
 
     def _cut(self, split: Split, batch_size: int, seed: int, first: int, rows: int) -> Iterator[Batch]:
         """Return the rows from `first` to `rows` of a pass, in batches of `batch_size` and what is left."""
-        held: list[tuple[Tensor, Tensor]] = []
+        pending: list[tuple[Tensor, Tensor]] = []
         missing, end = batch_size, 0
         for x, y in self._numbered(split, seed):
             start, end = end, end + len(y)
             x, y = (part[max(first - start, 0) : max(rows - start, 0)] for part in (x, y))
             while len(y) >= missing:
-                yield self._batch([*held, (x[:missing], y[:missing])])
+                yield self._batch([*pending, (x[:missing], y[:missing])])
                 x, y = x[missing:], y[missing:]
-                held, missing = [], batch_size
+                pending, missing = [], batch_size
             if len(y):
-                held.append((x.clone(), y))  # for a loader may write its next batch into the same memory
+                pending.append((x.clone(), y))  # for a loader may write its next batch into the same memory
                 missing -= len(y)
-        if held:
-            yield self._batch(held)
+        if pending:
+            yield self._batch(pending)
 
     def _batch(self, pieces: list[tuple[Tensor, Tensor]]) -> Batch:
         x, y = pieces[0] if len(pieces) == 1 else (torch.cat([piece[i] for piece in pieces]) for i in (0, 1))
         x = _scaled(x.to(self._device))  # where bytes are bytes yet
-        whole = self._valued is not None and self._valued.target_is_input
-        return Batch(x, x.flatten(1) if whole else y.to(self._device))
+        x_is_target = self._valued is not None and self._valued.target_is_input
+        return Batch(x, x.flatten(1) if x_is_target else y.to(self._device))
 
 
 def _layout_of(x: Any) -> Layout:
@@ -327,7 +328,7 @@ def _scaled(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
-class _OwnDraws:
+class _IsolatedDraws:
     """Continue random numbers, while entered, from where the last time left them, the first time from a seed.
 
     Draws outside continue as if there had been none of it.
@@ -369,13 +370,13 @@ class _OwnDraws:
             generator.set_state(state)
 
 
-def _drawn(loader: Iterable[Any], seed: int) -> Iterator[Any]:
+def _isolated(loader: Iterable[Any], seed: int) -> Iterator[Any]:
     """Return a pass of a loader that draws from random numbers of its own."""
     drawers = [loader, *(getattr(loader, name, None) for name in ("dataset", "sampler", "batch_sampler"))]
     drawers.append(getattr(drawers[-1], "sampler", None))
     found = (getattr(drawer, "generator", None) for drawer in drawers)
     generators = {id(one): one for one in found if isinstance(one, torch.Generator)}
-    draws = _OwnDraws(seed, [one for one in generators.values() if one is not torch.default_generator])
+    draws = _IsolatedDraws(seed, [one for one in generators.values() if one is not torch.default_generator])
     for drawer in {id(one): one for one in drawers}.values():
         if callable(set_epoch := getattr(drawer, "set_epoch", None)):  # say, of a DistributedSampler
             set_epoch(seed % _EPOCHS)
@@ -416,5 +417,5 @@ def _in_order(loader: Iterable[Any]) -> bool:
     return isinstance(sampler.sampler if type(sampler) is BatchSampler else sampler, SequentialSampler)
 
 
-def _worded(labels: np.ndarray) -> bool:
+def _has_words(labels: np.ndarray) -> bool:
     return labels.dtype.kind == "U"

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.checks import same_classes
 from localearn.data.csvfile import Column, CsvFile, Decimal, Thousands
-from localearn.data.partition import duplicates
+from localearn.data.partition import check_fraction, check_seed, duplicates, held_out_size, hold_out
 from localearn.data.targets import check_targets
 from localearn.errors import UserError
 from localearn.options import checked_call
@@ -119,7 +119,7 @@ def table(
     if not used:
         raise UserError(f"{file.path}: columns and drop leave no column to predict {_listed(targets)} from")
     read = file.columns([*dict.fromkeys((*used, *targets))], categorical)
-    goal = _Goal.of(file, [read[name] for name in targets], task, criterion)
+    goal = _Target.of(file, [read[name] for name in targets], task, criterion)
     splits = _split(str(file.path), goal, test_fraction, val_fraction, val_size, split_seed, train_size)
     encoder = _Encoder(file, splits, categories=categories, missing=missing, indicator=indicator, normalize=normalize)
     x, sizes, names = encoder.encode([read[name] for name in used], categorical)
@@ -128,9 +128,9 @@ def table(
     left = [f"{file.unnamed} column{'s' if file.unnamed > 1 else ''} without a name left out"] if file.unnamed else []
     held = f"of {file.rows:,} rows {len(splits['test']):,} were drawn as the test part (test_fraction={test_fraction})"
     rows = {f"x_{split}": x[torch.from_numpy(splits[split])].numpy() for split in _SPLITS}
-    told = (*goal.notes, *left, *encoder.notes, *duplicates(rows))
-    data.notes = (held, *told)
-    log_notes(str(file.path), told)
+    warnings = (*goal.notes, *left, *encoder.notes, *duplicates(rows))
+    data.notes = (held, *warnings)
+    log_notes(str(file.path), warnings)
     return data
 
 
@@ -163,7 +163,7 @@ def task_of_file(
 
 
 @dataclass
-class _Goal:
+class _Target:
     """Hold the task, y of every row, and the labels by which rows are held out."""
 
     task: Task
@@ -172,7 +172,7 @@ class _Goal:
     notes: list[str] = field(default_factory=list)
 
     @staticmethod
-    def of(file: CsvFile, columns: Sequence[Column], task: TableTask, criterion: Criterion) -> "_Goal":
+    def of(file: CsvFile, columns: Sequence[Column], task: TableTask, criterion: Criterion) -> "_Target":
         """Return what the target columns are, by the task option or by their content."""
         for column in columns:
             if len(column.absent):
@@ -188,13 +188,13 @@ class _Goal:
         if several and task in ("classification", "binary"):
             raise UserError(f"{file.path}: task={task} has one target, and {named} are {len(columns)}; give one")
         if task == "regression":
-            return _Goal.values(file, columns, criterion, notes)
+            return _Target.values(file, columns, criterion, notes)
         if task == "multilabel":
-            return _Goal.labels(file, columns, notes)
-        return _Goal.classes(file, columns[0], task, notes)
+            return _Target.labels(file, columns, notes)
+        return _Target.classes(file, columns[0], task, notes)
 
     @staticmethod
-    def values(file: CsvFile, columns: Sequence[Column], criterion: Criterion, notes: list[str]) -> "_Goal":
+    def values(file: CsvFile, columns: Sequence[Column], criterion: Criterion, notes: list[str]) -> "_Target":
         """Return numbers to be predicted."""
         for column in columns:
             if column.numbers is None:
@@ -208,10 +208,10 @@ class _Goal:
                     "nothing to predict; give another target"
                 )
         y = np.stack([column.numbers for column in columns if column.numbers is not None], 1)
-        return _Goal(Regression(outputs=len(columns), criterion=criterion), y, notes=notes)
+        return _Target(Regression(outputs=len(columns), criterion=criterion), y, notes=notes)
 
     @staticmethod
-    def labels(file: CsvFile, columns: Sequence[Column], notes: list[str]) -> "_Goal":
+    def labels(file: CsvFile, columns: Sequence[Column], notes: list[str]) -> "_Target":
         """Return columns of zeros and ones, any of which may be true of a row."""
         for column in columns:
             other = None if column.numbers is None else column.numbers[(column.numbers != 0) & (column.numbers != 1)]
@@ -226,10 +226,10 @@ class _Goal:
             raise UserError(
                 f"{file.path}: the target {constant[0]!r} is the same in every row, so there is nothing to predict"
             )
-        return _Goal(MultiLabel(outputs=len(columns)), y, notes=notes)
+        return _Target(MultiLabel(outputs=len(columns)), y, notes=notes)
 
     @staticmethod
-    def classes(file: CsvFile, column: Column, task: TableTask, notes: list[str]) -> "_Goal":
+    def classes(file: CsvFile, column: Column, task: TableTask, notes: list[str]) -> "_Target":
         """Return classes: words, or whole numbers; two of them as one output where the task is binary."""
         codes, words = column.codes, column.words
         if column.numbers is not None:
@@ -260,8 +260,8 @@ class _Goal:
                     "task=binary two; give task=classification"
                 )
             notes.append(f"target {column.name}: the output is the evidence for {words[1]!r}, against {words[0]!r}")
-            return _Goal(MultiLabel(outputs=1), codes[:, None].astype(np.float64), notes=notes)
-        return _Goal(Classification(len(words)), codes.astype(np.int64), words, notes)
+            return _Target(MultiLabel(outputs=1), codes[:, None].astype(np.float64), notes=notes)
+        return _Target(Classification(len(words)), codes.astype(np.int64), words, notes)
 
     def data(
         self, file: CsvFile, x: torch.Tensor, splits: dict[Split, np.ndarray], sizes: tuple[int, ...]
@@ -302,7 +302,7 @@ class _Goal:
 
 
 def _inferred(columns: Sequence[Column]) -> tuple[TableTask, str]:
-    """Return the task that target columns ask for, and why."""
+    """Return the task that target columns imply, and why."""
     numbers = [column.numbers for column in columns if column.numbers is not None]
     if len(numbers) < len(columns):
         return "classification", "it holds words"
@@ -318,7 +318,7 @@ def _inferred(columns: Sequence[Column]) -> tuple[TableTask, str]:
 
 def _split(
     where: str,
-    goal: _Goal,
+    goal: _Target,
     test_fraction: float,
     val_fraction: float,
     val_size: int | None,
@@ -331,8 +331,8 @@ def _split(
         labels = goal.y[:, 0]
     if len(labels) < 3:
         raise UserError(f"{where} has {len(labels)} rows; training, validation and test need one or more each")
-    rest, test = hold_out(labels, held_size("test", len(labels), test_fraction, where=where), _TEST_SEED)
-    train, val = hold_out(labels[rest], held_size("val", len(rest), val_fraction, val_size, where), seed)
+    rest, test = hold_out(labels, held_out_size("test", len(labels), test_fraction, where=where), _TEST_SEED)
+    train, val = hold_out(labels[rest], held_out_size("val", len(rest), val_fraction, val_size, where), seed)
     train, val = rest[train], rest[val]
     if train_size is not None:
         if not 1 <= train_size <= len(train):
@@ -360,7 +360,7 @@ class _Encoder:
         self.notes: list[str] = []
 
     def encode(
-        self, columns: Sequence[Column], insisted: Sequence[str]
+        self, columns: Sequence[Column], forced: Sequence[str]
     ) -> tuple[torch.Tensor, tuple[int, ...], tuple[str, ...]]:
         """Return x, (rows, n) float32, the numbers of categories of the columns that are codes, and the names of all.
 
@@ -368,7 +368,7 @@ class _Encoder:
 
         Args:
             columns: the features.
-            insisted: the columns that the user calls categorical.
+            forced: the columns that the user calls categorical.
 
         """
         self._check_absent(columns)
@@ -388,7 +388,7 @@ class _Encoder:
             if column.codes is None:
                 values[column.name] = self._numbers(column, absent)
             else:
-                known, numbered = self._categories(column, absent, column.name in insisted)
+                known, numbered = self._categories(column, absent, column.name in forced)
                 if self.categories == "codes":
                     codes[column.name] = numbered.astype(np.float32)
                     sizes.append(len(known) + 1)
@@ -441,7 +441,7 @@ class _Encoder:
         varies = width > np.finfo(np.float64).eps * np.abs(train).max()
         return ((column.numbers - centre) / (width if varies else 1.0)).astype(np.float32)
 
-    def _categories(self, column: Column, absent: np.ndarray, insisted: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _categories(self, column: Column, absent: np.ndarray, forced: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return which of a column's words the training split has, and each row's index among them or their number."""
         assert column.codes is not None
         codes = column.codes
@@ -452,7 +452,7 @@ class _Encoder:
             codes = np.where(absent, fill, codes)
             counts = np.bincount(codes[self.train], minlength=len(column.words))
         known = np.flatnonzero(counts)
-        if len(known) > max(50, len(self.train) // 2) and not insisted:
+        if len(known) > max(50, len(self.train) // 2) and not forced:
             raise UserError(
                 f"{self.file.where(0)}: {column.words[codes[0]]!r} in column {column.name!r} is one of {len(known):,} "
                 f"words in {len(self.train):,} training rows, so hardly one comes again; give drop=[{column.name}], or "

@@ -1,8 +1,8 @@
-"""Targets as a task takes them: values checked and standardised, labels numbered, and the task fitted to them."""
+"""Targets as a task takes them: values checked and standardised, and the task fitted to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from localearn.data.base import Split
 from localearn.data.transforms import Scaling, standard
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.tasks import Autoencoding, MultiLabel, Regression, Task
 
 _NUMBERS = {torch.float32: ("buif", np.float32), torch.int64: ("bui", np.int64)}
@@ -55,16 +56,21 @@ def checked_targets(where: str, arrays: Mapping[str, np.ndarray], task: Task) ->
                 f"{where}: rows of {key} have {checked[key].shape[1:]} values, those of {first} "
                 f"{checked[first].shape[1:]}"
             )
-    whole = {key: torch.from_numpy(values) for key, values in checked.items()}
-    if whole:  # before rows are drawn from them, so that a message names the source's row
-        task = _widened(f"{where}: y_train", task, next(iter(whole.values())))
-    for key, values in whole.items():
+    tensors = {key: torch.from_numpy(values) for key, values in checked.items()}
+    if tensors:  # before rows are drawn from them, so that a message names the source's row
+        task = _widened(f"{where}: y_train", task, next(iter(tensors.values())))
+    for key, values in tensors.items():
         task.check_target(f"{where}: {key}", values)
     return checked
 
 
-def of_classes(task: Task | None) -> bool:
-    """Return whether targets are labels."""
+def targets_are_labels(task: Task | None) -> bool:
+    """Return whether targets are class labels.
+
+    Args:
+        task: the task; None: classification.
+
+    """
     return task is None or task.has_classes
 
 
@@ -80,7 +86,7 @@ def strata(parts: Mapping[str, np.ndarray], task: Task | None) -> np.ndarray:
 
     """
     y = parts.get("y_train")
-    if y is not None and (task is None or of_classes(task) or task.target_is_input) and y.ndim == 1:
+    if y is not None and (task is None or targets_are_labels(task) or task.target_is_input) and y.ndim == 1:
         return y.astype(np.int64, copy=False)
     if y is not None and isinstance(task, MultiLabel) and task.outputs == 1 == y.size // len(y):
         return (y.reshape(-1) > 0.5).astype(np.int64)
@@ -198,9 +204,9 @@ class Moments:
         if not self.rows:
             self.rows, self._mean, self._squares, self.extremes = rows, mean, squares, extremes
             return
-        total, apart = self.rows + rows, mean - self._mean
-        self._squares = self._squares + squares + apart.square() * (self.rows * rows / total)
-        self._mean = self._mean + apart * (rows / total)
+        total, delta = self.rows + rows, mean - self._mean
+        self._squares = self._squares + squares + delta.square() * (self.rows * rows / total)
+        self._mean = self._mean + delta * (rows / total)
         self.rows = total
         self.extremes = torch.stack(
             [torch.minimum(self.extremes[0], extremes[0]), torch.maximum(self.extremes[1], extremes[1])]
@@ -242,125 +248,5 @@ def _reconstructing(
     return replace(task, **found)
 
 
-_WHOLE = 2**53  # beyond it a float64 no longer distinguishes one whole number from the next
-
-
-def numbered(
-    where: str, labels: Mapping[str, np.ndarray], class_names: Sequence[str] | None = None
-) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
-    """Return the labels of all parts as (N,) int64, numbered alike, and the names of the classes.
-
-    Words are numbered in their order, False and True are 0 and 1, and labels that begin at 1 in all parts and leave
-    no number out begin at 0. Whether every class is among the training labels is `checks.same_classes`'s to say.
-
-    Args:
-        where: the source, for error messages.
-        labels: by the part's name in error messages, training part first: (N,) or (N, 1) whole numbers of any type,
-            booleans or words, or (N, C) one-hot rows.
-        class_names: the names in the order of the numbers, where the source knows them.
-
-    Returns:
-        The labels, and the names of the classes; None where numbers were given that stay as they are.
-
-    Raises:
-        UserError: for labels that are NaN, negative or no whole number, and rows that are not one-hot.
-
-    """
-    parts = {name: flat_labels(f"{where}: {name}", y) for name, y in labels.items()}
-    worded = [y.dtype.kind == "U" for y in parts.values()]
-    if any(worded) and not all(worded):
-        told = ", ".join(f"{name} {y.dtype}" for name, y in parts.items())
-        raise UserError(f"{where}: labels are words in one part and numbers in another ({told})")
-    names: tuple[str, ...] | None = None
-    if all(worded):
-        found = np.unique(np.concatenate(list(parts.values())))
-        words = _given(where, class_names, found)
-        numbers = {word: number for number, word in enumerate(words)}
-        parts = {name: np.array([numbers[str(word)] for word in y], np.int64) for name, y in parts.items()}
-        return parts, words
-    if all(y.dtype.kind == "b" for y in parts.values()):
-        names = ("False", "True")
-    parts = {name: y.astype(np.int64) for name, y in parts.items()}
-    present = np.unique(np.concatenate(list(parts.values())))
-    if len(present) > 1 and present[0] == 1 and present[-1] == len(present):
-        names = tuple(str(label) for label in present)
-        parts = {name: y - 1 for name, y in parts.items()}
-    if class_names is None:
-        return parts, names
-    names = tuple(str(name) for name in class_names)
-    classes = 1 + max((int(y.max()) for y in parts.values() if len(y)), default=0)
-    if len(names) != classes:
-        raise UserError(f"{where}: there are {len(names)} class_names and {classes} classes of labels")
-    return parts, names
-
-
-def flat_labels(what: str, y: np.ndarray) -> np.ndarray:
-    """Return the labels of one part, (N,): booleans, integers from 0 or words.
-
-    Args:
-        what: the labels' name in error messages.
-        y: the labels.
-
-    Raises:
-        UserError: for another type or shape.
-
-    """
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat):
-        y = y.astype(np.str_)
-    if y.dtype.kind == "S":
-        y = _decoded(what, y)
-    if y.dtype.kind not in "buifU":
-        raise UserError(f"{what} is {y.dtype}; labels must be integers, 0 to classes - 1, or words")
-    if y.ndim == 2 and y.dtype.kind in "buif" and y.shape[1] > 1:
-        return _from_one_hot(what, y)
-    if y.ndim != 1:
-        raise UserError(f"{what} has shape {y.shape}; one label for each row, (N,), or one-hot rows are expected")
-    if y.dtype.kind == "f":
-        y = _from_floats(what, y)
-    if y.dtype.kind in "ui" and len(y) and (y.min() < 0 or y.max() > np.iinfo(np.int64).max):
-        raise UserError(f"{what} holds {y.min() if y.min() < 0 else y.max()}; labels run from 0 to classes - 1")
-    return y
-
-
-def _from_floats(what: str, y: np.ndarray) -> np.ndarray:
-    bad = ~np.isfinite(y)
-    if bad.any():
-        raise UserError(f"{what} holds {int(bad.sum())} of {len(y)} labels that are NaN or infinite")
-    part = y[(y != np.round(y)) | (np.abs(y) > _WHOLE)]
-    if len(part):
-        raise UserError(
-            f"{what} is {y.dtype} and holds {part[0]}; labels must be integers, 0 to classes - 1, and "
-            "values need a task, regression"
-        )
-    return y.astype(np.int64)
-
-
-def _from_one_hot(what: str, y: np.ndarray) -> np.ndarray:
-    ones = y == 1
-    wrong = np.flatnonzero((ones.sum(1) != 1) | ((y != 0) & ~ones).any(1))
-    if len(wrong):
-        raise UserError(
-            f"{what} has shape {y.shape} and its row {wrong[0]} is not one-hot; one label for each row, (N,), or a "
-            f"single 1 among zeros is expected"
-        )
-    return ones.argmax(1)
-
-
-def _decoded(what: str, y: np.ndarray) -> np.ndarray:
-    try:
-        return np.char.decode(y, "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} holds bytes that are no UTF-8 text") from error
-
-
-def _given(where: str, class_names: Sequence[str] | None, found: np.ndarray) -> tuple[str, ...]:
-    """Return the words' order: the given one, if there is one, else the alphabet's."""
-    if class_names is None:
-        return tuple(str(word) for word in found)
-    names = tuple(str(name) for name in class_names)
-    unknown = [str(word) for word in found if str(word) not in names]
-    if unknown:
-        raise UserError(f"{where}: a label is {unknown[0]!r}, which is not among the class_names {', '.join(names)}")
-    return names
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from localearn.data import files
-from localearn.data.arrays import ArrayData, check_fraction
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Split
 from localearn.data.generation import continuation
+from localearn.data.partition import check_fraction
 from localearn.data.tokens import LARGEST, UNKNOWN, BytePairs, Bytes, Characters, Codec, Unit
 from localearn.errors import UserError
-from localearn.files import is_text_encoding, kind_of_file
+from localearn.files import is_text_encoding, kind_of_file, replace_text
 from localearn.options import checked_call
 from localearn.printing import log_notes, one_line
 from localearn.tasks.language import PADDING, LanguageModelling
 
 NAME = "text"
-BPE_TOKENS = 1024  # where no number is asked for
+BPE_TOKENS = 1024  # by default
 SAMPLE_TOKENS = 400
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_LINES = 6  # printed at the end of a run
@@ -66,10 +67,10 @@ class TextData(ArrayData):
         )
         prompt, sample = self.codec.decode(ids), self.codec.decode(written)
         path = Path(folder) / "sample.txt"
-        path.write_text(f"{prompt}{sample}\n", encoding="utf-8")
+        replace_text(path, f"{prompt}{sample}\n")
         lines = [line for line in sample.splitlines() if line.strip()][:SAMPLE_LINES]
         return (
-            f"a sample, which goes on from the test part's beginning, is in {path}:",
+            f"a sample that continues the beginning of the test part is in {path}:",
             *(f"  {one_line(s)}" for s in lines),
         )
 
@@ -123,8 +124,8 @@ def text(
     if val_fraction + test_fraction >= 1:
         raise UserError(f"val_fraction={val_fraction} and test_fraction={test_fraction} leave nothing to train on")
     where = NAME if path is None else str(path)
-    whole = help_topics() if path is None else read_text(Path(path).expanduser(), encoding)
-    parts = _split(where, whole, val_fraction, test_fraction)
+    content = help_topics() if path is None else read_text(Path(path).expanduser(), encoding)
+    parts = _split(where, content, val_fraction, test_fraction)
     codec: Codec
     ids: dict[Split, np.ndarray]
     if unit == "bpe":
@@ -140,15 +141,15 @@ def text(
             what = f"{least} are needed, a window and the one after it" if split == "train" else "2 are needed"
             smaller = f"; use dataset.window={len(tokens) - 1} or less" if split == "train" and len(tokens) > 1 else ""
             raise UserError(
-                f"{where}: the {split} part of {len(whole)} characters has {len(tokens)} tokens; {what}{smaller}"
+                f"{where}: the {split} part of {len(content)} characters has {len(tokens)} tokens; {what}{smaller}"
             )
         x[split], y[split] = _windows(tokens, window, (stride or window) if split == "train" else None)
     LanguageModelling(codec.size).check_learnable(f"{where}: the train part", y["train"])
-    held = {split: (len(parts[split]), len(ids[split])) for split in ("val", "test")}
-    characters, tokens = (sum(pair[i] for pair in held.values()) for i in (0, 1))
+    sizes_of = {split: (len(parts[split]), len(ids[split])) for split in ("val", "test")}
+    characters, tokens = (sum(pair[i] for pair in sizes_of.values()) for i in (0, 1))
     data = TextData(NAME, x, y, codec, LanguageModelling(codec.size, characters / tokens))
     sizes = ", ".join(f"{split} {len(ids[split]):,}" for split in parts)
-    data.notes = (f"{len(whole):,} characters, {codec.size:,} {unit} as tokens, in order: {sizes}", *notes)
+    data.notes = (f"{len(content):,} characters, {codec.size:,} {unit} as tokens, in order: {sizes}", *notes)
     log_notes(where, notes)
     return data
 
@@ -223,11 +224,15 @@ def _check_options(unit: Unit, vocabulary: int | None, window: int, stride: int 
         raise UserError(f"vocabulary is {vocabulary}; it must be at least 1")
 
 
-def _split(where: str, whole: str, val_fraction: float, test_fraction: float) -> dict[Split, str]:
+def _split(where: str, content: str, val_fraction: float, test_fraction: float) -> dict[Split, str]:
     """Return the beginning of a text, what follows and its end, by their shares of the characters."""
-    tested, held = round(len(whole) * test_fraction), round(len(whole) * val_fraction)
-    trained = len(whole) - held - tested
-    return {"train": whole[:trained], "val": whole[trained : trained + held], "test": whole[trained + held :]}
+    tested, validated = round(len(content) * test_fraction), round(len(content) * val_fraction)
+    trained = len(content) - validated - tested
+    return {
+        "train": content[:trained],
+        "val": content[trained : trained + validated],
+        "test": content[trained + validated :],
+    }
 
 
 def _byte_pairs(
@@ -239,14 +244,14 @@ def _byte_pairs(
         digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
     path = folder / f"text-bpe-{digest.hexdigest()[:16]}.npz"
     if path.exists():
-        kept = files.read(path, ("tokenizer", *parts))
-        codec = BytePairs(kept["tokenizer"].tobytes().decode(errors="replace"))
+        stored = files.read(path, ("tokenizer", *parts))
+        codec = BytePairs(stored["tokenizer"].tobytes().decode(errors="replace"))
     else:
         codec = BytePairs.learned(parts["train"], size)
         state = np.frombuffer(codec.state().encode(), dtype=np.uint8)
-        kept = {"tokenizer": state, **{split: codec.encode(part).astype(np.int32) for split, part in parts.items()}}
-        files.keep(path, kept)
-    ids: dict[Split, np.ndarray] = {split: kept[split].astype(np.int64) for split in parts}
+        stored = {"tokenizer": state, **{split: codec.encode(part).astype(np.int32) for split, part in parts.items()}}
+        files.store(path, stored)
+    ids: dict[Split, np.ndarray] = {split: stored[split].astype(np.int64) for split in parts}
     return codec, ids, [f"there are {codec.size} byte pairs to be learned, not {size}"] * (codec.size < size)
 
 

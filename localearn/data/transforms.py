@@ -1,4 +1,4 @@
-"""Augmentation and normalisation, a batch at a time, on the device that holds the data."""
+"""Normalisation and augmentation, a batch at a time, on the device that holds the data."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,9 +7,99 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Normalize = Literal["standard", "unit", "rows", "none"]
 Augment = Literal["none", "crop", "crop_flip"]
-
+_CHUNK_ROWS = 1024  # statistics are taken in float64, a chunk at a time, which bounds their memory
 PAD = 4  # pixels of zero (black) on each side before the crop, as is usual for images of this size
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Map each channel or feature, x -> (x - center) * scale; integers become float32 first.
+
+    Attributes:
+        center: float32, broadcast over a batch of rows.
+        scale: likewise.
+        note: the map in words, for fingerprints.
+
+    """
+
+    center: Tensor
+    scale: Tensor
+    note: str
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the mapped (N, ...) rows, float32, in new memory."""
+        return torch.sub(rows, self.center).mul_(self.scale)
+
+    def to(self, device: torch.device | str) -> "Scaling":
+        """Return the same map on `device`."""
+        return Scaling(self.center.to(device), self.scale.to(device), self.note)
+
+
+def standard(train: Tensor) -> Scaling:
+    """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D), (N, T, D).
+
+    A channel or feature that does not vary is centred and not scaled.
+
+    Args:
+        train: the training rows, of which the statistics are.
+
+    """
+    mean, std = _level_moments(train) if train.ndim == 4 and train.dtype == torch.uint8 else _moments(train)
+    varies = std > torch.finfo(torch.float32).eps * mean.abs()
+    scale = torch.where(varies, std, 1.0).reciprocal()
+    shape = (-1, 1, 1) if train.ndim == 4 else (-1,)
+    return Scaling(mean.float().view(shape), scale.float().view(shape), "standard")
+
+
+def unit(train: Tensor, levels: tuple[int, int] | None = None) -> Scaling:
+    """Return the map to 0..1.
+
+    Args:
+        train: the training rows, whose extremes are the range where `levels` is None.
+        levels: the lowest and highest value that rows can have.
+
+    """
+    low, high = levels or (train.min().item(), train.max().item())
+    scale = 1.0 / (high - low) if high > low else 1.0
+    return Scaling(torch.tensor(float(low)), torch.tensor(scale), f"unit {low} {high}")
+
+
+def row_shares(x: Tensor) -> Tensor:
+    """Return rows divided by their sums, as bags of words are given to graph nets, float32; empty rows stay empty.
+
+    Args:
+        x: (N, D), any numbers; float64 is taken for the sums.
+
+    """
+    sums = x.double().sum(1, keepdim=True)
+    return torch.where(sums == 0, 0.0, x / sums).float()
+
+
+def _level_moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel of uint8 images, exactly: from how often each of the 256 levels occurs."""
+    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64, device=images.device)
+    mean = share @ levels
+    return mean, (share * (levels - mean[:, None]).square()).sum(1).sqrt()
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel or feature, in two float64 passes."""
+    dims = {4: [0, 2, 3], 3: [0, 1]}.get(rows.ndim, [0])
+    features = rows.shape[2 if rows.ndim == 3 else 1]
+    count = rows.numel() // features
+    total = torch.zeros(features, dtype=torch.float64)
+    for chunk in rows.split(_CHUNK_ROWS):
+        total += chunk.double().sum(dims)
+    mean = total / count
+    squares = torch.zeros_like(total)
+    centre = mean.view(-1, 1, 1) if rows.ndim == 4 else mean
+    for chunk in rows.split(_CHUNK_ROWS):
+        squares += (chunk.double() - centre).square().sum(dims)
+    return mean, (squares / count).sqrt()
 
 
 def augment(
@@ -62,82 +152,3 @@ def crop(images: Tensor, top: Tensor, left: Tensor, mirror: Tensor | None = None
 def _integers(high: int, shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
     """Draw integers in 0..high-1 where the generator is and bring them to where the images are."""
     return torch.randint(high, shape, generator=generator, device=generator.device).to(device, non_blocking=True)
-
-
-Normalize = Literal["standard", "unit", "rows", "none"]
-
-_CHUNK_ROWS = 1024  # statistics are taken in float64, a chunk at a time, which bounds their memory
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """Map each channel or feature, x -> (x - center) * scale; integers become float32 first.
-
-    Attributes:
-        center: float32, broadcast over a batch of rows.
-        scale: likewise.
-        note: the map in words, for fingerprints.
-
-    """
-
-    center: Tensor
-    scale: Tensor
-    note: str
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return the mapped (N, ...) rows, float32, in new memory."""
-        return torch.sub(rows, self.center).mul_(self.scale)
-
-    def to(self, device: torch.device | str) -> "Scaling":
-        """Return the same map on `device`."""
-        return Scaling(self.center.to(device), self.scale.to(device), self.note)
-
-
-def standard(train: Tensor) -> Scaling:
-    """Return the map to mean 0 and standard deviation 1, per channel of (N, C, H, W), per feature of (N, D), (N, T, D).
-
-    A channel or feature that does not vary is centred and not scaled.
-    """
-    mean, std = _level_moments(train) if train.ndim == 4 and train.dtype == torch.uint8 else _moments(train)
-    varies = std > torch.finfo(torch.float32).eps * mean.abs()
-    scale = torch.where(varies, std, 1.0).reciprocal()
-    shape = (-1, 1, 1) if train.ndim == 4 else (-1,)
-    return Scaling(mean.float().view(shape), scale.float().view(shape), "standard")
-
-
-def unit(train: Tensor, levels: tuple[int, int] | None = None) -> Scaling:
-    """Return the map to 0..1 of `levels` or, where they are None, of the training part's extremes."""
-    low, high = levels or (train.min().item(), train.max().item())
-    scale = 1.0 / (high - low) if high > low else 1.0
-    return Scaling(torch.tensor(float(low)), torch.tensor(scale), f"unit {low} {high}")
-
-
-def row_shares(x: Tensor) -> Tensor:
-    """Return (N, D) float32 rows that sum to 1, as bags of words are given to graph nets; empty rows stay empty."""
-    sums = x.double().sum(1, keepdim=True)
-    return torch.where(sums == 0, 0.0, x / sums).float()
-
-
-def _level_moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation per channel of uint8 images, exactly: from how often each of the 256 levels occurs."""
-    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
-    share = counts / counts.sum(1, keepdim=True)
-    levels = torch.arange(256, dtype=torch.float64, device=images.device)
-    mean = share @ levels
-    return mean, (share * (levels - mean[:, None]).square()).sum(1).sqrt()
-
-
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation per channel or feature, in two float64 passes."""
-    dims = {4: [0, 2, 3], 3: [0, 1]}.get(rows.ndim, [0])
-    features = rows.shape[2 if rows.ndim == 3 else 1]
-    count = rows.numel() // features
-    total = torch.zeros(features, dtype=torch.float64)
-    for chunk in rows.split(_CHUNK_ROWS):
-        total += chunk.double().sum(dims)
-    mean = total / count
-    squares = torch.zeros_like(total)
-    centre = mean.view(-1, 1, 1) if rows.ndim == 4 else mean
-    for chunk in rows.split(_CHUNK_ROWS):
-        squares += (chunk.double() - centre).square().sum(dims)
-    return mean, (squares / count).sqrt()

@@ -3,17 +3,21 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from localearn.data import files
-from localearn.data.arrays import ArrayData, check_fraction, check_seed, held_size, hold_out
+from localearn.data.arrays import ArrayData
 from localearn.data.base import Batch, Split, sha256
+from localearn.data.coordinates import positional_encoding
+from localearn.data.partition import check_fraction, check_seed, held_out_size, hold_out
 from localearn.data.pictures import above_each_other
 from localearn.data.scene import rays, spheres
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.options import checked_call
 from localearn.tasks import ViewSynthesis
 from localearn.tasks.views import Density
@@ -97,8 +101,8 @@ def views(
         where = str(Path(path).expanduser())
         arrays = _checked(where, files.read(Path(path).expanduser(), _ARRAYS))
     every = np.zeros(len(arrays["images"]), dtype=np.int64)
-    rest, test = hold_out(every, held_size("test", len(every), test_fraction, where=where), _TEST_SEED)
-    train, val = hold_out(every[rest], held_size("val", len(rest), val_fraction, where=where), split_seed)
+    rest, test = hold_out(every, held_out_size("test", len(every), test_fraction, where=where), _TEST_SEED)
+    train, val = hold_out(every[rest], held_out_size("val", len(rest), val_fraction, where=where), split_seed)
     split = {"train": rest[train], "val": rest[val], "test": test}
     task = ViewSynthesis(length=far - near, background=background, density=density)
     data = ViewData("views", arrays, {name: split[name] for name in _SPLITS}, task, near, samples, octaves)
@@ -169,7 +173,7 @@ class ViewData(ArrayData):
         steps = torch.arange(self.samples, device=own.device, dtype=own.dtype)
         distance = self.near + (steps + places) * (self._span / self.samples)
         where = own[:, None, :3] + distance.expand(len(own), -1).unsqueeze(-1) * own[:, None, 3:]
-        return encoded(where / self.scale, self.octaves)
+        return positional_encoding(where / self.scale, self.octaves)
 
     @torch.no_grad()
     def illustrate(self, predict: Callable[..., Tensor], folder: Path) -> tuple[str, ...]:
@@ -180,26 +184,26 @@ class ViewData(ArrayData):
         count = min(_SHOWN, len(self._y["test"]) // (height * width))
         own, true = (part["test"][: count * height * width] for part in (self._x, self._y))
         middle = own.new_full((self.samples,), 0.5)
-        made = torch.cat([task.render(predict(self.points(part, middle))) for part in own.split(_RAYS)])
-        errors = (made - true).square().view(count, -1).mean(1).cpu().tolist()
-        told = ", ".join(f"{-10 * math.log10(error):.1f}" if error else "inf" for error in errors)
+        rendered = torch.cat([task.render(predict(self.points(part, middle))) for part in own.split(_RAYS)])
+        errors = (rendered - true).square().view(count, -1).mean(1).cpu().tolist()
+        psnr = ", ".join(f"{-10 * math.log10(error):.1f}" if error else "inf" for error in errors)
         levels = [
             list((colours.clamp(0, 1) * 255).round().to(torch.uint8).view(count, height, width, 3).cpu().numpy())
-            for colours in (true, made)
+            for colours in (true, rendered)
         ]
         path = folder / "views.png"
-        above_each_other(levels, ("held-out views", f"rendered, {told} dB"), path)
-        return (f"{count} held-out views above their rendering, {told} dB: {path}",)
+        above_each_other(levels, ("held-out views", f"rendered, {psnr} dB"), path)
+        return (f"{count} held-out views above their rendering, {psnr} dB: {path}",)
 
-    def _hold(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
-        super()._hold(x, y)
+    def _set_rows(self, x: Mapping[Split, Tensor], y: Mapping[Split, Tensor]) -> None:
+        super()._set_rows(x, y)
         self.kind, self.input_shape = "sequence", (self.samples, 3 + 6 * self.octaves)
 
     def _in_order(self, split: Split, batch_size: int, skip: int) -> Iterator[Batch]:
         x, y = self._x[split], self._y[split]
         middle = x.new_full((self.samples,), 0.5)
         for start in range(skip * batch_size, len(y), batch_size):
-            own = self._own(min(batch_size, len(y) - start), start)
+            own = self._rank_rows(min(batch_size, len(y) - start), start)
             yield Batch(self.points(x[own], middle), y[own])
 
     def _shuffled(
@@ -208,31 +212,12 @@ class ViewData(ArrayData):
         x, y = self._x[split], self._y[split]
         for start in range(skip * batch_size, len(order), batch_size):
             size = min(batch_size, len(order) - start)
-            chosen = order[self._own(size, start)]
+            chosen = order[self._rank_rows(size, start)]
             places = x.new_full((self.samples,), 0.5)
             if split == "train":
                 drawn = torch.rand(size, self.samples, generator=generator, device=generator.device)
-                places = drawn[self._own(size)].to(x.device, non_blocking=True)
+                places = drawn[self._rank_rows(size)].to(x.device, non_blocking=True)
             yield Batch(self.points(x.index_select(0, chosen), places), y.index_select(0, chosen))
-
-
-def encoded(points: Tensor, octaves: int) -> Tensor:
-    """Compute the positional encoding of points in space.
-
-    Args:
-        points: (..., 3).
-        octaves: K.
-
-    Returns:
-        x, y, z, and sin and cos of 2^k pi x, y, z for k = 0..K-1, (..., 3 + 6 K).
-
-    """
-    if not octaves:
-        return points
-    turns = math.pi * 2.0 ** torch.arange(octaves, device=points.device, dtype=points.dtype)
-    angles = turns[:, None] * points.unsqueeze(-2)
-    waves = torch.stack([angles.sin(), angles.cos()], -2)  # (..., octaves, 2, 3)
-    return torch.cat([points, waves.flatten(-3)], -1)
 
 
 def _checked(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -280,3 +265,7 @@ def _checked(where: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
         "poses": poses[:, :3].astype(np.float32),
         "focal": np.array(length, np.float32),
     }
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

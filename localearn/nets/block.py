@@ -1,11 +1,14 @@
 """Blocks: an operation with parameters and what follows it, and how modules are turned into or merged as blocks."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from localearn.errors import UserError
-from localearn.nets.layers import starts_block
+from localearn.moved import former_names
+from localearn.nets.layers import out_of_place, starts_block
 
 
 class Block(nn.Module):
@@ -69,7 +72,7 @@ def chained(blocks: Sequence[Block]) -> Block:
 def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
     """Turn modules into blocks: a Block as it is, any other as a block's op.
 
-    An `nn.Sequential` of one layer with parameters, normalisation apart, and what follows it is split there, so that
+    An `nn.Sequential` of one layer with parameters, except normalisation, and what follows it is split there, so that
     its pre-activation is exposed.
 
     Args:
@@ -89,7 +92,13 @@ def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
 
 
 def joined(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module | None, list[Block]]:
-    """Return the stem and the blocks, with a stem that has parameters merged into the first block's op."""
+    """Return the stem and the blocks, with a stem that has parameters merged into the first block's op.
+
+    Args:
+        stem: the stem, or None.
+        blocks: first to last.
+
+    """
     if stem is None or not blocks or not any(True for _ in stem.parameters()):
         return stem, list(blocks)
     first, *others = blocks
@@ -104,3 +113,61 @@ def _cut(module: nn.Module) -> Block:
         if others and starts_block(first) and not any(starts_block(layer) for layer in others):
             return Block(first, nn.Sequential(*others))
     return Block(module)
+
+
+def sequential_parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`.
+
+    Args:
+        model: the layers.
+        input_shape: a row's shape; needed unless the first layer with parameters is a Linear.
+
+    Raises:
+        UserError: for a model that cannot be cut so.
+
+    """
+    if not isinstance(model, nn.Sequential):
+        raise UserError(f"from_sequential takes an nn.Sequential, not a {type(model).__name__}; build a Net of Blocks")
+    out_of_place(model)
+    layers = list(_flat(model))
+    starts = [i for i, layer in enumerate(layers) if starts_block(layer)]
+    if len(starts) < 2:
+        found = ", ".join(type(layers[i]).__name__ for i in starts) or "none"
+        raise UserError(f"a Sequential needs a hidden parametric layer and a Linear readout; this one has {found}")
+    readout = layers[starts[-1]]
+    if not isinstance(readout, nn.Linear):
+        raise UserError(f"the last parametric layer is the readout and must be Linear, not {type(readout).__name__}")
+    if starts[-1] != len(layers) - 1:
+        after = ", ".join(type(layer).__name__ for layer in layers[starts[-1] + 1 :])
+        raise UserError(f"nothing may follow the readout, whose outputs are logits; remove {after}")
+    blocks = [
+        Block(layers[start], nn.Sequential(*layers[start + 1 : end]) if end > start + 1 else None)
+        for start, end in itertools.pairwise(starts)
+    ]
+    return {
+        "blocks": blocks,
+        "readout": readout,
+        "input_shape": input_shape or _input_shape(layers[starts[0]]),
+        "stem": nn.Sequential(*layers[: starts[0]]) if starts[0] else None,
+    }
+
+
+def _flat(model: nn.Sequential) -> Iterator[nn.Module]:
+    for layer in model:
+        if isinstance(layer, nn.Sequential):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _input_shape(first: nn.Module) -> tuple[int, ...]:
+    if isinstance(first, nn.Linear):
+        return (first.in_features,)
+    raise UserError(
+        f"from_sequential cannot infer the input's shape from a {type(first).__name__}; "
+        "give it, say input_shape=(3, 32, 32)"
+    )
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

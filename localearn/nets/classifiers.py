@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from localearn.errors import UserError
-from localearn.nets.layers import check_classes, check_image, choose
+from localearn.nets.checks import check_classes, check_image, choose
 from localearn.nets.net import Net
 from localearn.nets.torchvision import torchvision_parts
 from localearn.nets.views import VIEWS

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
+from localearn.nets.checks import check_classes, check_image, check_widths, choose
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import chain, check_classes, check_image, check_widths, choose, draw_weights
+from localearn.nets.layers import chain, draw_weights
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.views import VIEWS
@@ -27,6 +28,8 @@ ORDERS: Mapping[str, Callable[[nn.Module, nn.Module, nn.Module], tuple[nn.Module
     "norm_first": lambda norm, activation, pool: (norm, activation, pool),
     "norm_last": lambda norm, activation, pool: (activation, pool, norm),
 }
+SHORTCUTS = {"identity": False, "projection": True}  # whether a shortcut that changes shape has weights
+SIDE = 32
 
 
 class CNN(Net):
@@ -122,9 +125,6 @@ def _check_pools(windows: Sequence[int], channels: Sequence[int], side: int) -> 
         raise UserError(f"pooling by {list(windows)} leaves nothing of a side of {side}; pool less or use fewer blocks")
 
 
-SIDE = 32
-
-
 class LeNet(Net):
     """Build LeNet-5 with ReLU and max pooling: convolutions without padding, then a Linear layer and the readout.
 
@@ -179,22 +179,6 @@ def _padding(size: Sequence[int]) -> nn.Module | None:
     margins = [max(0, SIDE - side) for side in size]
     top, left = margins[0] // 2, margins[1] // 2
     return nn.ZeroPad2d((left, margins[1] - left, top, margins[0] - top)) if any(margins) else None
-
-
-SHORTCUTS = {"identity": False, "projection": True}  # whether a shortcut that changes shape has weights
-
-
-def _small(channels: int, width: int) -> Block:
-    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-    return Block(conv, nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()))
-
-
-def _large(channels: int, width: int) -> Block:
-    conv = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
-    return Block(conv, nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)))
-
-
-STEMS: Mapping[str, Callable[[int, int], Block]] = {"cifar": _small, "imagenet": _large}
 
 
 class ResNet(Net):
@@ -263,6 +247,19 @@ class ResNet(Net):
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         super().__init__(chain, readout, input_shape=shape, view=reads)
+
+
+def _small(channels: int, width: int) -> Block:
+    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+    return Block(conv, nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()))
+
+
+def _large(channels: int, width: int) -> Block:
+    conv = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+    return Block(conv, nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)))
+
+
+STEMS: Mapping[str, Callable[[int, int], Block]] = {"cifar": _small, "imagenet": _large}
 
 
 class Residual(nn.Module):

@@ -2,15 +2,18 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
+from localearn.moved import former_names
 from localearn.nets.block import Block
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose, draw_weights
+from localearn.nets.layers import chain, draw_weights
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.mlp import NORMS
 from localearn.nets.net import Net
@@ -72,16 +75,16 @@ class DeepFM(Net):
         columns = shape[0]
         carried = columns + dim
         normalise = choose("norm", norm, NORMS)
-        blocks = [Block(Embeddings(columns, tuple(categories), dim), Products(columns, dim))]
+        blocks = [Block(ColumnEmbeddings(columns, tuple(categories), dim), Products(columns, dim))]
         for n_in, n_out in itertools.pairwise((columns * dim, *check_widths("widths", widths))):
             post = chain(normalise(n_out), activation_layer(activation), dropout_layer(dropout))
-            blocks.append(Block(Beside(nn.Linear(n_in, n_out), carried), Beside(post, carried)))
+            blocks.append(Block(PassThrough(nn.Linear(n_in, n_out), carried), PassThrough(post, carried)))
         readout = nn.Linear(carried + widths[-1], check_classes(classes))
         draw_weights(init, (*blocks[1:], readout))
         super().__init__(blocks, readout, takes=takes)
 
 
-class Embeddings(nn.Module):
+class ColumnEmbeddings(nn.Module):
     """Map (N, F) rows to each column's first-order weight and embedding, times its value: (N, F + F dim).
 
     Values have their weights in one row, as the scales of a normalisation, which act on each of them for itself.
@@ -131,7 +134,7 @@ class Products(nn.Module):
         return torch.cat([first, products, vectors], 1)
 
 
-class Beside(nn.Module):
+class PassThrough(nn.Module):
     """Apply a module to all but the first `carried` values of a row, which are passed on unchanged."""
 
     def __init__(self, module: nn.Module, carried: int):
@@ -141,3 +144,7 @@ class Beside(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Return (h[:carried], module(h[carried:])), (N, carried + n)."""
         return torch.cat([h[:, : self.carried], self.module(h[:, self.carried :])], 1)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

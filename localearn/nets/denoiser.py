@@ -4,102 +4,24 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.block import Block
-from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
+from localearn.nets.layers import chain
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.views import Leading
 
-_OFFSET = 0.008  # of the cosine, so that no step is the identity; Nichol, Dhariwal, arXiv 2102.09672, eq. 17
-
-
-def cosine_alpha_bar(steps: int) -> list[float]:
-    """Return abar_0, ..., abar_T of the fixed cosine schedule, rising from 0 to almost 1.
-
-    abar_t = cos^2(pi / 2 (1 - t / T + s) / (1 + s)), s = 0.008: Nichol and Dhariwal's (arXiv 2102.09672, eq. 17), whose
-    time runs the other way, without the division by its largest value, by which SNR(T) would be infinite.
-
-    Args:
-        steps: T.
-
-    """
-    return [math.cos(math.pi / 2 * (1 - t / steps + _OFFSET) / (1 + _OFFSET)) ** 2 for t in range(steps + 1)]
-
-
-def snr(alpha_bar: float) -> float:
-    """Return the signal-to-noise ratio abar / (1 - abar)."""
-    return alpha_bar / (1 - alpha_bar)
-
-
-def coefficients(alpha_bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a_t, b_t, c_t, (T,) each, of z_t = a_t u + b_t z_{t-1} + sqrt(c_t) eps.
-
-    With alpha_{t-1} = abar_{t-1} / abar_t this is the posterior q(z_t | z_{t-1}, u) of arXiv 2503.24322, eq. 40-41.
-
-    Args:
-        alpha_bar: abar_0..abar_T, (T + 1,).
-
-    """
-    before, after = alpha_bar[:-1], alpha_bar[1:]
-    alpha = before / after
-    a = after.sqrt() * (1 - alpha) / (1 - before)
-    b = alpha.sqrt() * (1 - after) / (1 - before)
-    c = (1 - after) * (1 - alpha) / (1 - before)
-    return a, b, c
-
-
-class LearnedSchedule(nn.Module):
-    """Learn a schedule in continuous time: SNR(t) = exp(-gamma(t)), abar(t) = sigmoid(-gamma(t)), t in [0, 1].
-
-        g(t) = sum_j v_j sigmoid(w_j t + b_j)                             v, w > 0: two layers, rising in t
-        gamma(t) = gamma_0 + (gamma_1 - gamma_0) (1 - (g(t) - g(0)) / (g(1) - g(0)))
-
-    So gamma falls from gamma_1 to gamma_0, which learn too. arXiv 2503.24322, eq. 65-67. Weights and the ends' distance
-    are softplus of what is learned, which keeps them positive. The defaults of the hidden width and the first ends are
-    ours: the paper gives none.
-
-    Args:
-        hidden: the number of terms j.
-        ends: gamma_0 and gamma_1 at first.
-
-    """
-
-    def __init__(self, hidden: int = 64, ends: tuple[float, float] = (-4.0, 4.0)):
-        super().__init__()
-        self.first = nn.Parameter(torch.randn(hidden))
-        self.bias = nn.Parameter(torch.randn(hidden))
-        self.second = nn.Parameter(torch.randn(hidden))
-        self.low = nn.Parameter(torch.tensor(ends[0]))
-        self.span = nn.Parameter(torch.tensor(ends[1] - ends[0]).expm1().log())  # the inverse of softplus
-
-    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gamma and its derivative, shaped as t."""
-        w, v = F.softplus(self.first), F.softplus(self.second)
-        ends = torch.sigmoid(torch.stack([self.bias, w + self.bias])) @ v
-        s = torch.sigmoid(t.unsqueeze(-1) * w + self.bias)
-        share, slope = (s @ v - ends[0]) / (ends[1] - ends[0]), (s * (1 - s)) @ (w * v) / (ends[1] - ends[0])
-        span = F.softplus(self.span)
-        return self.low + span * (1 - share), -span * slope
-
-    def alpha_bar(self, t: Tensor) -> Tensor:
-        """Return abar(t), shaped as t."""
-        return torch.sigmoid(-self(t)[0])
-
-    def snr_slope(self, t: Tensor) -> Tensor:
-        """Return SNR'(t) = -gamma'(t) exp(-gamma(t)), shaped as t."""
-        gamma, slope = self(t)
-        return -slope * (-gamma).exp()
-
-
 NOISES = 1021  # vectors that predictions draw from, a prime, so that rows meet the same one at different steps
 _TIME = 64  # values of a time's positional embedding
+_OFFSET = 0.008  # of the cosine, so that no step is the identity; Nichol, Dhariwal, arXiv 2102.09672, eq. 17
 
 
 class Denoiser(Net):
@@ -120,9 +42,9 @@ class Denoiser(Net):
 
     A prediction is `net(x)`, as of every other net. Its noise then comes from the net's own seed, not from torch's
     generators: in evaluation row i of a batch has the noise of seed `inference_seed` and of place i, exactly N(0, 1)
-    and independent from step to step, and rows some hundred places apart share vectors of it. So the same call gives
-    the same output; `redraw(seed)` changes it. In training, by a rule that sends x through the whole net, noise is
-    drawn in every pass.
+    and independent from step to step, and rows at a distance of some hundred places share vectors of it. So the
+    same call gives the same output; `redraw(seed)` changes it. In training, by a rule that sends x through the whole
+    net, noise is drawn in every pass.
 
     Args:
         input_shape: a row's shape; (channels, height, width) for embed="conv".
@@ -162,7 +84,7 @@ class Denoiser(Net):
         (steps,) = check_row("steps", step.default_steps if steps is None else steps)
         widths = {"onehot": check_classes(classes), "learned": check_row("dim", dim)[0], "prototype": math.prod(shape)}
         width = choose("embedding", embedding, widths)
-        embeddings = Embeddings(classes, width, learned=embedding != "onehot")
+        embeddings = ClassEmbeddings(classes, width, learned=embedding != "onehot")
         noise = InferenceNoise(width, steps + 1)
         schedule = LearnedSchedule() if form == "ct" else None
 
@@ -199,7 +121,7 @@ class Denoiser(Net):
         self.noise.redraw(seed)
 
 
-class Embeddings(nn.Module):
+class ClassEmbeddings(nn.Module):
     """Hold the classes' embeddings W, (C, d): fixed unit vectors, or a parameter, orthonormal at first where C <= d."""
 
     weight: Tensor
@@ -284,7 +206,7 @@ class Start(nn.Module):
 class Nearest(nn.Module):
     """Compute logits -|z - W_c|^2: the softmax's largest is the nearest embedding."""
 
-    def __init__(self, embeddings: Embeddings):
+    def __init__(self, embeddings: ClassEmbeddings):
         super().__init__()
         self._embeddings = (embeddings,)
 
@@ -293,10 +215,93 @@ class Nearest(nn.Module):
         return -(z.unsqueeze(1) - self._embeddings[0].weight).square().sum(-1)
 
 
+def cosine_alpha_bar(steps: int) -> list[float]:
+    """Return abar_0, ..., abar_T of the fixed cosine schedule, rising from 0 to almost 1.
+
+    abar_t = cos^2(pi / 2 (1 - t / T + s) / (1 + s)), s = 0.008: Nichol and Dhariwal's (arXiv 2102.09672, eq. 17), whose
+    time runs the other way, without the division by its largest value, by which SNR(T) would be infinite.
+
+    Args:
+        steps: T.
+
+    """
+    return [math.cos(math.pi / 2 * (1 - t / steps + _OFFSET) / (1 + _OFFSET)) ** 2 for t in range(steps + 1)]
+
+
+def snr(alpha_bar: float) -> float:
+    """Return the signal-to-noise ratio abar / (1 - abar).
+
+    Args:
+        alpha_bar: abar, in [0, 1).
+
+    """
+    return alpha_bar / (1 - alpha_bar)
+
+
+def coefficients(alpha_bar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a_t, b_t, c_t, (T,) each, of z_t = a_t u + b_t z_{t-1} + sqrt(c_t) eps.
+
+    With alpha_{t-1} = abar_{t-1} / abar_t this is the posterior q(z_t | z_{t-1}, u) of arXiv 2503.24322, eq. 40-41.
+
+    Args:
+        alpha_bar: abar_0..abar_T, (T + 1,).
+
+    """
+    before, after = alpha_bar[:-1], alpha_bar[1:]
+    alpha = before / after
+    a = after.sqrt() * (1 - alpha) / (1 - before)
+    b = alpha.sqrt() * (1 - after) / (1 - before)
+    c = (1 - after) * (1 - alpha) / (1 - before)
+    return a, b, c
+
+
+class LearnedSchedule(nn.Module):
+    """Learn a schedule in continuous time: SNR(t) = exp(-gamma(t)), abar(t) = sigmoid(-gamma(t)), t in [0, 1].
+
+        g(t) = sum_j v_j sigmoid(w_j t + b_j)                             v, w > 0: two layers, rising in t
+        gamma(t) = gamma_0 + (gamma_1 - gamma_0) (1 - (g(t) - g(0)) / (g(1) - g(0)))
+
+    So gamma falls from gamma_1 to gamma_0, which learn too. arXiv 2503.24322, eq. 65-67. Weights and the ends' distance
+    are softplus of what is learned, which keeps them positive. The defaults of the hidden width and the first ends are
+    ours: the paper gives none.
+
+    Args:
+        hidden: the number of terms j.
+        ends: gamma_0 and gamma_1 at first.
+
+    """
+
+    def __init__(self, hidden: int = 64, ends: tuple[float, float] = (-4.0, 4.0)):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(hidden))
+        self.bias = nn.Parameter(torch.randn(hidden))
+        self.second = nn.Parameter(torch.randn(hidden))
+        self.low = nn.Parameter(torch.tensor(ends[0]))
+        self.span = nn.Parameter(torch.tensor(ends[1] - ends[0]).expm1().log())  # the inverse of softplus
+
+    def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gamma and its derivative, shaped as t."""
+        w, v = F.softplus(self.first), F.softplus(self.second)
+        ends = torch.sigmoid(torch.stack([self.bias, w + self.bias])) @ v
+        s = torch.sigmoid(t.unsqueeze(-1) * w + self.bias)
+        share, slope = (s @ v - ends[0]) / (ends[1] - ends[0]), (s * (1 - s)) @ (w * v) / (ends[1] - ends[0])
+        span = F.softplus(self.span)
+        return self.low + span * (1 - share), -span * slope
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """Return abar(t), shaped as t."""
+        return torch.sigmoid(-self(t)[0])
+
+    def snr_slope(self, t: Tensor) -> Tensor:
+        """Return SNR'(t) = -gamma'(t) exp(-gamma(t)), shaped as t."""
+        gamma, slope = self(t)
+        return -slope * (-gamma).exp()
+
+
 class Denoising(nn.Module, ABC):
     """Estimate where the noise-free embedding lies, and take a block's step, or steps, there.
 
-    Embeddings, noise and schedule are the net's, which blocks share; a block's parameters are its network's.
+    Class embeddings, noise and schedule are the net's, which blocks share; a block's parameters are its network's.
     """
 
     default_steps = 10
@@ -305,7 +310,7 @@ class Denoising(nn.Module, ABC):
     def __init__(
         self,
         network: "Network",
-        embeddings: Embeddings,
+        embeddings: ClassEmbeddings,
         noise: InferenceNoise,
         schedule: LearnedSchedule | None,
         steps: int,
@@ -320,7 +325,14 @@ class Denoising(nn.Module, ABC):
         return logits.softmax(-1)
 
     def estimate(self, features: Tensor, z: Tensor, t: Tensor | None = None) -> Tensor:
-        """Return uhat(z, x, t), or v of a flow, (N, d), from the network's features of x."""
+        """Return uhat(z, x, t), or v of a flow, (N, d).
+
+        Args:
+            features: the network's features of x, (N, hidden).
+            z: the noisy embedding, (N, d).
+            t: times, (N,) or (1,), in continuous time.
+
+        """
         return self.weights(self.network(features, z, t)) @ self._shared[0].weight
 
     def forward(self, h: Tensor) -> Tensor:
@@ -331,10 +343,22 @@ class Denoising(nn.Module, ABC):
 
     @abstractmethod
     def through(self, features: Tensor, z: Tensor) -> Tensor:
-        """Return z after the block's step or steps, (N, d)."""
+        """Return z after the block's step or steps, (N, d).
+
+        Args:
+            features: the network's features of x, (N, hidden).
+            z: the noisy embedding before it, (N, d).
+
+        """
 
     def draw(self, step: int, like: Tensor) -> Tensor:
-        """Return the noise of a prediction's step, (N, d)."""
+        """Return the noise of a prediction's step, (N, d).
+
+        Args:
+            step: the step, 0..T.
+            like: a tensor of N rows, (N, d), of the noise's dtype and device.
+
+        """
         return self._shared[1](step, like)
 
 
@@ -459,7 +483,15 @@ class Skip(nn.Module):
 
 
 def dense(n_in: int, n_out: int, normalise: Normalise, *after: nn.Module) -> tuple[nn.Module, ...]:
-    """Return a Linear layer, with a bias only where no normalisation follows, its normalisation, and what follows."""
+    """Return a Linear layer, with a bias only where no normalisation follows, its normalisation, and what follows.
+
+    Args:
+        n_in: the width of its input.
+        n_out: the width of its output.
+        normalise: builds the normalisation.
+        after: the modules that follow.
+
+    """
     norm = normalise(n_out)
     return nn.Linear(n_in, n_out, bias=isinstance(norm, nn.Identity)), norm, *after
 
@@ -507,7 +539,15 @@ def of_rows(n: int, hidden: int, rate: float, normalise: Normalise) -> nn.Sequen
 
 
 def of_labels(width: int, hidden: int, normalise: Normalise, *, skip: bool) -> nn.Module:
-    """Build what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one."""
+    """Build what embeds z, (N, d), in (N, hidden): three layers with a skip around two, or one.
+
+    Args:
+        width: d.
+        hidden: the width of the embedding.
+        normalise: builds the normalisation.
+        skip: whether there are three layers.
+
+    """
     first = chain(*dense(width, hidden, normalise, nn.ReLU()))
     if not skip:
         return first
@@ -519,3 +559,7 @@ def _embedded(n: int, hidden: int, normalise: Normalise) -> tuple[nn.Module, ...
     """Return the layer that ends an embedding, then its normalisation or else a ReLU, as in the two published."""
     linear, norm = dense(n, hidden, normalise)
     return linear, nn.ReLU() if isinstance(norm, nn.Identity) else norm
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from localearn.errors import UserError
 from localearn.extras import torch_geometric
+from localearn.moved import former_names
 from localearn.nets.block import Block
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose
+from localearn.nets.layers import chain
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 
@@ -89,7 +91,7 @@ _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 @torch.no_grad()
-def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
+def cached(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
     """Return prepare(edge_index, *more), cached for as long as the edges exist and are not changed.
 
     Preparing takes a mask's `nonzero`, a host synchronisation, so that an update that prepared its edges again could
@@ -112,23 +114,34 @@ def kept(prepare: Callable[..., Any], edge_index: Tensor, *more: Any) -> Any:
 
 
 def with_loops(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a convolution that adds none itself the edges with one self-loop per node: a forward pre-hook."""
+    """Add one self-loop per node to the edges of a convolution that adds none itself: a forward pre-hook.
+
+    Args:
+        conv: the convolution.
+        arguments: its x, (N, D), its edges, (2, E), and others.
+
+    """
     x, edge_index, *rest = arguments
-    return x, kept(_looped, edge_index, x.shape[-2]), *rest
+    return x, cached(_with_loops, edge_index, x.shape[-2]), *rest
 
 
 def normalised(conv: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Give a GCNConv that does not normalise self-loops and weights, D^-1/2 (A + I) D^-1/2: a forward pre-hook.
+    """Add self-loops and the weights D^-1/2 (A + I) D^-1/2 to the edges of a GCNConv: a forward pre-hook.
 
     Kipf, Welling, arXiv 1609.02907, equation 2.
+
+    Args:
+        conv: a GCNConv with normalize=False.
+        arguments: its x, (N, D), and its edges, (2, E).
+
     """
     if len(arguments) != 2:
         raise TypeError(f"a GNN's convolution takes x and edge_index, not {len(arguments)} arguments")
     x, edge_index = arguments
-    return x, *kept(_weighted, edge_index, x.shape[-2], x.dtype)
+    return x, *cached(_weighted, edge_index, x.shape[-2], x.dtype)
 
 
-def _looped(edge_index: Tensor, nodes: int) -> Tensor:
+def _with_loops(edge_index: Tensor, nodes: int) -> Tensor:
     utils = torch_geometric("utils")
     # On the meta device, which has no values, every node is taken to have no loop of its own.
     without = edge_index if edge_index.is_meta else utils.remove_self_loops(edge_index)[0]
@@ -137,7 +150,7 @@ def _looped(edge_index: Tensor, nodes: int) -> Tensor:
 
 def _weighted(edge_index: Tensor, nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if edge_index.is_meta:
-        looped = _looped(edge_index, nodes)
+        looped = _with_loops(edge_index, nodes)
         return looped, torch.empty(looped.shape[1], dtype=dtype, device="meta")
     return torch_geometric("nn.conv.gcn_conv").gcn_norm(edge_index, None, nodes, dtype=dtype)
 
@@ -167,7 +180,11 @@ def aggregation(op: Any) -> Aggregation | None:
         GCN     z = (D^-1/2 (A + I) D^-1/2 h) W^T + b
         SAGE    z = (mean over neighbours of h) W^T + b + h V^T
 
-    It takes the convolutions that `GNN` builds, with their parameters, and no others, whose options are unknown here.
+    It splits the convolutions that `GNN` builds, with their parameters, and no others, whose options are unknown here.
+
+    Args:
+        op: the block's op.
+
     """
     pyg = torch_geometric("nn")
     if isinstance(op, pyg.GCNConv) and normalised in op._forward_pre_hooks.values():
@@ -202,3 +219,7 @@ def _summed(h: Tensor, edge_index: Tensor, weights: Tensor | None = None) -> Ten
         sent = sent if weights is None else sent * weights.unsqueeze(1)
         parts.append(torch.zeros_like(columns).index_add(0, target, sent))
     return torch.cat(parts, dim=1)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

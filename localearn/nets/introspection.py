@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from localearn.nets.layers import NORMALISATIONS
-from localearn.nets.net import Net, modes_kept
+from localearn.nets.layers import NORMALISATIONS, preserve_modes
+from localearn.nets.net import Net
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,12 @@ class Replaced(TorchFunctionMode):
 
 
 def linear_maps(net: Net) -> list[LinearMap]:
-    """Return the net's linear maps in the order in which its forward pass first meets them, each weight once."""
+    """Return the net's linear maps in the order in which its forward pass first meets them, each weight once.
+
+    Args:
+        net: the net, which is run on its trial input and left as it was.
+
+    """
     names = {id(p): name for name, p in net.named_parameters()}
     found: dict[str, LinearMap] = {}
 
@@ -73,7 +78,7 @@ def linear_maps(net: Net) -> list[LinearMap]:
         return func(x, weight, bias, *geometry)
 
     frozen = [p for p in net.parameters() if not p.requires_grad]
-    with modes_kept(net), torch.enable_grad():
+    with preserve_modes(net), torch.enable_grad():
         net.eval()
         net.requires_grad_()  # so that what a gradient would reach shows what comes after what, whatever is frozen
         try:
@@ -101,7 +106,7 @@ def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
     found = [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
     if not found:
         return []
-    with modes_kept(net), torch.no_grad(), _Uses([net.get_parameter(name) for name in found]) as uses:
+    with preserve_modes(net), torch.no_grad(), _Uses([net.get_parameter(name) for name in found]) as uses:
         net.eval()
         net(*net.trial())
     return [name for name in found if not uses.only_added(net.get_parameter(name))]
@@ -127,7 +132,7 @@ class _Uses(TorchFunctionMode):
     def __init__(self, parameters: list[Tensor]):
         super().__init__()
         self._of = {id(p): id(p) for p in parameters}  # a tensor, and which parameter it is a part of
-        self._held: list[Any] = []  # so that no id comes twice
+        self._alive: list[Any] = []  # so that no id comes twice
         self._added, self._multiplied = set[int](), set[int]()
 
     def only_added(self, parameter: Tensor) -> bool:
@@ -140,17 +145,17 @@ class _Uses(TorchFunctionMode):
         """Record which parameters a call takes, and what it does with them."""
         out = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs))
-        taken = {self._of[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._of}
+        found = {self._of[id(leaf)] for leaf in leaves if isinstance(leaf, Tensor) and id(leaf) in self._of}
         name = getattr(func, "__name__", "")
-        if not taken or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+        if not found or not any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
             pass  # a question after its shape, say
         elif name in self._SAME and isinstance(out, Tensor):
-            self._held.append(out)
-            self._of[id(out)] = next(iter(taken))
+            self._alive.append(out)
+            self._of[id(out)] = next(iter(found))
         elif func is F.embedding or name in self._ADDED:
-            self._added |= taken
+            self._added |= found
         else:
-            self._multiplied |= taken
+            self._multiplied |= found
         return out
 
 
@@ -203,6 +208,11 @@ class RunningStatistics:
 
 
 def tracking(net: Net) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the net's batch normalisations that track running statistics."""
+    """Return the net's batch normalisations that track running statistics.
+
+    Args:
+        net: the net.
+
+    """
     layers = (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     return [m for m in layers if m.running_mean is not None]

@@ -1,15 +1,16 @@
-"""Small layers, choices by name and checks of options, shared by the nets."""
+"""Small layers by name, the drawing of their weights, and what holds of all layers of a module."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from localearn.errors import UserError, suggestion
-
-T = TypeVar("T")
+from localearn.errors import UserError
+from localearn.moved import former_names
+from localearn.nets.checks import choose
 
 
 class Sign(nn.Module):
@@ -43,56 +44,17 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "heaviside": Heaviside,
 }
 
-NORMALISATIONS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
-
-
-def starts_block(layer: nn.Module) -> bool:
-    """Return whether a layer of a list is a map with parameters, which begins a block, and not what follows one."""
-    # A PReLU's slope belongs to the layer before it, as a normalisation's scale does.
-    belongs_to_post = isinstance(layer, (*NORMALISATIONS, nn.PReLU))
-    return not belongs_to_post and any(True for _ in layer.parameters())
-
-
-def out_of_place(module: nn.Module) -> None:
-    """Set `inplace` to False in all layers of a module, so that none writes over an input that a rule holds."""
-    for layer in module.modules():
-        if getattr(layer, "inplace", False) is True:
-            vars(layer)["inplace"] = False
-
-
-def is_transforming() -> bool:
-    """Return whether torch.func is active, vmap or jvp, for which fused kernels have no batching rule and no tangent.
-
-    torch.compile traces through this question, and not through the question whether one tensor is transformed.
-    """
-    return torch._C._are_functorch_transforms_active()
-
-
-def choose(what: str, name: str, choices: Mapping[str, T]) -> T:
-    """Return `choices[name]`.
-
-    Args:
-        what: the kind of thing that is chosen, for the error message.
-        name: the choice.
-        choices: all choices by name.
-
-    Raises:
-        UserError: for an unknown name, listing the choices.
-
-    """
-    if name not in choices:
-        raise UserError(f"no {what} {name!r}{suggestion(name, choices)}; there are {', '.join(choices)}")
-    return choices[name]
-
 
 def activation(name: str) -> nn.Module:
-    """Build an activation by name; raise UserError for an unknown one."""
+    """Build an activation.
+
+    Args:
+        name: one of `ACTIVATIONS`.
+
+    Raises:
+        UserError: for another name.
+
+    """
     return choose("activation", name, ACTIVATIONS)()
 
 
@@ -114,70 +76,6 @@ def dropout(rate: float) -> nn.Module:
 def chain(*layers: nn.Module) -> nn.Sequential:
     """Join layers in an `nn.Sequential`, without identities."""
     return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))
-
-
-def check_row(what: str, shape: Sequence[int] | int) -> tuple[int, ...]:
-    """Return the shape of a row as a tuple.
-
-    Args:
-        what: the option's name in the error message.
-        shape: sizes, or one size.
-
-    Raises:
-        UserError: unless the sizes are whole and positive.
-
-    """
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not sizes or not all(_is_size(n) for n in sizes):
-        raise UserError(f"{what} must be positive whole numbers, not {shape!r}")
-    return sizes
-
-
-def check_image(net: str, shape: Sequence[int] | int) -> tuple[int, ...]:
-    """Return the shape of a row that is an image, (channels, height, width).
-
-    Args:
-        net: the net that takes images only, for the error message.
-        shape: the shape.
-
-    Raises:
-        UserError: for another shape.
-
-    """
-    sizes = check_row("input_shape", shape)
-    if len(sizes) != 3:
-        raise UserError(
-            f"a {net} takes images, rows of shape (channels, height, width), not {sizes}; use net=mlp or, of text, "
-            "net=transformer"
-        )
-    return sizes
-
-
-def check_classes(classes: int) -> int:
-    """Return the number of classes; raise UserError unless it is whole and positive."""
-    if not _is_size(classes):
-        raise UserError(f"classes must be a positive whole number, not {classes!r}")
-    return classes
-
-
-def check_widths(what: str, widths: Sequence[int]) -> tuple[int, ...]:
-    """Return the widths as a tuple.
-
-    Args:
-        what: the option's name in the error message.
-        widths: one per block.
-
-    Raises:
-        UserError: unless there is one at least and all are whole and positive.
-
-    """
-    if isinstance(widths, int) or not widths or not all(_is_size(n) for n in widths):
-        raise UserError(f"{what} must be a list of positive whole numbers, one per block, not {widths!r}")
-    return tuple(widths)
-
-
-def _is_size(n: object) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool) and n > 0
 
 
 INITS: Mapping[str, Callable[[Tensor], object] | None] = {
@@ -217,3 +115,64 @@ def draw_weights(init: str, parts: Iterable[nn.Module]) -> None:
                 draw(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+
+
+NORMALISATIONS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+
+def starts_block(layer: nn.Module) -> bool:
+    """Return whether a layer of a list is a map with parameters, which begins a block, and not what follows one.
+
+    Args:
+        layer: the layer.
+
+    """
+    # A PReLU's slope belongs to the layer before it, as a normalisation's scale does.
+    belongs_to_post = isinstance(layer, (*NORMALISATIONS, nn.PReLU))
+    return not belongs_to_post and any(True for _ in layer.parameters())
+
+
+def out_of_place(module: nn.Module) -> None:
+    """Set `inplace` to False in all layers of a module, so that none writes over an input that a rule holds.
+
+    Args:
+        module: the module, which is changed.
+
+    """
+    for layer in module.modules():
+        if getattr(layer, "inplace", False) is True:
+            vars(layer)["inplace"] = False
+
+
+@contextmanager
+def preserve_modes(module: nn.Module) -> Iterator[None]:
+    """Restore every submodule's own mode, training or evaluation, on exit.
+
+    Args:
+        module: the module whose submodules may change their mode within the context.
+
+    """
+    modes = {m: m.training for m in module.modules()}
+    try:
+        yield
+    finally:
+        for m, training in modes.items():
+            m.training = training
+
+
+def is_transforming() -> bool:
+    """Return whether torch.func is active, vmap or jvp, for which fused kernels have no batching rule and no tangent.
+
+    torch.compile traces through this question, and not through the question whether one tensor is transformed.
+    """
+    return torch._C._are_functorch_transforms_active()
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

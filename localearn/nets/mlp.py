@@ -7,8 +7,9 @@ from torch import nn
 
 from localearn.errors import UserError
 from localearn.nets.block import Block
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import chain, check_classes, check_row, check_widths, choose, draw_weights
+from localearn.nets.layers import chain, draw_weights
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.views import PerPosition
@@ -59,18 +60,18 @@ class MLP(Net):
         reads: Literal["row", "positions"] = "row",
     ):
         shape = check_row("input_shape", input_shape)
-        apart = choose("reads", reads, {"row": False, "positions": True})
-        if apart and len(shape) != 2:
+        per_position = choose("reads", reads, {"row": False, "positions": True})
+        if per_position and len(shape) != 2:
             raise UserError(f"reads=positions takes rows of shape (T, D), T positions, not {shape}; use reads=row")
-        if apart and norm == "batch":
+        if per_position and norm == "batch":
             raise UserError("norm=batch is of whole rows; with reads=positions use norm=layer or none")
         normalise = choose("norm", norm, NORMS)
-        sizes = (shape[-1] if apart else math.prod(shape), *check_widths("widths", widths))
+        sizes = (shape[-1] if per_position else math.prod(shape), *check_widths("widths", widths))
         blocks = []
         for n_in, n_out in itertools.pairwise(sizes):
             post = chain(normalise(n_out), activation_layer(activation), dropout_layer(dropout))
             blocks.append(Block(nn.Linear(n_in, n_out, bias=bias), post))
         readout = nn.Linear(sizes[-1], check_classes(classes), bias=bias)
         draw_weights(init, (*blocks, readout))
-        stem = nn.Flatten() if len(shape) > 1 and not apart else None
-        super().__init__(blocks, readout, input_shape=shape, stem=stem, view=PerPosition() if apart else None)
+        stem = nn.Flatten() if len(shape) > 1 and not per_position else None
+        super().__init__(blocks, readout, input_shape=shape, stem=stem, view=PerPosition() if per_position else None)

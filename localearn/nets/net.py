@@ -7,38 +7,23 @@ torchvision's classifiers (`Net.from_torchvision`).
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
-from localearn.nets.block import Block, as_blocks, chained, joined
-from localearn.nets.layers import check_row, out_of_place
-from localearn.nets.torchvision import parts, torchvision_parts
+from localearn.moved import former_names
+from localearn.nets.block import Block, as_blocks, chained, joined, sequential_parts
+from localearn.nets.checks import check_row
+from localearn.nets.layers import out_of_place, preserve_modes
+from localearn.nets.torchvision import torchvision_parts
 from localearn.nets.views import Flattened, Pooled, View
 from localearn.tasks import Classification, LanguageModelling, Task
 
 # What layers raise at a wrong input.
 WRONG_INPUT = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError)
-
-
-@contextmanager
-def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Restore every submodule's own mode, training or evaluation, on exit.
-
-    Args:
-        module: the module whose submodules may change their mode within the context.
-
-    """
-    modes = {m: m.training for m in module.modules()}
-    try:
-        yield
-    finally:
-        for m, training in modes.items():
-            m.training = training
 
 
 class Net(nn.Module):
@@ -70,7 +55,7 @@ class Net(nn.Module):
         class_names: (C,) words; set by `load_net` where the data had them.
         codec: a `localearn.data.Codec` of a net that was trained on text; set by `fit` and `load_net`.
         grouped: how many blocks of the original net are one block of this one, see `group`.
-        options: the configuration group `net` that builds the net again, `_target_` and its arguments apart from the
+        options: the configuration group `net` that builds the net again, `_target_` and its arguments but for the
             data's shape; None where `load_net` has to be given the net.
 
     Raises:
@@ -105,13 +90,13 @@ class Net(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.readout = readout
         if (takes is None) == (input_shape is None) or (takes is not None and graph):
-            raise UserError("a net is given input_shape, and graph, or takes, an InputSpec; not both, and not neither")
+            raise UserError("a net needs either input_shape and graph, or takes, an InputSpec; not both")
         row = () if input_shape is None else check_row("input_shape", input_shape)
         self.takes = takes or InputSpec(row, context=("edge_index",) if graph else ())
         self.view = view or Flattened()
         self.readout_takes_context = readout_takes_context
         if not self.blocks:
-            raise UserError("a net needs at least one block beside its readout; add a hidden layer")
+            raise UserError("a net needs at least one block before its readout; add a hidden layer")
         if any(True for _ in self.stem.parameters()):
             raise UserError("a net's stem has no parameters; make what has them a block")
         self.shapes, self.classes = self.dry_run()
@@ -132,8 +117,8 @@ class Net(nn.Module):
     @property
     def task(self) -> Task:
         """The meaning of the output; classification, or language modelling at positions, unless it was set."""
-        by_itself = LanguageModelling if self.positions else Classification
-        return self._task or by_itself(self.classes)
+        default = LanguageModelling if self.positions else Classification
+        return self._task or default(self.classes)
 
     @task.setter
     def task(self, task: Task) -> None:
@@ -279,7 +264,7 @@ class Net(nn.Module):
             return False  # as far as is known
         changed = x.clone()
         changed[:, -1] += 1
-        with modes_kept(self), torch.no_grad():
+        with preserve_modes(self), torch.no_grad():
             self.eval()
             before, after = (self(rows, *context)[:, :-1] for rows in (x, changed))
         return not torch.allclose(before, after, rtol=1e-4, atol=1e-5)
@@ -288,7 +273,7 @@ class Net(nn.Module):
     def from_sequential(model: nn.Sequential, input_shape: tuple[int, ...] | None = None) -> "Net":
         """Cut a user's own `nn.Sequential` into a Net that shares its layers: training the one trains the other.
 
-        Each layer with parameters, normalisation apart, starts a block; what follows it is that block's post; what
+        Each layer with parameters, except normalisation, starts a block; what follows it is that block's post; what
         comes before the first is the stem; and the last layer, a Linear, is the readout.
 
         Args:
@@ -303,7 +288,7 @@ class Net(nn.Module):
             net = Net.from_sequential(model)
 
         """
-        net = Net(**parts(model, input_shape))
+        net = Net(**sequential_parts(model, input_shape))
         net._source = (model,)
         return net
 
@@ -348,11 +333,11 @@ class Net(nn.Module):
         """
         blocks = list(blocks)
         source = module or _parts(stem, blocks, readout)
-        stem, made = joined(stem, as_blocks(blocks))
-        for module in filter(None, (stem, *made, readout)):
+        stem, merged = joined(stem, as_blocks(blocks))
+        for module in filter(None, (stem, *merged, readout)):
             out_of_place(module)
         net = Net(
-            made,
+            merged,
             readout,
             input_shape=input_shape,
             stem=stem,
@@ -363,9 +348,9 @@ class Net(nn.Module):
         net.kind = _kind(net)
         net._source = (source,)
         known = {id(tensor) for tensor in source.state_dict(keep_vars=True).values()}
-        apart = [name for name, tensor in net.state_dict(keep_vars=True).items() if id(tensor) not in known]
-        if apart:
-            raise UserError(f"the net's {apart[0]} is no parameter or buffer of module=, a {type(source).__name__}")
+        unknown = [name for name, tensor in net.state_dict(keep_vars=True).items() if id(tensor) not in known]
+        if unknown:
+            raise UserError(f"the net's {unknown[0]} is no parameter or buffer of module=, a {type(source).__name__}")
         return net
 
     @staticmethod
@@ -450,7 +435,7 @@ class Net(nn.Module):
 
         """
         shapes: list[tuple[int, ...]] = []
-        with modes_kept(self), torch.no_grad():
+        with preserve_modes(self), torch.no_grad():
             self.eval()  # so that no running statistic moves and no dropout draws
             x, *context = self.trial()
             h = self._tried("the stem", "", self.stem, x)
@@ -521,3 +506,7 @@ def _remedy(why: str) -> str:
     if any(sign in why for sign in small):
         return "the image is too small for it; use larger ones, or a net that halves them less often"
     return "build it for such rows, or change their shape before it (nn.Flatten, a pooling)"
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

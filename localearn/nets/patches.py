@@ -1,88 +1,22 @@
 """Nets that read an image as a sequence of patches: vision transformers, `ViT`, and mixers, `Mixer`."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.block import AfterStem, Block
+from localearn.nets.checks import check_classes, check_image, check_widths
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import check_classes, check_image, check_widths, draw_weights
+from localearn.nets.layers import draw_weights
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.net import Net
 from localearn.nets.transformer import AttentionLayer, FeedForward, TransformerLayer
 from localearn.nets.views import Pooled
-
-
-class Patches(nn.Module):
-    """Map each patch of an image, row by row, to D values: (N, C, H, W) to (N, T, D), T = (H / p) (W / p).
-
-    Args:
-        shape: (C, H, W).
-        patch: p, the side of a patch.
-        width: D.
-        positions: whether each patch's place is added, see `places`; it is a buffer, since it is never trained.
-
-    """
-
-    places: Tensor | None
-
-    def __init__(self, shape: tuple[int, ...], patch: int, width: int, *, positions: bool = False):
-        super().__init__()
-        self.patch = patch
-        self.map = nn.Linear(shape[0] * patch * patch, width)
-        self.register_buffer("places", places(shape[1] // patch, shape[2] // patch, width) if positions else None)
-
-    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return (N, T, D)."""
-        h = self.map(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))
-        return h if self.places is None else h + self.places
-
-
-def places(rows: int, columns: int, width: int) -> Tensor:
-    """Return sines and cosines of each patch's column and row, (rows columns, width), a quarter of the values each.
-
-    The wavelengths grow geometrically from 2 pi to 10,000 times that: Beyer, Zhai, Kolesnikov, arXiv 2205.01580.
-
-    Args:
-        rows: the number of patches in a column.
-        columns: the number of patches in a row.
-        width: the number of values, a multiple of 4.
-
-    Raises:
-        UserError: for another width.
-
-    """
-    if width % 4:
-        raise UserError(f"a place is sines and cosines of two coordinates, so width is a multiple of 4, not {width}")
-    frequencies = torch.exp(torch.arange(width // 4) * (-math.log(10_000) / max(width // 4 - 1, 1)))
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [place.flatten()[:, None] * frequencies for place in (column, row)]
-    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
-
-
-def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> tuple[int, ...]:
-    """Return an image's shape, (channels, height, width).
-
-    Args:
-        net: the net's name in the error message.
-        input_shape: the shape.
-        patch: the side of a patch.
-
-    Raises:
-        UserError: for no image, or one whose sides the patch does not divide.
-
-    """
-    shape = check_image(net, input_shape)
-    sides = [side for side in range(1, min(shape[1:]) + 1) if not shape[1] % side and not shape[2] % side]
-    if patch not in sides:
-        raise UserError(
-            f"patches of {patch}x{patch} do not divide images of {shape[1]}x{shape[2]}; "
-            f"use net.patch={', '.join(map(str, sides[1:] or sides))}"
-        )
-    return shape
 
 
 class ViT(Net):
@@ -139,24 +73,10 @@ class ViT(Net):
             )
             for _ in range(layers)
         ]
-        blocks = first_and_last(Patches(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
+        blocks = first_and_last(PatchEmbedding(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
-
-
-def first_and_last(patches: Patches, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
-    """Return the blocks with the patches' map before the first and the normalisation after the last.
-
-    Raises:
-        UserError: for no block.
-
-    """
-    if not blocks:
-        raise UserError("layers must be 1 or more")
-    blocks[0] = Block(AfterStem(patches, blocks[0].op), blocks[0].post)
-    blocks[-1] = Block(blocks[-1].op, norm)
-    return blocks
 
 
 class Mixer(Net):
@@ -202,7 +122,7 @@ class Mixer(Net):
         mixing = [
             Block(MixerLayer(positions, width, token_hidden, channel_hidden, dropout=dropout)) for _ in range(layers)
         ]
-        blocks = first_and_last(Patches(shape, patch, width), mixing, nn.LayerNorm(width))
+        blocks = first_and_last(PatchEmbedding(shape, patch, width), mixing, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -224,3 +144,97 @@ class MixerLayer(nn.Module):
         """Return h', (N, T, D)."""
         mixed = self.out(self.activation(self.inner(self.norm(h).transpose(1, 2))))
         return self.channels(h + self.dropout(mixed.transpose(1, 2)))
+
+
+class PatchEmbedding(nn.Module):
+    """Map each patch of an image, row by row, to D values: (N, C, H, W) to (N, T, D), T = (H / p) (W / p).
+
+    Args:
+        shape: (C, H, W).
+        patch: p, the side of a patch.
+        width: D.
+        positions: whether each patch's place is added, see `places`; it is a buffer, since it is never trained.
+
+    """
+
+    places: Tensor | None
+
+    def __init__(self, shape: tuple[int, ...], patch: int, width: int, *, positions: bool = False):
+        super().__init__()
+        self.patch = patch
+        self.map = nn.Linear(shape[0] * patch * patch, width)
+        self.register_buffer(
+            "places", sincos_positions(shape[1] // patch, shape[2] // patch, width) if positions else None
+        )
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return (N, T, D)."""
+        h = self.map(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))
+        return h if self.places is None else h + self.places
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
+    """Return sines and cosines of each patch's column and row, (rows columns, width), a quarter of the values each.
+
+    The wavelengths grow geometrically from 2 pi to 10,000 times that: Beyer, Zhai, Kolesnikov, arXiv 2205.01580.
+
+    Args:
+        rows: the number of patches in a column.
+        columns: the number of patches in a row.
+        width: the number of values, a multiple of 4.
+
+    Raises:
+        UserError: for another width.
+
+    """
+    if width % 4:
+        raise UserError(f"a place is sines and cosines of two coordinates, so width is a multiple of 4, not {width}")
+    frequencies = torch.exp(torch.arange(width // 4) * (-math.log(10_000) / max(width // 4 - 1, 1)))
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [place.flatten()[:, None] * frequencies for place in (column, row)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+
+
+def first_and_last(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
+    """Return the blocks with the patches' map before the first and the normalisation after the last.
+
+    Args:
+        patches: the map of patches.
+        blocks: first to last; the list is changed.
+        norm: the normalisation.
+
+    Raises:
+        UserError: for no block.
+
+    """
+    if not blocks:
+        raise UserError("layers must be 1 or more")
+    blocks[0] = Block(AfterStem(patches, blocks[0].op), blocks[0].post)
+    blocks[-1] = Block(blocks[-1].op, norm)
+    return blocks
+
+
+def check_patches(net: str, input_shape: tuple[int, ...] | int, patch: int) -> tuple[int, ...]:
+    """Return an image's shape, (channels, height, width).
+
+    Args:
+        net: the net's name in the error message.
+        input_shape: the shape.
+        patch: the side of a patch.
+
+    Raises:
+        UserError: for no image, or one whose sides the patch does not divide.
+
+    """
+    shape = check_image(net, input_shape)
+    sides = [side for side in range(1, min(shape[1:]) + 1) if not shape[1] % side and not shape[2] % side]
+    if patch not in sides:
+        raise UserError(
+            f"patches of {patch}x{patch} do not divide images of {shape[1]}x{shape[2]}; "
+            f"use net.patch={', '.join(map(str, sides[1:] or sides))}"
+        )
+    return shape
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.moved import Renamed
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
-from localearn.nets.net import Net, modes_kept
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
+from localearn.nets.layers import is_transforming, preserve_modes
+from localearn.nets.net import Net
 
 EPS = 1e-8
 Answer = Callable[[Any], Any]
@@ -32,7 +34,7 @@ class Physical(Net):
         h_k = P_k(u_k) W_k^T + b_k                  (N, n_k)
 
     P_k is queried and never differentiated: see `Opaque`. Rules whose blocks learn by themselves train such a net; one
-    that sends errors through it, as backprop does, is stopped with an error that says so.
+    that sends errors through it, as backprop does, raises an error.
 
     Args:
         input_shape: a row's shape, or its size; rows are flattened.
@@ -111,9 +113,9 @@ class Driven(nn.Module):
     def __init__(self, system: "Opaque", inputs: int, outputs: int):
         super().__init__()
         self.system = system
-        with modes_kept(system):
+        with preserve_modes(system):
             system.eval()  # so that no drift begins
-            self.linear = nn.Linear(system.ask(torch.ones(2, inputs)).shape[1], outputs)
+            self.linear = nn.Linear(system.query(torch.ones(2, inputs)).shape[1], outputs)
         system.measured = self.linear.in_features
 
     def forward(self, h: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ class Opaque(nn.Module):
 
     The system is given a detached tensor, with autograd off and in float32 at least, and may answer with a tensor or an
     array, of any device: so NumPy, a driver or another process serves. Where errors are to be sent back through it, by
-    `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains never asks for its derivative.
+    `backward` or by `torch.func`, a `UserError` is raised: so a rule that trains needs no derivative of it.
     Parameters that it may have itself, as an `nn.Module`, are frozen.
 
     The run then ends as at any error, and is resumed from its last checkpoint. A call that hangs is abandoned in a
@@ -199,11 +201,11 @@ class Opaque(nn.Module):
         exporting = torch.compiler.is_exporting()  # a program is of float32, and knows no autocast
         kind = h.device.type if h.device.type != "meta" else "cpu"
         with contextlib.nullcontext() if exporting else torch.autocast(kind, enabled=False):
-            y = self.ask(u / (rms + EPS))
+            y = self.query(u / (rms + EPS))
         return y.to(device=h.device, dtype=h.dtype)
 
     @torch.no_grad()
-    def ask(self, u: Tensor) -> Tensor:
+    def query(self, u: Tensor) -> Tensor:
         """Return the system's answer to rows u, (N, n), checked; (N, m).
 
         Raises:
@@ -218,7 +220,9 @@ class Opaque(nn.Module):
         except Exception as error:
             if exporting:
                 raise _no_program(self.name) from error
-            raise UserError(f"{self.name} failed: {type(error).__name__}: {error!s:.160}; mend it and go on") from error
+            raise UserError(
+                f"{self.name} failed: {type(error).__name__}: {error!s:.160}; correct it and resume the run"
+            ) from error
         if exporting and not isinstance(y, Tensor):
             raise _no_program(self.name)
         try:
@@ -231,10 +235,12 @@ class Opaque(nn.Module):
             expected = f"({len(u)}, {self.measured or 'm'})"
             raise UserError(f"{self.name} answers rows {tuple(u.shape)} with {tuple(y.shape)}, not {expected}")
         if not exporting and not y.is_meta:
-            self._look(y)
+            self._check_finite(y)
         return y
 
-    def _look(self, y: Tensor) -> None:
+    ask = Renamed("query")
+
+    def _check_finite(self, y: Tensor) -> None:
         """Raise UserError where an answer is not finite; for one on the net's own GPU record it there, see `train`."""
         finite = y.isfinite().all()
         if self._waits_for(y):
@@ -261,7 +267,9 @@ class Opaque(nn.Module):
         thread.start()
         thread.join(timeout_s)
         if not done:
-            raise UserError(f"{self.name} has not answered in {timeout_s:g} s; mend it, or raise timeout_s, and go on")
+            raise UserError(
+                f"{self.name} has not answered in {timeout_s:g} s; correct it, or raise timeout_s, and resume the run"
+            )
         answer, error = done[0]
         if error is not None:
             raise error
@@ -286,7 +294,7 @@ def _no_derivative(name: str) -> UserError:
 
 
 def _not_finite(name: str) -> UserError:
-    return UserError(f"{name} answers with values that are not finite; mend it and go on")
+    return UserError(f"{name} answers with values that are not finite; correct it and resume the run")
 
 
 def _no_program(name: str) -> UserError:
@@ -460,5 +468,10 @@ SYSTEMS: Mapping[str, Callable[..., System]] = {"optics": Optics, "oscillators":
 
 
 def drifting(module: nn.Module) -> dict[str, System]:
-    """Return a module's systems that drift while they are queried in training, by name."""
+    """Return a module's systems that drift while they are queried in training, by name.
+
+    Args:
+        module: a net, or a rule.
+
+    """
     return {name: part for name, part in module.named_modules() if isinstance(part, System) and part.drift_rate}

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from localearn.inputs import InputSpec
 from localearn.nets.block import Block
-from localearn.nets.layers import check_classes, check_row, check_widths, choose, is_transforming
+from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
+from localearn.nets.layers import is_transforming
 from localearn.nets.net import Net
 from localearn.nets.through_time import Derivative, Feedback, ThroughTime
 from localearn.nets.through_time import through_time as named
-from localearn.nets.transformer import Reads, check_sequence, reading
+from localearn.nets.transformer import Reads, check_sequence, choose_view
 
 Cell = Literal["rnn", "gru", "lstm"]
 
@@ -83,7 +84,7 @@ class Recurrent(Net):
         if vocabulary is not None:
             ops[0] = nn.Sequential(nn.Embedding(vocabulary, first), ops[0])
         blocks = [Block(op, dropout_layer(dropout)) for op in ops]
-        view = reading(reads, vocabulary)
+        view = choose_view(reads, vocabulary)
         readout = nn.Linear(widths[-1], check_classes(classes))
         super().__init__(blocks, readout, takes=InputSpec(shape, vocabulary), view=view)
 
@@ -189,7 +190,12 @@ def differentiated(net: nn.Module, derivatives: Sequence[ThroughTime | None] = (
 
 
 def recurrent_layers(net: nn.Module) -> list[RecurrentLayer]:
-    """Return a net's recurrent layers, first to last."""
+    """Return a net's recurrent layers, first to last.
+
+    Args:
+        net: the net.
+
+    """
     return [layer for layer in net.modules() if isinstance(layer, RecurrentLayer)]
 
 
@@ -201,13 +207,13 @@ def _shifted(states: Tensor) -> Tensor:
 def _memories(driven: Tensor, recurrent: Tensor) -> Tensor:
     """Return an LSTM's c_t = f_t c_{t-1} + i_t g_t at all times, (N, T, n), by doubling the number of steps in each."""
     let_in, forget, new, _ = (driven + recurrent).chunk(4, -1)
-    kept, memory, shift = forget.sigmoid(), let_in.sigmoid() * new.tanh(), 1
+    decay, memory, shift = forget.sigmoid(), let_in.sigmoid() * new.tanh(), 1
     while shift < memory.shape[1]:
         more = memory.clone()
-        more[:, shift:].addcmul_(kept[:, shift:], memory[:, :-shift])
-        left = kept.clone()
-        left[:, shift:].mul_(kept[:, :-shift])
-        memory, kept, shift = more, left, 2 * shift
+        more[:, shift:].addcmul_(decay[:, shift:], memory[:, :-shift])
+        shorter = decay.clone()
+        shorter[:, shift:].mul_(decay[:, :-shift])
+        memory, decay, shift = more, shorter, 2 * shift
     return memory
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from localearn.errors import UserError
-from localearn.nets.layers import choose
+from localearn.nets.checks import choose
 
 Derivative = Literal["exact", "truncated", "none", "diagonal"]
 Feedback = Literal["linear", "gaussian", "orthogonal"]
@@ -41,7 +41,13 @@ class ThroughTime(nn.Module, ABC):
 
     @abstractmethod
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
-        """Return the layer's states at all times, (N, T, n), of x, (N, T, n_in)."""
+        """Return the layer's states at all times, (N, T, n).
+
+        Args:
+            layer: the recurrent layer.
+            x: its input, (N, T, n_in).
+
+        """
 
     @abstractmethod
     def before(self, state: Tensor, t: int) -> Tensor:
@@ -273,10 +279,10 @@ def through_time(derivative: Derivative, n: int, truncation: int, feedback: Feed
     """
     choose("feedback", feedback, FEEDBACKS)
     truncated = Truncated(truncation)
-    made: Mapping[str, Callable[[], ThroughTime | None]] = {
+    derivatives: Mapping[str, Callable[[], ThroughTime | None]] = {
         "exact": lambda: None,
         "truncated": lambda: truncated,
         "none": Detached,
         "diagonal": lambda: Diagonal(n, feedback),
     }
-    return choose("derivative through_time", derivative, made)()
+    return choose("derivative through_time", derivative, derivatives)()

@@ -1,19 +1,19 @@
-"""Cutting of torchvision's classifiers, and of `nn.Sequential`, into the stem, blocks and readout of a `Net`.
+"""Cutting of torchvision's classifiers into the stem, blocks and readout of a `Net`.
 
-A classifier becomes a list of layers in the order of its own forward pass; `parts` cuts such a list.
+A classifier becomes a list of layers in the order of its own forward pass, which `sequential_parts` cuts.
 """
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError, suggestion
-from localearn.nets.block import AfterStem, Block
-from localearn.nets.layers import check_classes, check_row, out_of_place, starts_block
+from localearn.moved import former_names
+from localearn.nets.block import AfterStem, sequential_parts
+from localearn.nets.checks import check_classes, check_row
 
 PACKAGE = "torchvision.models."
 
@@ -40,7 +40,7 @@ def torchvision_parts(model: nn.Module | str, input_shape: tuple[int, ...], clas
     elif classes is not None:
         raise UserError("a model that is built has its classes; set its last layer, say model.fc = nn.Linear(512, 10)")
     listed = _layers(model)
-    found = parts(nn.Sequential(*listed(model)), shape)
+    found = sequential_parts(nn.Sequential(*listed(model)), shape)
     _check_output(model, found, shape)
     kind = "sequence" if listed is _vision_transformer else "maps"
     return {**found, "kind": kind, "options": options, "source": model}
@@ -119,7 +119,7 @@ def _check_output(model: nn.Module, found: Mapping[str, Any], shape: tuple[int, 
                     module.training = model.training
     if h.shape != expected.shape or not torch.allclose(h, expected, rtol=1e-4, atol=1e-5):
         raise UserError(
-            f"this {type(model).__name__} computes something beside its layers, so it cannot be cut here; "
+            f"this {type(model).__name__} computes more than its layers do, so it cannot be cut here; "
             "cut it yourself: Net.from_blocks(stem, blocks, readout, input_shape=...)"
         )
 
@@ -132,7 +132,7 @@ class ClassToken(nn.Module):
         return h[:, 0]
 
 
-class Patches(nn.Module):
+class VisionTransformerStem(nn.Module):
     """Apply the part of torchvision's vision transformer before its encoder: images (N, C, H, W) to (N, T, D).
 
     Patches are mapped to D values each, a class token is put before them, and their positions are added.
@@ -178,7 +178,7 @@ def _shufflenet(model: Any) -> list[nn.Module]:
 
 def _vision_transformer(model: Any) -> list[nn.Module]:
     first, *others = model.encoder.layers
-    return [AfterStem(Patches(model), first), *others, model.encoder.ln, ClassToken(), model.heads]
+    return [AfterStem(VisionTransformerStem(model), first), *others, model.encoder.ln, ClassToken(), model.heads]
 
 
 # By the name of torchvision's class: its layers one after another, the readout last.
@@ -198,55 +198,5 @@ LAYERS: Mapping[str, Callable[[Any], list[nn.Module]]] = {
 }
 
 
-def parts(model: nn.Sequential, input_shape: tuple[int, ...] | None) -> dict[str, Any]:
-    """Return the arguments of `Net` for a Sequential; see `Net.from_sequential`.
-
-    Args:
-        model: the layers.
-        input_shape: a row's shape; needed unless the first layer with parameters is a Linear.
-
-    Raises:
-        UserError: for a model that cannot be cut so.
-
-    """
-    if not isinstance(model, nn.Sequential):
-        raise UserError(f"from_sequential takes an nn.Sequential, not a {type(model).__name__}; build a Net of Blocks")
-    out_of_place(model)
-    layers = list(_flat(model))
-    starts = [i for i, layer in enumerate(layers) if starts_block(layer)]
-    if len(starts) < 2:
-        found = ", ".join(type(layers[i]).__name__ for i in starts) or "none"
-        raise UserError(f"a Sequential needs a hidden parametric layer and a Linear readout; this one has {found}")
-    readout = layers[starts[-1]]
-    if not isinstance(readout, nn.Linear):
-        raise UserError(f"the last parametric layer is the readout and must be Linear, not {type(readout).__name__}")
-    if starts[-1] != len(layers) - 1:
-        after = ", ".join(type(layer).__name__ for layer in layers[starts[-1] + 1 :])
-        raise UserError(f"nothing may follow the readout, whose outputs are logits; remove {after}")
-    blocks = [
-        Block(layers[start], nn.Sequential(*layers[start + 1 : end]) if end > start + 1 else None)
-        for start, end in itertools.pairwise(starts)
-    ]
-    return {
-        "blocks": blocks,
-        "readout": readout,
-        "input_shape": input_shape or _input_shape(layers[starts[0]]),
-        "stem": nn.Sequential(*layers[: starts[0]]) if starts[0] else None,
-    }
-
-
-def _flat(model: nn.Sequential) -> Iterator[nn.Module]:
-    for layer in model:
-        if isinstance(layer, nn.Sequential):
-            yield from _flat(layer)
-        else:
-            yield layer
-
-
-def _input_shape(first: nn.Module) -> tuple[int, ...]:
-    if isinstance(first, nn.Linear):
-        return (first.in_features,)
-    raise UserError(
-        f"from_sequential cannot tell the input's shape from a {type(first).__name__}; "
-        "give it, say input_shape=(3, 32, 32)"
-    )
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -1,7 +1,7 @@
 """Transformers for sequences: self-attention and an MLP, each adding to a stream that layer normalisation reads."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,115 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
+from localearn.moved import former_names
 from localearn.nets.block import Block
+from localearn.nets.checks import check_classes, check_row, choose
 from localearn.nets.layers import activation as activation_layer
-from localearn.nets.layers import check_classes, check_row, choose, is_transforming
 from localearn.nets.layers import dropout as dropout_layer
+from localearn.nets.layers import is_transforming
 from localearn.nets.net import Net
 from localearn.nets.views import LastPosition, Normalized, PerPosition, Pooled
+
+Cut = Literal["layer", "sublayer"]
+Reads = Literal["auto", "positions", "last", "pooled"]
+
+VIEWS = {"positions": PerPosition, "last": LastPosition, "pooled": Pooled}
+
+
+class Transformer(Net):
+    """Build a causal, pre-norm transformer: h' = h + attention(norm(h)), h'' = h' + W2 f(W1 norm(h')), L times.
+
+    A position sees itself and those before it. The first block embeds the tokens, or maps values (T, D) to the width,
+    and adds a learned embedding of each position. The layer normalisation before the readout is the net's view
+    (`Normalized`), so that a local rule's heads read the stream of every block as the readout reads the last one's.
+    Weights are drawn normal with deviation 1 / sqrt(fan_in), of maps into the stream 1 / sqrt(2 L fan_in), embeddings
+    of tokens with 0.5 and of positions with 0.1; biases are 0.
+
+    Args:
+        input_shape: (T,) token ids, T being the most positions that it takes, or (T, D) values.
+        classes: the readout's width: the vocabulary of a language model.
+        vocabulary: the number of tokens; None where rows are values.
+        layers: L.
+        width: of the stream.
+        heads: of attention, which share the width evenly.
+        expansion: the MLP's hidden width, in widths.
+        activation: f, as of `MLP`.
+        dropout: the probability of dropping a value of the embedding, or one that is added to the stream.
+        blocks: "layer" makes a block of each layer. "sublayer" makes three: attention, h'; the MLP's hidden layer,
+            (h', f(W1 norm(h'))) side by side; and its output, h''. Direct feedback alignment then sends its signals to
+            the three points of the "micro" form of Launay et al., arXiv 2006.12878, by "layer" to those of its "macro"
+            form. Their layers normalise what they have added, ours what they read; in both the signal passes the
+            normalisation, and the embedding learns by the derivative of the first block.
+        reads: what a head reads: "positions", each by itself, "last", "pooled", their mean; "auto" is positions of
+            tokens and last of values.
+
+    Raises:
+        UserError: for options out of their range, and for rows that are no sequence.
+
+    Example:
+        net = Transformer((128,), 256, vocabulary=256, layers=2, width=64)
+
+    """
+
+    kind = "sequence"
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...] | int,
+        classes: int,
+        *,
+        vocabulary: int | None = None,
+        layers: int = 4,
+        width: int = 128,
+        heads: int = 4,
+        expansion: int = 4,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        blocks: Cut = "layer",
+        reads: Reads = "auto",
+    ):
+        shape = check_sequence(type(self).__name__, input_shape, vocabulary)
+        for name, n in (("layers", layers), ("width", width), ("heads", heads), ("expansion", expansion)):
+            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+                raise UserError(f"{name} must be a positive whole number, not {n!r}")
+        by_sublayer = choose("blocks", blocks, {"layer": False, "sublayer": True})
+        parts: list[nn.Module] = []
+        for _ in range(layers):
+            attention = AttentionLayer(width, heads, causal=True, dropout=dropout)
+            forward = FeedForward(width, expansion * width, activation=activation, dropout=dropout)
+            layer = TransformerLayer(attention, forward)
+            parts += [attention, Widen(forward), Narrow(forward)] if by_sublayer else [layer]
+        parts[0] = nn.Sequential(Embedding(shape, vocabulary, width, dropout), parts[0])
+        readout = nn.Linear(width, check_classes(classes))
+        _draw(parts, readout, layers)
+        takes, view = InputSpec(shape, vocabulary), Normalized(choose_view(reads, vocabulary))
+        super().__init__(map(Block, parts), readout, takes=takes, view=view)
+
+
+def _draw(parts: list[nn.Module], readout: nn.Linear, layers: int) -> None:
+    """Draw all weights, as the docstring of `Transformer` has it."""
+    for part in (*parts, readout):
+        for name, layer in part.named_modules():
+            if isinstance(layer, nn.Linear):
+                into_stream = name.rpartition(".")[2] == "out"
+                nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * (2 * layers if into_stream else 1)))
+                nn.init.zeros_(layer.bias)
+            elif isinstance(layer, nn.Embedding):
+                nn.init.normal_(layer.weight, std=0.1 if name.endswith("places") else 0.5)
+
+
+class Embedding(nn.Module):
+    """Add the embedding of tokens, (N, T) ids, or values, (N, T, D), and that of their positions: (N, T, width)."""
+
+    def __init__(self, shape: tuple[int, ...], vocabulary: int | None, width: int, dropout: float):
+        super().__init__()
+        self.tokens = nn.Linear(shape[1], width) if vocabulary is None else nn.Embedding(vocabulary, width)
+        self.places = nn.Embedding(shape[0], width)
+        self.dropout = dropout_layer(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both embeddings."""
+        return self.dropout(self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device)))
 
 
 class AttentionLayer(nn.Module):
@@ -119,96 +222,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Te
     return scores.softmax(-1) @ v
 
 
-Cut = Literal["layer", "sublayer"]
-Reads = Literal["auto", "positions", "last", "pooled"]
-
-VIEWS = {"positions": PerPosition, "last": LastPosition, "pooled": Pooled}
-
-
-class Transformer(Net):
-    """Build a causal, pre-norm transformer: h' = h + attention(norm(h)), h'' = h' + W2 f(W1 norm(h')), L times.
-
-    A position sees itself and those before it. The first block embeds the tokens, or maps values (T, D) to the width,
-    and adds a learned embedding of each position. The layer normalisation before the readout is the net's view
-    (`Normalized`), so that a local rule's heads read the stream of every block as the readout reads the last one's.
-    Weights are drawn normal with deviation 1 / sqrt(fan_in), of maps into the stream 1 / sqrt(2 L fan_in), embeddings
-    of tokens with 0.5 and of positions with 0.1; biases are 0.
-
-    Args:
-        input_shape: (T,) token ids, T being the most positions that it takes, or (T, D) values.
-        classes: the readout's width: the vocabulary of a language model.
-        vocabulary: the number of tokens; None where rows are values.
-        layers: L.
-        width: of the stream.
-        heads: of attention, which share the width evenly.
-        expansion: the MLP's hidden width, in widths.
-        activation: f, as of `MLP`.
-        dropout: the probability of dropping a value of the embedding, or one that is added to the stream.
-        blocks: "layer" makes a block of each layer. "sublayer" makes three: attention, h'; the MLP's hidden layer,
-            (h', f(W1 norm(h'))) side by side; and its output, h''. Direct feedback alignment then sends its signals to
-            the three points of the "micro" form of Launay et al., arXiv 2006.12878, by "layer" to those of its "macro"
-            form. Their layers normalise what they have added, ours what they read; in both the signal passes the
-            normalisation, and the embedding learns by the derivative of the first block.
-        reads: what a head reads: "positions", each by itself, "last", "pooled", their mean; "auto" is positions of
-            tokens and last of values.
-
-    Raises:
-        UserError: for options out of their range, and for rows that are no sequence.
-
-    Example:
-        net = Transformer((128,), 256, vocabulary=256, layers=2, width=64)
-
-    """
-
-    kind = "sequence"
-
-    def __init__(
-        self,
-        input_shape: tuple[int, ...] | int,
-        classes: int,
-        *,
-        vocabulary: int | None = None,
-        layers: int = 4,
-        width: int = 128,
-        heads: int = 4,
-        expansion: int = 4,
-        activation: str = "gelu",
-        dropout: float = 0.0,
-        blocks: Cut = "layer",
-        reads: Reads = "auto",
-    ):
-        shape = check_sequence(type(self).__name__, input_shape, vocabulary)
-        for name, n in (("layers", layers), ("width", width), ("heads", heads), ("expansion", expansion)):
-            if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-                raise UserError(f"{name} must be a positive whole number, not {n!r}")
-        apart = choose("blocks", blocks, {"layer": False, "sublayer": True})
-        parts: list[nn.Module] = []
-        for _ in range(layers):
-            attention = AttentionLayer(width, heads, causal=True, dropout=dropout)
-            forward = FeedForward(width, expansion * width, activation=activation, dropout=dropout)
-            whole = TransformerLayer(attention, forward)
-            parts += [attention, Widen(forward), Narrow(forward)] if apart else [whole]
-        parts[0] = nn.Sequential(Embedding(shape, vocabulary, width, dropout), parts[0])
-        readout = nn.Linear(width, check_classes(classes))
-        _draw(parts, readout, layers)
-        takes, view = InputSpec(shape, vocabulary), Normalized(reading(reads, vocabulary))
-        super().__init__(map(Block, parts), readout, takes=takes, view=view)
-
-
-class Embedding(nn.Module):
-    """Add the embedding of tokens, (N, T) ids, or values, (N, T, D), and that of their positions: (N, T, width)."""
-
-    def __init__(self, shape: tuple[int, ...], vocabulary: int | None, width: int, dropout: float):
-        super().__init__()
-        self.tokens = nn.Linear(shape[1], width) if vocabulary is None else nn.Embedding(vocabulary, width)
-        self.places = nn.Embedding(shape[0], width)
-        self.dropout = dropout_layer(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of both embeddings."""
-        return self.dropout(self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device)))
-
-
 class Widen(nn.Module):
     """Apply the first half of a feed-forward layer: (h, f(W_1 norm(h))), side by side."""
 
@@ -254,7 +267,7 @@ def check_sequence(net: str, input_shape: tuple[int, ...] | int, vocabulary: int
     raise UserError(f"{net} takes sequences, (T, D), or token ids, not rows of shape {shape}; use net=mlp or cnn")
 
 
-def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition | Pooled:
+def choose_view(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition | Pooled:
     """Return the view that a name chooses.
 
     Args:
@@ -262,17 +275,9 @@ def reading(reads: Reads, vocabulary: int | None) -> PerPosition | LastPosition 
         vocabulary: the number of tokens, or None where rows are values.
 
     """
-    by_itself = "last" if vocabulary is None else "positions"
-    return choose("reads", by_itself if reads == "auto" else reads, VIEWS)()
+    default = "last" if vocabulary is None else "positions"
+    return choose("reads", default if reads == "auto" else reads, VIEWS)()
 
 
-def _draw(parts: list[nn.Module], readout: nn.Linear, layers: int) -> None:
-    """Draw all weights, as the docstring of `Transformer` has it."""
-    for part in (*parts, readout):
-        for name, layer in part.named_modules():
-            if isinstance(layer, nn.Linear):
-                into_stream = name.rpartition(".")[2] == "out"
-                nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features * (2 * layers if into_stream else 1)))
-                nn.init.zeros_(layer.bias)
-            elif isinstance(layer, nn.Embedding):
-                nn.init.normal_(layer.weight, std=0.1 if name.endswith("places") else 0.5)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -67,22 +67,22 @@ def load_weights(net: Net, weights: str | Path | Mapping[str, Tensor]) -> None:
 
     """
     where = "the weights" if isinstance(weights, Mapping) else str(weights)
-    given = weights if isinstance(weights, Mapping) else _read(Path(weights))
+    tensors = weights if isinstance(weights, Mapping) else _read(Path(weights))
     state, names = net.state_dict(), net.own_names()
-    if state.keys() <= given.keys():
+    if state.keys() <= tensors.keys():
         names = {name: name for name in state}
-    missing = [own for own in names.values() if own not in given]
+    missing = [own for own in names.values() if own not in tensors]
     if missing:
-        near = suggestion(missing[0], given)
+        near = suggestion(missing[0], tensors)
         raise UserError(f"{where}: there is no {missing[0]} ({len(missing)} of {len(names)} tensors are missing){near}")
     for name, tensor in state.items():
-        found = given[names[name]]
+        found = tensors[names[name]]
         if found.shape != tensor.shape:
             has, takes = tuple(found.shape), tuple(tensor.shape)
             raise UserError(f"{where}: {names[name]} has shape {has}, and the net takes {takes}")
     with torch.no_grad():
         for name, tensor in state.items():
-            tensor.copy_(given[names[name]])
+            tensor.copy_(tensors[names[name]])
 
 
 def _read(path: Path) -> dict[str, Tensor]:

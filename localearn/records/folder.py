@@ -25,6 +25,7 @@ from localearn.printing import say
 _MARK = b"\nlocalearn-sha256 "  # after a checkpoint's archive, whose readers look for its end from behind
 _LENGTH = len(_MARK) + 64
 _CHUNK = 1 << 20
+DONE = ("completed", "diverged", "stopped")  # the statuses of runs that are not resumed
 # What a file system without locks says.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
@@ -109,6 +110,16 @@ class RunFolder:
             return str(read_json(self.record).get("status"))
         return "unfinished"
 
+    def is_finished(self) -> bool:
+        """Return whether the folder holds a run that is not resumed: completed, diverged or stopped."""
+        return self.status() in DONE
+
+    def drop_weights(self) -> None:
+        """Remove a finished run's weights and checkpoints: a study, or a search, only needs records."""
+        if self.is_finished():
+            for path in (self.checkpoint, self.previous, self.net):
+                path.unlink(missing_ok=True)
+
     def unfinish(self) -> None:
         """Mark a completed run, which is about to be trained longer, as one that can be resumed."""
         if self.status() == "completed":
@@ -137,6 +148,20 @@ class RunFolder:
 
         """
         self.write_text(self.metrics, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        """Write a file atomically.
+
+        Args:
+            path: the file.
+            content: its bytes.
+
+        Raises:
+            UserError: when it cannot be written.
+
+        """
+        with self._replacing(path) as temporary:
+            temporary.write_bytes(content)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append an epoch's line to metrics.jsonl.

@@ -1,7 +1,8 @@
 """Numbers as a person reads them: a unit for a column, digits for an interval."""
 
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from localearn.reporting.statistics import Estimate
@@ -133,6 +134,16 @@ def difference(estimate: Estimate) -> str:
         _signed(value, f"{abs(value):.{decimals}f}") for value in (estimate.mean, estimate.low, estimate.high)
     )
     return f"{mean} [{low}, {high}]"
+
+
+def mean_and_range(values: Sequence[float]) -> str:
+    """Return a mean with the least and the most, a decimal each.
+
+    Args:
+        values: one at least.
+
+    """
+    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def _signed(value: float, size: str) -> str:

@@ -255,7 +255,7 @@ def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
     if not seen:
         raise UserError(
             f"no run.json below {', '.join(map(str, tops)) or 'no folder'}",
-            "(python -m localearn.run out=DIR trains one rule and writes one)",
+            "(localearn run out=DIR trains one rule and writes one)",
         )
     if not runs:
         more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
+from localearn.files import replace_bytes, replace_text
 from localearn.records import Record
 from localearn.reporting import drawing, formatting, metrics
 from localearn.reporting.document import markdown_escape
@@ -118,12 +119,10 @@ def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         drawn = _plots(rows)
-        (out / "table.md").write_text(page(rows, study, drawn), encoding="utf-8")
-        (out / "table.json").write_text(
-            json.dumps([_values(row, study) for row in rows], indent=2) + "\n", encoding="utf-8"
-        )
+        replace_text(out / "table.md", page(rows, study, drawn))
+        replace_text(out / "table.json", json.dumps([_values(row, study) for row in rows], indent=2) + "\n")
         for name, of in drawn.items():
-            (out / name).write_bytes(plot(of))
+            replace_bytes(out / name, plot(of))
         for path in out.glob("plot*.png"):
             if path.name not in drawn and drawing.MADE_BY.encode() in path.read_bytes()[:400]:
                 path.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError
-from localearn.files import atomic_write, read_json
+from localearn.files import read_json, replace_bytes
 from localearn.reporting import drawing, tables
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value, compare
 from localearn.reporting.document import (
@@ -94,8 +94,7 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
             raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {word}'s; choose another out=")
         (out / plots).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            with atomic_write(out / name) as temporary:
-                temporary.write_bytes(content)
+            replace_bytes(out / name, content)
         for name in earlier - contents.keys():
             (out / name).unlink(missing_ok=True)
     except OSError as error:

@@ -124,5 +124,5 @@ class Autoencoding(Task):
 
     def _each(self, values: tuple[float, ...], default: float, like: Tensor) -> Tensor:
         """Return a number for each value of a row, (n,), from one for each run of them."""
-        given = like.new_tensor(values or (default,))
-        return given.repeat_interleave(self.outputs // len(given))
+        per_run = like.new_tensor(values or (default,))
+        return per_run.repeat_interleave(self.outputs // len(per_run))

@@ -189,8 +189,8 @@ class Task(ABC):
         """
         if len(target) > 1 and bool((target.amin(0) == target.amax(0)).all()):
             constant = self.decode(target[:1]).flatten()
-            told = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
-            raise UserError(f"{what} is {told} in every row, so there is nothing to learn")
+            value = f"{constant[0].item():.6g}" if len(constant) == 1 else "the same"
+            raise UserError(f"{what} is {value} in every row, so there is nothing to learn")
 
     def decode(self, output: Tensor) -> Tensor:
         """Return outputs, (N, outputs), in the unit that the targets were given in: by default unchanged."""
@@ -307,5 +307,12 @@ def exact(*values: Tensor) -> tuple[Tensor, ...]:
 
 
 def better(direction: Direction, one: Any, other: Any) -> bool:
-    """Return whether the figure `one` is better than `other`, given which direction is better."""
+    """Return whether one figure is better than another.
+
+    Args:
+        direction: "max" where more is better, "min" where less is.
+        one: a figure.
+        other: the figure that it is compared with.
+
+    """
     return one > other if direction == "max" else one < other

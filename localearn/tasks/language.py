@@ -12,7 +12,7 @@ from torch import Tensor
 from localearn.errors import UserError
 from localearn.tasks.base import Means, Metric, Task
 
-PADDING = -100  # what stands in the target of a position that does not count; torch's own number for it
+PADDING = -100  # the target of a position that does not count; torch's own ignore_index
 
 
 @dataclass(frozen=True)

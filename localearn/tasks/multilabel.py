@@ -124,8 +124,8 @@ class MultiLabel(Task):
 
         """
         if len(target) and bool((target.amin(0) == target.amax(0)).all()):
-            told = f"{int(target[0])}" if self.outputs == 1 else "the same"
-            raise UserError(f"{what} is {told} in every row, so there is nothing to tell apart")
+            value = f"{int(target[0])}" if self.outputs == 1 else "the same"
+            raise UserError(f"{what} is {value} in every row, so there is nothing to learn")
 
 
 def _loss(means: Means) -> Tensor:

@@ -23,7 +23,7 @@ from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mar
 
 @final
 class FakeClock:
-    """A clock that moves by `advance`, or when a caller sleeps."""
+    """Simulate a clock that moves by `advance`, or when a caller sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -40,7 +40,7 @@ class FakeClock:
 
 
 class Source(Protocol):
-    """A stand-in for a card's readings at a time: its power in W and its energy counter in mJ."""
+    """Describe a card's readings at a time: its power in W and its energy counter in mJ."""
 
     def power_w(self, now_s: float) -> float: ...
 
@@ -49,7 +49,7 @@ class Source(Protocol):
 
 @final
 class Script:
-    """Power that runs straight between points, and its exact integral; both move every `period_s` seconds.
+    """Simulate power that runs straight between points, and its exact integral; both move every `period_s` seconds.
 
     Args:
         points: (seconds, watts), in order; the power stays as it is before the first and after the last.
@@ -97,7 +97,7 @@ class Script:
 
 @final
 class Recording:
-    """Readings of a card, played back: each holds until the next.
+    """Play readings of a card back: each holds until the next.
 
     Args:
         readings: (seconds, watts, millijoules), in order, the first at 0 s.
@@ -142,7 +142,7 @@ class Recording:
 
 @dataclass(slots=True)
 class FakeCard:
-    """A simulated card; its fields may be changed as a test goes on.
+    """Simulate a card; its fields may be changed as a test goes on.
 
     Args:
         uuid: the card's.
@@ -172,7 +172,7 @@ class FakeCard:
 
 @final
 class FakeNvml:
-    """A stand-in for the module pynvml; its errors are pynvml's own.
+    """Stand in for the module pynvml; its errors are pynvml's own.
 
     Args:
         clock: the time of the cards.
@@ -291,7 +291,7 @@ class FakeNvml:
 
 @final
 class FakeCounter(Counter):
-    """A counter of a part that always draws the same power.
+    """Count the energy of a part that always draws the same power.
 
     Args:
         clock: the time of its readings.

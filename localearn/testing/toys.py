@@ -1,6 +1,6 @@
 """Tiny tasks, one for each kind of net and of task, that a readout on random features does not solve.
 
-Each has several times as many rows as a net's last block has units, so that they cannot be told apart by heart either.
+Each has several times as many rows as a net's last block has units, so that they cannot be memorised either.
 Others register kinds of their own by `register_kind` and `register_task`.
 """
 
@@ -23,7 +23,7 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Toy:
-    """A tiny task: all of its rows, and a net for it.
+    """Hold a tiny task: all of its rows, and a net for it.
 
     Attributes:
         net: `net(shape)` builds a fresh net of two narrow blocks; shape: of the rows that the net takes, for a rule
@@ -58,7 +58,7 @@ def register_kind(name: str, make: Callable[[], Toy]) -> None:
     Args:
         name: what suites call it in `kinds`.
         make: makes its task, always the same one, and is called once: some hundred rows at most, two blocks or three of
-            a few units, and classes that a linear readout of untrained blocks does not tell apart.
+            a few units, and classes that a linear readout of untrained blocks does not separate.
 
     Raises:
         ValueError: when the name is taken.
@@ -222,7 +222,7 @@ def _reconstruction() -> Toy:
 
 
 def _tokens() -> Toy:
-    """Ids (48, 2): what follows a token is whether it and the one before it differ; of the first nothing is asked."""
+    """Ids (48, 2): what follows a token is whether it and the one before it differ; the first has no target."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(2, (48, 2), generator=generator)
     target = torch.cat([torch.full((48, 1), PADDING), x[:, 1:] ^ x[:, :-1]], dim=1)

@@ -7,7 +7,7 @@ from localearn.trainers.phases import Metrics, Parts
 
 
 class Backprop(Trainer):
-    """Backpropagation, the reference: the gradient of the task's mean loss by reverse-mode differentiation of the net.
+    """Train by backpropagation, the reference: reverse-mode differentiation of the task's mean loss through the net.
 
         loss = L(net(x), y)        x (N, ...); for classification L is the cross-entropy, y (N,)
 

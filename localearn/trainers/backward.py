@@ -10,7 +10,7 @@ from localearn.nets import Net
 
 
 class CutPass:
-    """A forward pass whose graph is cut between the blocks, so that the backward pass can pause at each of them.
+    """Run a forward pass whose graph is cut between the blocks, so that the backward pass can pause at each of them.
 
     The gradients are those of `loss.backward()` after an ordinary forward pass, bit for bit: the same operations run,
     and each block's error is passed to the one before it.

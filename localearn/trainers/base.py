@@ -3,7 +3,7 @@
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -19,11 +19,12 @@ from localearn.records import Record
 from localearn.tasks import Classification, Task
 from localearn.trainers.former import FormerContract, adapt
 from localearn.trainers.former import Stage as Stage  # for who imports it from here
+from localearn.trainers.former_names import present_names
 from localearn.trainers.phases import Descent, Metrics, Parts, Phase
 
 
 class Fit(Protocol):
-    """A function that trains a rule, as `localearn.training.fit` does."""
+    """Train a rule, as `localearn.training.fit` does."""
 
     def __call__(self, trainer: "Trainer", data: Any, **options: Any) -> Record:
         """Train the rule on data and return the record of the run."""
@@ -34,17 +35,17 @@ F = TypeVar("F", bound=Fit)
 
 
 class Trainer(FormerContract, nn.Module, ABC):
-    """A learning rule: it fills `.grad` without a global backward pass, and everything else is written once for all.
+    """Define a learning rule: it fills `.grad` without a global backward pass, and all else is written once for all.
 
     A rule subclasses a family (`LocalTrainer`, `FeedbackTrainer`, `EstimatorTrainer`) or this class. What it owns
     next to the net (projections, feedback matrices) is a parameter or a buffer, so that it is moved, saved and resumed
-    with the rest. A rule is final: nobody subclasses a concrete one. Its `__init__` checks its options by their
+    with the rest. A rule is final: a concrete one is not subclassed. Its `__init__` checks its options by their
     annotations (numbers are finite, a truth value is no number) and raises UserError; ranges are the rule's to check.
     A rule that localearn brings takes the options that its caller leaves out from its recipe for the net's kind, see
     `localearn.recipe`; its signature has the general values.
 
     Args:
-        net: the net to train, which `supports` is asked about; stored as `self.net`.
+        net: the net to train, which `supports` checks; stored as `self.net`.
 
     Attributes:
         net: the net that is trained.
@@ -52,9 +53,9 @@ class Trainer(FormerContract, nn.Module, ABC):
             `localearn.testing` proves it.
         needs_derivatives: whether the blocks learn by the derivatives of their activations, so that a net of signs or
             spikes is refused, whose blocks would stay as they were drawn.
-        autocasts: whether it computes under autocast where that is on. A rule that leaves autocast aside needs a net of
+        autocasts: whether it computes under autocast where that is on. A rule that disables autocast needs a net of
             the data's own precision.
-        is_local: whether block k learns from its input and the targets alone, whatever stands after it.
+        is_local: whether block k learns from its input and the targets alone, whatever comes after it.
         couples_ranks: whether batch normalisation may take the statistics of all ranks' rows. Not where a rule learns
             from what its own perturbations do to its own rows' losses, for they would reach losses of ranks that it
             never sees.
@@ -62,7 +63,7 @@ class Trainer(FormerContract, nn.Module, ABC):
         serves_pairs: whether it learns where a target is of a pair of rows, see `Task.of_pairs`.
         encodes_targets: whether it learns from targets in the output's space, `Task.encode`, so that it needs one of
             each output and refuses a task that has one for all of a row's positions, see `Task.pools_positions`.
-        inference_seeds: seeds of the random draws of `predict` in evaluation, apart from the run's seed; empty where it
+        inference_seeds: seeds of the random draws of `predict` in evaluation, whatever the run's seed; empty where it
             draws nothing. Validation uses the first; the final figures are means over all, see `redraw`.
 
     Raises:
@@ -161,7 +162,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{cls.__name__} trains a localearn.Net, not a {type(net).__name__}{makes}")
         if net.classes < 2 and net.task.has_classes and (data is None or data.task.has_classes):
             raise Unsupported(
-                f"{type(net).__name__} has one class, so there is nothing to tell apart; give it 2 or more, or say "
+                f"{type(net).__name__} has one class, so there is nothing to distinguish; give it 2 or more, or say "
                 "that its output is a value: net.for_task(Regression())"
             )
         flat = next((type(m).__name__ for m in net.modules() if isinstance(m, FLAT)), None)
@@ -220,15 +221,15 @@ class Trainer(FormerContract, nn.Module, ABC):
             has = f"{type(net).__name__} has {net.classes} outputs"
             raise Unsupported(f"{has}, and {data.name} needs {data.task.outputs}; build the net for as many")
         if net.classes != data.task.outputs:
-            tells = f"{type(net).__name__} tells {net.classes} classes apart"
-            raise Unsupported(f"{tells}, and {data.name} has {data.classes}; build the net for as many")
+            has = f"{type(net).__name__} has {net.classes} classes"
+            raise Unsupported(f"{has}, and {data.name} {data.classes}; build the net for as many")
 
     @abstractmethod
     def gradients(self, batch: Batch) -> Parts:
         """Fill `.grad` of the parameters, None on entry, with the gradient of a batch mean.
 
         Nothing here waits for the device (no `.item()`, no branch on a tensor). It may be a generator, which yields
-        such metrics: at each yield what stands in `.grad` is complete, and may be stepped and emptied before the
+        such metrics: at each yield `.grad` is complete, and may be stepped and emptied before the
         generator goes on, so it must not be in the midst of a context such as `torch.no_grad()`. The loop steps once,
         at its end, unless a `Descent` or `step=block` says otherwise.
 
@@ -261,6 +262,17 @@ class Trainer(FormerContract, nn.Module, ABC):
 
         """
         return self.net(x, *context)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state, of an earlier release too, whose names of tensors may have changed since.
+
+        Args:
+            state_dict: tensors by name.
+            strict: as of `torch.nn.Module.load_state_dict`, whose result is returned.
+            assign: likewise.
+
+        """
+        return super().load_state_dict(present_names(state_dict, self), strict, assign)
 
     def redraw(self, seed: int) -> None:
         """Make `predict` draw by another of `inference_seeds` from now on; do nothing where it draws nothing.
@@ -358,12 +370,12 @@ def _completed(rule: type[Trainer], init: Callable[..., None]) -> Callable[..., 
 
     @functools.wraps(init)
     def completing(self: Trainer, *arguments: Any, **options: Any) -> None:
-        given = {**dict(zip(ordered, arguments, strict=False)), **options}
+        passed = {**dict(zip(ordered, arguments, strict=False)), **options}
         if type(self) is rule:  # and not of a family, whose rule has chosen already
-            task = getattr(given.get("net"), "task", None)
+            task = getattr(passed.get("net"), "task", None)
             values = isinstance(task, Task) and not task.exclusive
-            recipe = rule_options(rule, kind_of(given.get("net")), values=values)
-            options |= {name: value for name, value in recipe.items() if name not in given}
+            recipe = rule_options(rule, kind_of(passed.get("net")), values=values)
+            options |= {name: value for name, value in recipe.items() if name not in passed}
         init(self, *arguments, **options)
 
     return completing
@@ -384,7 +396,7 @@ def _refuse_task(rule: type[Trainer], task: Task) -> None:
 
 
 class Pipelined(Protocol):
-    """A rule whose blocks learn one after another from activations that come forward, see `LocalTrainer`."""
+    """Describe a rule whose blocks learn one after another from activations that come forward, see `LocalTrainer`."""
 
     @property
     def chained(self) -> bool:
@@ -417,11 +429,11 @@ class Pipelined(Protocol):
         """
         ...
 
-    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+    def total(self, input_losses: Metrics, losses: Sequence[Tensor]) -> Tensor:
         """Return the sum, a scalar, of the losses that `first_input` reports and of some blocks' losses.
 
         Args:
-            told: the losses of `first_input`, by name.
+            input_losses: the losses of `first_input`, by name.
             losses: the blocks' losses, scalars.
 
         """
@@ -455,7 +467,7 @@ def linear_readout(net: Net) -> str:
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the mean cross-entropy, a scalar, over the labelled rows of a batch.
 
-    It is `Classification.loss`, for rules that tell classes apart whatever their net is trained for.
+    It is `Classification.loss`, for rules that classify whatever their net is trained for.
 
     Args:
         logits: (N, C).

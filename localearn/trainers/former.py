@@ -113,7 +113,7 @@ def _phases(trainer: Any) -> list[Phase]:
 
 
 class _Entered:
-    """The stage of a rule as a phase; whatever it is asked enters the stage first."""
+    """The stage of a rule as a phase; every call enters the stage first."""
 
     def __init__(self, trainer: Any, index: int, stage: Stage):
         self.trainer, self.index, self.stage = trainer, index, stage

@@ -14,58 +14,8 @@ Metrics = dict[str, Tensor]
 Parts = Metrics | Iterator[Metrics]  # what `gradients` returns: metrics, or a generator that yields them in parts
 
 
-def completed(parts: Parts) -> Metrics:
-    """Run what `gradients` returns to its end, without a step in between, and return its metrics.
-
-    Args:
-        parts: a dict of detached scalars, or an iterator of such, of which a later value replaces an earlier one.
-
-    Raises:
-        UserError: when it is neither.
-
-    """
-    if isinstance(parts, Mapping):
-        return parts
-    metrics: Metrics = {}
-    for found in _checked(parts):
-        metrics |= found
-    return metrics
-
-
-def _checked(parts: Any) -> Iterator[Metrics]:
-    if not isinstance(parts, Iterator):
-        which = "returns a dict of detached scalars, 'loss' among them, or yields such"
-        raise UserError(f"gradients() {which}; this one returns {type(parts).__name__}")
-    return parts
-
-
-def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any]) -> Iterator[Metrics]:
-    """Run what `gradients` returns part by part, each in a context, and yield each part's metrics outside of it.
-
-    Args:
-        begin: calls `gradients`.
-        precision: autocast; it is left after each part, so that no cast of a weight outlasts a step between them.
-
-    Raises:
-        UserError: when `gradients` returns neither a dict nor an iterator.
-
-    """
-    with precision:
-        parts = begin()
-    if isinstance(parts, Mapping):
-        yield parts
-        return
-    parts = _checked(parts)
-    while True:
-        with precision:
-            found = next(parts, None)
-        if found is None:
-            return
-        yield found
-
-
 class Phase:
-    """A part of training with parameters, early stopping and, as the case may be, an optimizer of its own.
+    """Define a part of training with parameters, early stopping and, as the case may be, an optimizer of its own.
 
     The loop trains the phases that `Trainer.phases()` returns, in their order, each to its own end. The names of
     phases and their number are a part of a run's checkpoint and record.
@@ -130,10 +80,10 @@ class Phase:
 
 
 class Descent(Phase):
-    """A phase that learns by gradients, with an optimizer and a learning-rate schedule of its own.
+    """Define a phase that learns by gradients, with an optimizer and a learning-rate schedule of its own.
 
     `gradients` may be a generator. Where `steps` is 1 the optimizer steps once, at its end, or with `step=block` at
-    each yield. Where it is n > 1 the rule goes on from the stepped weights: the generator yields n times, with
+    each yield. Where it is n > 1 the rule continues from the stepped weights: the generator yields n times, with
     a gradient of every parameter, and at each yield the optimizer steps and `.grad` is emptied, whatever `step` is.
 
     Args:
@@ -195,13 +145,13 @@ class Descent(Phase):
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups: the parameters without options of their own, then `groups`."""
-        apart = {id(p) for group in self.groups for p in group["params"]}
-        rest = [p for p in self.parameters if id(p) not in apart]
+        grouped = {id(p) for group in self.groups for p in group["params"]}
+        rest = [p for p in self.parameters if id(p) not in grouped]
         return [{"params": rest}] * bool(rest) + [dict(group) for group in self.groups]
 
 
 class Solve(Phase, ABC):
-    """A phase that sums over a single pass and then sets its parameters in closed form; there is no optimizer.
+    """Define a phase that sums over a single pass and then sets its parameters in closed form, without an optimizer.
 
     The sums belong to this object, from a pass's first batch to `solve`, and are no part of the rule's state. A run
     that is stopped in the midst of the pass takes it again from its beginning. All three methods are called without
@@ -229,3 +179,53 @@ class Solve(Phase, ABC):
     @abstractmethod
     def solve(self) -> Metrics:
         """Set the parameters, drop the sums and return detached scalars, `loss` among them."""
+
+
+def completed(parts: Parts) -> Metrics:
+    """Run what `gradients` returns to its end, without a step in between, and return its metrics.
+
+    Args:
+        parts: a dict of detached scalars, or an iterator of such, of which a later value replaces an earlier one.
+
+    Raises:
+        UserError: when it is neither.
+
+    """
+    if isinstance(parts, Mapping):
+        return parts
+    metrics: Metrics = {}
+    for found in _checked(parts):
+        metrics |= found
+    return metrics
+
+
+def in_parts(begin: Callable[[], Parts], precision: AbstractContextManager[Any]) -> Iterator[Metrics]:
+    """Run what `gradients` returns part by part, each in a context, and yield each part's metrics outside of it.
+
+    Args:
+        begin: calls `gradients`.
+        precision: autocast; it is left after each part, so that no cast of a weight outlasts a step between them.
+
+    Raises:
+        UserError: when `gradients` returns neither a dict nor an iterator.
+
+    """
+    with precision:
+        parts = begin()
+    if isinstance(parts, Mapping):
+        yield parts
+        return
+    parts = _checked(parts)
+    while True:
+        with precision:
+            found = next(parts, None)
+        if found is None:
+            return
+        yield found
+
+
+def _checked(parts: Any) -> Iterator[Metrics]:
+    if not isinstance(parts, Iterator):
+        which = "returns a dict of detached scalars, 'loss' among them, or yields such"
+        raise UserError(f"gradients() {which}; this one returns {type(parts).__name__}")
+    return parts

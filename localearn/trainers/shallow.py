@@ -8,7 +8,7 @@ from localearn.trainers.phases import Metrics, Phase
 
 
 class Shallow(Trainer):
-    """The shallow baseline: train the readout alone, on blocks that keep the weights that they were drawn with.
+    """Train the readout alone, the shallow baseline, on blocks that stay as they were drawn.
 
         h_L = block_L(... block_1(stem(x)))      (N, *shapes[-1]), the blocks' weights theta_k never changing
         o = readout(view(h_L))                   (N, C), of positions (N, T, C)

@@ -14,7 +14,7 @@ from localearn.trainers.phases import Metrics, Parts
 
 
 class StateFeedback(Trainer):
-    """Diagonal state feedback: in a recurrent net errors come back through time by one fixed diagonal a layer.
+    """Train by diagonal state feedback: in a recurrent net errors come back through time by a fixed diagonal a layer.
 
         s_t = f(x_t, s_{t-1})                       a layer's states, (N, n), t = 1..T, as they are
         g_t = dL/ds_t|local + g_{t+1} A             in place of g_{t+1} ds_{t+1}/ds_t; A is (n, n), diagonal, fixed

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
+from localearn.trainers.former_names import present_names
 
 _FACTORED = ("row_var", "col_var")  # Adafactor's, each with one side of its parameter's shape
 _DAMAGED = "it is damaged, or was written by something else"
@@ -88,6 +89,8 @@ def _check_tensor(where: object, name: str, value: Any, parameter: Tensor) -> No
 def saved_once(weights: Any, module: nn.Module) -> Any:
     """Return saved weights without duplicates of shared tensors, which older checkpoints saved under each name.
 
+    Tensors that had other names in an earlier release have their present ones.
+
     Args:
         weights: The saved weights; anything but a mapping is returned as it is.
         module: The module that is about to load them.
@@ -99,7 +102,7 @@ def saved_once(weights: Any, module: nn.Module) -> Any:
         module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     )
     duplicates = {name for name, _ in tensors} - module.state_dict().keys()
-    return {name: value for name, value in weights.items() if name not in duplicates}
+    return present_names({name: value for name, value in weights.items() if name not in duplicates}, module)
 
 
 def check_weights(where: object, weights: Any, own: Mapping[str, Any]) -> None:

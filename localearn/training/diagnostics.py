@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from localearn.data import Batch
 from localearn.errors import UserError
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.nets.recurrent import differentiated
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve, completed
@@ -60,7 +60,7 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
     """
     phase = phase or next(found for found in trainer.phases() if isinstance(found, Descent))
     angles: dict[str, Tensor] = {}
-    with _gradients_and_buffers_restored(trainer), modes_kept(trainer), _forked_random(batch.x.device):
+    with _gradients_and_buffers_restored(trainer), preserve_modes(trainer), _forked_random(batch.x.device):
         trainer.eval()
         with torch.no_grad():
             h = phase.input(batch.x, *batch.context)
@@ -117,7 +117,7 @@ def _without_dropout(trainer: Trainer) -> Iterator[None]:
     which cuDNN differentiates in training mode only, stay in it, with their dropout set to 0.
     """
     recurrent = {module: module.dropout for module in trainer.modules() if isinstance(module, nn.RNNBase)}
-    with modes_kept(trainer):
+    with preserve_modes(trainer):
         for module in trainer.modules():
             if module is not trainer and not isinstance(module, (nn.modules.batchnorm._NormBase, nn.RNNBase)):
                 module.training = False

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.printing import one_line
 from localearn.training.callbacks import Callback, Context
 from localearn.training.runtime import autocast
@@ -36,7 +36,7 @@ class Illustration(Callback):
                 return context.trainer.predict(x, *inputs).float()
 
         try:
-            with modes_kept(context.trainer):
+            with preserve_modes(context.trainer):
                 context.trainer.eval()
                 self.lines = context.data.illustrate(predict, context.folder)
         except Exception as error:  # a run is not lost for a picture

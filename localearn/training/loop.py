@@ -101,8 +101,9 @@ class Loop:
         self._sums: dict[str, Tensor] = {}
         self._epoch_rows = 0
         self._checkpoint: dict[str, Any] | None = None
+        self._order_state: Tensor | None = None  # of the generator of row order, in an epoch that was stopped
         self._warned_inactive = False
-        self._context: Context | None = None  # from the start of the run on
+        self._context: Context | None = None  # set when the run starts
 
     def run(self, interrupt: Interrupt) -> None:
         """Train all phases to their end.
@@ -131,27 +132,9 @@ class Loop:
         try:
             self._dispatch("run_started", self._context)
             for index in range(self.position.stage, len(self.phases)):
-                self._phase(index, interrupt, self._context)
+                self._train_phase(index, interrupt, self._context)
         finally:
             self._update_peak_memory()
-
-    def end(self, record: Record) -> None:
-        """Call the callbacks' `run_ended`, if the run was started.
-
-        Args:
-            record: The record of the run, which becomes `context.record`.
-
-        """
-        if self._context:
-            self._context.record = record
-            self.callbacks.run_ended(self._context)
-
-    def _dispatch(self, event: str, context: Context) -> None:
-        """Call the callbacks, at a point that all ranks reach; raise `Stopped` if one has called `Context.stop`."""
-        self.callbacks.dispatch(event, context)
-        reason = next((found for found in self.ranks.all_gather_object(context.stop_reason) if found is not None), None)
-        if reason is not None:
-            raise Stopped(reason)
 
     def evaluate(self, split: Split) -> dict[str, float]:
         """Return the loss and the task's metrics of the trained net over a split, by name.
@@ -164,16 +147,42 @@ class Loop:
         with self.meter.window("eval"):
             return self._evaluated(measure_of(self.trainer.predict, self.autocast, self.trainer.task), self.data, split)
 
-    def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
-        share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
-        batch_size, ranks = self.settings.eval_batch_size, self.ranks
-        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.all_reduce_each, ranks.all_gather)
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore rule, position, history and meter from a checkpoint; the optimizer's state is loaded by its phase.
 
-    def _update_peak_memory(self) -> None:
-        now = self._memory.read()
-        self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
+        Args:
+            state: The checkpoint's content.
 
-    def _phase(self, index: int, interrupt: Interrupt, context: Context) -> None:
+        Raises:
+            UserError: Where its parts are not consistent.
+
+        """
+        where = self.folder.checkpoint if self.folder else "the checkpoint"
+        check_position(where, state, len(self.phases))
+        check_middle(where, state, self.data.num_batches("train", self.settings.batch_size))
+        self.position = Position(**state["position"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.history, self.best_epochs = state["history"], state["best_epochs"]
+        if self.ranks.size == 1:  # of several ranks the loss is that of the batches since the checkpoint
+            self._sums, self._epoch_rows = state["sums"], state["rows_seen"]
+        self.peak_memory = state["peak_memory"]
+        self.meter.add_earlier(state["meter"], joules=self.ranks.is_rank_0)
+        self._checkpoint = {"parts": state["parts"], **state["middle"]}
+        if self.folder:
+            self.folder.write_metrics(self.history)
+
+    def end(self, record: Record) -> None:
+        """Call the callbacks' `run_ended`, if the run was started.
+
+        Args:
+            record: The record of the run, which becomes `context.record`.
+
+        """
+        if self._context:
+            self._context.record = record
+            self.callbacks.run_ended(self._context)
+
+    def _train_phase(self, index: int, interrupt: Interrupt, context: Context) -> None:
         phase, settings = self.phases[index], self.settings
         if index != self.position.stage:
             self.position = context.position = Position(stage=index, passes=self.position.passes)
@@ -196,7 +205,7 @@ class Loop:
             update = kind(self.trainer, phase, optimizer, settings, self.autocast, self.ranks)
             run.update = captured(update, capture, self.device)
         try:
-            self._epochs(run, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
+            self._train_epochs(run, 1 if isinstance(phase, Solve) else settings.epochs, interrupt, context)
         finally:
             if run.update:
                 self.captures.add(run.update.kind)
@@ -204,32 +213,6 @@ class Loop:
         stopping.restore(self.trainer)
         self.best_epochs.append(stopping.best_epoch)
         self._dispatch("phase_ended", context)
-
-    def _epochs(self, run: "_PhaseRun", epochs: int, interrupt: Interrupt, context: Context) -> None:
-        """Train a phase to its end, with a checkpoint after every epoch."""
-        data, stopping, batch_size = run.data, run.stopping, self.settings.batch_size
-        context.epochs, context.optimizer = epochs, run.optimizer
-        context.batches = data.num_batches("train", batch_size)
-        self._dispatch("phase_started", context)
-        while self.position.epoch < epochs and not stopping.done:
-            lr = run.optimizer.param_groups[0]["lr"] if run.optimizer else None
-            with self.meter.window("train"):
-                self._epoch(run, interrupt, context)
-            if self.position.batch:  # it was left in the middle
-                if run.optimizer:  # a `Solve` cannot use the sums of half a pass, and starts the pass again
-                    self._save(run.parts)
-                if interrupt.signum is None:
-                    raise Stopped(context.stop_reason)
-                raise Interrupted(interrupt.signum)
-            line = self._close_epoch(run, lr)
-            if run.schedule:
-                step_schedule(run.schedule, line)
-            stopping.update(line, self.position.epoch, self.trainer)
-            self._save(run.parts)
-            self._dispatch("epoch_ended", context)
-            signum = self.ranks.signalled(interrupt.signum)
-            if signum is not None:
-                raise Interrupted(signum)
 
     def _phase_data(self, index: int, phase: Phase) -> tuple[Data, bool]:
         """Return the phase's data, and whether its x is the phase's features, computed once."""
@@ -245,7 +228,50 @@ class Loop:
         features = partial(self._features, phase)
         return self.data.features(f"stage-{index}", features, self.settings.eval_batch_size), True
 
-    def _epoch(self, run: "_PhaseRun", interrupt: Interrupt, context: Context) -> None:
+    def _load_parts(self, parts: dict[str, Any]) -> None:
+        if self._checkpoint is None:
+            return
+        where = self.folder.checkpoint if self.folder else "the checkpoint"
+        for name, part in parts.items():
+            state = self._checkpoint["parts"].get(name)
+            if isinstance(part, torch.optim.Optimizer):
+                check_optimizer_state(where, state, part)
+            else:
+                check_part(where, name, state, part)
+                if name == "stopping" and state["best_weights"] is not None:
+                    state["best_weights"] = saved_once(state["best_weights"], self.trainer)
+                    check_weights(where, state["best_weights"], self.trainer.state_dict())
+            part.load_state_dict(state)
+        if not self.position.batch:
+            self._checkpoint = None
+
+    def _train_epochs(self, run: "_PhaseRun", epochs: int, interrupt: Interrupt, context: Context) -> None:
+        """Train a phase to its end, with a checkpoint after every epoch."""
+        data, stopping, batch_size = run.data, run.stopping, self.settings.batch_size
+        context.epochs, context.optimizer = epochs, run.optimizer
+        context.batches = data.num_batches("train", batch_size)
+        self._dispatch("phase_started", context)
+        while self.position.epoch < epochs and not stopping.done:
+            lr = run.optimizer.param_groups[0]["lr"] if run.optimizer else None
+            with self.meter.window("train"):
+                self._train_epoch(run, interrupt, context)
+            if self.position.batch:  # it was left in the middle
+                if run.optimizer:  # a `Solve` cannot use the sums of half a pass, and starts the pass again
+                    self._save(run.parts)
+                if interrupt.signum is None:
+                    raise Stopped(context.stop_reason)
+                raise Interrupted(interrupt.signum)
+            line = self._end_epoch(run, lr)
+            if run.schedule:
+                step_schedule(run.schedule, line)
+            stopping.update(line, self.position.epoch, self.trainer)
+            self._save(run.parts)
+            self._dispatch("epoch_ended", context)
+            signum = self.ranks.signalled(interrupt.signum)
+            if signum is not None:
+                raise Interrupted(signum)
+
+    def _train_epoch(self, run: "_PhaseRun", interrupt: Interrupt, context: Context) -> None:
         position, phase, step_callbacks = self.position, run.phase, self.callbacks.step_callbacks
         self.trainer.train()
         phase.freeze()
@@ -302,7 +328,7 @@ class Loop:
             else:
                 self._sums[name] = value.float() * rows
 
-    def _close_epoch(self, run: "_PhaseRun", lr: float | Tensor | None) -> dict[str, Any]:
+    def _end_epoch(self, run: "_PhaseRun", lr: float | Tensor | None) -> dict[str, Any]:
         """Validate, return the epoch's line of metrics, and advance the position to the next epoch."""
         if "loss" not in self._sums:
             raise UserError(f"{type(self.trainer).__name__}'s gradients() returns no 'loss'")
@@ -342,6 +368,11 @@ class Loop:
         self._sums, self._epoch_rows = {}, 0
         self.history.append(line)
         return line
+
+    def _evaluated(self, measure: Measure, data: Data, split: Split) -> dict[str, float]:
+        share = data.part(self.ranks.rank, self.ranks.size) if self.ranks.size > 1 else data
+        batch_size, ranks = self.settings.eval_batch_size, self.ranks
+        return evaluate(measure, self.trainer.task, share, split, batch_size, ranks.all_reduce_each, ranks.all_gather)
 
     def _warn_inactive_units(self, means: dict[str, float]) -> None:
         """Log a warning, once a run, where `off_k`, the share of block k's units that are 0 for all rows, is high."""
@@ -384,46 +415,16 @@ class Loop:
             if not self.position.batch:
                 self.folder.append_metrics(self.history[-1])
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Restore rule, position, history and meter from a checkpoint; the optimizer's state is loaded by its phase.
+    def _update_peak_memory(self) -> None:
+        now = self._memory.read()
+        self.peak_memory = {name: _largest(now[name], self.peak_memory.get(name)) for name in now}
 
-        Args:
-            state: The checkpoint's content.
-
-        Raises:
-            UserError: Where its parts are not consistent.
-
-        """
-        where = self.folder.checkpoint if self.folder else "the checkpoint"
-        check_position(where, state, len(self.phases))
-        check_middle(where, state, self.data.num_batches("train", self.settings.batch_size))
-        self.position = Position(**state["position"])
-        self.trainer.load_state_dict(state["trainer"])
-        self.history, self.best_epochs = state["history"], state["best_epochs"]
-        if self.ranks.size == 1:  # of several ranks the loss is that of the batches since the checkpoint
-            self._sums, self._epoch_rows = state["sums"], state["rows_seen"]
-        self.peak_memory = state["peak_memory"]
-        self.meter.add_earlier(state["meter"], joules=self.ranks.is_rank_0)
-        self._checkpoint = {"parts": state["parts"], **state["middle"]}
-        if self.folder:
-            self.folder.write_metrics(self.history)
-
-    def _load_parts(self, parts: dict[str, Any]) -> None:
-        if self._checkpoint is None:
-            return
-        where = self.folder.checkpoint if self.folder else "the checkpoint"
-        for name, part in parts.items():
-            state = self._checkpoint["parts"].get(name)
-            if isinstance(part, torch.optim.Optimizer):
-                check_optimizer_state(where, state, part)
-            else:
-                check_part(where, name, state, part)
-                if name == "stopping" and state["best_weights"] is not None:
-                    state["best_weights"] = saved_once(state["best_weights"], self.trainer)
-                    check_weights(where, state["best_weights"], self.trainer.state_dict())
-            part.load_state_dict(state)
-        if not self.position.batch:
-            self._checkpoint = None
+    def _dispatch(self, event: str, context: Context) -> None:
+        """Call the callbacks, at a point that all ranks reach; raise `Stopped` if one has called `Context.stop`."""
+        self.callbacks.dispatch(event, context)
+        reason = next((found for found in self.ranks.all_gather_object(context.stop_reason) if found is not None), None)
+        if reason is not None:
+            raise Stopped(reason)
 
     kept = Renamed("saves_checkpoints")
 

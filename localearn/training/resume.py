@@ -12,6 +12,7 @@ import torch
 from localearn.errors import UserError
 from localearn.records import Record
 from localearn.records.folder import RunFolder
+from localearn.trainers.former_names import former_description
 from localearn.trainers.phases import Solve
 from localearn.training.early_stopping import FORMER_DEFAULT
 from localearn.training.identity import complete_rule
@@ -69,8 +70,9 @@ def resume_run(
             raise UserError(f"{where}: that run had another {', '.join(changed)}; use the same")
         saved = session.get("config", {})  # which older checkpoints lack
         check_resumed(where, saved, identity["config"], extend)
-        if session.get("described", identity["described"]) != identity["described"]:
-            change = first_change(session["described"], identity["described"])
+        described = identity["described"]
+        if session.get("described", described) not in (described, former_description(described)):
+            change = first_change(session["described"], described)
             raise UserError(f"{where}: that run's rule or net was built with other options: {change}")
         extended = {name: value for name, value in extend.items() if name not in saved or saved[name] != value}
         if extended or completed:

@@ -78,9 +78,9 @@ def write_outcome(plan: Plan, study: "Study", name: str, seconds: float) -> None
             folder.write_text(plan.out / "front" / f"{trial.number:04d}.yaml", as_yaml(plan, trial))
     if best:
         folder.write_text(plan.out / "best.yaml", as_yaml(plan, best[0]))
-        (plan.out / "history.png").write_bytes(history_plot(study, plan.metric))
+        folder.write_bytes(plan.out / "history.png", history_plot(study, plan.metric))
     if importance:
-        (plan.out / "importance.png").write_bytes(importance_plot(importance, plan.metric))
+        folder.write_bytes(plan.out / "importance.png", importance_plot(importance, plan.metric))
 
 
 def worker() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from localearn.errors import UserError
 from localearn.files import read_json, read_yaml
-from localearn.jobs import DONE, Job, prepare
+from localearn.jobs import Job, prepare
 from localearn.printing import say
 from localearn.records import Record, RunFolder, read_history, read_record
 from localearn.records.folder import Held, locked
@@ -40,7 +40,6 @@ MOST_RETRIES = 3
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)  # what a record that is none may raise
 _MOST_TRIALS = 100_000  # a folder of a larger number is nobody's trial: each number below it becomes a trial
 QUIET = ("progress=false", "log=none")
-LIGHT = ("checkpoint.pt", "checkpoint.previous.pt", "net.safetensors")
 
 
 @dataclass(frozen=True)
@@ -282,7 +281,7 @@ class Search:
                 retry(self.study, self.study.get_trials(deepcopy=False)[trial.number], counts=False)
                 raise
             finally:
-                _lighten(folder)
+                RunFolder(folder).drop_weights()
         self.ran = True
         return outcome
 
@@ -409,13 +408,6 @@ def _abandoned(folder: Path) -> bool:
         return False
 
 
-def _lighten(folder: Path) -> None:
-    """Remove the weights of a trial that is over: a search keeps records."""
-    if RunFolder(folder).status() in DONE:
-        for name in LIGHT:
-            (folder / name).unlink(missing_ok=True)
-
-
 def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
     """Return a trial's value for each option of a space.
 
@@ -506,7 +498,7 @@ def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
 
     run = RunFolder(folder)
     begun = run.config.exists() or run.checkpoint.exists()
-    if not begun or run.status() in DONE:
+    if not begun or run.is_finished():
         return
     try:
         resumed(str(folder), [], trust)

@@ -160,7 +160,7 @@ def test_what_is_wrong_is_told_in_a_line(folders, tmp_path, arguments, told):
 
 def test_help_and_a_folder_twice(folders, capsys, tmp_path):
     assert analyse.main(["--help"]) == 0
-    assert "python -m localearn.analyse DIR... out=DIR" in capsys.readouterr().out
+    assert "localearn analyse DIR... out=DIR" in capsys.readouterr().out
     twice = [str(folders / "backprop"), str(folders / "backprop" / "..") + "/backprop"]
     with pytest.raises(UserError, match="is named twice"):
         analyse.main([*twice, f"out={tmp_path / 'out'}"])

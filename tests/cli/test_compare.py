@@ -156,7 +156,7 @@ def test_each_rule_runs_with_what_its_search_found(tmp_path, capsys):
 
 
 def test_a_rule_that_was_not_searched_for_is_told_with_the_command(tmp_path):
-    with pytest.raises(UserError, match=r"python -m localearn.tune algo=backprop out=.*backprop"):
+    with pytest.raises(UserError, match=r"localearn tune algo=backprop out=.*backprop"):
         plan_of(tmp_path, f"tuned={tmp_path}")
 
 

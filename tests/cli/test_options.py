@@ -109,7 +109,7 @@ def test_a_folder_whose_name_has_an_equals_sign_is_a_folder(tmp_path, monkeypatc
 
 def test_the_page_shows_defaults_and_choices():
     page = help_page(Command("make", "Make", Made, "Makes it."))
-    assert page.startswith("python -m localearn.make names=[A,B] [key=value ...]\n\nMakes it.\n\n")
+    assert page.startswith("localearn make names=[A,B] [key=value ...]\n\nMakes it.\n\n")
     assert "\n  shape=[3,3]        of a row\n" in page
     assert "\n  kind=plain         or fancy; what is made\n" in page
     assert "\n  --quick            in a minute\n" in page

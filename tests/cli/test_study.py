@@ -39,7 +39,7 @@ def test_a_study_runs_what_is_missing_and_keeps_records_alone(tmp_path, capsys):
 
     capsys.readouterr()
     assert study.main([str(folder), "only=one", f"out={out}", "energy.enabled=false"]) == 0
-    assert capsys.readouterr().out.count("completed before; kept") == 2
+    assert capsys.readouterr().out.count("completed already; reused") == 2
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_graph_may_have_no_edges():
         ({"test": np.array([6])}, r"test holds 6 to 6; nodes run from 0 to 5"),
         ({"test": np.zeros(0, int)}, r"test has shape \(0,\); a list of nodes"),
         ({"test": np.ones(6, bool)}, r"test is bool; indices of nodes must be integers"),
-        ({"val": np.array([1, 3])}, r"a node stands twice"),
+        ({"val": np.array([1, 3])}, r"a node is listed twice"),
         ({"y": np.array([0, 0, 0, 1, 0, 1])}, r"the training labels are all 0"),
         ({"y": np.array([0, 1, 0, 1, 2, 1])}, r"a held-out label is 2; the training labels end at 1"),
     ],

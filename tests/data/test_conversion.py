@@ -217,7 +217,7 @@ def test_a_graph_without_masks_is_split_and_a_named_mask_kept():
             r"train_mask is bool with shape \(20, 10\); .*mask\[:, 0\]",
         ),
         ({"y": torch.arange(19) % 2}, r"x has 20 rows and y has 19 labels"),
-        ({"train_mask": mask(0, 1), "val_mask": mask(1, 2), "test_mask": mask(3)}, r"a node stands twice"),
+        ({"train_mask": mask(0, 1), "val_mask": mask(1, 2), "test_mask": mask(3)}, r"a node is listed twice"),
     ],
 )
 def test_what_is_wrong_with_a_graph_is_named(changes, message):

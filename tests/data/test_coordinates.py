@@ -9,7 +9,7 @@ from PIL import Image
 
 from localearn.data import coordinates, load, photo
 from localearn.data.base import Split
-from localearn.data.coordinates import centres, encoded
+from localearn.data.coordinates import centres, positional_encoding
 from localearn.errors import UserError
 from localearn.tasks import Regression
 
@@ -71,14 +71,14 @@ def test_each_pixel_is_in_one_split_with_its_own_colour(image):
 
 def test_the_encoding_is_the_equation_of_its_paper():
     points = torch.tensor([[0.25, -0.5], [-1.0, 1.0]])
-    rows = encoded(points, 2).double().numpy()
+    rows = positional_encoding(points, 2).double().numpy()
     for (x, y), row in zip(points.tolist(), rows, strict=True):
         expected = [x, y]
         for k in range(2):
             angles = [2**k * math.pi * x, 2**k * math.pi * y]
             expected += [*map(math.sin, angles), *map(math.cos, angles)]
         np.testing.assert_allclose(row, expected, atol=1e-6)
-    assert encoded(points, 0).tolist() == points.tolist()
+    assert positional_encoding(points, 0).tolist() == points.tolist()
     assert centres(2, 4).tolist() == [[x, y] for y in (-0.5, 0.5) for x in (-0.75, -0.25, 0.25, 0.75)]
 
 
@@ -115,7 +115,10 @@ def test_the_image_is_drawn_beside_what_the_net_makes_of_every_pixel(image, tmp_
     assert isinstance(data.task, Regression)
     truth = torch.from_numpy(values.reshape(240, -1).astype(np.float64))
     task = data.task
-    rows = {tuple(row): truth[place] for place, row in enumerate(encoded(centres(12, 20), 6).tolist())}
+    rows = {
+        tuple(row): truth[place]
+        for place, row in enumerate(positional_encoding(centres(12, 20).double(), 6).float().tolist())
+    }
 
     def perfect(x):
         levels = torch.stack([rows[tuple(row)] for row in x.tolist()])

@@ -83,7 +83,7 @@ def test_a_header_that_tells_of_another_size_is_refused(tmp_path, shape):
     member.write(bytes(4))
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a.npy", member.getvalue())
-    with pytest.raises(UserError, match=r"a holds 4 bytes of values where its header tells of"):
+    with pytest.raises(UserError, match=r"a holds 4 bytes of values, and its header declares"):
         files.read(path, ["a"])
 
 
@@ -114,7 +114,7 @@ def test_a_failed_write_leaves_nothing_and_spoils_nothing(tmp_path):
     # The disk is full where the new one is written first, under another name.
     (tmp_path / f".set.npz.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(UserError, match=r"cannot write .*set\.npz: No space left on device"):
-        files.keep(path, {"a": np.zeros(3)})
+        files.store(path, {"a": np.zeros(3)})
     assert os.listdir(tmp_path) == ["set.npz"]
     assert np.array_equal(files.read(path, ["a"])["a"], ARRAYS["a"])
 
@@ -122,7 +122,7 @@ def test_a_failed_write_leaves_nothing_and_spoils_nothing(tmp_path):
 def test_a_folder_marked_read_only_is_left_as_it_is(tmp_path):
     tmp_path.chmod(0o555)
     try:
-        files.keep(tmp_path / "set.npz", ARRAYS)
+        files.store(tmp_path / "set.npz", ARRAYS)
         assert os.listdir(tmp_path) == []
     finally:
         tmp_path.chmod(0o755)
@@ -134,5 +134,5 @@ def test_a_read_only_medium_is_no_error(tmp_path, monkeypatch, number):
         raise OSError(number, "no")
 
     monkeypatch.setattr(files, "write", refuse)
-    files.keep(tmp_path / "set.npz", ARRAYS)
+    files.store(tmp_path / "set.npz", ARRAYS)
     assert os.listdir(tmp_path) == []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from localearn.data import NAMES, load
-from localearn.data.arrays import hold_out
+from localearn.data.partition import hold_out
 from localearn.errors import UserError
 
 

@@ -464,7 +464,7 @@ def test_a_batch_that_cannot_be_and_a_part_that_is_not_there_are_named():
 
 def test_features_are_not_kept_and_ranks_do_not_share():
     data = stream()
-    with pytest.raises(ValueError, match="its features cannot be kept"):
+    with pytest.raises(ValueError, match="its features cannot be cached"):
         data.features("stage", lambda x: x, 8)
     assert data.part(0, 1) is data
     with pytest.raises(UserError, match=r"cannot be divided over ranks; use parallel=none, or hold") as caught:

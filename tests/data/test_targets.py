@@ -174,7 +174,7 @@ def test_a_stream_has_the_task_and_the_targets_of_data_held_whole(task, y):
         (Regression(), np.ones(ROWS), "loader: y_train is 1 in every row"),
         (Regression(3), VALUES, "y_train has 2 values a row, and Regression has 3 outputs"),
         (MultiLabel(), TAGS * 2, "loader: y_train of batch 0 holds 2 in row .*; zeros and ones"),
-        (MultiLabel(), np.arange(ROWS) < 35, "loader: y_train is 1 in every row, so there is nothing to tell apart"),
+        (MultiLabel(), np.arange(ROWS) < 35, "loader: y_train is 1 in every row, so there is nothing to learn"),
     ],
 )
 def test_a_stream_refuses_what_is_refused_of_data_held_whole(task, y, message):
@@ -209,7 +209,7 @@ WORDS = np.array(["ill", "well"])[np.arange(ROWS) % 2]
         (X, np.where(YES, np.nan, 1), Regression(), "y_train holds values that are NaN or .*, the first in row 0"),
         (X, np.full(ROWS, 7), Regression(), "y_train is 7 in every row, so there is nothing to learn"),
         (X, np.arange(ROWS) % 3, MultiLabel(), "y_train holds 2 in row 2; zeros and ones are expected"),
-        (X, np.zeros(ROWS), MultiLabel(), "y_train is 0 in every row, so there is nothing to tell apart"),
+        (X, np.zeros(ROWS), MultiLabel(), "y_train is 0 in every row, so there is nothing to learn"),
         (X, VALUES[:50, 0], Regression(), "x_train has 60 rows and y_train has 50 targets"),
         (X * 0 + 3, None, Autoencoding(), "x_train is the same in every row"),
         (X, None, Autoencoding(criterion="bce"), "criterion=bce is of values from 0 to 1; use normalize=unit"),
@@ -231,7 +231,7 @@ def test_counts_may_be_a_regression():
 
 
 def test_a_validation_part_of_one_class_is_told_for_its_auc_is_not_defined():
-    with pytest.raises(UserError, match="y_val is 1 in every row, so there is nothing to tell apart"):
+    with pytest.raises(UserError, match="y_val is 1 in every row, so there is nothing to learn"):
         from_arrays(X, YES, task=MultiLabel(), x_val=X[:5], y_val=np.ones(5))
 
 

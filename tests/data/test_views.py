@@ -11,9 +11,7 @@ from PIL import Image
 from localearn import MLP, Backprop, DirectFeedbackAlignment
 from localearn.data import load, views
 from localearn.data.base import Split
-from localearn.data.coordinates import encoded as encoded_on_a_plane
 from localearn.data.scene import spheres
-from localearn.data.views import encoded
 from localearn.errors import UserError
 from localearn.tasks import ViewSynthesis
 
@@ -45,8 +43,6 @@ def test_points_lie_in_their_parts_of_the_ray_and_are_encoded_as_the_paper_has_i
         angles = [2**k * math.pi * value for value in point]
         expected += [*map(math.sin, angles), *map(math.cos, angles)]
     np.testing.assert_allclose(made[1, 3], expected, atol=1e-5)
-    plane = torch.rand(5, 2) * 2 - 1
-    torch.testing.assert_close(encoded(plane, 4), encoded_on_a_plane(plane, 4), atol=1e-5, rtol=0)
 
 
 def test_every_view_is_whole_in_one_split_and_the_test_is_always_the_same():

@@ -17,8 +17,10 @@ def test_every_package_is_a_box_above_what_it_imports():
     level = site_imports.levels(graph)
     assert all(level[name] > level[other] for name, others in graph.items() for other in others)
     assert sum(count for count, _ in sizes.values()) == len(list(PACKAGE.rglob("*.py"))) - 1
-    svg = site_imports.draw(graph, sizes)
-    assert all(f">{name}</text>" in svg for name in packages)
+    for tall in (False, True):
+        svg = site_imports.draw(graph, sizes, tall)
+        assert all(f">{name}</text>" in svg for name in packages)
+        assert svg.startswith(f'<svg xmlns="http://www.w3.org/2000/svg" class="la-fig la-imports{" la-tall" * tall}"')
 
 
 def test_an_import_that_others_imply_is_not_drawn():

@@ -12,7 +12,7 @@ import localearn.run
 pytestmark = pytest.mark.slow
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-COMMAND = re.compile(r"^python -m localearn\.run(?: +(.*?))?(?: +# .*)?$", re.MULTILINE)
+COMMAND = re.compile(r"^localearn run(?: +(.*?))?(?: +# .*)?$", re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OWN = (
     "my_",
@@ -106,7 +106,7 @@ def test_the_callback_follows_a_run(command, capsys, tmp_path):
     exec(compile(use, "howto/add-callback.md", "exec"), {})
     assert re.findall(r"^gradients in epoch (\d+): \S+ \S+$", capsys.readouterr().out, re.MULTILINE) == ["1", "2"]
     text = (ROOT / "docs" / "howto" / "add-callback.md").read_text(encoding="utf-8")
-    line = re.search(r'^python -m localearn\.run "(callbacks=.*)"$', text, re.MULTILINE)
+    line = re.search(r'^localearn run "(callbacks=.*)"$', text, re.MULTILINE)
     assert line
     status, out, err = command(line[1], "epochs=2", "progress=false", "out=run")
     assert not status and "gradients in epoch 2:" in out, err

@@ -46,21 +46,25 @@ def test_facts_are_the_readmes():
     assert "| tasks | classes, values, multi-label, language, autoencoding |" in facts
 
 
+@pytest.mark.parametrize("tall", [False, True])
 @pytest.mark.parametrize("name", [*RULES, "home"])
-def test_each_committed_figure_is_what_the_script_draws(name):
+def test_each_committed_figure_is_what_the_script_draws(name, tall):
     assert name in site_figures.FIGURES, f"docs/tools/site_figures.py draws no {name}: add a function to FIGURES"
-    committed = (site_figures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
-    assert committed == site_figures.svg(name), "run python docs/tools/site_figures.py"
+    committed = site_figures.file_of(name, tall).read_text(encoding="utf-8")
+    assert committed == site_figures.svg(name, tall), "run python docs/tools/site_figures.py"
 
 
+@pytest.mark.parametrize("tall", [False, True])
 @pytest.mark.parametrize("name", sorted(site_figures.FIGURES))
-def test_what_a_figure_draws_lies_inside_it(name):
-    text = site_figures.svg(name)
+def test_what_a_figure_draws_lies_inside_it(name, tall):
+    text = site_figures.svg(name, tall)
     width, height = (float(value) for value in re.findall(r'viewBox="0 0 (\d+) (\d+)"', text)[0])
     points = re.findall(r'<text x="([-\d.]+)" y="([-\d.]+)"', text)
     for path in re.findall(r'<path d="(M[^"]+)" class', text):
         points += re.findall(r"([-\d.]+) ([-\d.]+)", path)
     assert points and all(0 <= float(x) <= width and 0 <= float(y) <= height for x, y in points)
+    assert not tall or width <= 400, "letters of 15 pixels are 12 on a screen of 360"
+    assert tall is ("-tall" in site_figures.file_of(name, tall).name)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -105,12 +105,49 @@ def test_search_works_from_disk(site, browser):
     page.close()
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_is_wider_than_the_window(site, browser, scheme, width):
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+# What the window cuts off, unless a box around it scrolls by itself.
+CUT_OFF = """() => Array.from(document.querySelectorAll(".md-content *")).filter((element) => {
+    const box = element.getBoundingClientRect();
+    if (box.width === 0 || box.right <= document.documentElement.clientWidth + 1) return false;
+    for (let above = element.parentElement; above && !above.matches(".md-content"); above = above.parentElement)
+        if (["auto", "scroll"].includes(getComputedStyle(above).overflowX)) return false;
+    return true;
+}).map((element) => element.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_page_is_wider_than_the_window(site, browser, width):
+    context = browser.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
-    for name in ("index", "results", "faq", "rules/mono_forward", "api/rules", "concepts/net", "howto/report"):
-        page.goto((site / f"{name}.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        name = path.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
+        page.goto((site / name).as_uri())
+        wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert wide[0] <= wide[1], name
+        assert not page.evaluate(CUT_OFF), name
     context.close()
+
+
+@pytest.mark.parametrize(("width", "tall"), [(360, True), (1280, False)])
+def test_a_narrow_screen_has_the_figure_that_runs_downwards(site, browser, width, tall):
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    for name in ("index", "architecture", "rules/mono_forward"):
+        page.goto((site / f"{name}.html").as_uri())
+        shown = [figure.get_attribute("class") for figure in page.locator(".la-figure svg:visible").all()]
+        assert len(shown) == 1 and ("la-tall" in shown[0]) is tall, (name, shown)
+        assert page.locator(".la-figure svg:visible").bounding_box()["width"] <= width
+    context.close()
+
+
+def test_a_figure_links_to_its_row(site, browser):
+    page = browser.new_page()
+    page.goto((site / "rules" / "forward_forward.html").as_uri())
+    page.locator("a", has_text="98.29 ± 0.74 %").first.click()
+    row = page.locator("tr:target")
+    assert row.is_visible() and "98.29 ± 0.74 %" in row.inner_text()
+    assert page.url.endswith("results.html#fidelity/mnist_mlp-forward_forward")
+    page.goto((site / "rules" / "noprop.html").as_uri())
+    page.locator("a", has_text="73.14 %").first.click()  # of a row that was not run, which the filters hide
+    assert page.locator("tr:target").is_visible()
+    page.close()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from localearn import MLP, load
-from localearn.tasks import Autoencoding
+from localearn import load
 
 PATH = Path(__file__).parents[2] / "experiments" / "counter_current" / "autoencoder.py"
 
@@ -36,17 +35,6 @@ def test_directions_count_axes_along_which_codes_vary(experiment):
     assert experiment.directions(h) == pytest.approx(8, rel=0.01)
     assert experiment.directions(h[:, :1] * torch.ones(8)) == pytest.approx(1)
     assert experiment.directions(h * torch.tensor([1.0, 1, 0, 0, 0, 0, 0, 0])) == pytest.approx(2, rel=0.01)
-
-
-def test_untrained_blocks_stay_as_they_were_while_the_readout_learns(experiment):
-    data = load("digits", task="autoencoding", train_size=200)
-    assert isinstance(data.task, Autoencoding)
-    torch.manual_seed(0)
-    rule = experiment.Untrained(MLP(data.input_shape, data.task.outputs, widths=(8,), norm="batch"))
-    before = {name: value.clone() for name, value in rule.net.named_parameters()}
-    rule.fit(data, epochs=1, **experiment.QUIET)
-    moved = {name for name, value in rule.net.named_parameters() if not value.equal(before[name])}
-    assert moved == {"readout.weight", "readout.bias"}
 
 
 def test_a_setting_leaves_its_figures_and_its_record(experiment):

@@ -64,14 +64,14 @@ class Failure(Callback):
 
 
 class Dies(Failure):
-    told = r"block 1's system \(Remote\) failed: OSError: process \d+ has ended, with status -9; mend it and go on"
+    told = r"block 1's system \(Remote\) failed: OSError: process \d+ has ended, with status -9; correct it and resume"
 
     def fail(self) -> None:
         os.kill(self.opaque.system.process.pid, signal.SIGKILL)
 
 
 class Hangs(Failure):
-    told = r"block 1's system \(Remote\) has not answered in 0.3 s; mend it, or raise timeout_s, and go on"
+    told = r"block 1's system \(Remote\) has not answered in 0.3 s; correct it, or raise timeout_s, and resume the run"
 
     def fail(self) -> None:
         self.opaque.timeout_s = 0.3

@@ -1,31 +1,30 @@
-"""The command for a GPU, tried with small nets where there is none; and its clock."""
+"""The command for a GPU, tried with small nets where there is none; and its packing of records."""
 
 import importlib
 import json
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 
 from localearn.cli.errors import run_command
+from localearn.grid import GRACE_S, Budget
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "one_gpu"
-SOON_S = 60.0
 
 
 @pytest.fixture
 def measure(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module("measure")
-    for name in ("measure", "clock", "energy_study"):
+    for name in ("measure", "packing", "energy_study"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
-def clock(measure):
-    return importlib.import_module("clock")
+def packing(measure):
+    return importlib.import_module("packing")
 
 
 @pytest.mark.slow
@@ -68,11 +67,11 @@ def test_small_tries_all_of_it_in_a_minute_and_once(measure, tmp_path, capfd):
     assert "$ python" not in again and page in again
 
 
-def test_the_parts_fit_into_two_commands_in_order_of_worth(measure, clock, tmp_path):
+def test_the_parts_fit_into_two_commands_in_order_of_worth(measure, tmp_path):
     asked = measure.Asked(tmp_path, tmp_path / "out", "cuda")
     calls, done = [], set()
     for _ in range(2):
-        rest_s, begun = asked.budget_s - clock.RESERVE_S, []
+        rest_s, begun = asked.budget_s - measure.RESERVE_S, []
         for part in ("tests", "steps", "energy", "cnn"):
             for piece in measure.PARTS[part].pieces(asked):
                 if piece.name not in done and piece.expected_s <= rest_s:
@@ -80,7 +79,7 @@ def test_the_parts_fit_into_two_commands_in_order_of_worth(measure, clock, tmp_p
                     rest_s -= piece.expected_s
         done |= set(begun)
         calls.append(begun)
-    assert asked.budget_s <= 9 * 60 - clock.GRACE_S
+    assert asked.budget_s <= 9 * 60 - GRACE_S
     assert calls[0] == ["tests", "steps", "energy-mnist-mono_forward", "energy-fashion_mnist-mono_forward"]
     assert calls[1][:2] == ["cnn-cifar10_cnn-mono_forward-0", "cnn-cifar10_cnn-backprop-0"]
 
@@ -97,7 +96,7 @@ def test_a_card_is_measured_at_full_size_with_every_rule_and_three_seeds(measure
     assert {"width=2000", "depth=3", "capture=graph", "device=cuda"} < set(steps.command)
     assert not any(word.startswith("rules=") for word in steps.command)
     for piece in measure.energy(asked):
-        assert "seeds=[0,1,2]" in piece.command and "device=cuda" in piece.command and piece.goes_on
+        assert "seeds=[0,1,2]" in piece.command and "device=cuda" in piece.command and piece.resumes
         assert not any(word.startswith("protocols=") for word in piece.command), "both"
     (tests,) = measure.tests(asked)
     files = {Path(word).name for word in tests.command if word.endswith(".py")}
@@ -132,147 +131,7 @@ def test_a_state_that_cannot_be_read_is_told(measure, tmp_path, capsys):
     assert "state.json cannot be read" in capsys.readouterr().err
 
 
-@pytest.fixture
-def piece(clock, tmp_path):
-    """Pieces of a line of Python, in a folder of their own."""
-
-    def made(name, code, expected_s=1.0, **more):
-        target = tmp_path / name
-        code = f"import pathlib, sys, time; target = pathlib.Path({str(target)!r}); target.mkdir(exist_ok=True)\n{code}"
-        return clock.Piece(name, expected_s, ["python", "-c", code], target, **more)
-
-    return made
-
-
-def worked(clock, work, pieces, seconds=SOON_S, spent_s=0.0, **more):
-    """Return the clock of a call that has so many seconds for its pieces, some of them spent."""
-    made = clock.Clock(work, seconds + clock.RESERVE_S, time.monotonic() - spent_s, **more)
-    made.work_through(pieces)
-    return made
-
-
-def test_what_would_not_fit_is_named_and_left_and_a_smaller_one_is_run(clock, piece, tmp_path):
-    pieces = [piece("first", "pass", 1), piece("long", "pass", 45), piece("longer", "pass", 600), piece("last", "")]
-    made = worked(clock, tmp_path, pieces, spent_s=20)
-    assert {name: found["status"] for name, found in made.state.items()} == {"first": "done", "last": "done"}
-    assert made.left[0].startswith("long: expected 45 s, ") and made.left[0].endswith("s were left")
-    assert made.left[1] == f"longer: expected 600 s, needs budget_s={600 + clock.RESERVE_S:.0f}"
-    ran = worked(clock, tmp_path, pieces)
-    assert set(ran.state) == {"first", "long", "last"} and len(ran.left) == 1, "the next call has the time for it"
-
-
-@pytest.mark.slow
-def test_the_clock_ends_what_runs_and_the_same_command_goes_on(clock, piece, tmp_path):
-    code = """
-import signal
-def end(*_):
-    (target / "checkpoint").touch()
-    sys.exit(143)
-signal.signal(signal.SIGTERM, end)
-if (target / "checkpoint").exists():
-    sys.exit(0)
-(target / "begun").touch()
-time.sleep(100)
-"""
-    begin_s = time.monotonic()
-    made = worked(clock, tmp_path, [piece("training", code, 0.5, goes_on=True)], 2.0)
-    assert time.monotonic() - begin_s < 2.0 + clock.GRACE_S
-    assert made.state["training"]["status"] == "stopped" and made.state["training"]["seconds"] >= 2
-    assert made.left == ["training: ended by the clock, goes on by the same command"] and not made.failed
-    again = worked(clock, tmp_path, [piece("training", code, 0.5, goes_on=True)])
-    assert again.state["training"]["status"] == "done" and (tmp_path / "training" / "begun").exists()
-    assert again.state["training"]["seconds"] >= made.state["training"]["seconds"], "those of both calls"
-
-
-def test_a_piece_that_does_not_go_on_is_measured_anew(clock, piece, tmp_path):
-    code = """
-assert not (target / "half").exists()
-(target / "half").touch()
-time.sleep(float((target / "../s").read_text()))
-"""
-    (tmp_path / "s").write_text("100")
-    made = worked(clock, tmp_path, [piece("bench", code, 0.5)], 2.0)
-    assert made.left == ["bench: ended by the clock, is measured anew by the same command"]
-    (tmp_path / "s").write_text("0")
-    assert worked(clock, tmp_path, [piece("bench", code, 0.5)]).state["bench"]["status"] == "done"
-
-
-@pytest.mark.slow
-def test_one_that_ignores_the_signal_is_ended_with_what_it_started(clock, piece, tmp_path):
-    code = """
-import os, signal
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if os.fork() == 0:
-    while True:
-        (target / "alive").write_text(str(time.monotonic()))
-        time.sleep(0.02)
-time.sleep(100)
-"""
-    worked(clock, tmp_path, [piece("stubborn", code, 0.5)], 2.0, grace_s=0.2)
-    last = (tmp_path / "stubborn" / "alive").read_text()
-    time.sleep(0.2)
-    assert (tmp_path / "stubborn" / "alive").read_text() == last
-
-
-def test_a_failure_is_told_the_next_is_run_and_it_is_tried_again(clock, piece, tmp_path):
-    pieces = [
-        piece("broken", "sys.exit('error: no such data\\nmore of it')"),
-        piece("tests", "sys.exit(1)", done_with=(0, 1)),
-    ]
-    made = worked(clock, tmp_path, pieces)
-    assert len(made.failed) == 1 and made.failed[0].startswith("broken: status 1, error: no such data (")
-    assert made.state["tests"]["status"] == "done"
-    assert len(worked(clock, tmp_path, pieces).failed) == 1
-
-
-def test_a_part_that_fails_twice_is_left_for_the_others(measure, clock, piece, tmp_path):
-    pieces = [piece(f"cnn-{number}", "sys.exit(2)") for number in range(4)]
-    made = worked(clock, tmp_path, [*pieces, piece("bench", "pass")])
-    assert len(made.failed) == 2 and made.state["bench"]["status"] == "done"
-    assert measure.by_reason(made.left) == ["cnn-2, cnn-3: 2 pieces of cnn failed"]
-
-
-@pytest.mark.slow
-def test_what_was_interrupted_with_the_command_goes_on(clock, piece, tmp_path):
-    code = """
-import os, signal
-if not (target / "checkpoint").exists():
-    (target / "checkpoint").touch()
-    os.kill(os.getppid(), signal.SIGINT)
-    time.sleep(100)
-"""
-    training = piece("training", code, goes_on=True)
-    with pytest.raises(KeyboardInterrupt):
-        worked(clock, tmp_path, [training])
-    assert json.loads((tmp_path / "state.json").read_text())["training"]["status"] == "stopped"
-    assert worked(clock, tmp_path, [training]).state["training"]["status"] == "done"
-
-
-def test_records_that_are_gone_are_measured_again(clock, piece, tmp_path):
-    one = piece("one", "pass")
-    worked(clock, tmp_path, [one])
-    one.target.rmdir()
-    made = clock.Clock(tmp_path, SOON_S, time.monotonic())
-    assert not made.done(one)
-    made.work_through([one])
-    assert made.done(one)
-
-
-def test_what_was_measured_tells_what_is_expected(clock, piece, tmp_path):
-    found = {
-        "row-0": {"status": "done", "seconds": 40.0, "exit": 0, "like": "row"},
-        "row-1": {"status": "stopped", "seconds": 30.0, "exit": None, "like": "row"},
-        "bench": {"status": "stopped", "seconds": 30.0, "exit": None, "like": ""},
-    }
-    (tmp_path / "state.json").write_text(json.dumps(found))
-    made = clock.Clock(tmp_path, SOON_S, time.monotonic())
-    assert made.expected(piece("row-1", "", 90, goes_on=True, like="row")) == pytest.approx(1.1 * 40 - 30)
-    assert made.expected(piece("row-2", "", 90, goes_on=True, like="row")) == pytest.approx(1.1 * 40)
-    assert made.expected(piece("bench", "", 90)) == 90, "which begins anew"
-    assert made.expected(piece("other", "", 90)) == 90
-
-
-def test_records_are_packed_into_few_files_of_a_limited_size(clock, tmp_path):
+def test_records_are_packed_into_few_files_of_a_limited_size(packing, tmp_path):
     file_bytes = 40_960
     work, out = tmp_path / "work", tmp_path / "out"
     out.mkdir()
@@ -285,9 +144,9 @@ def test_records_are_packed_into_few_files_of_a_limited_size(clock, tmp_path):
     (work / "large").write_bytes(b"0" * 40_000)
     (work / "asked.md").write_text("first")
     for _ in range(2):  # packs of an earlier call are none of its records
-        files, left_out = clock.pack(work, out, ["asked.md", "11-" + "long" * 40], file_bytes)
-        assert sorted(out.iterdir()) == files and len(files) == clock.FILES <= 8
-        assert all(path.stat().st_size <= file_bytes < clock.FILE_BYTES == 16 * 2**20 for path in files)
+        files, left_out = packing.pack(work, out, ["asked.md", "11-" + "long" * 40], file_bytes)
+        assert sorted(out.iterdir()) == files and len(files) == packing.FILES <= 8
+        assert all(path.stat().st_size <= file_bytes < packing.FILE_BYTES == 16 * 2**20 for path in files)
     names = []
     for path in files:
         with tarfile.open(path) as archive:
@@ -302,7 +161,25 @@ def test_records_are_packed_into_few_files_of_a_limited_size(clock, tmp_path):
     assert "half/checkpoint.pt" in names, "an interrupted run goes on with it"
 
 
-def test_a_step_that_was_not_captured_meets_nothing(measure, clock, tmp_path):
+def test_a_finished_piece_is_packed_before_the_next_one_begins(measure, tmp_path, monkeypatch):
+    """What is lent may be taken back, with SIGKILL, in the midst of a piece."""
+    work, out = tmp_path / "work", tmp_path / "out"
+    first = f"import pathlib; pathlib.Path({str(work / 'one')!r}).write_text('measured')"
+    names = f"tarfile.open({str(out / 'records-0.tar')!r}).getnames()"
+    second = f"import pathlib, tarfile; pathlib.Path({str(work / 'two')!r}).write_text(' '.join({names}))"
+
+    def pieces(asked):
+        named = {"one": first, "two": second}
+        return [asked.piece(name, 1.0, ["python", "-c", code], work / name) for name, code in named.items()]
+
+    monkeypatch.setattr(measure, "PARTS", {"both": measure.Part(pieces, lambda asked: [], "two files")})
+    assert measure.main(["only=both", "device=cpu", f"work={work}", f"out={out}"]) == 0
+    assert {"one", "state.json"} <= set((work / "two").read_text().split())
+    with tarfile.open(out / "records-0.tar") as archive:
+        assert {"asked.md", "one", "two"} < set(archive.getnames())
+
+
+def test_a_step_that_was_not_captured_meets_nothing(measure, tmp_path):
     ours = {"algo": "mono_forward", "captured": "off", "ratio": {"median": 0.5}, "joules_per_sample": None}
     theirs = {"algo": "backprop", "captured": "graph", "joules_per_sample": {"median": 2.0}}
     found = {"benches": [{"rules": [theirs, ours], "energy": None}]}
@@ -319,7 +196,7 @@ def test_a_step_that_was_not_captured_meets_nothing(measure, clock, tmp_path):
     assert step.met and (joules.measured, joules.met) == ("0.750", False)
     steps = {"status": "done", "seconds": 1.0, "exit": 0, "like": ""}
     (tmp_path / "state.json").write_text(json.dumps({"steps": steps}))
-    measure.write(asked, clock.Clock(tmp_path, 60, 0.0))
+    measure.write(asked, Budget(tmp_path, 60, 0.0))
     page = (tmp_path / "asked.md").read_text()
     assert "| 0.500 | met |" in page and "| 0.750 | short |" in page
 

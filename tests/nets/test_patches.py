@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from localearn import ViT
-from localearn.nets.patches import MixerLayer, Patches, places
+from localearn.nets.patches import MixerLayer, PatchEmbedding, sincos_positions
 
 
 def gelu(a):
@@ -40,14 +40,14 @@ def test_a_mixer_layer_is_the_papers_equation():
 
 def test_patches_are_maps_of_an_images_squares_with_their_places():
     torch.manual_seed(0)
-    patches = Patches((2, 4, 6), 2, 8, positions=True).double()
+    patches = PatchEmbedding((2, 4, 6), 2, 8, positions=True).double()
     x = torch.randn(3, 2, 4, 6, dtype=torch.float64)
     h = patches(x)
     assert patches.places is not None
     assert h.shape == (3, 6, 8)
     square = x[:, :, 2:4, 4:6].flatten(1)  # the second row's third
     torch.testing.assert_close(h[:, 5], patches.map(square) + patches.places[5])
-    where = places(2, 3, 8)
+    where = sincos_positions(2, 3, 8)
     frequencies = [1.0, 1e-4]
     expected = [math.sin(2 * f) for f in frequencies] + [math.cos(2 * f) for f in frequencies]
     expected += [math.sin(1 * f) for f in frequencies] + [math.cos(1 * f) for f in frequencies]

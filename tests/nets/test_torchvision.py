@@ -177,7 +177,7 @@ REFUSED = {
     "patches that do not divide": (lambda: Net.from_torchvision("vit_b_16", (3, 40, 40), 3), "cannot build vit_b_16"),
     "another forward pass": (
         lambda: Net.from_torchvision(twice(MODELS["resnet"][0]()), (3, 32, 32)),
-        "computes something beside its layers",
+        "computes more than its layers do",
     ),
 }
 

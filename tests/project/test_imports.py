@@ -27,6 +27,7 @@ HOUSE = (
     ("recipes",),
     ("composition",),
     ("jobs",),
+    ("grid",),
     ("reporting",),
     ("analysing", "benching", "exporting", "tuning"),
     ("cli",),

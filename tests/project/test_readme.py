@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README shows is what happens, and what the pages show that it sends its readers to."""
 
 import ast
 import re
@@ -10,17 +10,26 @@ from typing import Any
 import pytest
 import torch
 
-import localearn
 from localearn import cli
 from localearn.records import read_record
 from localearn.training.experiment import execute
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def page(name: str) -> str:
+    """Return the text of one of the pages of docs/howto."""
+    return (ROOT / "docs" / "howto" / name).read_text(encoding="utf-8")
+
+
+def python(text: str) -> list[str]:
+    """Return the blocks of Python that a page has."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def test_library_use_gives_the_accuracy_it_shows(capsys):
-    code = next(block for block in PYTHON if "record" in block)
+    code = next(block for block in python(README) if "record" in block)
     shown = re.search(r"Record\(.*test_accuracy=([\d.]+)", README)
     assert shown
     exec(compile(code, "README.md", "exec"), {})
@@ -30,11 +39,11 @@ def test_library_use_gives_the_accuracy_it_shows(capsys):
 
 
 def test_the_recipe_in_python_is_the_run_of_the_command(tmp_path):
-    code = next(block for block in PYTHON if "localearn.recipe(" in block)
+    code = next(block for block in python(page("python.md")) if "localearn.recipe(" in block)
     command = re.search(r"the very run of (algo=\w+) (dataset=\w+)", code)
     assert command
     found = {}
-    exec(compile(code, "README.md", "exec"), {"torch": torch, "localearn": localearn}, found)
+    exec(compile(code, "python.md", "exec"), {}, found)
     config, choices = cli.compose(
         [*command.groups(), "progress=false", "energy.enabled=false", f"out={tmp_path / 'run'}"]
     )
@@ -49,7 +58,7 @@ def test_the_recipe_in_python_is_the_run_of_the_command(tmp_path):
 
 @pytest.mark.slow
 def test_the_new_rule_is_short_whole_and_learns(tmp_path):
-    code = next(block for block in PYTHON if "# my_rules.py" in block)
+    code = next(block for block in python(README) if "# my_rules.py" in block)
     lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) <= 25
     (tmp_path / "my_rules.py").write_text(code, encoding="utf-8")
@@ -64,9 +73,10 @@ def test_the_new_rule_is_short_whole_and_learns(tmp_path):
 
 
 def test_the_new_task_is_short_whole_and_learned(capsys):
-    code = next(block for block in PYTHON if "# my_tasks.py" in block)
+    text = page("add-task.md")
+    code = next(block for block in python(text) if "# my_tasks.py" in block)
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
-    shown = re.search(r"\{'loss': ([-\d.]+), 'nll': ([-\d.]+), 'mae': ([-\d.]+)\}", README)
+    shown = re.search(r"\{'loss': ([-\d.]+), 'nll': ([-\d.]+), 'mae': ([-\d.]+)\}", text)
     assert shown
     there: dict[str, Any] = {"__name__": "my_tasks"}
     exec(compile(code, "README.md", "exec"), there)
@@ -81,7 +91,7 @@ def test_the_new_task_is_short_whole_and_learned(capsys):
 
 
 def test_a_net_of_ones_own_modules_is_trained_and_comes_back(tmp_path, monkeypatch):
-    code = next(block for block in PYTHON if "Net.from_blocks(" in block)
+    code = next(block for block in python(page("add-net.md")) if "Net.from_blocks(" in block)
     monkeypatch.chdir(tmp_path)
     there: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), there)
@@ -97,9 +107,10 @@ def test_a_net_of_ones_own_modules_is_trained_and_comes_back(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_the_callback_is_called_and_stops(tmp_path):
-    code = next(block for block in PYTHON if "# my_callbacks.py" in block)
+    text = page("add-callback.md")
+    code = next(block for block in python(text) if "# my_callbacks.py" in block)
     (tmp_path / "my_callbacks.py").write_text(code, encoding="utf-8")
-    shown = re.search(r'python -m localearn\.run "(callbacks=.*least:1e-6.*)"\n', README)
+    shown = re.search(r'localearn run "(callbacks=.*least:1e-6.*)"\n', text)
     assert shown
     few = ("dataset.train_size=100", "epochs=2", "progress=false", "energy.enabled=false")
 

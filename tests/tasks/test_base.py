@@ -382,7 +382,7 @@ def test_targets_that_a_task_cannot_take_are_told(task, target, message):
         (Regression(), torch.full((4, 1), 3.0), "y is 3 in every row, so there is nothing to learn"),
         (Regression(center=(10.0,), scale=(2.0,)), torch.zeros(4, 1), "y is 10 in every row"),
         (Regression(2), torch.tensor([[1.0, 2.0]] * 3), "y is the same in every row"),
-        (MultiLabel(), torch.ones(4, 1), "y is 1 in every row, so there is nothing to tell apart"),
+        (MultiLabel(), torch.ones(4, 1), "y is 1 in every row, so there is nothing to learn"),
         (MultiLabel(2), torch.tensor([[1.0, 0.0]] * 3), "y is the same in every row"),
         (Autoencoding(2), torch.ones(4, 2), "y is the same in every row"),
     ],

@@ -99,7 +99,7 @@ def test_data_of_another_shape_or_number_of_classes_are_refused(rule):
     with pytest.raises(Unsupported, match=r"MLP takes rows of shape \(7,\), and boxes has \(6,\)"):
         type(rule(net)).supports(net, ArrayData("boxes", dict.fromkeys(splits, x), dict.fromkeys(splits, y), 2))
     net = MLP(6, 2, widths=(3,))
-    with pytest.raises(Unsupported, match="MLP tells 2 classes apart, and boxes has 3"):
+    with pytest.raises(Unsupported, match="MLP has 2 classes, and boxes 3"):
         type(rule(net)).supports(net, ArrayData("boxes", dict.fromkeys(splits, x), dict.fromkeys(splits, y), 3))
 
 

@@ -439,5 +439,5 @@ def test_the_input_projection_reads_each_position():
 def test_forward_forward_on_token_ids_cannot_be_trained_by_blocks_on_different_processes():
     net = localearn.Transformer((6,), 3, vocabulary=7, layers=2, width=8, heads=2, reads="pooled")
     trainer = ForwardForward(net, prediction="goodness", negatives="uniform")
-    with pytest.raises(UserError, match="draws it for all blocks, so they cannot learn apart; use parallel=data"):
+    with pytest.raises(UserError, match="draws it for all blocks, so they cannot learn alone; use parallel=data"):
         trainer.pipelined()

@@ -122,7 +122,7 @@ def test_the_first_metric_is_what_a_run_is_watched_by_in_its_direction():
 
 def test_a_rule_that_needs_wrong_labels_says_so():
     data = from_arrays(X, YES, task=MultiLabel())
-    with pytest.raises(Unsupported, match=r"tells right labels from wrong ones.*MultiLabel"):
+    with pytest.raises(Unsupported, match=r"contrasts right labels with wrong ones.*MultiLabel"):
         fit(ForwardForward(MLP(10, 2, widths=(8,))), data, **QUIET)
 
 
@@ -238,6 +238,6 @@ def test_the_recipe_for_values_is_that_of_every_task_without_classes(archives, t
     for case, asked in COMMANDS.items():
         assert cli.compose(["algo=pepita", *asked])[1]["recipe"] == "values", case
     plain = {"digits": ["dataset=digits"], "npz": ["dataset=npz", "dataset.path=binary.npz"]}
-    of_classes = "dataset.task={_target_:localearn.tasks.Classification,outputs:10}"
-    for asked in (*plain.values(), ["dataset=digits", of_classes]):
+    targets_are_labels = "dataset.task={_target_:localearn.tasks.Classification,outputs:10}"
+    for asked in (*plain.values(), ["dataset=digits", targets_are_labels]):
         assert cli.compose(["algo=pepita", *asked])[1]["recipe"] == "dense"

@@ -148,10 +148,10 @@ def test_feedback_brings_the_residual(data):
 
 
 def test_wrong_labels_cannot_be_had_where_there_are_none(data):
-    with pytest.raises(Unsupported, match=r"tells right labels from wrong ones.*MLP is for Regression.*mono_forward"):
+    with pytest.raises(Unsupported, match=r"right labels with wrong ones.*MLP is for Regression.*mono_forward"):
         ForwardForward(MLP(14, 1, widths=(8,)).for_task(Regression()))
     trainer = ForwardForward(MLP(12, 2, widths=(8,)))
-    with pytest.raises(Unsupported, match="tells right labels from wrong ones"):
+    with pytest.raises(Unsupported, match="contrasts right labels with wrong ones"):
         fit(trainer, data, **QUIET)
     with pytest.raises(Unsupported, match=r"cafo's loss=ce is one of labels.*use loss=mse"):
         fit(CaFo(net(), loss="ce"), data, **QUIET)

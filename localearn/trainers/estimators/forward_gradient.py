@@ -29,7 +29,7 @@ NOISES: Mapping[Noise, Callable[..., Tensor]] = {
 
 
 class ForwardGradient(EstimatorTrainer):
-    """Forward gradient: a random direction, times the loss's derivative along it, is an unbiased gradient estimate.
+    """Estimate the gradient by forward mode: a random direction, times the loss's derivative along it, without bias.
 
         weight space:    g = mean over K of (J v) v       v ~ noise, one for every parameter; J v by forward mode
         activity space:  g_z = mean over K of (J u) u     u ~ noise, one for every z_k and row; then d theta_k by
@@ -112,7 +112,7 @@ class ForwardGradient(EstimatorTrainer):
         guess = self.guess
         tangents = guess.directions(self.net, batch) if guess else {name: self._draw(p) for name, p in at.items()}
         loss, along, buffers = self._derivative(lambda p: self.loss_at(p, batch), at, tangents)
-        self.keep_buffers(self.net, buffers)
+        self.write_buffers(self.net, buffers)
         if guess:
             along = along * len(along)  # each tangent is of another block: their sum counts, not their mean
         for name, p in parameters.items():
@@ -164,7 +164,7 @@ class ForwardGradient(EstimatorTrainer):
             return functional_call(module, buffers, (h, *context)), buffers
 
         out, out_tangent, buffers = self._derivative(apply, h, tangent)
-        self.keep_buffers(module, buffers)
+        self.write_buffers(module, buffers)
         return out, out_tangent.detach()
 
     def _derivative(self, fn: Callable, at: Any, tangents: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -202,7 +202,7 @@ def _weighted_mean(along: Tensor, noise: Tensor) -> Tensor:
 
 
 class LocalGuess(nn.Module):
-    """A guess of where the loss falls: the gradient of a local auxiliary loss of each block, as a unit direction.
+    """Guess where the loss falls: the gradient of a local auxiliary loss of each block, as a unit direction.
 
         a_k = L(h_k A_k^T + c_k, y), A_k: (C, n_k), k < L;    a_L is the net's own loss L, its head being the readout
         v_k = d a_k / d z_k (each row), or d a_k / d theta_k (all of a block)

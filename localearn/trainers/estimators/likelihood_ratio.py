@@ -11,10 +11,11 @@ from torch.func import functional_call, vmap
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.nets.views import Head
 from localearn.trainers.base import follow
-from localearn.trainers.estimators.base import NOISES, EstimatorTrainer, Kind
+from localearn.trainers.estimators.base import EstimatorTrainer
+from localearn.trainers.estimators.noise import NOISES, Kind
 from localearn.trainers.phases import Metrics, completed
 
 Baseline = Literal["none", "mean", "clean"]
@@ -22,14 +23,14 @@ Baseline = Literal["none", "mean", "clean"]
 
 @dataclass
 class Streams:
-    """The values that run through the net: the rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
+    """Hold the values that run through the net: rows without noise, (N, ...), and their noisy copies, (S, N, ...)."""
 
     clean: Tensor | None
     noisy: Tensor | None = None
 
 
 class Site(NamedTuple):
-    """A perturbed value, with the graph of what gave it.
+    """Hold a perturbed value, with the graph of what gave it.
 
     Attributes:
         value: (N, ...) or (K, N, ...).
@@ -46,7 +47,7 @@ class Site(NamedTuple):
 
 
 class LikelihoodRatio(EstimatorTrainer):
-    """Unified likelihood ratio (ULR): noise on the activities, weighed by the loss that it led to, is a gradient.
+    """Estimate the gradient by likelihood ratio (ULR): noise on the activities, weighted by the loss that it led to.
 
         z_k + eps_k, eps_k ~ N(0, sigma_k^2), in each block, row and copy;   L_i: the loss of row i
         d theta_k = E[(L_i - b_i) (d z_k / d theta_k)^T eps_k / sigma_k^2]      of a Linear: E[L (eps / sigma^2)^T h]
@@ -114,7 +115,7 @@ class LikelihoodRatio(EstimatorTrainer):
         super().supports(net, data)
         h, *context = net.trial()
         devices = [h.device] if h.is_cuda else []
-        with modes_kept(net), torch.no_grad(), torch.random.fork_rng(devices):
+        with preserve_modes(net), torch.no_grad(), torch.random.fork_rng(devices):
             net.train()  # as the copies find it
             h = net.block(0).op(net.stem(h), *context)[None]
             for k in range(net.depth):
@@ -163,7 +164,7 @@ class LikelihoodRatio(EstimatorTrainer):
             with torch.set_grad_enabled(not self.layerwise):
                 streams.noisy, buffers = _each(module, noisy.detach(), context)
             if clean is None:
-                self.keep_buffers(module, buffers)
+                self.write_buffers(module, buffers)
 
     def _perturb(self, streams: Streams, k: int, first: int) -> Site:
         """Add noise to what a module gave: to the copies, or to new copies of the clean rows."""

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import BackwardPathTrainer, Path, drawn_like, scale_of
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer
+from localearn.trainers.feedback.paths import Path, drawn_like, scale_of
 
 
 class FeedbackAlignment(BackwardPathTrainer):
-    """Feedback alignment: backprop with fixed random matrices in place of the transposed weights.
+    """Train by feedback alignment: backprop with fixed random matrices in place of the transposed weights.
 
         delta_k = (delta_{k+1} B_{k+1}) * f'(z_k)      delta_k = d loss / d z_k to backprop, (N, n_k)
         dW_k = delta_k^T h_{k-1}                       B_{k+1} is (n_{k+1}, n_k), shaped as W_{k+1}, never trained
@@ -36,7 +37,7 @@ class FeedbackAlignment(BackwardPathTrainer):
 
 
 class Fixed(Path):
-    """A path through B, drawn once.
+    """Send the error through B, drawn once.
 
     Args:
         weight: W, (n_out, n_in, ...), whose shape and deviation B has.
@@ -58,7 +59,7 @@ Variant = Literal["usf", "brsf", "frsf"]
 
 
 class SignSymmetry(BackwardPathTrainer):
-    """Sign symmetry: the error comes back through the signs of the weights, with magnitudes of its own.
+    """Train by sign symmetry: the error comes back through the signs of the weights, with magnitudes of its own.
 
         delta_k = (delta_{k+1} P_{k+1}) * f'(z_k),     P = M * sign(W), shaped as W, by entries
 
@@ -86,7 +87,7 @@ class SignSymmetry(BackwardPathTrainer):
 
 
 class Signed(Path):
-    """A path through W's signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W.
+    """Send the error through W's signs with fixed magnitudes: one for all, (), or one for each entry, shaped as W.
 
     Args:
         weight: W, (n_out, n_in, ...), whose deviation the magnitudes have.
@@ -106,7 +107,7 @@ class Signed(Path):
 
 
 class Redrawn(Path):
-    """A path through W's signs with magnitudes that are drawn at every call.
+    """Send the error through W's signs with magnitudes that are drawn at every call.
 
     Args:
         weight: W, (n_out, n_in, ...), whose deviation the magnitudes have.

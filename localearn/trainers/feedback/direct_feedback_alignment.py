@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import FeedbackTrainer
+from localearn.trainers.feedback.base import FeedbackTrainer
 
 Scale = Literal["widest", "width"]
 Feedback = Literal["position", "kernel"]
 
 
 class DirectFeedbackAlignment(FeedbackTrainer):
-    """Direct feedback alignment: a fixed random matrix brings the output error to each block at once.
+    """Train by direct feedback alignment: a fixed random matrix brings the output error to each block at once.
 
         delta_k = e B_k                       (N, n_k), spread over h_k by the net's view; B_k (C, n_k), never trained;
                                               of positions each for itself, (N, T, C) B_k, B_k (C, D), as at scale

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.trainers.phases import Metrics
 
@@ -16,7 +17,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 class Site(NamedTuple):
-    """A layer with parameters in one pass.
+    """Hold the output and the activity of a layer with parameters in one pass.
 
     Attributes:
         output: the layer's output, with the graph of its own parameters alone.
@@ -32,7 +33,7 @@ class Site(NamedTuple):
 
 
 class Passes:
-    """Passes of one batch through a net: the first draws the dropout masks, the others repeat them.
+    """Run passes of one batch through a net: the first draws the dropout masks, the others repeat them.
 
     Args:
         net: a net of plain blocks.
@@ -88,18 +89,18 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def still_buffers(net: Net) -> Iterator[None]:
+def preserve_buffers(net: Net) -> Iterator[None]:
     """Restore the net's buffers, its running statistics, on exit.
 
     Args:
         net: the net.
 
     """
-    kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     yield
     with torch.no_grad():
         for name, buffer in net.named_buffers():
-            buffer.copy_(kept[name])
+            buffer.copy_(before[name])
 
 
 def no_autocast(device: torch.device) -> torch.autocast | nullcontext[None]:
@@ -127,3 +128,7 @@ def without_autocast(device: torch.device, parts: Iterator[Metrics]) -> Iterator
         if found is None:
             return
         yield found
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

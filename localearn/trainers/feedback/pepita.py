@@ -18,7 +18,7 @@ from localearn.trainers.feedback.passes import (
     Site,
     layers,
     no_autocast,
-    still_buffers,
+    preserve_buffers,
     without_autocast,
 )
 from localearn.trainers.phases import Descent, Metrics, Parts, completed
@@ -27,7 +27,7 @@ Form = Literal["difference", "time_local", "hebbian"]
 
 
 class Pepita(Trainer):
-    """PEPITA: the error, added to the input, makes a second pass whose activities differ; the difference teaches.
+    """Train by PEPITA: the error, added to the input, makes a second pass, and the activities' difference teaches.
 
         first pass     h_k, p = softmax(o); e = p - Y, per row, (N, C); of values e = d loss / d o, and p = e + Y
         second pass    from x' = x + e F^T, with the same dropout masks: h'_k, p', e' = p' - Y
@@ -40,7 +40,7 @@ class Pepita(Trainer):
     positions, as in a Linear of a sequence's; where the net's outputs are of positions each is a row, whose error is
     added to its own values, F then being (D, C) of one; where the readout is the only Linear layer, its error is the
     first pass's. Ours: biases and normalisations follow the same differences, running statistics are the first pass's,
-    a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is left aside.
+    a graph's products run along its edges, and autocast, whose rounding is as large as the differences, is disabled.
 
     Dellaferrera, Kreiman, arXiv 2201.11665, algorithm 1; Srinivasan et al., arXiv 2302.05440.
 
@@ -137,7 +137,7 @@ class Pepita(Trainer):
             first, logits = passes.run(batch.x, *batch.context)
         loss, error = self.task.error(logits, batch)  # e / N
         rows = self._elements(error, batch)
-        with still_buffers(self.net):  # to the end, for the graph of a normalisation holds them
+        with preserve_buffers(self.net):  # to the end, for the graph of a normalisation holds them
             second, logits = passes.run(self._second_input(batch, error, rows), *batch.context)
             self._learn_mirror(batch)  # by the weights of before the step
             for site, later in zip(first, second, strict=True):
@@ -158,7 +158,7 @@ class Pepita(Trainer):
         if self.form == "time_local":  # whose every step has a gradient of every parameter
             self._learn_mirror(batch)
         yield {"loss": loss}
-        with still_buffers(self.net):
+        with preserve_buffers(self.net):
             sites, logits = passes.run(x, *batch.context)
             for site in sites:
                 self._follow(site, -site.activity, rows)
@@ -209,7 +209,7 @@ def _refuse(net: Net, why: str) -> None:
 
 
 class WeightMirror(nn.Module):
-    """A feedback matrix from the logits to the input that learns the net's weights from noise, without reading them.
+    """Learn a feedback matrix from the logits to the input from noise, without reading the net's weights.
 
         F = -s B_1 B_2 ... B_{L+1} / std(B_1 ... B_{L+1})      (D, C); B_k is (n_{k-1}, n_k), the readout's the last
         dB_k = -xi^T (W_k xi), xi ~ N(0, 1), (N, n_{k-1})      E[xi xi^T] = 1, so B_k grows along W_k^T

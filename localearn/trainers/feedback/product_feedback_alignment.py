@@ -5,13 +5,14 @@ from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.nets import Net
-from localearn.trainers.feedback.backward_path import BackwardPathTrainer, Path
+from localearn.trainers.feedback.backward_path import BackwardPathTrainer
+from localearn.trainers.feedback.paths import Path
 
 Mixing = Literal["random", "orthogonal"]
 
 
 class ProductFeedbackAlignment(BackwardPathTrainer):
-    """Product feedback alignment: the error comes back through a fixed matrix and then a plastic one.
+    """Train by product feedback alignment: the error comes back through a fixed matrix and then a plastic one.
 
         delta_k = ((delta_{k+1} B_{k+1}) R_{k+1}) * f'(z_k)     B (n_{k+1}, m) fixed, R (m, n_k) learned
         dW_{k+1} = delta_{k+1}^T h_k                            (n_{k+1}, n_k), exact
@@ -23,8 +24,8 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
     channels and B a 1x1 one.
 
     Li, Benna, arXiv 2405.20594. Their first epoch decays 50 times (ResNet-20) or 330 times (MNIST) as fast as the
-    others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R apart, so they
-    align less.
+    others, so that the matrices forget how they were drawn: schedule=step_decay. Adam rescales W and R separately, so
+    they align less.
 
     Known cost: R takes expansion times W's memory. In Linear layers a step takes several times backprop's (7 at
     expansion 10); in convolutions hardly more, because B R is multiplied out first where that is cheaper.
@@ -54,7 +55,7 @@ class ProductFeedbackAlignment(BackwardPathTrainer):
 
 
 class Product(Path):
-    """A path through B, (n_out, m / groups), and R, (m, n_in / groups, ...).
+    """Send the error through B, (n_out, m / groups), and R, (m, n_in / groups, ...).
 
     Args:
         weight: W, (n_out, n_in / groups, ...).

@@ -18,7 +18,7 @@ Schedule = Literal["joint", "greedy"]
 
 
 class LocalTrainer(Trainer):
-    """Rules whose block k follows the gradient of its own loss, its input being a constant.
+    """Define a rule whose block k follows the gradient of its own loss, its input being a constant.
 
         d theta_k = d loss_k / d theta_k at fixed h_{k-1}
 
@@ -109,7 +109,7 @@ class LocalTrainer(Trainer):
             UserError: when it is.
 
         """
-        self._check_apart("parallel=data")
+        self._check_inherited_gradients("parallel=data")
         if self.schedule == "greedy":
             raise UserError(
                 "greedy trains one block at a time, so there is nothing to do side by side; "
@@ -196,12 +196,12 @@ class LocalTrainer(Trainer):
             Block k's output h_{k+1} of before the step, detached, and detached scalars, `loss_{k+1}` among them.
 
         """
-        h, loss, told = self.run_block(k, h.detach(), batch)
+        h, loss, metrics = self.run_block(k, h.detach(), batch)
         h = h.detach()
         if on_output is not None:
             on_output(h)
         follow(loss)
-        return h, {f"loss_{k + 1}": loss.detach(), **told}
+        return h, {f"loss_{k + 1}": loss.detach(), **metrics}
 
     def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` of all blocks, first to last; return the sum of the losses and each one's."""
@@ -209,37 +209,39 @@ class LocalTrainer(Trainer):
 
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
         """Fill `.grad` as `gradients` does, pausing after each block."""
-        h, told = self.first_input(batch)
-        yield from self.learn_blocks(range(self.net.depth), h, batch, told)
+        h, input_losses = self.first_input(batch)
+        yield from self.learn_blocks(range(self.net.depth), h, batch, input_losses)
 
-    def learn_blocks(self, blocks: range, h: Tensor, batch: Batch, told: Metrics | None = None) -> Iterator[Metrics]:
+    def learn_blocks(
+        self, blocks: range, h: Tensor, batch: Batch, input_losses: Metrics | None = None
+    ) -> Iterator[Metrics]:
         """Train blocks one after another, yielding each one's metrics, and at the end the sum of the losses as `loss`.
 
         Args:
             blocks: a range of consecutive blocks.
             h: the input of the first of them, as `learn_block` takes it.
             batch: the step's batch.
-            told: the losses that `first_input` returned, which are added to the sum, too.
+            input_losses: the losses that `first_input` returned, which are added to the sum, too.
 
         """
         losses: list[Tensor] = []
-        if told:
-            yield told
+        if input_losses:
+            yield input_losses
         for k in blocks:
             h, found = self.learn_block(k, h, batch)
             losses.append(found[f"loss_{k + 1}"])
             yield found
-        yield {"loss": self.total(told or {}, losses)}
+        yield {"loss": self.total(input_losses or {}, losses)}
 
-    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+    def total(self, input_losses: Metrics, losses: Sequence[Tensor]) -> Tensor:
         """Return the sum, a scalar, of the losses that `first_input` reports and of the blocks' losses.
 
         Args:
-            told: the losses of `first_input`, by name.
+            input_losses: the losses of `first_input`, by name.
             losses: the blocks' losses, scalars.
 
         """
-        return torch.stack([*told.values(), *losses]).sum()
+        return torch.stack([*input_losses.values(), *losses]).sum()
 
     def predict(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the whole net's scores, (N, C)."""
@@ -256,7 +258,7 @@ class LocalTrainer(Trainer):
         if self.schedule == "joint":
             parameters = (p for k in range(self.net.depth) for p in self.block_parameters(k))
             return [self.descent("all blocks", dict.fromkeys(parameters))]  # once, where blocks share them
-        self._check_apart("schedule=joint")
+        self._check_inherited_gradients("schedule=joint")
         return [self.greedy_descent(k) for k in range(self.net.depth)]
 
     def greedy_descent(self, k: int) -> Descent:
@@ -268,8 +270,8 @@ class LocalTrainer(Trainer):
         """
 
         def gradients(batch: Batch) -> Iterator[Metrics]:
-            h, told = (batch.x, {}) if k else self.first_input(batch)
-            yield from self.learn_blocks(range(k, k + 1), h, batch, told)
+            h, input_losses = (batch.x, {}) if k else self.first_input(batch)
+            yield from self.learn_blocks(range(k, k + 1), h, batch, input_losses)
 
         def predict(h: Tensor, *context: Tensor) -> Tensor:
             return self.block_scores(h if k else self.net.stem(h), *context, start=k, stop=k + 1)
@@ -285,10 +287,10 @@ class LocalTrainer(Trainer):
             frozen=[self.net.stem, *list(self.net.blocks)[:k]] if k else (),
         )
 
-    def _check_apart(self, instead: str) -> None:
+    def _check_inherited_gradients(self, instead: str) -> None:
         """Raise UserError where a subclass's own `gradients` leaves unknown how a block learns by itself."""
         if type(self).gradients is not LocalTrainer.gradients:
             raise UserError(
-                f"{type(self).__name__} overrides gradients(), so its blocks cannot learn apart; override run_block() "
-                f"and first_input() in its place, or use {instead}"
+                f"{type(self).__name__} overrides gradients(), so how a block learns alone is unknown; override "
+                f"run_block() and first_input() in its place, or use {instead}"
             )

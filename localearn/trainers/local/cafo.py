@@ -1,201 +1,33 @@
-"""Cascaded Forward: linear predictors of fixed blocks, their losses, and ridge regression that solves for them."""
+"""Cascaded Forward: for each of fixed blocks a linear predictor that is trained alone."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.introspection import RunningStatistics, tracking
 from localearn.tasks import Task
 from localearn.trainers.base import Trainer, linear_readout
 from localearn.trainers.feedback import DirectFeedbackAlignment
-from localearn.trainers.local.labels import one_hot
+from localearn.trainers.local.losses import LOSSES, Loss
+from localearn.trainers.local.ridge import NormalEquations
 from localearn.trainers.phases import Descent, Metrics, Phase, Solve
 
-
-def sparsemax(z: Tensor) -> Tensor:
-    """Return the Euclidean projection of each row onto the probability simplex (algorithm 1).
-
-    p = max(z - tau, 0), tau such that a row sums to 1: with z sorted downwards, K the largest k with
-    1 + k z_(k) > z_(1) + ... + z_(k), and tau = (z_(1) + ... + z_(K) - 1) / K.
-
-    Args:
-        z: (N, C).
-
-    """
-    z = z - z.amax(1, keepdim=True)  # which changes nothing, but that 1 + z is not z for large scores
-    ordered = z.sort(dim=1, descending=True).values
-    sums = ordered.cumsum(1)
-    k = torch.arange(1, z.shape[1] + 1, device=z.device, dtype=z.dtype)
-    size = (1 + k * ordered > sums).sum(1, keepdim=True).clamp_(min=1)  # 0 only where a score is not a number
-    tau = (sums.gather(1, size - 1) - 1) / size
-    return (z - tau).clamp_(min=0)
-
-
-def sparsemax_loss(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return the mean sparsemax loss, a scalar (section 3).
-
-        L = -z_y + (sum over p_j > 0 of z_j^2 - tau^2) / 2 + 1/2 = z . p - |p|^2 / 2 - z_y + 1/2,   p = sparsemax(z)
-
-    In the second form p maximises, so that it may stand as a constant and the gradient is p - Y.
-
-    Args:
-        z: scores, (N, C).
-        y: labels, (N,).
-        counted: (N,) bool, the rows that the mean is over; None: all.
-
-    """
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
-    p = sparsemax(z.detach())
-    losses = (z * p).sum(1) - p.square().sum(1) / 2 - z.gather(1, y.unsqueeze(1)).squeeze(1) + 0.5
-    return mean_over(losses, counted)
-
-
-class NormalEquations:
-    """The linear map that minimises the mean squared error with a ridge, solved from one pass over the rows.
-
-        mean_i |Y_i - W h_i - b|^2 + ridge s |W|^2      Y_i (C,), one-hot of a label; h_i (n,); W (C, n); s the mean
-                                                        square of all features, so that ridge has no unit
-        (A + ridge s N diag(1, ..., 1, 0)) [W b]^T = B  A = sum_i h_i h_i^T, (n+1, n+1); B = sum_i h_i Y_i^T, (n+1, C);
-                                                        h_i with a 1 appended where there is a bias
-
-    A, of which the lower triangle is enough, and B are float64 and are all that is held: no matrix has a row for each
-    sample. A bias carries no ridge.
-
-    Args:
-        predictor: the map to be set, from n to C.
-        ridge: as above, 0 or more.
-        labels: whether targets are labels, each row of Y having a square of 1; else values.
-
-    """
-
-    STRIP = 1024  # columns of A at a time, each from its diagonal down
-
-    def __init__(self, predictor: nn.Linear, ridge: float, *, labels: bool = True):
-        """Begin with no rows."""
-        self.predictor, self.ridge, self.labels = predictor, ridge, labels
-        device = predictor.weight.device
-        self._device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-        size = predictor.in_features + (predictor.bias is not None)
-        self._a = torch.zeros(size, size, dtype=torch.float64, device=self._device)
-        self._b = torch.zeros(size, predictor.out_features, dtype=torch.float64, device=self._device)
-        self._rows = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._squares = None if labels else torch.zeros((), dtype=torch.float64, device=self._device)  # sum_i |Y_i|^2
-
-    def add(self, h: Tensor, y: Tensor, counted: Tensor | None = None) -> None:
-        """Add rows to the sums.
-
-        Args:
-            h: features, (M, n).
-            y: labels, (M,), or values, (M, C).
-            counted: (M,) bool, the rows that count; None: all. Other rows are multiplied by zero, so that shapes do not
-                depend on values.
-
-        """
-        h = h.to(self._device).double()
-        if self.predictor.bias is not None:
-            h = torch.cat([h, h.new_ones(len(h), 1)], dim=1)
-        if counted is not None:
-            h = h * counted.to(self._device).unsqueeze(1)
-        for start in range(0, h.shape[1], self.STRIP):
-            stop = start + self.STRIP
-            self._a[start:, start:stop].addmm_(h[:, start:].T, h[:, start:stop])
-        target = _encoded(y.to(self._device), self.predictor.out_features).double()
-        self._b.addmm_(h.T, target)
-        if self._squares is not None:
-            self._squares += target.square().sum()
-        self._rows += len(h) if counted is None else counted.sum().to(self._device)
-
-    def sums(self) -> list[Tensor]:
-        """Return A, B and N, and the squares of values, to which other rows' may be added."""
-        return [self._a, self._b, self._rows, *([] if self._squares is None else [self._squares])]
-
-    def solve(self) -> Tensor:
-        """Set the predictor to the solution and return its mean squared error over the rows, a scalar.
-
-        A is used up.
-
-        Raises:
-            UserError: when A has no Cholesky factor in float64.
-
-        """
-        n, bias = self.predictor.in_features, self.predictor.bias
-        diagonal = self._a.diagonal()[:n]
-        square = diagonal.mean()  # s N
-        penalty = self.ridge * torch.where(square > 0, square, 1)
-        diagonal.add_(penalty)
-        factor, failed = torch.linalg.cholesky_ex(self._a)
-        if failed.item():
-            finite = bool(self._a.isfinite().all())
-            why = "ridge is too small for these features; try 1e-2" if finite else "the features are not finite"
-            raise UserError(f"ridge={self.ridge}: the normal equations cannot be solved: {why}")
-        solution = torch.cholesky_solve(self._b, factor)
-        self.predictor.weight.copy_(solution[:n].T)
-        if bias is not None:
-            bias.copy_(solution[n])
-        # From A solution = B - penalty solution.
-        square = 1 if self._squares is None else self._squares / self._rows
-        return square - ((solution * self._b).sum() + penalty * solution[:n].square().sum()) / self._rows
-
-
-def squared_error(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return mean_i |Y_i - z_i|^2, a scalar.
-
-    Args:
-        z: outputs, (N, C).
-        y: labels, (N,), or values, (N, C).
-        counted: (N,) bool, the rows that the mean is over; None: all.
-
-    """
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
-    return mean_over((z - _encoded(y, z.shape[1]).to(z.dtype)).square().sum(1), counted)
-
-
-def mean_over(losses: Tensor, counted: Tensor | None) -> Tensor:
-    """Return the mean, a scalar.
-
-    Args:
-        losses: (N,).
-        counted: (N,) bool, the rows that the mean is over; None: all.
-
-    """
-    return losses.mean() if counted is None else (losses * counted).sum() / counted.sum().clamp_min(1)
-
-
-def _encoded(y: Tensor, outputs: int) -> Tensor:
-    return y if y.dim() == 2 else one_hot(y, outputs)
-
-
 Blocks = Literal["random", "dfa"]
-Loss = Literal["mse", "ce", "sparsemax"]
 Solver = Literal["closed_form", "gradient"]
 Combine = Literal["sum", "average"]
-
-
-def _cross_entropy(z: Tensor, y: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Return the mean cross-entropy, a scalar, of logits z, (N, C), at labels y, (N,), over those that are counted."""
-    if counted is None:
-        return F.cross_entropy(z, y)
-    return mean_over(F.cross_entropy(z, y, reduction="none"), counted)
-
-
-LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-    "mse": squared_error,
-    "ce": _cross_entropy,
-    "sparsemax": sparsemax_loss,
-}
 LARGEST_WIDTH = 16384  # of a block for the closed form: its float64 normal matrix and the factor take 2 GiB each
 
 
 class CaFo(Trainer):
-    """Cascaded Forward: blocks that no predictor trains, and for each a linear predictor that is trained alone.
+    """Train by Cascaded Forward: a linear predictor of each block is trained alone, and does not train the block.
 
         o_k = view(h_k) W_k^T + b_k                          (N, C); W_k is (C, n_k), n_k what the net's view reads
         loss_k = mean |Y - o_k|^2 (mse), CE(o_k, y) (ce) or the sparsemax loss of o_k at y; trains W_k, b_k alone
@@ -238,7 +70,7 @@ class CaFo(Trainer):
 
     """
 
-    needs_derivatives = False  # DFA does, and says so
+    needs_derivatives = False  # DFA does, and checks the net itself
     encodes_targets = True
 
     def __init__(
@@ -343,7 +175,7 @@ class CaFo(Trainer):
     def _learn(self, k: int, h: Tensor, batch: Batch) -> Metrics:
         """Fill `.grad` of predictor k from h_{k+1}, (N, ...); return its loss."""
         z = batch.select(self.predictor(k)(self.net.view(h.detach())))
-        loss = self.criterion(*_elements(self.task, z, batch.target, encoded=self._on == "mse"))
+        loss = self.criterion(*_elements(self.task, z, batch.target, as_values=self._on == "mse"))
         loss.backward()
         return {"loss": loss.detach()}
 
@@ -359,7 +191,7 @@ class CaFo(Trainer):
 
 @final
 class Statistics(Solve):
-    """A pass, before the first predictor, that sets the running statistics of a net's batch normalisations.
+    """Set the running statistics of a net's batch normalisations in a pass before the first predictor.
 
     Args:
         net: the net.
@@ -396,7 +228,7 @@ class Statistics(Solve):
 
 @final
 class RidgeRegression(Solve):
-    """A pass that solves for a linear predictor of features by `NormalEquations`.
+    """Solve for a linear predictor of features by `NormalEquations`, in one pass.
 
     Args:
         name: the phase's name.
@@ -419,7 +251,7 @@ class RidgeRegression(Solve):
             labels = task.exclusive and task.counted(batch.target) is None
             self._equations = NormalEquations(self.predictor, self.ridge, labels=labels)
         h = batch.select(self.net.view(batch.x))
-        self._equations.add(*_elements(task, h, batch.target, encoded=not self._equations.labels))
+        self._equations.add(*_elements(task, h, batch.target, as_values=not self._equations.labels))
 
     def sums(self) -> list[Tensor]:
         """Return the sums of the normal equations."""
@@ -432,13 +264,13 @@ class RidgeRegression(Solve):
         return {"loss": equations.solve()}
 
 
-def _elements(task: Task, per_row: Tensor, target: Tensor, *, encoded: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what is said of each element, (E, n), its target, a label or encoded, and whether it counts, None: all.
+def _elements(task: Task, per_row: Tensor, target: Tensor, *, as_values: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what is said of each element, (E, n), its target, a label or values, and whether it counts, None: all.
 
-    per_row: (M, n), or (M, T, n) where positions are the elements. encoded: (E, outputs), zeros where not counted.
+    per_row: (M, n), or (M, T, n) where positions are the elements. Values: (E, outputs), zeros where not counted.
     """
     counted = task.counted(target)
-    if encoded:
+    if as_values:
         target = task.regressand(target).flatten(0, -2)
     else:
         target = target.flatten() if counted is None else torch.where(counted, target, 0).flatten()
@@ -455,3 +287,7 @@ def _put_in_shared(module: nn.Module, state: dict[str, Any], prefix: str, *_: An
     """Load DFA's net from the one that was saved; older checkpoints have it twice."""
     of_net = f"{prefix}net."
     state |= {f"{prefix}dfa.{name.removeprefix(prefix)}": state[name] for name in state if name.startswith(of_net)}
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.tasks import Task
 from localearn.trainers.base import follow
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
+from localearn.trainers.local.normalization import MOMENTUM, PeerNormalization, length_normalized, share_off
 from localearn.trainers.phases import Descent, Metrics
 
 Goodness = Literal["sum", "mean"]
@@ -27,7 +29,7 @@ PeerScale = Literal["hinton", "port"]
 
 
 class ForwardForward(LocalTrainer):
-    """Forward-Forward: each block tells rows with their true label from rows with a wrong one, by its own activity.
+    """Train by Forward-Forward: each block's activity separates rows with their true label from rows with a wrong one.
 
         x+, x- = x with its true label, x with a wrong label       one pass over both, (2N, ...)
         h_k = block_k(h_{k-1} / (RMS(h_{k-1}) + eps))               RMS of a row: the next block cannot see g_{k-1}
@@ -142,7 +144,7 @@ class ForwardForward(LocalTrainer):
         placed: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         others = self.predicting[:-1] if self.has_readout else ()
         self.projections = nn.ModuleList(nn.Linear(net.reads[k], net.classes, bias=False, **placed) for k in others)
-        with modes_kept(net), torch.no_grad():
+        with preserve_modes(net), torch.no_grad():
             net.eval()  # so that a stem's dropout draws nothing
             h, *context = net.trial()
             h = net.stem(h)
@@ -225,7 +227,7 @@ class ForwardForward(LocalTrainer):
         """
         default = 2.0 if self.mean_goodness else float(self.units[k])
         logits = self.goodness(h) + others - (default if self.threshold is None else self.threshold)
-        true, wrong = self._told_apart(logits)
+        true, wrong = self._true_and_wrong(logits)
         counted = self._counted(batch)
         if counted is not None:
             return (F.softplus(-true) + F.softplus(wrong)).mul(counted).sum() / (2 * counted.sum().clamp_min(1))
@@ -249,9 +251,9 @@ class ForwardForward(LocalTrainer):
         h, y, classes = self.net.stem(batch.x), batch.target, self.net.classes
         counted = self._counted(batch)
         y = y if counted is None else torch.where(counted, y, 0)
-        wrong, told = labels.uniform_wrong_labels(y, classes), {}
+        wrong, input_losses = labels.uniform_wrong_labels(y, classes), {}
         if self.has_readout and self.schedule == "joint":
-            told["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
+            input_losses["loss_readout"], logits = self._learn_readout(self._features(h, *batch.context), batch)
             if self.negatives == "hard":
                 wrong = labels.hard_wrong_labels(y, batch.rows(logits))
         one, other = y, wrong
@@ -260,9 +262,9 @@ class ForwardForward(LocalTrainer):
             one, other = torch.where(first, y, wrong), torch.where(first, wrong, y)
         if self.tokens is not None:
             self._shown = torch.cat([one, other])
-            return torch.cat([h, h]), told
+            return torch.cat([h, h]), input_losses
         both = [self._embed(h, labels.label_rows(batch, shown, classes, h.dtype)) for shown in (one, other)]
-        return torch.cat(both), told
+        return torch.cat(both), input_losses
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
         """Return block k's output for rows with true and with wrong labels, (2N, ...), its loss and `off_k`."""
@@ -286,17 +288,17 @@ class ForwardForward(LocalTrainer):
         super().check_pipeline()
         if self.has_readout:
             raise UserError(
-                "forward_forward's readout reads every block, so blocks cannot learn apart; "
+                "forward_forward's readout reads every block, so blocks cannot learn alone; "
                 "use prediction=goodness with negatives=uniform, or parallel=data"
             )
         if self.tokens is not None:
             raise UserError(
                 "forward_forward adds a label to token ids in block 1, which draws it for all blocks, so they cannot "
-                "learn apart; use parallel=data"
+                "learn alone; use parallel=data"
             )
         if self.collaboration != "none":
             raise UserError(
-                f"collaboration={self.collaboration} needs other blocks' goodness, so blocks cannot learn apart; "
+                f"collaboration={self.collaboration} needs other blocks' goodness, so blocks cannot learn alone; "
                 "use collaboration=none, or parallel=data"
             )
 
@@ -365,7 +367,7 @@ class ForwardForward(LocalTrainer):
         """Return the phase that trains block k alone; labels are redrawn in each step, so it starts from x."""
 
         def gradients(batch: Batch) -> Iterator[Metrics]:
-            h, told = self.first_input(batch)
+            h, input_losses = self.first_input(batch)
             known = []
             with torch.no_grad():
                 for j in range(k):
@@ -373,7 +375,7 @@ class ForwardForward(LocalTrainer):
                     if self.collaboration != "none":
                         known.append(self.goodness(h))
             learn = self.learn_blocks if self.collaboration == "none" else partial(self._collaborate, known=known)
-            yield from learn(range(k, k + 1), h, told=told, batch=batch)
+            yield from learn(range(k, k + 1), h, input_losses=input_losses, batch=batch)
 
         def predict(x: Tensor, *context: Tensor) -> Tensor:
             return self.block_scores(self.net.stem(x), *context, start=0, stop=k + 1)
@@ -403,7 +405,7 @@ class ForwardForward(LocalTrainer):
         """Return which positions of a batch are no padding, (N, T) bool; None where there is none."""
         return self.task.counted(batch.target) if self.by_position else None
 
-    def _told_apart(self, both: Tensor) -> tuple[Tensor, Tensor]:
+    def _true_and_wrong(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is of true labels and what is of wrong ones, (N, ...) each, of both passes' rows, (2N, ...)."""
         one, other = both.chunk(2)
         if self._true_first is None:
@@ -442,7 +444,7 @@ class ForwardForward(LocalTrainer):
         loss = self.block_loss(k, h, batch, others)
         if self.peers and self.by_position:
             counted = self._counted(batch)
-            true = [self._told_apart(value)[0].flatten(0, 1) for value in (z, h)]
+            true = [self._true_and_wrong(value)[0].flatten(0, 1) for value in (z, h)]
             loss = loss + self.peers[k](*true, None if counted is None else counted.flatten())
         elif self.peers:
             true = slice(len(z) // 2)
@@ -450,15 +452,15 @@ class ForwardForward(LocalTrainer):
         return loss
 
     def _collaborate(
-        self, blocks: range, h: Tensor, told: Metrics, batch: Batch, known: Sequence[Tensor] = ()
+        self, blocks: range, h: Tensor, input_losses: Metrics, batch: Batch, known: Sequence[Tensor] = ()
     ) -> Iterator[Metrics]:
         """Do what `learn_blocks` does where a block's loss has other blocks' goodness in it.
 
         known: the goodness of the blocks before.
         """
         losses, goodness = list[Tensor](), list(known)
-        if told:
-            yield told
+        if input_losses:
+            yield input_losses
         run = self._run(blocks, h, _twice(batch))
         if self.collaboration == "all":
             run = list(run)
@@ -472,7 +474,7 @@ class ForwardForward(LocalTrainer):
             yield {f"loss_{k + 1}": loss.detach(), f"off_{k + 1}": off}
             if self.collaboration == "previous":
                 goodness.append(self.goodness(h.detach()))
-        yield {"loss": self.total(told, losses)}
+        yield {"loss": self.total(input_losses, losses)}
 
     def _run(self, blocks: range, h: Tensor, context: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
         for k in blocks:
@@ -521,87 +523,17 @@ def _embedding(z: Tensor, classes: int) -> nn.Embedding:
 
 def _twice(batch: Batch) -> tuple[Tensor, ...]:
     """Return the context of a batch's rows with true and with wrong labels, one upon the other."""
-    return labels.beside_itself(batch.context, len(batch.x))
+    return labels.duplicate_context(batch.context, len(batch.x))
 
 
 def _refuse_without_classes(task: Task, name: str) -> None:
-    """Raise `Unsupported` where there are no wrong labels that the right one could be told from."""
+    """Raise `Unsupported` where there are no wrong labels to contrast the right one with."""
     if not task.exclusive:
         raise Unsupported(
-            f"forward_forward tells right labels from wrong ones, and {name} is for {type(task).__name__}; use "
+            f"forward_forward contrasts right labels with wrong ones, and {name} is for {type(task).__name__}; use "
             "algo=mono_forward, or another rule"
         )
 
 
-EPS = 1e-8
-MOMENTUM = 0.9
-
-
-def length_normalized(h: Tensor, axes: int = 1) -> Tensor:
-    """Return h / (RMS(h) + 1e-8), RMS the root mean square of each row.
-
-    Args:
-        h: (N, ...).
-        axes: how many there are before those that are taken together; 2: of each position of (N, T, D).
-
-    """
-    rms = torch.linalg.vector_norm(h.flatten(axes), dim=axes) / math.sqrt(math.prod(h.shape[axes:]))
-    return h / (rms + EPS).to(h.dtype).view(*h.shape[:axes], *(1,) * (h.dim() - axes))
-
-
-def share_off(h: Tensor) -> Tensor:
-    """Return the share, a scalar, of the units that no row turns on.
-
-    They are the entries of a row, the channels of maps, the features of a sequence.
-
-    Args:
-        h: activities, (N, n), (N, n, H, W) or (N, T, n).
-
-    """
-    most = h.flatten(2).amax(2) if h.dim() > 3 else h.flatten(0, -2)
-    return most.amax(0).le(0).to(torch.float32).mean()
-
-
-class PeerNormalization(nn.Module):
-    """A loss that draws each unit's mean activity m_i to the mean of its block: strength * mean_i (mean_j m_j - m_i)^2.
-
-    m = 0.9 m + 0.1 (mean over the batch), (n,), is a buffer that begins at 0.5 and moves with every call; the gradient
-    is that of this batch's share. It passes the block's post as if it were the identity, where that keeps the shape,
-    so that a unit that is always off is revived.
-
-    Args:
-        like: a tensor of the buffer's dtype and device.
-        size: n, the units.
-        strength: as above.
-
-    """
-
-    running: Tensor
-
-    def __init__(self, like: Tensor, size: int, strength: float):
-        super().__init__()
-        self.strength = strength
-        self.register_buffer("running", torch.full((size,), 0.5, device=like.device, dtype=like.dtype))
-
-    def forward(self, z: Tensor, h: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Return the loss, a scalar.
-
-        Args:
-            z: the output of a block's op, (N, ...).
-            h: the block's own output, (N, ...).
-            counted: (N,) bool, the rows that the mean is over; None: all.
-
-        """
-        mean = self._mean(h, counted)
-        if z.shape == h.shape:
-            before = self._mean(z, counted)
-            mean = mean.detach() + before - before.detach()
-        mean = MOMENTUM * self.running + (1 - MOMENTUM) * mean
-        self.running.copy_(mean.detach())
-        return self.strength * (mean.mean() - mean).square().mean()
-
-    def _mean(self, h: Tensor, counted: Tensor | None) -> Tensor:
-        rows = h.flatten(1)
-        if counted is None:
-            return rows.mean(0).to(self.running.dtype)
-        return ((rows * counted.unsqueeze(1)).sum(0) / counted.sum().clamp_min(1)).to(self.running.dtype)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

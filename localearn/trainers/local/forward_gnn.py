@@ -21,7 +21,7 @@ EPS = 1e-8
 
 
 class ForwardGNN(LocalTrainer):
-    """ForwardGNN: each graph block draws a node to the virtual node of its class, in one forward pass.
+    """Train by ForwardGNN: each graph block draws a node to the virtual node of its class, in one forward pass.
 
         x' = [x; V]                                      (N + C, D); V, (C, D), fixed random features, one row a class
         E' = E, and v_c <-> i for each training node i of class c, both ways
@@ -172,11 +172,11 @@ class ForwardGNN(LocalTrainer):
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return h_0 with the virtual nodes after the graph's own, (N + C, D)."""
         h = self._with_virtual(self.net.stem(batch.x))
-        if self.signals is not None and self.signals.begins(h):
+        if self.signals is not None and self.signals.is_empty(h):
             self.know(batch.index, batch.target)
             with torch.no_grad():
                 outputs = self._outputs(self.net.stem(batch.x), batch.context[0], self.net.depth)
-                self.signals.begin(unit_rows(out) for out in outputs)
+                self.signals.initialize(unit_rows(out) for out in outputs)
         return h, {}
 
     def run_block(self, k: int, h: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Metrics]:
@@ -188,11 +188,11 @@ class ForwardGNN(LocalTrainer):
             return h, self.block_loss(k, h, batch), {}
         if self.top_down == "input":
             reads = batch.x if k == 0 and not self._draws_input() else None
-            h = merged = self._merged_input(k, h, edges, reads)(self._above(k, len(h), self.signals.told))
+            h = merged = self._merged_input(k, h, edges, reads)(self._above(k, len(h), self.signals.stored))
         else:
             h = self.net.block(k)(unit_rows(h), edges)
-            merged = self.signals.with_above(k, h, self.signals.told)
-        self.signals.tell(k, unit_rows(h.detach()))
+            merged = self.signals.with_above(k, h, self.signals.stored)
+        self.signals.store(k, unit_rows(h.detach()))
         return h, self.block_loss(k, merged, batch), {}
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
@@ -215,13 +215,13 @@ class ForwardGNN(LocalTrainer):
         if start:
             raise ValueError("the virtual nodes enter at h_0, so scores start there")
         if self.top_down == "input":
-            return self._told(self._settled(h, context[0]))
+            return self._pooled(self._settled(h, context[0]))
         outputs = self._outputs(h, context[0], stop)
         if self.signals is not None:
             found = list(outputs)
             units = [unit_rows(out) for out in found]
             outputs = (self.signals.with_above(k, out, units) for k, out in enumerate(found))
-        return self._told(outputs)
+        return self._pooled(outputs)
 
     def hidden_states(self, x: Tensor, *context: Tensor) -> Iterator[Tensor]:
         """Yield the nodes' own rows of the blocks' outputs, the virtual nodes being joined to the graph."""
@@ -257,7 +257,7 @@ class ForwardGNN(LocalTrainer):
             h = h if split is None else split.gather(h, edges)
             if not k:
                 return h
-            known = F.pad(self._told(outputs), (0, 0, 0, joins)) if joins else torch.cat(outputs, dim=1)
+            known = F.pad(self._pooled(outputs), (0, 0, 0, joins)) if joins else torch.cat(outputs, dim=1)
             return torch.cat([h, known], dim=1)
 
         def output(h: Tensor, edge_index: Tensor) -> Tensor:
@@ -279,9 +279,9 @@ class ForwardGNN(LocalTrainer):
         def predict(h: Tensor, edge_index: Tensor) -> Tensor:
             own, known = output(h[:, :entries], edge_index), h[:, entries:]
             if joins == 0:
-                return self._told([*known.split(widths[:k], dim=1), own])
-            told = self._told([own])
-            return torch.logaddexp(told, self._halves(known)[0].to(told.dtype)) if k else told
+                return self._pooled([*known.split(widths[:k], dim=1), own])
+            scores = self._pooled([own])
+            return torch.logaddexp(scores, self._halves(known)[0].to(scores.dtype)) if k else scores
 
         return Descent(
             f"block {k + 1}",
@@ -302,7 +302,7 @@ class ForwardGNN(LocalTrainer):
         """Return the mean loss of what was selected of the nodes' rows, (M, n), or of pairs, (M, 2, n)."""
         return self.task.mean_loss(nodes @ virtual.T / self.temperature if self.joins else nodes, target)
 
-    def _told(self, outputs: Iterable[Tensor]) -> Tensor:
+    def _pooled(self, outputs: Iterable[Tensor]) -> Tensor:
         """Return the log of the sum of class probabilities, (N, C), of blocks' outputs, each (N + C, n_k).
 
         Of pairs these outputs side by side, (N, L, max n).
@@ -325,14 +325,14 @@ class ForwardGNN(LocalTrainer):
         """Yield the blocks' outputs, (N + C, n_k) each, of each pass of a top-down prediction that counts."""
         edges, x = self._edges(edge_index, len(h)), self._with_virtual(h.detach())
         first = self._merged_input(0, x, edges, h)
-        told = [unit_rows(first(None).detach())]
+        stored = [unit_rows(first(None).detach())]
         for block in list(self.net.blocks)[1:]:
-            told.append(unit_rows(block(told[-1], edges).detach()))
+            stored.append(unit_rows(block(stored[-1], edges).detach()))
         for t in range(self.passes):
             h = x
             for k in range(self.net.depth):
-                h = (first if k == 0 else self._merged_input(k, h.detach(), edges))(self._above(k, len(x), told))
-                told[k] = unit_rows(h.detach())
+                h = (first if k == 0 else self._merged_input(k, h.detach(), edges))(self._above(k, len(x), stored))
+                stored[k] = unit_rows(h.detach())
                 if t >= SETTLING:
                     yield h
 
@@ -344,10 +344,10 @@ class ForwardGNN(LocalTrainer):
         assert self.signals is not None
         return self.signals.block(self.net.block(k), k, unit_rows(h), edges, of)
 
-    def _above(self, k: int, rows: int, told: Sequence[Tensor]) -> Tensor | None:
-        """Return unit rows of what stands above block k, (N + C, n_{k+1}): of `told`, or at the top the labels'."""
+    def _above(self, k: int, rows: int, stored: Sequence[Tensor]) -> Tensor | None:
+        """Return unit rows of the output of block k + 1, (N + C, n_{k+1}): of `stored`, or at the top the labels'."""
         if k < self.net.depth - 1:
-            return told[k + 1]
+            return stored[k + 1]
         if not self.joins:
             return None
         n, c = rows - self.joins, self.joins
@@ -366,20 +366,20 @@ class ForwardGNN(LocalTrainer):
     def _edges(self, edge_index: Tensor, nodes: int) -> Tensor:
         """Return the edges of a graph of so many nodes and those to the virtual ones; made once for as long as can be.
 
-        For a convolution prepares what it is given by which tensor that is, see `localearn.nets.gnn.kept`.
+        For a convolution prepares what it is given by which tensor that is, see `localearn.nets.gnn.cached`.
         """
         if not self.joins:
             return edge_index
-        made_of = edge_index, self.known_nodes, self.known_labels
-        if not self._joined or any(a is not b for a, b in zip(made_of, self._joined, strict=False)):
+        sources = edge_index, self.known_nodes, self.known_labels
+        if not self._joined or any(a is not b for a, b in zip(sources, self._joined, strict=False)):
             there = torch.stack([self.known_nodes, self.known_labels + nodes])
-            self._joined = (*made_of, torch.cat([edge_index, there, there.flip(0)], dim=1))
+            self._joined = (*sources, torch.cat([edge_index, there, there.flip(0)], dim=1))
         return self._joined[-1]
 
 
 @final
 class Labels(Solve):
-    """A pass that reads which nodes are labelled, so that virtual nodes are joined to them before features are made.
+    """Read which nodes are labelled, so that virtual nodes are joined to them before features are computed.
 
     Args:
         trainer: the rule.

@@ -1,12 +1,14 @@
 """Labels as a part of the input, and draws of wrong labels."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from localearn.data import Batch
-from localearn.nets.gnn import kept
+from localearn.moved import former_names
+from localearn.nets.gnn import cached
 
 
 def one_hot(y: Tensor, classes: int) -> Tensor:
@@ -76,7 +78,7 @@ def embed(h: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.cat([h, planes], dim=1)
 
 
-def beside_itself(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
+def duplicate_context(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
     """Return the context of a batch stacked upon itself: a graph's edges, and those of its copy, `rows` nodes on.
 
     Args:
@@ -84,10 +86,10 @@ def beside_itself(context: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
         rows: N, the graph's nodes.
 
     """
-    return tuple(kept(_twice, edges, rows) for edges in context)
+    return tuple(cached(_duplicate_edges, edges, rows) for edges in context)
 
 
-def _twice(edges: Tensor, rows: int) -> Tensor:
+def _duplicate_edges(edges: Tensor, rows: int) -> Tensor:
     return torch.cat([edges, edges + rows], dim=1)
 
 
@@ -113,3 +115,7 @@ def hard_wrong_labels(y: Tensor, logits: Tensor) -> Tensor:
     # The largest of logits with Gumbel noise is such a draw; torch.multinomial would make the host wait for it.
     noisy = logits - torch.empty_like(logits).exponential_().log()
     return noisy.scatter(-1, y.unsqueeze(-1), -math.inf).argmax(-1)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

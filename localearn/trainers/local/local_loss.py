@@ -19,7 +19,7 @@ Loss = Literal["pred", "sim", "predsim"]
 
 
 class LocalLoss(LocalTrainer):
-    """Local losses: each block learns by a head of its own, and to be alike where the targets are alike.
+    """Train by local losses: each block learns by a head of its own, and to be alike where the targets are alike.
 
         a_k = block k's activity, before the dropout and pooling that it ends with; h_k its output
         pred     L(head_k(a_k), y)                    L is CE, of values their own; linear: D_k avgpool(a_k), (N, C)
@@ -57,8 +57,8 @@ class LocalLoss(LocalTrainer):
             `head_depth` hidden layers first, by conv 1x1 convolutions of a coarser map (Belilovsky et al. 2019/2020);
             "auglocal", copies of `head_depth` of the net's later blocks, and of its readout (arXiv 2402.17318), which
             reads h_k; "tied", the readout's weights W, as constants, "projected", W P_k, P_k from the identity, or
-            "low_rank", W + U_k V_k, for blocks of one width, as a transformer's are; "nce", linear, learned by telling
-            the target from `noise` others, for targets of classes.
+            "low_rank", W + U_k V_k, for blocks of one width, as a transformer's are; "nce", linear, trained to
+            distinguish the target from `noise` others, for targets of classes.
         head_width: the most values that a linear head reads, 1 or more.
         head_depth: hidden layers, or copied blocks, 1 or more.
         rank: of low_rank, 1 or more.
@@ -132,12 +132,12 @@ class LocalLoss(LocalTrainer):
         """Return h_{k+1}, the loss of block k and, where that is a sum of two, both of them."""
         a, h = self.activities[k](h, *batch.context)
         parts = self._parts(k, a, h, batch)
-        told = {f"{name}_{k + 1}": part.detach() for name, part in parts.items() if len(parts) > 1}
-        return h, self._weighed(parts), told
+        metrics = {f"{name}_{k + 1}": part.detach() for name, part in parts.items() if len(parts) > 1}
+        return h, self._weighted_sum(parts), metrics
 
     def block_loss(self, k: int, h: Tensor, batch: Batch) -> Tensor:
         """Return the loss of block k from its output where that is its activity, too."""
-        return self._weighed(self._parts(k, h, h, batch))
+        return self._weighted_sum(self._parts(k, h, h, batch))
 
     def _parts(self, k: int, a: Tensor, h: Tensor, batch: Batch) -> Metrics:
         """Return the losses that block k's loss is made of, by name."""
@@ -150,7 +150,7 @@ class LocalLoss(LocalTrainer):
             parts["readout"] = self.task.loss(self.net.logits(h.detach(), *batch.context), batch)
         return parts
 
-    def _weighed(self, parts: Metrics) -> Tensor:
+    def _weighted_sum(self, parts: Metrics) -> Tensor:
         return torch.stack([self.weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
 
     def prediction_loss(self, k: int, a: Tensor, h: Tensor, batch: Batch) -> Tensor:
@@ -190,7 +190,7 @@ class LocalLoss(LocalTrainer):
         y = self.task.encode(batch.target)
         y = y.flatten(0, -2) if y.dim() > 2 else y
         with no_autocast(z.device):
-            # In bfloat16 a cosine has an error of its own size where classes are barely told apart.
+            # In bfloat16 a cosine has an error of its own size where classes barely differ.
             z = z.to(torch.promote_types(z.dtype, torch.float32))
             x, t = _directions(z), _directions(y.to(z.dtype))
             if counted is None:

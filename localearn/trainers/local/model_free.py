@@ -19,10 +19,10 @@ Loss = Literal["cosine", "squares"]
 
 
 class ModelFree(LocalTrainer):
-    """Model-free Forward-Forward: a linear map after each opaque system tells true labels from wrong ones.
+    """Train by model-free Forward-Forward: a linear map after each opaque system separates true and wrong labels.
 
         x+, x- = x with its true label, x with a wrong label            one pass over both, (2N, n)
-        h_k = P_k(h_{k-1} / RMS(h_{k-1})) W_k^T + b_k                   (2N, n_k); P_k is asked, never differentiated
+        h_k = P_k(h_{k-1} / RMS(h_{k-1})) W_k^T + b_k                   (2N, n_k); P_k is queried, never differentiated
         cosine:  g_k = cos(|h_k|, p_k),  p_k ~ N(0, 1) fixed, (n_k,)    (2N,)
                  loss_k = mean over the rows of softplus(-theta (g_k(x+) - g_k(x-)))
         squares: g_k = |h_k|^2
@@ -40,8 +40,8 @@ class ModelFree(LocalTrainer):
     and its answers, this one step on each of smaller batches; writes the label as rows of pixels on both sides of an
     image; and drives the optics by h itself, not by h / RMS(h).
 
-    Known weakness: a prediction asks each system C times, each measured row costs two answers in training, and where a
-    system drifts its W_k, and all behind it, must learn again. The net alone knows no labels in its input, so predict
+    Known weakness: a prediction queries each system C times, each measured row costs two answers in training, and where
+    a system drifts its W_k, and all behind it, must learn again. The net alone knows no labels in its input, so predict
     with this class.
 
     Args:
@@ -177,6 +177,6 @@ class ModelFree(LocalTrainer):
 def _refuse_without_classes(task: Task, name: str) -> None:
     if not task.exclusive or task.per_position:
         raise Unsupported(
-            f"model_free tells a row's label from wrong ones, and {name} is for {type(task).__name__}, which has none; "
-            "use algo=mono_forward, or another rule"
+            f"model_free contrasts a row's label with wrong ones, and {name} is for {type(task).__name__}, which has "
+            "none; use algo=mono_forward, or another rule"
         )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.nets.net import modes_kept
+from localearn.nets.layers import preserve_modes
 from localearn.trainers.base import linear_readout
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.phases import Descent, Metrics
@@ -16,7 +16,7 @@ Prediction = Literal["bp", "ff"]
 
 
 class MonoForward(LocalTrainer):
-    """Mono-Forward: each block learns to tell the classes apart through a projection of its own.
+    """Train by Mono-Forward: each block learns to classify through a projection of its own.
 
         G_k = view(h_k) M_k^T              goodness, (N, C); M_k is (C, n_k), n_k what the net's view reads: all of h_k,
                                            or of each position for itself, G_k then being (N, T, C)
@@ -110,17 +110,17 @@ class MonoForward(LocalTrainer):
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return h_0, and the loss of its projection M_0, which reads another draw of the stem's dropout."""
-        told = {} if self.schedule == "greedy" else self._learn_input(batch)
-        return self.net.stem(batch.x), told
+        input_losses = {} if self.schedule == "greedy" else self._learn_input(batch)
+        return self.net.stem(batch.x), input_losses
 
     @property
     def net_predicts(self) -> bool:
         """Whether the net alone gives the output that the rule learns by: always, G_L, also where "ff" adds others."""
         return True
 
-    def total(self, told: Metrics, losses: Sequence[Tensor]) -> Tensor:
+    def total(self, input_losses: Metrics, losses: Sequence[Tensor]) -> Tensor:
         """Return the sum of the losses, loss_0 added last."""
-        return sum(told.values(), torch.stack(list(losses)).sum())
+        return sum(input_losses.values(), torch.stack(list(losses)).sum())
 
     def phases(self) -> Sequence[Descent]:
         """Return the family's phases, M_0 being in the first one or, in a greedy schedule, a phase before them."""
@@ -133,8 +133,8 @@ class MonoForward(LocalTrainer):
         return [Descent("input", own, self._input_gradients, predict=self._input_goodness), first, *rest]
 
     def _input_gradients(self, batch: Batch) -> Metrics:
-        told = self._learn_input(batch)
-        return {"loss": told["loss_0"], **told}
+        losses = self._learn_input(batch)
+        return {"loss": losses["loss_0"], **losses}
 
     def _input_goodness(self, x: Tensor, *context: Tensor) -> Tensor:
         return self.block_scores(self.net.stem(x), *context, start=0, stop=0)
@@ -158,7 +158,7 @@ def _input_width(net: Net) -> int:
     if net.takes.categories:
         name = type(net).__name__
         raise Unsupported(f"{name} takes codes, which are no values to project; use input_projection=false")
-    with modes_kept(net), torch.no_grad():
+    with preserve_modes(net), torch.no_grad():
         net.eval()  # so that a stem's dropout draws nothing
         h_0 = net.stem(net.trial()[0])
     return net.view.width(tuple(h_0.shape[1:]))

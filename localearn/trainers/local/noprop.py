@@ -20,7 +20,7 @@ Bar = float | Tensor  # abar, a number of the fixed schedule or what the learned
 
 
 class NoProp(LocalTrainer):
-    """NoProp: each block learns to find the label's embedding in a noisy one, given x; nothing passes between blocks.
+    """Train by NoProp: each block learns to find the label's embedding in a noisy one, given x, from no other block.
 
     u_y, (N, d), is row y of the net's embeddings W, (C, d); abar_0 < ... < abar_T, SNR(t) = abar_t / (1 - abar_t), and
     every z_t is drawn from the label, eps_t ~ N(0, 1), (N, d), and not computed by the blocks before:
@@ -97,8 +97,8 @@ class NoProp(LocalTrainer):
         name = type(net).__name__
         if not isinstance(net, Denoiser):
             raise Unsupported(
-                f"noprop's blocks take a noisy label beside x, and {name}'s do not; use net=noprop_mlp, net=noprop_cnn "
-                "or, with this net, algo=mono_forward"
+                f"noprop's blocks take a noisy label next to x, and {name}'s do not; use net=noprop_mlp, "
+                "net=noprop_cnn or, with this net, algo=mono_forward"
             )
         if not all(isinstance(block.op, Denoising) for block in net.blocks):
             raise Unsupported(f"noprop trains every block of {name} by itself; use net.group=1")
@@ -133,19 +133,19 @@ class NoProp(LocalTrainer):
         super().check_pipeline()
         if self._net.embedding.learned:
             raise UserError(
-                "embeddings that learn do so from every block's loss, so blocks cannot learn apart; use "
+                "embeddings that learn do so from every block's loss, so blocks cannot learn alone; use "
                 "net.embedding=onehot, or parallel=data"
             )
 
     def block_parameters(self, k: int) -> list[nn.Parameter]:
         """Return the block's parameters and those that all blocks' losses train; with the last one's, `out`'s too."""
-        last = self._told if k == self.net.depth - 1 else ()
+        last = self._heads if k == self.net.depth - 1 else ()
         modules = (self.net.block(k), self._net.embedding, self._net.schedule, *last)
         return [p for module in modules if module is not None for p in module.parameters()]
 
     def phases(self) -> Sequence[Phase]:
         """Return one phase for all blocks, and before it the prototypes' where the embeddings are such."""
-        return [*([Prototypes(self._net, self._told)] if self._net.prototypes else []), *super().phases()]
+        return [*([Prototypes(self._net, self._heads)] if self._net.prototypes else []), *super().phases()]
 
     def first_input(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """Return every block's noise, (N, L + 1, d); no block changes it."""
@@ -166,8 +166,8 @@ class NoProp(LocalTrainer):
         raise NotImplementedError("noprop's blocks learn in run_block(), from no block's output")
 
     @property
-    def _told(self) -> list[nn.Linear]:
-        """The map from z to the logits of a cross-entropy: the readout, or what keeps a flow's embeddings apart."""
+    def _heads(self) -> list[nn.Linear]:
+        """The map from z to the logits of a cross-entropy: the readout, or the anchor of a flow's embeddings."""
         return [head for head in (self.net.readout, self.anchor) if isinstance(head, nn.Linear)]
 
     @property
@@ -205,15 +205,15 @@ class NoProp(LocalTrainer):
 
     def _of_ends(self, u: Tensor, first: Bar, last: Bar, noise: Tensor, batch: Batch) -> Tensor:
         """Return CE(out(z_T), y) + KL(q(z_0 | y) || N(0, 1)), with abar at the two ends of time."""
-        told = F.cross_entropy(self.net.readout(_noisy(u, last, noise)), batch.target)
+        readout_loss = F.cross_entropy(self.net.readout(_noisy(u, last, noise)), batch.target)
         width, rest = u.shape[1], 1 - first
         log = rest.log() if isinstance(rest, Tensor) else math.log(rest)
-        return told + 0.5 * (first * _squared(u).mean() - width * first - width * log)
+        return readout_loss + 0.5 * (first * _squared(u).mean() - width * first - width * log)
 
 
 @final
 class Prototypes(Solve):
-    """A pass that sets a class's embedding to the training image with the least median distance to its class's others.
+    """Set a class's embedding to the training image with the least median distance to its class's others.
 
     Images are compared within a class, in blocks of rows; a class without rows keeps the embedding that it has. Then
     the maps from z to logits begin again, by the nearest embedding.
@@ -230,16 +230,16 @@ class Prototypes(Solve):
         parameters = [p for module in (net.embedding, *heads) for p in module.parameters()]
         super().__init__("prototypes", parameters, predict=net, frozen=[net])
         self.net, self.heads = net, heads
-        self._held: list[tuple[Tensor, Tensor]] = []
+        self._batches: list[tuple[Tensor, Tensor]] = []
 
     def accumulate(self, batch: Batch) -> None:
         """Store a batch's images and labels."""
-        self._held.append((batch.x.flatten(1), batch.target))
+        self._batches.append((batch.x.flatten(1), batch.target))
 
     def solve(self) -> Metrics:
         """Set the embeddings and return the mean over classes of the least median distance."""
-        x, y = (torch.cat(parts) for parts in zip(*self._held, strict=True))
-        self._held = []
+        x, y = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+        self._batches = []
         least = []
         for label in range(self.net.classes):
             of_class = x[y == label]

@@ -17,7 +17,7 @@ Prediction = Literal["mean", "last"]
 
 
 class ScalableForwardForward(LocalTrainer):
-    """Scalable Forward-Forward: each block's activity, seen by maps of each class, is that class's goodness; one pass.
+    """Train by Scalable Forward-Forward: a block's activity, seen by maps of each class, is its goodness; one pass.
 
         u_k = LN(block_k(u_{k-1})),  u_0 = stem(x)           (N, n_k, H, W); each block's input is a constant
         a_k = conv_k(u_k)                                    (N, C m, H, W): m channels for each of the C classes
@@ -35,8 +35,8 @@ class ScalableForwardForward(LocalTrainer):
 
     The net's readout is not used, and the net alone normalises nothing, so predict with this class.
 
-    Krutsylo, arXiv 2501.03176. Of the paper its abstract and its author's summary were at hand, and what others say of
-    it: that the auxiliary convolution reads the normalised output, that LN is over channels, the bias of conv_k, the
+    Krutsylo, arXiv 2501.03176. Of the paper its abstract and its author's summary were available, and what others say
+    of it: that the auxiliary convolution reads the normalised output, that LN is over channels, the bias of conv_k, the
     optimizer and everything but maps are ours or second hand.
 
     Known weakness: the convolution of C m channels costs each block C m n_k products a place (1.5 to 3 times backprop's
@@ -73,7 +73,7 @@ class ScalableForwardForward(LocalTrainer):
             raise UserError(f"per_class must be 1 channel or more for each class, not {per_class}")
         self.by_position = net.view.per_position
         if self.by_position and norm == "row":
-            raise Unsupported("a row's normalisation would tell positions of later ones; use norm=channels")
+            raise Unsupported("a row's normalisation would let positions see later ones; use norm=channels")
         self.per_class, self.norm, self.prediction = per_class, norm, prediction
         like = next(net.parameters())
         outputs = net.classes * per_class

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,9 @@ SETTLING = 2  # passes of a prediction that do not count, as in the authors' cod
 
 @dataclass(frozen=True)
 class MergedInput:
-    """A graph block as a function of the signals from above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
+    """Compute a graph block as a function of the signals from above it: h_k = post(op([h_{k-1}; u])), (N, n_k).
 
-    A convolution that is a sum and a linear map is taken apart, so that what h_{k-1} gives is computed once for all u.
+    A convolution that is a sum and a linear map is split in two, so that what h_{k-1} gives is computed once for all u.
 
     Args:
         block: with its linear map of h_{k-1}.
@@ -57,7 +57,7 @@ class MergedInput:
 
 
 class TopDown(nn.Module):
-    """Each block's output in the pass before, in unit rows, and the columns by which the block below reads it.
+    """Store each block's output of the pass before, in unit rows, and the columns by which the block below reads it.
 
     Args:
         net: of graph blocks.
@@ -69,6 +69,8 @@ class TopDown(nn.Module):
 
     """
 
+    former_tensors: ClassVar[dict[str, str]] = {"told_": "stored_"}  # in checkpoints of earlier releases
+
     def __init__(self, net: Net, *, merges_input: bool):
         super().__init__()
         if not merges_input and len(set(net.widths)) > 1:
@@ -79,24 +81,24 @@ class TopDown(nn.Module):
         like = next(net.parameters())
         for k in range(net.depth):
             empty = torch.zeros(0, net.widths[k], device=like.device, dtype=like.dtype)
-            self.register_buffer(f"told_{k + 1}", empty)
+            self.register_buffer(f"stored_{k + 1}", empty)
         self._summed: tuple[Any, ...] = ()  # of which rows and edges, in which state, and what block 1 sums of them
 
     @property
-    def told(self) -> list[Tensor]:
-        """Each block's stored output, (N, n_k); without rows until `begin`."""
-        return [self.get_buffer(f"told_{k + 1}") for k in range(len(self._buffers))]
+    def stored(self) -> list[Tensor]:
+        """Each block's stored output, (N, n_k); without rows until `initialize`."""
+        return [self.get_buffer(f"stored_{k + 1}") for k in range(len(self._buffers))]
 
-    def begins(self, h: Tensor) -> bool:
+    def is_empty(self, h: Tensor) -> bool:
         """Return whether no outputs are stored yet of a graph of as many rows.
 
         Args:
             h: the rows of the graph's nodes, (N, ...).
 
         """
-        return len(self.told[0]) != len(h)
+        return len(self.stored[0]) != len(h)
 
-    def begin(self, outputs: Iterable[Tensor]) -> None:
+    def initialize(self, outputs: Iterable[Tensor]) -> None:
         """Store the blocks' outputs in a pass without signals.
 
         Args:
@@ -104,9 +106,9 @@ class TopDown(nn.Module):
 
         """
         for k, out in enumerate(outputs):
-            setattr(self, f"told_{k + 1}", out.to(self.told[k].dtype))
+            setattr(self, f"stored_{k + 1}", out.to(self.stored[k].dtype))
 
-    def tell(self, k: int, h: Tensor) -> None:
+    def store(self, k: int, h: Tensor) -> None:
         """Store a block's output for the pass after this one.
 
         Args:
@@ -114,18 +116,18 @@ class TopDown(nn.Module):
             h: its output, (N, n_k).
 
         """
-        self.told[k].copy_(h)
+        self.stored[k].copy_(h)
 
-    def with_above(self, k: int, h: Tensor, told: Sequence[Tensor]) -> Tensor:
+    def with_above(self, k: int, h: Tensor, stored: Sequence[Tensor]) -> Tensor:
         """Return the mean of block k's output and of the stored outputs above it, (N, n_k).
 
         Args:
             k: the block.
             h: its output, (N, n_k).
-            told: the blocks' stored outputs.
+            stored: the blocks' stored outputs.
 
         """
-        return torch.stack([h, *(t.to(h.dtype) for t in told[k + 1 :])]).mean(0)
+        return torch.stack([h, *(t.to(h.dtype) for t in stored[k + 1 :])]).mean(0)
 
     def block(self, block: Any, k: int, h: Tensor, edges: Tensor, of: Tensor | None = None) -> MergedInput:
         """Return block k with its input ready for signals.
@@ -144,7 +146,7 @@ class TopDown(nn.Module):
         return MergedInput(block, self.columns[k], split, edges, split.combine(self._sum(split, h, edges, of)))
 
     def size_as(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Take as many rows as a saved state has, and forget what was summed of the virtual nodes before it.
+        """Take as many rows as a saved state has, and drop the cached sum over neighbours.
 
         Args:
             state: the saved state.
@@ -152,10 +154,10 @@ class TopDown(nn.Module):
 
         """
         self._summed = ()
-        for k, told in enumerate(self.told):
-            saved = state.get(f"{prefix}told_{k + 1}")
+        for k, stored in enumerate(self.stored):
+            saved = state.get(f"{prefix}stored_{k + 1}")
             if isinstance(saved, Tensor):
-                setattr(self, f"told_{k + 1}", told.new_empty(saved.shape))
+                setattr(self, f"stored_{k + 1}", stored.new_empty(saved.shape))
 
     def _sum(self, split: Aggregation, h: Tensor, edges: Tensor, of: Tensor | None) -> Tensor:
         if of is None or of.is_inference() or torch.is_inference_mode_enabled():

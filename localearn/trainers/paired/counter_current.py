@@ -1,8 +1,7 @@
-"""Counter-current learning, and the second net that carries targets against the first one's direction."""
+"""Counter-current learning: two nets that run against each other learn to agree, block by block."""
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,109 +9,14 @@ from torch import Tensor, nn
 
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
-from localearn.nets.layers import ACTIVATIONS, choose
-from localearn.nets.layers import activation as activation_layer
-from localearn.nets.net import modes_kept
+from localearn.nets.checks import choose
+from localearn.nets.layers import ACTIVATIONS
 from localearn.tasks import Task
 from localearn.trainers.base import Trainer, follow
+from localearn.trainers.paired.opposite import Opposite
 from localearn.trainers.phases import Descent, Metrics, completed
-
-Shape = tuple[int, ...]
-
-
-class Opposite(nn.Module):
-    """c_L = act(V_{L+1} t), c_{k-1} = act(V_k c_k), c_0 = V_1 c_1: a net that runs the other way.
-
-    c_k has the shape of h_k, so that the two can be compared; the weights are its own, and there are no biases. Between
-    vectors, and between vectors and maps, V is a Linear layer; from maps to maps it is a convolution with the first
-    one's kernel, after as many nearest neighbours as the map is to be larger, or with a stride where it is smaller. A
-    target that is the image itself is a map to begin with, where the net's readout is no Linear layer.
-
-    Args:
-        net: the first net, whose blocks give vectors (n,) or maps (n, H, W).
-        activation: of every layer but the last, by its name in `localearn.nets.layers`.
-        norm: before it, "none" or "batch", without a scale and a shift.
-
-    """
-
-    def __init__(self, net: Net, activation: str = "elu", norm: str = "none"):
-        super().__init__()
-        like = next(net.parameters())
-        picture = len(net.shapes[-1]) == 3 and not isinstance(net.readout, nn.Linear)
-        self.target: Shape = (net.classes,)
-        if picture and math.prod(net.input_shape) == net.classes:
-            self.target = net.input_shape
-        with modes_kept(net):
-            net.eval()
-            stem = tuple(net.stem(net.trial()[0]).shape[1:])
-        shapes, parts = (stem, *net.shapes, self.target), (*net.blocks, net.readout)
-        # layers[k] makes c_k of c_{k+1}, and layers[L] makes c_L of the target.
-        layers = (_layer(part, shapes[k + 1], shapes[k]) for k, part in enumerate(parts))
-        self.layers = nn.ModuleList(layers).to(device=like.device, dtype=like.dtype)
-        norms = (_normalisation(norm, shape) if k else nn.Identity() for k, shape in enumerate(shapes[:-1]))
-        self.norms = nn.ModuleList(norms).to(device=like.device, dtype=like.dtype)
-        self.activation = activation_layer(activation)
-
-    def signals(self, target: Tensor) -> Iterator[Tensor]:
-        """Yield c_L, ..., c_0, each (N, *shape) with the graph of its own layer alone.
-
-        Args:
-            target: (N, outputs).
-
-        """
-        c = target.view(len(target), *self.target)
-        for k in reversed(range(len(self.layers))):
-            c = self.layers[k](c.detach())
-            c = self.activation(self.norms[k](c)) if k else c
-            yield c
-
-
-class _Map(nn.Module):
-    """A convolution without bias from maps (n, H, W) to maps of another size."""
-
-    def __init__(self, source: Shape, target: Shape, kernel: int):
-        super().__init__()
-        self.size = (target[1], target[2])
-        stride = (max(1, source[1] // target[1]), max(1, source[2] // target[2]))
-        self.conv = nn.Conv2d(source[0], target[0], kernel, stride=stride, padding=kernel // 2, bias=False)
-
-    def forward(self, c: Tensor) -> Tensor:
-        """Return (N, n, H, W) of the target's shape."""
-        larger = [max(a, b) for a, b in zip(c.shape[2:], self.size, strict=True)]
-        if larger != list(c.shape[2:]):
-            c = F.interpolate(c, size=larger, mode="nearest")
-        c = self.conv(c)
-        return c if c.shape[2:] == self.size else F.adaptive_avg_pool2d(c, self.size)
-
-
-class _Flat(nn.Module):
-    """A Linear layer without bias from all values of a row to all values of another."""
-
-    def __init__(self, source: Shape, target: Shape):
-        super().__init__()
-        self.shape = target
-        self.linear = nn.Linear(math.prod(source), math.prod(target), bias=False)
-
-    def forward(self, c: Tensor) -> Tensor:
-        """Return (N, *shape)."""
-        return self.linear(c.flatten(1)).view(len(c), *self.shape)
-
-
-def _layer(part: nn.Module, source: Shape, target: Shape) -> nn.Module:
-    if len(source) != 3 or len(target) != 3:
-        return _Flat(source, target)
-    kernels = (m.kernel_size[0] for m in part.modules() if isinstance(m, nn.Conv2d))
-    kernel = next(kernels, 3)
-    return _Map(source, target, kernel + 1 - kernel % 2)
-
-
-def _normalisation(norm: str, shape: Shape) -> nn.Module:
-    if norm == "none":
-        return nn.Identity()
-    kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-    return kind(shape[0], affine=False, track_running_stats=False)
-
 
 Similarity = Literal["product", "cosine", "difference"]
 Norm = Literal["none", "batch"]
@@ -121,14 +25,14 @@ EPS = 1e-8  # the least length that a vector is divided by
 
 
 class CounterCurrent(Trainer):
-    """Counter-current learning: a second net carries the target the other way, and both learn to agree, block by block.
+    """Train by counter-current learning: a second net carries the target the other way; blocks of both learn to agree.
 
         h_k = block_k(h_{k-1}),  h_0 = x                     the net, (N, n_k); each input is a constant
         c_L = act(V_{L+1} Y),  c_{k-1} = act(V_k c_k)        the second net, see `Opposite`; c_0 = V_1 c_1, without act
         loss_k = difference of h_k and c_k, k = 0..L         trains block k and V_{k+1}, and nothing else
         loss = L(o, y)                                       the task's, of the readout's output; trains the readout
 
-    To tell C classes apart, c_k is of the C one-hot rows, (C, n_k), for which no batch is needed, and T = [y_i = c],
+    With C classes, c_k is of the C one-hot rows, (C, n_k), for which no batch is needed, and T = [y_i = c],
     (N, C), I is (C, C). Where targets are values, each row's own go through the second net, c_k is (N, n_k), and T, and
     I in its place, say which rows have the same target, (N, N).
 
@@ -145,7 +49,7 @@ class CounterCurrent(Trainer):
 
     Kao, Hariharan, arXiv 2409.19841, section 3; the constants, and the loss of convolutions, are of their code
     (github.com/IandRover/CCL-NeurIPS24), which differs so: its contrast is "rows", by which less was learned here; its
-    filter_target, 0.2, is asked only whether it is zero, and its margin is 0.1; the CNN's warm-up begins again in each
+    filter_target, 0.2, is only compared with zero, and its margin is 0.1; the CNN's warm-up begins again in each
     epoch of less than 100 batches, and an autoencoder's epoch ends after 101: neither is copied. Ours: blocks of
     several layers, biases that a block may have, and products and cosines of values.
 
@@ -153,13 +57,13 @@ class CounterCurrent(Trainer):
     unless both nets normalise. In dense autoencoders of the digits a code varies along 3 to 4 directions, be it 16 or
     128 units wide, and its best linear readout rebuilds no more than untrained blocks' does (15.2 against 15.0 dB at 16
     units, 23.0 against 24.5 at 128; backprop 17.5, 27.8); neither the learning rate nor time nor another contrast
-    mended that (results/counter_current).
+    changed that (results/counter_current).
 
     Args:
         net: a net whose blocks give vectors or maps; a graph's nodes are rows, of which those with a label count.
         similarity: "product", "cosine" or "difference", as above.
         scale: of loss_k, positive; None: 128 for products, 1 for the others.
-        apart: how strongly rows are held apart from each other, by cosines, 0 or more.
+        apart: the weight of the terms that make different rows differ, of cosines, 0 or more.
         contrast: S, (N, N): [y_i = y_j] ("classes"), or I ("rows"), by which rows of one class are to differ, too.
         margin: rows whose class the net gives a probability of more than 1 - margin say nothing to the blocks of that
             step; the means are still over all N. In [0, 1); 0: all rows count. With it the pass to the output comes
@@ -192,7 +96,7 @@ class CounterCurrent(Trainer):
         if scale is not None and scale <= 0:
             raise UserError(f"scale must be positive, or null for 128 (product) or 1 (cosine), not {scale}")
         if apart < 0:
-            raise UserError(f"apart must be 0 (rows are not kept apart) or more, not {apart}")
+            raise UserError(f"apart must be 0 (no such terms) or more, not {apart}")
         if not 0 <= margin < 1:
             raise UserError(f"margin must be 0 (all rows count) or more, and less than 1, not {margin}")
         self.similarity, self.contrast, self.scale = similarity, contrast, scale
@@ -229,11 +133,11 @@ class CounterCurrent(Trainer):
 
     def by_block(self, batch: Batch) -> Iterator[Metrics]:
         """Fill `.grad` as `gradients` does, pausing after each block and after the readout."""
-        signals = list(self.opposite.signals(self._sent(batch)))  # c_L first
+        signals = list(self.opposite.signals(self._second_input(batch)))  # c_L first
         outputs, keep = self._outputs(batch), None
         if self.margin and self.task.exclusive:
-            held = list(outputs)  # for which rows count is known when the net has said what it takes them for
-            outputs, keep = iter(held), self._kept(held[-1], batch)
+            computed = list(outputs)  # first, for which rows count depends on the net's output
+            outputs, keep = iter(computed), self._below_margin(computed[-1], batch)
         h = batch.x
         for k, h in enumerate(outputs):
             loss = self._difference(k, batch.select(h), signals.pop(), batch.target, keep)
@@ -258,7 +162,7 @@ class CounterCurrent(Trainer):
             h = self.net.block(k)(h.detach(), *batch.context)
             yield h
 
-    def _sent(self, batch: Batch) -> Tensor:
+    def _second_input(self, batch: Batch) -> Tensor:
         """Return what goes through the second net: a row for each class, (C, C), or each row's values, (M, outputs)."""
         like = next(self.opposite.parameters())
         if self.task.exclusive:
@@ -266,7 +170,7 @@ class CounterCurrent(Trainer):
         return self.task.encode(batch.target).to(like.dtype)
 
     @torch.no_grad()
-    def _kept(self, h: Tensor, batch: Batch) -> Tensor:
+    def _below_margin(self, h: Tensor, batch: Batch) -> Tensor:
         """Return 1 for the rows whose class does not have a probability of more than 1 - margin yet, else 0, (M, 1)."""
         p = batch.select(self.net.logits(h, *batch.context)).float().softmax(1)
         return (p.gather(1, batch.target[:, None]) <= 1 - self.margin).to(h.dtype)
@@ -279,16 +183,16 @@ class CounterCurrent(Trainer):
             return self._differences(k, h, c)
         a, b = h.flatten(1), c.flatten(1)
         a = a if keep is None else a * keep
-        told = self.task.encode(target)
-        told = (told if self.task.exclusive else _same(told)).to(wide)
+        pairs = self.task.encode(target)
+        pairs = (pairs if self.task.exclusive else _same(pairs)).to(wide)  # T
         if self.similarity == "product":
             scale = 128.0 if self.scale is None else self.scale
-            return F.mse_loss((a @ b.T).to(wide), told) * (scale / a.shape[1])
+            return F.mse_loss((a @ b.T).to(wide), pairs) * (scale / a.shape[1])
         a, b = F.normalize(a, eps=EPS), F.normalize(b, eps=EPS)
-        loss = F.mse_loss((a @ b.T).to(wide), told) * (1.0 if self.scale is None else self.scale)
+        loss = F.mse_loss((a @ b.T).to(wide), pairs) * (1.0 if self.scale is None else self.scale)
         if not self.apart:
             return loss
-        classes = told @ told.T if self.task.exclusive else told
+        classes = pairs @ pairs.T if self.task.exclusive else pairs
         own = classes if self.contrast == "classes" else torch.eye(len(a), device=a.device, dtype=wide)
         others = torch.eye(len(b), device=b.device, dtype=wide) if self.task.exclusive else own
         return loss + self.apart * (F.mse_loss((a @ a.T).to(wide), own) + F.mse_loss((b @ b.T).to(wide), others))
@@ -299,7 +203,7 @@ class CounterCurrent(Trainer):
         return scale * (loss + F.mse_loss(_unit(h), _unit(c)) if k else loss)
 
     def _center(self, *modules: nn.Module) -> None:
-        """Take the mean over a unit's incoming weights off their gradient, if that is asked for."""
+        """Take the mean over a unit's incoming weights off their gradient, where `centered` is set."""
         for p in (p for module in modules for p in module.parameters()) if self.centered else ():
             if p.grad is not None and p.dim() > 1:
                 p.grad.sub_(p.grad.mean(tuple(range(1, p.dim())), keepdim=True))
@@ -314,3 +218,7 @@ def _unit(h: Tensor) -> Tensor:
     """Return the maps of each channel, (N, n, H, W), or vectors (N, n), without their mean and of length 1."""
     flat = h.flatten(2) if h.dim() == 4 else h
     return F.normalize(flat - flat.mean(-1, keepdim=True), dim=-1, eps=EPS)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

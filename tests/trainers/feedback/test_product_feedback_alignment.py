@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from localearn import MLP, Backprop, Batch, ProductFeedbackAlignment, UserError
-from localearn.trainers.feedback.backward_path import SentBack
+from localearn.trainers.feedback.paths import SentBack
 
 
 def net64(*widths: int) -> MLP:

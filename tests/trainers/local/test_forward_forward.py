@@ -14,7 +14,7 @@ from localearn import CNN, GNN, MLP, Batch, DeepFM, ForwardForward, Net, Unsuppo
 from localearn.data import ArrayData, GraphData, from_arrays
 from localearn.nets.conv import LeNet
 from localearn.trainers.local import labels
-from localearn.trainers.local.forward_forward import length_normalized, share_off
+from localearn.trainers.local.normalization import length_normalized, share_off
 from localearn.trainers.phases import completed
 from tests.marks import slow_but
 

@@ -126,7 +126,7 @@ def test_adapters_of_the_readout_are_what_they_say():
     nn.init.normal_(projected.before.weight)
     torch.testing.assert_close(projected(x), view @ (w @ projected.before.weight).T + b)
     low_rank = local(net, head="low_rank", rank=3).heads[0]
-    v, u = (low_rank.beside[i].weight for i in (0, 1))
+    v, u = (low_rank.adapter[i].weight for i in (0, 1))
     nn.init.normal_(u)
     assert (v.shape, u.shape) == ((3, 8), (5, 3))
     torch.testing.assert_close(low_rank(x), view @ (w + u @ v).T + b)

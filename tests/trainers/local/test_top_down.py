@@ -195,18 +195,18 @@ def test_a_block_reads_what_others_gave_before_and_none_of_their_weights(conv, t
         assert mine and all(torch.equal(plain[n], moved[n]) for n in mine)
     # It does read what they gave: signals that are others make another gradient.
     with torch.no_grad():
-        trainer.signals.told_3.copy_(trainer.signals.told_3.roll(1, 0))
+        trainer.signals.stored_3.copy_(trainer.signals.stored_3.roll(1, 0))
     other = probes.gradients_of(trainer, batch)
     assert any(not torch.equal(plain[n], other[n]) for n in plain if "net.blocks.1." in n)
 
 
-def test_what_was_told_is_saved_and_goes_on():
+def test_stored_signals_are_saved_and_loaded():
     trainer, batch = rule(), graph()
     probes.train(trainer, batch, 3, 0.05)
     fresh = rule()
     with torch.no_grad():
         fresh.virtual.add_(1)
-    fresh.gradients(batch)  # has summed of other virtual nodes, and told otherwise
+    fresh.gradients(batch)  # has summed over other virtual nodes, and stored other outputs
     fresh.load_state_dict(trainer.state_dict())
     fresh.zero_grad(set_to_none=True)
     assert not probes.differing(probes.gradients_of(trainer, batch), probes.gradients_of(fresh, batch))

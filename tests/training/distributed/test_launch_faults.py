@@ -110,7 +110,7 @@ def test_a_rule_that_learns_otherwise_than_block_by_block_is_told_and_nobody_wai
     (tmp_path / "silent.py").write_text(SILENT)
     first, second = ranks_by_hand("algo._target_=silent.Silent", *SMALL, "parallel=layers")
     told = [process.communicate(timeout=120)[1] for process in (first, second)]
-    assert "error: Silent overrides gradients(), so its blocks cannot learn apart" in told[0]
+    assert "error: Silent overrides gradients(), so how a block learns alone is unknown" in told[0]
     assert (first.returncode, second.returncode) == (2, 2)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from localearn.data.arrays import fold_of
-from localearn.data.graphs import NPZ_GRAPHS
+from localearn.data.npz_graphs import NPZ_GRAPHS
+from localearn.data.partition import fold_of
 from localearn.data.sources import load
 from localearn.errors import UserError
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from localearn.trainers.local.cafo import sparsemax, sparsemax_loss
+from localearn.trainers.local.losses import sparsemax, sparsemax_loss
 
 
 def projected(z):

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from localearn.trainers.local.forward_forward import PeerNormalization, length_normalized
+from localearn.trainers.local.normalization import PeerNormalization, length_normalized
 
 
 def test_lengths_are_normalised_and_a_row_of_zeros_stays_one():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from localearn.data.checks import checked_parts
-from localearn.data.targets import numbered
+from localearn.data.labels import numbered
 from localearn.errors import UserError
 
 WANTED = [0, 1, 2, 0]

@@ -14,7 +14,8 @@ import pytest
 import torch
 import torchvision.datasets
 
-from localearn.data.sources import VISION, load
+from localearn.data.sources import load
+from localearn.data.vision import VISION
 from localearn.errors import UserError
 
 COLOUR = {"svhn", "cifar10", "cifar100", "stl10"}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from localearn.data.arrays import check_fraction, fold_of, held_size, hold_out
+from localearn.data.partition import check_fraction, fold_of, held_out_size, hold_out
 from localearn.errors import UserError
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 11])
@@ -32,8 +32,8 @@ def test_the_split_stays_the_same_from_version_to_version():
 
 
 def test_a_size_goes_before_the_fraction():
-    assert held_size("val", 1438, 0.1) == 144
-    assert held_size("val", 1438, 0.1, 7) == 7
+    assert held_out_size("val", 1438, 0.1) == 144
+    assert held_out_size("val", 1438, 0.1, 7) == 7
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
@@ -55,7 +55,7 @@ def test_a_fraction_outside_its_range_is_named(fraction):
 )
 def test_a_side_left_empty_is_an_error(rows, fraction, size, message):
     with pytest.raises(UserError, match=message):
-        held_size("val", rows, fraction, size)
+        held_out_size("val", rows, fraction, size)
 
 
 @pytest.mark.parametrize("rows", [10, 34, 103])

@@ -6,7 +6,8 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from localearn import UserError
-from localearn.trainers.local.cafo import NormalEquations, squared_error
+from localearn.trainers.local.losses import squared_error
+from localearn.trainers.local.ridge import NormalEquations
 
 
 def features(rows, n, classes=3, seed=0):

@@ -140,7 +140,7 @@ def test_a_file_that_would_run_code_is_not_opened(tmp_path):
     files = raw_files("cora", bag_of_words())
     files["ind.cora.graph"] = pickle.dumps(Trap(tmp_path / "sprung"), protocol=2)
     put(tmp_path / "Cora" / "raw", files)
-    with pytest.raises(UserError, match=r"ind\.cora\.graph is not the published file.*asks for"):
+    with pytest.raises(UserError, match=r"ind\.cora\.graph is not the published file.*it names"):
         load("cora", data_dir=tmp_path)
     assert not (tmp_path / "sprung").exists() and not (tmp_path / "cora.npz").exists()
 
