@@ -57,7 +57,6 @@ WITHIN = {
     "reporting/plots": "reporting/test_writing.py",
     "reporting/quantities": "reporting/test_comparison.py",
     "reporting/tables": "reporting/test_writing.py",
-    "reporting/verdict": "reporting/test_comparison.py",
     "tasks/__init__": "tasks/test_base.py",
     "testing/energy": "energy/test_nvml.py",
     "testing/probes": "testing/test_conformance.py",
