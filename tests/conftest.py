@@ -1,7 +1,6 @@
 """Runs in this process or in one of their own, small enough that many of them fit into a test."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-import localearn
 from localearn.cli import run
 from localearn.cli.errors import run_command
 from localearn.training import capture
 from tests.helpers import factory as factory_of_records
+from tests.helpers.processes import environment
 from tests.helpers.tape import TapeGraph
 
 if TYPE_CHECKING:
@@ -112,12 +111,10 @@ def process(tmp_path):
     """Start `python -m localearn.run` with these arguments as a process of its own, in the test's folder."""
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        root = str(Path(localearn.__file__).parents[1])
-        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         return subprocess.Popen(
             [sys.executable, "-m", "localearn.run", *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
