@@ -228,7 +228,7 @@ def _end(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-    if os.name == "posix":
+    if hasattr(os, "killpg") and hasattr(signal, "SIGKILL"):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it
             os.killpg(process.pid, signal.SIGKILL)
     elif process.poll() is None:
@@ -354,7 +354,7 @@ class Grid:
 
     """
 
-    ended: Callable[[Any, Outcome], None] = _nothing
+    ended: Callable[[Any, Outcome], object] = _nothing
     done: Callable[[Any], bool] = lambda cell: False
     carry_on: bool = False
     share: bool = False

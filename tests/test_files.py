@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+import localearn
 from localearn.cli import compare, report, run, study, tune
 from localearn.cli.errors import run_command
 from localearn.errors import UserError
-from localearn.files import atomic_write, read_json, read_yaml
+from localearn.files import atomic_write, read_json, read_yaml, replace_bytes, replace_text
 from tests.marks import posix, slow_but
 
 TINY = ["dataset=digits", "dataset.train_size=60", "net.widths=[8]", "progress=false", "energy.enabled=false"]
@@ -155,3 +157,36 @@ def test_a_file_that_is_not_written_to_its_end_is_as_it_was(tmp_path):
         temporary.write_text("nowhere")
     assert path.read_text() == "as it was"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_and_bytes_are_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    replace_text(path, "é\n")
+    assert path.read_bytes() == "é\n".encode()
+    replace_bytes(path, b"\x89PNG")
+    assert path.read_bytes() == b"\x89PNG" and list(tmp_path.iterdir()) == [path]
+
+
+# Of each module that writes a file without `atomic_write`, how often.
+WRITTEN_IN_PLACE = {
+    "benching/parallel.py": 2,  # in a temporary folder, read once the writer has ended
+    "data/graphs.py": 2,  # downloads into a temporary folder
+    "exporting.py": 2,  # a file that must not exist, and is removed where its outputs are not the net's
+    "grid.py": 1,  # a command's log
+    "records/folder.py": 1,  # an empty file, to try the folder
+    "training/memory.py": 1,  # /proc
+}
+
+
+def test_what_a_reader_could_find_half_written_goes_through_atomic_write():
+    writing = re.compile(r"\.(write_text|write_bytes|savefig|save)\(|open\([^)]*[\"']w")
+    whole = re.compile(
+        r"temporary|[fF]older(\(.*\))?\.write_|self\.write_text|torch\.save|savefig\((png|svg),"
+    )  # in memory
+    package = Path(localearn.__file__).parent
+    found = {}
+    for path in package.rglob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        count = sum(bool(writing.search(line) and not whole.search(line)) for line in lines)
+        found |= {path.relative_to(package).as_posix(): count} if count else {}
+    assert found == WRITTEN_IN_PLACE

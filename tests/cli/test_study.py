@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,12 +44,28 @@ def test_a_study_runs_what_is_missing_and_keeps_records_alone(tmp_path, capsys):
     assert capsys.readouterr().out.count("completed already; reused") == 2
 
 
+@pytest.mark.slow
+def test_two_processes_share_a_study_and_each_row_is_run_once(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        (folder / f"{name}.yaml").write_text(ROW.format(published="null"))
+    command = [sys.executable, "-m", "localearn.study", "small", "out=out", "energy.enabled=false"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    trained = [line.split("/")[-1] for text in said for line in text.splitlines() if "passes, training" in line]
+    assert sorted(trained) == [f"{name}-{seed}" for name in ("one", "three", "two") for seed in (0, 1)]
+    assert all(len(row["seeds"]) == 2 for row in json.loads((tmp_path / "out" / "table.json").read_text()))
+    assert sorted(path.name for path in (tmp_path / "out" / "runs").iterdir()) == sorted(trained)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (ROW.format(published=1) + "publishd: 3\n", "did you mean 'published'"),
         ("title: A\n", "needs source, run"),
-        ("title: [\n", "is no YAML"),
+        ("title: [\n", "is not valid YAML"),
         ("- title\n", "a row is keys with values, title, source"),
         ("title: A\nsource: B\nrun: algo=backprop\n", "run must be a list of texts, not 'algo=backprop'"),
         ("title: A\nsource: B\nrun: []\nseeds: 3\n", "seeds must be a list of whole numbers, not 3"),
