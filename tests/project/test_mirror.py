@@ -38,12 +38,14 @@ WITHIN = {
     "analysing/writing": "cli/test_analyse.py",
     "benching/page": "cli/test_bench.py",
     "benching/plan": "cli/test_bench.py",
+    "benching/rank": "benching/test_parallel.py",
     "cli/commands": "cli/test_main.py",
     "cli/environment": "cli/test_main.py",
     "cli/errors": "cli/test_run.py",
     "cli/listing": "cli/test_main.py",
     "cli/pages": "cli/test_options.py",
     "data/downloads": "data/test_vision.py",
+    "energy/part": "energy/test_meter.py",
     "energy/selftest_page": "cli/test_check_meter.py",
     "errors": "cli/test_run.py",
     "exporting": "cli/test_export.py",
@@ -56,6 +58,7 @@ WITHIN = {
     "records/record": "records/test_reading.py",
     "reporting/plots": "reporting/test_writing.py",
     "reporting/quantities": "reporting/test_comparison.py",
+    "reporting/settings": "reporting/test_comparison.py",
     "reporting/tables": "reporting/test_writing.py",
     "tasks/__init__": "tasks/test_base.py",
     "testing/energy": "energy/test_nvml.py",
@@ -76,7 +79,8 @@ WITHIN = {
     "training/interrupt": "training/test_resume.py",
     "training/loading": "test_trust.py",
     "training/runtime": "training/test_generator.py",
-    "tuning/outcome": "tuning/test_search_lost_energy.py",
+    "tuning/outcome": "tuning/test_trial_lost_energy.py",
+    "tuning/recovery": "cli/test_tune.py",
 }
 
 
