@@ -110,7 +110,7 @@ def test_a_net_without_values_is_refused():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_net_of_another_precision_than_the_data_is_refused(precision):
-    with pytest.raises(UserError, match=r"rows gives torch.float32 and .* torch.float64; use net.to\(torch.float32\)"):
+    with pytest.raises(UserError, match=r"rows has torch.float32 and .* torch.float64; use net.to\(torch.float32\)"):
         Backprop(MLP(6, 3, widths=(5,)).double()).fit(rows(), precision=precision)
 
 
