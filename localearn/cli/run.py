@@ -1,11 +1,13 @@
 """`python -m localearn.run`: train one rule on one data set."""
 
+import argparse
+import contextlib
 import os
 import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,12 +192,36 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     sys.argv = [sys.argv[0], *extra, *arguments]
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base=None)(task)()
+        with _any_help():
+            hydra.main(config_path=str(CONF), config_name="config", version_base=None)(task)()
     except JobFailed as failed:
         return failed.status
     except config_errors() as error:
         raise UserError(explain(error, overrides, config_dir)) from error
     return worst
+
+
+@contextlib.contextmanager
+def _any_help() -> Iterator[None]:
+    """Let Hydra build its argument parser on Python 3.14, where `argparse` checks each help text as it is added.
+
+    The help of Hydra's --shell-completion is an object that makes the text when it is printed, which the check refuses
+    (facebookresearch/hydra issue 3121).
+    """
+    check: Any = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is None:
+        yield
+        return
+
+    def check_text(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(parser, action)
+
+    argparse.ArgumentParser._check_help = check_text
+    try:
+        yield
+    finally:
+        del argparse.ArgumentParser._check_help
 
 
 def _check_sweep(arguments: Sequence[str]) -> None:
