@@ -138,9 +138,15 @@ REFUSED = {
         r"the readout \(Linear\), given what Flattened\(\) reads of block 1's rows of shape \(5,\)",
     ),
     "a readout of a pair": (lambda: two(nn.Linear(3, 4), readout=Pair()), r"the readout \(Pair\) returns a tuple"),
-    "a readout of numbers": (lambda: two(nn.Linear(3, 4), readout=Sum()), r"the readout \(Sum\) returns the shape \(2,\)"),
+    "a readout of numbers": (
+        lambda: two(nn.Linear(3, 4), readout=Sum()),
+        r"the readout \(Sum\) returns the shape \(2,\)",
+    ),
     "a stem that loses rows": (lambda: two(nn.Linear(3, 4), stem=nn.Flatten(0)), r"the stem returns the shape \(6,\)"),
-    "a block that loses rows": (lambda: two(nn.Linear(3, 4), Transposing()), r"block 2 \(Transposing\) returns the shape \(4, 2\)"),
+    "a block that loses rows": (
+        lambda: two(nn.Linear(3, 4), Transposing()),
+        r"block 2 \(Transposing\) returns the shape \(4, 2\)",
+    ),
     "a kernel larger than the image": (
         lambda: two(nn.Conv2d(3, 4, 7), shape=(3, 4, 4)),
         r"block 1 \(Conv2d\).*the image is too small",

@@ -63,9 +63,7 @@ class BackwardPathTrainer(Trainer):
             )
         for m in maps:
             if m.inner and not m.numeric:
-                raise Unsupported(
-                    f"{cls.__name__} needs {name_of(m.name)}'s padding in pixels, not as a string"
-                )
+                raise Unsupported(f"{cls.__name__} needs {name_of(m.name)}'s padding in pixels, not as a string")
 
     @abstractmethod
     def path(self, weight: Tensor, groups: int) -> Path:
