@@ -11,6 +11,7 @@ from typing import Any
 
 # The new module of each former one; all names of a former module are in its new one.
 MOVED = {
+    "localearn.arguments": "localearn.cli.options",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
     "localearn.data.fingerprint": "localearn.data.base",
@@ -33,6 +34,7 @@ MOVED = {
     "localearn.energy.idle": "localearn.energy.sources",
     "localearn.energy.power": "localearn.energy.sources",
     "localearn.energy.ticker": "localearn.energy.sources",
+    "localearn.doorway": "localearn.cli.errors",
     "localearn.locks": "localearn.records.folder",
     "localearn.nets.aggregation": "localearn.nets.gnn",
     "localearn.nets.attention": "localearn.nets.transformer",
@@ -105,6 +107,13 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.benching.workload": {
         "built": "localearn.benching.workload.build_rule_on_data",
         "made_up": "localearn.benching.workload.random_batches",
+    },
+    "localearn.cli.errors": {
+        "Door": "localearn.cli.errors.Command",
+        "run_door": "localearn.cli.errors.run_command",
+    },
+    "localearn.cli.options": {
+        "overrides_of": "localearn.composition.overrides_of",
     },
     "localearn.data.arrays": {
         "FOLDS": "localearn.data.partition.FOLDS",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from localearn import registry
 from localearn.data import Batch, Data
 from localearn.defaults import kind_of, rule_options
 from localearn.errors import Unsupported, UserError
@@ -81,7 +82,7 @@ class Trainer(FormerContract, nn.Module, ABC):
     serves_pairs: ClassVar[bool] = False
     encodes_targets: ClassVar[bool] = False
     inference_seeds: tuple[int, ...] = ()
-    _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
+    _fit: ClassVar[Fit]  # set by `register_fit`, when the loop is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` complete its options by the recipe, and check them by its annotations."""
@@ -348,6 +349,8 @@ class Trainer(FormerContract, nn.Module, ABC):
             options: those of `localearn.training.fit`.
 
         """
+        if not hasattr(Trainer, "_fit"):
+            registry.member("localearn", "fit")  # the loop's module registers it
         return Trainer._fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
 
 

@@ -140,12 +140,12 @@ REFUSED = {
     "a readout of a pair": (lambda: two(nn.Linear(3, 4), readout=Pair()), r"the readout \(Pair\) returns a tuple"),
     "a readout of numbers": (
         lambda: two(nn.Linear(3, 4), readout=Sum()),
-        r"\(Sum\) returns the shape \(2,\)",
+        r"the readout \(Sum\) returns the shape \(2,\)",
     ),
     "a stem that loses rows": (lambda: two(nn.Linear(3, 4), stem=nn.Flatten(0)), r"the stem returns the shape \(6,\)"),
     "a block that loses rows": (
         lambda: two(nn.Linear(3, 4), Transposing()),
-        r"\(Transposing\) returns the shape",
+        r"block 2 \(Transposing\) returns the shape \(4, 2\)",
     ),
     "a kernel larger than the image": (
         lambda: two(nn.Conv2d(3, 4, 7), shape=(3, 4, 4)),

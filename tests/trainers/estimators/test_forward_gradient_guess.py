@@ -5,15 +5,19 @@ from torch import nn
 from localearn import MLP, Batch, ForwardGradient, UserError
 from localearn.testing import toy
 from localearn.trainers.estimators import forward_gradient
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 
 class TestActivityConformance(Suite):
+    runs_on = BASIC
+
     def make(self, net):
         return ForwardGradient(net, guess="local")
 
 
 class TestWeightConformance(Suite):
+    runs_on = BASIC[:-1]
+
     def make(self, net):
         return ForwardGradient(net, space="weight", guess="local")
 

@@ -17,7 +17,7 @@ from localearn.nets.conv import LeNet
 from localearn.tasks import Classification
 from localearn.testing import toy
 from localearn.trainers.estimators import likelihood_ratio
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 ROWS = 20_000
 FALSE_ALARM = 1e-4
@@ -38,6 +38,7 @@ OPTIONS = {
 
 
 class TestLayerwiseConformance(Suite):
+    runs_on = BASIC
     draws_noise = True
 
     def make(self, net):

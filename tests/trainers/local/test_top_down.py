@@ -261,6 +261,7 @@ def test_learns_karate():
 class TestTopDownForwardGNN(TestJointForwardGNN):
     """The suite on the form whose blocks read others; the other form's is the same but for the loss."""
 
+    runs_on = ("gcn", "gat")
     local = False  # it reads what the blocks above it gave in the pass before
 
     def make(self, net):
