@@ -134,7 +134,7 @@ def test_rules_learn_a_product_of_two_categories_that_no_sum_of_theirs_tells(rul
         ({"dim": 0}, "dim must be positive whole numbers, not 0"),
         ({"widths": ()}, "widths must be a list of positive whole numbers"),
         ({"norm": "bacth"}, "no norm 'bacth'; did you mean 'batch'"),
-        ({"categories": (3, 4, 5, 6, 7)}, r"5 categories are of as many columns, and a row is \(4,\)"),
+        ({"categories": (3, 4, 5, 6, 7)}, r"5 categories need as many columns, and a row is \(4,\)"),
     ],
 )
 def test_options_that_cannot_be_met_are_told(options, message):

@@ -112,7 +112,7 @@ def test_what_is_registered_on_a_grouped_net_stays_with_it():
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "2", None])
 def test_groups_of_no_whole_number_are_refused(n):
-    with pytest.raises(UserError, match="group must be 1 or more"):
+    with pytest.raises(UserError, match="group must be the number of blocks to merge into one, 1 or more"):
         MLP(6, 3).group(n)
 
 

@@ -136,7 +136,7 @@ def test_values_are_read_at_the_last_position_or_by_their_mean():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 3}, "multiple of them; 8 is none of 3"),
+        ({"heads": 3}, "width must be a multiple of heads; 8 is not a multiple of 3"),
         ({"layers": 0}, "layers must be a positive whole number"),
         ({"blocks": "micro"}, "no blocks 'micro'; there are layer, sublayer"),
         ({"reads": "first"}, "no reads 'first'.*; there are positions, last, pooled"),

@@ -80,5 +80,5 @@ def test_a_causal_position_reads_none_after_it():
 
 
 def test_a_width_that_heads_cannot_share_is_refused():
-    with pytest.raises(UserError, match="multiple of them; 8 is none of 3"):
+    with pytest.raises(UserError, match="width must be a multiple of heads; 8 is not a multiple of 3"):
         AttentionLayer(8, 3)
