@@ -13,7 +13,7 @@ from localearn.printing import say
 from localearn.records import LOSS, Record
 from localearn.records.folder import RunFolder
 from localearn.training.experiment import Choices
-from localearn.training.identity import complete_rule
+from localearn.training.identity import upgrade_configuration
 from localearn.training.loading import resumed
 from localearn.trust import is_known, targets_of
 
@@ -78,7 +78,7 @@ def prepare(job: Job, config_dir: str | None = None) -> tuple[Any, Choices] | No
     earlier = read_yaml(folder.config)
     if not isinstance(earlier, dict):
         raise UserError(f"{folder.config} is not a configuration of localearn.run; give another out=")
-    complete_rule(earlier)
+    upgrade_configuration(earlier)
     requested: Any = OmegaConf.to_container(config, resolve=True)
     named = {override.lstrip("+~").partition("=")[0] for override in job.overrides}
     differing = _differing(requested, earlier, named)

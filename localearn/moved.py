@@ -11,7 +11,6 @@ from typing import Any
 
 # The new module of each former one; all names of a former module are in its new one.
 MOVED = {
-    "localearn.benching.rank": "localearn.benching.parallel",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
     "localearn.data.fingerprint": "localearn.data.base",
@@ -24,17 +23,15 @@ MOVED = {
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
     "localearn.energy.check.checks": "localearn.energy.selftest",
-    "localearn.energy.check.load": "localearn.energy.selftest",
-    "localearn.energy.check.neighbour": "localearn.energy.selftest",
+    "localearn.energy.check.load": "localearn.energy.selftest_load",
+    "localearn.energy.check.neighbour": "localearn.energy.selftest_load",
     "localearn.energy.check.outcome": "localearn.energy.selftest",
     "localearn.energy.check.page": "localearn.energy.selftest_page",
     "localearn.energy.clock": "localearn.energy.sources",
     "localearn.energy.counter": "localearn.energy.sources",
     "localearn.energy.fake": "localearn.testing.energy",
     "localearn.energy.idle": "localearn.energy.sources",
-    "localearn.energy.part": "localearn.energy.meter",
     "localearn.energy.power": "localearn.energy.sources",
-    "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
     "localearn.locks": "localearn.records.folder",
     "localearn.nets.aggregation": "localearn.nets.gnn",
@@ -58,7 +55,7 @@ MOVED = {
     "localearn.reporting.assemble": "localearn.reporting.writing",
     "localearn.reporting.data": "localearn.reporting.writing",
     "localearn.reporting.depth": "localearn.reporting.plots",
-    "localearn.reporting.likeness": "localearn.reporting.comparison",
+    "localearn.reporting.likeness": "localearn.reporting.settings",
     "localearn.reporting.markdown": "localearn.reporting.document",
     "localearn.reporting.metric_energy": "localearn.reporting.plots",
     "localearn.reporting.page": "localearn.reporting.document",
@@ -85,13 +82,30 @@ MOVED = {
     "localearn.training.tensorboard": "localearn.training.loggers",
     "localearn.training.update": "localearn.training.step",
     "localearn.tuning.aside": "localearn.tuning.search",
-    "localearn.tuning.space": "localearn.tuning.plan",
-    "localearn.tuning.trial": "localearn.tuning.search",
 }
 
 # Names that have changed, or moved to another module, while their former module remains: the new place of each, by it.
 # The former module ends with `__getattr__ = former_names(__name__)`.
 MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.analysing.plots": {
+        "Looks": "localearn.analysing.plots.Styles",
+        "rule_looks": "localearn.analysing.plots.rule_styles",
+    },
+    "localearn.benching.parallel": {
+        "Found": "localearn.benching.parallel.ParallelBench",
+        "PINGS": "localearn.benching.rank.PINGS",
+        "WARM_UP": "localearn.benching.rank.WARM_UP",
+        "Way": "localearn.benching.rank.Way",
+        "costs": "localearn.benching.rank.costs",
+        "inputs_of_blocks": "localearn.benching.rank.inputs_of_blocks",
+        "measure": "localearn.benching.rank.measure",
+        "measured": "localearn.benching.parallel.run_ranks",
+        "run_rank": "localearn.benching.rank.run_rank",
+    },
+    "localearn.benching.workload": {
+        "built": "localearn.benching.workload.build_rule_on_data",
+        "made_up": "localearn.benching.workload.random_batches",
+    },
     "localearn.data.arrays": {
         "FOLDS": "localearn.data.partition.FOLDS",
         "check_fraction": "localearn.data.partition.check_fraction",
@@ -133,6 +147,27 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.data.views": {
         "encoded": "localearn.data.coordinates.positional_encoding",
     },
+    "localearn.energy.codecarbon": {
+        "RAM_LOOK_S": "localearn.energy.codecarbon.RAM_INTERVAL_S",
+    },
+    "localearn.energy.meter": {
+        "LONG_PERIODS": "localearn.energy.tally.LONG_PERIODS",
+        "LOSSES": "localearn.energy.part.LOSSES",
+        "SEAM_NOTE": "localearn.energy.meter.RESUME_NOTE",
+    },
+    "localearn.energy.nvml": {
+        "LOOK_S": "localearn.energy.nvml.CONDITIONS_S",
+    },
+    "localearn.energy.selftest": {
+        "BESIDE_S": "localearn.energy.selftest.NEIGHBOUR_S",
+        "BURST_S": "localearn.energy.selftest_load.BURST_S",
+        "MatrixLoad": "localearn.energy.selftest_load.MatrixLoad",
+        "NEIGHBOUR_START_LIMIT_S": "localearn.energy.selftest_load.NEIGHBOUR_START_LIMIT_S",
+        "READY": "localearn.energy.selftest_load.READY",
+        "SIZES": "localearn.energy.selftest_load.SIZES",
+        "load_until_end": "localearn.energy.selftest_load.load_until_end",
+        "loaded_by_another": "localearn.energy.selftest_load.loaded_by_another",
+    },
     "localearn.nets.block": {
         "parts": "localearn.nets.block.sequential_parts",
     },
@@ -169,6 +204,33 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.printing": {
         "load_forward_mode": "localearn.extras.load_forward_mode",
         "torch_geometric": "localearn.extras.torch_geometric",
+    },
+    "localearn.records.fields": {
+        "shown": "localearn.records.fields.abbreviated",
+    },
+    "localearn.records.folder": {
+        "Held": "localearn.records.folder.LockedError",
+    },
+    "localearn.records.record": {
+        "BESIDE": "localearn.records.record.NOT_IN_JSON",
+    },
+    "localearn.reporting.comparison": {
+        "FORMER_MONITOR": "localearn.reporting.settings.FORMER_MONITOR",
+    },
+    "localearn.reporting.drawing": {
+        "Look": "localearn.reporting.drawing.PlotStyle",
+        "MADE_BY": "localearn.reporting.drawing.CREATOR",
+        "looks": "localearn.reporting.drawing.plot_styles",
+    },
+    "localearn.reporting.metrics": {
+        "shown": "localearn.reporting.metrics.with_unit",
+    },
+    "localearn.reporting.plots": {
+        "Looks": "localearn.reporting.plots.Styles",
+        "rule_looks": "localearn.reporting.plots.rule_styles",
+    },
+    "localearn.reporting.writing": {
+        "place": "localearn.reporting.writing.write_files",
     },
     "localearn.trainers.estimators.base": {
         "Gaussian": "localearn.trainers.estimators.noise.Gaussian",
@@ -247,6 +309,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "check": "localearn.training.checks.check",
     },
     "localearn.training.identity": {
+        "complete_rule": "localearn.training.identity.upgrade_configuration",
         "EXTENDING": "localearn.training.resume.EXTENDING",
         "FREE": "localearn.training.resume.FREE",
         "check_extension": "localearn.training.resume.check_extension",
@@ -280,6 +343,20 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "captured_measure": "localearn.training.capture.captured_measure",
         "keep_on_device": "localearn.training.capture.keep_on_device",
         "on_any_device": "localearn.training.capture.on_any_device",
+    },
+    "localearn.tuning.plan": {
+        "FIELDS": "localearn.tuning.space.FIELDS",
+        "altered": "localearn.tuning.space.altered",
+        "ends": "localearn.tuning.space.ends",
+        "read_space": "localearn.tuning.space.read_space",
+        "shown": "localearn.tuning.space.as_override",
+    },
+    "localearn.tuning.search": {
+        "Pruning": "localearn.tuning.trial.Pruning",
+        "QUIET": "localearn.tuning.trial.QUIET",
+        "remembered": "localearn.tuning.trial.remembered",
+        "set_broken_aside": "localearn.tuning.trial.set_broken_aside",
+        "values_of": "localearn.tuning.trial.values_of",
     },
 }
 

@@ -30,6 +30,18 @@ def test_a_folder_with_another_configuration_is_refused(done, override, name):
         run_job(Job(done, [*OVERRIDES, override]))
 
 
+def test_a_run_whose_schedule_has_moved_since_is_reused(tmp_path, capsys):
+    overrides = [*OVERRIDES, "schedule=cool_down", f"out={tmp_path / 'run'}"]
+    assert run_job(Job(tmp_path / "run", overrides)) == 0
+    file = tmp_path / "run" / "config.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("localearn.training.optimization.CoolDown", "localearn.training.schedules.CoolDown"))
+    assert file.read_text() != text
+
+    assert run_job(Job(tmp_path / "run", overrides)) == 0
+    assert "reused" in capsys.readouterr().out
+
+
 def test_an_option_that_came_after_the_run_is_no_difference_unless_it_is_asked_for(done, capsys):
     text = done.joinpath("config.yaml").read_text()
     older = text.replace("  input_projection: false\n", "").replace("diagnose: none\n", "")

@@ -26,7 +26,7 @@ from localearn.files import replace_text
 from localearn.reporting.formatting import mean_and_range
 
 QUIET: dict[str, Any] = {"energy": False, "progress": False, "device": "cpu", "batch_size": 128}
-RIDGE = 1e-4  # beside the states' mean square
+RIDGE = 1e-4  # relative to the states' mean square
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ExperimentOptions(Options):
 
 
 def main(arguments: list[str]) -> int:
-    """Measure every setting and write table.md, with each setting's figures and runs beside it."""
+    """Measure every setting and write table.md, and each setting's figures and runs."""
     options = read(ExperimentOptions, arguments)
     out, epochs = options.out, options.epochs
     torch.set_num_threads(1)

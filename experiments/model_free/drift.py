@@ -37,7 +37,7 @@ def built(system: str, seed: int, drift: float = 0.0) -> ModelFree:
 
 
 def accuracy(rule: ModelFree, data: Any) -> float:
-    """Return the share of the test images that are told right."""
+    """Return the share of the test images that are classified correctly."""
     (batch,) = data.batches("test", 10_000)
     rule.eval()
     with torch.no_grad():
@@ -130,7 +130,7 @@ class DriftOptions(Options):
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the systems and write table.md and drift.png, with each seed's rows and runs beside them."""
+    """Measure the systems and write table.md and drift.png, and each seed's rows and runs."""
     options = read(DriftOptions, arguments)
     out, seeds, epochs, again = options.out, list(options.seeds), options.epochs, options.again
     for system in options.systems:

@@ -113,7 +113,7 @@ class DriftOptions(Options):
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the systems and write in_training.md and its plot, with each seed's rows and runs beside them."""
+    """Measure the systems and write in_training.md and its plot, and each seed's rows and runs."""
     options = read(DriftOptions, arguments)
     out, seeds, epochs = options.out, list(options.seeds), options.epochs
     for system in options.systems:

@@ -104,9 +104,9 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
 
         return bench_parallel.main(arguments[1:])
     if arguments[:1] == ["rank"]:  # a rank that `parallel` starts
-        from localearn.benching import parallel
+        from localearn.benching.rank import run_rank
 
-        return parallel.run_rank(arguments[1:])
+        return run_rank(arguments[1:])
     status = help_status(COMMAND, arguments)
     if status is not None:
         return status

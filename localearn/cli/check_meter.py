@@ -18,7 +18,8 @@ from localearn.cli.pages import help_status
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
-from localearn.energy.selftest import Bench, MatrixLoad, Outcome, loaded_by_another, not_run, run_checks
+from localearn.energy.selftest import Bench, Outcome, not_run, run_checks
+from localearn.energy.selftest_load import MatrixLoad, loaded_by_another
 from localearn.energy.selftest_page import PLOT, page, plot
 from localearn.energy.sources import AbsentError, Clock, Counter
 from localearn.errors import UserError

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     described = describe_device(device)
     memory = described["memory_bytes"]
     meter = make_meter(device, None, "auto", 0.0)
-    meter.open(tell=False)
+    meter.open(warn=False)
     try:
         metered = meter.describe()
     finally:

@@ -17,7 +17,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -143,7 +143,7 @@ class Command:
         summary: One line.
         options: The class of its options, a dataclass.
         about: The paragraphs before the options on its help page.
-        more: Those after them.
+        more: Those after them, or a function that makes them when the page is shown.
         groups: Whether the page lists the choices of algo, dataset, net, optim and schedule.
         bare: Whether it runs without arguments; otherwise it shows its help page.
         usage: The page's first line, where it is not generated from the options.
@@ -154,7 +154,7 @@ class Command:
     summary: str
     options: type[Options]
     about: str
-    more: str = ""
+    more: str | Callable[[], str] = ""
     groups: bool = False
     bare: bool = False
     usage: str | None = None

@@ -18,9 +18,11 @@ from localearn.reporting import metrics
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Metric
 from localearn.tuning.outcome import best_trials, spent, write_outcome
-from localearn.tuning.plan import ENERGY, Plan, altered, ends, read_space
-from localearn.tuning.search import InterruptedTrial, Limits, Search
+from localearn.tuning.plan import ENERGY, Plan
+from localearn.tuning.search import Limits, Search
+from localearn.tuning.space import altered, ends, read_space
 from localearn.tuning.storage import close_storage, reported
+from localearn.tuning.trial import InterruptedTrial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -289,7 +291,7 @@ def _told(trial: "FrozenTrial", metric: Metric) -> str:
 
 def _figure(metric: Metric, figure: float) -> str:
     """Return a figure as a line shows it; a percentage without a name is the accuracy."""
-    return metrics.shown(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
+    return metrics.with_unit(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
 
 
 def _best(study: "Study", metric: Metric) -> str:

@@ -178,7 +178,8 @@ def _resolved(config: Any) -> dict[str, Any]:
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
+        alone = "; ${hydra:...} is of a sweep's runs, with -m" if "HydraConfig was not set" in str(error) else ""
+        raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}{alone}") from error
     plain.pop("tune", None)  # of a search, not of a run
     known, of_energy = _shipped_keys()
     _check_keys(plain, known)
@@ -240,22 +241,23 @@ def _shipped(group: str, choice: str) -> dict[str, Any]:
     return file.get(group, file)
 
 
-def default_out(seed: int, choices: Choices, job: int | None = None) -> Path:
+def default_out(seed: int, choices: Choices, job: int | None = None, folder: Path = Path("runs")) -> Path:
     """Return the path of a folder in runs/ that does not exist yet.
 
     Args:
         seed: The run's seed, part of the name.
         choices: The names of algo and dataset, parts of the name.
         job: The number of a job of a sweep, which separates runs that begin in the same second.
+        folder: Another folder than runs/.
 
     """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}{'' if job is None else f'-{job}'}"
-    out = Path("runs") / name
+    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{str(seed)[:20]}{'' if job is None else f'-{job}'}"
+    out = folder / name
     again = 1
     while out.exists():
         again += 1
-        out = Path("runs") / f"{name}-{again}"
+        out = folder / f"{name}-{again}"
     return out
 
 

@@ -19,6 +19,11 @@ BEFORE_OF_RULES = {
     "localearn.ForwardForward": {"peer_scale": "port", "readout_lr": None},
     "localearn.LikelihoodRatio": {"copies": 2},
 }
+# The present paths of classes that the configurations of older runs name by another one.
+FORMER_TARGETS = {
+    f"localearn.training.schedules.{name}": f"localearn.training.optimization.{name}"
+    for name in ("CoolDown", "FractionSteps", "StepWithDecay")
+}
 _PLAIN = bool | int | float | str
 
 
@@ -71,13 +76,18 @@ def described(trainer: nn.Module) -> str:
     return "\n".join(line for line in lines if " at 0x" not in line)  # an address differs from process to process
 
 
-def complete_rule(config: MutableMapping[str, Any]) -> None:
-    """Add the rule's options that the configuration of an older run lacks, with their defaults at that time.
+def upgrade_configuration(config: MutableMapping[str, Any]) -> None:
+    """Upgrade the configuration of an older run to the one that a run of this release has.
+
+    Schedules get their present `_target_`, and the rule the options that are missing, with their defaults at that time.
 
     Args:
         config: The configuration, changed in place.
 
     """
+    schedule = config.get("schedule")
+    if isinstance(schedule, MutableMapping) and schedule.get("_target_") in FORMER_TARGETS:
+        schedule["_target_"] = FORMER_TARGETS[schedule["_target_"]]
     rule = config.get("algo")
     if isinstance(rule, MutableMapping):
         target = str(rule.get("_target_"))

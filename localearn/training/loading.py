@@ -27,7 +27,7 @@ from localearn.training.building import (
 )
 from localearn.training.checkpoint import check_weights, saved_once
 from localearn.training.experiment import Choices, build
-from localearn.training.identity import complete_rule
+from localearn.training.identity import upgrade_configuration
 from localearn.training.memory import out_of_memory_error
 from localearn.training.resume import EXTENDING
 from localearn.trust import check_interpolations, check_tree, is_known, words
@@ -203,24 +203,17 @@ def _read_configuration(run: RunFolder, trust: Collection[str], where: str, reme
             raise ValueError("a choice is not a name")
         if not isinstance(choices.setdefault("overrides", []), list):
             raise ValueError("the overrides are not a list")
-        _check_read(run.config, config, trust)
+        check_interpolations(run.config, OmegaConf.to_container(config, resolve=False))
         for name, value in BEFORE.items():
             config.setdefault(name, value)
-        complete_rule(config)
+        upgrade_configuration(config)
+        check_tree(run.config, OmegaConf.to_container(config, resolve=True), trust)
     except (OSError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"{where}: {run.config} is not a configuration of localearn.run; "
             f"a run that was started from Python {remedy}"
         ) from error
     return config, choices
-
-
-def _check_read(path: Path, config: Any, trust: Collection[str]) -> None:
-    """Raise UserError unless a configuration that was read from a file names only classes that are known or trusted."""
-    from omegaconf import OmegaConf
-
-    check_interpolations(path, OmegaConf.to_container(config, resolve=False))
-    check_tree(path, OmegaConf.to_container(config, resolve=True), trust)
 
 
 def _read_net(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from localearn.records.folder import RunFolder
 from localearn.trainers.former_names import former_description
 from localearn.trainers.phases import Solve
 from localearn.training.early_stopping import FORMER_DEFAULT
-from localearn.training.identity import complete_rule
+from localearn.training.identity import upgrade_configuration
 from localearn.training.loop import Loop
 from localearn.training.run_record import timestamp
 
@@ -114,7 +114,7 @@ def check_resumed(where: str, saved: Mapping[str, Any], now: Mapping[str, Any], 
 
     """
     saved = copy.deepcopy(dict(saved))
-    complete_rule(saved)
+    upgrade_configuration(saved)
     if saved.get("monitor") == FORMER_DEFAULT and now.get("monitor", FORMER_DEFAULT) is None:
         saved["monitor"] = None  # which meant the task's first metric, too
     differences = []

@@ -66,7 +66,7 @@ def test_ranks_without_costs_of_their_own_bring_all_that_they_could(simulate):
 
 
 def test_a_busy_neighbour_counts_on_this_machine_alone(simulate):
-    slow = Costs(4.0, (1.0,) * 4, 0.0, 0.0, 0.0, 0.0, beside=1.25, in_step=1.6)
+    slow = Costs(4.0, (1.0,) * 4, 0.0, 0.0, 0.0, 0.0, contention=1.25, in_step=1.6)
     assert simulate.simulated(slow, 2, 1000, here=True)["data"] == pytest.approx(2 / 1.6)
     assert simulate.simulated(slow, 2, 1000, here=True)["layers"] == pytest.approx(2 / 1.25, rel=1e-2)
     assert simulate.simulated(slow, 2, 1000)["data"] == pytest.approx(2.0)

@@ -22,7 +22,7 @@ from localearn.training.settings import Settings
 
 MODES: Mapping[str, type[ProcessGroupRanks]] = {"data": DataRanks, "layers": LayerRanks}
 LAUNCH_COMMAND = "torchrun --nproc-per-node=2 -m localearn.run parallel={} ..., or parallel=none"
-TEARDOWN_S = 0.05
+TEARDOWN_S = 0.05  # that gloo's threads are waited for, see below
 _joins = itertools.count()  # makes keys unique in a store that outlives a process group, or a rank
 
 

@@ -29,8 +29,8 @@ class LayerRanks(ProcessGroupRanks):
     in the joint schedule on one process. So the weights are those of that schedule, with no delay, bit for bit where
     the arithmetic is; only what a rule draws at random, such as dropout's masks, is drawn on each rank for itself. A
     batch need not be cut into micro-batches: those that follow keep the ranks busy, all but for the first and the last
-    size - 1 of an epoch. Blocks of a rule that is not `chained` need nothing of each other, and ranks send nothing
-    while they learn. Every rank holds the whole net, and receives the others' blocks at the end of each epoch, for
+    size - 1 of an epoch. Blocks of a rule that is not `chained` do not depend on each other, and ranks send nothing
+    while they learn. Every rank has the full net, and receives the others' blocks at the end of each epoch, for
     validation, whose rows are split among the ranks, and for the checkpoint.
 
     Args:
@@ -44,9 +44,8 @@ class LayerRanks(ProcessGroupRanks):
         self._rule: Pipelined | None = None
         self._spans: list[range] = []
         self._sent: deque[tuple[Any, Tensor]] = deque()
-        self._format: tuple[torch.dtype, int, tuple[int, ...]] | None = (
-            None  # of received activations: dtype, copies of a row, the rest of the shape
-        )
+        # Of the activations that are received: dtype, rows for each row of the batch, the rest of the shape.
+        self._format: tuple[torch.dtype, int, tuple[int, ...]] | None = None
         self._format_sent = False
         self._received_h: Tensor | None = None  # the previous rank's activations for the present batch
         self._receives = 0  # started so far

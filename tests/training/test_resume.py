@@ -186,6 +186,19 @@ def test_a_completed_run_is_not_gone_on_with(tiny, door):
     assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
+def test_a_run_whose_schedule_has_moved_since_is_resumed(tiny, door, strike):
+    strike(6, signal.SIGINT)
+    assert tiny("schedule=cool_down", "out=run").status == 130
+    _edit(Path("run"), "localearn.training.optimization.CoolDown", "localearn.training.schedules.CoolDown")
+    checkpoint = torch.load("run/checkpoint.pt", weights_only=True)
+    saved = checkpoint["session"]["config"]["schedule"]
+    assert saved["_target_"] == "localearn.training.optimization.CoolDown"
+    saved["_target_"] = "localearn.training.schedules.CoolDown"
+    torch.save(checkpoint, "run/checkpoint.pt")
+    ended = door("resume=run")
+    assert (ended.status, ended.err) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
