@@ -1,19 +1,15 @@
 """experiments/counter_current/autoencoder.py, which stands outside the package."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from localearn import load
-from tests.helpers.scripts import script
-
-PATH = Path(__file__).parents[2] / "experiments" / "counter_current" / "autoencoder.py"
+from tests.helpers.programs import program
 
 
 @pytest.fixture(scope="module")
 def experiment():
-    return script("experiments/counter_current/autoencoder.py")
+    return program("counter_current/autoencoder.py")
 
 
 def test_the_best_readout_finds_a_linear_map(experiment):

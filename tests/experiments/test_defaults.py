@@ -1,20 +1,18 @@
 """experiments/defaults/defaults.py, which stands outside the package."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from localearn.errors import UserError
-from tests.helpers.scripts import script
+from tests.helpers.programs import program
 
-ROOT = Path(__file__).parents[2]
 QUICK = ("epochs=1", "energy.enabled=false", "progress=false", "dataset.train_size=200")
 
 
 @pytest.fixture(scope="module")
 def defaults():
-    return script("experiments/defaults/defaults.py")
+    return program("defaults/defaults.py")
 
 
 def test_a_cell_is_run_kept_and_tabled(defaults, tmp_path, capsys):

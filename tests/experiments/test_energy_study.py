@@ -11,14 +11,14 @@ from localearn.cli import compare
 from localearn.cli.errors import run_command
 from localearn.trainers import Solve
 from localearn.training.experiment import build
-from tests.helpers.scripts import script
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def study():
-    return script("experiments/energy_study/study.py")
+    return program("energy_study/study.py")
 
 
 def overrides_of(command):

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from localearn.cli.errors import run_command
-from tests.helpers.scripts import script
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def train():
-    return script("experiments/main_job/train.py")
+    return program("main_job/train.py")
 
 
 def test_the_committed_table_is_that_of_the_committed_records_and_stands_in_the_readme(train, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from localearn.benching.parallel import Costs
-from tests.helpers.scripts import script
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 COSTS = Costs(
@@ -17,7 +17,7 @@ COSTS = Costs(
 
 @pytest.fixture(scope="module")
 def simulate():
-    return script("experiments/parallel/simulate.py")
+    return program("parallel/simulate.py")
 
 
 def test_a_rank_alone_takes_the_sum_of_its_batches(simulate):
