@@ -10,7 +10,7 @@ many directions it varies. Settings change one thing of counter-current learning
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from localearn import MLP, Backprop, CounterCurrent, Shallow, Trainer, load
-from localearn.cli.options import listed
+from localearn.cli.errors import run_command
+from localearn.cli.options import Options, Range, option, read
 from localearn.data import Data
 from localearn.files import replace_text
 from localearn.reporting.formatting import mean_and_range
@@ -148,22 +149,30 @@ def page(rows: list[tuple[Setting, list[dict[str, Any]]]], data: Data, epochs: i
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str]) -> None:
+@dataclass(frozen=True)
+class ExperimentOptions(Options):
+    """The options of the experiment."""
+
+    out: Path = option(Path("results/counter_current"), "where the records go")
+    seeds: Sequence[int] = option((0, 1, 2), "one net each", range=Range(least=0))
+    epochs: int = option(30, "of a setting")
+
+
+def main(arguments: list[str]) -> int:
     """Measure every setting and write table.md, and each setting's figures and runs."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out = Path(options.get("out", "results/counter_current"))
-    seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]
-    epochs = int(options.get("epochs", 30))
+    options = read(ExperimentOptions, arguments)
+    out, epochs = options.out, options.epochs
     torch.set_num_threads(1)
     data = load("digits", task="autoencoding")
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for setting in settings():
-        rows.append((setting, [measured(setting, seed, epochs, data) for seed in seeds]))
+        rows.append((setting, [measured(setting, seed, epochs, data) for seed in options.seeds]))
         replace_text(out / f"{setting.key}.json", json.dumps(rows[-1][1], indent=1) + "\n")
         replace_text(out / "table.md", page(rows, data, epochs))
         print(setting.name, *(f"{one['psnr']:.2f} {one['best readout']:.2f}" for one in rows[-1][1]), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

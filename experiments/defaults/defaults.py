@@ -23,8 +23,7 @@ import numpy as np
 
 from localearn import cli
 from localearn.cli.errors import run_command
-from localearn.cli.options import listed
-from localearn.errors import UserError, suggestion
+from localearn.cli.options import Options, choice, option, read, run_keys
 from localearn.files import read_json, replace_text
 from localearn.grid import REFUSED, Grid, Outcome, RunCell
 from localearn.jobs import Job
@@ -32,7 +31,6 @@ from localearn.records import Record, read_record
 from localearn.reporting import formatting
 from localearn.training.building import build_data
 
-OWN = ("only", "algos", "out")
 RULES = (
     "backprop", "mono_forward", "forward_forward", "cafo", "direct_feedback_alignment", "feedback_alignment",
     "sign_symmetry", "product_feedback_alignment", "pepita", "forward_gradient", "likelihood_ratio",
@@ -63,47 +61,41 @@ CELLS = (
 )
 
 
+@dataclass(frozen=True)
+class DefaultsOptions(Options):
+    """The options of the experiment."""
+
+    only: Sequence[str] | None = option(None, "these cells alone", value="CELL,CELL")
+    algos: Sequence[str] | None = option(None, "these rules alone", value="RULE,RULE")
+    out: Path = option(Path("results/defaults"), "where runs and the table go")
+    overrides: list[str] = run_keys("for every run: device=cuda")
+
+
 def main(arguments: list[str]) -> int:
     """Run what is missing of the cells that are asked for and write the table; return the exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
-    own: dict[str, str] = {}
-    more = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"{argument!r} is no key=value; --help shows them")
-        if name in OWN:
-            own[name] = value
-        else:
-            more.append(argument)
-    cells = {cell.name: cell for cell in CELLS}
-    only = _known("cell", own.get("only"), list(cells))
-    rules = _known("rule", own.get("algos"), list(RULES))
-    out = Path(own.get("out", "results/defaults"))
+    options = read(DefaultsOptions, arguments)
+    cells, out = {cell.name: cell for cell in CELLS}, options.out
+    for name in options.only or ():
+        choice("only", name, list(cells))
+    for rule in options.algos or ():
+        choice("algos", rule, RULES)
 
     def ended(cell: RunCell, outcome: Outcome) -> None:
         _keep_refusal(cell.job.folder, outcome.error if outcome.status == REFUSED else "")
         write_table(out)
 
     grid = Grid(ended=ended, carry_on=True, share=True)
-    for name in only:
+    for name in options.only or cells:
         _linear(cells[name], out)
-        status = grid.run(_cell(cells[name], rule, out, more) for rule in rules)
+        status = grid.run(_cell(cells[name], rule, out, options.overrides) for rule in options.algos or RULES)
         write_table(out)
         if status > 128:
             return status
     print(out / "table.md")
     return 0
-
-
-def _known(what: str, value: str | None, names: list[str]) -> list[str]:
-    asked = names if value is None else listed(value)
-    for name in asked:
-        if name not in names:
-            raise UserError(f"no {what} {name!r}{suggestion(name, names)}; there are {', '.join(names)}")
-    return asked
 
 
 def _cell(cell: Cell, rule: str, out: Path, more: list[str]) -> RunCell:

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from localearn.cli.errors import run_command
-from localearn.cli.options import listed, truth, whole
-from localearn.errors import UserError, suggestion
+from localearn.cli.options import Options, Range, choice, option, read, run_keys
 from localearn.files import replace_text
 from localearn.grid import CommandCell, Grid, Outcome
 from localearn.printing import say
@@ -28,7 +27,6 @@ from localearn.reporting import formatting
 from localearn.reporting.statistics import Estimate
 
 SOURCE = "Spyra, arXiv 2509.19063 and 2511.01061, one A100"
-OWN = ("only", "trials", "seeds", "out", "print")
 PROTOCOLS = ("matched", "converged")
 MEASURES = {
     "test_accuracy": "accuracy, points",
@@ -122,22 +120,33 @@ ROWS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class StudyOptions(Options):
+    """The options of the study."""
+
+    only: Sequence[str] | None = option(None, "these rows alone", value="ROW,ROW")
+    trials: int = option(20, "of each search")
+    seeds: Sequence[int] = option((0, 1, 2), "of each comparison", range=Range(least=0))
+    out: Path = option(Path("results/energy_study"), "where searches, comparisons and the table go")
+    print: bool = option(False, "show the commands and run nothing", value="true")
+    overrides: list[str] = run_keys("for all three commands: device=cuda")
+
+
 def main(arguments: list[str], rows: Sequence[Row] = ROWS) -> int:
     """Run those of the rows that are asked for and write the table; return the exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
-    own, more = _parse(arguments)
-    names = [row.name for row in rows]
-    only = listed(own.get("only", ",".join(names)))
-    for name in only:
-        if name not in names:
-            raise UserError(f"no row {name!r}{suggestion(name, names)}; there are {', '.join(names)}")
-    trials = whole("trials", own.get("trials", "20"))
-    seeds = [whole("seeds", seed, least=0) for seed in listed(own.get("seeds", "0,1,2"))]
-    out = Path(own.get("out", "results/energy_study"))
-    commands = {row.name: row.commands(out, trials, seeds, more) for row in rows if row.name in only}
-    if truth("print", own.get("print", "false")):
+    options = read(StudyOptions, arguments)
+    names, out = [row.name for row in rows], options.out
+    for name in options.only or ():
+        choice("only", name, names)
+    commands = {
+        row.name: row.commands(out, options.trials, list(options.seeds), options.overrides)
+        for row in rows
+        if row.name in (options.only or names)
+    }
+    if options.print:
         print("\n".join(shlex.join(command) for three in commands.values() for command in three))
         return 0
     cells = [
@@ -157,21 +166,6 @@ def main(arguments: list[str], rows: Sequence[Row] = ROWS) -> int:
     if status <= 128:
         print(out / "table.md")
     return status
-
-
-def _parse(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the study's own options, and what goes to all three commands."""
-    own: dict[str, str] = {}
-    more = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not (equals and value):
-            raise UserError(f"cannot read {argument!r}; write key=value, say only={ROWS[0].name}")
-        if name in OWN:
-            own[name] = value
-        else:
-            more.append(argument)
-    return own, more
 
 
 def lighten(folder: Path) -> None:

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 
 import localearn
 from localearn import GNN, Backprop, ForwardGNN
+from localearn.cli.errors import run_command
+from localearn.cli.options import Options, option, read
 from localearn.data import Batch, Data
 from localearn.files import replace_text
 from localearn.trainers.phases import Descent, completed
@@ -104,16 +107,26 @@ def table(dataset: str, found: dict[int, dict[str, dict[str, list[float]]]], tur
     return "\n".join(lines) + "\n"
 
 
-def main(words: list[str]) -> None:
+@dataclass(frozen=True)
+class TimeOptions(Options):
+    """The options of the experiment."""
+
+    dataset: str = option("cora_ml", "the graph")
+    turns: int = option(15, "that are timed")
+    out: Path = option(Path("results/graph_time"), "where the table goes")
+
+
+def main(arguments: list[str]) -> int:
     """Measure and write."""
-    options = {"dataset": "cora_ml", "turns": "15", "out": "results/graph_time"} | dict(w.split("=", 1) for w in words)
-    data, out, turns = localearn.load(options["dataset"], fold=0), Path(options["out"]), int(options["turns"])
+    options = read(TimeOptions, arguments)
+    data, out, turns = localearn.load(options.dataset, fold=0), options.out, options.turns
     found = {depth: measured(data, depth, turns) for depth in DEPTHS}
     out.mkdir(parents=True, exist_ok=True)
     replace_text(out / "times.json", json.dumps(found, indent=1) + "\n")
-    replace_text(out / "table.md", table(options["dataset"], found, turns))
+    replace_text(out / "table.md", table(options.dataset, found, turns))
     print((out / "table.md").read_text(encoding="utf-8"))
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

@@ -13,16 +13,20 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from localearn.cli.options import listed
+from localearn.cli.errors import run_command
+from localearn.cli.options import Options, option, read
 from localearn.files import atomic_write, replace_text
 from localearn.nets.recurrent import RecurrentLayer
 from localearn.nets.through_time import Detached, Diagonal, Truncated
+from localearn.training.runtime import select_device
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]
 UNITS, ROWS, TRUNCATION = 96, 16, 16
@@ -107,14 +111,23 @@ def measured(cell: Any, steps: int, turns: int, device: torch.device) -> dict[st
     return found
 
 
-def main(arguments: list[str]) -> None:
+@dataclass(frozen=True)
+class TimeOptions(Options):
+    """The options of the experiment."""
+
+    out: Path = option(Path("results/long_memory"), "where the table goes")
+    device: str = option("cpu", "cpu or cuda")
+    steps: Sequence[int] = option((16, 32, 64, 128, 256, 512), "of a sequence")
+    cells: Sequence[Literal["rnn", "gru", "lstm"]] = option(tuple(CELLS), "of the layer")
+    turns: int = option(7, "that are timed")
+
+
+def main(arguments: list[str]) -> int:
     """Measure, and write step_time.json, step_time.md and step_time.png."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out, device = Path(options.get("out", "results/long_memory")), torch.device(options.get("device", "cpu"))
-    lengths = [int(steps) for steps in listed(options.get("steps", "[16,32,64,128,256,512]"))]
-    turns = int(options.get("turns", 7))
+    options = read(TimeOptions, arguments)
+    out, turns, device = options.out, options.turns, select_device(options.device)
+    lengths, cells = list(options.steps), list(options.cells)
     torch.set_num_threads(1)
-    cells = listed(options["cells"]) if "cells" in options else CELLS
     table = {}
     for cell in cells:
         for steps in lengths:
@@ -127,6 +140,7 @@ def main(arguments: list[str]) -> None:
     replace_text(out / "step_time.json", json.dumps(record, indent=1) + "\n")
     replace_text(out / "step_time.md", page(table, about, device.type))
     draw(table, cells, lengths, out / "step_time.png")
+    return 0
 
 
 def page(table: dict[str, Any], about: dict[str, Any], device: str) -> str:
@@ -176,4 +190,4 @@ def draw(table: dict[str, Any], cells: list[Any], lengths: list[int], path: Path
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

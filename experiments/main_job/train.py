@@ -10,12 +10,12 @@ command. Records stay, weights do not. The table is results/main_job/table.md.
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from localearn.cli.errors import run_command
-from localearn.cli.options import listed, whole
-from localearn.errors import UserError, suggestion
+from localearn.cli.options import Options, Range, choice, option, read
 from localearn.files import replace_text
 from localearn.grid import CommandCell, Grid, Outcome
 from localearn.printing import say
@@ -50,21 +50,23 @@ ROWS = (
 )
 
 
+@dataclass(frozen=True)
+class JobOptions(Options):
+    """The options of the script."""
+
+    only: Sequence[str] | None = option(None, "these rows alone", value="ROW,ROW")
+    seeds: Sequence[int] = option((0, 1, 2), "of each row", range=Range(least=0))
+
+
 def main(arguments: list[str]) -> int:
     """Run what is asked for and write the table; return the exit status."""
-    options = {"only": ",".join(row.name for row in ROWS), "seeds": "0,1,2"}
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name not in options or not value:
-            raise UserError(f"no option {argument!r}{suggestion(name, options)}; there are only=ROW,ROW and seeds=0,1")
-        options[name] = value
+    options = read(JobOptions, arguments)
     rows = {row.name: row for row in ROWS}
-    for name in listed(options["only"]):
-        if name not in rows:
-            raise UserError(f"no row {name!r}{suggestion(name, rows)}; there are {', '.join(rows)}")
-    seeds = [whole("seeds", seed, least=0) for seed in listed(options["seeds"])]
+    only = options.only or list(rows)
+    for name in only:
+        choice("only", name, list(rows))
     grid = Grid(ended=ended, done=lambda cell: wall_file(cell.target).exists())
-    status = grid.run(cell_of(rows[name], seed) for name in listed(options["only"]) for seed in seeds)
+    status = grid.run(cell_of(rows[name], seed) for name in only for seed in options.seeds)
     for sentence in grid.failed:
         say(sentence, error=True)
     table = tabled()

@@ -11,11 +11,15 @@ import contextlib
 import subprocess
 import sys
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from localearn.cli.errors import run_command
+from localearn.cli.options import Options, option, read
 
 INSTRUMENT = Path(__file__).with_name("instrument.py")
 HEADER = 16  # bytes: rows and columns
@@ -91,19 +95,28 @@ def instrument(measured: int, seed: int) -> Remote:
     return Remote([sys.executable, str(INSTRUMENT), f"measured={measured}", f"seed={seed}"])
 
 
-def main(arguments: list[str]) -> None:
+@dataclass(frozen=True)
+class ProcessOptions(Options):
+    """The options of the experiment."""
+
+    epochs: int = option(10, "of training")
+    out: Path | None = option(None, "the run's folder")
+
+
+def main(arguments: list[str]) -> int:
     """Train on the digits and say how well."""
     import torch
 
     from localearn import ModelFree, Physical, load
 
-    options = dict(argument.split("=", 1) for argument in arguments)
+    options = read(ProcessOptions, arguments)
     torch.manual_seed(0)
     systems = [instrument(measured=128, seed=seed) for seed in (0, 1)]
     net = Physical((1, 8, 8), 10, widths=(64, 64), system=systems, timeout_s=60)
-    record = ModelFree(net).fit(load("digits"), epochs=int(options.get("epochs", 10)), out=options.get("out"))
+    record = ModelFree(net).fit(load("digits"), epochs=options.epochs, out=options.out)
     print(f"test accuracy {record.test_accuracy:.1%}, in {record.train_s:.1f} s of training")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

@@ -11,13 +11,16 @@ epochs on the drifted systems: what training on has to beat. The table has the s
 import json
 import statistics
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from localearn import ModelFree, Physical, load
-from localearn.cli.options import listed
+from localearn.cli.errors import run_command
+from localearn.cli.options import Options, Range, choice, option, read
 from localearn.files import atomic_write, replace_text
 from localearn.nets.physical import SYSTEMS
 from localearn.reporting.formatting import mean_and_range
@@ -115,20 +118,31 @@ def draw(
     plt.close(figure)
 
 
-def main(arguments: list[str]) -> None:
+@dataclass(frozen=True)
+class DriftOptions(Options):
+    """The options of the experiment."""
+
+    out: Path = option(Path("results/model_free"), "where the records go")
+    seeds: Sequence[int] = option((0, 1, 2), "one net each", range=Range(least=0))
+    systems: Sequence[str] = option(tuple(SYSTEMS), "of these simulated systems")
+    epochs: int = option(10, "before the drift")
+    again: int = option(2, "epochs after it")
+
+
+def main(arguments: list[str]) -> int:
     """Measure the systems and write table.md and drift.png, and each seed's rows and runs."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out = Path(options.get("out", "results/model_free"))
-    seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]
-    systems = listed(options["systems"]) if "systems" in options else list(SYSTEMS)
-    epochs, again = int(options.get("epochs", 10)), int(options.get("again", 2))
+    options = read(DriftOptions, arguments)
+    out, seeds, epochs, again = options.out, list(options.seeds), options.epochs, options.again
+    for system in options.systems:
+        choice("systems", system, list(SYSTEMS))
     torch.set_num_threads(1)
-    for system in systems:
+    for system in options.systems:
         for seed in seeds:
             measured(system, seed, epochs, again, out)
         replace_text(out / "table.md", page(found(out, seeds, epochs, again), epochs, again))
         draw(found(out, seeds, epochs, again), "drift", COLUMNS, "drift of the couplings", out / "drift.png")
         print(system, "done", flush=True)
+    return 0
 
 
 def found(out: Path, seeds: list[int], epochs: int, again: int) -> dict[str, list[list[dict[str, float]]]]:
@@ -146,4 +160,4 @@ def found(out: Path, seeds: list[int], epochs: int, again: int) -> dict[str, lis
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

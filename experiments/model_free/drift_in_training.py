@@ -11,6 +11,8 @@ drift does to weights that were trained on systems at rest, and are not trained 
 import json
 import math
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import torch
 from drift import QUIET, accuracy, draw
 
 from localearn import ModelFree, Physical, load
-from localearn.cli.options import listed
+from localearn.cli.errors import run_command
+from localearn.cli.options import Options, Range, choice, option, read
 from localearn.files import replace_text
 from localearn.nets.physical import SYSTEMS, System
 from localearn.reporting.formatting import mean_and_range
@@ -99,20 +102,32 @@ def page(table: dict[str, list[list[dict[str, Any]]]], batches: int, epochs: int
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str]) -> None:
+@dataclass(frozen=True)
+class DriftOptions(Options):
+    """The options of the experiment."""
+
+    out: Path = option(Path("results/model_free"), "where the records go")
+    seeds: Sequence[int] = option((0, 1, 2), "one net each", range=Range(least=0))
+    systems: Sequence[str] = option(tuple(SYSTEMS), "of these simulated systems")
+    epochs: int = option(20, "while the systems drift")
+
+
+def main(arguments: list[str]) -> int:
     """Measure the systems and write in_training.md and its plot, and each seed's rows and runs."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out, epochs = Path(options.get("out", "results/model_free")), int(options.get("epochs", 20))
-    seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]
+    options = read(DriftOptions, arguments)
+    out, seeds, epochs = options.out, list(options.seeds), options.epochs
+    for system in options.systems:
+        choice("systems", system, list(SYSTEMS))
     torch.set_num_threads(1)
-    for system in listed(options["systems"]) if "systems" in options else list(SYSTEMS):
+    for system in options.systems:
         for seed in seeds:
             measured(system, seed, epochs, out)
         batches, table = found(out, seeds)
         replace_text(out / "in_training.md", page(table, batches, epochs))
         draw(table, "rate", COLUMNS, "drift of the couplings at each batch", out / "in_training.png")
         print(system, "done", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(run_command(main))

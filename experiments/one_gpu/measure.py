@@ -22,7 +22,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,8 +31,8 @@ from typing import Any
 from packing import pack
 
 from localearn.cli.errors import run_command
-from localearn.cli.options import listed, truth, whole
-from localearn.errors import UserError, suggestion
+from localearn.cli.options import Options, Range, choice, option, read
+from localearn.errors import UserError
 from localearn.files import replace_text
 from localearn.grid import GRACE_S, Budget, CommandCell, Grid
 from localearn.records import read_record
@@ -40,7 +40,6 @@ from localearn.records import read_record
 ROOT = Path(__file__).resolve().parents[2]
 RESERVE_S = GRACE_S + 10.0  # and the packing
 FAILURES = 2  # of a part, after which its other pieces are left
-OWN = ("only", "out", "work", "device", "small", "budget_s")
 PACKED_FIRST = ("asked.md", "asked.json", "state.json", "logs", "steps", "energy", "fidelity")
 ENERGY_ROWS = ("mnist-mono_forward", "fashion_mnist-mono_forward")
 
@@ -417,27 +416,29 @@ def main(arguments: list[str]) -> int:
     return 1 if grid.failed else 0
 
 
+@dataclass(frozen=True)
+class GpuOptions(Options):
+    """The options of the script."""
+
+    only: Sequence[str] | None = option(None, "these parts alone", value="PART,PART")
+    budget_s: int = option(520, "the command's own clock", range=Range(least=30))
+    work: Path | None = option(None, "where the records go")
+    out: Path | None = option(None, "where they are packed")
+    device: str = option("cuda", "what is measured")
+    small: bool = option(False, "try all of it at small sizes", value="true")
+
+
 def parse(arguments: list[str]) -> tuple[Asked, list[str]]:
     """Read the command line; return it and the names of the parts."""
-    given = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or name not in OWN:
-            raise UserError(f"no option {argument!r}{suggestion(name, OWN)}; there are {', '.join(OWN)}, as key=value")
-        given[name] = value
-    usual = [name for name, part in PARTS.items() if not part.by_name_alone]
-    only = listed(given["only"]) if "only" in given else usual
-    for name in only:
-        if name not in PARTS:
-            raise UserError(f"only={name}: no such part{suggestion(name, PARTS)}; there are {', '.join(PARTS)}")
-    small = truth("small", given.get("small", "false"))
-    default = ROOT / "runs" / ("one_gpu_small" if small else "one_gpu")
-    work = Path(given.get("work", default)).expanduser().absolute()
-    out = Path(given.get("out", f"{work}-packed")).expanduser().absolute()
+    options = read(GpuOptions, arguments)
+    for name in options.only or ():
+        choice("only", name, list(PARTS))
+    work = (options.work or ROOT / "runs" / ("one_gpu_small" if options.small else "one_gpu")).absolute()
+    out = (options.out or Path(f"{work}-packed")).absolute()
     if out == work or work in out.parents:
         raise UserError(f"out={out} lies in work={work}, whose files are packed there; give another")
-    budget_s = whole("budget_s", given.get("budget_s", "520"), least=30)
-    return Asked(work, out, given.get("device", "cuda"), small, budget_s), only
+    usual = [name for name, part in PARTS.items() if not part.by_name_alone]
+    return Asked(work, out, options.device, options.small, options.budget_s), list(options.only or usual)
 
 
 def by_reason(sentences: list[str]) -> list[str]:

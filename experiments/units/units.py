@@ -6,10 +6,13 @@ trains what is missing below OUT/runs and then writes OUT/<page> by `python -m l
 """
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from localearn.cli import analyse
 from localearn.cli.errors import run_command
+from localearn.cli.options import Options, choice, option, read
 from localearn.grid import Grid, RunCell
 from localearn.jobs import Job
 
@@ -78,13 +81,22 @@ def recipe_rows() -> dict[str, list[str]]:
     }
 
 
+@dataclass(frozen=True)
+class UnitsOptions(Options):
+    """The options of the experiment."""
+
+    out: Path = option(Path("results/units"), "where runs and pages go")
+    only: Sequence[str] | None = option(None, "these pages alone", value="PAGE,PAGE")
+
+
 def main(arguments: list[str]) -> int:
     """Train what is missing and analyse; return the exit status, that of the first page whose runs fail."""
-    options = dict(argument.split("=", 1) for argument in arguments)
-    out = Path(options.get("out", "results/units"))
-    known = pages()
+    options = read(UnitsOptions, arguments)
+    out, known = options.out, pages()
+    for page in options.only or ():
+        choice("only", page, list(known))
     grid = Grid(done=lambda cell: cell.finished, share=True)
-    for page in options["only"].split(",") if "only" in options else known:
+    for page in options.only or known:
         folders = {name: (out / "runs" / name).as_posix() for name in known[page]}
         status = grid.run(
             RunCell(name=name, job=Job(Path(folder), known[page][name]), keep_weights=True)

@@ -43,7 +43,7 @@ def test_a_refusal_is_kept_and_goes_where_the_rule_runs(defaults, tmp_path):
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("only=digit-mlp", "did you mean 'digits-mlp'"), ("algos=backpro", "did you mean"), ("x", "no key")],
+    [("only=digit-mlp", "did you mean 'digits-mlp'"), ("algos=backpro", "did you mean"), ("x", "write key=value")],
 )
 def test_what_is_wrong_is_told(defaults, argument, message):
     with pytest.raises(UserError, match=message):

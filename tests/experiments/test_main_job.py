@@ -26,7 +26,7 @@ def test_the_committed_table_is_that_of_the_committed_records_and_stands_in_the_
 @pytest.mark.parametrize(
     ("argument", "said"),
     [("only=digit-mono_forward", "did you mean 'digits-mono_forward'"), ("seed=1", "did you mean 'seeds'"),
-     ("seeds=a", "whole numbers"), ("only", "no option 'only'")],
+     ("seeds=a", "whole numbers"), ("only", "write key=value")],
 )  # fmt: skip
 def test_wrong_words_are_told(train, capsys, argument, said):
     assert run_command(train.main, [argument]) == 2

@@ -105,7 +105,7 @@ def test_a_card_is_measured_at_full_size_with_every_rule_and_three_seeds(measure
 
 @pytest.mark.parametrize(
     ("argument", "said"),
-    [("only=step", "did you mean 'steps'"), ("ony=steps", "did you mean 'only'"), ("steps", "as key=value"),
+    [("only=step", "did you mean 'steps'"), ("ony=steps", "did you mean 'only'"), ("steps", "write key=value"),
      ("small=perhaps", "small"), ("device=cuda:77", "cuda:77"), ("budget_s=5", "30 or more"),
      ("out=WORK/packed", "lies in work=")],
 )  # fmt: skip
