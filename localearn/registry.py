@@ -189,7 +189,7 @@ def exports(package: str) -> Mapping[str, str]:
         everything = of_rules | _FAMILIES
         found = {name: module for name, module in everything.items() if module.startswith(f"{package}.")}
     else:
-        found = shipped[package] | _MORE.get(package, {})
+        found = {**shipped[package], **_MORE.get(package, {})}
     return dict(sorted(found.items(), key=lambda pair: (not pair[0].isupper(), not pair[0][0].isupper(), pair[0])))
 
 

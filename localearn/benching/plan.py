@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from localearn.benching.workload import Size
-from localearn.composition import CONF, overrides_of
+from localearn.composition import overrides_of
+from localearn.defaults import rule_names
 
 
 @dataclass(frozen=True)
@@ -66,5 +67,5 @@ class Plan:
 
 def known_rules() -> list[str]:
     """Return the rules that localearn brings, backprop first."""
-    names = sorted(path.stem for path in (CONF / "algo").glob("*.yaml"))
+    names = rule_names()
     return ["backprop", *(name for name in names if name != "backprop")]

@@ -28,7 +28,7 @@ def test_help_and_lists_of_files_do_not_import_torch(words):
     code = f"import sys; from localearn.cli.main import main; main({words}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) > 8
+    assert len(done.stdout.splitlines()) > 5
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("list", "report-environment")])
