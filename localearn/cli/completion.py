@@ -12,11 +12,10 @@ from pathlib import Path
 from localearn.cli.commands import COMMANDS, module_of
 from localearn.cli.options import Command, choice, options_of, spec_of
 from localearn.cli.pages import choices, choices_of, config_key_names
-from localearn.defaults import rule_names
+from localearn.defaults import GROUPS, rule_names
 from localearn.errors import UserError
 from localearn.files import replace_text
 from localearn.printing import say
-from localearn.training.experiment import GROUPS
 
 SHELLS = ("bash", "zsh", "fish")
 OF_RULES = ("algos", "rules", "baseline", "rule")  # options that take the names of rules
