@@ -144,7 +144,11 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
         # No not-a-number is below; a whole number may be too large for math.isfinite.
-        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return (
+            isinstance(value, Real)
+            and not isinstance(value, bool)
+            and abs(float(value) if not isinstance(value, int) else value) <= sys.float_info.max
+        )
     if hint is Path:
         return isinstance(value, str | Path)
     if origin is tuple:
