@@ -1,7 +1,7 @@
 """Compose a configuration from overrides, by Hydra, and explain its errors in a line."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,12 @@ def _fit_to_targets(config: Any, overrides: Sequence[str]) -> None:
     Those that were typed stay, for building it to refuse, and so do all where it takes any, or not what it is built
     from. A rule is left as it is: `build_rule` does the same by its file, for the folders of older runs too.
     """
+    from omegaconf import OmegaConf
+
     typed = {override.partition("=")[0].lstrip("+") for override in overrides}
     for group, built_from in _BUILT_FROM.items():
-        options = config.get(group)
-        if f"{group}._target_" not in typed or not isinstance(options, Mapping):
+        options: Any = config.get(group)
+        if f"{group}._target_" not in typed or not OmegaConf.is_dict(options):
             continue
         try:
             parameters = parameters_of(locate(f"{group}._target_", options.get("_target_")))
@@ -113,7 +115,7 @@ def _fit_to_targets(config: Any, overrides: Sequence[str]) -> None:
         own = {"_target_", *(["group"] if group == "net" else [])}  # the number of blocks that `Net.group` merges
         for name in [str(name) for name in options if name not in parameters and name not in own]:
             if not any(key == f"{group}.{name}" or key.startswith(f"{group}.{name}.") for key in typed):
-                del options[name]
+                options.pop(name)
 
 
 def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> None:

@@ -143,8 +143,10 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:  # numpy's whole numbers are Integral and its floats Real, without being Python's
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        # No not-a-number is below; a whole number may be too large for math.isfinite.
-        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        # A whole number may be too large for math.isfinite; no not-a-number is below the largest float.
+        return abs(value if isinstance(value, int) else float(value)) <= sys.float_info.max
     if hint is Path:
         return isinstance(value, str | Path)
     if origin is tuple:

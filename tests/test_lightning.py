@@ -169,7 +169,8 @@ def test_two_devices_train_the_weights_of_two_ranks(by_ranks, name):
         assert ours["metrics"][metric] == pytest.approx(theirs["metrics"][metric], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["MonoForward", "Backprop", "Pepita"])  # which draw nothing
+# Those that draw nothing and have no batch normalisation, under which a bias has no gradient but rounding.
+@pytest.mark.parametrize("name", ["Backprop", "Pepita"])
 def test_two_devices_train_the_weights_of_one_process_to_rounding(by_ranks, name):
     ours = torch.load(by_ranks / f"lightning-{name}.pt", weights_only=True)
     alone, _ = lightning_worker.by_fit(name, "none")
