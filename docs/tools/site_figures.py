@@ -186,7 +186,7 @@ def _points(shape: Text | Box | Path) -> list[Point]:
     return [(x - w / 2, y - h / 2), (x + w / 2, y + h / 2)]
 
 
-def render(drawing: Drawing, tall: bool) -> tuple[list[str], float, float]:
+def render(drawing: Drawing, tall: bool) -> tuple[list[str], int, int]:
     """Return a drawing's elements, its width and its height, without its caption.
 
     Args:
@@ -231,7 +231,7 @@ def assemble(panels: Sequence[tuple[str, Drawing]], caption: str, tall: bool) ->
     rendered = [(title, drawing, *render(drawing, tall)) for title, drawing in panels]
     width = max([NARROW if tall else WIDTH, *(wide for *_, wide, _ in rendered)])
     body: list[str] = []
-    y = 0.0
+    y = 0
     for title, drawing, parts, _, height in rendered:
         for line in wrap(title, width * 2 // 21) if title else []:
             body.append(_text((8, y + 16), line, "title left"))
