@@ -1,10 +1,11 @@
 """Compose a configuration from overrides, by Hydra, and explain its errors in a line."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localearn.defaults import GROUPS
 from localearn.errors import UserError, suggestion
 from localearn.extras import install_line
 from localearn.files import read_yaml
@@ -12,10 +13,12 @@ from localearn.options import parameters_of
 from localearn.printing import say
 from localearn.recipes import foreseen, recipe_overrides
 from localearn.training.building import CONF, locate
-from localearn.training.experiment import GROUPS, Choices
+from localearn.training.experiment import Choices
 from localearn.trust import check_overrides, is_known, targets_of, words
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
+# The groups whose files' options may not fit a target that was typed, and what each is built from besides.
+_BUILT_FROM = {"dataset": set(), "net": {"input_shape", "classes"}, "optim": {"params"}, "schedule": {"optimizer"}}
 
 
 def existing_folder(config_dir: str) -> str:
@@ -47,67 +50,70 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
 
     overrides = expanded(overrides)
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
-    given = [*search, *map(_verbatim, overrides)]
+    given = [*search, *opened([_verbatim(override) for override in overrides])]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
         try:
-            found = None if config_dir else _composed_once(given, overrides)
-            config, recipe = found or _composed_twice(given, overrides)
+            parts = foreseen(given[len(search) :], config_dir)
+            config, recipe = _composed_twice(given, overrides) if parts is None else _composed(given, overrides, parts)
         except (*config_errors(), ValueError) as error:
             raise UserError(explain(error, overrides, config_dir)) from error
     chosen = chosen_names(config.hydra.runtime.choices, overrides) | {"recipe": recipe}
     if config_dir is not None:
         _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
-    for key in ("hydra", "recipe", "recipes", "refused"):  # whose results the record has
+    for key in ("hydra", "about", "recipe", "recipes", "refused"):  # whose results the record has
         del config[key]
+    _fit_to_targets(config, overrides)
     OmegaConf.set_struct(config, True)
     return config, chosen
 
 
-def _composed_once(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str] | None:
-    """Return the configuration and its recipe's name; None where the recipe is not foreseen, or an error occurs.
+def _composed(given: Sequence[str], overrides: Sequence[str], parts: Any) -> tuple[Any, str]:
+    """Return the configuration and its recipe's name, which the parts foreseen determine.
 
-    Composing takes as long as everything else before a small run; `_composed_twice` reports the error.
+    A composition takes as long as everything else before a small run, so there is one.
     """
     import hydra
 
-    config = foreseen(overrides)
-    if config is None:
-        return None
-    try:
-        recipe, more = recipe_overrides(config, overrides)
-        more = [] if more == ["kind=dense"] else more  # which is there by itself
-        return hydra.compose("config", [*more, *given], return_hydra_config=True), recipe
-    except (*config_errors(), UserError, ValueError):
-        return None
+    recipe, more = recipe_overrides(parts, overrides)
+    more = [] if more == ["kind=dense"] else more  # which is there by itself
+    return hydra.compose("config", [*more, *given], return_hydra_config=True), recipe
 
 
 def _composed_twice(given: Sequence[str], overrides: Sequence[str]) -> tuple[Any, str]:
-    """Return the configuration and its recipe's name, which is read from a composition without a recipe."""
+    """Return the configuration and its recipe's name, which only a composition without a recipe determines."""
     import hydra
 
-    config, missing = _composed_first(given)
+    config = hydra.compose("config", list(given), return_hydra_config=True)
     recipe, more = recipe_overrides(config, overrides)
-    if missing and not any(line.startswith("net=") for line in more):
-        raise missing
     if more != ["kind=dense"]:  # which was composed
         config = hydra.compose("config", [*more, *given], return_hydra_config=True)
     return config, recipe
 
 
-def _composed_first(given: Sequence[str]) -> tuple[Any, Exception | None]:
-    """Return the configuration before its recipe, which may choose the net, and the error of the net's options.
+def _fit_to_targets(config: Any, overrides: Sequence[str]) -> None:
+    """Leave out, where `GROUP._target_=` was typed, the options of the chosen file that this target does not take.
 
-    Where there is one, these options are left out.
+    Those that were typed stay, for building it to refuse, and so do all where it takes any, or not what it is built
+    from. A rule is left as it is: `build_rule` does the same by its file, for the folders of older runs too.
     """
-    import hydra
-
-    try:
-        return hydra.compose("config", list(given), return_hydra_config=True), None
-    except config_errors() as error:
-        rest = [override for override in given if not override.startswith("net.")]
-        return hydra.compose("config", rest, return_hydra_config=True), error
+    typed = {override.partition("=")[0].lstrip("+") for override in overrides}
+    for group, built_from in _BUILT_FROM.items():
+        options = config.get(group)
+        if f"{group}._target_" not in typed or not isinstance(options, Mapping):
+            continue
+        try:
+            parameters = parameters_of(locate(f"{group}._target_", options.get("_target_")))
+        except (UserError, TypeError):  # which building it reports
+            continue
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        if takes_any or not parameters.keys() >= built_from:
+            continue
+        own = {"_target_", *(["group"] if group == "net" else [])}  # the number of blocks that `Net.group` merges
+        for name in [str(name) for name in options if name not in parameters and name not in own]:
+            if not any(key == f"{group}.{name}" or key.startswith(f"{group}.{name}.") for key in typed):
+                del options[name]
 
 
 def _tell_imports(config: Any, overrides: Sequence[str], config_dir: str) -> None:
@@ -151,6 +157,28 @@ def _read_overrides(path: str, trust: Collection[str]) -> list[str]:
         raise UserError(f"config={path} must hold a list, overrides: [algo=backprop, optim.lr=0.01]")
     check_overrides(f"config={path}", overrides, trust)
     return overrides
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """Return overrides as Hydra takes them where `GROUP._target_=` is among them.
+
+    The options of that group are then the target's, which the group's files need not have: key=value is ++key=value.
+
+    Args:
+        overrides: As typed on the command line.
+
+    """
+    targets = {override.partition("=")[0].lstrip("+") for override in overrides}
+    groups = [group for group in GROUPS if f"{group}._target_" in targets]
+    options = tuple(f"{group}." for group in groups)
+    there = tuple(f"{group}._target_=" for group in groups)
+    return [f"++{o}" if o.startswith(options) and not o.startswith(there) else o for o in overrides]
+
+
+def as_typed(override: str) -> str:
+    """Return an override of a path without the escapes that Hydra gives it in a sweep's job."""
+    key, _, value = override.lstrip("+").partition("=")
+    return re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", override) if key in PATHS and value[:1] not in "'\"" else override
 
 
 def _verbatim(override: str) -> str:
@@ -218,11 +246,19 @@ def explain(error: Exception, overrides: Sequence[str] = (), config_dir: str | N
         if group == "hydra/launcher" and name.startswith(("joblib", "submitit")):
             return f"hydra/launcher={name} needs a launcher of Hydra's; {install_line('sweep')}"
         return f"no {group} {name!r}{suggestion(name, error.options)}; there are {', '.join(error.options)}"
+    nameless = next((override for override in overrides if not override.partition("=")[0].strip("+~ ")), None)
+    if nameless is not None:
+        return f"cannot read {nameless!r}; write key=value, say epochs=5"
     missing = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if missing:
         return _no_such_key(missing[1] or missing[2], overrides, config_dir)
     if "Config group override must be" in text:
         return f"a group takes the name of one of its choices, say algo=backprop; --help lists them ({text})"
+    there = re.search(r"An item is already at '([^']+)'", text)
+    if there:
+        return f"+{there[1]} adds a key, and {there[1]} is there; say {there[1]}=VALUE"
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        return f"{text.removeprefix('Error merging override ')}: {str(error.__cause__).splitlines()[0]}"
     several = re.search("Ambiguous value for argument '(.*)'", text)
     if several:
         return f"{several[1]} is several values; -m runs each of them, and [A,B] makes a list"
@@ -246,10 +282,12 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
     told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
     having = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys_of(path)] if group else []
     ways = [f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it"] if having else []
-    if group in ("algo", "net") and option in parameters_of(locate(group, config[group].get("_target_"))):
+    if group in GROUPS and option in parameters_of(locate(group, config[group].get("_target_"))):
         ways.append(f"+{name}=VALUE adds it")
     beside = [key for key in _dotted(config) if key.rpartition(".")[0] == group and not key.endswith("_")]
+    inside = [key for key in _dotted(config) if key.endswith(f".{name}") and not key.startswith("tune.")]
     near = "" if ways else suggestion(name, beside if group else [*beside, *GROUPS])
+    near = f"; did you mean {inside[0]!r}?" if inside else near
     return f"{told}{near}; {' and '.join(ways) or pages}"
 
 

@@ -28,14 +28,25 @@ def optional(module: str, needed_by: str, extra: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{needed_by} needs {error.name or module}; {install_line(extra)}") from error
     except Exception as error:  # whatever a broken installation does
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        package = module.partition(".")[0]
-        raise UserError(
-            f"{needed_by} needs {package}, whose import failed ({reason}); {install_line(extra)}"
-        ) from error
+        raise not_usable(module, needed_by, extra, error) from error
+
+
+def not_usable(module: str, needed_by: str, extra: str, error: Exception) -> UserError:
+    """Return the error of a package that is missing, or whose import fails, with the line that installs it.
+
+    Args:
+        module: Its dotted name.
+        needed_by: The option, or the module, that needs it.
+        extra: The extra that installs it.
+        error: What its import raised.
+
+    """
+    if isinstance(error, ModuleNotFoundError):
+        return UserError(f"{needed_by} needs {error.name or module}; {install_line(extra)}")
+    reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+    package = module.partition(".")[0]
+    return UserError(f"{needed_by} needs {package}, whose import failed ({reason}); {install_line(extra)}")
 
 
 def install_line(extra: str) -> str:

@@ -29,7 +29,7 @@ from localearn.errors import UserError
 from localearn.files import UnreadableError, read_json, replace_text
 from localearn.jobs import Job, run_job
 from localearn.printing import say
-from localearn.records.folder import Held, RunFolder, locked
+from localearn.records.folder import LockedError, RunFolder, locked
 
 GRACE_S = 10.0  # for a command that is ended, in which training saves its checkpoint
 REFUSED = 2  # the exit status of a cell that raised UserError, as a command's
@@ -96,7 +96,7 @@ class Cell(ABC):
             wait: whether to wait for another holder.
 
         Raises:
-            Held: where another process holds it and `wait` is false.
+            LockedError: where another process holds it and `wait` is false.
 
         """
         yield
@@ -389,7 +389,7 @@ class Grid:
         for cell in cells:
             try:
                 outcome = self._do(cell, wait=False)
-            except Held:
+            except LockedError:
                 say(f"{cell.name}: another process is at it")
                 elsewhere.append(cell)
                 continue

@@ -10,6 +10,10 @@
 
 Optimization is manual in Lightning's sense, since no rule calls one backward pass of one loss. With the same `seed`,
 and the batches of `RuleDataModule`, the weights are those of `localearn.fit(..., restore_best=False)`, bit for bit.
+
+On several devices, by `Trainer(strategy="ddp", devices=2)`, the weights are those of as many ranks by `parallel=data`:
+each process has its rows of every batch, and before a step the gradients that the rule has filled are averaged over
+the rows of all. Lightning's own averaging waits for one backward pass of autograd, which no rule has, and is not used.
 """
 
 import contextlib
@@ -22,7 +26,9 @@ from torch import Tensor
 from localearn.data import Batch, Data, Split, as_data
 from localearn.defaults import LEARNING, fit_options, kind_of
 from localearn.errors import UserError, suggestion
+from localearn.extras import not_usable
 from localearn.trainers import Descent, Trainer
+from localearn.training.distributed.data import DataRanks, fewest_rows
 from localearn.training.distributed.ranks import Ranks
 from localearn.training.optimization import step_schedule
 from localearn.training.runtime import derived_seed, seed_random
@@ -31,11 +37,13 @@ from localearn.training.step import UPDATES, Update
 
 try:
     from lightning import LightningDataModule, LightningModule
-except ImportError as error:
-    raise UserError('localearn.lightning needs the package: pip install "localearn[lightning]"') from error
+    from lightning.pytorch.strategies import DDPStrategy
+except Exception as error:  # whatever a broken installation does
+    raise not_usable("lightning", "localearn.lightning", "lightning", error) from error
 
 # The options of `fit` that the module takes; epochs, early stopping, precision and devices are Lightning's.
 OPTIONS = ("optim", "schedule", "clip_norm", "step")
+RANK_TIMEOUT_S = 600.0  # that an error message names; the process group, and so its timeout, is Lightning's
 
 
 class RuleModule(LightningModule):
@@ -54,7 +62,7 @@ class RuleModule(LightningModule):
 
     Raises:
         UserError: For another option; for a rule that learns in several phases, or by a closed form, which need
-            `localearn.fit`; and for several devices, on which `torchrun ... parallel=data` trains it.
+            `localearn.fit`; and for several devices by another strategy than DDP.
 
     Example:
         lightning.Trainer(max_epochs=20).fit(RuleModule(localearn.MonoForward(net)), train_loader, val_loader)
@@ -78,20 +86,34 @@ class RuleModule(LightningModule):
             )
         self._phase: Descent = phases[0]
         self._update: Update | None = None
+        self._ranks = Ranks()
         self._measured: list[tuple[dict[str, Tensor], Tensor]] = []
         self._whole: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
         """Set the task of a `RuleDataModule`, and raise UserError for what cannot be trained."""
-        if self.trainer.world_size > 1:
-            raise UserError(
-                f"RuleModule trains on one device, not {self.trainer.world_size}; use Trainer(devices=1), or torchrun "
-                "-m localearn.run ... parallel=data"
-            )
+        self._ranks = self._joined() if self.trainer.world_size > 1 else Ranks()
         data = getattr(getattr(self.trainer, "datamodule", None), "data", None)
         if isinstance(data, Data):
             type(self.rule).supports(self.rule.net, data)
             self.rule.task = data.task
+
+    def _joined(self) -> DataRanks:
+        """Return the ranks that Lightning has started; raise UserError where they cannot train one rule together."""
+        strategy = self.trainer.strategy
+        if type(strategy) is not DDPStrategy:  # DeepSpeed's, a subclass, divides the parameters
+            raise UserError(
+                f"RuleModule trains on several devices by DDP, not by {type(strategy).__name__}; use strategy='ddp', "
+                "or devices=1"
+            )
+        if self._options.get("step", "all") == "block":
+            raise UserError("strategy='ddp' reduces all gradients at once, and step=block drops each; use step=all")
+        return DataRanks(strategy.root_device, RANK_TIMEOUT_S)
+
+    def on_fit_start(self) -> None:
+        """Give all ranks the rule of rank 0."""
+        if isinstance(self._ranks, DataRanks):
+            self._ranks.share_rule(self.rule)
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and the schedule where there is one."""
@@ -111,7 +133,8 @@ class RuleModule(LightningModule):
         self.rule.train()
         self._phase.freeze()
         if self.seed is not None:
-            seed_random(self.device, derived_seed(derived_seed(self.seed, 0, self.current_epoch), 1))
+            seed = derived_seed(derived_seed(self.seed, 0, self.current_epoch), 1)
+            seed_random(self.device, self._ranks.seed(seed))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Fill the gradients by the rule, and step the optimizer.
@@ -127,14 +150,27 @@ class RuleModule(LightningModule):
             optimizer: Any = self.optimizers()
             same: Any = contextlib.nullcontext()  # Lightning has entered its own precision by now
             kind = UPDATES[self._settings.step]
-            self._update = update = kind(self.rule, self._phase, optimizer, self._settings, same, Ranks())
+            self._update = update = kind(self.rule, self._phase, optimizer, self._settings, same, self._ranks)
         metrics = update(batch)
         self.log_dict(
             {f"train_{name}": value.float() for name, value in metrics.items()},
             on_step=False,
             on_epoch=True,
             batch_size=len(batch.target),
+            sync_dist=self._ranks.size > 1,
         )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Average running statistics over the ranks after an epoch's last batch, before validation.
+
+        Args:
+            outputs: Not used.
+            batch: Not used.
+            batch_idx: Not used.
+
+        """
+        if self.trainer.is_last_batch:
+            self._ranks.synchronize(self.rule)
 
     def on_train_epoch_end(self) -> None:
         """Step the schedule; one that waits for a plateau is given `val_loss`, or `train_loss` without validation."""
@@ -145,8 +181,9 @@ class RuleModule(LightningModule):
             step_schedule(schedule, {"val_loss": None if shown is None else float(shown)})
 
     def on_fit_end(self) -> None:
-        """Drop the optimizer."""
+        """Drop the optimizer, and make the rule one process's again."""
         self._update = None
+        self._ranks.teardown(self.rule)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure a batch of the validation split."""
@@ -195,21 +232,39 @@ class RuleModule(LightningModule):
 
     def _measure(self, batch: Any) -> None:
         batch, task = _as_batch(batch), self.rule.task
+        if not len(batch.target):  # another rank has the rows of this batch
+            return
         output = batch.select(self.rule.predict(batch.x, *batch.context)).float()
         self._measured.append(task.measure(output, batch.target))
         if task.needs_whole:
             self._whole.append((output, batch.target))
 
     def _log_measured(self, split: Literal["val", "test"]) -> None:
-        if not self._measured:
-            return
-        elements = torch.stack([elements for _, elements in self._measured]).sum()
-        names = self._measured[0][0]
-        means = {name: torch.stack([sums[name] for sums, _ in self._measured]).sum(0) / elements for name in names}
-        whole = [torch.cat(part) for part in zip(*self._whole, strict=True)]
-        figures = self.rule.task.finish(means, *whole)
+        sums: dict[str, Tensor] = {}
+        rows: list[Tensor] = []
+        if self._measured:
+            sums = {name: torch.stack([own[name] for own, _ in self._measured]).sum(0) for name in self._measured[0][0]}
+            sums["elements"] = torch.stack([elements for _, elements in self._measured]).sum()
+            rows = [torch.cat(part) for part in zip(*self._whole, strict=True)]
         self._measured, self._whole = [], []
-        self.log_dict({f"{split}_{name}": value.float() for name, value in figures.items()}, batch_size=1)
+        if self._ranks.size > 1:  # of which one may have had no row
+            sums, rows = _on_cpu(sums), [part.cpu() for part in rows]
+            found = [(own, part) for own, part in self._ranks.all_gather_object((sums, rows)) if own]
+            sums = {name: torch.stack([own[name] for own, _ in found]).sum(0) for own, _ in found[:1] for name in own}
+            rows = [torch.cat(parts) for parts in zip(*(part for _, part in found), strict=True)]
+        if not sums:
+            return
+        elements = sums.pop("elements")
+        figures = self.rule.task.finish({name: total / elements for name, total in sums.items()}, *rows)
+        self.log_dict(
+            {f"{split}_{name}": value.float().to(self.device) for name, value in figures.items()},
+            batch_size=1,
+            sync_dist=self._ranks.size > 1,  # all have the same figure, of which Lightning would warn otherwise
+        )
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
 class RuleDataModule(LightningDataModule):
@@ -251,6 +306,10 @@ class _Batches:
         trainer = module.trainer
         device = trainer.strategy.root_device if trainer else torch.device("cpu")
         self.data, self.device = module.data.to(device), device
+        if trainer and trainer.world_size > 1:
+            rule = getattr(trainer.lightning_module, "rule", None)
+            least = fewest_rows(rule) if split == "train" and isinstance(rule, Trainer) else 2
+            self.data = self.data.part(trainer.global_rank, trainer.world_size, least)
 
     def __len__(self) -> int:
         return self.data.num_batches(self.split, self._size)

@@ -11,7 +11,7 @@ from typing import Any
 
 # The new module of each former one; all names of a former module are in its new one.
 MOVED = {
-    "localearn.benching.rank": "localearn.benching.parallel",
+    "localearn.arguments": "localearn.cli.options",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
     "localearn.data.fingerprint": "localearn.data.base",
@@ -24,18 +24,17 @@ MOVED = {
     "localearn.energy.card": "localearn.energy.nvml",
     "localearn.energy.check.bench": "localearn.energy.selftest",
     "localearn.energy.check.checks": "localearn.energy.selftest",
-    "localearn.energy.check.load": "localearn.energy.selftest",
-    "localearn.energy.check.neighbour": "localearn.energy.selftest",
+    "localearn.energy.check.load": "localearn.energy.selftest_load",
+    "localearn.energy.check.neighbour": "localearn.energy.selftest_load",
     "localearn.energy.check.outcome": "localearn.energy.selftest",
     "localearn.energy.check.page": "localearn.energy.selftest_page",
     "localearn.energy.clock": "localearn.energy.sources",
     "localearn.energy.counter": "localearn.energy.sources",
     "localearn.energy.fake": "localearn.testing.energy",
     "localearn.energy.idle": "localearn.energy.sources",
-    "localearn.energy.part": "localearn.energy.meter",
     "localearn.energy.power": "localearn.energy.sources",
-    "localearn.energy.tally": "localearn.energy.meter",
     "localearn.energy.ticker": "localearn.energy.sources",
+    "localearn.doorway": "localearn.cli.errors",
     "localearn.locks": "localearn.records.folder",
     "localearn.nets.aggregation": "localearn.nets.gnn",
     "localearn.nets.attention": "localearn.nets.transformer",
@@ -58,7 +57,7 @@ MOVED = {
     "localearn.reporting.assemble": "localearn.reporting.writing",
     "localearn.reporting.data": "localearn.reporting.writing",
     "localearn.reporting.depth": "localearn.reporting.plots",
-    "localearn.reporting.likeness": "localearn.reporting.comparison",
+    "localearn.reporting.likeness": "localearn.reporting.settings",
     "localearn.reporting.markdown": "localearn.reporting.document",
     "localearn.reporting.metric_energy": "localearn.reporting.plots",
     "localearn.reporting.page": "localearn.reporting.document",
@@ -85,13 +84,37 @@ MOVED = {
     "localearn.training.tensorboard": "localearn.training.loggers",
     "localearn.training.update": "localearn.training.step",
     "localearn.tuning.aside": "localearn.tuning.search",
-    "localearn.tuning.space": "localearn.tuning.plan",
-    "localearn.tuning.trial": "localearn.tuning.search",
 }
 
 # Names that have changed, or moved to another module, while their former module remains: the new place of each, by it.
 # The former module ends with `__getattr__ = former_names(__name__)`.
 MOVED_NAMES: dict[str, dict[str, str]] = {
+    "localearn.analysing.plots": {
+        "Looks": "localearn.analysing.plots.Styles",
+        "rule_looks": "localearn.analysing.plots.rule_styles",
+    },
+    "localearn.benching.parallel": {
+        "Found": "localearn.benching.parallel.ParallelBench",
+        "PINGS": "localearn.benching.rank.PINGS",
+        "WARM_UP": "localearn.benching.rank.WARM_UP",
+        "Way": "localearn.benching.rank.Way",
+        "costs": "localearn.benching.rank.costs",
+        "inputs_of_blocks": "localearn.benching.rank.inputs_of_blocks",
+        "measure": "localearn.benching.rank.measure",
+        "measured": "localearn.benching.parallel.run_ranks",
+        "run_rank": "localearn.benching.rank.run_rank",
+    },
+    "localearn.benching.workload": {
+        "built": "localearn.benching.workload.build_rule_on_data",
+        "made_up": "localearn.benching.workload.random_batches",
+    },
+    "localearn.cli.errors": {
+        "Door": "localearn.cli.errors.Command",
+        "run_door": "localearn.cli.errors.run_command",
+    },
+    "localearn.cli.options": {
+        "overrides_of": "localearn.composition.overrides_of",
+    },
     "localearn.data.arrays": {
         "FOLDS": "localearn.data.partition.FOLDS",
         "check_fraction": "localearn.data.partition.check_fraction",
@@ -103,6 +126,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.data.base": {
         "as_array": "localearn.data.checks.as_array",
         "as_pair": "localearn.data.checks.as_pair",
+        "leaves_out_last": "localearn.data.base.drops_last",
     },
     "localearn.data.coordinates": {
         "encoded": "localearn.data.coordinates.positional_encoding",
@@ -110,7 +134,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.data.files": {
         "FAILURES": "localearn.data.downloads.FAILURES",
         "TIMEOUT_S": "localearn.data.downloads.TIMEOUT_S",
-        "absent": "localearn.data.downloads.absent",
+        "absent": "localearn.data.downloads.unavailable",
         "download_folder": "localearn.data.downloads.download_folder",
         "downloading": "localearn.data.downloads.downloading",
         "keep": "localearn.data.files.store",
@@ -133,7 +157,30 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.data.views": {
         "encoded": "localearn.data.coordinates.positional_encoding",
     },
+    "localearn.energy.codecarbon": {
+        "RAM_LOOK_S": "localearn.energy.codecarbon.RAM_INTERVAL_S",
+    },
+    "localearn.energy.meter": {
+        "LONG_PERIODS": "localearn.energy.tally.LONG_PERIODS",
+        "LOSSES": "localearn.energy.part.LOSSES",
+        "SEAM_NOTE": "localearn.energy.meter.RESUME_NOTE",
+    },
+    "localearn.energy.nvml": {
+        "LOOK_S": "localearn.energy.nvml.CONDITIONS_S",
+    },
+    "localearn.energy.selftest": {
+        "BESIDE_S": "localearn.energy.selftest.NEIGHBOUR_S",
+        "BURST_S": "localearn.energy.selftest_load.BURST_S",
+        "MatrixLoad": "localearn.energy.selftest_load.MatrixLoad",
+        "NEIGHBOUR_START_LIMIT_S": "localearn.energy.selftest_load.NEIGHBOUR_START_LIMIT_S",
+        "READY": "localearn.energy.selftest_load.READY",
+        "SIZES": "localearn.energy.selftest_load.SIZES",
+        "load_until_end": "localearn.energy.selftest_load.load_until_end",
+        "loaded_by_another": "localearn.energy.selftest_load.loaded_by_another",
+    },
     "localearn.nets.block": {
+        "chained": "localearn.nets.block.merge_blocks",
+        "joined": "localearn.nets.block.merge_stem",
         "parts": "localearn.nets.block.sequential_parts",
     },
     "localearn.nets.deepfm": {
@@ -146,6 +193,9 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.nets.gnn": {
         "kept": "localearn.nets.gnn.cached",
     },
+    "localearn.nets.introspection": {
+        "Replaced": "localearn.nets.introspection.LinearInterceptor",
+    },
     "localearn.nets.layers": {
         "check_classes": "localearn.nets.checks.check_classes",
         "check_image": "localearn.nets.checks.check_image",
@@ -157,7 +207,14 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.nets.patches": {
         "Patches": "localearn.nets.patches.PatchEmbedding",
+        "first_and_last": "localearn.nets.patches.add_patches_and_norm",
         "places": "localearn.nets.patches.sincos_positions",
+    },
+    "localearn.nets.recurrent": {
+        "differentiated": "localearn.nets.recurrent.use_derivatives",
+    },
+    "localearn.nets.through_time": {
+        "through_time": "localearn.nets.through_time.derivative_by_name",
     },
     "localearn.nets.torchvision": {
         "Patches": "localearn.nets.torchvision.VisionTransformerStem",
@@ -170,6 +227,36 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "load_forward_mode": "localearn.extras.load_forward_mode",
         "torch_geometric": "localearn.extras.torch_geometric",
     },
+    "localearn.records.fields": {
+        "shown": "localearn.records.fields.abbreviated",
+    },
+    "localearn.records.folder": {
+        "Held": "localearn.records.folder.LockedError",
+    },
+    "localearn.records.record": {
+        "BESIDE": "localearn.records.record.NOT_IN_JSON",
+    },
+    "localearn.reporting.comparison": {
+        "FORMER_MONITOR": "localearn.reporting.settings.FORMER_MONITOR",
+    },
+    "localearn.reporting.drawing": {
+        "Look": "localearn.reporting.drawing.PlotStyle",
+        "MADE_BY": "localearn.reporting.drawing.CREATOR",
+        "looks": "localearn.reporting.drawing.plot_styles",
+    },
+    "localearn.reporting.metrics": {
+        "shown": "localearn.reporting.metrics.with_unit",
+    },
+    "localearn.reporting.plots": {
+        "Looks": "localearn.reporting.plots.Styles",
+        "rule_looks": "localearn.reporting.plots.rule_styles",
+    },
+    "localearn.reporting.writing": {
+        "place": "localearn.reporting.writing.write_files",
+    },
+    "localearn.trainers.base": {
+        "follow": "localearn.trainers.base.accumulate_grad",
+    },
     "localearn.trainers.estimators.base": {
         "Gaussian": "localearn.trainers.estimators.noise.Gaussian",
         "Kind": "localearn.trainers.estimators.noise.Kind",
@@ -179,10 +266,11 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.trainers.feedback.backward_path": {
         "FeedbackTrainer": "localearn.trainers.feedback.base.FeedbackTrainer",
-        "SentBack": "localearn.trainers.feedback.paths.SentBack",
-        "drawn_like": "localearn.trainers.feedback.paths.drawn_like",
-        "mixed": "localearn.trainers.feedback.paths.mixed",
-        "scale_of": "localearn.trainers.feedback.paths.scale_of",
+        "SentBack": "localearn.trainers.feedback.paths.PathFunction",
+        "around": "localearn.trainers.feedback.paths.apply_along_path",
+        "drawn_like": "localearn.trainers.feedback.paths.uniform_like",
+        "mixed": "localearn.trainers.feedback.paths.combined_matrix",
+        "scale_of": "localearn.trainers.feedback.paths.rms",
     },
     "localearn.trainers.feedback.passes": {
         "still_buffers": "localearn.trainers.feedback.passes.preserve_buffers",
@@ -202,6 +290,9 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.trainers.local.labels": {
         "beside_itself": "localearn.trainers.local.labels.duplicate_context",
+    },
+    "localearn.trainers.local.top_down": {
+        "SETTLING": "localearn.trainers.local.top_down.BURN_IN",
     },
     "localearn.trainers.paired.counter_current": {
         "Shape": "localearn.trainers.paired.opposite.Shape",
@@ -247,11 +338,11 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "check": "localearn.training.checks.check",
     },
     "localearn.training.identity": {
-        "complete_rule": "localearn.training.identity.upgrade_configuration",
         "EXTENDING": "localearn.training.resume.EXTENDING",
         "FREE": "localearn.training.resume.FREE",
         "check_extension": "localearn.training.resume.check_extension",
         "check_resumed": "localearn.training.resume.check_resumed",
+        "complete_rule": "localearn.training.identity.upgrade_configuration",
         "first_change": "localearn.training.resume.first_change",
         "schedule_class": "localearn.training.resume.schedule_class",
     },
@@ -281,6 +372,20 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "captured_measure": "localearn.training.capture.captured_measure",
         "keep_on_device": "localearn.training.capture.keep_on_device",
         "on_any_device": "localearn.training.capture.on_any_device",
+    },
+    "localearn.tuning.plan": {
+        "FIELDS": "localearn.tuning.space.FIELDS",
+        "altered": "localearn.tuning.space.altered",
+        "ends": "localearn.tuning.space.ends",
+        "read_space": "localearn.tuning.space.read_space",
+        "shown": "localearn.tuning.space.as_override",
+    },
+    "localearn.tuning.search": {
+        "Pruning": "localearn.tuning.trial.Pruning",
+        "QUIET": "localearn.tuning.trial.QUIET",
+        "remembered": "localearn.tuning.trial.remembered",
+        "set_broken_aside": "localearn.tuning.trial.set_broken_aside",
+        "values_of": "localearn.tuning.trial.values_of",
     },
 }
 

@@ -4,7 +4,7 @@ import collections.abc
 import functools
 import inspect
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -143,7 +143,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:  # numpy's whole numbers are Integral and its floats Real, without being Python's
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        # No not-a-number is below; a whole number may be too large for math.isfinite.
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is Path:
         return isinstance(value, str | Path)
     if origin is tuple:

@@ -21,21 +21,24 @@ Where no options are known by which a rule learns on a net, the file says so und
 Then `recipe=default` is refused with that text; to run it all the same, name a recipe: recipe=maps.
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localearn.data.sources import task_named
 from localearn.defaults import CONF, KINDS, VALUES, choices_in, read_file
 from localearn.errors import UserError, suggestion
+from localearn.files import read_yaml
 from localearn.tasks import KINDS as TASKS
 from localearn.tasks import NAMED
 from localearn.training.building import net_kind
 
-# Keys whose value a recipe depends on, and those that change which recipes there are.
-_TELLING = ("algo", "dataset", "net", "recipe", "net._target_", "dataset._target_", "dataset.task")
-_OF_RECIPES = ("recipes", "refused", "hydra")
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
 SHARED = ("net", "dataset", "batch_size")  # what rules that are compared have alike, which recipe=alike leaves alone
 
 
@@ -58,7 +61,9 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
 
     """
     recipes: Any = config.recipes or {}
-    named = str(config.recipe)
+    if not isinstance(recipes, Mapping):
+        raise UserError(f"recipes must be lists of overrides by name, say {{dense: [optim.lr=0.1]}}, not {recipes!r}")
+    named = "null" if config.recipe is None else str(config.recipe)
     known = ["default", "alike", "paper", *KINDS, *(str(name) for name in recipes if name not in (*KINDS, "paper"))]
     if named not in known:
         raise UserError(f"no recipe {named!r}{suggestion(named, known)}; there are {', '.join(known)}")
@@ -70,7 +75,8 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     if named == "default" and refused.get(net):
         raise UserError(f"no default recipe for {net}: {refused[net]}; recipe={name} runs it all the same")
     lines = recipes.get(name) or []
-    if not all(isinstance(line, str) and "=" in line for line in lines):
+    listed = isinstance(lines, Sequence) and not isinstance(lines, str)
+    if not listed or not all(isinstance(line, str) and "=" in line for line in lines):
         raise UserError(f"recipes.{name} must be a list of overrides, say [optim=sgd, optim.lr=0.1]")
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     keys = [line.partition("=")[0] for line in lines]
@@ -85,53 +91,147 @@ def recipe_overrides(config: Any, overrides: Sequence[str]) -> tuple[str, list[s
     ]
 
 
-def foreseen(overrides: Sequence[str]) -> SimpleNamespace | None:
+def foreseen(overrides: Sequence[str], config_dir: str | None = None) -> SimpleNamespace | None:
     """Return the parts of a configuration on which its recipe depends, without composing it, see `recipe_overrides`.
+
+    The chosen files are read, and the user's overrides applied to them, parsed by Hydra's grammar.
 
     Args:
         overrides: The overrides that the user typed.
+        config_dir: A folder of the user's own configuration files.
 
     Returns:
-        The parts; None where localearn's files, and overrides of the plain form key=value, do not determine them: a
-        choice of the user's own, a value made of others, a table that has to be read.
+        The parts; None where that does not determine them: an override or a file that cannot be read, a choice that
+        there is not, a list of defaults that chooses more than the groups of localearn. Composing then reports the
+        error, or says what they are.
 
     """
-    typed: dict[str, str] = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key) or key.partition(".")[0] in _OF_RECIPES:
-            return None
-        if key in _TELLING and not re.fullmatch(r"[A-Za-z_][\w.]*", value):
-            return None
-        typed[key] = value
-    chosen = choices_in(read_file(CONF / "config.yaml"))
-    files = {}
-    for group in (
-        "algo",
-        "dataset",
-        "net",
-    ):  # each file may choose the following ones; the first choice wins
-        chosen |= {group: typed[group]} if group in typed else {}
-        path = CONF / group / f"{chosen[group]}.yaml"
-        if not path.is_file():
-            return None
-        files[group] = read_file(path)
-        named = {**choices_in(files[group]), **(choices_in(files["algo"]) if group == "dataset" else {})}
-        chosen |= {later: name for later, name in named.items() if later not in files}
-    tree: dict[str, Any] = {"net": {}, "dataset": {}}
-    dense = read_file(CONF / "kind" / "dense.yaml")
-    for file in (read_file(CONF / "config.yaml"), {"net": files["net"]}, dense, files["dataset"], files["algo"]):
-        for group in ("net", "dataset"):
-            tree[group] |= file.get(group, {})
-        tree |= {name: file[name] for name in ("recipe", "recipes", "refused") if name in file}
-    for key, value in typed.items():
-        group, dot, option = key.partition(".")
-        if dot and group in ("net", "dataset"):
-            tree[group][option] = value
-    tree["recipe"] = typed.get("recipe", tree["recipe"])
-    if tree["dataset"].get("task") == "auto":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    folders = [CONF, *([Path(config_dir)] if config_dir else [])]  # in the order in which Hydra searches them
+    try:
+        typed = OverridesParser.create().parse_overrides(list(overrides))
+        return _foreseen(typed, folders)
+    except (HydraException, _Unforeseen, UserError):
         return None
-    return SimpleNamespace(**tree)
+
+
+class _Unforeseen(Exception):
+    """Raised where only composing a configuration says what it has."""
+
+
+def _foreseen(typed: "Sequence[Override]", folders: Sequence[Path]) -> SimpleNamespace:
+    groups: dict[str, str] = {}
+    values: list[Override] = []
+    for override in typed:
+        key = override.key_or_group
+        if override.package is not None or override.is_sweep_override():
+            raise _Unforeseen
+        if any((folder / key).is_dir() for folder in folders):
+            name = override.value()
+            if override.is_delete() or not isinstance(name, str):
+                raise _Unforeseen
+            groups[key] = name
+        elif not key.startswith("hydra"):
+            values.append(override)
+    base = read_file(CONF / "config.yaml")
+    chosen = choices_in(base) | groups
+    files: dict[str, dict[str, Any]] = {}
+    for group in ("algo", "dataset", "net"):  # each file may choose the following ones; the first choice wins
+        files[group], named = _file(group, chosen[group], folders)
+        chosen |= {other: name for other, name in named.items() if other not in (*files, *groups)}
+        groups = named | groups
+    tree: dict[str, Any] = {}
+    for group in ("optim", "schedule", "kind"):
+        files[group], _ = _file(group, chosen[group], folders)
+    for file in (base, *(files[group] for group in ("net", "optim", "schedule", "kind", "dataset", "algo"))):
+        _merge(tree, {key: value for key, value in file.items() if key != "defaults"})
+    for override in values:
+        _apply(tree, override)
+    if any("${" in str(override.value()) for override in values if not override.is_delete()):
+        tree = _resolved(tree)
+    parts = {name: tree.get(name) for name in ("recipe", "recipes", "refused", "net", "dataset")}
+    if not all(isinstance(parts[group], Mapping) for group in ("net", "dataset")):
+        raise _Unforeseen
+    return SimpleNamespace(**parts)
+
+
+def _file(group: str, name: str, folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a choice of a group sets, from the root, and which choices of other groups its file makes."""
+    path = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+    if path is None:
+        raise _Unforeseen
+    own = path.parent.parent == CONF  # which are read once in a process
+    file: Any = read_file(path) if own else read_yaml(path)
+    if not isinstance(file, dict):
+        raise _Unforeseen
+    entries = file.pop("defaults", [])
+    package = re.search(r"^# *@package +(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if package is None:
+        file = {group: file}
+    elif package[1] != "_global_":
+        raise _Unforeseen
+    found: dict[str, Any] = {}
+    named: dict[str, str] = {}
+    for entry in [*entries, *([] if "_self_" in entries else ["_self_"])]:
+        if entry == "_self_":
+            _merge(found, file)
+        elif isinstance(entry, str) and re.fullmatch(r"[\w.-]+", entry):  # another choice of the group, to begin with
+            more, chosen = _file(group, entry.removesuffix(".yaml"), folders)
+            _merge(found, more)
+            named = chosen | named
+        elif isinstance(entry, dict) and all(_OVERRIDE.fullmatch(str(key)) for key in entry):
+            named |= choices_in({"defaults": [entry]})
+        else:
+            raise _Unforeseen
+    return found, named
+
+
+_OVERRIDE = re.compile(r"override /?\w+")
+
+
+def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Merge a mapping into a tree, as Hydra merges files."""
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = copy.deepcopy(value)
+
+
+def _apply(tree: dict[str, Any], override: "Override") -> None:
+    """Apply an override of a value to a tree."""
+    *path, last = override.key_or_group.split(".")
+    for name in path:
+        if not isinstance(tree.setdefault(name, {}), dict):
+            raise _Unforeseen
+        tree = tree[name]
+    if override.is_delete():
+        tree.pop(last, None)
+    else:
+        value = override.value()
+        if isinstance(value, dict) and isinstance(tree.get(last), dict):
+            _merge(tree[last], value)
+        else:
+            tree[last] = value
+
+
+def _resolved(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a tree with the values that its interpolations name."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.create(tree)
+        return {
+            name: OmegaConf.to_container(value, resolve=True)
+            if OmegaConf.is_config(value := config.get(name))
+            else value
+            for name in ("recipe", "recipes", "refused", "net", "dataset")
+        }
+    except OmegaConfBaseException as error:
+        raise _Unforeseen from error
 
 
 def _exists(key: str, config: Any, keys: Sequence[str]) -> bool:

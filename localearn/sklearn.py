@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from localearn import trainers
+from localearn import registry
 from localearn.data.arrays import ArrayData
 from localearn.data.partition import check_fraction, held_out_size, hold_out
 from localearn.data.targets import fitted
@@ -42,12 +42,12 @@ from localearn.training.runtime import select_device
 from localearn.training.settings import Settings
 
 RECIPE = "recipe"  # the value of an option that the rule's recipe chooses
-NOT_TOLD = ("resume", "callbacks", "lr", "task", "random_state")  # parameters that are no field of `Settings`
+NOT_SETTINGS = ("resume", "callbacks", "lr", "task", "random_state")  # parameters that are no field of `Settings`
 _OWN = ("rule", "net", "rule_options", "net_options", "group", "input_shape", "normalize", "validation_fraction")
 
 
 class EstimatorError(UserError, ValueError):
-    """An error that the user can mend: a ValueError, as scikit-learn's callers expect, and a `UserError`."""
+    """An error that the user can correct: a ValueError, as scikit-learn's callers expect, and a `UserError`."""
 
 
 class _RuleEstimator(BaseEstimator):
@@ -192,12 +192,16 @@ class _RuleEstimator(BaseEstimator):
         if not bool(torch.isfinite(rows).all()):
             raise EstimatorError("X holds values beyond the range of float32")
         targets = torch.from_numpy(y)
-        kept = held = np.arange(len(rows))
+        training = validation = np.arange(len(rows))
         if self.validation_fraction is not None:
             check_fraction("val", self.validation_fraction)
             labels = y if y.ndim == 1 else np.zeros(len(y), dtype=np.int64)
-            kept, held = hold_out(labels, held_out_size("val", len(labels), self.validation_fraction), seed)
-        splits = {"train": torch.from_numpy(kept), "val": torch.from_numpy(held), "test": torch.from_numpy(held)}
+            training, validation = hold_out(labels, held_out_size("val", len(labels), self.validation_fraction), seed)
+        splits = {
+            "train": torch.from_numpy(training),
+            "val": torch.from_numpy(validation),
+            "test": torch.from_numpy(validation),
+        }
         parts: dict[Any, torch.Tensor] = {split: rows[index] for split, index in splits.items()}
         goals: dict[Any, torch.Tensor] = {split: targets[index] for split, index in splits.items()}
         scaling = self._scaling(parts["train"])
@@ -229,12 +233,11 @@ class _RuleEstimator(BaseEstimator):
     def _rule_class(self) -> type[Trainer]:
         if isinstance(self.rule, type) and issubclass(self.rule, Trainer):
             return self.rule
-        classes: list[type[Trainer]] = [getattr(trainers, name) for name in trainers.__all__]
-        known = {name: rule for rule in classes if (name := rule_name(rule))}
+        known = registry.rules()
         if not isinstance(self.rule, str) or self.rule not in known:
             near = suggestion(str(self.rule), known)
-            raise EstimatorError(f"no rule {self.rule!r}{near}; there are {', '.join(sorted(known))}, or a Trainer")
-        return known[self.rule]
+            raise EstimatorError(f"no rule {self.rule!r}{near}; there are {', '.join(known)}, or a Trainer")
+        return registry.member("localearn", known[self.rule].class_name)
 
     def _net(self, rule: type[Trainer], data: ArrayData) -> Net:
         options = dict(self.net_options or {})
@@ -257,34 +260,34 @@ class _RuleEstimator(BaseEstimator):
         name, kind = rule_name(rule), net_kind(file)
         if name is not None:
             which = by_default(name, not data.task.exclusive)
-            chosen, said = net_choice(name, kind, which), recipe(name, kind, which)["net"]
+            chosen, net_recipe = net_choice(name, kind, which), recipe(name, kind, which)["net"]
             if self.net is None and chosen is not None:
                 file = net_options(chosen)
             if self.net is None or chosen is None:
-                file |= said
+                file |= net_recipe
         return build_net_for(rule, file | options, data)
 
     def _settings(self, trainer: Trainer, data: ArrayData, seed: int) -> Settings:
         given = {name: getattr(self, name) for name in LEARNING if getattr(self, name) != RECIPE}
         values = not data.task.exclusive
-        found = fit_options(
+        options = fit_options(
             type(trainer), kind_of(trainer.net), data.name, given.get("epochs"), values=values
         )  # as `fit` does
         if self.validation_fraction is None:
             wants = [name for name in ("patience", "restore_best") if given.get(name)]
             if wants:
                 raise EstimatorError(f"{' and '.join(wants)} go by held-out rows; give validation_fraction, say 0.1")
-            found |= {"patience": None, "restore_best": False}
-        found |= given
+            options |= {"patience": None, "restore_best": False}
+        options |= given
         if self.lr is not None:
-            found["optim"] = functools.partial(found["optim"], lr=self.lr)
+            options["optim"] = functools.partial(options["optim"], lr=self.lr)
         others = {
             name: value
             for name, value in self.get_params(deep=False).items()
-            if name not in (*LEARNING, *NOT_TOLD, *_OWN)
+            if name not in (*LEARNING, *NOT_SETTINGS, *_OWN)
         }
         others["out"] = None if self.out is None else Path(self.out)
-        return Settings.of(**found | others | {"seed": seed})
+        return Settings.of(**options | others | {"seed": seed})
 
     def _outputs(self, x: Any) -> torch.Tensor:
         """Return the rule's (N, outputs) predictions in float64.
@@ -345,7 +348,7 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
         classes_: The labels, (C,), in the order of the outputs.
 
     Raises:
-        EstimatorError: A ValueError, for what the user can mend, and where the loss is not finite.
+        EstimatorError: A ValueError, for what the user can correct, and where the loss is not finite.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -370,7 +373,7 @@ class RuleClassifier(ClassifierMixin, _RuleEstimator):
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise EstimatorError(f"y has one class, {self.classes_[0]!r}, so there is nothing to tell apart")
+            raise EstimatorError(f"y has one class, {self.classes_[0]!r}, so there is nothing to distinguish")
         if self.task is not None and not self.task.has_classes:
             raise EstimatorError(f"{self.task} has values for targets, which RuleRegressor learns")
         return self._train(x, labels.astype(np.int64), self.task, len(self.classes_))

@@ -22,6 +22,10 @@ CASES = [
     ("algo=pepita", "dataset.task=regression", "dataset.normalize=none"),
     ("net=cnn", "algo=mono_forward", "net._target_=localearn.MLP"),
     ("dataset=text", "kind=dense", "out=a b"),
+    ("algo=forward_forward", "+algo.new=1", "~net.init", "++optim.lr=2"),
+    ("algo=pepita", "dataset.task={_target_:my.Task}"),
+    ("algo=pepita", "dataset.task=${log}", "log=regression"),
+    ("algo=likelihood_ratio", "recipes.dense=['optim=sgd']", "refused={}"),
 ]
 QUICK = [CASES[2], CASES[5]]
 
@@ -30,8 +34,9 @@ QUICK = [CASES[2], CASES[5]]
 def test_once_and_twice_give_the_same(overrides):
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base=None):
-        found = composition._composed_once(overrides, overrides)
-        assert found is not None
+        parts = foreseen(overrides)
+        assert parts is not None
+        found = composition._composed(overrides, overrides, parts)
         expected = composition._composed_twice(overrides, overrides)
     assert found[1] == expected[1]
     for key in found[0]:
@@ -41,8 +46,7 @@ def test_once_and_twice_give_the_same(overrides):
 
 @pytest.mark.parametrize(
     "overrides",
-    [["algo=mine"], ["+algo.x=1"], ["algo=${x}"], ["net@other=mlp"], ["recipes.dense=[]"], ["dataset=table"],
-     ["dataset.task={_target_:my.Task}"], ["~net"]],
+    [["algo=mine"], ["algo=${x}"], ["net@other=mlp"], ["~net"], ["epochs=1,2"], ["epochs"], ["dataset=5"], ["net.a='"]],
 )  # fmt: skip
 def test_what_the_files_do_not_say_is_left_to_hydra(overrides):
     assert foreseen(overrides) is None

@@ -1,7 +1,11 @@
 """A rule in Lightning's loop trains the weights that `localearn.fit` trains."""
 
+import os
+import subprocess
 import sys
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ import localearn
 from localearn.data import from_arrays
 from localearn.errors import UserError
 from localearn.tasks import MultiLabel
+from tests import lightning_worker
 
 pytestmark = [
     pytest.mark.slow,  # Lightning takes seconds to import
@@ -131,6 +136,60 @@ def test_what_lightnings_loop_cannot_do_is_told(lit, digits):
         ours.RuleModule(rule_on(digits, "MonoForward", schedule="greedy"))
     with pytest.raises(UserError, match=r"no option 'epochs'.*others are Lightning's"):
         ours.RuleModule(rule_on(digits, "MonoForward"), epochs=3)
+
+
+@pytest.fixture(scope="module")
+def by_ranks(tmp_path_factory):
+    """Train every case on two ranks, by Lightning and by fit, in a process each; return where they saved it."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for how in ("lightning", "fit"):
+        program = [
+            str(Path(__file__).with_name("lightning_worker.py")),
+            how,
+            ",".join(lightning_worker.CASES),
+            str(folder),
+        ]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        root = str(Path(localearn.__file__).parents[1])
+        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+        ended = subprocess.run(
+            [*torchrun, *program], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", lightning_worker.CASES)
+def test_two_devices_train_the_weights_of_two_ranks(by_ranks, name):
+    ours, theirs = (torch.load(by_ranks / f"{how}-{name}.pt", weights_only=True) for how in ("lightning", "fit"))
+    for key, tensor in theirs["state"].items():
+        assert torch.equal(tensor, ours["state"][key]), key
+    for metric in ("val_accuracy", "val_loss", "train_loss"):
+        assert ours["metrics"][metric] == pytest.approx(theirs["metrics"][metric], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["MonoForward", "Backprop", "Pepita"])  # which draw nothing
+def test_two_devices_train_the_weights_of_one_process_to_rounding(by_ranks, name):
+    ours = torch.load(by_ranks / f"lightning-{name}.pt", weights_only=True)
+    alone, _ = lightning_worker.by_fit(name, "none")
+    for key, tensor in alone.state_dict().items():
+        torch.testing.assert_close(ours["state"][key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_other_ways_to_use_several_devices_are_told(lit, digits):
+    _, ours = lit
+    from lightning.pytorch.strategies import DDPStrategy
+
+    module = ours.RuleModule(rule_on(digits, "Backprop"))
+    module.trainer = other = SimpleNamespace(world_size=2, strategy=SimpleNamespace())
+    with pytest.raises(UserError, match=r"by DDP, not by SimpleNamespace; use strategy='ddp', or devices=1"):
+        module.setup("fit")
+    module = ours.RuleModule(rule_on(digits, "Backprop"), step="block")
+    other.strategy = DDPStrategy()
+    module.trainer = other
+    with pytest.raises(UserError, match="step=block drops each; use step=all"):
+        module.setup("fit")
 
 
 def test_without_lightning_the_line_that_installs_it_is_said(lit, monkeypatch):

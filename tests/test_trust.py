@@ -191,6 +191,7 @@ READS = {
 READERS = {
     "analysing/reading.py": {"read_record"},  # load_rule builds the rule: check_tree
     "benching/parallel.py": {"json.loads"},  # of this run's own temporary folder
+    "benching/rank.py": {"json.loads"},  # of that run's own temporary folder
     "cli/listing.py": {"read_yaml"},  # of --config-dir, shown and no more; a rule of localearn's alone is built
     "cli/commands.py": {"importlib.import_module"},  # of its own table
     "cli/options.py": {"read_yaml"},  # config.yaml
@@ -202,7 +203,7 @@ READERS = {
     },
     "data/files.py": {"np.load"},  # allow_pickle=False
     "data/embedded.py": {"np.loadtxt"},  # of scikit-learn's own files
-    "data/graphs.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
+    "data/planetoid.py": {"_Unpickler", "_Unpickler(file, encoding='latin1').load"},  # an allowlist of types
     "data/tokens.py": {"json.loads"},  # a tokenizer's state, looked through for what the library shall not be given
     "defaults.py": {"importlib.import_module", "yaml.safe_load"},  # of localearn's own files, and what they name
     "energy/codecarbon.py": {"json.loads"},  # of codecarbon's own files
@@ -211,11 +212,14 @@ READERS = {
     "extras.py": {"importlib.import_module"},  # names in localearn's own code, torch_geometric's among them
     "exporting.py": {"read_record", "torch.export.load"},  # check_tree; the file that it has just written
     "files.py": {"json.loads"},
+    "recipes.py": {"read_yaml"},  # of --config-dir, whose recipes Hydra composes; nothing is built of what is read
     "moved.py": {"importlib.import_module"},  # of the names in its own table
+    "grid.py": {"read_json"},  # its own state: the seconds and status of each cell
     "jobs.py": {"read_yaml"},  # compared, and then read by resumed
     "nets/weights.py": {"load"},  # of safetensors, which holds no code
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
+    "registry.py": {"importlib.import_module"},  # of its own tables, and of localearn's own files in conf/algo
     "reporting/writing.py": {"read_json"},
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
     "training/experiment.py": {"OmegaConf.load"},  # of localearn's own files
@@ -229,13 +233,14 @@ READERS = {
     },  # check_tree
     "training/resume.py": {"loop.load"},  # checked by training/checkpoint.py
     "training/distributed/launch.py": {"json.loads"},  # of other ranks
-    "tuning/search.py": {
-        "json.loads",  # of Optuna's own text
+    "tuning/recovery.py": {
         "read_json",  # what is not of its kind is left out
         "read_record",
         "read_yaml",  # values of the search's space alone
     },
+    "tuning/search.py": {"json.loads"},  # of Optuna's own text
     "tuning/storage.py": {"json.loads"},  # whether a journal's lines are JSON
+    "tuning/trial.py": {"read_record"},  # of a trial's own folder
 }
 
 

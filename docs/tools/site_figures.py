@@ -299,7 +299,7 @@ def chain(
     if readout:
         d.box(READOUT, y, "readout")
     if readout and end:
-        d.line([(READOUT + 42, y), (LOSS - 22, y)])
+        d.line([(READOUT + 42, y), (LOSS - max(22, 5 * len(end) + 2), y)])
         d.text(LOSS, y, end)
 
 
@@ -583,7 +583,7 @@ def home() -> list[tuple[str, Drawing]]:
     chain(above)
     backward(above, "Wᵀ")
     below = Drawing(225)
-    chain(below, cut=True, end="o")
+    chain(below, cut=True, end="output")
     heads(below, "M{k}")
     return [
         ("Backpropagation: one loss, and its error goes back through every block", above),

@@ -127,7 +127,10 @@ def draw(graph: Graph, sizes: Mapping[str, tuple[int, int]], tall: bool = False)
     for number, row in enumerate(rows):
         aside = beside * (number % 2 - 0.5) if len(row) == 2 else 0  # so that few arrows run behind boxes
         depth = max(high[name] for name in row)
-        place |= {name: (width * (i + 0.5) / len(row) + aside, y + depth / 2) for i, name in enumerate(row)}
+        for i, name in enumerate(row):
+            half = (broad if name in (LOW, MIDDLE, HIGH) else box) / 2 + 4
+            x = width * (i + 0.5) / len(row) + aside
+            place[name] = min(max(x, half), width - half), y + depth / 2
         y += depth + GAP
     parts = []
     for name, others in sorted(graph.items()):

@@ -25,7 +25,7 @@ from localearn.files import replace_text
 from localearn.reporting.formatting import mean_and_range
 
 QUIET: dict[str, Any] = {"energy": False, "progress": False, "device": "cpu", "batch_size": 128}
-RIDGE = 1e-4  # beside the states' mean square
+RIDGE = 1e-4  # relative to the states' mean square
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def page(rows: list[tuple[Setting, list[dict[str, Any]]]], data: Data, epochs: i
 
 
 def main(arguments: list[str]) -> None:
-    """Measure every setting and write table.md, with each setting's figures and runs beside it."""
+    """Measure every setting and write table.md, and each setting's figures and runs."""
     options = dict(argument.split("=", 1) for argument in arguments)
     out = Path(options.get("out", "results/counter_current"))
     seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]

@@ -1,4 +1,4 @@
-"""Every rule by its defaults: nothing but algo, dataset and net is named, beside backprop and a linear classifier.
+"""Every rule by its defaults: algo, dataset and net alone are set; with backprop and a linear classifier.
 
     python experiments/defaults/defaults.py [only=CELL,CELL] [algos=RULE,RULE] [out=DIR] [key=value ...]
 

@@ -42,7 +42,7 @@ SEEDS = range(3)
 
 
 def folder(name: str, seed: int) -> Path:
-    """Return where a run's record stands."""
+    """Return the path of a run's record."""
     return OUT / "probes" / f"{name}_seed-{seed}"
 
 

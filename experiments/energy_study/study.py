@@ -51,7 +51,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """A rule beside backprop on one net and data set.
+    """A rule and backprop on one net and data set.
 
     shared: options of both. rule, baseline: each one's own. tuning: epochs of a trial's stages, rule and baseline, with
     which they make as many passes. compare: passes, patience and the most epochs of a stage.

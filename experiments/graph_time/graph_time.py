@@ -1,4 +1,4 @@
-"""Seconds an epoch of ForwardGNN takes beside backprop's on a graph, in turns in one process.
+"""Seconds of an epoch of ForwardGNN against backprop's on a graph, in turns in one process.
 
     LOCALEARN_DATA=<folder with the data> python experiments/graph_time/graph_time.py
 

@@ -1,4 +1,4 @@
-"""Time steps with what is freed given back to the system, and with it kept, in processes that take turns.
+"""Time steps with freed memory returned to the system, and with it cached, in processes that take turns.
 
     python experiments/main_job/allocator.py
 

@@ -44,7 +44,7 @@ def rows_of(data: localearn.Data) -> tuple[Tensor, Tensor]:
 
 
 class CpuSeconds(Counter):
-    """Counts the process's CPU seconds over all threads, which tell two loops apart on a busy machine too."""
+    """Count the process's CPU seconds over all threads, by which two loops differ on a busy machine too."""
 
     part, source, label, note = "cpu", "process time", "measured", ""
     period_s, includes_idle = None, False

@@ -34,7 +34,7 @@ def built(system: str, seed: int, drift: float = 0.0) -> ModelFree:
 
 
 def accuracy(rule: ModelFree, data: Any) -> float:
-    """Return the share of the test images that are told right."""
+    """Return the share of the test images that are classified correctly."""
     (batch,) = data.batches("test", 10_000)
     rule.eval()
     with torch.no_grad():
@@ -116,7 +116,7 @@ def draw(
 
 
 def main(arguments: list[str]) -> None:
-    """Measure the systems and write table.md and drift.png, with each seed's rows and runs beside them."""
+    """Measure the systems and write table.md and drift.png, and each seed's rows and runs."""
     options = dict(argument.split("=", 1) for argument in arguments)
     out = Path(options.get("out", "results/model_free"))
     seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]

@@ -100,7 +100,7 @@ def page(table: dict[str, list[list[dict[str, Any]]]], batches: int, epochs: int
 
 
 def main(arguments: list[str]) -> None:
-    """Measure the systems and write in_training.md and its plot, with each seed's rows and runs beside them."""
+    """Measure the systems and write in_training.md and its plot, and each seed's rows and runs."""
     options = dict(argument.split("=", 1) for argument in arguments)
     out, epochs = Path(options.get("out", "results/model_free")), int(options.get("epochs", 20))
     seeds = [int(seed) for seed in listed(options.get("seeds", "[0,1,2]"))]

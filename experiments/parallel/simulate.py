@@ -1,7 +1,7 @@
 """Simulate a rule's training on more ranks than were measured: `python experiments/parallel/simulate.py [DIR]`.
 
 DIR, results/bench/parallel by default, holds the parallel.json of `python -m localearn.bench parallel`. Of one block's,
-one message's and one all-reduce's time it makes the two ranks that were measured, to be held against them, and then 8,
+one message's and one all-reduce's time it makes the two ranks that were measured, to be compared with them, and then 8,
 64 and 512 ranks. Writes DIR/simulation.json and DIR/simulation.md.
 """
 
@@ -32,9 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def simulation(record: dict[str, Any]) -> dict[str, Any]:
     """Return the ratios of work a second to one rank's: of the two ranks that were measured, and of each in PLANNED."""
-    known: dict[str, Any] = {name: record["costs"][name] for name in Costs.__dataclass_fields__}
-    known["block_s"] = tuple(known["block_s"])
-    costs = Costs(**known)
+    costs = Costs.from_record(record["costs"])
     batches, epoch = int(record["options"]["batches"]), int(record["options"]["epoch"])
     return {
         "measured_ranks": simulated(costs, RANKS, batches, here=True),
@@ -43,7 +41,7 @@ def simulation(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def page(record: dict[str, Any], found: dict[str, Any]) -> str:
-    """Return simulation.md: the simulation beside what was measured, and its plan."""
+    """Return simulation.md: the simulation against what was measured, and its plan."""
     own, here, plan = record["options"], found["measured_ranks"], found["plan"]
     measured = {mode: record["measured"][mode]["median"] for mode in here}
     lines = [
@@ -93,7 +91,7 @@ def simulated(costs: Costs, ranks: int, batches: int, here: bool = False) -> dic
     shares = [half * costs.step_s / len(costs.block_s)] * ranks
     if here:
         shares = [sum(costs.block_s[:half]), sum(costs.block_s[half:])]
-    slow, in_step = (costs.beside, costs.in_step) if here else (1.0, 1.0)
+    slow, in_step = (costs.contention, costs.in_step) if here else (1.0, 1.0)
     seconds = layers_s([slow * s for s in shares], slow * costs.block_s[-1], costs.message_s, batches, MAX_IN_FLIGHT)
     reducing_s = data_s(costs, ranks, batches) - alone
     return {"data": ranks * alone / (in_step * alone + reducing_s), "layers": batches * sum(shares) / seconds}

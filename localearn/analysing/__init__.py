@@ -1,4 +1,4 @@
-"""Analysis of trained rules: how sparse their activities are, which units stand for a class, what a block knows."""
+"""Analysis of trained rules: sparsity of activities, units that respond to a class, linear probes, similar blocks."""
 
 from localearn.analysing.findings import Findings, examine
 from localearn.analysing.measures import Probe, dead_units, ensembles, hoyer, iou, iou_by_chance, linear_cka

@@ -24,7 +24,7 @@ from localearn.data import Data
 from localearn.errors import UserError
 from localearn.trainers import Trainer
 
-ROWS = 10_000  # of a split, at most, that are looked at
+ROWS = 10_000  # of a split, at most, that are evaluated
 THRESHOLD = 0.5  # of the largest mean activity that a unit has for a class
 
 
@@ -36,7 +36,7 @@ class BlockFindings:
         units: n.
         hoyer: the mean over test rows of Hoyer's sparsity of the block's output; None where every row is zeros.
         silent: the share of test rows that are zeros.
-        dead: the number of units that say nothing, see `dead_units`.
+        dead: the number of units whose activity is constant, see `dead_units`.
         probe: the test accuracy of a linear probe, of the classes that were trained on.
         sets: the class ensembles, (C, n) bool, of test rows' mean activities.
         shared: their `iou`, (C, C).
@@ -102,8 +102,8 @@ class BlockFindings:
             seen: the classes that were trained on.
 
         """
-        found = [(k, self.shared[unseen, k].item()) for k in seen]
-        return sorted(((k, share) for k, share in found if not math.isnan(share)), key=lambda pair: -pair[1])
+        shares = [(k, self.shared[unseen, k].item()) for k in seen]
+        return sorted(((k, share) for k, share in shares if not math.isnan(share)), key=lambda pair: -pair[1])
 
 
 @dataclass(frozen=True)
@@ -147,16 +147,16 @@ class Findings:
 
     def angles(self) -> dict[str, list[tuple[float, float]]]:
         """Return the angles of diagnose=alignment by name, each with the passes after which it was taken."""
-        found: dict[str, list[tuple[float, float]]] = {}
+        angles: dict[str, list[tuple[float, float]]] = {}
         for line in self.history:
             for name, value in line.items():
                 if name.startswith(("angle_", "path_angle_")) and value is not None:
-                    found.setdefault(name, []).append((float(line["passes"]), float(value)))
-        return found
+                    angles.setdefault(name, []).append((float(line["passes"]), float(value)))
+        return angles
 
 
 def check_analysable(trainer: Trainer, data: Data) -> None:
-    """Check that the data have one class a row, by which units can be told apart.
+    """Check that the data have one class a row, which the class ensembles need.
 
     Args:
         trainer: the rule.
@@ -299,12 +299,12 @@ def similarities(found: Iterable[Findings]) -> list[Similarity]:
 
 
 def _similarity(group: Sequence[Findings]) -> Similarity:
-    blocks = [(found, k) for found in group for k in range(len(found.blocks))]
-    features = [centered(found.activities.states[k]) for found, k in blocks if found.activities is not None]
+    blocks = [(finding, k) for finding in group for k in range(len(finding.blocks))]
+    features = [centered(finding.activities.states[k]) for finding, k in blocks if finding.activities is not None]
     norms = [gram_norm(x) for x in features]
     values = torch.eye(len(blocks), dtype=torch.float64)
     for i, x in enumerate(features):
-        if norms[i] == 0:  # of a block that says the same of every row
+        if norms[i] == 0:  # of a block whose output is the same for every row
             values[i, i] = math.nan
         for j in range(i):
             values[i, j] = values[j, i] = centered_cka(x, features[j], norms[i], norms[j])

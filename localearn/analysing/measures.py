@@ -83,7 +83,7 @@ def iou_by_chance(sets: Tensor) -> Tensor:
 
 
 def dead_units(low: Tensor, high: Tensor) -> Tensor:
-    """Return the units, (n,) bool, whose least and greatest activity over all rows are the same: they say nothing.
+    """Return the units, (n,) bool, whose activity is the same for all rows, and so carries no information.
 
     Of rectified units these are the ones that no row turns on.
 

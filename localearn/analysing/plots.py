@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from localearn.analysing.findings import Findings, Similarity
+from localearn.moved import former_names
 from localearn.reporting import drawing, formatting
 from localearn.reporting.document import Figure
-from localearn.reporting.drawing import Look, short
+from localearn.reporting.drawing import PlotStyle, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,23 +20,23 @@ MOST_NUMBERS = 12  # rows of a matrix in whose cells the numbers are written
 _MAP = "viridis"
 _LIGHT_FROM = 0.6  # of a cell's value, from where its number is written in black
 
-Looks = dict[str, Look]
+Styles = dict[str, PlotStyle]
 
 
-def rule_looks(found: Sequence[Findings]) -> Looks:
-    """Return the look of every run, the same in all plots.
+def rule_styles(findings: Sequence[Findings]) -> Styles:
+    """Return the style of every run, the same in all plots.
 
     Args:
-        found: one for each run.
+        findings: one for each run.
 
     """
-    return drawing.looks((finding.label, finding.algo in ("backprop", "Backprop")) for finding in found)
+    return drawing.plot_styles((finding.label, finding.algo in ("backprop", "Backprop")) for finding in findings)
 
 
 def by_block(
     name: str,
-    found: Sequence[Findings],
-    looks: Looks,
+    findings: Sequence[Findings],
+    styles: Styles,
     values: Callable[[Findings], Sequence[float | None]],
     label: str,
     caption: str,
@@ -45,8 +46,8 @@ def by_block(
 
     Args:
         name: the figure's.
-        found: one for each run.
-        looks: each run's look.
+        findings: one for each run.
+        styles: each run's style.
         values: returns a run's values, block by block.
         label: the y axis's.
         caption: the figure's.
@@ -54,7 +55,7 @@ def by_block(
 
     """
     curves = {
-        finding.label: [(first + k, v) for k, v in enumerate(values(finding)) if v is not None] for finding in found
+        finding.label: [(first + k, v) for k, v in enumerate(values(finding)) if v is not None] for finding in findings
     }
     curves = {run: curve for run, curve in curves.items() if curve}
     if not curves:
@@ -62,10 +63,10 @@ def by_block(
     figure, axes = drawing.canvas(3.0, [short(run) for run in curves])
     spoken = []
     for run, curve in curves.items():
-        look = looks[run]
+        style = styles[run]
         axes.plot(
-            *zip(*curve, strict=True), color=look.color, marker=look.marker, markeredgecolor=look.edge,
-            linestyle=look.dashes, markersize=6, label=short(run),
+            *zip(*curve, strict=True), color=style.color, marker=style.marker, markeredgecolor=style.edge,
+            linestyle=style.dashes, markersize=6, label=short(run),
         )  # fmt: skip
         spoken.append(f"{run} {', '.join(formatting.plain(value, 3) for _, value in curve)}")
     numbers = sorted({number for curve in curves.values() for number, _ in curve})
@@ -159,7 +160,7 @@ def similarity_figure(number: int, similarity: Similarity) -> Figure:
     side = max(3.2, min(8.0, 1.6 + 0.24 * count))
     figure = Canvas(figsize=(max(drawing.WIDTH_IN, side + 1.6), side + 0.8), layout="constrained")
     axes = figure.add_subplot()
-    names = [f"{short(found.label, 26)} {k + 1}" for found, k in similarity.blocks]
+    names = [f"{short(finding.label, 26)} {k + 1}" for finding, k in similarity.blocks]
     mesh = _matrix(axes, similarity.values, [str(k + 1) for _, k in similarity.blocks], names, numbers=count <= 6)
     axes.set_xlabel("block, in the order of the rows")
     for edge in [i for i in range(1, count) if similarity.blocks[i][0] is not similarity.blocks[i - 1][0]]:
@@ -186,13 +187,13 @@ def angles_figure(number: int, finding: Findings) -> Figure | None:
     angles = finding.angles()
     if not angles:
         return None
-    looks = drawing.looks((_angle_words(name), False) for name in angles)
-    figure, axes = drawing.canvas(3.0, list(looks))
+    styles = drawing.plot_styles((_angle_label(name), False) for name in angles)
+    figure, axes = drawing.canvas(3.0, list(styles))
     for name, curve in angles.items():
-        look = looks[_angle_words(name)]
+        style = styles[_angle_label(name)]
         axes.plot(
-            *zip(*curve, strict=True), color=look.color, marker=look.marker, markeredgecolor=look.edge,
-            linestyle=look.dashes, markersize=5, markevery=max(1, len(curve) // 8), label=_angle_words(name),
+            *zip(*curve, strict=True), color=style.color, marker=style.marker, markeredgecolor=style.edge,
+            linestyle=style.dashes, markersize=5, markevery=max(1, len(curve) // 8), label=_angle_label(name),
         )  # fmt: skip
     axes.axhline(90, color=drawing.INK, linewidth=1)
     axes.set_ylim(0, max(95.0, *(angle for curve in angles.values() for _, angle in curve)))
@@ -204,14 +205,14 @@ def angles_figure(number: int, finding: Findings) -> Figure | None:
         "says nothing of it."
     )
     spoken = "; ".join(
-        f"{_angle_words(name)} from {curve[0][1]:.0f} to {curve[-1][1]:.0f}" for name, curve in angles.items()
+        f"{_angle_label(name)} from {curve[0][1]:.0f} to {curve[-1][1]:.0f}" for name, curve in angles.items()
     )
     return drawing.finish(
         figure, drawing.plot_name(f"angles-{number}", finding.label), caption, f"Angles in degrees: {spoken}."
     )
 
 
-def _angle_words(name: str) -> str:
+def _angle_label(name: str) -> str:
     if name.startswith("path_angle_"):
         return f"path of {name.removeprefix('path_angle_')}"
     part = name.removeprefix("angle_")
@@ -238,3 +239,7 @@ def _matrix(axes: "Axes", values: Tensor, columns: Sequence[str], rows: Sequence
                 ink = "#000000" if value >= _LIGHT_FROM else "#ffffff"
                 axes.text(j + 0.5, i + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
     return mesh
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

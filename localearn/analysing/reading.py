@@ -39,7 +39,7 @@ def read_findings(
     if twice:
         raise UserError(f"{twice[0]} is named twice")
     records = [read_record(path) for path in paths]
-    found = []
+    findings = []
     for path, record, label in zip(paths, records, _labels(paths, records), strict=True):
         data, trainer = load_rule(path, trust=trust)
         check_analysable(trainer, data)
@@ -47,7 +47,7 @@ def read_findings(
         history: list[dict[str, object]] = []
         with contextlib.suppress(UserError):  # a folder without metrics.jsonl has no angles
             history, _ = read_history(path)
-        found.append(
+        findings.append(
             examine(
                 trainer.to(place),
                 data.to(place),
@@ -61,11 +61,11 @@ def read_findings(
                 history=tuple(history),
             )
         )
-    return found
+    return findings
 
 
 def _labels(paths: Sequence[Path], records: Sequence[Record]) -> list[str]:
-    """Return what each run is called: its rule where that is enough to tell them apart, else its folder's name."""
+    """Return what each run is called: its rule where those differ, else its folder's name."""
     for names in (
         [record.algo for record in records],
         [f"{record.algo}, {record.dataset}" for record in records],

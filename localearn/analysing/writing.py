@@ -13,7 +13,7 @@ from localearn.analysing.page import assemble, command_line
 from localearn.reporting import drawing
 from localearn.reporting.document import as_html, as_markdown
 from localearn.reporting.runs import cell
-from localearn.reporting.writing import place
+from localearn.reporting.writing import write_files
 
 KIND = "localearn analysis"
 PLOTS = "analysis-plots"
@@ -68,7 +68,7 @@ def write_analysis(
     }
     contents = {"analysis.json": (json.dumps(summary, ensure_ascii=False, allow_nan=False) + "\n").encode()}
     contents |= {name: text.encode() for name, text in texts.items()}
-    place(Path(out), "analysis", KIND, PLOTS, contents | drawn)
+    write_files(Path(out), "analysis", KIND, PLOTS, contents | drawn)
     return Path(out) / "analysis.html"
 
 
@@ -80,9 +80,9 @@ def _as_csv(rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def _rows(found: Sequence[Findings]) -> Iterator[Row]:
+def _rows(findings: Sequence[Findings]) -> Iterator[Row]:
     """Yield a row a figure; one that is not known is left out."""
-    for finding in found:
+    for finding in findings:
         head = {name: getattr(finding, name) for name in ("folder", "algo", "dataset", "net")} | {"run": finding.label}
         for row in _of_run(finding):
             value = row["value"]

@@ -137,10 +137,10 @@ def bench(
     steps = {w.algo: _lasting(w.step, turn_s, point.device, clock) for w in workloads}
     rate, times, joules = [], {w.algo: [] for w in workloads}, {w.algo: [] for w in workloads}
     for turn in range(turns + 1):
-        found = rate_of(point, turn_s)
+        turn_rate = rate_of(point, turn_s)
         spent = {w.algo: _metered(w, steps[w.algo], counter, clock) for w in workloads}
         if turn:
-            rate.append(found)
+            rate.append(turn_rate)
             for algo, (seconds, energy_j) in spent.items():
                 times[algo].append(seconds)
                 joules[algo] += [] if energy_j is None else [energy_j / point.batch]

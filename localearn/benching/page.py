@@ -112,7 +112,7 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
         "lived at once, gradients among them, weights and the optimizer's not. Quartiles are over turns; a ratio is "
         "taken within a turn.",
     ]
-    lines.append(_energy_said(base.energy))
+    lines.append(_energy_text(base.energy))
     gathers = [measured.algo for measured in base.rules if measured.one_pass]
     if gathers:
         lines.append(f"Of {', '.join(gathers)} a step gathers statistics; what is solved once a pass is left out.")
@@ -125,8 +125,8 @@ def page(benches: Benches, left_out: dict[str, str], command: str, machine: dict
         lines += ["", f"## Step time against {axis}, of backprop's; tensors of a step", "", _row(heads)]
         lines.append(_row(["---"] * len(heads)))
         for rule in [measured.algo for measured in base.rules]:
-            found = [next((m for m in bench.rules if m.algo == rule), None) for _, bench in points]
-            lines.append(_row([rule, *("–" if m is None else f"{_ratio(m)}; {_bytes(m.live_bytes)}" for m in found)]))
+            row = [next((m for m in bench.rules if m.algo == rule), None) for _, bench in points]
+            lines.append(_row([rule, *("–" if m is None else f"{_ratio(m)}; {_bytes(m.live_bytes)}" for m in row)]))
     lines += ["", *(f"- Left out: {rule} ({reason})." for rule, reason in left_out.items())]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -139,14 +139,14 @@ def plot(benches: Benches) -> bytes:
 
     """
     rules = [measured for measured in benches[0][2].rules if measured.algo != "backprop"]
-    looks = drawing.looks([("backprop", True), *((measured.algo, False) for measured in rules)])
+    styles = drawing.plot_styles([("backprop", True), *((measured.algo, False) for measured in rules)])
     with drawing.style():
         figure, axes = drawing.canvas(0.9 + 0.3 * max(1, len(rules)), [])
         for place, measured in enumerate(rules):
-            ratio, look = measured.ratio, looks[measured.algo]
+            ratio, style = measured.ratio, styles[measured.algo]
             axes.errorbar(
                 ratio.median, place, xerr=[[ratio.median - ratio.low], [ratio.high - ratio.median]],
-                color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", capsize=3,
+                color=style.color, marker=style.marker, markeredgecolor=style.edge, linestyle="none", capsize=3,
             )  # fmt: skip
         ends = [end for measured in rules for end in (measured.ratio.low, measured.ratio.high)] + [0.8, 1.25]
         drawing.logarithmic(axes, max(ends) / min(ends))
@@ -184,7 +184,7 @@ def _joules(measured: Measured) -> str:
     return "absent" if each is None else _three(Spread(*(1e3 * value for value in vars(each).values())))
 
 
-def _energy_said(energy: dict[str, Any] | None) -> str:
+def _energy_text(energy: dict[str, Any] | None) -> str:
     if energy is None:
         return "Joules are absent: this machine shows no counter of its energy (NVML, RAPL) to be read."
     short = " Turns were too short for its updates (too_short); give a larger turn_s." if energy["too_short"] else ""

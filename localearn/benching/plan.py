@@ -59,8 +59,9 @@ class Plan:
         """
         widths = [] if size.depth is None else [f"net.widths=[{','.join([str(size.width)] * size.depth)}]"]
         own = overrides_of(rule, self.rules, self.overrides)
-        nets = [word for word in own if word.startswith("net=")] or [f"net={self.net}"]  # a rule may have its own
-        return [f"algo={rule}", *nets, "recipe=alike", *widths, *(word for word in own if word not in nets)]
+        chosen = [override for override in own if override.startswith("net=")]  # a rule may have a net of its own
+        nets = chosen or [f"net={self.net}"]
+        return [f"algo={rule}", *nets, "recipe=alike", *widths, *(override for override in own if override not in nets)]
 
 
 def known_rules() -> list[str]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from localearn.data import ArrayData, Batch
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.tasks import LanguageModelling
 from localearn.trainers.base import Trainer
@@ -80,7 +81,7 @@ class Workload:
     """One rule with its net, its optimizers and a few batches.
 
     A rule that trains blocks one after another makes a step in each of its phases, since each of them sees each batch:
-    a copy of it stands in each. What it solves once a pass is left out.
+    each has a copy of it. What it solves once a pass is left out.
 
     Args:
         algo: the rule's name.
@@ -94,10 +95,10 @@ class Workload:
 
     def __init__(self, algo: str, config: Any, point: Point):
         self.algo, self.point = algo, point
-        self.batches = made_up(point)
+        self.batches = random_batches(point)
         data = as_data(self.batches, point)
         with out_of_memory_error(f"{algo} on {point.net} with batch={point.batch}", "smaller ones"):
-            trainer = built(algo, config, data).to(point.device)
+            trainer = build_rule_on_data(algo, config, data).to(point.device)
             apply_memory_format(trainer, point.memory_format, point.precision)
             phases = range(len(trainer.phases()))
             copies = [trainer if k == 0 else copy.deepcopy(trainer) for k in phases]
@@ -115,9 +116,9 @@ class Workload:
         return all(part.update is None for part in self.parts)
 
     def capture(self) -> None:
-        """Capture the updates from here on as `Point.capture` says.
+        """Capture the updates from here on, by `Point.capture`.
 
-        What a step multiplies and holds is to be asked for before: a replayed graph shows neither.
+        Count multiply-adds and live bytes before: a replayed graph shows neither.
         """
         for part in self.parts:
             part.capture()
@@ -204,7 +205,7 @@ class _Part:
             self.update(batch)
 
 
-def made_up(point: Point) -> list[Batch]:
+def random_batches(point: Point) -> list[Batch]:
     """Return batches of standard normal rows, (batch, *input_shape), and labels; or of token ids, and the next ones.
 
     Labels, tokens and the codes of categories are drawn uniformly.
@@ -233,7 +234,7 @@ def as_data(batches: Sequence[Batch], point: Point) -> ArrayData:
     """Return data whose splits are all the first batch, from which nets and rules take their shapes.
 
     Args:
-        batches: what `made_up` returned.
+        batches: what `random_batches` returned.
         point: what is measured.
 
     """
@@ -246,7 +247,7 @@ def as_data(batches: Sequence[Batch], point: Point) -> ArrayData:
     return ArrayData("made up", x, y, CLASSES, categories=point.categories)
 
 
-def built(algo: str, config: Any, data: ArrayData) -> Trainer:
+def build_rule_on_data(algo: str, config: Any, data: ArrayData) -> Trainer:
     """Return the rule of a configuration on its net, as a run on such data builds them; always the same weights.
 
     Args:
@@ -266,3 +267,7 @@ def built(algo: str, config: Any, data: ArrayData) -> Trainer:
         raise UserError("graphs are one batch of nodes, which this bench does not make up; choose net=mlp, cnn, ...")
     rule.supports(net, data)
     return build_rule(config["algo"], net, algo)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

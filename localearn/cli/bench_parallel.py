@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from localearn.benching.parallel import RANKS, measured, page_and_record
-from localearn.benching.parallel import read as read_found
+from localearn.benching.parallel import RANKS, page_and_record, run_ranks
+from localearn.benching.parallel import read as read_measurements
 from localearn.cli.options import Command, Options, Range, option, read, run_keys
 from localearn.cli.pages import help_status
 from localearn.errors import UserError, suggestion
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
 
     own = as_texts(options)
     writable(options.out)
-    found = read_found(measured(own, options.overrides), options.batches)
+    found = read_measurements(run_ranks(own, options.overrides), options.batches)
     command = " ".join(["python -m localearn.bench parallel", *arguments])
     page, record = page_and_record(own, found, command)
     replace_text(options.out / "parallel.json", json.dumps(record, indent=1) + "\n")

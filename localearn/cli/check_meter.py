@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, Range, option, read
 from localearn.cli.pages import help_status
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
 from localearn.energy.nvml import NvmlCounter, torch_uuid
 from localearn.energy.rapl import RaplCounter
-from localearn.energy.selftest import Bench, MatrixLoad, Outcome, loaded_by_another, not_run, run_checks
+from localearn.energy.selftest import Bench, Outcome, not_run, run_checks
+from localearn.energy.selftest_load import MatrixLoad, loaded_by_another
 from localearn.energy.selftest_page import PLOT, page, plot
 from localearn.energy.sources import AbsentError, Clock, Counter
 from localearn.errors import UserError
@@ -45,7 +47,7 @@ class CheckOptions(Options):
 
 COMMAND = Command(
     "check-meter",
-    "Check the energy meter on this machine",
+    SUMMARIES["check-meter"],
     CheckOptions,
     """\
 Checks the meter on this machine: its joules against integrated power, equal windows against each other, watts by known

@@ -1,15 +1,18 @@
 """Run a command: print its errors in a line or two, and set its exit status."""
 
+import errno
 import gc
+import io
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from localearn.allocator import keep_freed_memory
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.printing import say
 
 Command = Callable[[list[str]], int]
@@ -25,14 +28,39 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is shown by its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return told(lambda: command(arguments), arguments)
+        status = told(lambda: command(_readable(arguments)), arguments)
+        sys.stdout.flush()  # here, and not at exit, where an error would be a traceback
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, so an error message would not arrive either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 141
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        drop_output()
+        say(f"error: the output cannot be written: {error.strerror}", error=True)
+        return 2
+    return status
+
+
+def drop_output() -> None:
+    """Send what is still printed nowhere, after an error in printing it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _readable(arguments: list[str]) -> list[str]:
+    """Return the arguments; raise UserError for one that is no text in the encoding of the locale."""
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UserError(
+                f"{argument} is no text in {sys.getfilesystemencoding()}; set LANG=C.UTF-8, or PYTHONUTF8=1"
+            )
+    return arguments
 
 
 def leave(status: int) -> NoReturn:
@@ -72,7 +100,12 @@ def value_of(key: str, arguments: Sequence[str]) -> str | None:
     values = [value for name, equals, value in (a.partition("=") for a in arguments) if equals and name == key]
     if not values or values[-1].lower() == "null":
         return None
-    if not values[-1]:
-        raise UserError(f"{key}= has no value")
     value = values[-1]
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    value = value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    if not value:
+        raise UserError(f"{key}= has no value")
+    return value
+
+
+if not TYPE_CHECKING:  # which would find every name here
+    __getattr__ = former_names(__name__)

@@ -17,12 +17,13 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from localearn.errors import UserError, suggestion
+from localearn.moved import former_names
 
 _Options = TypeVar("_Options", bound="Options")
 
@@ -143,7 +144,7 @@ class Command:
         summary: One line.
         options: The class of its options, a dataclass.
         about: The paragraphs before the options on its help page.
-        more: Those after them.
+        more: Those after them, or a function that makes them when the page is shown.
         groups: Whether the page lists the choices of algo, dataset, net, optim and schedule.
         bare: Whether it runs without arguments; otherwise it shows its help page.
         usage: The page's first line, where it is not generated from the options.
@@ -154,7 +155,7 @@ class Command:
     summary: str
     options: type[Options]
     about: str
-    more: str = ""
+    more: str | Callable[[], str] = ""
     groups: bool = False
     bare: bool = False
     usage: str | None = None
@@ -438,3 +439,7 @@ def refuse_other_rules(overrides: Iterable[str], algos: Sequence[str], given: st
         algo, colon, _ = override.partition("=")[0].partition(":")
         if colon and algo not in algos:
             raise UserError(f"{override}: {algo!r} is not among {given}{suggestion(algo, algos)}")
+
+
+if not TYPE_CHECKING:  # which would find every name here
+    __getattr__ = former_names(__name__)

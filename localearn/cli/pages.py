@@ -1,6 +1,8 @@
 """Help pages, generated from a command's declared options, and the choices of each group of a run."""
 
 import itertools
+import re
+import shutil
 import textwrap
 import typing
 from collections.abc import Iterator, Sequence
@@ -10,11 +12,10 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from localearn.cli.options import Command, Spec, options_of, spec_of
-from localearn.defaults import CONF
+from localearn.defaults import CONF, GROUPS
 from localearn.printing import one_line
-from localearn.training.experiment import GROUPS
 
-WIDTH = 120
+WIDTH = 120  # at most, and where there is no terminal
 INDENT = 21  # of the options' texts
 HELP = {"-h", "--help"}
 
@@ -58,7 +59,7 @@ def help_page(command: Command, config_dir: str | None = None) -> str:
     if command.groups:
         parts.append(choices_page(config_dir))
     if command.more:
-        parts.append(command.more.strip())
+        parts.append((command.more if isinstance(command.more, str) else command.more()).strip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -126,7 +127,8 @@ def _written(value: object) -> str:
 
 def _entry(head: str, text: str) -> Iterator[str]:
     """Yield an option's lines: its name and value, and its text next to it or, where that is long, below."""
-    lines = textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False) or [""]
+    width = max(2 * INDENT, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
+    lines = textwrap.wrap(text, width - INDENT, break_on_hyphens=False) or [""]
     if len(head) > INDENT - 3:
         yield f"  {head}"
     else:
@@ -180,11 +182,30 @@ def _config_keys() -> Iterator[tuple[str, str, str]]:
             break
         head, _, text = line.partition("#")
         name, _, value = head.strip().partition(":")
-        if not head.strip() or name in ("recipes", "refused", "tune", "space", "resume", "out", "debug", "recipe"):
+        if not head.strip() or name in (
+            "about",
+            "recipes",
+            "refused",
+            "tune",
+            "space",
+            "resume",
+            "out",
+            "debug",
+            "recipe",
+        ):
             continue
         if not line.startswith(" "):
             group = name
         key = name if group == name else f"{group}.{name}"
         if value.strip():
             shown = value.strip().strip('"')
-            yield key, shown, text.strip()
+            yield key, shown, text.strip() or _of_settings(key)
+
+
+def _of_settings(key: str) -> str:
+    """Return the text of a key that is an option of `Settings`, in the words of the command line."""
+    name = "energy" if key == "energy.enabled" else key.removeprefix("energy.")
+    from localearn.training.settings import Settings  # imported late, for it needs torch
+
+    text = Settings.documentation().get(name, "").replace("`", "")
+    return re.sub(r"\b(None|True|False)\b", lambda word: {"None": "null"}.get(word[0], word[0].lower()), text)

@@ -1,21 +1,23 @@
 """`python -m localearn.run`: train one rule on one data set."""
 
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 STARTED_S = time.perf_counter()
 
-from localearn.cli.errors import told, value_of  # noqa: E402
+from localearn.cli.commands import SUMMARIES  # noqa: E402
+from localearn.cli.errors import drop_output, told, value_of  # noqa: E402
 from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
-from localearn.composition import CONF, compose, config_errors, existing_folder, expanded, explain  # noqa: E402
+from localearn.defaults import CONF  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
-from localearn.jobs import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
 
 # The supported flags of Hydra: the values that each takes, None where it takes none.
@@ -65,20 +67,30 @@ class RunOptions(RunningOptions):
 
 COMMAND = Command(
     "run",
-    "Train one rule on one data set",
+    SUMMARIES["run"],
     RunOptions,
     """\
 Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
 metrics.jsonl, config.yaml, checkpoint.pt, net.safetensors.
 """,
-    f"""\
-Keys, with their defaults; --cfg job shows those of the chosen files too:
+    lambda: (
+        f"""\
+Keys, with their defaults; --cfg job shows those of the chosen files too. A rule's recipe for the kind of net may set
+others (localearn list presets), and what is typed here wins:
 
 {config_keys_page()}
 
+In a sweep, with -m, each run has a folder of its own below runs/; hydra.sweep.dir=DIR puts them elsewhere, and
+'out=DIR-${{seed}}' names them by what differs.
+
+A group takes a class or function of your own: algo._target_=my_rules.MyRule, net._target_=my_nets.MyNet,
+dataset._target_=my_data.load. Its options are its own, key=value each; those of the chosen file that it does not take
+are left out.
+
 Exit status: 0 completed, 2 an error that you can mend, 3 diverged or stopped by a callback,
 130 or 143 interrupted by Ctrl-C or SIGTERM.
-""",
+"""
+    ),
     groups=True,
     bare=True,
     usage="localearn run [algo=NAME] [dataset=NAME] [net=NAME] [key=value ...]",
@@ -101,10 +113,12 @@ def main(arguments: list[str]) -> int:
     config_dir = take_option(arguments, "--config-dir", "-cd")
     flags = [argument for argument in arguments if argument.startswith("-")]
     resume = value_of("resume", arguments)
+    value_of("out", arguments)  # which is refused where it is empty
     if flags and resume:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
         return _through_hydra(arguments, config_dir)
+    from localearn.composition import compose  # imported late, so that --help needs no torch
     from localearn.training.loading import resumed
 
     config, choices = resumed(resume, arguments) if resume else compose(arguments, config_dir)
@@ -113,6 +127,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
     """Train, print the outcome and the illustration's lines, and return the exit status."""
+    from localearn.jobs import report
     from localearn.training.experiment import execute
     from localearn.training.illustration import Illustration
 
@@ -129,7 +144,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from localearn.training.experiment import default_out
+    from localearn.composition import as_typed, compose, config_errors, existing_folder, expanded, explain, opened
 
     worst = 0
     here = (socket.gethostname(), os.getpid())
@@ -138,13 +153,23 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
         nonlocal worst
         hydra_config = HydraConfig.get()
         number = hydra_config.job.num
-        say(f"[{number + 1}] {' '.join(hydra_config.overrides.task)}")
+        overrides = [as_typed(override) for override in hydra_config.overrides.task]
+        try:
+            say(f"[{number + 1}] {' '.join(overrides)}")
+        except BrokenPipeError:  # of which Hydra would say more
+            drop_output()
+            sys.exit(141)
         elsewhere = here != (socket.gethostname(), os.getpid())  # in one of the processes of a launcher
 
         def job() -> int:
-            config, choices = compose(hydra_config.overrides.task, config_dir)  # again, with the rule's recipe
-            if elsewhere and config.out is None:
-                config.out = str(default_out(config.seed, choices, number))
+            if number and out and not re.search(r"\$\{|,|\(", out):
+                raise UserError(
+                    f"out={out} is one folder for all runs of a sweep; make each its own by what differs, say "
+                    f"'out={out}-${{seed}}', or by hydra.sweep.dir={out}"
+                )
+            config, choices = compose(overrides, config_dir)  # again, with the rule's recipe
+            if config.out is None:
+                config.out = str(_sweeps_folder(hydra_config.sweep, config, choices, number if elsewhere else None))
             return _run(config, choices)
 
         status = told(job, arguments)
@@ -154,9 +179,12 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
             sys.exit(status)
         worst = max(worst, status)
 
-    arguments = flags_first(expanded(arguments))
+    arguments = opened(flags_first(expanded(arguments)))
+    out = value_of("out", arguments)
     if arguments[:2] == ["--cfg", "job"] and not {"-m", "--multirun"} & set(arguments):
         return _show(arguments, config_dir)
+    if {"-m", "--multirun"} & set(arguments):
+        _check_sweep(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised to here, for a one-line report, not printed by Hydra
     extra = [] if config_dir is None else ["--config-dir", existing_folder(config_dir)]
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
@@ -170,9 +198,41 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     return worst
 
 
+def _check_sweep(arguments: Sequence[str]) -> None:
+    """Raise UserError where a sweep is over no value, so that it would have no run."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    for argument in arguments:
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException:  # a flag, or an error that Hydra reports
+            continue
+        if override.is_sweep_override() and next(override.sweep_string_iterator(), None) is None:
+            raise UserError(f"{argument} has no value, so that the sweep would have no run")
+
+
+def _sweeps_folder(sweep: Any, config: Any, choices: dict[str, Any], job: int | None) -> Path:
+    """Return the folder of a sweep's run: hydra.sweep.dir/hydra.sweep.subdir, or one of its own in hydra.sweep.dir.
+
+    Args:
+        sweep: Hydra's own options of the sweep.
+        config: The run's configuration.
+        choices: The names that it chose.
+        job: The run's number, which its own folder's name has, where runs may begin in the same second.
+
+    """
+    from localearn.training.experiment import default_out
+
+    folder, own = Path(str(sweep.dir)), str(sweep.subdir)
+    return default_out(config.seed, choices, job, folder) if own == "." else folder / own
+
+
 def _show(arguments: list[str], config_dir: str | None) -> int:
     """Print the configuration of a run with these arguments, its recipe applied."""
     from omegaconf import OmegaConf
+
+    from localearn.composition import compose
 
     config, choices = compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
     print(f"recipe: {choices['recipe']}")
@@ -208,6 +268,11 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             if value not in values:
                 raise UserError(f"{flag} takes {' or '.join(values)}, not {value!r}")
             flags.append(value)
+    shows = [flag for flag in flags if flag in ("--cfg", "-c")]
+    if shows and {"-m", "--multirun"} & set(flags):
+        raise UserError(f"{shows[0]} shows the configuration of one run; leave out -m")
+    if "--resolve" in flags and not shows:
+        raise UserError("--resolve goes with --cfg job, which shows the configuration; give both")
     return flags + overrides
 
 
@@ -226,12 +291,10 @@ def take_option(arguments: list[str], *names: str) -> str | None:
         flag, equals, value = argument.partition("=")
         if flag not in names:
             continue
-        if equals:
-            del arguments[index]
-            return value
-        if index + 1 == len(arguments):
+        words = 1 if equals else 2
+        value = value if equals else "".join(arguments[index + 1 : index + 2])
+        if not value:
             raise UserError(f"{flag} needs a value")
-        value = arguments[index + 1]
-        del arguments[index : index + 2]
+        del arguments[index : index + words]
         return value
     return None

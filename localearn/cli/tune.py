@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, RunningOptions, option, read, refuse_fixed, run_keys
 from localearn.cli.pages import help_status
 from localearn.composition import compose, expanded
@@ -18,9 +19,11 @@ from localearn.reporting import metrics
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Metric
 from localearn.tuning.outcome import best_trials, spent, write_outcome
-from localearn.tuning.plan import ENERGY, Plan, altered, ends, read_space
-from localearn.tuning.search import InterruptedTrial, Limits, Search
+from localearn.tuning.plan import ENERGY, Plan
+from localearn.tuning.search import Limits, Search
+from localearn.tuning.space import altered, ends, read_space
 from localearn.tuning.storage import close_storage, reported
+from localearn.tuning.trial import InterruptedTrial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -82,7 +85,7 @@ class TuneOptions(RunningOptions):
 
 COMMAND = Command(
     "tune",
-    "Search for a rule's best options on the validation split",
+    SUMMARIES["tune"],
     TuneOptions,
     """\
 Searches with Optuna for the options with which a rule does best on the validation split; the test split is never
@@ -289,7 +292,7 @@ def _told(trial: "FrozenTrial", metric: Metric) -> str:
 
 def _figure(metric: Metric, figure: float) -> str:
     """Return a figure as a line shows it; a percentage without a name is the accuracy."""
-    return metrics.shown(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
+    return metrics.with_unit(metric, figure) if metric == ACCURACY else metrics.named(metric, figure)
 
 
 def _best(study: "Study", metric: Metric) -> str:

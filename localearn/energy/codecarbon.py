@@ -7,7 +7,7 @@ CodeCarbon's offline tracker in process mode charges a process with
 
 Both are linear in a clock. The tracker's own tasks read those clocks at a cost of 4 ms a window (more on a machine with
 many processes), see CPU time in steps of 10 ms and sample once a second on a thread, which spoils short windows. So
-the tracker is asked once for its model of this machine and never started: no thread, no file, no network; the clocks
+the tracker is queried once for its model of this machine and never started: no thread, no file, no network; the clocks
 are read here, in microseconds and without steps. A test holds both ways to the same joules.
 
 Kilograms of CO2 equivalent are joules times a country's mean grid intensity, of CodeCarbon's table: an estimate always.
@@ -23,13 +23,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from localearn.energy.sources import AbsentError, Clock, Counter, Mark
 from localearn.errors import UserError
+from localearn.moved import former_names
 
 START_LIMIT_S = 30.0
-RAM_LOOK_S = 1.0  # to weigh the process costs a walk over /proc, and its size changes slowly
+RAM_INTERVAL_S = 1.0  # to weigh the process costs a walk over /proc, and its size changes slowly
 JOULES_PER_KWH = 3.6e6
 NEAREST = 3
 GRID_FILE = Path("data/private_infra/global_energy_mix.json")
@@ -39,7 +40,7 @@ GRID_FILE = Path("data/private_infra/global_energy_mix.json")
 class ProcessModel:
     """CodeCarbon's model of this machine, fetched on a thread.
 
-    It takes well over a second, most of it in a child process that looks at the processor and keeps a core busy. So it
+    It takes well over a second, most of it in a child process that identifies the processor and occupies a core. So it
     runs during the set-up and is waited for before anything that is compared is timed.
 
     Args:
@@ -109,7 +110,7 @@ class ProcessModel:
             if not (self.core_w > 0 and self.ram_w > 0):
                 raise ValueError(f"a model of {self.core_w} W a CPU and {self.ram_w} W of memory")
         # Whatever goes wrong in there, from a missing package to a processor it cannot place, costs the joules and
-        # not the training; the reason stands in the record.
+        # not the training; the reason is recorded.
         except Exception as error:
             self._error = error
 
@@ -219,7 +220,7 @@ class RamEstimate(Counter):
         self._model = model
         self._clock = clock or Clock()
         self._ram_w = 0.0
-        self._looked_s: float | None = None
+        self._sampled_s: float | None = None
 
     def open(self) -> None:
         """Do nothing yet: see `prefetch`."""
@@ -255,8 +256,8 @@ class RamEstimate(Counter):
         """
         self._model.wait()
         now_s = self._clock.now()
-        if self._looked_s is None or now_s - self._looked_s >= RAM_LOOK_S:
-            self._ram_w, self._looked_s = self._model.ram_w, now_s
+        if self._sampled_s is None or now_s - self._sampled_s >= RAM_INTERVAL_S:
+            self._ram_w, self._sampled_s = self._model.ram_w, now_s
         return (end.value - begin.value) * self._ram_w
 
     def close(self) -> None:
@@ -291,7 +292,7 @@ class Grid:
 def grid(country: str) -> Grid:
     """Return the grid of a country from CodeCarbon's own table, without importing CodeCarbon.
 
-    CodeCarbon takes the world's average, without a word, for a code that it does not know; here that is an error.
+    CodeCarbon silently takes the world's average for a code that it does not know; here that is an error.
 
     Args:
         country: ISO 3166-1 alpha-3 code, in any case.
@@ -319,8 +320,8 @@ def _nearest(code: str, table: dict[str, dict[str, Any]]) -> str:
     named = [iso for iso, name in names.items() if name.upper() == code]
     begun = [iso for iso, name in names.items() if name.upper().startswith(code)]
     near = named or [*begun, *difflib.get_close_matches(code, table, n=NEAREST, cutoff=0.3)]
-    words = [f"{iso!r} ({names[iso]})" for iso in dict.fromkeys(near)][:NEAREST]
-    return f"; did you mean {' or '.join(words)}?" if words else ""
+    candidates = [f"{iso!r} ({names[iso]})" for iso in dict.fromkeys(near)][:NEAREST]
+    return f"; did you mean {' or '.join(candidates)}?" if candidates else ""
 
 
 def _table() -> dict[str, dict[str, Any]]:
@@ -332,3 +333,7 @@ def _table() -> dict[str, dict[str, Any]]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"energy.country: CodeCarbon's table of grids cannot be read ({error})") from error
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

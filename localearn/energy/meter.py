@@ -1,46 +1,44 @@
 """The meter: named windows, and what each part of the machine used in them."""
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Any, Literal, Self, final
 
 import torch
 
 from localearn.energy.codecarbon import CpuEstimate, Grid, ProcessModel, RamEstimate, grid
 from localearn.energy.nvml import NvmlCounter, torch_uuid
+from localearn.energy.part import MeteredPart, Reading
 from localearn.energy.rapl import RaplCounter
-from localearn.energy.sources import AbsentError, Clock, Counter, Label, LostError, Mark, Part, idle_power_w
-
-WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
-SEAM_NOTE = "what the earlier session spent after its last checkpoint is not counted"
-NO_COUNTRY = "no country given; set energy.country=POL (ISO 3166-1 alpha-3) for kg CO2e"
-
-LOSSES = {"source_lost": "the source did not answer", "counter_reset": "the counter was reset"}
-LONG_PERIODS = 50
+from localearn.energy.sources import AbsentError, Clock, Counter, Part, idle_power_w
+from localearn.energy.tally import Tally
+from localearn.moved import Renamed, former_names
 
 _log = logging.getLogger(__name__)
+
+WINDOWS = ("setup", "compile", "train", "eval", "checkpoint", "tune")
+RESUME_NOTE = "what the earlier session spent after its last checkpoint is not counted"
+NO_COUNTRY = "no country given; set energy.country=POL (ISO 3166-1 alpha-3) for kg CO2e"
 
 
 @final
 class Meter:
     """Measure energy and time in named windows.
 
-        meter = Meter("cuda", country="POL")
-        meter.open()
-        with meter.window("train"):
-            ...
-        meter.close()
-        record |= meter.report()
-
     Each part of the machine (gpu, cpu, dram) is measured, estimated or absent. What is absent is None and never 0, and
     energies with different labels are never added. The headline part is the one that trains: the GPU, or the CPU.
+
+    Of each window the gross energy E is what the source counted, and, where idle power P_idle was measured, before and
+    after, the net energy is
+
+        E_net = E - P_idle t    (joules, t the window's seconds)
+
+    The uncertainty of E is that of the counter's update period, see `Tally`.
 
     Args:
         device: the device that trains; it is synchronised before both readings of a window.
@@ -53,6 +51,25 @@ class Meter:
 
     Raises:
         UserError: for an unknown country, before anything was trained.
+
+    Example:
+        >>> import torch
+        >>> from localearn.energy import Meter
+        >>> x = torch.randn(512, 512)
+        >>> with Meter("cpu", country="POL") as meter:
+        ...     for epoch in range(3):
+        ...         with meter.window("train"):
+        ...             x = torch.tanh(x @ x)
+        ...         with meter.window("eval"):
+        ...             loss = x.square().mean().item()
+        >>> report = meter.report()
+        >>> train = report["energy"]["parts"]["cpu"]["windows"]["train"]
+        >>> train["segments"]
+        3
+        >>> report["energy"]["label"] in ("measured", "estimated", "absent")
+        True
+        >>> (report["energy"]["train_j"] is None) == (report["co2e_kg"] is None)
+        True
 
     """
 
@@ -80,7 +97,7 @@ class Meter:
             tuple[str, _Readings, _Readings]
         ] = []  # segments whose joules a slow source cannot give yet
         self._durations_s: dict[str, float] = {}
-        self._seams: list[dict[str, Any]] = []
+        self._resume_points: list[dict[str, Any]] = []
 
     def open(self, *, warn: bool = True, tell: bool | None = None) -> None:
         """Start the sources, time their updates and measure idle power with the device's context alive.
@@ -91,7 +108,7 @@ class Meter:
         Args:
             warn: whether to warn of what is absent; a launcher that opens meters in several processes warns once, see
                 `warn`.
-            tell: the former name of `warn`.
+            tell: deprecated; use `warn`.
 
         Raises:
             RuntimeError: on a meter that was opened before.
@@ -100,13 +117,22 @@ class Meter:
         if self._state != "new":
             raise RuntimeError("a meter is opened once")
         self._state = "open"
-        self._synchronize()
-        for part in self._parts.values():
-            part.open()
-        self._measure_idle("before")
-        for part in self._parts.values():
-            part.prefetch()
-        if warn if tell is None else tell:
+        try:
+            self._synchronize()
+            for part in self._parts.values():
+                part.open()
+            self._measure_idle("before")
+            for part in self._parts.values():
+                part.prefetch()
+        except BaseException:
+            self._state = "closed"
+            for part in self._parts.values():  # those that were opened have threads
+                part.close()
+            raise
+        if tell is not None:
+            warnings.warn("Meter.open(tell=) is deprecated: use warn=", FutureWarning, stacklevel=2)
+            warn = tell
+        if warn:
             self.warn([self.absence])
 
     def __enter__(self) -> Self:
@@ -212,18 +238,24 @@ class Meter:
                 part.close()
 
     def describe(self) -> str:
-        """Return a line that names each part's source, or why it has none; a run logs it once, when it starts."""
+        """Return a line that names each part's source, or the reason why it has none.
+
+        Example:
+            >>> Meter("cpu", sources="none").describe()
+            'gpu absent (not measured); cpu absent (not measured); dram absent (not measured)'
+
+        """
         parts = []
         for part in self._parts.values():
-            how = f" ({part.note})" if part.label == "absent" else f" by {part.source}"
-            parts.append(f"{part.name} {part.label}{how}")
+            source = f" ({part.note})" if part.label == "absent" else f" by {part.source}"
+            parts.append(f"{part.name} {part.label}{source}")
         return "; ".join(parts)
 
     def report(self) -> dict[str, Any]:
-        """Return `energy`, `co2e_kg` and `co2e` as they stand in a run's record, ready for JSON.
+        """Return the fields `energy`, `co2e_kg` and `co2e` of a run's record, ready for JSON.
 
         `energy.flags` are those of the headline part's train window, which `train_j` belongs to; the other windows'
-        stand with their parts. The carbon is that of `train_j`.
+        are with their parts. The carbon is that of `train_j`.
         """
         self._wait_for_sources()
         parts = {name: part.report(self._durations_s) for name, part in self._parts.items()}
@@ -241,7 +273,7 @@ class Meter:
             "parts": parts,
             "durations_s": dict(self._durations_s),
             "flags": train["flags"],
-            "seams": [dict(seam) for seam in self._seams],
+            "seams": [dict(point) for point in self._resume_points],
             "conditions": {} if counter is None else counter.conditions(),
         }
         return {"energy": energy, **_carbon(self._grid, train["energy_j"], energy["part"])}
@@ -250,7 +282,11 @@ class Meter:
         """Return what `add_earlier` takes when the run is resumed: plain numbers, strings, lists and dicts."""
         self._wait_for_sources()
         parts = {name: part.state(self._durations_s) for name, part in self._parts.items()}
-        return {"durations_s": dict(self._durations_s), "parts": parts, "seams": [dict(seam) for seam in self._seams]}
+        return {
+            "durations_s": dict(self._durations_s),
+            "parts": parts,
+            "seams": [dict(point) for point in self._resume_points],
+        }
 
     def add_ranks(self, states: Sequence[dict[str, Any]]) -> None:
         """Add what other processes of a joint training have spent up to now, in place of what was added so.
@@ -270,7 +306,7 @@ class Meter:
         warnings.warn("Meter.beside is deprecated: call add_ranks", FutureWarning, stacklevel=2)
         self.add_ranks(states)
 
-    def lose(self, flag: str) -> None:
+    def invalidate(self, flag: str) -> None:
         """Make all joules null: other processes that train together with this one have spent some that are not known.
 
         Args:
@@ -278,7 +314,9 @@ class Meter:
 
         """
         for part in self._parts.values():
-            part.lose(flag)
+            part.invalidate(flag)
+
+    lose = Renamed("invalidate")
 
     def add_earlier(self, state: dict[str, Any], joules: bool = True) -> None:
         """Add an earlier session's seconds and joules, and record where it ended.
@@ -297,15 +335,15 @@ class Meter:
             self._durations_s[name] = self._durations_s.get(name, 0.0) + duration_s
         headline = state["parts"][self._headline.name]
         train = headline["windows"].get("train", {"energy_j": None, "discarded": 0})
-        self._seams = [
-            *(dict(seam) for seam in state["seams"]),
+        self._resume_points = [
+            *(dict(point) for point in state["seams"]),
             {
                 "resumed": datetime.now(UTC).isoformat(timespec="seconds"),
                 "earlier_s": durations_s,
                 "earlier_train_j": None if train["discarded"] else train["energy_j"],
                 "label": headline["label"],
                 "source": headline["source"],
-                "note": SEAM_NOTE,
+                "note": RESUME_NOTE,
             },
         ]
 
@@ -332,7 +370,6 @@ class Meter:
 
 
 MakeMeter = Callable[[torch.device, str | None, Literal["auto", "none"], float], Meter]
-
 _MAKE: ContextVar[MakeMeter] = ContextVar("make_meter", default=Meter)
 
 
@@ -354,7 +391,7 @@ def metered_by(make: MakeMeter) -> Iterator[None]:
 
 
 def make_meter(device: torch.device, country: str | None, sources: Literal["auto", "none"], idle_s: float) -> Meter:
-    """Return a new meter for a run: a `Meter`, or what `metered_by` says.
+    """Return a new meter for a run: a `Meter`, or the one that `metered_by` sets.
 
     Args:
         device: as of `Meter`.
@@ -371,21 +408,21 @@ def _parts(
 ) -> "dict[str, MeteredPart]":
     """Return the three parts with their possible sources, the best first."""
     candidates: dict[Part, list[Counter]] = {"gpu": [], "cpu": [], "dram": []}
-    why_no_gpu = why = "not measured"
+    no_gpu = reason_absent = "not measured"
     if sources == "auto":
         model = ProcessModel()
         candidates["cpu"] = [RaplCounter("cpu", clock=clock), CpuEstimate(model)]
         candidates["dram"] = [RaplCounter("dram", clock=clock), RamEstimate(model, clock)]
-        why_no_gpu = f"not measured: training runs on the {device.type}"
+        no_gpu = f"not measured: training runs on the {device.type}"
         if device.type == "cuda":
             try:
                 candidates["gpu"] = [NvmlCounter(torch_uuid(device), clock=clock)]
             except AbsentError as reason:
-                why_no_gpu = str(reason)
+                no_gpu = str(reason)
     elif not isinstance(sources, str):
         for counter in sources:
             candidates[counter.part].append(counter)
-    notes: dict[Part, str] = {"gpu": why_no_gpu, "cpu": why, "dram": why}
+    notes: dict[Part, str] = {"gpu": no_gpu, "cpu": reason_absent, "dram": reason_absent}
     return {name: MeteredPart(name, candidates[name], notes[name], clock) for name in candidates}
 
 
@@ -413,394 +450,8 @@ def _carbon(where: Grid | None, train_j: float | None, part: str | None) -> dict
     return {"co2e_kg": kg, "co2e": co2e}
 
 
-class Reading(NamedTuple):
-    """A mark with its time, or what went wrong instead."""
-
-    now_s: float
-    mark: Mark | LostError
-
-
 _Readings = dict[Part, Reading | None]
 
 
-@final
-class MeteredPart:
-    """One part of the machine: the first of its candidate counters that opens, and the joules that it counts.
-
-    Args:
-        name: which part of the machine.
-        candidates: its possible counters, the best first.
-        why_none: the note of a part that has no candidate.
-        clock: stamps the readings.
-
-    """
-
-    def __init__(self, name: Part, candidates: Sequence[Counter], why_none: str, clock: Clock) -> None:
-        self.name: Part = name
-        self.counter: Counter | None = None
-        self.idle_w: dict[Literal["before", "after"], float | None] = {"before": None, "after": None}
-        self._candidates = list(candidates)
-        self._reasons = [] if candidates else [why_none]
-        self._clock = clock
-        self._tallies: dict[str, Tally] = {}
-        self._warned: set[str] = set()
-        self._earlier: list[tuple[dict[str, Any], dict[str, float]]] = []
-        self._ranks: list[dict[str, Any]] = []
-        self._unknown: str | None = None
-
-    def open(self) -> None:
-        """Open the first candidate that is there; the reasons of the others go into the note."""
-        while self.counter is None and self._candidates:
-            candidate = self._candidates.pop(0)
-            try:
-                candidate.open()
-                self.counter = candidate
-            except AbsentError as reason:
-                self._reasons.append(str(reason))
-
-    def prefetch(self) -> None:
-        """Let a slow source begin to start on a thread."""
-        if self.counter is not None:
-            self.counter.prefetch()
-
-    def ready(self) -> None:
-        """Wait for a slow source. Where its start failed the part is absent: what was read meanwhile means nothing."""
-        if self.counter is None:
-            return
-        try:
-            self.counter.ready()
-        except AbsentError as reason:
-            self._reasons.append(str(reason))
-            self.counter = None
-
-    def close(self) -> None:
-        """Release the source; what it counted stays."""
-        if self.counter is not None:
-            self.counter.close()
-
-    @property
-    def label(self) -> Label:
-        """How well the part's energy is known."""
-        return "absent" if self.counter is None else self.counter.label
-
-    @property
-    def source(self) -> str | None:
-        """The name of the part's source, None where it has none."""
-        return None if self.counter is None else self.counter.source
-
-    @property
-    def note(self) -> str:
-        """The source's own note, and why better ones are not there."""
-        own = [self.counter.note] if self.counter is not None and self.counter.note else []
-        return "; ".join(own + self._reasons)
-
-    def read(self) -> Reading | None:
-        """Return a reading, one with the error where the source failed, None where there is no source."""
-        if self.counter is None:
-            return None
-        try:
-            mark = self.counter.read()
-        except LostError as lost:
-            return Reading(self._clock.now(), lost)
-        return Reading(self._clock.now(), mark)
-
-    def add(self, window: str, begin: Reading | None, end: Reading | None) -> None:
-        """Add a segment of a window, or mark it where its energy is not known.
-
-        Args:
-            window: the window's name.
-            begin: the reading at its beginning, as `read` returned it.
-            end: the reading at its end.
-
-        """
-        if self.counter is None or begin is None or end is None:
-            return
-        tally = self._tallies.setdefault(window, Tally())
-        duration_s = end.now_s - begin.now_s
-        tally.flags |= self.counter.look()
-        try:
-            energy_j = self.counter.joules(_held(begin), _held(end))
-        except LostError as lost:
-            tally.discard(str(lost), duration_s)
-            self._warn(window, lost)
-            return
-        power_w = max(energy_j / duration_s if duration_s > 0 else 0.0, self.counter.power_w() or 0.0)
-        tally.add(energy_j, duration_s, max(power_w, self.idle_w["before"] or 0.0), self.counter.period_s)
-
-    def _warn(self, window: str, lost: LostError) -> None:
-        """Warn of what was lost, the first time that it is: a driver that went away is away at every epoch."""
-        flag = str(lost)
-        if flag in self._warned:
-            return
-        self._warned.add(flag)
-        what = LOSSES.get(flag, flag)
-        cause = "" if lost.__cause__ is None else f" ({lost.__cause__})"
-        _log.warning(
-            "%s energy: %s%s in a %s window; the joules of such a window are null, with the flag %s, and never a part "
-            "of the sum; the run goes on",
-            *(self.name, what, cause, window, flag),
-        )
-
-    def add_earlier(self, part: dict[str, Any], durations_s: dict[str, float]) -> None:
-        """Add the state of an earlier session.
-
-        Args:
-            part: what `state` returned then.
-            durations_s: the seconds of each of its windows, measured or not.
-
-        """
-        self._earlier.append((part, durations_s))
-
-    def add_ranks(self, parts: Sequence[dict[str, Any]]) -> None:
-        """Add the states of this part in processes that train together with this one, in place of earlier ones.
-
-        What several of them count, such as a machine's packages, is added once.
-
-        Args:
-            parts: what `state` returned in each.
-
-        """
-        seen = {None if self.counter is None else self.counter.counted()}
-        self._ranks = []
-        for part in parts:
-            if part["counted"] not in seen or part["counted"] is None:
-                self._ranks.append(part)
-            seen.add(part["counted"])
-
-    def lose(self, flag: str) -> None:
-        """Make every window's energy unknown, since other processes have spent some that they did not report.
-
-        Args:
-            flag: the reason, which each window carries.
-
-        """
-        self._unknown = flag
-
-    def total(self, window: str) -> "Tally":
-        """Return a window's tally over all sessions, and over all processes that train together.
-
-        Joules with another label are not added: that window's energy is then not known, and is flagged `label_changed`,
-        or `ranks_differ`.
-
-        Args:
-            window: the window's name.
-
-        """
-        total = self._own_total(window)
-        for part in self._ranks:
-            if part["label"] != self.label:
-                total.discard("ranks_differ", 0.0)
-            elif window in part["windows"]:
-                total = total.plus(Tally.from_state(part["windows"][window]))
-        if self._unknown is not None:
-            total.discard(self._unknown, 0.0)
-        return total
-
-    def _own_total(self, window: str) -> "Tally":
-        total = Tally().plus(self._tallies.get(window, Tally()))
-        for part, durations_s in self._earlier:
-            if window not in durations_s:
-                continue
-            if part["label"] == self.label and window in part["windows"]:
-                total = Tally.from_state(part["windows"][window]).plus(total)
-            else:
-                foreign = Tally()
-                foreign.discard("label_changed", durations_s[window])
-                total = foreign.plus(total)
-        return total
-
-    @property
-    def _mean_idle_w(self) -> float | None:
-        known = [power_w for power_w in self.idle_w.values() if power_w is not None]
-        return sum(known) / len(known) if known else None
-
-    def report(self, durations_s: dict[str, float]) -> dict[str, Any]:
-        """Return the part's record, ready for JSON.
-
-        Args:
-            durations_s: the seconds of each window, which also stand in for those of an absent part.
-
-        """
-        absent = self.counter is None
-        windows = {}
-        for name, duration_s in durations_s.items():
-            tally = Tally(duration_s=duration_s) if absent else self.total(name)
-            windows[name] = tally.report(self._mean_idle_w)
-            if self._ranks:  # whose seconds passed at the same time
-                windows[name]["duration_s"] = duration_s
-        idle_known = any(power_w is not None for power_w in self.idle_w.values())
-        return {
-            "label": self.label,
-            "source": self.source,
-            "note": self.note,
-            "idle_w": dict(self.idle_w) if idle_known else None,
-            "windows": windows,
-        }
-
-    def state(self, durations_s: dict[str, float]) -> dict[str, Any]:
-        """Return what `add_earlier` takes in the session that resumes this one.
-
-        Args:
-            durations_s: the seconds of each window.
-
-        """
-        names = [] if self.counter is None else durations_s
-        windows = {name: self.total(name).state(self._mean_idle_w) for name in names}
-        counted = None if self.counter is None else self.counter.counted()
-        return {"label": self.label, "source": self.source, "counted": counted, "windows": windows}
-
-
-def _held(reading: Reading) -> Mark:
-    """Return a reading's mark; raise `LostError` where it has none."""
-    if isinstance(reading.mark, LostError):
-        raise reading.mark
-    return reading.mark
-
-
-@dataclass(slots=True)
-class Tally:
-    """Sums over the segments of a window, a segment being one time that it was entered.
-
-    A counter that moves every T seconds is up to T behind when it is read, so each end of a segment may be wrong by
-    P * T, with P the segment's power. Those errors are independent, so n segments are uncertain by
-
-        u = sqrt( sum over segments of 2 (P T)^2 )      = P T sqrt(2 n) where P stays the same
-
-    One window is long enough when it lasts LONG_PERIODS = 50 periods (u is then 2.8 % of its energy). Many segments are
-    together long enough when they reach that same share: their seconds D >= 50 T sqrt(n). Else they are `too_short`.
-
-    A segment whose energy is not known (a reset, a lost driver) is discarded, and then the window's energy is not known
-    either: the sum of the others would pass for the whole.
-
-    Args:
-        energy_j: joules of the segments that are known.
-        duration_s: seconds of all segments.
-        segments: how many there were, discarded ones included.
-        discarded: how many of them have no known energy.
-        variance_j2: the sum under the root above.
-        period_s: T, the longest that was seen; None where no error is bounded so.
-        idle_j: the idle energy of the seconds before a resume, None where it is not known.
-        idle_s: those seconds.
-        flags: what readers are to know of the segments.
-
-    """
-
-    energy_j: float = 0.0
-    duration_s: float = 0.0
-    segments: int = 0
-    discarded: int = 0
-    variance_j2: float = 0.0
-    period_s: float | None = None
-    idle_j: float | None = 0.0
-    idle_s: float = 0.0
-    flags: set[str] = field(default_factory=set)
-
-    def add(self, energy_j: float, duration_s: float, power_w: float, period_s: float | None) -> None:
-        """Add a segment whose energy is known.
-
-        Args:
-            energy_j: its joules.
-            duration_s: its seconds.
-            power_w: the power that its ends may be wrong by.
-            period_s: the counter's update period; None bounds no error.
-
-        """
-        self.energy_j += energy_j
-        self.duration_s += duration_s
-        self.segments += 1
-        if period_s is not None:
-            self.variance_j2 += 2 * (power_w * period_s) ** 2
-            self.period_s = max(period_s, self.period_s or 0.0)
-
-    def discard(self, flag: str, duration_s: float) -> None:
-        """Add a segment whose energy is not known.
-
-        Args:
-            flag: why it is not.
-            duration_s: its seconds.
-
-        """
-        self.duration_s += duration_s
-        self.segments += 1
-        self.discarded += 1
-        self.flags.add(flag)
-
-    def plus(self, other: "Tally") -> "Tally":
-        """Return the tally of both.
-
-        Args:
-            other: the other one.
-
-        """
-        periods = [period for period in (self.period_s, other.period_s) if period is not None]
-        return Tally(
-            self.energy_j + other.energy_j,
-            self.duration_s + other.duration_s,
-            self.segments + other.segments,
-            self.discarded + other.discarded,
-            self.variance_j2 + other.variance_j2,
-            max(periods, default=None),
-            None if self.idle_j is None or other.idle_j is None else self.idle_j + other.idle_j,
-            self.idle_s + other.idle_s,
-            self.flags | other.flags,
-        )
-
-    @property
-    def known_j(self) -> float | None:
-        """The energy in joules, None where a segment of it is not known or there was none."""
-        return self.energy_j if self.segments and not self.discarded else None
-
-    def _idle_j(self, idle_w: float | None) -> float | None:
-        """Return the idle energy of all seconds: what is known of the earlier ones, `idle_w` for the others."""
-        if idle_w is None or self.idle_j is None:
-            return None
-        return self.idle_j + idle_w * (self.duration_s - self.idle_s)
-
-    def report(self, idle_w: float | None) -> dict[str, Any]:
-        """Return the record of the window, ready for JSON; net energy is gross - `idle_w` * seconds.
-
-        Args:
-            idle_w: the part's idle power, None where it is not known.
-
-        """
-        known_j, idle_j, flags = self.known_j, self._idle_j(idle_w), set(self.flags)
-        if self.period_s is not None and self.duration_s < LONG_PERIODS * self.period_s * math.sqrt(self.segments):
-            flags.add("too_short")
-        return {
-            "energy_j": known_j,
-            "net_j": None if known_j is None or idle_j is None else known_j - idle_j,
-            "duration_s": self.duration_s,
-            "uncertainty_j": None if known_j is None or self.period_s is None else math.sqrt(self.variance_j2),
-            "flags": sorted(flags),
-            "segments": self.segments,
-            "discarded": self.discarded,
-        }
-
-    def state(self, idle_w: float | None) -> dict[str, Any]:
-        """Return plain numbers, strings and lists that `from_state` takes.
-
-        Args:
-            idle_w: the idle power of the seconds so far, None where it is not known.
-
-        """
-        return {
-            "energy_j": self.energy_j,
-            "duration_s": self.duration_s,
-            "segments": self.segments,
-            "discarded": self.discarded,
-            "variance_j2": self.variance_j2,
-            "period_s": self.period_s,
-            "idle_j": self._idle_j(idle_w),
-            "idle_s": self.duration_s,
-            "flags": sorted(self.flags),
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Tally":
-        """Return the tally that a state describes.
-
-        Args:
-            state: what `state` returned.
-
-        """
-        return cls(**{**state, "flags": set(state["flags"])})
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

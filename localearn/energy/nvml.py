@@ -3,11 +3,12 @@
 import importlib
 import os
 from collections.abc import Callable
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
 from localearn.energy.sources import AbsentError, Clock, Counter, LostError, Mark, PowerSampler
+from localearn.moved import former_names
 
 ASSUMED_PERIOD_S = 0.1  # the slowest card known; used where the counter moved too rarely to measure it
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons that mean slower than the card could; idle and display bits do not.
@@ -19,7 +20,7 @@ THROTTLE_REASONS = {
     0x40: "hardware_thermal",
     0x80: "power_brake",
 }
-LOOK_S = 0.05  # a look costs several driver calls, so windows shorter than this share one
+CONDITIONS_S = 0.05  # a sample costs several driver calls, so windows shorter than this share one
 _MIG = "the card is cut into MIG slices, and its counter counts them all: a slice's energy cannot be known"
 
 
@@ -27,13 +28,16 @@ _MIG = "the card is cut into MIG slices, and its counter counts them all: a slic
 class NvmlCounter(Counter):
     """The whole card's energy. Nothing is ever set on the card, clocks least of all.
 
-    Volta and newer cards count millijoules (`nvmlDeviceGetTotalEnergyConsumption`); the energy of a window is the
-    difference of two reads. Where that call is not supported the card's power is sampled on a thread and integrated.
+    Volta and newer cards count millijoules c (`nvmlDeviceGetTotalEnergyConsumption`), and the energy of a window is
+
+        E = (c_end - c_begin) / 1000 J
+
+    Where that call is not supported the card's power is sampled on a thread and integrated, see `PowerIntegral`.
 
     Args:
         uuid: the card's UUID as torch has it, with or without `GPU-`. Neither index would do: NVML counts cards in
             PCI order, torch in the order of CUDA_VISIBLE_DEVICES.
-        nvml: the module pynvml, or a stand-in for it.
+        nvml: the module pynvml, or a fake of it.
         clock: stamps the samples.
 
     """
@@ -142,7 +146,12 @@ class NvmlCounter(Counter):
                 return  # the driver went away before us, which leaves nothing to release
 
     def moving(self) -> float:
-        """Return the raw counter in mJ, or the raw power in W where that is what is sampled."""
+        """Return the raw counter in mJ, or the raw power in W where power is sampled.
+
+        Raises:
+            LostError: where the driver does not answer.
+
+        """
         return self._energy_mj() if self._sampler is None else self._sampled_w()
 
     def settle(self, period_s: float) -> None:
@@ -156,15 +165,15 @@ class NvmlCounter(Counter):
             self.period_s, self._timed = period_s, True
 
     def power_w(self) -> float | None:
-        """Return the card's power now, None where it is not shown."""
+        """Return the card's power now, None where the driver does not report it."""
         try:
             return self._sampled_w()
         except LostError:
             return None
 
-    def look(self) -> set[str]:
+    def sample_conditions(self) -> set[str]:
         """Log temperature, clocks, limits and processes; return `throttled` and `foreign_process` where they hold."""
-        return self._log.look() if self._log else set()
+        return self._log.sample() if self._log else set()
 
     def conditions(self) -> dict[str, Any]:
         """Return what was logged, ready for JSON."""
@@ -190,7 +199,7 @@ def torch_uuid(device: torch.device, cuda: Any = torch.cuda) -> str:
 
     Args:
         device: the device; without an index the current one.
-        cuda: the module torch.cuda, or a stand-in for it.
+        cuda: the module torch.cuda, or a fake of it.
 
     Raises:
         AbsentError: where torch does not know it.
@@ -225,12 +234,14 @@ def _is_sliced(nvml: Any, handle: Any) -> bool:
 
 @final
 class CardLog:
-    """What a card was doing when windows ended: temperature, clocks, throttling, other processes.
+    """Log of a card's state at the ends of windows: temperature, clocks, throttling, other processes.
+
+    Throttling and processes that begin and end within a window are not seen.
 
     Args:
-        nvml: the module pynvml, or a stand-in for it.
+        nvml: the module pynvml, or a fake of it.
         handle: NVML's handle of the card.
-        clock: stamps the looks; windows shorter than `LOOK_S` share one.
+        clock: stamps the samples; windows shorter than `CONDITIONS_S` share one.
 
     """
 
@@ -240,19 +251,19 @@ class CardLog:
         self._clock = clock
         self._last_s: float | None = None
         self._flags: set[str] = set()
-        self._reasons: set[str] = set()
+        self._reasons: set[str] | None = None  # None until the card has answered
         self._seen: dict[str, list[float]] = {}
-        self._foreign = 0
+        self._most_others: int | None = None
         self._card = {
             "card": self._ask(nvml.nvmlDeviceGetName, handle),
             "uuid": self._ask(nvml.nvmlDeviceGetUUID, handle),
             "driver": self._ask(nvml.nvmlSystemGetDriverVersion),
         }
 
-    def look(self) -> set[str]:
+    def sample(self) -> set[str]:
         """Log the moment; return `throttled` and `foreign_process` where they hold."""
         now_s = self._clock.now()
-        if self._last_s is not None and now_s - self._last_s < LOOK_S:
+        if self._last_s is not None and now_s - self._last_s < CONDITIONS_S:
             return self._flags
         self._last_s = now_s
         nvml, handle = self._nvml, self._handle
@@ -260,16 +271,20 @@ class CardLog:
         self._note("sm_clock_mhz", self._ask(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM))
         limit_mw = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         self._note("power_limit_w", None if limit_mw is None else limit_mw / 1000)
-        bits = self._ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
-        reasons = {name for bit, name in THROTTLE_REASONS.items() if bits & bit}
-        foreign = self._foreign_processes()
-        self._reasons |= reasons
-        self._foreign = max(self._foreign, foreign)
-        self._flags = ({"throttled"} if reasons else set()) | ({"foreign_process"} if foreign else set())
+        bits, others = self._ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle), self._count_other_processes()
+        reasons = {name for bit, name in THROTTLE_REASONS.items() if (bits or 0) & bit}
+        if bits is not None:
+            self._reasons = (self._reasons or set()) | reasons
+        if others is not None:
+            self._most_others = max(self._most_others or 0, others)
+        self._flags = ({"throttled"} if reasons else set()) | ({"foreign_process"} if others else set())
         return self._flags
 
     def conditions(self) -> dict[str, Any]:
-        """Return the card's name and the range of every value seen, ready for JSON."""
+        """Return the card's name and the range of every value seen, ready for JSON.
+
+        `throttle_reasons` and `foreign_processes` are None where the driver never reported them, which is not none.
+        """
         ranges = {
             name: {"first": values[0], "last": values[1], "min": values[2], "max": values[3]}
             for name, values in self._seen.items()
@@ -277,20 +292,21 @@ class CardLog:
         return {
             **self._card,
             **ranges,
-            "throttle_reasons": sorted(self._reasons),
-            "foreign_processes": self._foreign,
+            "throttle_reasons": None if self._reasons is None else sorted(self._reasons),
+            "foreign_processes": self._most_others,
         }
 
-    def _foreign_processes(self) -> int:
-        """Count the processes that compute on the card and are not this one.
+    def _count_other_processes(self) -> int | None:
+        """Count the processes that compute on the card and are not this one; None where NVML shows no process at all.
 
-        In a container NVML names processes by numbers that are not ours, or none at all; then one of them is taken to
-        be this process, whose context is alive.
+        In a container NVML lists processes by ids that are not the container's: then one of them is taken to be this
+        process, whose context is alive. Or it lists none, not even this one, and the others are unknown.
         """
-        running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
-        own = os.getpid()
-        others = [process for process in running if process.pid != own]
-        return len(others) if len(others) < len(running) else max(0, len(others) - 1)
+        running = self._ask(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
+        if not running:
+            return None
+        others = [process for process in running if process.pid != os.getpid()]
+        return len(others) if len(others) < len(running) else len(others) - 1
 
     def _note(self, name: str, value: float | None) -> None:
         if value is None:
@@ -305,3 +321,7 @@ class CardLog:
         except self._nvml.NVMLError:
             return None
         return answer.decode() if isinstance(answer, bytes) else answer
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

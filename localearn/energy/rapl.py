@@ -15,8 +15,12 @@ PERIOD_LIMIT_S = 0.02  # the counters move about once a millisecond; ten times t
 class RaplCounter(Counter):
     """All packages, or all DRAM, of the machine: other processes' share and idle power included.
 
-    Each zone's `energy_uj` wraps at `max_energy_range_uj`, after about twenty minutes under load. A thread reads it
-    far more often than that, so no wrap is missed however long a window lasts.
+    Each zone z counts microjoules c_z (`energy_uj`), which wrap at r_z (`max_energy_range_uj`), after about twenty
+    minutes under load. The energy between two readings is
+
+        E = sum_z (c_z,end - c_z,begin + w_z r_z) / 10^6 J,    w_z the number of wraps
+
+    A thread reads the zones far more often than they wrap, so no wrap is missed however long a window lasts.
 
     Args:
         part: "cpu" for the package zones, "dram" for the memory zones.
@@ -64,7 +68,7 @@ class RaplCounter(Counter):
             raise AbsentError(f"RAPL: {error}") from error
         self.note = f"RAPL, {len(self._zones)} {prefix} zone(s); the whole machine's, not this process's alone"
         shortest_s = min(zone.range_j for zone in self._zones) / MAX_ZONE_W
-        self._ticker = Ticker(self._keep_up, shortest_s / 2, "localearn-rapl")
+        self._ticker = Ticker(self._poll, shortest_s / 2, "localearn-rapl")
 
     def read(self) -> Mark:
         """Return the joules since `open`, over all zones.
@@ -97,12 +101,12 @@ class RaplCounter(Counter):
         return end.value - begin.value
 
     def close(self) -> None:
-        """Stop the thread that keeps up with the wraps."""
+        """Stop the thread that polls the zones."""
         if self._ticker is not None:
             self._ticker.stop()
             self._ticker = None
 
-    def _keep_up(self) -> None:
+    def _poll(self) -> None:
         try:
             self.read()
         except LostError:

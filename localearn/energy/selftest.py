@@ -1,36 +1,29 @@
 """Checks of the meter on the machine at hand: windows of known load, and what must hold of a meter that is right.
 
-As a program, `python -m localearn.energy.selftest cuda:0`, it is the second process of a check: it loads a device until
-its input ends. The command is `python -m localearn.energy.check`.
+The command is `python -m localearn.energy.check`.
 """
 
 import math
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 
-from localearn.energy.meter import LONG_PERIODS, Meter
+from localearn.energy.meter import Meter
+from localearn.energy.selftest_load import Load
 from localearn.energy.sources import AbsentError, Clock, Counter, PowerIntegral
+from localearn.energy.tally import LONG_PERIODS
+from localearn.moved import former_names
 
-BURST_S = 0.02  # a card refreshes its power about as often
-SIZES = {"cuda": 4096, "cpu": 256}
 HALF_CYCLE_S = 0.1
-NEIGHBOUR_START_LIMIT_S = 120.0
-READY = "ready"
 INTEGRAL_TOLERANCE = 0.05
 EQUAL_TOLERANCE = 0.03
-DOUBLED_TOLERANCE = 0.25  # between bursts a card keeps its clocks up for a while, and rests above its idle power
+DOUBLED_TOLERANCE = 0.25  # a card's clocks stay up between bursts, so it rests above idle power
 LIMIT_TOLERANCE = 0.05
 SHORT_PERIODS = 20
-BESIDE_S = 2.0
-
+NEIGHBOUR_S = 2.0
 EXPECTATIONS = {
     "counter against power": f"the counter's joules of a steady load lie within {INTEGRAL_TOLERANCE:.0%} of the power "
     "readings' integral over the same window",
@@ -42,7 +35,6 @@ EXPECTATIONS = {
     f"{LONG_PERIODS} is not",
     "second process": "foreign_process is flagged while a second process loads the card, and not before it began",
 }
-
 Neighbour = Callable[[], AbstractContextManager[object]]
 Verdict = Literal["passed", "failed", "not run"]
 Figures = Mapping[str, float | list[str]]
@@ -55,7 +47,7 @@ class Outcome:
     Args:
         check: its name, one of `EXPECTATIONS`.
         part: whose energy it is about.
-        expectation: what must hold, in words, the tolerance included.
+        expectation: what must hold, as text, the tolerance included.
         verdict: whether it holds.
         figures: what was measured, with units in the names.
         tolerance: what the verdict allows for, None where there is nothing to allow for.
@@ -85,7 +77,7 @@ class Outcome:
 
 
 def difference(one: float, other: float) -> float:
-    """Return how far two figures lie apart, as a share of their mean; infinite where there is nothing to share.
+    """Return the relative difference of two figures, as a fraction of their mean; infinite where the mean is 0.
 
     Args:
         one: a figure.
@@ -94,16 +86,6 @@ def difference(one: float, other: float) -> float:
     """
     mean = (abs(one) + abs(other)) / 2
     return abs(one - other) / mean if mean else math.inf
-
-
-class Load(Protocol):
-    """Work in bursts, each of about `BURST_S` seconds; the same work every time."""
-
-    def burst(self) -> None:
-        """Begin a burst; it may return while the burst runs, but not before the one before it has ended."""
-
-    def finish(self) -> None:
-        """Wait for the last burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +123,8 @@ class Bench:
 
     Args:
         device: where the load runs; a card is synchronised at both ends of a window.
-        counter: of the part that the load heats. It is opened here and again for each window, and keeps its update
-            period.
+        counter: of the part that the load heats. It is opened here and again for each window, and its measured
+            update period is reused.
         load: what to run.
         clock: stamps all readings.
         synchronize: waits for the device, see `Meter`.
@@ -176,7 +158,7 @@ class Bench:
     def idle(self, seconds: float) -> None:
         """Measure idle power as a run does before it trains, and time the counter's updates.
 
-        An estimate holds no idle power that could be subtracted, so a window without work stands in for it.
+        An estimate holds no idle power that could be subtracted, so a window without work takes its place.
 
         Args:
             seconds: how long.
@@ -364,24 +346,24 @@ class _Checks:
             return self._not_run(name, "the source has no energy counter: its joules are integrated power already")
         if span.energy_j is None:
             return self._lost(name, span)
-        apart = difference(span.energy_j, span.integral_j)
-        figures = {"counter_j": span.energy_j, "integral_j": span.integral_j, "difference": apart}
-        wrong = [] if apart <= INTEGRAL_TOLERANCE else [f"they lie {apart:.1%} apart"]
+        relative = difference(span.energy_j, span.integral_j)
+        figures = {"counter_j": span.energy_j, "integral_j": span.integral_j, "difference": relative}
+        wrong = [] if relative <= INTEGRAL_TOLERANCE else [f"they lie {relative:.1%} apart"]
         return self._judged(name, figures, wrong, INTEGRAL_TOLERANCE)
 
     def _equal_windows(self) -> Outcome:
         name, one, other = "equal windows", self._first, self._second
         if one.energy_j is None or other.energy_j is None:
             return self._lost(name, one, other)
-        apart = difference(one.energy_j, other.energy_j)
+        relative = difference(one.energy_j, other.energy_j)
         figures = {
             "first_j": one.energy_j,
             "second_j": other.energy_j,
             "first_s": one.duration_s,
             "second_s": other.duration_s,
-            "difference": apart,
+            "difference": relative,
         }
-        wrong = [] if apart <= EQUAL_TOLERANCE else [f"they lie {apart:.1%} apart"]
+        wrong = [] if relative <= EQUAL_TOLERANCE else [f"they lie {relative:.1%} apart"]
         return self._judged(name, figures, wrong, EQUAL_TOLERANCE)
 
     def _watts_by_load(self) -> Outcome:
@@ -437,15 +419,15 @@ class _Checks:
         name = "second process"
         if self._neighbour is None:
             return self._not_run(name, f"{self._bench.counter.source} does not separate processes")
-        bursts = max(1, round(BESIDE_S * self._bursts_per_s))
+        bursts = max(1, round(NEIGHBOUR_S * self._bursts_per_s))
         before = self._bench.steady("alone", bursts)
         try:
             with self._neighbour():
-                beside = self._bench.steady("beside a second process", bursts)
+                together = self._bench.steady("beside a second process", bursts)
         except ChildProcessError as error:
             return self._not_run(name, str(error))
-        figures = {"flags_before": sorted(before.flags), "flags_beside": sorted(beside.flags)}
-        wrong = [] if "foreign_process" in beside.flags else ["the second process is not flagged"]
+        figures = {"flags_before": sorted(before.flags), "flags_beside": sorted(together.flags)}
+        wrong = [] if "foreign_process" in together.flags else ["the second process is not flagged"]
         if "foreign_process" in before.flags:
             wrong.append("it was flagged before: either another process is on the card, or the flag means nothing")
         return self._judged(name, figures, wrong)
@@ -470,96 +452,5 @@ class _Checks:
         return self._bench.counter.part
 
 
-@final
-class MatrixLoad:
-    """Products of two square matrices in float32, on a card or on the CPU.
-
-    A card is given the next burst before it has ended the last, so that it never waits for the host.
-
-    Args:
-        device: where the products are made.
-
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        size = SIZES[device.type]
-        self._factors = torch.randn(2, size, size, device=device) / size**0.5
-        self._product = torch.empty(size, size, device=device)
-        self._before: torch.cuda.Event | None = None
-        self._products = 1
-        for _ in range(3):  # the first one loads the library of kernels
-            started_s = time.perf_counter()
-            self.burst()
-            self.finish()
-        self._products = max(1, round(BURST_S / (time.perf_counter() - started_s)))
-
-    def burst(self) -> None:
-        """Begin a burst and wait for the one before it."""
-        for _ in range(self._products):
-            torch.mm(self._factors[0], self._factors[1], out=self._product)
-        if self._device.type == "cuda":
-            before, self._before = self._before, torch.cuda.Event()
-            self._before.record(torch.cuda.current_stream(self._device))
-            if before is not None:
-                before.synchronize()
-
-    def finish(self) -> None:
-        """Wait for the last burst."""
-        if self._before is not None:
-            self._before.synchronize()
-            self._before = None
-
-
-@contextmanager
-def loaded_by_another(device: str, python: str = sys.executable) -> Iterator[None]:
-    """Have a second process load the device while the block runs.
-
-    Args:
-        device: torch's name of it.
-        python: the interpreter that the process runs in.
-
-    Raises:
-        ChildProcessError: where it does not start.
-
-    """
-    command = [python, "-m", "localearn.energy.selftest", device]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        limit = threading.Timer(NEIGHBOUR_START_LIMIT_S, process.kill)
-        limit.start()
-        try:
-            if process.stdout.readline().strip() != READY:
-                raise ChildProcessError(f"the second process did not come to load {device}")
-            limit.cancel()
-            yield
-        finally:
-            limit.cancel()
-            process.stdin.close()
-            process.wait()
-
-
-def load_until_end(device: str, until: IO[str]) -> None:
-    """Load the device until a stream ends.
-
-    Args:
-        device: torch's name of it.
-        until: the stream.
-
-    """
-    load = MatrixLoad(torch.device(device))
-    ended = threading.Event()
-
-    def wait_for_end() -> None:
-        until.read()
-        ended.set()
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
-    print(READY, flush=True)
-    while not ended.is_set():
-        load.burst()
-    load.finish()
-
-
-if __name__ == "__main__":
-    load_until_end(sys.argv[1], sys.stdin)
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

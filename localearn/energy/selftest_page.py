@@ -57,7 +57,7 @@ def page(summary: Mapping[str, Any], outcomes: Sequence[Outcome], benches: Seque
 
 
 def figures_text(figures: Figures) -> str:
-    """Return figures in words: `counter 3,002 J; difference 0.1 %`; the units stand in their names.
+    """Return figures as text: `counter 3,002 J; difference 0.1 %`; their names end in their units.
 
     Args:
         figures: numbers by name, or a list of flags.
@@ -69,9 +69,9 @@ def figures_text(figures: Figures) -> str:
 def _figure(name: str, value: float | list[str]) -> str:
     if isinstance(value, list):
         return f"{name.replace('_', ' ')} {', '.join(value) or 'none'}"
-    words, _, unit = name.rpartition("_")
+    quantity, _, unit = name.rpartition("_")
     if unit in ("j", "w", "s"):
-        return f"{words.replace('_', ' ')} {value:,.4g} {unit.upper() if unit != 's' else unit}"
+        return f"{quantity.replace('_', ' ')} {value:,.4g} {unit.upper() if unit != 's' else unit}"
     return f"{name} {value:.1%}" if name == "difference" else f"{name} {value:.2f}"
 
 

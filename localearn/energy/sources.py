@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ Label = Literal["measured", "estimated", "absent"]
 
 
 class AbsentError(Exception):
-    """A source that is not there; the message says why and becomes the part's note in the record."""
+    """A source that is not available; the message is the reason, and becomes the part's note in the record."""
 
 
 class LostError(Exception):
@@ -124,12 +125,29 @@ class Counter(ABC):
         """Return the power that the source shows right now, None where it shows none."""
         return None
 
-    def look(self) -> set[str]:
+    def sample_conditions(self) -> set[str]:
         """Log the conditions of the moment and return the flags that they put on the window that just ended."""
         return set()
 
+    def look(self) -> set[str]:
+        """Call `sample_conditions`; deprecated, and gone in the next release."""
+        warnings.warn("Counter.look is deprecated: use sample_conditions", FutureWarning, stacklevel=2)
+        overridden = type(self).sample_conditions is type(self).look  # and calls this one by super()
+        return set() if overridden else self.sample_conditions()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Register a subclass's `look`, the method's former name, as its `sample_conditions`."""
+        super().__init_subclass__(**options)
+        if "look" in vars(cls) and "sample_conditions" not in vars(cls):
+            warnings.warn(
+                f"{cls.__name__}.look: the method of a Counter is named sample_conditions now",
+                FutureWarning,
+                stacklevel=2,
+            )
+            cls.sample_conditions = cls.look
+
     def conditions(self) -> dict[str, Any]:
-        """Return what `look` has logged so far, ready for JSON."""
+        """Return what `sample_conditions` has logged so far, ready for JSON."""
         return {}
 
     def counted(self) -> str:
@@ -209,7 +227,7 @@ class _Watch:
         return _Moment(self._clock.now(), self.counter.read())
 
     def poll(self) -> None:
-        """Note a move, if there was one since the last look."""
+        """Note a move, if there was one since the last poll."""
         try:
             raw = self.counter.moving()
             if raw != self.raw:
@@ -234,7 +252,9 @@ class _Watch:
 
 @final
 class PowerIntegral:
-    """The integral of power over time by the trapezoid rule, in joules.
+    """The integral of power over time by the trapezoid rule, in joules, over samples P_i at times t_i.
+
+        E = sum_i (t_i - t_{i-1}) (P_i + P_{i-1}) / 2
 
     Every sample counts, one that equals the last as well: a constant 300 W is 300 J per second, not 0 J.
     """
@@ -247,8 +267,8 @@ class PowerIntegral:
         """Add a sample.
 
         Args:
-            now_s: its time, not before the last one's.
-            power_w: the power then.
+            now_s: its time in seconds, not before the last one's.
+            power_w: the power then, in watts.
 
         """
         if self._last is not None:

@@ -3,7 +3,9 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from localearn.moved import former_names
 
 LARGEST = 2**64  # no seed, count or size of ours is larger
 LONGEST = 300  # characters of a message, which has names of the file's own
@@ -28,6 +30,9 @@ def within(path: str) -> Iterator[None]:
     Args:
         path: the object's.
 
+    Raises:
+        BadRecordError: that of the block, with the path.
+
     """
     try:
         yield
@@ -48,7 +53,7 @@ def text(record: Mapping[str, Any], key: str) -> str:
     """
     value = record.get(key)
     if not isinstance(value, str):
-        raise BadRecordError(f"{key} is {shown(value)}, where a string belongs")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, where a string belongs")
     return value
 
 
@@ -79,7 +84,7 @@ def integer(record: Mapping[str, Any], key: str) -> int:
     """
     value = record.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadRecordError(f"{key} is {shown(value)}, where a whole number belongs")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, where a whole number belongs")
     if abs(value) > LARGEST:
         raise BadRecordError(f"{key} is a number of impossible size")
     return value
@@ -112,7 +117,7 @@ def optional_truth(record: Mapping[str, Any], key: str) -> bool | None:
     """
     value = record.get(key)
     if value is not None and not isinstance(value, bool):
-        raise BadRecordError(f"{key} is {shown(value)}, where true or false belongs")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, where true or false belongs")
     return value
 
 
@@ -130,7 +135,7 @@ def choice(record: Mapping[str, Any], key: str, known: Sequence[str]) -> Any:
     """
     value = text(record, key)
     if value not in known:
-        raise BadRecordError(f"{key} is {shown(value)}, not one of {', '.join(known)}")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, not one of {', '.join(known)}")
     return value
 
 
@@ -149,7 +154,7 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise BadRecordError(f"{key} is {shown(value)}, where a number belongs")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, where a number belongs")
     try:
         return float(value) if math.isfinite(value) else None
     except OverflowError as error:  # a whole number that no float holds
@@ -169,7 +174,7 @@ def optional_mapping(record: Mapping[str, Any], key: str) -> dict[str, Any] | No
     """
     value = record.get(key)
     if value is not None and not isinstance(value, dict):
-        raise BadRecordError(f"{key} is {shown(value)}, where an object belongs")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, where an object belongs")
     return value
 
 
@@ -219,11 +224,11 @@ def texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise BadRecordError(f"{key} is {shown(value)}, where a list of strings belongs")
+        raise BadRecordError(f"{key} is {abbreviated(value)}, where a list of strings belongs")
     return tuple(value)
 
 
-def shown(value: object) -> str:
+def abbreviated(value: object) -> str:
     """Return a value for a message, cut where it is long.
 
     Args:
@@ -232,3 +237,7 @@ def shown(value: object) -> str:
     """
     text = "missing" if value is None else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -13,20 +13,21 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from localearn.errors import UserError
 from localearn.files import atomic_write, read_json
+from localearn.moved import Renamed, former_names
 from localearn.printing import say
 
-_MARK = b"\nlocalearn-sha256 "  # after a checkpoint's archive, whose readers look for its end from behind
+_MARK = b"\nlocalearn-sha256 "  # after a checkpoint's archive, whose readers search for its end backwards
 _LENGTH = len(_MARK) + 64
 _CHUNK = 1 << 20
 DONE = ("completed", "diverged", "stopped")  # the statuses of runs that are not resumed
-# What a file system without locks says.
+# The errors of a file system without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
@@ -87,7 +88,7 @@ class RunFolder:
             raise UserError(f"resume={self.path}: there is no config.yaml, so that is no run's folder")
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Lock the folder against other processes while the block runs.
 
         The system releases the lock of a killed process. A file system without locks is written without.
@@ -96,13 +97,15 @@ class RunFolder:
             UserError: when another process holds the lock.
 
         """
-        with contextlib.ExitStack() as lock:
+        with contextlib.ExitStack() as stack:
             try:
                 with self._writing(self.path):
-                    lock.enter_context(locked(self.path / ".lock", wait=False))
-            except Held:
+                    stack.enter_context(locked(self.path / ".lock", wait=False))
+            except LockedError:
                 raise UserError(f"another process is writing {self.path}; wait for it, or give another out=") from None
             yield
+
+    held = Renamed("lock")
 
     def status(self) -> str:
         """Return the status in run.json; "unfinished" where none was written, as after a SIGKILL."""
@@ -192,12 +195,12 @@ class RunFolder:
                     raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from error
             append_checksum(temporary)
             if self.checkpoint.exists():
-                self._keep(self.checkpoint, self.previous)
+                self._link(self.checkpoint, self.previous)
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """Return the state that `save_checkpoint` wrote last, or None where there is none; without unpickling code.
 
-        Where the last one is damaged, the one before it is returned, and a line on stderr says so.
+        Where the last one is damaged, the one before it is returned, with a warning on stderr.
 
         Args:
             device: where the tensors are put.
@@ -230,7 +233,7 @@ class RunFolder:
                     left.unlink()
 
     def save_net(self, net: nn.Module, metadata: dict[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write the trained net's weights as net.safetensors; a weight that layers share stands there for each.
+        """Write the trained net's weights as net.safetensors; a weight that layers share is written for each.
 
         Args:
             net: whose state is written.
@@ -261,7 +264,7 @@ class RunFolder:
         with self._writing(path), atomic_write(path) as temporary:
             yield temporary
 
-    def _keep(self, path: Path, name: Path) -> None:
+    def _link(self, path: Path, name: Path) -> None:
         """Give a file a second name, so that it is there under one of them at every moment."""
         link = name.with_name(f".{name.name}.{os.getpid()}.tmp")
         try:
@@ -272,7 +275,7 @@ class RunFolder:
             link.replace(name)
 
     def _exists(self, path: Path) -> bool:
-        with self._writing(path):  # a name too long, or a folder that may not be looked into
+        with self._writing(path):  # a name too long, or a folder without permission to list it
             return path.exists()
 
     @contextlib.contextmanager
@@ -284,11 +287,11 @@ class RunFolder:
                 raise
             raise UserError(f"cannot write {str(path)!r}: a path holds no null byte") from error
         except OSError as error:
-            kept = ""
+            advice = ""
             with contextlib.suppress(OSError):
                 if self.checkpoint.exists():
-                    kept = f"; the last checkpoint is kept, go on with resume={self.path}"
-            raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+                    advice = f"; the last checkpoint is kept, go on with resume={self.path}"
+            raise UserError(f"cannot write {path}: {error.strerror or error}{advice}") from error
 
 
 def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -327,7 +330,7 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{path} is no regular file")
 
 
-class Held(Exception):
+class LockedError(Exception):
     """Another process, or another part of this one, holds the lock."""
 
 
@@ -340,7 +343,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         wait: whether to wait for another holder.
 
     Raises:
-        Held: when it is held and `wait` is false.
+        LockedError: when another holds it and `wait` is false.
         OSError: when the file cannot be made.
 
     """
@@ -350,7 +353,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     try:
         lock.acquire()
     except Timeout:
-        raise Held from None
+        raise LockedError from None
     except NotImplementedError:
         lock = None
     except OSError as error:
@@ -420,3 +423,7 @@ def _file_digest(path: Path, size: int) -> str:
             digest.update(chunk)
             left -= len(chunk)
     return digest.hexdigest()
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -15,10 +15,10 @@ from localearn.files import UnreadableError, read_bytes, read_json
 from localearn.records import fields
 from localearn.records.fields import BadRecordError
 from localearn.records.record import (
-    BESIDE,
     FORMER,
     LABELS,
     LOSS,
+    NOT_IN_JSON,
     SCHEMA,
     Energy,
     Figures,
@@ -45,7 +45,7 @@ def read_record(path: str | Path) -> Record:
         path: a run.json, or the folder that holds it.
 
     Returns:
-        The record. Fields that the file does not hold have their defaults, and stand in its `lacking`.
+        The record. Fields that the file does not hold have their defaults, and are listed in its `lacking`.
 
     Raises:
         UserError: when a file cannot be read, or a field is of the wrong kind; the message names both.
@@ -160,12 +160,12 @@ def _kinds() -> dict[str, tuple[type, bool]]:
     """Return the type of each field of run.json, and whether it may be null."""
     hints = typing.get_type_hints(Record)
     kinds = {}
-    for found in fields_of(Record):
-        if found.name not in BESIDE:
-            hint = hints[found.name]
+    for declared in fields_of(Record):
+        if declared.name not in NOT_IN_JSON:
+            hint = hints[declared.name]
             optional = NoneType in get_args(hint)
             hint = next(kind for kind in get_args(hint) if kind is not NoneType) if optional else hint
-            kinds[found.name] = (typing.get_origin(hint) or hint, optional)
+            kinds[declared.name] = (typing.get_origin(hint) or hint, optional)
     return kinds
 
 
@@ -187,23 +187,23 @@ def _field(values: Mapping[str, Any], name: str, kind: type) -> Any:
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, Figures]:
     """Return the metrics of a record, by name."""
-    found: dict[str, Figures] = {}
+    metrics: dict[str, Figures] = {}
     for name in fields.mapping(values, "metrics"):
         with fields.within("metrics"):
             metric = fields.mapping(values["metrics"], name)
         with fields.within(f"metrics.{name}"):
-            found[name] = Figures(
+            metrics[name] = Figures(
                 direction=fields.choice(metric, "direction", get_args(Direction)),
                 unit=fields.choice(metric, "unit", get_args(Unit)),
                 val=fields.number(metric, "val"),
                 test=fields.number(metric, "test"),
             )
-    return found
+    return metrics
 
 
 def _metrics_of_schema_1(values: Mapping[str, Any]) -> dict[str, Figures]:
     """Return the metrics of a record of schema 1: those that it names, if it does, and those of its former fields."""
-    found = _metrics(values)
+    metrics = _metrics(values)
     for name, (metric, split) in FORMER.items():
         figure = fields.number(values, name)
         if metric == LOSS.name:
@@ -211,8 +211,8 @@ def _metrics_of_schema_1(values: Mapping[str, Any]) -> dict[str, Figures]:
         else:  # no other task had one
             new = Figures(direction="max", unit="fraction", val=None, test=None)
         if figure is not None:
-            found.setdefault(metric, new)[split] = figure
-    return found
+            metrics.setdefault(metric, new)[split] = figure
+    return metrics
 
 
 def _check_moment(name: str, stamp: str) -> None:
@@ -220,7 +220,7 @@ def _check_moment(name: str, stamp: str) -> None:
         if stamp:
             datetime.fromisoformat(stamp)
     except ValueError as error:
-        raise BadRecordError(f"{name} is {fields.shown(stamp)}, where an ISO date belongs") from error
+        raise BadRecordError(f"{name} is {fields.abbreviated(stamp)}, where an ISO date belongs") from error
 
 
 def _check_depth(values: Mapping[str, Any]) -> None:
@@ -301,7 +301,7 @@ def parse_co2e(co2e: Mapping[str, Any]) -> Reading:
     label, country = label_of(co2e), fields.optional_text(co2e, "country")
     intensity = fields.number(co2e, "intensity_kg_per_kwh")
     grid = None if intensity is None else f"grid of {intensity:.3g} kg/kWh"
-    return Reading(label, source=", ".join(word for word in (country, grid) if word) or None)
+    return Reading(label, source=", ".join(part for part in (country, grid) if part) or None)
 
 
 def label_of(record: Mapping[str, Any]) -> Label:
@@ -314,8 +314,8 @@ def label_of(record: Mapping[str, Any]) -> Label:
         BadRecordError: when it is unknown.
 
     """
-    found = fields.optional_text(record, "label") or "absent"
-    for label in LABELS:
-        if found == label:
-            return label
-    raise BadRecordError(f"label is {found!r}, not one of {', '.join(LABELS)}")
+    label = fields.optional_text(record, "label") or "absent"
+    for known in LABELS:
+        if label == known:
+            return known
+    raise BadRecordError(f"label is {label!r}, not one of {', '.join(LABELS)}")

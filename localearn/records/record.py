@@ -6,8 +6,9 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
+from localearn.moved import former_names
 from localearn.tasks import Classification, Direction, Metric, Unit
 
 SCHEMA = 2
@@ -15,7 +16,7 @@ Split = Literal["val", "test"]
 LOSS = Metric("loss", "min", "value")  # every task has it
 
 # Not in run.json: metrics.jsonl has the first, and the second is about a file that was read.
-BESIDE = ("history", "lacking")
+NOT_IN_JSON = ("history", "lacking")
 # Former fields, each a metric on a split. run.json has them for one release more, and only schema 1 is read by them.
 FORMER: dict[str, tuple[str, Split]] = {
     "test_accuracy": ("accuracy", "test"),
@@ -214,7 +215,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return the text of run.json."""
-        values = {name: value for name, value in asdict(self).items() if name not in BESIDE}
+        values = {name: value for name, value in asdict(self).items() if name not in NOT_IN_JSON}
         values |= {name: self.metric(metric, split) for name, (metric, split) in FORMER.items()}
         return json.dumps(_finite(values), indent=2, allow_nan=False, default=str) + "\n"
 
@@ -231,7 +232,7 @@ class Record:
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of run.json's fields, in order."""
-        return [*(f.name for f in fields(cls) if f.name not in BESIDE), *FORMER]
+        return [*(f.name for f in fields(cls) if f.name not in NOT_IN_JSON), *FORMER]
 
 
 def _finite(value: Any) -> Any:
@@ -263,7 +264,7 @@ class Reading:
     part: str | None = None  # gpu, cpu, dram
 
     def __str__(self) -> str:
-        return ", ".join(word for word in (self.label, self.source, self.part) if word)
+        return ", ".join(part for part in (self.label, self.source, self.part) if part)
 
 
 @dataclass(frozen=True)
@@ -328,10 +329,14 @@ class Energy:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages, those that are installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

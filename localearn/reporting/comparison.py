@@ -1,16 +1,25 @@
 """Comparison of rules with their baseline: runs are grouped, averaged over seeds, and compared where they are alike."""
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
+from localearn.moved import Renamed, former_names
 from localearn.records import Reading
 from localearn.reporting.metrics import full
 from localearn.reporting.quantities import Quantity, common_level, quantities
 from localearn.reporting.runs import Run, Runs
+from localearn.reporting.settings import (
+    Settings,
+    data_of,
+    option_differences,
+    options,
+    setting_differences,
+    settings,
+    stopping,
+)
 from localearn.reporting.statistics import (
     Estimate,
     difference_interval,
@@ -47,7 +56,7 @@ class Measure:
         values: one per reading, none where the quantity is absent.
         missing: the number of the rule's runs that do not hold it.
         flags: what the meter flagged, and in how many runs.
-        ratio: to the baseline, a difference where the quantity is compared by that; None where `refusal` says why not.
+        ratio: to the baseline, a difference where the quantity is compared by that; None where there is a `refusal`.
         refusal: why there is no ratio.
         paired: whether the ratio's numbers come from equal seeds.
 
@@ -77,7 +86,7 @@ class Rule:
         algo: the rule's.
         runs: a seed each.
         baseline: whether this is the baseline itself.
-        unlike: the settings in which the runs differ from the baseline's, in words; empty where they may be compared.
+        unlike: the settings in which the runs differ from the baseline's, as text; empty where they may be compared.
         measures: of each quantity.
 
     """
@@ -110,7 +119,7 @@ class Group:
         metric: the one that judges.
         rules: the baseline first.
         common: the figure of the metric that all runs reached on the validation split.
-        apart: whether another group has the same data, net and protocol by name, and another metric.
+        names_metric: whether another group has the same data, net and protocol by name, and another metric.
 
     """
 
@@ -120,23 +129,25 @@ class Group:
     metric: Metric
     rules: tuple[Rule, ...]
     common: float | None
-    apart: bool = False
+    names_metric: bool = False
+
+    apart = Renamed("names_metric")
 
     @property
     def key(self) -> tuple[str | None, ...]:
         """The names that separate the group from others."""
-        return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.apart else [])
+        return self.dataset, self.net, self.protocol, *([full(self.metric)] if self.names_metric else [])
 
     @property
     def name(self) -> str:
         """Return the group's name, for its heading and its figures."""
-        words = [self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])]
-        return " · ".join([*words, *([full(self.metric)] if self.apart else [])])
+        parts = [self.dataset, self.net, *([f"{self.protocol} protocol"] if self.protocol else [])]
+        return " · ".join([*parts, *([full(self.metric)] if self.names_metric else [])])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The content of a report, before it is put into words, tables and plots.
+    """The content of a report, before it is written as text, tables and plots.
 
     Attributes:
         groups: of rules that can be compared.
@@ -159,42 +170,6 @@ class Comparison:
     def runs(self) -> list[Run]:
         """Return the runs that were averaged."""
         return [run for group in self.groups for rule in group.rules for run in rule.runs]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings that a rule and its baseline must share.
-
-    The data's fingerprint is stored with the runs: it may differ by seed.
-
-    Attributes:
-        net: the net's name.
-        net_config: its resolved options.
-        dataset: the data set's name.
-        augment: the augmentation's.
-        batch_size: rows a step.
-        precision: of the products.
-        device: its name.
-        capture: how the step was captured.
-        ranks: as in `Run.ranks`.
-        step: "all" or "block".
-        deterministic: whether only deterministic algorithms were used.
-        metric: what the runs are judged by.
-
-    """
-
-    net: str
-    net_config: str  # the resolved configuration, so that two nets of one name do not pass for one
-    dataset: str
-    augment: str | None
-    batch_size: float | None
-    precision: str | None
-    device: str
-    capture: str | None
-    ranks: str
-    step: str
-    deterministic: bool
-    metric: Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +208,7 @@ def compare(
     metrics = Counter(key[:-1] for key in groups)
     comparison = Comparison(
         groups=tuple(
-            replace(_group(groups[key], rows, baseline, allow_unlike), apart=metrics[key[:-1]] > 1)
+            replace(_group(groups[key], rows, baseline, allow_unlike), names_metric=metrics[key[:-1]] > 1)
             for key in sorted(groups, key=_natural)
         ),
         excluded=tuple(run for run in runs if run.record.status != "completed"),
@@ -251,7 +226,7 @@ def _place(row: _Row) -> tuple[str, str, str]:
 
 def _natural(names: tuple[str, ...]) -> list[list[int | str]]:
     """Return a key that sorts mlp_4x512 before mlp_16x512."""
-    return [[int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)] for name in names]
+    return [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in names]
 
 
 def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
@@ -278,8 +253,8 @@ def _rows(runs: Iterable[Run], notes: list[str]) -> list[_Row]:
                 f"{by_seed[run.record.seed].folder} is left out."
             )
         by_seed[run.record.seed] = run
-    found = [row for alike in rows.values() for row in alike]
-    return [replace(row, by_seed=dict(sorted(row.by_seed.items()))) for row in found]
+    grouped = [row for alike in rows.values() for row in alike]
+    return [replace(row, by_seed=dict(sorted(row.by_seed.items()))) for row in grouped]
 
 
 def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool) -> Group:
@@ -292,7 +267,7 @@ def _group(rows: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike
 
 
 def _rule(
-    row: _Row, group: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool, wanted: list[Quantity]
+    row: _Row, group: list[_Row], everywhere: list[_Row], baseline: str, allow_unlike: bool, columns: list[Quantity]
 ) -> Rule:
     against = None if row.algo == baseline else _nearest(row, everywhere, baseline)
     unlike = tuple(_differences(row, against)) if against else ()
@@ -308,7 +283,7 @@ def _rule(
         runs=tuple(row.by_seed.values()),
         baseline=row.algo == baseline,
         unlike=unlike,
-        measures=tuple(_measure(quantity, row, compared, refusal) for quantity in wanted),
+        measures=tuple(_measure(quantity, row, compared, refusal) for quantity in columns),
     )
 
 
@@ -319,14 +294,14 @@ def _nearest(row: _Row, rows: list[_Row], baseline: str) -> _Row | None:
 
 
 def _differences(row: _Row, other: _Row) -> list[str]:
-    found = setting_differences(row.settings, other.settings)
+    differing = setting_differences(row.settings, other.settings)
     seeds = row.by_seed.keys() & other.by_seed.keys()
     ours = {row.by_seed[seed].fingerprint for seed in seeds or row.by_seed}
     theirs = {other.by_seed[seed].fingerprint for seed in seeds or other.by_seed}
     split_alike = all(row.by_seed[seed].fingerprint == other.by_seed[seed].fingerprint for seed in seeds)
     if row.settings.dataset == other.settings.dataset and (ours != theirs or not split_alike):
-        found.append(f"data {row.settings.dataset} with another fingerprint")
-    return found
+        differing.append(f"data {row.settings.dataset} with another fingerprint")
+    return differing
 
 
 def _order(row: _Row) -> tuple[str, ...]:
@@ -334,13 +309,13 @@ def _order(row: _Row) -> tuple[str, ...]:
 
 
 def _label(row: _Row, group: list[_Row]) -> str:
-    """Return the rule's name, with what sets it apart where a group holds it under several settings."""
+    """Return the rule's name, with what distinguishes it where a group holds it under several settings."""
     others = [other for other in group if other.algo == row.algo and other is not row]
     if not others:
         return row.algo
-    apart = {difference for other in others for difference in setting_differences(row.settings, other.settings)}
-    own = sorted({difference.split(" against ")[0] for difference in apart if " against " in difference})
-    own += sorted({told for other in others for told in option_differences(row.options, other.options)})
+    differing = {difference for other in others for difference in setting_differences(row.settings, other.settings)}
+    own = sorted({difference.split(" against ")[0] for difference in differing if " against " in difference})
+    own += sorted({option for other in others for option in option_differences(row.options, other.options)})
     twins = sorted((other for other in group if other.algo == row.algo), key=_order)
     if not own and any(other.splits != row.splits for other in others):
         own = [f"data {str(next(iter(row.splits.values()))).removeprefix('sha256:')[:8]}"]
@@ -371,7 +346,7 @@ def _measure(quantity: Quantity, row: _Row, against: _Row | None, refusal: str |
 
 def _ratio(quantity: Quantity, row: _Row, against: _Row) -> tuple[Estimate | None, str | None, bool]:
     """Return the ratio (or difference) to the baseline, or the reason why there is none, and whether it is paired."""
-    ours, theirs = _held(quantity, row), _held(quantity, against)
+    ours, theirs = _values_by_seed(quantity, row), _values_by_seed(quantity, against)
     if not ours or not theirs:
         return None, "absent" if not ours else f"absent in {against.algo}", False
     seeds = sorted(ours.keys() & theirs.keys())
@@ -395,7 +370,7 @@ def _unpaired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Esti
     return Estimate(mean_interval(ours).mean - mean_interval(theirs).mean, None, None, 0)
 
 
-def _held(quantity: Quantity, row: _Row) -> dict[int, float]:
+def _values_by_seed(quantity: Quantity, row: _Row) -> dict[int, float]:
     values = {seed: quantity.value(run) for seed, run in row.by_seed.items()}
     return {seed: value for seed, value in values.items() if value is not None}
 
@@ -409,7 +384,7 @@ def _metered(quantity: Quantity) -> bool:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """Return the remarks on the runs for a careful reader: unlike settings, budgets, versions, seams."""
+    """Return the remarks on the runs for a careful reader: unlike settings, budgets, versions, resumed runs."""
     notes = []
     for group in comparison.groups:
         for rule in group.rules:
@@ -424,159 +399,13 @@ def _remarks(comparison: Comparison) -> list[str]:
             notes.append(f"{group.name}: the budgets are not matched, the runs made unequal numbers of passes.")
         endings = {stopping(run) for rule in group.rules for run in rule.runs}
         if group.protocol == "converged" and len(endings) > 1:
-            told = "; ".join(sorted(endings))
-            notes.append(f"{group.name}: the runs were not stopped alike: {told}.")
+            listed = "; ".join(sorted(endings))
+            notes.append(f"{group.name}: the runs were not stopped alike: {listed}.")
     resumed = [run.folder for run in comparison.runs if run.resumed]
     if resumed:
         notes.append(f"Interrupted and resumed, the joules of the parts added: {', '.join(resumed)}.")
     return notes
 
 
-def settings(run: Run) -> Settings:
-    """Return the settings that a run was made under.
-
-    Args:
-        run: the run.
-
-    """
-    return Settings(
-        net=run.record.net,
-        net_config=json.dumps(_net_options(run), sort_keys=True, default=str),
-        dataset=run.dataset,
-        augment=_augmentation(run),
-        batch_size=run.batch_size,
-        precision=run.precision,
-        device=run.record.machine or run.device_type,
-        capture=run.capture,
-        ranks=run.ranks,
-        step=run.step,
-        deterministic=run.record.deterministic,
-        metric=run.metric,
-    )
-
-
-def _net_options(run: Run) -> Any:
-    """Return the options of a run's net, without that no blocks are grouped, which an older record does not say."""
-    found = run.record.config.get("net")
-    return {name: v for name, v in found.items() if (name, v) != ("group", 1)} if isinstance(found, dict) else found
-
-
-# Parts of a configuration that say how a rule was trained, besides what `Settings` has.
-FORMER_MONITOR = "val_accuracy"  # what the option was called where nobody set it
-_OPTIONS = ("algo", "optim", "schedule", "epochs", "patience", "min_delta", "monitor", "restore_best", "clip_norm")
-
-
-def options(run: Run) -> tuple[tuple[str, str], ...]:
-    """Return the rule's class and its options, those of its optimizer and schedule and its length, by dotted name.
-
-    Runs are averaged where they agree in all of them. What is null is left out, as in a record that is older than an
-    option, and so is what differs from process to process.
-
-    Args:
-        run: the run.
-
-    """
-    found = {"rule": run.record.rule or ""}
-    for part in _OPTIONS:
-        found |= _flat(part, _monitor(run) if part == "monitor" else run.record.config.get(part))
-    return tuple(sorted((name, value) for name, value in found.items() if value and " at 0x" not in value))
-
-
-def option_differences(ours: tuple[tuple[str, str], ...], theirs: tuple[tuple[str, str], ...]) -> list[str]:
-    """Return `optim.lr=0.01` for each option that the others lack or have otherwise, a rule's class first.
-
-    Args:
-        ours: `options` of one run.
-        theirs: `options` of another.
-
-    """
-    return [f"{name}={value}" for name, value in sorted(set(ours) - set(theirs), key=lambda pair: pair[0] != "rule")]
-
-
-def data_of(run: Run) -> tuple[str, object]:
-    """Return what a run's data were prepared by, in one text, and the seed of the split, by which they may differ.
-
-    Args:
-        run: the run.
-
-    """
-    chosen = run.record.config.get("dataset")
-    known = dict(chosen) if isinstance(chosen, dict) else {}
-    split = known.pop("split_seed", None)
-    for place in ("data_dir", "path"):
-        known.pop(place, None)  # a data set that was moved is the same one by its fingerprint
-    if isinstance(known.get("task"), str):  # which older records do not have; the metric tells tasks apart
-        del known["task"]
-    if known.get("criterion") == "squared":
-        del known["criterion"]
-    if known.get("leave_out") == []:
-        del known["leave_out"]
-    return json.dumps(known, sort_keys=True, default=str), run.record.seed if split is None else split
-
-
-def _monitor(run: Run) -> object:
-    """Return what a run was watched by: where nobody said it, its task's first metric; so in older records."""
-    named = run.record.config.get("monitor")
-    former = named == FORMER_MONITOR and FORMER_MONITOR.removeprefix("val_") not in run.record.metrics
-    if former or (named is None and "monitor" in run.record.config):
-        return f"val_{run.metric.name}"
-    return named
-
-
-def _flat(name: str, value: object) -> dict[str, str]:
-    if isinstance(value, dict):
-        return {path: text for key, part in value.items() for path, text in _flat(f"{name}.{key}", part).items()}
-    return {} if value is None else {name: value if isinstance(value, str) else json.dumps(value, default=str)}
-
-
-def setting_differences(ours: Settings, theirs: Settings) -> list[str]:
-    """Return, in words, each setting that differs and how: `batch size 128 against 64`.
-
-    Args:
-        ours: one run's settings.
-        theirs: another's.
-
-    """
-    pairs = [
-        ("net", ours.net, theirs.net),
-        ("data", ours.dataset, theirs.dataset),
-        ("augmentation", ours.augment, theirs.augment),
-        ("batch size", _number(ours.batch_size), _number(theirs.batch_size)),
-        ("precision", ours.precision, theirs.precision),
-        ("device", ours.device, theirs.device),
-        ("capture", ours.capture, theirs.capture),
-        ("processes", ours.ranks, theirs.ranks),
-        ("steps", ours.step, theirs.step),
-        ("deterministic", ours.deterministic, theirs.deterministic),
-        ("metric", full(ours.metric), full(theirs.metric)),
-    ]
-    found = [f"{name} {_said(mine)} against {_said(other)}" for name, mine, other in pairs if mine != other]
-    if ours.net == theirs.net and ours.net_config != theirs.net_config:
-        found.insert(0, f"net {ours.net} under two configurations")
-    return found
-
-
-def _augmentation(run: Run) -> str | None:
-    options = run.record.config.get("dataset")
-    value = options.get("augment") if isinstance(options, dict) else None
-    return None if value is None else str(value)
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:g}"
-
-
-def _said(value: object) -> str:
-    return "not recorded" if value is None else str(value)
-
-
-def stopping(run: Run) -> str:
-    """Return what a run's early stopping monitored, in words.
-
-    Args:
-        run: the run.
-
-    """
-    options = {name: run.record.config.get(name) for name in ("patience", "min_delta")}
-    options = {"monitor": _monitor(run), **options}
-    return ", ".join(f"{name}={_said(value)}" for name, value in options.items())
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

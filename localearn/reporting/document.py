@@ -86,7 +86,7 @@ class Figure:
     Attributes:
         name: of its file.
         caption: below the plot.
-        alt: its content in words.
+        alt: its content as text.
         png: on white.
         svg: in the page's own ink.
 
@@ -101,7 +101,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Plots that stand next to each other where there is room."""
+    """Plots side by side where there is room."""
 
     figures: tuple[Figure, ...]
 
@@ -267,7 +267,7 @@ def _html_block(block: Block) -> str:
 
 
 def _html_figure(figure: Figure) -> str:
-    # The SVG's text is drawn as outlines, and what it says is in the label: a reader of screens hears that.
+    # The SVG's text is drawn as outlines; screen readers read the label.
     svg = figure.svg.replace("<svg ", f'<svg role="img" aria-label="{escape(figure.alt)}" ', 1)
     return f"<figure>{svg}<figcaption>{escape(figure.caption)}</figcaption></figure>"
 

@@ -1,4 +1,4 @@
-"""Drawing that all plots of a report share: a rule's look, an axis's ticks, and the two forms of a plot."""
+"""Drawing that all plots of a report share: a rule's style, an axis's ticks, and the two forms of a plot."""
 
 import io
 import re
@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from localearn.moved import former_names
 from localearn.reporting.document import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart. Black is the baseline's; a violet stands for their
+# Okabe and Ito's palette, which colour-blind readers distinguish. Black is the baseline's; a violet replaces their
 # yellow, which white paper swallows; the two that are pale on white come last, and their marks have an edge of ink.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7744DD", "#E69F00", "#56B4E9")
 PALE = ("#E69F00", "#56B4E9")
 MARKERS = ("s", "^", "D", "v", "P", "X", "p", "h")
 DASHES = ("-", "--", ":")
-INK = "#1b1b1b"  # stands for the page's own text colour: an inline SVG takes it from the page, light or dark
+INK = "#1b1b1b"  # replaced by the page's own text colour in an inline SVG, light or dark
 WIDTH_IN = 5.6
-MADE_BY = "localearn report"  # stands in every PNG
+CREATOR = "localearn report"  # in every PNG's and SVG's metadata; `write_study` knows its plots by it
 _LABEL = 34  # characters of a label next to a y axis, at most, that the lowest of the plots has room for
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -48,8 +49,8 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The look of a rule, the same in every plot of a report.
+class PlotStyle:
+    """The style of a rule, the same in every plot of a report.
 
     Attributes:
         color: of its lines and marks.
@@ -68,22 +69,22 @@ class Look:
         return INK if self.color in PALE else self.color
 
 
-def looks(labels: Iterable[tuple[str, bool]]) -> dict[str, Look]:
-    """Return a look per rule: baselines in ink and grey, rules in colours.
+def plot_styles(labels: Iterable[tuple[str, bool]]) -> dict[str, PlotStyle]:
+    """Return a style per rule: baselines in ink and grey, rules in colours.
 
     Args:
         labels: each rule's label, and whether it is a baseline.
 
     """
-    found: dict[str, Look] = {}
+    styles: dict[str, PlotStyle] = {}
     for label, baseline in sorted(set(labels), key=lambda item: (not item[1], item[0])):
-        count = sum((look.color in PALETTE) != baseline for look in found.values())
+        count = sum((style.color in PALETTE) != baseline for style in styles.values())
         if baseline:
-            found[label] = Look(INK if count == 0 else "#808080", "o", DASHES[count % len(DASHES)])
+            styles[label] = PlotStyle(INK if count == 0 else "#808080", "o", DASHES[count % len(DASHES)])
         else:
             color, turn = PALETTE[count % len(PALETTE)], count // len(PALETTE)
-            found[label] = Look(color, MARKERS[count % len(MARKERS)], DASHES[turn % len(DASHES)])
-    return found
+            styles[label] = PlotStyle(color, MARKERS[count % len(MARKERS)], DASHES[turn % len(DASHES)])
+    return styles
 
 
 @contextmanager
@@ -110,17 +111,17 @@ def canvas(height_in: float, entries: Sequence[str]) -> tuple["Canvas", "Axes"]:
     return figure, figure.add_subplot()
 
 
-def entry(axes: "Axes", label: str, look: Look) -> None:
+def entry(axes: "Axes", label: str, style: PlotStyle) -> None:
     """Add a rule's mark to the legend, without the bars of its interval.
 
     Args:
         axes: the plot's.
         label: the rule's.
-        look: the rule's.
+        style: the rule's.
 
     """
     axes.plot(
-        [], [], color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", markersize=7,
+        [], [], color=style.color, marker=style.marker, markeredgecolor=style.edge, linestyle="none", markersize=7,
         label=short(label),
     )  # fmt: skip
 
@@ -138,7 +139,7 @@ def legend(figure: "Canvas", axes: "Axes") -> None:
 
 
 def label_y(axes: "Axes", text: str) -> None:
-    """Write the label of the y axis, what stands in brackets below the rest where one line would leave the plot.
+    """Write the label of the y axis, its bracketed part on a second line where one line would not fit.
 
     Args:
         axes: the plot's.
@@ -158,14 +159,14 @@ def legend_columns(entries: Sequence[str]) -> int:
     return max(1, min(len(entries), int(58 // (max(map(len, entries), default=0) + 7))))
 
 
-def plot_name(*words: str | None) -> str:
+def plot_name(*parts: str | None) -> str:
     """Return a file's name for a plot, of letters that every file system takes.
 
     Args:
-        words: its parts; None is left out.
+        parts: of the name; None is left out.
 
     """
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(word for word in words if word))
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(part for part in parts if part))
 
 
 def short(name: str, length: int = 34) -> str:
@@ -206,22 +207,22 @@ def finish(figure: "Canvas", name: str, caption: str, alt: str) -> Figure:
         figure: the plot.
         name: of its file.
         caption: below the plot.
-        alt: its content in words.
+        alt: its content as text.
 
     """
     png, svg = io.BytesIO(), io.StringIO()
     with warnings.catch_warnings():
-        # A rule's name may be written in letters that the font lacks; boxes stand for them, and the table has the name.
+        # A rule's name may be written in letters that the font lacks; boxes replace them, and the table has the name.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         figure.draw_without_rendering()
-        _keep_ticks(figure)
-        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": MADE_BY})
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": MADE_BY})
+        _fix_ticks(figure)
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": CREATOR})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": CREATOR})
     return Figure(name, caption, alt, png.getvalue(), _inline(svg.getvalue(), name))
 
 
-def _keep_ticks(figure: "Canvas") -> None:
-    """Fix the y ticks that were found: left free, they may change with the layout, and wider labels be cut off."""
+def _fix_ticks(figure: "Canvas") -> None:
+    """Fix the y ticks: left free, they may change with the layout, and wider labels be cut off."""
     from matplotlib.ticker import FixedLocator
 
     for axes in figure.axes:
@@ -232,7 +233,7 @@ def _keep_ticks(figure: "Canvas") -> None:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Return an SVG that can stand in a page: no prologue or comments, its own ids, the page's ink, no fixed size."""
+    """Return an SVG to embed in a page: no prologue or comments, its own ids, the page's ink, no fixed size."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r'<style type="text/css">.*?</style>', "", body, count=1, flags=re.DOTALL)  # it would reach the page
@@ -241,3 +242,7 @@ def _inline(svg: str, name: str) -> str:
     body = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", body, count=2)
     body = body.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
     return re.sub(r"\n\s*", "\n", body.replace(INK, "currentColor")).strip()
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -63,7 +63,7 @@ def plain(value: float, digits: int = 4) -> str:
 def with_interval(estimate: Estimate, unit: Unit) -> str:
     """Return `mean ± half-width unit`, the half-width with two significant digits; the mean alone where there is none.
 
-    No more than six significant digits are shown, however narrow the interval.
+    No more than six significant digits are written, however narrow the interval.
 
     Args:
         estimate: in the record's unit.
@@ -77,14 +77,14 @@ def with_interval(estimate: Estimate, unit: Unit) -> str:
     if half <= 1e-9 * abs(mean):
         return f"{_whole_or_plain(mean)} ± 0{symbol}"
     decimals = _decimals(half, largest=max(0, 5 - _exponent(mean)))
-    shown = f"{half:.{decimals}f}"
-    if not any(digit in "123456789" for digit in shown):
-        shown = f"<{10.0**-decimals:.{decimals}f}"
-    return f"{_minus(f'{mean:.{decimals}f}')} ± {shown}{symbol}"
+    width = f"{half:.{decimals}f}"
+    if not any(digit in "123456789" for digit in width):
+        width = f"<{10.0**-decimals:.{decimals}f}"
+    return f"{_minus(f'{mean:.{decimals}f}')} ± {width}{symbol}"
 
 
 def ratio(estimate: Estimate) -> str:
-    """Return `×mean [low, high]`, with digits enough to tell the bounds apart.
+    """Return `×mean [low, high]`, with digits enough to distinguish the bounds.
 
     Args:
         estimate: a ratio.
@@ -117,7 +117,7 @@ def points(estimate: Estimate) -> str:
 
 
 def difference(estimate: Estimate) -> str:
-    """Return a difference in the numbers' own unit, `+mean [low, high]`, its digits enough to tell the bounds apart.
+    """Return a difference in the numbers' own unit, `+mean [low, high]`, its digits enough to distinguish the bounds.
 
     Args:
         estimate: a difference.

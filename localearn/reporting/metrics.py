@@ -1,5 +1,8 @@
 """The metric that runs are judged by, as a report writes it: its name, and its figures with their unit."""
 
+from typing import TYPE_CHECKING
+
+from localearn.moved import former_names
 from localearn.reporting import formatting
 from localearn.reporting.drawing import short
 from localearn.reporting.formatting import Unit
@@ -40,7 +43,7 @@ def heading(metric: Metric) -> str:
 
 
 def full(metric: Metric) -> str:
-    """Return a metric's full description, in words: metrics of one name that go different ways are two.
+    """Return a metric's full description: metrics of one name that go different ways are two.
 
     Args:
         metric: the metric.
@@ -50,7 +53,7 @@ def full(metric: Metric) -> str:
 
 
 def scale(metric: Metric) -> int:
-    """Return the factor on a figure that is shown: a fraction is in per cent.
+    """Return the factor on a figure in tables and plots: a fraction is in per cent.
 
     Args:
         metric: the figure's.
@@ -60,7 +63,7 @@ def scale(metric: Metric) -> int:
 
 
 def unit(metric: Metric) -> Unit:
-    """Return the unit of shown figures, which is none where the metric has the targets' own.
+    """Return the unit of figures as written, which is empty where the metric has the targets' own.
 
     Args:
         metric: the figures'.
@@ -79,7 +82,7 @@ def units(metric: Metric) -> tuple[Unit, ...]:
     return formatting.PERCENT if metric.unit == "fraction" else (unit(metric),)
 
 
-def shown(metric: Metric, figure: float) -> str:
+def with_unit(metric: Metric, figure: float) -> str:
     """Return a record's figure with its unit: 97.22 %, 31.20 dB, or 55.31.
 
     Args:
@@ -100,7 +103,7 @@ def named(metric: Metric, figure: float) -> str:
         figure: as the record has it.
 
     """
-    return f"{written(metric)} {shown(metric, figure)}"
+    return f"{written(metric)} {with_unit(metric, figure)}"
 
 
 def axis(metric: Metric) -> str:
@@ -112,3 +115,7 @@ def axis(metric: Metric) -> str:
     """
     notes = [unit(metric).symbol] * bool(unit(metric).symbol) + ["less is better"] * (metric.direction == "min")
     return short(written(metric)) + (f" ({', '.join(notes)})" if notes else "")
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -5,54 +5,55 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from localearn.moved import former_names
 from localearn.records import Reading
 from localearn.reporting import drawing, formatting, metrics
 from localearn.reporting.comparison import Comparison, Group, Rule
 from localearn.reporting.document import Figure
-from localearn.reporting.drawing import INK, Look, short
+from localearn.reporting.drawing import INK, PlotStyle, short
 from localearn.reporting.formatting import Unit
 from localearn.reporting.runs import Epoch, Run
 from localearn.reporting.statistics import Estimate, mean_interval, pareto_front
 from localearn.reporting.verdict import comparison_text
 from localearn.tasks import Metric
 
-Looks = dict[str, Look]
+Styles = dict[str, PlotStyle]
 
 
-def rule_looks(comparison: Comparison) -> Looks:
-    """Return the look of every rule, the same in all plots of a report.
+def rule_styles(comparison: Comparison) -> Styles:
+    """Return the style of every rule, the same in all plots of a report.
 
     Args:
         comparison: the report's.
 
     """
-    return drawing.looks((rule.label, rule.baseline) for group in comparison.groups for rule in group.rules)
+    return drawing.plot_styles((rule.label, rule.baseline) for group in comparison.groups for rule in group.rules)
 
 
-def group_figures(group: Group, looks: Looks) -> list[Figure]:
+def group_figures(group: Group, styles: Styles) -> list[Figure]:
     """Return the plots of a group; one whose numbers are absent is left out.
 
     Args:
         group: the rules.
-        looks: each rule's look.
+        styles: each rule's style.
 
     """
     readings = sorted({run.energy.reading for rule in group.rules for run in rule.runs}, key=str)
-    figures = [_ratios(group, looks)]
-    figures += [metric_energy_figure(group, looks, reading) for reading in readings if reading.label != "absent"]
-    figures += [_curves(group, looks, "epochs", "epoch", lambda epoch: None)]
-    figures += [_curves(group, looks, "seconds", "training time (s)", lambda epoch: epoch.train_s)]
+    figures = [_ratios(group, styles)]
+    figures += [metric_energy_figure(group, styles, reading) for reading in readings if reading.label != "absent"]
+    figures += [_curves(group, styles, "epochs", "epoch", lambda epoch: None)]
+    figures += [_curves(group, styles, "seconds", "training time (s)", lambda epoch: epoch.train_s)]
     for reading in readings:
         if reading.label != "absent":
             label = f"training energy, gross (J; {reading})"
-            figures.append(_curves(group, looks, "joules", label, lambda epoch: epoch.train_j, reading))
-    figures.append(_memory(group, looks))
+            figures.append(_curves(group, styles, "joules", label, lambda epoch: epoch.train_j, reading))
+    figures.append(_memory(group, styles))
     return [figure for figure in figures if figure]
 
 
-def _ratios(group: Group, looks: Looks) -> Figure | None:
+def _ratios(group: Group, styles: Styles) -> Figure | None:
     """Draw each rule's ratios to the baseline with their intervals; the line at 1 is the baseline."""
     judged = {
         measure.quantity.key: measure.quantity.judged
@@ -63,23 +64,23 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
     known = {
         key: [rule.label for rule in group.rules if (measure := rule.measure(key)) and measure.ratio] for key in judged
     }
-    kept = [(key, name) for key, name in judged.items() if known[key]]
-    rules = [rule for rule in group.rules if any(rule.label in known[key] for key, _ in kept)]
+    columns = [(key, name) for key, name in judged.items() if known[key]]
+    rules = [rule for rule in group.rules if any(rule.label in known[key] for key, _ in columns)]
     if not rules:
         return None
-    figure, axes = drawing.canvas(0.8 + 0.26 * len(kept) * (len(rules) + 0.6), [rule.label for rule in rules])
+    figure, axes = drawing.canvas(0.8 + 0.26 * len(columns) * (len(rules) + 0.6), [rule.label for rule in rules])
     spoken, ends = [], []
-    for row, (key, name) in enumerate(kept):
+    for row, (key, name) in enumerate(columns):
         for index, rule in enumerate(rules):
             measure = rule.measure(key)
             if measure is None or measure.ratio is None:
                 continue
-            ratio, look = measure.ratio, looks[rule.label]
+            ratio, style = measure.ratio, styles[rule.label]
             height = row * (len(rules) + 0.6) + index
             low, high = (ratio.mean if bound is None else bound for bound in (ratio.low, ratio.high))
             axes.errorbar(
                 ratio.mean, height, xerr=[[ratio.mean - low], [high - ratio.mean]],
-                color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", capsize=3,
+                color=style.color, marker=style.marker, markeredgecolor=style.edge, linestyle="none", capsize=3,
                 markersize=6,
             )  # fmt: skip
             ends += [low, high, ratio.mean]
@@ -89,13 +90,13 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
     axes.set_xlim(left, right)
     axes.axvline(1, color=INK, linewidth=1)
     middle = (len(rules) - 1) / 2
-    axes.set_yticks([row * (len(rules) + 0.6) + middle for row in range(len(kept))], [name for _, name in kept])
+    axes.set_yticks([row * (len(rules) + 0.6) + middle for row in range(len(columns))], [name for _, name in columns])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_ylim(len(kept) * (len(rules) + 0.6) - 0.8, -0.8)
+    axes.set_ylim(len(columns) * (len(rules) + 0.6) - 0.8, -0.8)
     axes.set_xlabel("ratio to the baseline (the line at 1)")
     for rule in rules:
-        drawing.entry(axes, rule.label, looks[rule.label])
+        drawing.entry(axes, rule.label, styles[rule.label])
     drawing.legend(figure, axes)
     caption = "Ratio to the baseline; bars are 95 % intervals over paired seeds."
     return drawing.finish(
@@ -105,7 +106,7 @@ def _ratios(group: Group, looks: Looks) -> Figure | None:
 
 def _curves(
     group: Group,
-    looks: Looks,
+    styles: Styles,
     kind: str,
     label: str,
     along: Callable[[Epoch], float | None],
@@ -125,16 +126,16 @@ def _curves(
         return None
     figure, axes = drawing.canvas(3.3, list(curves))
     for rule, runs in curves.items():
-        look = looks[rule]
+        style = styles[rule]
         for curve in runs if len(runs) > 1 else []:
-            axes.plot(*zip(*curve, strict=True), color=look.color, linestyle=look.dashes, linewidth=0.8, alpha=0.35)
+            axes.plot(*zip(*curve, strict=True), color=style.color, linestyle=style.dashes, linewidth=0.8, alpha=0.35)
         mean = [
             (sum(x for x, _ in epoch) / len(epoch), sum(y for _, y in epoch) / len(epoch))
             for epoch in zip(*runs, strict=False)  # as far as every seed went
         ]
         axes.plot(
-            *zip(*mean, strict=True), color=look.color, linestyle=look.dashes, linewidth=2, label=short(rule),
-            marker=look.marker, markeredgecolor=look.edge, markersize=5, markevery=max(1, len(mean) // 8),
+            *zip(*mean, strict=True), color=style.color, linestyle=style.dashes, linewidth=2, label=short(rule),
+            marker=style.marker, markeredgecolor=style.edge, markersize=5, markevery=max(1, len(mean) // 8),
         )  # fmt: skip
     if kind == "epochs":
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -151,11 +152,13 @@ def _curves(
     )
     caption = f"Learning curves over {over}: thin lines are runs, thick ones their means."
     alt = f"Validation {metrics.written(group.metric)} over {over}; means over runs: {final}."
-    return drawing.finish(figure, drawing.plot_name(f"curves_{kind}", *group.key, *_words(reading)), caption, alt)
+    return drawing.finish(
+        figure, drawing.plot_name(f"curves_{kind}", *group.key, *_reading_parts(reading)), caption, alt
+    )
 
 
-def _ended(metric: Metric, shown: float) -> str:
-    return f"{shown:.2f} %" if metric.unit == "fraction" else formatting.plain(shown)
+def _ended(metric: Metric, figure: float) -> str:
+    return f"{figure:.2f} %" if metric.unit == "fraction" else formatting.plain(figure)
 
 
 def _curve(run: Run, kind: str, along: Callable[[Epoch], float | None]) -> list[tuple[float, float]]:
@@ -167,37 +170,37 @@ def _curve(run: Run, kind: str, along: Callable[[Epoch], float | None]) -> list[
     return curve
 
 
-def _memory(group: Group, looks: Looks) -> Figure | None:
+def _memory(group: Group, styles: Styles) -> Figure | None:
     """Draw each rule's peak memory as a bar from zero, with its runs as dots."""
-    held = [(rule, [run.peak_memory_bytes for run in rule.runs if run.peak_memory_bytes]) for rule in group.rules]
-    held = [(rule, peaks) for rule, peaks in held if peaks]
-    if not held:
+    measured = [(rule, [run.peak_memory_bytes for run in rule.runs if run.peak_memory_bytes]) for rule in group.rules]
+    measured = [(rule, peaks) for rule, peaks in measured if peaks]
+    if not measured:
         return None
-    means = [sum(peaks) / len(peaks) for _, peaks in held]
+    means = [sum(peaks) / len(peaks) for _, peaks in measured]
     unit = formatting.choose_unit(formatting.BYTE, means)
-    figure, axes = drawing.canvas(0.7 + 0.42 * len(held), [])
-    for row, ((rule, peaks), mean) in enumerate(zip(held, means, strict=True)):
-        axes.barh(row, mean / unit.factor, height=0.6, color=looks[rule.label].color, alpha=0.85)
+    figure, axes = drawing.canvas(0.7 + 0.42 * len(measured), [])
+    for row, ((rule, peaks), mean) in enumerate(zip(measured, means, strict=True)):
+        axes.barh(row, mean / unit.factor, height=0.6, color=styles[rule.label].color, alpha=0.85)
         axes.annotate(
             f"{formatting.plain(mean / unit.factor)} {unit.symbol}", (max(peaks) / unit.factor, row),
             xytext=(6, 0), textcoords="offset points", va="center",
         )  # fmt: skip
         axes.scatter([peak / unit.factor for peak in peaks], [row] * len(peaks), s=14, color="white", edgecolors=INK)
-    axes.set_yticks(range(len(held)), [short(rule.label, 30) for rule, _ in held])
+    axes.set_yticks(range(len(measured)), [short(rule.label, 30) for rule, _ in measured])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, max(max(peaks) for _, peaks in held) / unit.factor * 1.35)
+    axes.set_xlim(0, max(max(peaks) for _, peaks in measured) / unit.factor * 1.35)
     axes.set_xlabel(f"peak memory ({unit.symbol})")
     spoken = "; ".join(
         f"{rule.label} {formatting.plain(mean / unit.factor)} {unit.symbol}"
-        for (rule, _), mean in zip(held, means, strict=True)
+        for (rule, _), mean in zip(measured, means, strict=True)
     )
     caption = "Peak memory: bars are means over runs, dots the runs."
     return drawing.finish(figure, drawing.plot_name("memory", *group.key), caption, f"Peak memory per rule: {spoken}.")
 
 
-def _words(reading: Reading | None) -> tuple[str | None, ...]:
+def _reading_parts(reading: Reading | None) -> tuple[str | None, ...]:
     return (reading.label, reading.source, reading.part) if reading else ()
 
 
@@ -211,12 +214,12 @@ class _Point:
     figure: Estimate
 
 
-def metric_energy_figure(group: Group, looks: dict[str, Look], reading: Reading) -> Figure | None:
+def metric_energy_figure(group: Group, styles: dict[str, PlotStyle], reading: Reading) -> Figure | None:
     """Draw the metric against joules of one reading alone: labels do not mix in a plot. None where no run has any.
 
     Args:
         group: the rules.
-        looks: each rule's look.
+        styles: each rule's style.
         reading: the joules'.
 
     """
@@ -230,17 +233,18 @@ def metric_energy_figure(group: Group, looks: dict[str, Look], reading: Reading)
     drawn = [point.label for point in points]
     figure, axes = drawing.canvas(3.3, [*drawn, "Pareto front"])
     for point in points:
-        look = looks[point.label]
+        style = styles[point.label]
         axes.scatter(
             [joules / unit.factor for joules, _ in point.runs], [figure for _, figure in point.runs],
-            s=16, marker=look.marker, color=look.color, alpha=0.4, linewidths=0,
+            s=16, marker=style.marker, color=style.color, alpha=0.4, linewidths=0,
         )  # fmt: skip
         axes.errorbar(
             point.energy_j.mean / unit.factor, point.figure.mean,
             xerr=_half_width(point.energy_j, unit.factor), yerr=_half_width(point.figure, 1.0),
-            color=look.color, marker=look.marker, markeredgecolor=look.edge, linestyle="none", markersize=8, capsize=3,
+            color=style.color, marker=style.marker, markeredgecolor=style.edge, linestyle="none", markersize=8,
+            capsize=3,
         )  # fmt: skip
-        drawing.entry(axes, point.label, look)
+        drawing.entry(axes, point.label, style)
     axes.step(
         [points[index].energy_j.mean / unit.factor for index in front],
         [points[index].figure.mean for index in front],
@@ -259,8 +263,8 @@ def metric_energy_figure(group: Group, looks: dict[str, Look], reading: Reading)
     missing = [rule.label for rule in group.rules if rule.label not in drawn]
     if missing:
         caption += f" Not drawn, without {reading.label} energy of this source: {', '.join(missing)}."
-    said = "; ".join(_said(point, metric, unit) for point in points)
-    alt = f"Test {name} against {reading} training energy: {said}. {best}"
+    listed = "; ".join(_point_text(point, metric, unit) for point in points)
+    alt = f"Test {name} against {reading} training energy: {listed}. {best}"
     plot = drawing.plot_name(f"{metric.name}_energy", *group.key, reading.label, reading.source, reading.part)
     return drawing.finish(figure, plot, caption, alt)
 
@@ -277,7 +281,7 @@ def _point(rule: Rule, reading: Reading) -> _Point | None:
     return _Point(rule.label, runs, mean_interval(joules), mean_interval(figures))
 
 
-def _said(point: _Point, metric: Metric, unit: Unit) -> str:
+def _point_text(point: _Point, metric: Metric, unit: Unit) -> str:
     figure = formatting.with_interval(point.figure, metrics.unit(metric))
     return f"{point.label} {figure} for {formatting.with_interval(point.energy_j, unit)}"
 
@@ -310,12 +314,12 @@ def net_depth(run: Run) -> tuple[int, str] | None:
     return (int(named[2]), named[1] + named[3]) if named else None
 
 
-def depth_figures(comparison: Comparison, looks: dict[str, Look]) -> list[Figure]:
+def depth_figures(comparison: Comparison, styles: dict[str, PlotStyle]) -> list[Figure]:
     """Return a plot of peak memory against depth per family of nets that was run at two depths or more.
 
     Args:
         comparison: the report's.
-        looks: each rule's look.
+        styles: each rule's style.
 
     """
     families: dict[tuple[str, ...], dict[str, dict[int, list[float]]]] = defaultdict(
@@ -329,7 +333,7 @@ def depth_figures(comparison: Comparison, looks: dict[str, Look]) -> list[Figure
                     family = (depth[1], group.dataset, group.protocol or "", str(run.batch_size), run.device_type)
                     families[family][rule.label][depth[0]].append(run.peak_memory_bytes)
     wide = [(family, rules) for family, rules in sorted(families.items()) if _depths(rules) > 1]
-    return [_depth_figure(number, family, rules, looks) for number, (family, rules) in enumerate(wide, start=1)]
+    return [_depth_figure(number, family, rules, styles) for number, (family, rules) in enumerate(wide, start=1)]
 
 
 def _depths(rules: dict[str, dict[int, list[float]]]) -> int:
@@ -337,7 +341,7 @@ def _depths(rules: dict[str, dict[int, list[float]]]) -> int:
 
 
 def _depth_figure(
-    number: int, family: tuple[str, ...], rules: dict[str, dict[int, list[float]]], looks: dict[str, Look]
+    number: int, family: tuple[str, ...], rules: dict[str, dict[int, list[float]]], styles: dict[str, PlotStyle]
 ) -> Figure:
     means = {
         rule: {depth: sum(peaks) / len(peaks) for depth, peaks in sorted(depths.items())}
@@ -347,21 +351,25 @@ def _depth_figure(
     figure, axes = drawing.canvas(3.1, list(means))
     spoken = []
     for rule, depths in means.items():
-        look = looks[rule]
+        style = styles[rule]
         heights = [mean / unit.factor for mean in depths.values()]
         axes.plot(
-            list(depths), heights, color=look.color, marker=look.marker, markeredgecolor=look.edge,
-            linestyle=look.dashes, markersize=7, label=short(rule),
+            list(depths), heights, color=style.color, marker=style.marker, markeredgecolor=style.edge,
+            linestyle=style.dashes, markersize=7, label=short(rule),
         )  # fmt: skip
-        said = ", ".join(
+        listed = ", ".join(
             f"{formatting.plain(height)} at {depth}" for depth, height in zip(depths, heights, strict=True)
         )
-        spoken.append(f"{rule} {said}")
+        spoken.append(f"{rule} {listed}")
     axes.set_xticks(sorted({depth for depths in means.values() for depth in depths}))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("depth (blocks)")
     axes.set_ylabel(f"peak memory ({unit.symbol})")
     drawing.legend(figure, axes)
-    of = " · ".join(word for word in (family[1], family[2] and f"{family[2]} protocol") if word)
+    of = " · ".join(part for part in (family[1], family[2] and f"{family[2]} protocol") if part)
     alt = f"Peak memory ({unit.symbol}) against depth in blocks: {'; '.join(spoken)}."
     return drawing.finish(figure, f"memory_depth-{number}", f"Peak memory against depth ({of}); means over runs.", alt)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

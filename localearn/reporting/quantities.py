@@ -47,7 +47,7 @@ def quantities(metric: Metric, common: float | None) -> list[Quantity]:
         common: the figure of it that all of them reached, see `common_level`; None where it is not known.
 
     """
-    found = [
+    columns = [
         _figure(metric),
         Quantity("train_s", "Training time", "s", formatting.SECOND, lambda run: run.train_s, judged="training time"),
         _joules("train_j", "Energy, gross", lambda run: run.energy.train_j, judged="gross energy"),
@@ -68,7 +68,7 @@ def quantities(metric: Metric, common: float | None) -> list[Quantity]:
     ]
     if common is not None:
         to = f"to {_reached(metric, common)}"
-        found += [
+        columns += [
             Quantity(
                 common_key(metric, "s"),
                 f"Time {to}",
@@ -79,7 +79,7 @@ def quantities(metric: Metric, common: float | None) -> list[Quantity]:
             _joules(common_key(metric, "j"), f"Energy {to}", lambda run: _joules_to(run, metric, common)),
         ]
     co2e = Quantity("co2e_kg", "CO2e", "kg", formatting.MASS, lambda run: run.co2e_kg, reading=lambda run: run.co2e)
-    return [*found, co2e]
+    return [*columns, co2e]
 
 
 def test_key(metric: Metric) -> str:
@@ -134,9 +134,9 @@ def _figure(metric: Metric) -> Quantity:
 
 
 def _reached(metric: Metric, figure: float) -> str:
-    """Return a level in words: 97.22 % validation accuracy, or validation RMSE 55.31."""
+    """Return a level as text: 97.22 % validation accuracy, or validation RMSE 55.31."""
     if metric.unit == "fraction":
-        return f"{metrics.shown(metric, figure)} validation {metrics.written(metric)}"
+        return f"{metrics.with_unit(metric, figure)} validation {metrics.written(metric)}"
     return f"validation {metrics.named(metric, figure)}"
 
 

@@ -226,7 +226,8 @@ class Runs:
 def read_runs(folders: str | Path | Iterable[str | Path]) -> Runs:
     """Read every run below the folders: each folder that holds a run.json, at any depth; a search's trials are none.
 
-    A record that is truncated, foreign or of an unknown schema is skipped with a note, as long as one other is good.
+    A record that is truncated, of another program or of an unknown schema is skipped with a note, as long as another
+    one can be read.
 
     Args:
         folders: one or more, whose names begin the names of their runs.
@@ -277,11 +278,11 @@ def _records(top: Path) -> list[Path]:
 
 
 def named_below(folder: Path, top: Path) -> str:
-    """Return a folder's name in the report: below the folder that was asked for, and without the rest.
+    """Return a folder's name in the report: its path below the folder that the reader named, without what is above.
 
     Args:
         folder: a run's.
-        top: the folder that was asked for.
+        top: the folder that the reader named.
 
     """
     inner = folder.relative_to(top)

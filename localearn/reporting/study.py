@@ -27,7 +27,7 @@ class StudyRow:
 
     Attributes:
         name: the row's, for the study's command.
-        title: the rule and its setting, in words.
+        title: the rule and its setting, as text.
         source: of the published number.
         published: of the metric that the runs are judged by, in per cent where it is a fraction.
         reason: a remark next to the verdict, as why the row was not run.
@@ -74,16 +74,16 @@ class StudyRow:
     @property
     def machines(self) -> dict[str, list[int]]:
         """The seeds that each machine ran."""
-        found: dict[str, list[int]] = {}
+        seeds: dict[str, list[int]] = {}
         for record in self.records:
-            found.setdefault(record.machine or NOT_RECORDED, []).append(record.seed)
-        return found
+            seeds.setdefault(record.machine or NOT_RECORDED, []).append(record.seed)
+        return seeds
 
     @property
     def verdict(self) -> str:
-        """The comparison with the published number, in words; "so far" where seeds are missing."""
-        left = {record.seed for record in self.records} < set(self.seeds)
-        return f"{self._verdict} so far" if left and self.records else self._verdict
+        """The comparison with the published number, as text; "so far" where seeds are missing."""
+        incomplete = {record.seed for record in self.records} < set(self.seeds)
+        return f"{self._verdict} so far" if incomplete and self.records else self._verdict
 
     @property
     def _verdict(self) -> str:
@@ -121,10 +121,10 @@ def write_study(rows: list[StudyRow], out: Path, study: str) -> None:
         drawn = _plots(rows)
         replace_text(out / "table.md", page(rows, study, drawn))
         replace_text(out / "table.json", json.dumps([_values(row, study) for row in rows], indent=2) + "\n")
-        for name, of in drawn.items():
-            replace_bytes(out / name, plot(of))
+        for name, plotted in drawn.items():
+            replace_bytes(out / name, plot(plotted))
         for path in out.glob("plot*.png"):
-            if path.name not in drawn and drawing.MADE_BY.encode() in path.read_bytes()[:400]:
+            if path.name not in drawn and drawing.CREATOR.encode() in path.read_bytes()[:400]:
                 path.unlink()
     except OSError as error:
         raise UserError(f"the study cannot be written to {out}: {error.strerror or error}") from error
@@ -150,16 +150,16 @@ def page(rows: list[StudyRow], study: str, plots: dict[str, list[StudyRow]] | No
     ]
     if len(datasets) > 1:
         lines += [*_summary(datasets), ""]
-    for name, of in datasets.items():
+    for name, of_dataset in datasets.items():
         lines += [f"## {name or 'data set not named'}", ""]
-        run, left = [row for row in of if row.records], [row for row in of if not row.records]
+        run, not_run = [row for row in of_dataset if row.records], [row for row in of_dataset if not row.records]
         if run:
             lines += [*_as_table(run), ""]
-        for file, shown in (plots or {}).items():
-            if shown[0].dataset == name:
+        for file, plotted in (plots or {}).items():
+            if plotted[0].dataset == name:
                 lines += [f"![Ours beside the published figures: {name}]({file})", ""]
-        if left:
-            lines += [*_not_run(left, study), ""]
+        if not_run:
+            lines += [*_not_run(not_run, study), ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
@@ -170,12 +170,12 @@ def plot(rows: list[StudyRow]) -> bytes:
         rows: all of one metric.
 
     """
-    shown = [row for row in rows if row.ours]
-    labels = plot_labels([row.title for row in shown])
+    plotted = [row for row in rows if row.ours]
+    labels = plot_labels([row.title for row in plotted])
     with drawing.style():
         height = 0.9 + sum(0.15 + 0.16 * (label.count("\n") + 1) for label in labels)
         figure, axes = drawing.canvas(height, ["published", "ours"])
-        for place, row in enumerate(shown):
+        for place, row in enumerate(plotted):
             ours = row.ours
             assert ours is not None
             width = None if ours.high is None else ours.high - ours.mean
@@ -185,11 +185,11 @@ def plot(rows: list[StudyRow]) -> bytes:
                 axes.plot(
                     row.published, place, "o", color="#D55E00", fillstyle="none", ms=11, zorder=3, label=published_label
                 )
-        axes.set_yticks(range(len(shown)), labels, fontsize=9)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_yticks(range(len(plotted)), labels, fontsize=9)
+        axes.set_ylim(len(plotted) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=5)  # more of five digits would run into each other
         # Long titles leave the axes less room than the label may take, which then lies under the titles too.
-        axes.set_xlabel(f"test {metrics.axis(shown[0].metric)}", loc="right")
+        axes.set_xlabel(f"test {metrics.axis(plotted[0].metric)}", loc="right")
         drawing.legend(figure, axes)
         return drawing.finish(figure, "study", "", "").png
 
@@ -203,9 +203,9 @@ def _plots(rows: list[StudyRow]) -> dict[str, list[StudyRow]]:
     if len(groups) == 1:
         return {"plot.png": next(iter(groups.values()))}
     named = {}
-    for (dataset, metric), of in groups.items():
+    for (dataset, metric), plotted in groups.items():
         several = sum(other == dataset for other, _ in groups) > 1
-        named[f"{drawing.plot_name('plot', dataset, metric.name if several else None)}.png"] = of
+        named[f"{drawing.plot_name('plot', dataset, metric.name if several else None)}.png"] = plotted
     return named
 
 
@@ -218,20 +218,20 @@ def plot_labels(titles: list[str]) -> list[str]:
     """
     parts = [title.split(", ") for title in titles]
     begin = 0
-    while len({tuple(words[: begin + 1]) for words in parts}) == 1 and len(titles) > 1:
+    while len({tuple(part[: begin + 1]) for part in parts}) == 1 and len(titles) > 1:
         begin += 1
         if begin == min(map(len, parts)):
             begin = 0  # titles that are all alike, or one that is the others' beginning
             break
-    return [textwrap.fill(", ".join(words[begin:]), _LABEL).replace("$", r"\$") for words in parts]
+    return [textwrap.fill(", ".join(part[begin:]), _LABEL).replace("$", r"\$") for part in parts]
 
 
 def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
-    """Return a table of how many rows stand how, with a link to each data set's part of the page."""
-    told = ("agrees", "better", "short", "diverged", "nothing published", "not run")
-    lines = [f"| data set | rows | {' | '.join(told)} |", f"|---|{'---|' * (1 + len(told))}"]
+    """Return a table of the number of rows by verdict, with a link to each data set's section."""
+    verdicts = ("agrees", "better", "short", "diverged", "nothing published", "not run")
+    lines = [f"| data set | rows | {' | '.join(verdicts)} |", f"|---|{'---|' * (1 + len(verdicts))}"]
     for name, rows in datasets.items():
-        counts = [sum(row.verdict.removesuffix(" so far") == verdict for row in rows) for verdict in told]
+        counts = [sum(row.verdict.removesuffix(" so far") == verdict for row in rows) for verdict in verdicts]
         link = f"[{name}](#{name.lower()})" if name else "–"
         lines.append(f"| {link} | {len(rows)} | {' | '.join(str(count or '–') for count in counts)} |")
     return lines
@@ -239,7 +239,7 @@ def _summary(datasets: dict[str, list[StudyRow]]) -> list[str]:
 
 def _as_table(rows: list[StudyRow]) -> list[str]:
     """Return the table of rows that were run."""
-    named = not {row.metric for row in rows if row.ours} <= {ACCURACY}  # else the heading says it for all
+    named = not {row.metric for row in rows if row.ours} <= {ACCURACY}  # else the heading names it
     figures = ["published", "ours, mean ± 95 %"] if named else ["published %", "ours %, mean ± 95 %"]
     head = ["row", *figures, "seeds", "training s", "machine", "outcome"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -248,7 +248,7 @@ def _as_table(rows: list[StudyRow]) -> list[str]:
         seconds = sum(record.train_s for record in row.records) / len(row.records)
         training = f"{seconds:,.0f}" if seconds >= 10 else formatting.plain(seconds, 2)
         outcome = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
-        cells = [_row(row), _published(row), _shown(row, named), seeds, training, _machines(row), outcome]
+        cells = [_row(row), _published(row), _mean(row, named), seeds, training, _machines(row), outcome]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -285,7 +285,7 @@ def _published(row: StudyRow) -> str:
     return "–" if row.published is None else _plain(row, row.published)
 
 
-def _shown(row: StudyRow, named: bool) -> str:
+def _mean(row: StudyRow, named: bool) -> str:
     """Return the mean and its interval; with unit and metric where `named`."""
     estimate = row.ours
     if estimate is None:

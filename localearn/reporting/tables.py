@@ -41,14 +41,14 @@ def _split(metric: Metric) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _rule_table(group: Group, caption: str, keys: Sequence[str]) -> Table | None:
-    shown = [key for key in keys if _worth_showing(group, key)]
-    if not shown:
+    present = [key for key in keys if _worth_showing(group, key)]
+    if not present:
         return None
-    columns = [[rule.measure(key) for rule in group.rules] for key in shown]
+    columns = [[rule.measure(key) for rule in group.rules] for key in present]
     titles = [next(measure.quantity.title for measure in column if measure) for column in columns]
     cells = [_column(column, group) for column in columns]
     rows = [(_head(rule), *(column[index] for column in cells)) for index, rule in enumerate(group.rules)]
-    return Table("Carbon" if shown == ["co2e_kg"] else caption, ("Rule", *titles), tuple(rows))
+    return Table("Carbon" if present == ["co2e_kg"] else caption, ("Rule", *titles), tuple(rows))
 
 
 def _worth_showing(group: Group, key: str) -> bool:
@@ -141,8 +141,8 @@ def absent_parts(group: Group) -> str | None:
             for name, part in run.energy.parts.items():
                 if part.reading.label == "absent":
                     reasons[name] |= {part.note} if part.note else set()
-    told = [f"{name} ({'; '.join(sorted(notes))})" if notes else name for name, notes in sorted(reasons.items())]
-    return f"Absent, which is not zero: {', '.join(told)}." if told else None
+    parts = [f"{name} ({'; '.join(sorted(notes))})" if notes else name for name, notes in sorted(reasons.items())]
+    return f"Absent, which is not zero: {', '.join(parts)}." if parts else None
 
 
 def _windowed(group: Group, name: str) -> bool:

@@ -11,7 +11,7 @@ from localearn.records import BadRecordError, Reading, fields
 from localearn.records.reading import decoded, label_of
 from localearn.reporting import formatting
 from localearn.reporting.document import Cell, Line, Table
-from localearn.reporting.metrics import ACCURACY, named, shown, written
+from localearn.reporting.metrics import ACCURACY, named, with_unit, written
 from localearn.reporting.runs import named_below
 from localearn.tasks import Direction, Metric, Unit
 
@@ -127,7 +127,7 @@ def parse_tuning(record: Mapping[str, Any], folder: str) -> Tuning:
 
 
 def described(metric: Metric) -> dict[str, Any]:
-    """Return a metric's fields of a tune.json: none for the accuracy, which is meant where it says nothing.
+    """Return a metric's fields of a tune.json: none for the accuracy, the default of a reader.
 
     Args:
         metric: what was searched by.
@@ -139,15 +139,15 @@ def described(metric: Metric) -> dict[str, Any]:
 
 
 def _metric(record: Mapping[str, Any]) -> Metric:
-    told = fields.optional_mapping(record, "metric")
-    if told is None:
+    described = fields.optional_mapping(record, "metric")
+    if described is None:
         return ACCURACY
     with fields.within("metric"):
         directions, units = get_args(Direction), get_args(Unit)
         return Metric(
-            visible(fields.text(told, "name")),
-            fields.choice(told, "direction", directions),
-            fields.choice(told, "unit", units),
+            visible(fields.text(described, "name")),
+            fields.choice(described, "direction", directions),
+            fields.choice(described, "unit", units),
         )
 
 
@@ -187,9 +187,9 @@ def _head(tuning: Tuning) -> Cell:
 
 def _trials(tuning: Tuning) -> Cell:
     states = (("complete", "completed"), ("pruned", "pruned"))
-    counts = [f"{tuning.trials[state]} {word}" for state, word in states if tuning.trials.get(state)]
-    how = f"{tuning.sampler}, {tuning.pruner}"
-    return Line(str(tuning.ended)), Line(", ".join(counts), "label"), Line(how, "label")
+    counts = [f"{tuning.trials[state]} {label}" for state, label in states if tuning.trials.get(state)]
+    method = f"{tuning.sampler}, {tuning.pruner}"
+    return Line(str(tuning.ended)), Line(", ".join(counts), "label"), Line(method, "label")
 
 
 def _cost(tuning: Tuning) -> Cell:
@@ -207,7 +207,7 @@ def _energy(joules: float | None) -> Line:
 
 
 def _reached(tuning: Tuning, by_name: bool) -> Cell:
-    return (Line((named if by_name else shown)(tuning.metric, tuning.val)),)
+    return (Line((named if by_name else with_unit)(tuning.metric, tuning.val)),)
 
 
 def _options(tuning: Tuning) -> Cell:
@@ -232,8 +232,8 @@ def tuning_notes(tunings: Iterable[Tuning]) -> list[str]:
         by_one = len({search.metric for search in searches}) == 1
         if not by_one or len({(search.ended, search.sampler, search.pruner) for search in searches}) > 1:
             by = ["" if by_one else f", by {written(search.metric)}" for search in searches]
-            told = "; ".join(
+            listed = "; ".join(
                 f"{s.algo} {s.ended} trials ({s.sampler}, {s.pruner}{way})" for s, way in zip(searches, by, strict=True)
             )
-            notes.append(f"{dataset} · {net}: the searches for options are unequal: {told}.")
+            notes.append(f"{dataset} · {net}: the searches for options are unequal: {listed}.")
     return notes

@@ -1,4 +1,4 @@
-"""Words of a report: the verdict on a group of rules, the method behind the numbers, and commands that repeat them."""
+"""Text of a report: the verdict on a group of rules, the method behind the numbers, and commands that repeat them."""
 
 import shlex
 from collections import defaultdict
@@ -13,7 +13,7 @@ from localearn.reporting.metrics import ACCURACY, written
 from localearn.reporting.runs import Run
 from localearn.tasks import Metric, better
 
-MOST_RULES_WITH_NUMBERS = 4  # a verdict on more of them names the quantities; their numbers stand in the table
+MOST_RULES_WITH_NUMBERS = 4  # a verdict on more of them names the quantities; their numbers are in the table
 
 
 def verdict(group: Group, baseline: str) -> str:
@@ -54,7 +54,7 @@ def verdict(group: Group, baseline: str) -> str:
         f"on fewer than {TRUSTED_SEEDS} paired seeds, and so not judged, is {few}" if few else "",
         f"not compared is {refused}" if refused else "",
     ]
-    second = "; ".join(words for words in rest if words) or "no other difference was judged"
+    second = "; ".join(clause for clause in rest if clause) or "no other difference was judged"
     first = (
         f"Against {baseline} these differences are larger than their 95 % interval: {larger}"
         if larger
@@ -92,8 +92,8 @@ def _phrase(measure: Measure, numbers: bool) -> str:
     if measure.ratio is None:
         return f"{name} ({measure.refusal})"
     labels = {value.reading.label for value in measure.values if value.reading}
-    said = [*sorted(labels), *(f"flagged {flag}" for flag, _ in measure.flags)]
-    label = f" ({', '.join(said)})" if said else ""
+    remarks = [*sorted(labels), *(f"flagged {flag}" for flag, _ in measure.flags)]
+    label = f" ({', '.join(remarks)})" if remarks else ""
     return f"{name}{label} {comparison_text(measure)}" if numbers else name + label
 
 
@@ -111,7 +111,7 @@ def comparison_text(measure: Measure) -> str:
 
 
 def _valued(measure: Measure) -> str:
-    """Return whether a difference that is larger than its interval is to the better; more accuracy needs no word."""
+    """Return whether a difference that is larger than its interval is to the better; more accuracy is better anyway."""
     metric, ratio = measure.quantity.metric, measure.ratio
     if metric is None or ratio is None or not measure.differs or (metric.direction, metric.unit) == ("max", "fraction"):
         return ""
@@ -293,8 +293,8 @@ def repeat_commands(group: Group) -> list[str]:
     for rule in group.rules:
         run = rule.runs[0]
         seeds = ",".join(str(run.record.seed) for run in rule.runs)
-        words = ["python", "-m", "localearn.run", *(["-m"] if len(rule.runs) > 1 else [])]
-        lines.append(shlex.join([*words, *(_typed(run) or _whole(run)), f"seed={seeds}"]))
+        command = ["python", "-m", "localearn.run", *(["-m"] if len(rule.runs) > 1 else [])]
+        lines.append(shlex.join([*command, *(_typed(run) or _whole_configuration(run)), f"seed={seeds}"]))
     return lines
 
 
@@ -307,12 +307,12 @@ def _settings_table(caption: str, fields: Mapping[str, Callable[[Run], object]],
             holders["not recorded" if value is None else str(value)].add(run.algo)
         if set(holders) == {"not recorded"}:
             continue
-        shown = [
+        listed = [
             value if len(holders) == 1 else f"{value} ({', '.join(sorted(algos))})"
             for value, algos in list(sorted(holders.items()))[:6]
         ]
-        more = len(holders) - len(shown)
-        rows.append((cell(name), cell("; ".join(shown) + (f"; and {more} more" if more else ""))))
+        more = len(holders) - len(listed)
+        rows.append((cell(name), cell("; ".join(listed) + (f"; and {more} more" if more else ""))))
     return Table(caption, ("Setting", "Value"), tuple(rows), settings=True)
 
 
@@ -325,13 +325,13 @@ def _typed(run: Run) -> list[str]:
     typed = choices.get("overrides") if isinstance(choices, dict) else None
     if not isinstance(typed, list):
         return []
-    return [str(word) for word in typed if str(word).partition("=")[0] not in _OF_THE_RUN]
+    return [str(argument) for argument in typed if str(argument).partition("=")[0] not in _OF_THE_RUN]
 
 
-def _whole(run: Run) -> list[str]:
+def _whole_configuration(run: Run) -> list[str]:
     names = {"algo": run.algo, "dataset": run.dataset, "net": run.record.net}
-    words = [f"{group}={_choice(run, group, name)}" for group, name in names.items()]
-    return [*words, *_overrides({name: value for name, value in run.record.config.items() if name != "choices"})]
+    choices = [f"{group}={_choice(run, group, name)}" for group, name in names.items()]
+    return [*choices, *_overrides({name: value for name, value in run.record.config.items() if name != "choices"})]
 
 
 def _choice(run: Run, section: str, fallback: str) -> str:
@@ -344,17 +344,17 @@ def _choice(run: Run, section: str, fallback: str) -> str:
 
 
 def _overrides(config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return `dotted.key=value` for every setting; what the command says already, or what Hydra owns, is left out."""
-    words = []
+    """Return `dotted.key=value` for every setting; what the command has already, or what Hydra owns, is left out."""
+    overrides = []
     for key, value in config.items():
         dotted = prefix + key
         if dotted in ("seed", "out", "resume", "hydra", "algo.name", "dataset.name", "net.name"):
             continue
         if isinstance(value, dict):
-            words += _overrides(value, f"{dotted}.")
+            overrides += _overrides(value, f"{dotted}.")
         elif dotted not in ("algo", "dataset", "net") and not key.startswith("_"):
-            words.append(f"{dotted}={_hydra(value)}")
-    return words
+            overrides.append(f"{dotted}={_hydra(value)}")
+    return overrides
 
 
 def _hydra(value: object) -> str:

@@ -5,10 +5,11 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localearn.errors import UserError
 from localearn.files import read_json, replace_bytes
+from localearn.moved import former_names
 from localearn.reporting import drawing, tables
 from localearn.reporting.comparison import Comparison, Group, Measure, Rule, Value, compare
 from localearn.reporting.document import (
@@ -24,7 +25,7 @@ from localearn.reporting.document import (
     as_markdown,
 )
 from localearn.reporting.metrics import written
-from localearn.reporting.plots import depth_figures, group_figures, rule_looks
+from localearn.reporting.plots import depth_figures, group_figures, rule_styles
 from localearn.reporting.runs import Runs, cell
 from localearn.reporting.statistics import Estimate
 from localearn.reporting.tunings import Tuning, Tunings, described, tuning_table
@@ -69,17 +70,17 @@ def write_report(
 
     """
     comparison = compare(runs, baseline, allow_unlike, tunings)
-    place(Path(out), "report", KIND, PLOTS, _contents(comparison, title, command))
+    write_files(Path(out), "report", KIND, PLOTS, _contents(comparison, title, command))
     return Path(out) / "report.html"
 
 
-def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, bytes]) -> None:
+def write_files(out: Path, stem: str, kind: str, plots: str, contents: Mapping[str, bytes]) -> None:
     """Write files below a folder, over those of an earlier one of their kind and over nothing else.
 
     Args:
         out: the folder, which is made where it is not there.
-        word: `<word>.json`, `.md`, `.html` and `.csv` are its files.
-        kind: what `<word>.json` says of itself, besides the `files` that there are.
+        stem: `<stem>.json`, `.md`, `.html` and `.csv` are its files.
+        kind: the field `kind` of `<stem>.json`, by which an earlier one is recognised.
         plots: the folder, below `out`, of its plots, PNG files.
         contents: each file by its name below `out`.
 
@@ -88,25 +89,25 @@ def place(out: Path, word: str, kind: str, plots: str, contents: Mapping[str, by
 
     """
     try:
-        earlier = _earlier_files(out, word, kind, plots)
+        earlier = _earlier_files(out, stem, kind, plots)
         in_the_way = [name for name in contents if (out / name).exists() and name not in earlier]
         if in_the_way:
-            raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {word}'s; choose another out=")
+            raise UserError(f"{out / in_the_way[0]} exists and is not an earlier {stem}'s; choose another out=")
         (out / plots).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             replace_bytes(out / name, content)
         for name in earlier - contents.keys():
             (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"the {word} cannot be written to {out}: {error.strerror or error}") from error
+        raise UserError(f"the {stem} cannot be written to {out}: {error.strerror or error}") from error
 
 
 def _contents(comparison: Comparison, title: str, command: str | None) -> dict[str, bytes]:
     """Return every file by its name below `out`; report.json, which names them all, comes first."""
-    looks = rule_looks(comparison)
+    styles = rule_styles(comparison)
     with drawing.style():
-        figures = {group.name: group_figures(group, looks) for group in comparison.groups}
-        depth = depth_figures(comparison, looks)
+        figures = {group.name: group_figures(group, styles) for group in comparison.groups}
+        depth = depth_figures(comparison, styles)
     document = assemble(comparison, figures, depth, title, command)
     plots = {f"{PLOTS}/{figure.name}.png": figure.png for group in [*figures.values(), depth] for figure in group}
     texts = {
@@ -118,17 +119,17 @@ def _contents(comparison: Comparison, title: str, command: str | None) -> dict[s
     return {"report.json": summary.encode(), **{name: text.encode() for name, text in texts.items()}, **plots}
 
 
-def _earlier_files(out: Path, word: str, kind: str, plots: str) -> set[str]:
-    """Return the files of the one that stands in `out`, by its own <word>.json; none where there is none."""
+def _earlier_files(out: Path, stem: str, kind: str, plots: str) -> set[str]:
+    """Return the files of an earlier one in `out`, by its own <stem>.json; none where there is none."""
     try:
-        report = read_json(out / f"{word}.json")
+        report = read_json(out / f"{stem}.json")
     except UserError:
         return set()
     if report.get("kind") != kind:
         return set()
     named = {name for name in report.get("files", ()) if isinstance(name, str)}
     drawn = {path.relative_to(out).as_posix() for path in (out / plots).glob("*.png")}
-    return named & (drawn | {f"{word}.{suffix}" for suffix in ("json", "md", "html", "csv")})
+    return named & (drawn | {f"{stem}.{suffix}" for suffix in ("json", "md", "html", "csv")})
 
 
 def assemble(
@@ -153,8 +154,8 @@ def assemble(
     if depth:
         sections.append(Section("Memory against depth", (Figures(tuple(depth)),)))
     if comparison.tunings:
-        told = "Each search saw the validation split alone. Its cost is no part of the training's, and of no ratio."
-        sections.append(Section("Tuning", (Paragraph(told), tuning_table(comparison.tunings))))
+        text = "Each search saw the validation split alone. Its cost is no part of the training's, and of no ratio."
+        sections.append(Section("Tuning", (Paragraph(text), tuning_table(comparison.tunings))))
     if comparison.excluded:
         table = tables.excluded_table(comparison)
         sections.append(Section("Not completed", (Paragraph("These runs are in no mean, ratio or plot."), table)))
@@ -173,8 +174,8 @@ def _verdicts(comparison: Comparison) -> Iterable[Block]:
     if not comparison.groups:
         yield Paragraph("No run completed, so there is nothing to compare. The runs are listed below.", lead=True)
     for group in comparison.groups:
-        words = verdict(group, comparison.baseline)
-        yield Paragraph(words if len(comparison.groups) == 1 else f"{group.name}. {words}", lead=True)
+        text = verdict(group, comparison.baseline)
+        yield Paragraph(text if len(comparison.groups) == 1 else f"{group.name}. {text}", lead=True)
 
 
 def _group(group: Group, figures: list[Figure]) -> Iterable[Block]:
@@ -370,3 +371,7 @@ def _measure(measure: Measure) -> dict[str, Any]:
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

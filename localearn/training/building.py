@@ -57,6 +57,12 @@ def build_net(options: Options, takes: InputSpec, classes: int) -> Net:
     target, values = _target_and_options("net", options)
     supplied: dict[str, Any] = {"input_shape": takes.shape, "classes": classes}
     has = parameters_of(target)
+    lacking = [name for name in supplied if name not in has]
+    if lacking and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in has.values()):
+        raise UserError(
+            f"net._target_={options['_target_']} must take {' and '.join(supplied)}, from which a net is built; it "
+            f"takes {', '.join(has) or 'nothing'}"
+        )
     supplied |= {name: getattr(takes, name) for name in ("vocabulary", "categories") if name in has}
     group = 1 if "group" in has else values.pop("group", 1)
     check_types({"group": group}, {"group": int}, prefix="net.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from localearn.data import Data
-from localearn.defaults import CONF, kind_of, rule_options
+from localearn.defaults import CONF, GROUPS, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.moved import former_names
 from localearn.options import check_types
@@ -37,7 +37,6 @@ from localearn.training.memory import out_of_memory_error
 from localearn.training.settings import Settings
 
 Choices = dict[str, Any]  # the names chosen for algo, dataset and net, and the overrides
-GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 # The fields of Settings that are keys of the same name at the top of the configuration: all but these.
 _NOT_SHARED = ("optim", "schedule", "energy", "country", "idle_s", "out")
@@ -46,7 +45,7 @@ _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 
 # Keys that are used up by composing a configuration.
-_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
+_COMPOSING = ("about", "defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
 
 def execute(
@@ -178,7 +177,8 @@ def _resolved(config: Any) -> dict[str, Any]:
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
+        alone = "; ${hydra:...} is of a sweep's runs, with -m" if "HydraConfig was not set" in str(error) else ""
+        raise UserError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}{alone}") from error
     plain.pop("tune", None)  # of a search, not of a run
     known, of_energy = _shipped_keys()
     _check_keys(plain, known)
@@ -240,22 +240,23 @@ def _shipped(group: str, choice: str) -> dict[str, Any]:
     return file.get(group, file)
 
 
-def default_out(seed: int, choices: Choices, job: int | None = None) -> Path:
+def default_out(seed: int, choices: Choices, job: int | None = None, folder: Path = Path("runs")) -> Path:
     """Return the path of a folder in runs/ that does not exist yet.
 
     Args:
         seed: The run's seed, part of the name.
         choices: The names of algo and dataset, parts of the name.
         job: The number of a job of a sweep, which separates runs that begin in the same second.
+        folder: Another folder than runs/.
 
     """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{seed}{'' if job is None else f'-{job}'}"
-    out = Path("runs") / name
+    name = f"{stamp}-{choices['algo']}-{choices['dataset']}-{str(seed)[:20]}{'' if job is None else f'-{job}'}"
+    out = folder / name
     again = 1
     while out.exists():
         again += 1
-        out = Path("runs") / f"{name}-{again}"
+        out = folder / f"{name}-{again}"
     return out
 
 

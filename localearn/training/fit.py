@@ -246,7 +246,7 @@ def _start_folder(
         return
     if not resume:
         folder.create()
-    cleanup.enter_context(folder.held())
+    cleanup.enter_context(folder.lock())
     # Checked again under the lock: another process may have started, or completed, a run there since.
     if resume:
         folder.open(extending=bool(extend))

@@ -78,7 +78,7 @@ def finish_record(record: Record, loop: Loop, meter: Meter) -> None:
 
     """
     if record.ranks > 1 and (record.status == "failed" or record.error == INTERRUPTED_AT_ONCE):
-        meter.lose("rank_lost")
+        meter.invalidate("rank_lost")
     report = meter.report()
     record.finished = timestamp()
     record.energy, record.co2e = report["energy"], report["co2e"]

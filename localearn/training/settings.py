@@ -1,6 +1,9 @@
 """Settings: the options of training, apart from those of the rule, the net and the data."""
 
+import ast
 import functools
+import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -36,47 +39,7 @@ class Settings:
 
     The defaults are the general ones of conf/config.yaml; `fit` replaces them by the rule's recipe.
 
-    Args:
-        epochs: Passes over the training split, at most, for each phase; 1 or more.
-        batch_size: Rows a step, 1 or more; a graph is one batch.
-        eval_batch_size: Rows a step in validation and test, 1 or more.
-        optim: A torch.optim class with its options bound; one optimizer is built for each phase.
-        schedule: A torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None for a constant
-            learning rate.
-        monitor: The figure by which a phase's best epoch is chosen: "val_" and the loss or a metric of the data's task,
-            such as "val_accuracy" or "val_loss". None is the task's first metric.
-        patience: Epochs without an improvement after which a phase stops, 1 or more; None never stops early.
-        min_delta: The least change of `monitor`, in its unit, that counts as an improvement; 0 or more.
-        restore_best: Whether a phase ends with the weights of its best epoch; False leaves those of its last one.
-        clip_norm: The largest norm of all gradients together, or of each net's where a rule has two; above 0, or None
-            for no clipping. Not with `step="block"` nor `parallel="layers"`.
-        step: "all" takes one optimizer step once all gradients are computed; "block" takes a step for each block as
-            soon as its gradient is computed, and frees it: the same weights, with less memory in a deep net.
-        capture: "graph" captures the full update as a CUDA graph and replays it; "compile" compiles blocks and
-            optimizer by torch.compile; "auto" uses a graph on a CUDA device; "off" neither. Where it is not possible
-            the run logs why and continues without. On several ranks "auto" or "off" only.
-        parallel: How the ranks that torchrun starts divide the work: "data", where each takes its rows of every batch,
-            `batch_size` being that of all ranks together; "layers", where each trains some blocks of a local rule; or
-            "none". "data" needs `step="all"`.
-        rank_timeout_s: The timeout of a collective between ranks in seconds, above 0.
-        memory_format: The memory layout of a convolutional net: "channels_last", in which most rules are faster, with
-            the same results to rounding; "contiguous"; or "auto", which is channels_last on a CPU, and on a CUDA device
-            in bf16, for the rules that are faster by it (not the estimators), and contiguous otherwise.
-        precision: "fp32", or "bf16" by autocast.
-        device: "auto", "cpu", "cuda" (or "cuda:1") or "mps"; auto is a GPU where there is one.
-        seed: The seed of the order of rows, of augmentation and of the rule's random numbers, in [0, 2^63).
-        deterministic: Whether to use deterministic algorithms only, on a GPU too (slower).
-        feature_cache_bytes: The most bytes of the device that a greedy phase's precomputed features may use; 0 computes
-            them for every batch.
-        energy: Whether to meter energy, in joules.
-        country: The ISO 3166 alpha-3 code for the grid's carbon intensity; None reports no kg CO2e.
-        idle_s: Seconds of idle power metered before and after, 0 or more.
-        out: The run's folder; None writes nothing.
-        log: "none", or a logger: "tensorboard", "csv", "mlflow" or "wandb", see `localearn.training.loggers`.
-        progress: Whether to show progress, as a bar in a terminal and as lines elsewhere.
-        diagnose: "none", or "alignment": every epoch's line of metrics has the angles, in degrees, between the rule's
-            update and the true gradient, computed outside the metered windows. Refused where a rule predicts by more
-            than the net, or has no gradients, and with `parallel`.
+    Each is documented below itself; `python -m localearn.run --help` and the API reference are made of these texts.
 
     Raises:
         UserError: For a value of the wrong type or out of its range, and for options that contradict each other.
@@ -85,36 +48,93 @@ class Settings:
 
     # Learning, from here to clip_norm: the rule's recipe sets all of them but eval_batch_size.
     epochs: int = 20
+    """Passes over the training split, at most, for each phase; 1 or more."""
     batch_size: int = 128
-    eval_batch_size: int = 1024  # larger than a training batch, since nothing is stored for a backward pass
+    """Rows a step, 1 or more; a graph is one batch."""
+    eval_batch_size: int = 1024
+    """Rows a step in validation and test, 1 or more. Larger than a training batch by default, for nothing is stored for
+    a backward pass.
+    """
     optim: OptimizerFactory = _ADAM
+    """A torch.optim class with its options bound; one optimizer is built for each phase."""
     schedule: ScheduleFactory | None = None
+    """A torch.optim.lr_scheduler class with its options bound, stepped once an epoch; None for a constant learning
+    rate.
+    """
     # Early stopping and the best epoch are decided on the validation split.
     monitor: str | None = None
+    """The figure by which a phase's best epoch is chosen: "val_" and the loss or a metric of the data's task, such as
+    "val_accuracy" or "val_loss". None is the task's first metric.
+    """
     patience: int | None = None
-    min_delta: float = 1e-4  # of an accuracy: less than one row of a split of under 10,000
+    """Epochs without an improvement after which a phase stops, 1 or more; None never stops early."""
+    min_delta: float = 1e-4
+    """The least change of `monitor`, in its unit, that counts as an improvement; 0 or more. The default of an accuracy
+    is less than one row of a split of under 10,000.
+    """
     restore_best: bool = True
+    """Whether a phase ends with the weights of its best epoch; False leaves those of its last one."""
     clip_norm: float | None = None
+    """The largest norm of all gradients together, or of each net's where a rule has two; above 0, or None for no
+    clipping. Not with `step="block"` nor `parallel="layers"`.
+    """
     # How an update is executed: step, capture and memory_format change the weights by no more than rounding.
     step: Literal["all", "block"] = "all"
-    capture: Literal["auto", "graph", "compile", "off"] = "off"  # opt-in: a graph is not bit for bit the same
+    """When the optimizer steps: "all" takes one step once all gradients are computed; "block" takes a step for each
+    block as soon as its gradient is computed, and frees it: the same weights, with less memory in a deep net.
+    """
+    capture: Literal["auto", "graph", "compile", "off"] = "off"
+    """How an update is captured: "graph" captures the full update as a CUDA graph and replays it; "compile" compiles
+    blocks and optimizer by torch.compile; "auto" uses a graph on a CUDA device; "off" neither. Where it is not possible
+    the run logs why and continues without. On several ranks "auto" or "off" only. Off by default, for a graph is not
+    bit for bit the same.
+    """
     parallel: Literal["none", "data", "layers"] = "none"
-    rank_timeout_s: float = 600.0  # torch.distributed's own for NCCL: ten minutes
+    """How the ranks that torchrun starts divide the work: "data", where each takes its rows of every batch,
+    `batch_size` being that of all ranks together; "layers", where each trains some blocks of a local rule; or "none".
+    "data" needs `step="all"`.
+    """
+    rank_timeout_s: float = 600.0
+    """The timeout of a collective between ranks in seconds, above 0. The default is torch.distributed's own for NCCL.
+    """
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """The memory layout of a convolutional net: "channels_last", in which most rules are faster, with the same results
+    to rounding; "contiguous"; or "auto", which is channels_last on a CPU, and on a CUDA device in bf16, for the rules
+    that are faster by it (not the estimators), and contiguous otherwise.
+    """
     precision: Literal["fp32", "bf16"] = "fp32"
+    """The precision of the arithmetic: "fp32", or "bf16" by autocast."""
     # Device and reproducibility.
     device: str = "auto"
+    """The device: "auto", "cpu", "cuda" (or "cuda:1") or "mps"; auto is a GPU where there is one."""
     seed: int = 0
+    """The seed of the order of rows, of augmentation and of the rule's random numbers, on the command line of the
+    weights too, in [0, 2^63).
+    """
     deterministic: bool = False
-    feature_cache_bytes: int = 8 * 2**30  # 8 GiB
+    """Whether to use deterministic algorithms only, on a GPU too (slower)."""
+    feature_cache_bytes: int = 8 * 2**30
+    """The most bytes of the device that a greedy phase's precomputed features may use; 0 computes them for every batch.
+    The default is 8 GiB.
+    """
     # Measurements and output; off by default, so that `fit` neither waits nor writes.
     energy: bool = False
+    """Whether to meter energy, in joules."""
     country: str | None = None
-    idle_s: float = 0.3  # each time, only where energy is metered
+    """The ISO 3166 alpha-3 code for the grid's carbon intensity; None reports no kg CO2e."""
+    idle_s: float = 0.3
+    """Seconds of idle power metered before and after, 0 or more. Only where energy is metered."""
     out: Path | None = None
+    """The run's folder; None writes nothing."""
     log: Literal["none", "tensorboard", "csv", "mlflow", "wandb"] = "none"
+    """The logger: "none", "tensorboard", "csv", "mlflow" (file store) or "wandb" (offline)."""
     progress: bool = False
+    """Whether to show progress, as a bar in a terminal and as lines elsewhere."""
     diagnose: Literal["none", "alignment"] = "none"
+    """What is diagnosed: "none", or "alignment": every epoch's line of metrics has the angles, in degrees, between the
+    rule's update and the true gradient, computed outside the metered windows. Refused where a rule predicts by more
+    than the net, or has no gradients, and with `parallel`.
+    """
 
     def __post_init__(self) -> None:
         check_types(vars(self), annotations(type(self)))
@@ -155,6 +175,17 @@ class Settings:
             if name not in known:
                 raise UserError(f"fit has no option {name!r}{suggestion(name, known)}")
         return cls(**options)
+
+    @classmethod
+    def documentation(cls) -> dict[str, str]:
+        """Return the text of each option, the docstring of its field, as one paragraph."""
+        (body,) = (node.body for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
+        return {
+            node.target.id: " ".join(text.value.value.split())
+            for node, text in itertools.pairwise(body)
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
 
     def plain(self) -> dict[str, Any]:
         """Return the options as plain values, for a record; others, such as a class, as a string."""

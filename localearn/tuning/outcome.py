@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Joules = dict[tuple[str, str | None, str | None], float | None]
 
 
-WORKER_S = "worker_s "  # begins the name under which a study keeps a worker's seconds
+WORKER_S = "worker_s "  # begins the name under which a study stores a worker's seconds
 
 
 def best_trials(study: "Study") -> list["FrozenTrial"]:
@@ -149,8 +149,8 @@ def importances(study: "Study") -> dict[str, float]:
     several = len(study.directions) > 1
     target = (lambda trial: trial.values[0]) if several else None
     with contextlib.suppress(ValueError, RuntimeError):  # trials of one option's value alone
-        found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), target=target)
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), target=target)
+        return {name: value for name, value in shares.items() if math.isfinite(value)}
     return {}
 
 
@@ -177,9 +177,9 @@ def history_plot(study: "Study", metric: Metric) -> bytes:
             points["pruned"].append((trial.number, scale * reached))
     with drawing.style():
         figure, axes = drawing.canvas(2.8, [*points, "best so far"])
-        for (name, shown), look, fill in zip(points.items(), drawing.PALETTE, ("full", "none"), strict=False):
-            if shown:
-                axes.plot(*zip(*shown, strict=True), "o", color=look, fillstyle=fill, label=name)
+        for (name, reached), color, fill in zip(points.items(), drawing.PALETTE, ("full", "none"), strict=False):
+            if reached:
+                axes.plot(*zip(*reached, strict=True), "o", color=color, fillstyle=fill, label=name)
         axes.plot(*zip(*best, strict=True), drawstyle="steps-post", color=drawing.INK, label="best so far")
         axes.set_xlabel("trial")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,34 +1,25 @@
-"""A worker of a search, which runs trials, one at a time, until as many have ended as the search is to have.
-
-A trial is a run on the validation split; its test split is never looked at.
-"""
+"""A worker of a search, which runs trials, one at a time, until as many have ended as the search is to have."""
 
 import contextlib
 import json
 import time
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from localearn.errors import UserError
-from localearn.files import read_json, read_yaml
-from localearn.jobs import Job, prepare
-from localearn.printing import say
-from localearn.records import Record, RunFolder, read_history, read_record
-from localearn.records.folder import Held, locked
-from localearn.records.reading import parse_energy
-from localearn.tasks import Metric
-from localearn.training.callbacks import Callback, Context
-from localearn.training.experiment import execute
-from localearn.training.loading import resumed
+from localearn.moved import former_names
+from localearn.records import RunFolder
+from localearn.records.folder import LockedError, locked
 from localearn.training.runtime import derived_seed
-from localearn.trust import words
-from localearn.tuning.outcome import WORKER_S, worker
-from localearn.tuning.plan import Plan, shown
+from localearn.tuning.outcome import worker
+from localearn.tuning.plan import Plan
+from localearn.tuning.recovery import recover
 from localearn.tuning.storage import ASIDE, hidden, open_storage, reported, set_aside
+from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -37,9 +28,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 MOST_RETRIES = 3
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)  # what a record that is none may raise
-_MOST_TRIALS = 100_000  # a folder of a larger number is nobody's trial: each number below it becomes a trial
-QUIET = ("progress=false", "log=none")
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Limits:
 
     Args:
         starting_s: within which a worker that was given a trial holds its lock.
-        poll_s: between two looks at the study.
+        poll_s: between two reads of the study.
         join_s: for the study's first worker to write what is searched into it.
 
     """
@@ -75,40 +63,7 @@ FAILURES = 3  # in a row, after which a search that takes nothing in ends
 
 
 class Surplus(Exception):
-    """A trial too many: two workers asked for the last one at once."""
-
-
-class InterruptedTrial(KeyboardInterrupt):
-    """A signal ended a trial's run, whose checkpoint stays.
-
-    Args:
-        signum: the signal's number.
-
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(f"interrupted by signal {signum}")
-        self.signum = signum
-
-
-class Pruning(Callback):
-    """A callback that reports each epoch's metric to Optuna, and stops the run where the study's pruner says so.
-
-    Args:
-        trial: Optuna's.
-        metric: what is searched by.
-
-    """
-
-    def __init__(self, trial: "Trial", metric: Metric):
-        self.trial, self.metric = trial, metric
-
-    def epoch_ended(self, context: Context) -> None:
-        """Report, and ask the pruner."""
-        step = round(context.line["passes"])  # not counted here: a run may go on from the checkpoint before the last
-        self.trial.report(context.line[f"val_{self.metric.name}"], step)
-        if self.trial.should_prune():
-            context.stop(f"pruned after {step} epochs")
+    """A trial too many: two workers requested the last one at the same time."""
 
 
 @dataclass
@@ -345,9 +300,9 @@ def _check_same(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Stu
     objectives = len(study.directions)
     if objectives != 1 + plan.names_energy and there.get("objective") == here["objective"]:
         raise UserError(f"{where} is damaged: it has {objectives} objectives; {ASIDE}, or give another study= or out=")
-    for part, word in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
+    for part, verb in (("space", "searches other ranges"), ("overrides", "has other options"), ("objective", "is")):
         if there[part] != here[part]:
-            raise UserError(f"{where} {word}: {_difference(there[part], here[part])}; give another study= or out=")
+            raise UserError(f"{where} {verb}: {_difference(there[part], here[part])}; give another study= or out=")
 
 
 def _difference(there: Any, here: Any) -> str:
@@ -404,231 +359,9 @@ def _abandoned(folder: Path) -> bool:
     try:
         with locked(path, wait=False) as free:
             return free
-    except (Held, OSError):
+    except (LockedError, OSError):
         return False
 
 
-def suggested(trial: "Trial", space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
-    """Return a trial's value for each option of a space.
-
-    Args:
-        trial: Optuna's.
-        space: each option's distribution, by its dotted path.
-
-    """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    values: dict[str, Any] = {}
-    for path, given in space.items():
-        if isinstance(given, FloatDistribution):
-            values[path] = trial.suggest_float(path, given.low, given.high, log=given.log, step=given.step)
-        elif isinstance(given, IntDistribution):
-            values[path] = trial.suggest_int(path, given.low, given.high, log=given.log, step=given.step)
-        elif isinstance(given, CategoricalDistribution):
-            values[path] = trial.suggest_categorical(path, list(given.choices))
-    return values
-
-
-def run_trial(trial: "Trial", plan: Plan, values: Mapping[str, Any], folder: Path) -> list[float]:
-    """Run a trial, or resume it in a folder where another worker left it; return its objectives.
-
-    Args:
-        trial: Optuna's.
-        plan: the search's.
-        values: the trial's value of each option, by its dotted path.
-        folder: where the run is.
-
-    Raises:
-        TrialPruned: when the pruner ended it or its loss was not finite.
-        InterruptedTrial: after a signal.
-
-    """
-    overrides = [*plan.overrides, *(f"{path}={value}" for path, value in values.items()), *QUIET]
-    set_broken_aside(folder, words(overrides)[1])
-    prepared = prepare(Job(folder, overrides), plan.config_dir)
-    pruning = [] if plan.reports_nothing else [Pruning(trial, plan.metric)]
-    record = read_record(folder) if prepared is None else execute(*prepared, callbacks=pruning, test=False)
-    for name, value in remembered(record, plan.metric).items():
-        trial.set_user_attr(name, value)
-    if record.status == "interrupted":
-        raise InterruptedTrial(record.diagnostics["signal"])
-    return values_of(plan, record)
-
-
-def values_of(plan: Plan, record: Record) -> list[float]:
-    """Return the objectives of a run that is done: the metric, and the joules where they are an objective.
-
-    Args:
-        plan: the search's.
-        record: the run's.
-
-    Raises:
-        TrialPruned: when the run has none of that.
-        UserError: when no run of this search will have it.
-
-    """
-    from optuna import TrialPruned
-
-    if record.status != "completed":
-        raise TrialPruned(record.error)
-    name = plan.metric.name
-    figure = record.metric(name, "val")
-    if figure is None:
-        raise UserError(f"a search is by the {name} on the validation split, and the run's record has none")
-    if not plan.names_energy:
-        return [figure]
-    energy = parse_energy(record.energy)
-    joules = energy.train_j
-    if joules is None and energy.reading.label == "absent":
-        raise UserError(f"objective={plan.objective} needs joules, and none were had here; use objective={name}")
-    if joules is None:  # of this trial alone: a driver that went away must not end the study
-        raise TrialPruned(f"the training's joules are not known: {', '.join(energy.flags)}")
-    return [figure, joules]
-
-
-def set_broken_aside(folder: Path, trust: Collection[str] = ()) -> None:
-    """Rename the remains of a trial where it cannot be resumed, as after a full disk: the trial starts again.
-
-    Args:
-        folder: the trial's.
-        trust: what its configuration may name, see `localearn.trust`.
-
-    """
-    from torch import device
-
-    run = RunFolder(folder)
-    begun = run.config.exists() or run.checkpoint.exists()
-    if not begun or run.is_finished():
-        return
-    try:
-        resumed(str(folder), [], trust)
-        run.load_checkpoint(device("cpu"))
-    except UserError as error:
-        number = sum(1 for _ in folder.parent.glob(f"{folder.name}.broken-*"))
-        spare = folder.with_name(f"{folder.name}.broken-{number}")
-        folder.rename(spare)
-        say(f"trial {folder.name} starts again, what was left of it is {spare}: {error}", error=True)
-
-
-def remembered(record: Record, metric: Metric) -> dict[str, Any]:
-    """Return a run's values for the study's storage: how it ended, and what it cost in all its windows.
-
-    Args:
-        record: the run's.
-        metric: what was searched by.
-
-    """
-    energy = parse_energy(record.energy)
-    part = energy.parts.get(energy.reading.part or "")
-    joules = [window.energy_j for window in part.windows.values()] if part else []
-    known = [figure for figure in joules if figure is not None]
-    return {
-        **{name: getattr(record, name) for name in ("algo", "dataset", "net", "status")},
-        "folder": str(record.config.get("out")),
-        f"val_{metric.name}": record.metric(metric.name, "val"),
-        "passes": record.passes,
-        "train_s": record.train_s,
-        "energy_j": sum(known) if known and len(known) == len(joules) else None,
-        "energy": {name: getattr(energy.reading, name) for name in ("label", "source", "part")},
-    }
-
-
-def recover(plan: Plan, space: Mapping[str, "BaseDistribution"], study: "Study") -> None:
-    """Put the trials whose records lie in a search's folder into a new study, each under its number.
-
-    One that was not done is resumed from its checkpoint. A number without a record that can be used becomes a failed
-    trial, so that no later trial is given its folder; a line says why.
-
-    Args:
-        plan: the search's.
-        space: each option's distribution, by its dotted path.
-        study: the new one.
-
-    """
-    from optuna.trial import TrialState, create_trial
-
-    began = {path.parent for name in ("config.yaml", "run.json") for path in (plan.out / "trials").glob(f"*/{name}")}
-    names = {folder: folder.name for folder in began if folder.name.isdecimal() and len(folder.name) <= 20}
-    folders = {int(name): folder for folder, name in names.items() if int(name) < _MOST_TRIALS}
-    done, waiting = 0, []
-    for number in range(max(folders, default=-1) + 1):
-        trial = create_trial(state=TrialState.FAIL)
-        if number in folders:
-            try:
-                values = _values(folders[number], space)
-                job = Job(folders[number], [*plan.overrides, *(f"{path}={v}" for path, v in values.items()), *QUIET])
-                if prepare(job, plan.config_dir) is None:
-                    trial = _as_it_was(plan, space, values, folders[number], number)
-                    done += 1
-                else:
-                    waiting.append((values, number))
-            except (UserError, *_WRONG) as error:
-                why = error if isinstance(error, UserError) else f"{type(error).__name__} {error}"
-                say(f"{folders[number]} is left out of the new study: {why}", error=True)
-        study.add_trial(trial)
-    for values, number in waiting:
-        study.enqueue_trial(values, user_attrs={"origin": number})
-    _keep_seconds(plan, study)
-    left = len(folders) - done - len(waiting)
-    say(
-        f"{plan.out / 'trials'}: in the new study by their records {done}, to go on from where they stopped "
-        f"{len(waiting)}, left out {left}",
-        error=True,
-    )
-
-
-def _values(folder: Path, space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
-    """Return what a trial had for each option of a space, by the configuration in its folder.
-
-    Raises ValueError for a value that the space does not have: it becomes part of a command line.
-    """
-    from optuna.trial import TrialState, create_trial
-
-    config = read_yaml(RunFolder(folder).config)
-    values: dict[str, Any] = {}
-    for path in space:
-        value = config
-        for part in path.split("."):
-            value = value[part]
-        values[path] = shown(value) if isinstance(value, list) else value
-    create_trial(state=TrialState.FAIL, params=values, distributions=dict(space))
-    return values
-
-
-def _as_it_was(
-    plan: Plan, space: Mapping[str, "BaseDistribution"], values: Mapping[str, Any], folder: Path, number: int
-) -> "FrozenTrial":
-    from optuna import TrialPruned
-    from optuna.trial import TrialState, create_trial
-
-    record = read_record(folder)
-    try:
-        state, outcome = TrialState.COMPLETE, values_of(plan, record)
-    except TrialPruned:
-        state, outcome = TrialState.PRUNED, None
-    return create_trial(
-        state=state,
-        values=outcome,
-        params=dict(values),
-        distributions=dict(space),
-        user_attrs={**remembered(record, plan.metric), "origin": number},
-        intermediate_values={} if plan.reports_nothing else _curve(folder, f"val_{plan.metric.name}"),
-    )
-
-
-def _curve(folder: Path, name: str) -> dict[int, float]:
-    """Return a figure after each pass, as far as it can be read: a pruner compares trials by it."""
-    curve: dict[int, float] = {}
-    with contextlib.suppress(UserError, *_WRONG):
-        for epoch in read_history(folder)[0]:
-            curve[round(epoch["passes"])] = float(epoch[name])
-    return curve
-
-
-def _keep_seconds(plan: Plan, study: "Study") -> None:
-    """Take over how long the workers had searched, where an earlier tune.json has it."""
-    with contextlib.suppress(UserError, *_WRONG):
-        before = read_json(plan.out / "tune.json")
-        if before["study"] == plan.study:
-            for name, seconds in before["tuning"]["workers_s"].items():
-                study.set_user_attr(WORKER_S + name, float(seconds))
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

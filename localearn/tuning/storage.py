@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from localearn.errors import UserError
 from localearn.extras import install_line
 from localearn.printing import say
-from localearn.records.folder import Held, locked
+from localearn.records.folder import LockedError, locked
 from localearn.tuning.plan import Plan
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ATTEMPTS = 8
 ASIDE = "aside=true sets it aside and goes on in a new one with the trials' records"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # SQLite's own files next to a database, which belong to the one that they were written for.
-_BESIDE = ("", "-journal", "-wal", "-shm")
+_SIDE_FILES = ("", "-journal", "-wal", "-shm")
 
 
 def open_storage(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTrial"], None]) -> "BaseStorage":
@@ -125,10 +125,13 @@ def close_storage(storage: "BaseStorage") -> None:
 
 @contextlib.contextmanager
 def reported(url: str) -> Iterator[None]:
-    """Raise a UserError, of a line and without a password, for what a storage raises in the block.
+    """Raise a UserError of one line, without a password, for what a storage raises in the block.
 
     Args:
         url: the storage's.
+
+    Raises:
+        UserError: when the storage cannot be read or written.
 
     """
     from optuna.exceptions import StorageInternalError
@@ -166,7 +169,13 @@ def _advice(error: BaseException, first: str) -> str:
             "is no URL of a database, say sqlite:///study.db, postgresql://user@host/name or journal:/shared/study.log"
         )
     if isinstance(error, ImportError):
-        return f"{first}; {install_line('postgres')} brings PostgreSQL's driver"
+        cause = error.__cause__ or error.__context__ or error  # Optuna's own error does not name the driver
+        failed = (
+            "is missing"
+            if isinstance(cause, ModuleNotFoundError)
+            else f"cannot be imported ({str(cause).splitlines()[0]})"
+        )
+        return f"psycopg {failed}; {install_line('postgres')} brings PostgreSQL's driver"
     damaged = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in _DAMAGED
     if damaged or isinstance(error, json.JSONDecodeError):
         return f"is damaged ({first}); {ASIDE}, or give another storage="
@@ -195,12 +204,12 @@ def set_aside(plan: Plan) -> None:
         try:
             with locked(lock, wait=False):
                 pass
-        except Held:
+        except LockedError:
             raise UserError(f"{path} is damaged, and a worker is at trial {lock.stem}; end it first") from None
     number = 1
-    while any(_spare(path, number, end).exists() for end in _BESIDE):
+    while any(_spare(path, number, end).exists() for end in _SIDE_FILES):
         number += 1
-    for end in _BESIDE:
+    for end in _SIDE_FILES:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(_spare(path, number, end))
     say(f"{path} is set aside as {_spare(path, number, '').name}: {fault}", error=True)
@@ -217,15 +226,15 @@ def _fault(path: Path, study: str) -> str | None:
     """
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:
-            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-            if found != "ok":
-                return found.splitlines()[-1]
+            (result,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+            if result != "ok":
+                return result.splitlines()[-1]
             names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
             (objectives,) = database.execute("SELECT count(*) FROM study_directions").fetchone()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return "it holds no study"
-        raise UserError(f"{path} cannot be looked at: {error}") from error
+        raise UserError(f"{path} cannot be inspected: {error}") from error
     except sqlite3.DatabaseError as error:
         return str(error)
     if not names:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from localearn import cli
 from localearn.benching.measure import bench
 from localearn.benching.plan import known_rules
-from localearn.benching.workload import CLASSES, Point, Workload, made_up
+from localearn.benching.workload import CLASSES, Point, Workload, random_batches
 from localearn.errors import Unsupported, UserError
 from tests.marks import rules_of
 
@@ -162,9 +162,9 @@ def test_every_rule_steps_on_every_kind_of_net_or_refuses_it(algo, name):
 
 
 def test_token_ids_have_the_next_ones_for_targets_and_codes_are_of_their_categories():
-    batch = made_up(Point("transformer", (6,), 4, "fp32", CPU, vocabulary=5))[0]
+    batch = random_batches(Point("transformer", (6,), 4, "fp32", CPU, vocabulary=5))[0]
     assert batch.target is not None and batch.x.shape == batch.target.shape == (4, 6)
     assert torch.equal(batch.x[:, 1:], batch.target[:, :-1])
-    x = torch.cat([batch.x for batch in made_up(Point("deepfm", (3,), 500, "fp32", CPU, categories=(7, 5)))])
+    x = torch.cat([batch.x for batch in random_batches(Point("deepfm", (3,), 500, "fp32", CPU, categories=(7, 5)))])
     assert set(x[:, 0].tolist()) == set(range(7)) and set(x[:, 1].tolist()) == set(range(5))
     assert not torch.equal(x[:, 2], x[:, 2].round())

@@ -12,7 +12,8 @@ import torch
 
 from localearn.cli import check_meter
 from localearn.cli.errors import run_command
-from localearn.energy.selftest import EXPECTATIONS, Bench, MatrixLoad, Outcome, Span, Verdict
+from localearn.energy.selftest import EXPECTATIONS, Bench, Outcome, Span, Verdict
+from localearn.energy.selftest_load import MatrixLoad
 from localearn.testing.energy import FakeClock, FakeCounter
 
 

@@ -88,7 +88,7 @@ WRONG_NAMES = {
     "algo._target_=localearn.MonoForwad": ["localearn has no 'MonoForwad'", "'MonoForward'"],
     "optim._target_=torch.optim.Adm": ["torch.optim has no 'Adm'", "'Adam'"],
     "optim._target_=torch.nn.Linear": ["Linear has no option optim.lr"],
-    "net._target_=os.getcwd": ["getcwd has no option net.widths"],
+    "net._target_=os.getcwd": ["os.getcwd must take input_shape and classes", "it takes nothing"],
 }
 WRONG_VALUES = {
     "epochs=abc": ["epochs must be a whole number, not 'abc'"],
@@ -102,6 +102,8 @@ WRONG_VALUES = {
     "eval_batch_size=0": ["eval_batch_size must be 1 or more"],
     "seed=-1": ["seed must lie in [0, 2^63), not -1"],
     "seed=abc": ["seed must be a whole number"],
+    "seed=" + 400 * "9": ["seed must lie in"],
+    "energy.idle_s=" + 400 * "9": ["energy.idle_s must be a number"],
     "seed=1.0": ["seed must be a whole number"],
     "seed=99999999999999999999": ["seed must lie in"],
     "device=0": ["device must be text, not 0"],
@@ -153,9 +155,20 @@ WRONG_VALUES = {
     "epochs=???": ["epochs: Missing mandatory value"],
 }
 WRONG_WORDS = {
+    "~": ["cannot read '~'"],
+    "+epochs=3": ["+epochs adds a key, and epochs is there; say epochs=VALUE"],
+    "resume=''": ["resume= has no value"],
+    "--config-dir=": ["--config-dir needs a value"],
+    "-m seed=range(3,0)": ["seed=range(3,0) has no value"],
+    "country=POL": ["no key 'country'; did you mean 'energy.country'?"],
+    "optim.foreach=true": ["+optim.foreach=VALUE adds it"],
+    "recipes.dense=5": ["recipes.dense must be a list of overrides"],
+    "recipes=5": ["recipes must be lists of overrides by name"],
+    "net.widths={a:1}": ["net.widths={a:1}: "],
     "epochs": ["cannot read 'epochs'", "key=value"],
     "epochs='1": ['cannot read "epochs=\'1"'],
-    "=5": ["a group takes the name of one of its choices"],
+    "=5": ["cannot read '=5'; write key=value"],
+    "out=": ["out= has no value"],
     "epochs=1,2": ["epochs=1,2 is several values", "-m"],
     "algo=null": ["a group takes the name of one of its choices"],
     "algo=[backprop,mono_forward]": ["algo must be one of its choices"],
@@ -171,6 +184,8 @@ WRONG_WORDS = {
     "--seed=3": ["no flag '--seed'", "seed=VALUE"],
     "-x": ["no flag '-x'"],
     "--cfg": ["--cfg takes job or hydra or all"],
+    "--resolve": ["--resolve goes with --cfg job"],
+    "-m --cfg job seed=0,1": ["--cfg shows the configuration of one run; leave out -m"],
     "--cfg job epoch=3": ["no key 'epoch'", "'epochs'"],
     "--config-dir": ["--config-dir needs a value"],
     "--config-dir nope": ["--config-dir nope: there is no such folder"],
@@ -264,6 +279,61 @@ def test_what_is_odd_but_right_is_taken(tiny, read):
     assert read.record("quoted")["epochs"] == 1
     assert tiny("epochs=1", "net.widths=[${batch_size},8]", "batch_size=20", "out=made").status == 0
     assert read.record("made")["config"]["net"]["widths"] == [20, 8]
+
+
+OWN = """\
+import localearn
+
+def data(rows: int = 64):
+    return localearn.load("digits", train_size=rows)
+
+class Net(localearn.MLP):
+    def __init__(self, input_shape, classes, wide: int = 8):
+        super().__init__(input_shape, classes, widths=(wide,))
+
+class Rule(localearn.MonoForward):
+    def __init__(self, net, strength: float = 1.0):
+        super().__init__(net)
+        self.strength = strength
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "rest"),
+    [
+        ("dataset", ["dataset.rows=32"], {"rows": 32}),
+        ("net", ["net.wide=4", "dataset.train_size=64"], {"wide": 4, "group": 1}),
+        ("optim", ["optim._target_=torch.optim.SGD", "optim.momentum=0.5"], {"lr": 0.001, "momentum": 0.5}),
+        ("algo", ["algo.strength=2.0", "dataset.train_size=64"], {"strength": 2.0}),
+    ],
+)
+def test_a_target_on_the_command_line_has_its_own_options(door, read, tmp_path, monkeypatch, target, options, rest):
+    (tmp_path / "targets.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "targets", raising=False)
+    own = {"dataset": ["targets.data"], "net": ["targets.Net"], "algo": ["targets.Rule"]}.get(target, [])
+    chosen = [f"{target}._target_={name}" for name in own]
+    ended = door(*chosen, *options, "epochs=1", "progress=false", "energy.enabled=false", "out=run")
+    assert ended.status == 0, ended.err
+    recorded = read.record("run")["config"][target]
+    assert recorded.items() >= rest.items()
+    assert not {"name", "widths", "betas"} & set(recorded)
+
+
+def test_a_sweep_has_folders_by_what_differs_or_by_hydras_own_option(tiny, read):
+    sweep = ("-m", "epochs=1", "seed=3,4")
+    assert tiny(*sweep, "out=named ${seed}").status == 0
+    assert tiny(*sweep, "hydra.sweep.dir=by hydra", "hydra.sweep.subdir=${hydra:job.num}").status == 0
+    for seed, folders in {3: ("named 3", "by hydra/0"), 4: ("named 4", "by hydra/1")}.items():
+        assert [read.record(folder)["seed"] for folder in folders] == [seed, seed]
+    assert tiny(*sweep, "hydra.sweep.dir=kept").status == 0
+    assert len(list(Path("kept").glob("*-mono_forward-digits-[34]/run.json"))) == 2
+    ended = tiny(*sweep, "out=one")
+    assert ended.status == 2
+    assert "'out=one-${seed}', or by hydra.sweep.dir=one" in ended.err
+    ended = tiny("epochs=1", "out=x-${hydra:job.num}")
+    assert ended.status == 2
+    assert "-m" in ended.err
 
 
 def test_each_run_has_a_folder_of_its_own_that_says_what_it_is(tiny):

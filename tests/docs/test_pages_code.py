@@ -77,14 +77,48 @@ def test_the_first_hour_is_what_happens(command, tmp_path, capsys):
     assert shown and got and abs(float(shown[1]) - float(got[1])) <= 2
     for code in (look, mine):
         exec(compile(code, "first-hour.md", "exec"), {})
-    assert capsys.readouterr().out.count("[4, 5, 6, 9, 4]") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("[4, 5, 6, 9, 4]") == 1
+    assert float(printed.splitlines()[-1]) == pytest.approx(0.9375, abs=0.02) and "\n0.9375\n" in page
     (tmp_path / "my_rules.py").write_text(rule, encoding="utf-8")
     status, out, err = command("algo._target_=my_rules.RandomReadouts", "epochs=5", "out=runs/rule")
     assert not status and "RandomReadouts on digits" in out, err
 
 
+def accuracy_in(text, start):
+    """The percentage, or the error, that follows a line's start."""
+    found = re.search(re.escape(start) + r"[a-z ]* ([\d.]+)", text)
+    assert found, f"{start!r} is not in {text[-400:]!r}"
+    return float(found[1])
+
+
+def test_the_first_hours_other_runs_end_as_it_shows(command):
+    page = (ROOT / "docs" / "first-hour.md").read_text(encoding="utf-8")
+    step = page[page.index("## 4.") : page.index("## 5.")]
+    commands = COMMAND.findall(step)
+    shown = re.findall(r"^(\w+ on \w+: test \w+)", step, re.MULTILINE)
+    assert len(commands) == len(shown) == 3
+    for line, start in zip(commands, shown, strict=True):
+        status, out, err = command(*line.split(), "progress=false", "energy.enabled=false")
+        assert not status, err
+        assert accuracy_in(out, start) == pytest.approx(accuracy_in(step, start), abs=2.5), start
+
+
+def test_the_tuning_shown_is_what_happens(tmp_path, monkeypatch, capsys):
+    from localearn.cli import tune
+
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "howto" / "tune.md").read_text(encoding="utf-8")
+    line = re.search(r"^localearn tune (.*)$", page, re.MULTILINE)
+    assert line and not tune.main([*line[1].split(), "energy.enabled=false"])
+    out = capsys.readouterr().out
+    for start in ("trial 0: validation", "trial 5: validation", "10 complete; best"):
+        assert accuracy_in(out, start) == pytest.approx(accuracy_in(page, start), abs=2), start
+
+
 @pytest.mark.parametrize(
-    "page", ["concepts/net.md", "howto/add-net.md", "howto/add-task.md", "howto/add-meter.md", "howto/add-data.md"]
+    "page",
+    ["concepts/net.md", *(f"howto/{name}.md" for name in ("python", "add-net", "add-task", "add-meter", "add-data"))],
 )
 def test_the_pages_python_runs(command, page, capsys, tmp_path):
     for code in blocks(page):

@@ -145,9 +145,10 @@ def test_a_figure_links_to_its_row(site, browser):
     page.goto((site / "rules" / "forward_forward.html").as_uri())
     page.locator("a", has_text="98.29 ± 0.74 %").first.click()
     row = page.locator("tr:target")
-    assert row.is_visible() and "98.29 ± 0.74 %" in row.inner_text()
+    row.wait_for()  # until it is visible
+    assert "98.29 ± 0.74 %" in row.inner_text()
     assert page.url.endswith("results.html#fidelity/mnist_mlp-forward_forward")
     page.goto((site / "rules" / "noprop.html").as_uri())
     page.locator("a", has_text="73.14 %").first.click()  # of a row that was not run, which the filters hide
-    assert page.locator("tr:target").is_visible()
+    page.locator("tr:target").wait_for()
     page.close()

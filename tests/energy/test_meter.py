@@ -1,9 +1,9 @@
 """The meter on scripted sources: windows, what goes wrong in them, sums over sessions and processes, the record."""
 
+import doctest
 import itertools
 import json
 import logging
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+import localearn.energy.meter
 from localearn.energy import Meter
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
-from localearn.energy.meter import Tally
 from localearn.energy.nvml import NvmlCounter
 from localearn.energy.rapl import RaplCounter
 from localearn.errors import UserError
@@ -70,6 +70,22 @@ def test_as_a_context_it_is_open_inside_and_closed_after_an_exception_too():
     assert meter.duration_s("train") == pytest.approx(2.0)
     with pytest.raises(RuntimeError, match="closed"), meter.window("train"):
         pass
+
+
+def test_sources_that_were_opened_are_closed_where_another_cannot_be():
+    clock = FakeClock()
+    opened, broken = FakeCounter(clock, "cpu"), FakeCounter(clock, "dram", error=OSError("no bus"))
+    meter = Meter("cpu", sources=[opened, broken], clock=clock.clock)
+    with pytest.raises(OSError, match="no bus"):
+        meter.open()
+    assert opened.closed == 1
+    with pytest.raises(RuntimeError, match="closed, not open"), meter.window("train"):
+        pass
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(localearn.energy.meter) == doctest.TestResults(failed=0, attempted=10)
 
 
 def test_the_device_is_synchronised_before_both_readings():
@@ -503,7 +519,9 @@ def test_the_former_names_of_ranks_and_warnings_are_taken(caplog):
         one.meter.beside([two.state])
     assert one.meter.energy_j("train") == pytest.approx(300.0 * 18, rel=0.01)
     lost = FakeNvml(FakeClock(), driver=False)
-    Meter("mps", sources=[NvmlCounter("GPU-a", nvml=lost)], synchronize=lambda: None).open(tell=False)
+    meter = Meter("mps", sources=[NvmlCounter("GPU-a", nvml=lost)], synchronize=lambda: None)
+    with pytest.warns(FutureWarning, match=r"Meter\.open\(tell=\) is deprecated: use warn="):
+        meter.open(tell=False)
     assert caplog.messages == []
 
 
@@ -567,7 +585,7 @@ def test_unlike_labels_are_not_added(other):
 def test_what_is_lost_is_null_and_absent_parts_stay_absent():
     one = Process(steady(), device="cpu")
     one.train(1.0)
-    one.meter.lose("rank_lost")
+    one.meter.invalidate("rank_lost")
     report = one.meter.report()["energy"]
     assert (report["train_j"], report["flags"], report["label"]) == (None, ["rank_lost"], "estimated")
     assert report["parts"]["gpu"]["label"] == "absent" and report["parts"]["gpu"]["windows"]["train"]["flags"] == []
@@ -596,61 +614,3 @@ def test_counters_name_what_they_count():
     process, machine = FakeCounter(clock).counted(), RaplCounter("cpu").counted()
     assert process.startswith(f"process {os.getpid()} of ") and machine == f"cpu of {process.split(' of ')[1]}"
     assert RaplCounter("dram").counted() != machine
-
-
-def tally(segments: int, duration_s: float, power_w: float = 100.0, period_s: float | None = 0.1) -> Tally:
-    result = Tally()
-    for _ in range(segments):
-        result.add(power_w * duration_s, duration_s, power_w, period_s)
-    return result
-
-
-@pytest.mark.parametrize(
-    ("segments", "duration_s", "too_short"),
-    [(1, 4.9, True), (1, 5.1, False), (100, 0.49, True), (100, 0.51, False), (25, 0.9, True), (25, 1.1, False)],
-)
-def test_long_enough_is_50_periods_or_as_certain_as_that(segments: int, duration_s: float, too_short: bool):
-    assert ("too_short" in tally(segments, duration_s).report(None)["flags"]) is too_short
-
-
-def test_uncertainty_adds_up_as_independent_errors_of_both_ends():
-    assert tally(1, 2.0).report(None)["uncertainty_j"] == pytest.approx(100 * 0.1 * math.sqrt(2))
-    assert tally(8, 2.0).report(None)["uncertainty_j"] == pytest.approx(100 * 0.1 * math.sqrt(16))
-
-
-def test_an_estimate_has_no_period_to_be_uncertain_by():
-    report = tally(1, 0.001, period_s=None).report(None)
-    assert report["uncertainty_j"] is None
-    assert report["flags"] == []
-
-
-def test_net_is_gross_less_idle_power_times_time():
-    report = tally(2, 3.0).report(idle_w=60.0)
-    assert report["energy_j"] == pytest.approx(600.0)
-    assert report["net_j"] == pytest.approx(600.0 - 60.0 * 6.0)
-    assert tally(2, 3.0).report(idle_w=None)["net_j"] is None
-
-
-def test_one_unknown_segment_makes_the_sum_unknown():
-    spoiled = tally(3, 20.0)
-    spoiled.discard("counter_reset", 1.5)
-    report = spoiled.report(idle_w=60.0)
-    assert report["energy_j"] is report["net_j"] is report["uncertainty_j"] is None
-    assert report["flags"] == ["counter_reset"]
-    assert report["duration_s"] == pytest.approx(61.5)
-    assert (report["segments"], report["discarded"]) == (4, 1)
-
-
-def test_nothing_counted_is_unknown_and_not_zero():
-    assert Tally().report(10.0)["energy_j"] is None
-
-
-def test_a_resumed_tally_takes_each_sessions_own_idle_power():
-    earlier = Tally.from_state(json.loads(json.dumps(tally(1, 10.0).state(idle_w=70.0))))
-    both = earlier.plus(tally(1, 5.0))
-    report = both.report(idle_w=50.0)
-    assert report["energy_j"] == pytest.approx(1500.0)
-    assert report["net_j"] == pytest.approx(1500.0 - 70.0 * 10.0 - 50.0 * 5.0)
-    assert report["segments"] == 2
-    assert earlier.plus(tally(1, 5.0)).state(50.0)["idle_j"] == pytest.approx(950.0)
-    assert Tally.from_state(tally(1, 10.0).state(idle_w=None)).plus(tally(1, 5.0)).report(50.0)["net_j"] is None

@@ -84,7 +84,8 @@ def test_a_counter_that_never_moves_keeps_the_slowest_period_and_says_so():
 
 def test_a_driver_lost_while_idling_leaves_idle_power_unknown():
     clock = FakeClock()
-    nvml = FakeNvml(clock, FakeCard("GPU-a", CONSTANT), failing={"nvmlDeviceGetTotalEnergyConsumption": [20]})
+    card = FakeCard("GPU-a", CONSTANT)
+    nvml = FakeNvml(clock, card, failing={"nvmlDeviceGetTotalEnergyConsumption": [20]})
     assert idle_power_w([opened(clock, nvml)], 1.0, clock.clock) == {"gpu": None}
 
 
@@ -103,7 +104,8 @@ def test_a_reset_spoils_the_marks_around_it_alone():
 
 def test_a_lost_driver_is_a_lost_reading():
     clock = FakeClock()
-    nvml = FakeNvml(clock, FakeCard("GPU-a", CONSTANT), failing={"nvmlDeviceGetTotalEnergyConsumption": [2]})
+    card = FakeCard("GPU-a", CONSTANT)
+    nvml = FakeNvml(clock, card, failing={"nvmlDeviceGetTotalEnergyConsumption": [2]})
     counter = opened(clock, nvml)
     with pytest.raises(LostError, match="source_lost"):
         counter.read()
@@ -154,17 +156,17 @@ def test_a_card_that_shows_neither_energy_nor_power_is_absent():
         opened(clock, FakeNvml(clock, card, failing={"nvmlDeviceGetPowerUsage": [1]}))
 
 
-def test_a_look_flags_throttling_and_other_processes_and_keeps_ranges():
+def test_a_sample_flags_throttling_and_other_processes_and_logs_ranges():
     clock = FakeClock()
     card = FakeCard("GPU-a", CONSTANT, pids=[os.getpid()])
     counter = opened(clock, FakeNvml(clock, card))
-    assert counter.look() == set()
+    assert counter.sample_conditions() == set()
     clock.advance(1.0)
     card.throttle_bits, card.temperature_c, card.pids = 0x01 | 0x20, 87, [os.getpid(), 1]
-    assert counter.look() == {"throttled", "foreign_process"}
+    assert counter.sample_conditions() == {"throttled", "foreign_process"}
     clock.advance(1.0)
     card.throttle_bits, card.temperature_c, card.pids = 0x01, 60, [os.getpid()]
-    assert counter.look() == set()
+    assert counter.sample_conditions() == set()
     seen = counter.conditions()
     assert seen["temperature_c"] == {"first": 40, "last": 60, "min": 40, "max": 87}
     assert seen["throttle_reasons"] == ["software_thermal"]
@@ -177,7 +179,24 @@ def test_in_a_container_one_unknown_process_is_taken_for_our_own():
     clock = FakeClock()
     card = FakeCard("GPU-a", CONSTANT, pids=[-1])
     counter = opened(clock, FakeNvml(clock, card))
-    assert counter.look() == set()
+    assert counter.sample_conditions() == set()
     clock.advance(1.0)
     card.pids = [-1, -2]
-    assert counter.look() == {"foreign_process"}
+    assert counter.sample_conditions() == {"foreign_process"}
+
+
+def test_what_the_driver_never_reports_is_null_and_flags_nothing():
+    """A container may show no processes, not even this one, and a card may have no query for throttling."""
+    clock = FakeClock()
+    card = FakeCard("GPU-a", CONSTANT)
+    nvml = FakeNvml(clock, card, failing={"nvmlDeviceGetCurrentClocksThrottleReasons": [1, 2]})
+    counter = opened(clock, nvml)
+    for _ in range(2):
+        assert counter.sample_conditions() == set()
+        clock.advance(1.0)
+    assert counter.conditions()["foreign_processes"] is None
+    assert counter.conditions()["throttle_reasons"] is None
+    card.pids = [os.getpid()]
+    assert counter.sample_conditions() == set()
+    assert counter.conditions()["foreign_processes"] == 0
+    assert counter.conditions()["throttle_reasons"] == []

@@ -1,6 +1,5 @@
 """All checks pass on a card that is right, and each fails on a card that is wrong in its way."""
 
-import io
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from localearn.energy import selftest
 from localearn.energy.nvml import NvmlCounter
-from localearn.energy.selftest import BURST_S, EXPECTATIONS, Bench, MatrixLoad, Outcome, difference, run_checks
-from localearn.energy.sources import Clock, Mark
+from localearn.energy.selftest import EXPECTATIONS, Bench, Outcome, difference, run_checks
+from localearn.energy.selftest_load import BURST_S
+from localearn.energy.sources import Mark
 from localearn.testing.energy import FakeCard, FakeClock, FakeCounter, FakeNvml
 
 UUID, PERIOD_S, SECONDS = "GPU-a", 0.02, 4.0
@@ -165,9 +164,9 @@ def test_half_load_that_costs_nearly_as_much_as_full_is_no_half(world):
 
 
 def test_a_meter_that_flags_nothing_or_everything_fails_the_short_window(world, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("localearn.energy.meter.LONG_PERIODS", 0)
+    monkeypatch.setattr("localearn.energy.tally.LONG_PERIODS", 0)
     assert checked(world())["short window"].reason == "the short window is not flagged"
-    monkeypatch.setattr("localearn.energy.meter.LONG_PERIODS", 10_000)
+    monkeypatch.setattr("localearn.energy.tally.LONG_PERIODS", 10_000)
     assert checked(world())["short window"].reason == "the long window is flagged"
 
 
@@ -217,36 +216,6 @@ def test_an_estimate_is_checked_for_what_it_can_be(world):
     assert {outcomes[name].verdict for name in run} == {"passed"}
     assert outcomes["watts by load"].figures == pytest.approx({"idle_w": 0.0, "half_w": 10.0, "full_w": 20.0}, rel=0.02)
     assert all(outcome.reason for name, outcome in outcomes.items() if name not in run)
-
-
-def test_a_burst_is_about_as_long_as_it_says():
-    load, clock = MatrixLoad(torch.device("cpu")), Clock()
-    begin_s = clock.now()
-    for _ in range(5):
-        load.burst()
-    load.finish()
-    assert 0.05 * BURST_S < (clock.now() - begin_s) / 5 < 50 * BURST_S
-
-
-def test_the_second_process_loads_until_its_input_ends(capsys):
-    selftest.load_until_end("cpu", io.StringIO())
-    assert capsys.readouterr().out == f"{selftest.READY}\n"
-
-
-def test_a_second_process_is_there_for_the_while(tmp_path):
-    script, log = tmp_path / "python", tmp_path / "log"
-    script.write_text(f'#!/bin/sh\necho "began $*" > {log}\necho {selftest.READY}\ncat\necho ended >> {log}\n')
-    script.chmod(0o755)
-    began = "began -m localearn.energy.selftest cuda:1\n"
-    with selftest.loaded_by_another("cuda:1", str(script)):
-        assert log.read_text() == began
-    assert log.read_text() == began + "ended\n"
-
-
-def test_a_second_process_that_does_not_start_is_told():
-    none = pytest.raises(ChildProcessError, match="did not come to load cuda:9")
-    with none, selftest.loaded_by_another("cuda:9", "false"):
-        pytest.fail("nothing loads the card")
 
 
 def test_a_difference_is_a_share_of_the_mean():

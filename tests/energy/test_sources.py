@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localearn.energy.sources import Clock, LostError, PowerIntegral, PowerSampler
+from localearn.energy.sources import Clock, Counter, LostError, Mark, PowerIntegral, PowerSampler
 
 RECORDING = json.loads(Path(__file__).with_name("recording.json").read_text())
 
@@ -68,3 +68,37 @@ def test_a_source_that_fails_between_two_reads_begins_another_life():
     with pytest.raises(LostError, match="source_lost"):
         sampler.read()
     assert sampler.read().life == begin.life + 1
+
+
+class Sensor(Counter):
+    part, source, label, note, period_s, includes_idle = "cpu", "sensor", "measured", "", None, True
+
+    def open(self) -> None:
+        pass
+
+    def read(self) -> Mark:
+        return Mark(0.0)
+
+    def joules(self, begin: Mark, end: Mark) -> float:
+        return end.value - begin.value
+
+    def close(self) -> None:
+        pass
+
+
+class Warm(Sensor):
+    def sample_conditions(self) -> set[str]:
+        return {"warm"}
+
+
+def test_the_former_name_of_sample_conditions_is_called_and_overridden_for_one_release():
+    with pytest.warns(FutureWarning, match=r"^Counter\.look is deprecated: use sample_conditions$"):
+        assert Warm().look() == {"warm"}
+    with pytest.warns(FutureWarning, match=r"^Former\.look: the method of a Counter is named sample_conditions now$"):
+
+        class Former(Sensor):
+            def look(self) -> set[str]:
+                return {"cold"} | super().look()
+
+    with pytest.warns(FutureWarning, match="is deprecated"):
+        assert Former().sample_conditions() == {"cold"}

@@ -1,14 +1,13 @@
 """experiments/parallel/simulate.py, which stands outside the package: a simulation of more ranks than were measured."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from localearn.benching.parallel import Costs
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 COSTS = Costs(
@@ -18,13 +17,7 @@ COSTS = Costs(
 
 @pytest.fixture(scope="module")
 def simulate():
-    path = ROOT / "experiments" / "parallel" / "simulate.py"
-    spec = importlib.util.spec_from_file_location("simulate", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return program("parallel/simulate.py")
 
 
 def test_a_rank_alone_takes_the_sum_of_its_batches(simulate):
@@ -73,7 +66,7 @@ def test_ranks_without_costs_of_their_own_bring_all_that_they_could(simulate):
 
 
 def test_a_busy_neighbour_counts_on_this_machine_alone(simulate):
-    slow = Costs(4.0, (1.0,) * 4, 0.0, 0.0, 0.0, 0.0, beside=1.25, in_step=1.6)
+    slow = Costs(4.0, (1.0,) * 4, 0.0, 0.0, 0.0, 0.0, contention=1.25, in_step=1.6)
     assert simulate.simulated(slow, 2, 1000, here=True)["data"] == pytest.approx(2 / 1.6)
     assert simulate.simulated(slow, 2, 1000, here=True)["layers"] == pytest.approx(2 / 1.25, rel=1e-2)
     assert simulate.simulated(slow, 2, 1000)["data"] == pytest.approx(2.0)

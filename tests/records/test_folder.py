@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from localearn.errors import UserError
-from localearn.records.folder import Held, RunFolder, locked
+from localearn.records.folder import LockedError, RunFolder, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from localearn.records.folder import RunFolder
-with RunFolder(Path(sys.argv[1])).held():
+with RunFolder(Path(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(60)
 """
@@ -36,17 +36,17 @@ def test_a_folder_that_another_process_writes_is_refused_until_it_ends_or_dies(f
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another process is writing"), folder.held():
+        with pytest.raises(UserError, match="another process is writing"), folder.lock():
             pass
     finally:
         other.kill()
         other.communicate()
-    with folder.held():
+    with folder.lock():
         pass
 
 
 def test_nothing_of_the_lock_is_left(folder):
-    with folder.held(), pytest.raises(UserError, match="another process"), RunFolder(folder.path).held():
+    with folder.lock(), pytest.raises(UserError, match="another process"), RunFolder(folder.path).lock():
         pass
     assert list(folder.path.iterdir()) == []
 
@@ -56,15 +56,15 @@ def test_a_file_system_without_locks_is_written_all_the_same(folder, monkeypatch
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", fails)
-    with folder.held():
+    with folder.lock():
         folder.write_text(folder.config, "a: 1\n")
     assert folder.config.read_text() == "a: 1\n"
 
 
 def test_an_error_inside_is_passed_on(folder):
-    with pytest.raises(ValueError, match="mine"), folder.held():
+    with pytest.raises(ValueError, match="mine"), folder.lock():
         raise ValueError("mine")
-    with folder.held():
+    with folder.lock():
         pass
 
 
@@ -93,7 +93,7 @@ def test_one_holds_and_no_other(tmp_path):
     path = tmp_path / "a.lock"
     with locked(path, wait=False) as held:
         assert held
-        with pytest.raises(Held), locked(path, wait=False):
+        with pytest.raises(LockedError), locked(path, wait=False):
             pass
     assert not path.exists()
     with locked(path, wait=True) as held:
@@ -109,5 +109,5 @@ def test_without_locks_nothing_is_held(tmp_path, monkeypatch, number):
 
 def test_a_folder_where_no_lock_can_be_made_is_told(tmp_path, monkeypatch):
     failing(monkeypatch, errno.EROFS)
-    with pytest.raises(UserError, match="Read-only file system"), RunFolder(tmp_path).held():
+    with pytest.raises(UserError, match="Read-only file system"), RunFolder(tmp_path).lock():
         pass

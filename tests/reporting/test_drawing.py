@@ -7,19 +7,20 @@ import pytest
 from numpy.typing import NDArray
 
 from localearn.reporting import drawing
-from localearn.reporting.drawing import INK, PALE, PALETTE, legend_columns, looks, short
+from localearn.reporting.drawing import INK, PALE, PALETTE, legend_columns, plot_styles, short
 
 
 def test_baseline_is_black_and_rules_have_looks_of_their_own():
     names = [f"rule {number:02d}" for number in range(20)]
-    found = looks([("backprop", True), *((name, False) for name in names)])
+    found = plot_styles([("backprop", True), *((name, False) for name in names)])
     assert found["backprop"].color == INK
     assert all(found[name].color in PALETTE for name in names)
     assert len(set(found.values())) == 21
 
 
 def test_a_rule_looks_the_same_wherever_it_is_listed():
-    assert looks([("b", False), ("a", False), ("base", True)]) == looks([("a", False), ("base", True), ("b", False)])
+    listed = [("b", False), ("a", False), ("base", True)]
+    assert plot_styles(listed) == plot_styles([listed[1], listed[2], listed[0]])
 
 
 def test_long_names_keep_both_ends():
@@ -122,12 +123,16 @@ def test_every_mark_stands_out_from_the_page_by_its_colour_or_its_edge(page):
     """At least 3:1, as WCAG 2 asks of what a plot draws; ink is the page's own, so its contrast is that of text."""
     faint = [color for color in PALETTE if color not in PALE and contrast(color, page) < 3]
     assert faint == []
-    edges = {look.color: look.edge for look in looks((f"rule {number}", False) for number in range(7)).values()}
+    edges = {
+        style.color: style.edge for style in plot_styles((f"rule {number}", False) for number in range(7)).values()
+    }
     assert edges == {color: INK if color in PALE else color for color in PALETTE}
 
 
 def test_a_mark_or_a_dash_tells_rules_apart_where_colour_does_not():
     """In grey print too: no two of twenty rules and two baselines share both."""
     names = [(f"rule {number:02d}", False) for number in range(20)]
-    cues = [(look.marker, look.dashes) for look in looks([*names, ("backprop", True), ("adam", True)]).values()]
+    cues = [
+        (style.marker, style.dashes) for style in plot_styles([*names, ("backprop", True), ("adam", True)]).values()
+    ]
     assert len(set(cues)) == len(cues) == 22

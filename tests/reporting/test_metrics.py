@@ -8,7 +8,7 @@ import pytest
 from localearn.reporting import read_runs, write_report
 from localearn.reporting.comparison import compare
 from localearn.reporting.formatting import difference
-from localearn.reporting.metrics import ACCURACY, axis, full, shown
+from localearn.reporting.metrics import ACCURACY, axis, full, with_unit
 from localearn.reporting.statistics import Estimate
 from localearn.reporting.verdict import verdict
 from localearn.tasks import Metric
@@ -165,5 +165,5 @@ def test_a_difference_has_a_sign_and_digits_enough(estimate, text):
 
 def test_a_metric_in_words():
     assert (axis(ACCURACY), axis(Metric("rmse", "min", "value"))) == ("accuracy (%)", "RMSE (less is better)")
-    assert (shown(ACCURACY, 0.97218), shown(Metric("rmse", "min", "value"), 55.3149)) == ("97.22 %", "55.31")
+    assert (with_unit(ACCURACY, 0.97218), with_unit(Metric("rmse", "min", "value"), 55.3149)) == ("97.22 %", "55.31")
     assert full(Metric("r2", "max", "value")) == "r2 (max, value)"

@@ -36,12 +36,15 @@ class DataRanks(ProcessGroupRanks):
 
     def setup(self, trainer: Trainer, data: Data) -> Data:
         """Broadcast the rule from rank 0; return the data whose batches are this rank's rows."""
+        self.share_rule(trainer)
+        return data.part(self.rank, self.size, least=fewest_rows(trainer))
+
+    def share_rule(self, trainer: Trainer) -> None:
+        """Broadcast the rule from rank 0, and synchronise its batch normalisation."""
         for tensor in (*trainer.parameters(), *trainer.buffers()):
             self.broadcast(tensor.data, 0)
-        if not uses_sync_batch_norm(trainer):
-            return data.part(self.rank, self.size)
-        self._unsync = sync_batch_norm(trainer, self)
-        return data.part(self.rank, self.size, least=1)
+        if uses_sync_batch_norm(trainer):
+            self._unsync = sync_batch_norm(trainer, self)
 
     def teardown(self, trainer: Trainer) -> None:
         """Restore batch normalisation by the statistics of this rank's rows."""
@@ -91,3 +94,8 @@ class DataRanks(ProcessGroupRanks):
 
 if not TYPE_CHECKING:  # so that a type checker knows only the present names
     __getattr__ = former_names(__name__)
+
+
+def fewest_rows(trainer: Trainer) -> int:
+    """Return the rows of a batch that a rank has at least, unless it has none; see `Data.part`."""
+    return 1 if uses_sync_batch_norm(trainer) else 2

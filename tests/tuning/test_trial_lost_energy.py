@@ -13,7 +13,7 @@ from localearn.cli.tune import parse
 from localearn.errors import UserError
 from localearn.records import Figures, Record, RunFolder
 from localearn.tuning.outcome import spent
-from localearn.tuning.search import QUIET, run_trial
+from localearn.tuning.trial import QUIET, run_trial
 
 
 def record(train_j: float | None, label: str = "measured") -> Record:
