@@ -4,7 +4,7 @@ import collections.abc
 import functools
 import inspect
 import json
-import sys
+import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -143,10 +143,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:  # numpy's whole numbers are Integral and its floats Real, without being Python's
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return False
-        # A whole number may be too large for math.isfinite; no not-a-number is below the largest float.
-        return abs(value if isinstance(value, int) else float(value)) <= sys.float_info.max
+        return isinstance(value, Real) and not isinstance(value, bool) and _is_finite(value)
     if hint is Path:
         return isinstance(value, str | Path)
     if origin is tuple:
@@ -184,6 +181,13 @@ def in_words(hint: Any) -> str:
 def _title(target: Callable[..., Any]) -> str:
     """Return the name of a class, of the class of a constructor, or of a function."""
     return getattr(target, "__qualname__", str(target)).removesuffix(".__init__").rpartition(".")[2]
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that is too large for a float
+        return False
 
 
 def _elements_fit(values: list[Any] | tuple[Any, ...], hints: tuple[Any, ...]) -> bool:

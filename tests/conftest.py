@@ -160,6 +160,8 @@ def read():
 @pytest.fixture
 def stand_in(monkeypatch):
     """Have graphs be recorded on the CPU, by what keeps no more than a card does; return its class, which counts."""
+    monkeypatch.setattr(TapeGraph, "made", 0)
+    monkeypatch.setattr(TapeGraph, "replays", 0)
     monkeypatch.setattr(capture, "make_graph", TapeGraph)
     return TapeGraph
 

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ from localearn.training.callbacks import Callback, attached
 from localearn.tuning import search
 from localearn.tuning.search import Limits
 from tests.helpers.searches import TINY, started
+from tests.helpers.studies import sqlite, study_of
 from tests.marks import posix, slow_but
 
 AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
@@ -28,13 +30,6 @@ AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken ove
 @pytest.fixture
 def tiny():
     return list(TINY)
-
-
-def study_of(out):
-    """Return the one study in out/study.db."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{out}/study.db")
-    (summary,) = optuna.get_all_study_summaries(storage)
-    return optuna.load_study(study_name=summary.study_name, storage=storage)
 
 
 def states(study):
@@ -304,8 +299,8 @@ def test_a_surplus_trial_is_given_back(tiny, tmp_path, monkeypatch):
 
 
 def old_schema(path):
-    optuna.create_study(storage=f"sqlite:///{path}")
-    with sqlite3.connect(path) as database:
+    optuna.create_study(storage=sqlite(path))
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
 
 
@@ -330,7 +325,7 @@ def test_a_storage_that_cannot_be_used_is_told_in_a_line(tiny, tmp_path, storage
 
 
 def test_a_study_that_somebody_else_began_is_refused(tiny, tmp_path):
-    optuna.create_study(storage=f"sqlite:///{tmp_path}/a.db", study_name="mine", direction="maximize")
+    optuna.create_study(storage=sqlite(tmp_path / "a.db"), study_name="mine", direction="maximize")
     with pytest.raises(UserError, match="not begun by localearn"):
         tune.main(
             [*tiny, f"storage=sqlite:///{tmp_path}/a.db", "study=mine", f"out={tmp_path / 'out'}"],
@@ -371,7 +366,7 @@ def test_a_sweep_takes_a_file_of_overrides(tiny, tmp_path, monkeypatch, capsys):
 
 def test_a_study_without_its_objective_is_told(tiny, tmp_path):
     assert tune.main([*tiny, "trials=1", f"out={tmp_path}"]) == 0
-    with sqlite3.connect(tmp_path / "study.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
         database.execute("delete from study_directions")
     database.close()
     with pytest.raises(UserError, match="is damaged: it has 0 objectives"):
@@ -408,7 +403,7 @@ def torn(path):
 
 
 def without_objective(path):
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("delete from study_directions")
     database.close()
 

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import optuna
 import pytest
 
 from localearn.cli import run, tune
@@ -12,19 +11,13 @@ from localearn.errors import UserError
 from localearn.reporting import read_tunings
 from localearn.reporting.metrics import ACCURACY
 from localearn.tasks import Classification, Regression
+from tests.helpers.studies import study_of
 
 VALUES = (
     "algo=backprop", "dataset=diabetes", "dataset.train_size=80", "net.widths=[4]", "epochs=2", "batch_size=40",
     "energy.enabled=false",
 )  # fmt: skip
 DAMAGE = b"no database" * 400
-
-
-def study_of(out):
-    """Return the one study in out/study.db."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{out}/study.db")
-    (summary,) = optuna.get_all_study_summaries(storage)
-    return optuna.load_study(study_name=summary.study_name, storage=storage)
 
 
 def test_a_regression_is_searched_for_its_least_rmse_and_the_same_command_goes_on(tmp_path, capsys):

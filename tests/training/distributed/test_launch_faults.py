@@ -188,7 +188,7 @@ def test_ranks_that_do_not_come_or_are_otherwise_are_named():
 def test_a_comparison_runs_each_run_on_one_process(tmp_path):
     from localearn.cli import compare
 
-    with pytest.raises(UserError, match="parallel=data is for one run"):
+    with pytest.raises(UserError, match="parallel=data is for a single run"):
         compare.main(["algos=[backprop]", "warm_up=false", "epochs=1", "parallel=data", f"out={tmp_path}"])
 
 
