@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from localearn.defaults import GROUPS
 from localearn.errors import UserError, suggestion
 from localearn.extras import install_line
 from localearn.files import read_yaml
@@ -12,7 +13,7 @@ from localearn.options import parameters_of
 from localearn.printing import say
 from localearn.recipes import foreseen, recipe_overrides
 from localearn.training.building import CONF, locate
-from localearn.training.experiment import GROUPS, Choices
+from localearn.training.experiment import Choices
 from localearn.trust import check_overrides, is_known, targets_of, words
 
 PATHS = ("out", "dataset.path", "dataset.data_dir")
@@ -61,7 +62,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     if config_dir is not None:
         _tell_imports(config, overrides, config_dir)
     OmegaConf.set_struct(config, False)
-    for key in ("hydra", "recipe", "recipes", "refused"):  # whose results the record has
+    for key in ("hydra", "about", "recipe", "recipes", "refused"):  # whose results the record has
         del config[key]
     _fit_to_targets(config, overrides)
     OmegaConf.set_struct(config, True)

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from localearn.errors import UserError, suggestion
+from localearn.registry import CONF as CONF  # for who imports it from here
+from localearn.registry import rules
 
-CONF = Path(__file__).parent / "conf"
+GROUPS = ("algo", "dataset", "net", "optim", "schedule")  # groups of the configuration, each with files of its own
 KINDS = ("dense", "maps", "graph", "sequence")
 VALUES = "values"  # the recipe that a rule may have for tasks whose targets are values, not classes
 
@@ -33,7 +35,7 @@ LEARNING = (
     "clip_norm",
 )
 
-_COMPOSING = ("defaults", "hydra", "recipe", "recipes", "refused", "tune")
+_COMPOSING = ("about", "defaults", "hydra", "recipe", "recipes", "refused", "tune")
 _OVERRIDE = re.compile(r"override /?(\w+)")
 _EPOCHS = "${epochs}"
 
@@ -157,19 +159,16 @@ def kind_of(net: object) -> str:
     return kind if kind in KINDS else KINDS[0]
 
 
-@functools.cache
 def rule_names() -> tuple[str, ...]:
     """Return the names of the rules that localearn ships."""
-    return tuple(sorted(path.stem for path in (CONF / "algo").glob("*.yaml")))
+    return tuple(rules())
 
 
 @functools.cache
 def rule_name(rule: type) -> str | None:
     """Return the name under which localearn ships a rule's class, None for another class."""
-    if rule.__module__.partition(".")[0] != "localearn":
-        return None
-    plain = rule.__name__.lower()
-    return next((name for name in rule_names() if name.replace("_", "") == plain), None)
+    place = (rule.__module__, rule.__name__)
+    return next((name for name, shipped in rules().items() if place == (shipped.module, shipped.class_name)), None)
 
 
 @functools.cache

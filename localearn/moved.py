@@ -11,6 +11,7 @@ from typing import Any
 
 # The new module of each former one; all names of a former module are in its new one.
 MOVED = {
+    "localearn.arguments": "localearn.cli.options",
     "localearn.data.archive": "localearn.data.files",
     "localearn.data.augmentation": "localearn.data.transforms",
     "localearn.data.fingerprint": "localearn.data.base",
@@ -33,6 +34,7 @@ MOVED = {
     "localearn.energy.idle": "localearn.energy.sources",
     "localearn.energy.power": "localearn.energy.sources",
     "localearn.energy.ticker": "localearn.energy.sources",
+    "localearn.doorway": "localearn.cli.errors",
     "localearn.locks": "localearn.records.folder",
     "localearn.nets.aggregation": "localearn.nets.gnn",
     "localearn.nets.attention": "localearn.nets.transformer",
@@ -106,6 +108,13 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "built": "localearn.benching.workload.build_rule_on_data",
         "made_up": "localearn.benching.workload.random_batches",
     },
+    "localearn.cli.errors": {
+        "Door": "localearn.cli.errors.Command",
+        "run_door": "localearn.cli.errors.run_command",
+    },
+    "localearn.cli.options": {
+        "overrides_of": "localearn.composition.overrides_of",
+    },
     "localearn.data.arrays": {
         "FOLDS": "localearn.data.partition.FOLDS",
         "check_fraction": "localearn.data.partition.check_fraction",
@@ -117,6 +126,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.data.base": {
         "as_array": "localearn.data.checks.as_array",
         "as_pair": "localearn.data.checks.as_pair",
+        "leaves_out_last": "localearn.data.base.drops_last",
     },
     "localearn.data.coordinates": {
         "encoded": "localearn.data.coordinates.positional_encoding",
@@ -124,7 +134,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.data.files": {
         "FAILURES": "localearn.data.downloads.FAILURES",
         "TIMEOUT_S": "localearn.data.downloads.TIMEOUT_S",
-        "absent": "localearn.data.downloads.absent",
+        "absent": "localearn.data.downloads.unavailable",
         "download_folder": "localearn.data.downloads.download_folder",
         "downloading": "localearn.data.downloads.downloading",
         "keep": "localearn.data.files.store",
@@ -169,6 +179,8 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "loaded_by_another": "localearn.energy.selftest_load.loaded_by_another",
     },
     "localearn.nets.block": {
+        "chained": "localearn.nets.block.merge_blocks",
+        "joined": "localearn.nets.block.merge_stem",
         "parts": "localearn.nets.block.sequential_parts",
     },
     "localearn.nets.deepfm": {
@@ -181,6 +193,9 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.nets.gnn": {
         "kept": "localearn.nets.gnn.cached",
     },
+    "localearn.nets.introspection": {
+        "Replaced": "localearn.nets.introspection.LinearInterceptor",
+    },
     "localearn.nets.layers": {
         "check_classes": "localearn.nets.checks.check_classes",
         "check_image": "localearn.nets.checks.check_image",
@@ -192,7 +207,14 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.nets.patches": {
         "Patches": "localearn.nets.patches.PatchEmbedding",
+        "first_and_last": "localearn.nets.patches.add_patches_and_norm",
         "places": "localearn.nets.patches.sincos_positions",
+    },
+    "localearn.nets.recurrent": {
+        "differentiated": "localearn.nets.recurrent.use_derivatives",
+    },
+    "localearn.nets.through_time": {
+        "through_time": "localearn.nets.through_time.derivative_by_name",
     },
     "localearn.nets.torchvision": {
         "Patches": "localearn.nets.torchvision.VisionTransformerStem",
@@ -232,6 +254,9 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.reporting.writing": {
         "place": "localearn.reporting.writing.write_files",
     },
+    "localearn.trainers.base": {
+        "follow": "localearn.trainers.base.accumulate_grad",
+    },
     "localearn.trainers.estimators.base": {
         "Gaussian": "localearn.trainers.estimators.noise.Gaussian",
         "Kind": "localearn.trainers.estimators.noise.Kind",
@@ -241,10 +266,11 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.trainers.feedback.backward_path": {
         "FeedbackTrainer": "localearn.trainers.feedback.base.FeedbackTrainer",
-        "SentBack": "localearn.trainers.feedback.paths.SentBack",
-        "drawn_like": "localearn.trainers.feedback.paths.drawn_like",
-        "mixed": "localearn.trainers.feedback.paths.mixed",
-        "scale_of": "localearn.trainers.feedback.paths.scale_of",
+        "SentBack": "localearn.trainers.feedback.paths.PathFunction",
+        "around": "localearn.trainers.feedback.paths.apply_along_path",
+        "drawn_like": "localearn.trainers.feedback.paths.uniform_like",
+        "mixed": "localearn.trainers.feedback.paths.combined_matrix",
+        "scale_of": "localearn.trainers.feedback.paths.rms",
     },
     "localearn.trainers.feedback.passes": {
         "still_buffers": "localearn.trainers.feedback.passes.preserve_buffers",
@@ -264,6 +290,9 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     },
     "localearn.trainers.local.labels": {
         "beside_itself": "localearn.trainers.local.labels.duplicate_context",
+    },
+    "localearn.trainers.local.top_down": {
+        "SETTLING": "localearn.trainers.local.top_down.BURN_IN",
     },
     "localearn.trainers.paired.counter_current": {
         "Shape": "localearn.trainers.paired.opposite.Shape",
@@ -309,11 +338,11 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
         "check": "localearn.training.checks.check",
     },
     "localearn.training.identity": {
-        "complete_rule": "localearn.training.identity.upgrade_configuration",
         "EXTENDING": "localearn.training.resume.EXTENDING",
         "FREE": "localearn.training.resume.FREE",
         "check_extension": "localearn.training.resume.check_extension",
         "check_resumed": "localearn.training.resume.check_resumed",
+        "complete_rule": "localearn.training.identity.upgrade_configuration",
         "first_change": "localearn.training.resume.first_change",
         "schedule_class": "localearn.training.resume.schedule_class",
     },

@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from localearn import trainers
+from localearn import registry
 from localearn.data.arrays import ArrayData
 from localearn.data.partition import check_fraction, held_out_size, hold_out
 from localearn.data.targets import fitted
@@ -233,12 +233,11 @@ class _RuleEstimator(BaseEstimator):
     def _rule_class(self) -> type[Trainer]:
         if isinstance(self.rule, type) and issubclass(self.rule, Trainer):
             return self.rule
-        classes: list[type[Trainer]] = [getattr(trainers, name) for name in trainers.__all__]
-        known = {name: rule for rule in classes if (name := rule_name(rule))}
+        known = registry.rules()
         if not isinstance(self.rule, str) or self.rule not in known:
             near = suggestion(str(self.rule), known)
-            raise EstimatorError(f"no rule {self.rule!r}{near}; there are {', '.join(sorted(known))}, or a Trainer")
-        return known[self.rule]
+            raise EstimatorError(f"no rule {self.rule!r}{near}; there are {', '.join(known)}, or a Trainer")
+        return registry.member("localearn", known[self.rule].class_name)
 
     def _net(self, rule: type[Trainer], data: ArrayData) -> Net:
         options = dict(self.net_options or {})

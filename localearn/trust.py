@@ -4,34 +4,21 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from localearn import registry
 from localearn.errors import UserError
 
 # Only these are imported or called because a file names them. Each builds an object and runs no code of a file's.
-RULES = (
-    "Backprop", "CaFo", "DirectFeedbackAlignment", "FeedbackAlignment", "ForwardForward", "ForwardGradient",
-    "LikelihoodRatio", "LocalLoss", "MonoForward", "NoProp", "Pepita", "ProductFeedbackAlignment", "SignSymmetry",
-    "CounterCurrent", "ScalableForwardForward", "ForwardGNN", "StateFeedback",
-    "ModelFree",
-    "Shallow",
-)  # fmt: skip
-NETS = (
-    "CNN", "DeepFM", "GNN", "LeNet", "MLP", "Mixer", "MobileNetV3", "Recurrent", "ResNet", "Torchvision", "Transformer",
-    "Denoiser", "ViT",
-    "Physical",
-)  # fmt: skip
-# Functions of localearn.data that build a data set.
-DATA = ("load", *(f"data.{name}" for name in ("coordinates", "interactions", "links", "photo", "table", "text")))
-DATA += ("data.adding", "data.copy_memory")
-DATA += ("data.views",)
-TASKS = ("Autoencoding", "Classification", "LanguageModelling", "LinkPrediction", "MultiLabel", "Regression")
-TASKS += ("ViewSynthesis",)
-OWN = frozenset(f"localearn.{name}" for name in (*RULES, *NETS, *DATA)) | {
-    *(f"localearn.tasks.{name}" for name in TASKS),
-    *(f"localearn.{name}" for name in TASKS),
-    "localearn.training.optimization.CoolDown",
-    "localearn.training.optimization.FractionSteps",
-    "localearn.training.optimization.StepWithDecay",
-}
+OWN = frozenset(
+    {
+        *(rule.target for rule in registry.rules().values()),
+        *(f"localearn.{name}" for name in (*registry.NETS, *registry.TASKS, "load")),
+        *(f"localearn.tasks.{name}" for name in registry.TASKS),
+        *(f"localearn.data.{name}" for name in registry.DATA),
+        "localearn.training.optimization.CoolDown",
+        "localearn.training.optimization.FractionSteps",
+        "localearn.training.optimization.StepWithDecay",
+    }
+)
 _TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z][A-Za-z0-9]*", re.ASCII)
 
 
@@ -125,7 +112,7 @@ def check_overrides(where: object, overrides: Iterable[str], trust: Collection[s
         except HydraException:
             key, _, value = override.lstrip("+~").partition("=")
         # The lines of a recipe are overrides themselves.
-        if re.match(r"(hydra|recipes|refused)\b", key) or key in ("config", "trust", "resume"):
+        if re.match(r"(hydra|about|recipes|refused)\b", key) or key in ("config", "trust", "resume"):
             raise UserError(f"{where}: {override!r} is for the command line, and is not taken from a file")
         tree = {key: _plain(value)}
         check_interpolations(where, tree)

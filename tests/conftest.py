@@ -1,25 +1,28 @@
 """Runs in this process or in one of their own, small enough that many of them fit into a test."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-import localearn
 from localearn.cli import run
 from localearn.cli.errors import run_command
 from localearn.training import capture
 from tests.helpers import factory as factory_of_records
+from tests.helpers.processes import environment
 from tests.helpers.tape import TapeGraph
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # What starts processes, ranks, a PostgreSQL server or a Chromium: a test of these is slow.
 SLOW_FIXTURES = {"process", "launch", "ranks_by_hand", "server", "browser"}
@@ -108,12 +111,10 @@ def process(tmp_path):
     """Start `python -m localearn.run` with these arguments as a process of its own, in the test's folder."""
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        root = str(Path(localearn.__file__).parents[1])
-        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         return subprocess.Popen(
             [sys.executable, "-m", "localearn.run", *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -167,3 +168,16 @@ def stand_in(monkeypatch):
 def factory() -> ModuleType:
     """Return the module of synthetic records."""
     return factory_of_records
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """Start a headless Chromium; skip, with the reason, where it or Playwright is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("Chromium is not installed: no chromium or google-chrome")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()

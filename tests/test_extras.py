@@ -2,13 +2,20 @@
 
 import importlib.abc
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import localearn
+from localearn import exporting
 from localearn.composition import compose
+from localearn.data.tokens import BytePairs
 from localearn.errors import UserError
 from localearn.extras import optional
-from localearn.training.loggers import TensorBoardLogger
+from localearn.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
+from localearn.tuning.storage import open_storage, reported
 
 
 class Blocker(importlib.abc.MetaPathFinder):
@@ -36,27 +43,43 @@ def without(monkeypatch):
     return block
 
 
-def test_a_missing_package_is_named_with_its_extra(without):
-    without("onnxscript")
-    with pytest.raises(UserError, match=r'^format=onnx needs onnxscript; pip install "localearn\[onnx\]"$'):
-        optional("onnxscript", "format=onnx", "onnx")
+# What needs a package, by the package: what it is used by, the line that installs it, and modules imported anew for it.
+USES: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
+    "onnxruntime": (lambda out: exporting._onnx(localearn.MLP((4,), 2, widths=(3,)), out), "localearn[onnx]", ()),
+    "onnxscript": (lambda out: optional("onnxscript", "format=onnx", "onnx"), "localearn[onnx]", ()),
+    "tensorboard": (TensorBoardLogger, "localearn[tensorboard]", ("torch.utils.tensorboard",)),
+    "mlflow": (lambda out: MLflowLogger(), "localearn[mlflow]", ()),
+    "wandb": (WandbLogger, "localearn[wandb]", ()),
+    "lightning": (lambda out: importlib.import_module("localearn.lightning"), "localearn[lightning]",
+                  ("localearn.lightning",)),
+    "psycopg": (lambda out: open_database("postgresql://nobody@127.0.0.1:9/none"), "localearn[postgres]",
+                ("sqlalchemy.dialects.postgresql.psycopg",)),
+    "tokenizers": (lambda out: BytePairs.learned("a text", 300), "tokenizers, or use unit=bytes", ()),
+}  # fmt: skip
 
 
-def test_a_broken_package_is_named_with_what_is_wrong(without):
-    without("onnxruntime", ImportError("libonnx.so: undefined symbol\nmore"))
-    said = (
-        r"^format=onnx needs onnxruntime, whose import failed \(ImportError: libonnx.so: undefined symbol\); pip inst"
-    )
-    with pytest.raises(UserError, match=said):
-        optional("onnxruntime", "format=onnx", "onnx")
+def open_database(url: str) -> Any:
+    """Open a storage as a search does."""
+    with reported(url):
+        return open_storage(url, 15, lambda study, trial: None)
 
 
-def test_tensorboard(without, tmp_path, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+@pytest.mark.parametrize("broken", [False, True], ids=["missing", "broken"])
+@pytest.mark.parametrize("package", USES)
+def test_a_missing_or_broken_package_is_named_with_the_line_that_installs_it(
+    package, broken, without, tmp_path, monkeypatch
+):
+    use, line, anew = USES[package]
+    for name in [name for name in sys.modules if name.startswith(anew or ("none such",))]:
         monkeypatch.delitem(sys.modules, name)
-    without("tensorboard")
-    with pytest.raises(UserError, match=r'log=tensorboard needs tensorboard; pip install "localearn\[tensorboard\]"'):
-        TensorBoardLogger(tmp_path)
+    without(package, ImportError(f"lib{package}.so: undefined symbol\nmore") if broken else None)
+    with pytest.raises(UserError) as error:
+        use(tmp_path)
+    said = str(error.value)
+    assert "pip install" in said and line in said
+    assert package in said
+    assert ("undefined symbol" in said) == broken
+    assert "more" not in said
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])

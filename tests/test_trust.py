@@ -219,6 +219,7 @@ READERS = {
     "nets/weights.py": {"load"},  # of safetensors, which holds no code
     "records/folder.py": {"json.loads", "read_json", "torch.load"},  # weights_only=True
     "records/reading.py": {"json.loads", "read_json"},  # what is not of the declared kind is refused
+    "registry.py": {"importlib.import_module"},  # of its own tables, and of localearn's own files in conf/algo
     "reporting/writing.py": {"read_json"},
     "training/building.py": {"OmegaConf.load", "importlib.import_module", "locate"},  # what checked trees name
     "training/experiment.py": {"OmegaConf.load"},  # of localearn's own files

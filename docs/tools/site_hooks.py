@@ -7,7 +7,6 @@ A page asks for what is made at the build by a comment, which plain viewers of t
     <!-- site: rows mono_forward -->      its rows, from results/
     <!-- site: results -->                all rows, with filters
     <!-- site: matrix -->                 every rule by its defaults on every cell
-    <!-- site: rules -->                  the list of rules by family
 """
 
 import html
@@ -22,7 +21,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 from site_repository import ROOT, Mirror, as_page, contents
-from site_rules import facts, options, rule_list, rule_names, rules_by_family
+from site_rules import facts, options, rule_names, rules_by_family
 
 ASKED = re.compile(r"^<!-- site: (\w+)(?: (\w+))? -->$", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -36,7 +35,6 @@ MAKERS: dict[str, Callable[[str, str], str]] = {
     "rows": site_results.rule_table,
     "results": lambda _, page: site_results.results_table(page),
     "matrix": lambda _, page: site_results.defaults_matrix(page),
-    "rules": lambda _, page: rule_list(page),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, Range, argument, option, read
 from localearn.cli.pages import help_status
 from localearn.printing import say
@@ -40,7 +41,7 @@ class AnalyseOptions(Options):
 
 COMMAND = Command(
     "analyse",
-    "Show what the units of trained nets learned",
+    SUMMARIES["analyse"],
     AnalyseOptions,
     """\
 Builds the trained rule of each run's folder again, with its own state, looks at the activities of its blocks over test

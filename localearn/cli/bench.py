@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from localearn.benching.plan import Plan, known_rules
 from localearn.benching.workload import Size
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Range, RunningOptions, option, read, refuse_other_rules, run_keys
 from localearn.cli.pages import help_status
 from localearn.composition import compose
@@ -75,7 +76,7 @@ class BenchOptions(RunningOptions):
 
 COMMAND = Command(
     "bench",
-    "Time every rule's step beside backprop's, with its memory and energy",
+    SUMMARIES["bench"],
     BenchOptions,
     """\
 Times the whole update (gradients and optimizer) of every rule beside backprop's on the same net, taking turns in one

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, Range, option, read
 from localearn.cli.pages import help_status
 from localearn.energy.codecarbon import CpuEstimate, ProcessModel
@@ -46,7 +47,7 @@ class CheckOptions(Options):
 
 COMMAND = Command(
     "check-meter",
-    "Check the energy meter on this machine",
+    SUMMARIES["check-meter"],
     CheckOptions,
     """\
 Checks the meter on this machine: its joules against integrated power, equal windows against each other, watts by known

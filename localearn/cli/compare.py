@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import (
     Command,
     Range,
@@ -80,7 +81,7 @@ class Plan(RunningOptions):
 
 COMMAND = Command(
     "compare",
-    "Train rules side by side with a baseline, over seeds, and report",
+    SUMMARIES["compare"],
     Plan,
     """\
 Runs every rule with every seed, interleaved (A B A B), on the same net and data, and writes DIR/report.html,

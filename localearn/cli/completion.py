@@ -12,17 +12,16 @@ from pathlib import Path
 from localearn.cli.commands import COMMANDS, module_of
 from localearn.cli.options import Command, choice, options_of, spec_of
 from localearn.cli.pages import choices, choices_of, config_key_names
-from localearn.defaults import rule_names
+from localearn.defaults import GROUPS, rule_names
 from localearn.errors import UserError
 from localearn.files import replace_text
 from localearn.printing import say
-from localearn.training.experiment import GROUPS
 
 SHELLS = ("bash", "zsh", "fish")
 OF_RULES = ("algos", "rules", "baseline", "rule")  # options that take the names of rules
 
 BASH = """\
-# Completion of localearn for bash, and for zsh by its bashcompinit.
+# Completion of localearn for bash.
 _localearn_keys() {{
     case "$1" in
 {keys}
@@ -62,6 +61,48 @@ complete -F _localearn localearn
 """
 
 
+ZSH = """\
+# Completion of localearn for zsh, which reads a list, algos=[a,b], where it is in quotes.
+(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit }}
+
+_localearn_keys() {{
+    case "$1" in
+{keys}
+    esac
+}}
+
+_localearn_values() {{
+    case "$1:$2" in
+{values}
+    esac
+}}
+
+_localearn() {{
+    local cur="$PREFIX"
+    local -a offered
+    if (( CURRENT == 2 )); then
+        offered=({commands})
+        compadd -a offered
+    elif [[ "$cur" == *=* ]]; then
+        offered=(${{=$(_localearn_values "$words[2]" "${{cur%%=*}}")}})
+        if (( $#offered )); then
+            compset -P '*[\\[,=]'
+            compadd -S '' -a offered
+        else
+            compset -P '*='
+            _files
+        fi
+    else
+        offered=(${{=$(_localearn_keys "$words[2]")}})
+        compadd -S '' -- ${{(M)offered:#*=}}
+        compadd -- ${{offered:#*=}}
+        _files -/
+    fi
+}}
+compdef _localearn localearn
+"""
+
+
 def script(shell: str | None) -> str:
     """Return the completion's text for a shell.
 
@@ -75,8 +116,7 @@ def script(shell: str | None) -> str:
     name = _shell(shell)
     if name == "fish":
         return _fish()
-    start = "autoload -U +X bashcompinit && bashcompinit\n" if name == "zsh" else ""
-    return start + _bash()
+    return _filled(ZSH if name == "zsh" else BASH)
 
 
 def install(shell: str | None, home: Path | None = None) -> Path:
@@ -141,17 +181,32 @@ def _makes_runs(command: Command) -> bool:
     return bool(options_of(command.options, "rest")) or command.name == "run"
 
 
-def _bash() -> str:
+def _filled(text: str) -> str:
+    """Return a script with the commands, their keys and the choices of each."""
     keys, values = [], []
     for name, command in _commands().items():
         keys.append(f"        {name}) echo {shlex.quote(' '.join(keys_of(command)))} ;;")
         for key, words in values_of(command).items():
             values.append(f"        {name}:{key}) echo {shlex.quote(' '.join(words))} ;;")
-    return BASH.format(keys="\n".join(keys), values="\n".join(values), commands=" ".join(COMMANDS))
+    return text.format(keys="\n".join(keys), values="\n".join(values), commands=" ".join(COMMANDS))
+
+
+FISH = """\
+# Completion of localearn for fish.
+function __localearn_list --description "the choices of a key after those of a list, [a,b"
+    set -l key $argv[1]
+    set -l begun (string match -r "^$key=(.*[\\[,])" -- (commandline -ct))
+    test (count $begun) -eq 2; or return
+    for word in $argv[2..]
+        echo "$key=$begun[2]$word"
+    end
+end
+complete -c localearn -n __fish_use_subcommand -f
+"""
 
 
 def _fish() -> str:
-    lines = ["# Completion of localearn for fish.", "complete -c localearn -f"]
+    lines = []
     for name, command in _commands().items():
         lines.append(
             f"complete -c localearn -n __fish_use_subcommand -a {shlex.quote(name)} -d {shlex.quote(command.summary)}"
@@ -161,4 +216,7 @@ def _fish() -> str:
         words += [f"{key}={word}" for key, chosen in values.items() for word in chosen]
         seen = shlex.quote(f"__fish_seen_subcommand_from {name}")
         lines.append(f"complete -c localearn -n {seen} -a {shlex.quote(' '.join(words))}")
-    return "\n".join(lines) + "\n"
+        for key, chosen in values.items():
+            lists = f"(__localearn_list {key} {' '.join(chosen)})"
+            lines.append(f"complete -c localearn -n {seen} -a {shlex.quote(lists)}")
+    return FISH + "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, option, read
 from localearn.cli.pages import help_status
 from localearn.printing import say
@@ -20,7 +21,7 @@ class EnvironmentOptions(Options):
 
 COMMAND = Command(
     "report-environment",
-    "Show versions, device, threads, and how the meter would label its joules here",
+    SUMMARIES["report-environment"],
     EnvironmentOptions,
     """\
 Shows what figures depend on, for an issue or a paper: versions, device, memory, threads, and from which source the

@@ -8,10 +8,11 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from localearn.allocator import keep_freed_memory
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.printing import say
 
 Command = Callable[[list[str]], int]
@@ -104,3 +105,7 @@ def value_of(key: str, arguments: Sequence[str]) -> str | None:
     if not value:
         raise UserError(f"{key}= has no value")
     return value
+
+
+if not TYPE_CHECKING:  # which would find every name here
+    __getattr__ = former_names(__name__)

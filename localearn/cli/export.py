@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, argument, option, read
 from localearn.cli.pages import help_status
 from localearn.exporting import SUFFIXES, TOLERANCE, export, prediction_remark
@@ -30,7 +31,7 @@ class ExportOptions(Options):
 
 COMMAND = Command(
     "export",
-    "Write a trained net as a torch.export program or an ONNX graph",
+    SUMMARIES["export"],
     ExportOptions,
     """\
 Writes the trained net of a run's folder as other programs read it, and checks on rows that it never saw, one and many

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, choice
 from localearn.cli.pages import HELP, choices, config_dir_of, help_page
 from localearn.defaults import CONF, rule_names
@@ -22,7 +23,7 @@ class ListOptions(Options):
 
 COMMAND = Command(
     "list",
-    "Show rules, nets, data sets, tasks and recipes, and which go together",
+    SUMMARIES["list"],
     ListOptions,
     """\
 Shows what a run can be made of, a line each: all of it, or rules, nets, data, tasks or presets alone. What a rule

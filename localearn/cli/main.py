@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from localearn.cli.commands import COMMANDS, module_of
+from localearn.cli.commands import COMMANDS, SUMMARIES, module_of
 from localearn.cli.errors import leave, run_command
 from localearn.cli.pages import HELP
 from localearn.errors import UserError, suggestion
@@ -51,8 +51,7 @@ def console() -> NoReturn:
 
 def _without_command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in HELP:
-        summaries = {name: module_of(name).COMMAND.summary for name in COMMANDS}
-        print(PAGE.format(commands="\n".join(f"  {name:<20}{summary}" for name, summary in summaries.items())), end="")
+        print(PAGE.format(commands="\n".join(f"  {name:<20}{SUMMARIES[name]}" for name in COMMANDS)), end="")
         return 0 if arguments else 2
     word, *rest = arguments
     flag, equals, value = word.partition("=")

@@ -20,9 +20,10 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from localearn.errors import UserError, suggestion
+from localearn.moved import former_names
 
 _Options = TypeVar("_Options", bound="Options")
 
@@ -438,3 +439,7 @@ def refuse_other_rules(overrides: Iterable[str], algos: Sequence[str], given: st
         algo, colon, _ = override.partition("=")[0].partition(":")
         if colon and algo not in algos:
             raise UserError(f"{override}: {algo!r} is not among {given}{suggestion(algo, algos)}")
+
+
+if not TYPE_CHECKING:  # which would find every name here
+    __getattr__ = former_names(__name__)

@@ -12,10 +12,8 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from localearn.cli.options import Command, Spec, options_of, spec_of
-from localearn.defaults import CONF
+from localearn.defaults import CONF, GROUPS
 from localearn.printing import one_line
-from localearn.training.experiment import GROUPS
-from localearn.training.settings import Settings
 
 WIDTH = 120  # at most, and where there is no terminal
 INDENT = 21  # of the options' texts
@@ -184,7 +182,17 @@ def _config_keys() -> Iterator[tuple[str, str, str]]:
             break
         head, _, text = line.partition("#")
         name, _, value = head.strip().partition(":")
-        if not head.strip() or name in ("recipes", "refused", "tune", "space", "resume", "out", "debug", "recipe"):
+        if not head.strip() or name in (
+            "about",
+            "recipes",
+            "refused",
+            "tune",
+            "space",
+            "resume",
+            "out",
+            "debug",
+            "recipe",
+        ):
             continue
         if not line.startswith(" "):
             group = name
@@ -197,5 +205,7 @@ def _config_keys() -> Iterator[tuple[str, str, str]]:
 def _of_settings(key: str) -> str:
     """Return the text of a key that is an option of `Settings`, in the words of the command line."""
     name = "energy" if key == "energy.enabled" else key.removeprefix("energy.")
+    from localearn.training.settings import Settings  # imported late, for it needs torch
+
     text = Settings.documentation().get(name, "").replace("`", "")
     return re.sub(r"\b(None|True|False)\b", lambda word: {"None": "null"}.get(word[0], word[0].lower()), text)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, argument, option, read
 from localearn.cli.pages import help_status
 from localearn.printing import say
@@ -32,7 +33,7 @@ class ReportOptions(Options):
 
 COMMAND = Command(
     "report",
-    "Build a report, html, md, csv and json with plots, from records alone",
+    SUMMARIES["report"],
     ReportOptions,
     """\
 Builds report.html, report.md, report.csv, report.json and plots/ from the records (run.json, metrics.jsonl, and

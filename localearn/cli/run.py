@@ -12,21 +12,12 @@ from typing import Any
 
 STARTED_S = time.perf_counter()
 
+from localearn.cli.commands import SUMMARIES  # noqa: E402
 from localearn.cli.errors import drop_output, told, value_of  # noqa: E402
 from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
-from localearn.composition import (  # noqa: E402
-    CONF,
-    as_typed,
-    compose,
-    config_errors,
-    existing_folder,
-    expanded,
-    explain,
-    opened,
-)
+from localearn.defaults import CONF  # noqa: E402
 from localearn.errors import UserError  # noqa: E402
-from localearn.jobs import report  # noqa: E402
 from localearn.printing import say  # noqa: E402
 
 # The supported flags of Hydra: the values that each takes, None where it takes none.
@@ -76,7 +67,7 @@ class RunOptions(RunningOptions):
 
 COMMAND = Command(
     "run",
-    "Train one rule on one data set",
+    SUMMARIES["run"],
     RunOptions,
     """\
 Trains a network, by default Mono-Forward on scikit-learn's digits, and leaves a folder with its record: run.json,
@@ -127,6 +118,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"resume= goes on with one run; leave out {' '.join(flags)}")
     if flags:
         return _through_hydra(arguments, config_dir)
+    from localearn.composition import compose  # imported late, so that --help needs no torch
     from localearn.training.loading import resumed
 
     config, choices = resumed(resume, arguments) if resume else compose(arguments, config_dir)
@@ -135,6 +127,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(config: Any, choices: dict[str, Any], started_s: float | None = None) -> int:
     """Train, print the outcome and the illustration's lines, and return the exit status."""
+    from localearn.jobs import report
     from localearn.training.experiment import execute
     from localearn.training.illustration import Illustration
 
@@ -150,6 +143,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
+
+    from localearn.composition import as_typed, compose, config_errors, existing_folder, expanded, explain, opened
 
     worst = 0
     here = (socket.gethostname(), os.getpid())
@@ -236,6 +231,8 @@ def _sweeps_folder(sweep: Any, config: Any, choices: dict[str, Any], job: int | 
 def _show(arguments: list[str], config_dir: str | None) -> int:
     """Print the configuration of a run with these arguments, its recipe applied."""
     from omegaconf import OmegaConf
+
+    from localearn.composition import compose
 
     config, choices = compose([argument for argument in arguments[2:] if "=" in argument], config_dir)
     print(f"recipe: {choices['recipe']}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, Range, argument, option, read
 from localearn.cli.pages import help_status
 from localearn.printing import visible
@@ -30,7 +31,7 @@ class SampleOptions(Options):
 
 COMMAND = Command(
     "sample",
-    "Let a net that was trained on text continue one",
+    SUMMARIES["sample"],
     SampleOptions,
     """\
 Continues a text by the net of a run's folder that was trained on text (dataset=text), and prints it. The vocabulary is

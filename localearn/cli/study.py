@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Range, RunningOptions, argument, option, read, run_keys
 from localearn.cli.pages import help_status
 from localearn.errors import UserError, suggestion
@@ -40,7 +41,7 @@ class StudyOptions(RunningOptions):
 
 COMMAND = Command(
     "study",
-    "Run a study's rows and table them beside published numbers",
+    SUMMARIES["study"],
     StudyOptions,
     """\
 Runs what is missing of a study, row by row and seed by seed, and writes its table and plot: published numbers beside

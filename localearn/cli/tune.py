@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, RunningOptions, option, read, refuse_fixed, run_keys
 from localearn.cli.pages import help_status
 from localearn.composition import compose, expanded
@@ -84,7 +85,7 @@ class TuneOptions(RunningOptions):
 
 COMMAND = Command(
     "tune",
-    "Search for a rule's best options on the validation split",
+    SUMMARIES["tune"],
     TuneOptions,
     """\
 Searches with Optuna for the options with which a rule does best on the validation split; the test split is never

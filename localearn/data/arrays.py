@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from localearn.data.base import Batch, Data, Split, leaves_out_last, sha256
+from localearn.data.base import Batch, Data, Split, drops_last, sha256
 from localearn.data.pictures import above_each_other, predicted_against_true
 from localearn.data.targets import check_targets
 from localearn.data.transforms import Augment, Scaling, augment
@@ -108,7 +108,7 @@ class ArrayData(Data):
             return self._in_order(split, batch_size, skip)
         rows = len(self._y[split])
         order = torch.randperm(rows, generator=generator, device=generator.device).to(self._y[split].device)
-        if split == "train" and leaves_out_last(rows, batch_size):
+        if split == "train" and drops_last(rows, batch_size):
             order = order[:-1]
         return self._shuffled(split, order, batch_size, skip, generator)
 

@@ -148,7 +148,7 @@ class Data(ABC):
         if self.kind == "graph":
             return 1
         rows = self.sizes[split]
-        return -(-rows // batch_size) - (split == "train" and leaves_out_last(rows, batch_size))
+        return -(-rows // batch_size) - (split == "train" and drops_last(rows, batch_size))
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "Data":
@@ -240,7 +240,7 @@ class Data(ABC):
         return f"<{self.name}: {self.kind} {self.input_shape}, {means}, {sizes}>"
 
 
-def leaves_out_last(rows: int, batch_size: int) -> bool:
+def drops_last(rows: int, batch_size: int) -> bool:
     """Return whether a shuffled training pass leaves out its last batch, because it has a single row.
 
     Args:

@@ -69,7 +69,7 @@ def download_folder(data_dir: Path) -> Iterator[Path]:
         raise
 
 
-def absent(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
+def unavailable(name: str, source: str, looked_for: Iterable[Path], error: BaseException) -> UserError:
     """Return the error for a data set that is neither here nor can be downloaded, with how to provide it.
 
     Args:

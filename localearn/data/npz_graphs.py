@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from localearn.data import files
-from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, download_folder, downloading
+from localearn.data.downloads import FAILURES, TIMEOUT_S, download_folder, downloading, unavailable
 from localearn.errors import UserError
 
 # Our name: where the file is published, and where torch_geometric itself would store it.
@@ -63,7 +63,7 @@ def npz_graph(name: str, data_dir: Path) -> dict[str, np.ndarray]:
                     shutil.copyfileobj(answer, to)
                 arrays = _read(name, file)
         except (*FAILURES, UserError) as error:
-            raise absent(name, source, (prepared, published), error) from error
+            raise unavailable(name, source, (prepared, published), error) from error
     files.store(prepared, arrays)
     return arrays
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from localearn.data import files
 from localearn.data.checks import GRAPH_ARRAYS, checked_graph
-from localearn.data.downloads import FAILURES, TIMEOUT_S, absent, download_folder, downloading
+from localearn.data.downloads import FAILURES, TIMEOUT_S, download_folder, downloading, unavailable
 from localearn.errors import UserError
 from localearn.extras import torch_geometric
 
@@ -57,7 +57,7 @@ def planetoid(name: str, data_dir: Path) -> dict[str, np.ndarray]:
         try:
             arrays = _downloaded(name, data_dir)
         except FAILURES as error:
-            raise absent(name, _SOURCE, (prepared, raw / f"ind.{name}.*"), error) from error
+            raise unavailable(name, _SOURCE, (prepared, raw / f"ind.{name}.*"), error) from error
     checked = checked_graph(name, arrays)
     files.store(prepared, arrays)
     return checked

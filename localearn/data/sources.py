@@ -9,24 +9,19 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from localearn import registry
 from localearn.data import files
 from localearn.data.base import Data, Split
 from localearn.data.checks import Layout, checked_arrays, checked_graph, checked_parts
 from localearn.data.conversion import from_graph
-from localearn.data.coordinates import coordinates, photo
 from localearn.data.embedded import DIGITS_TOP, FEATURES, TUMOURS, breast_cancer, diabetes, digits, karate, wine
 from localearn.data.graphs import GraphData
 from localearn.data.imagefolder import image_folder
-from localearn.data.interactions import interactions
-from localearn.data.links import links
-from localearn.data.memory import adding, copy_memory
 from localearn.data.npz_graphs import NPZ_GRAPHS, npz_graph
 from localearn.data.partition import array_data, check_fraction, check_seed, duplicates, fold_of, levels_of, with_test
 from localearn.data.planetoid import PLANETOID, planetoid
-from localearn.data.table import FILE_OPTIONS, table, task_of_file
-from localearn.data.text import text
+from localearn.data.table import FILE_OPTIONS, task_of_file
 from localearn.data.transforms import Augment, Normalize, row_shares
-from localearn.data.views import views
 from localearn.data.vision import CLASSES, VISION, vision
 from localearn.errors import UserError, suggestion
 from localearn.options import check_call
@@ -38,24 +33,10 @@ FILES = ("npz", "imagefolder", "graph")
 REGRESSIONS = ("diabetes",)
 TABLES = ("breast_cancer", "wine")
 
-# The kinds of data that have a function with options of their own, by name: conf/dataset/<name>.yaml names it, and
-# `load(name, **options)` calls it. A kind that is added adds its line here, and its function to `trust.OWN`.
-FUNCTIONS: dict[str, Callable[..., Data]] = {
-    "adding": adding,
-    "coordinates": coordinates,
-    "copy_memory": copy_memory,
-    "interactions": interactions,
-    "links": links,
-    "photo": photo,
-    "table": table,
-    "text": text,
-    "views": views,
-}
-
 # Of these no row has one class, whatever the options.
 VALUES = ("adding", "copy_memory", "coordinates", "interactions", "links", "photo", "text", "views")
 
-NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *FUNCTIONS)
+NAMES = ("digits", *VISION, *GRAPHS, *REGRESSIONS, *TABLES, *FILES, *registry.DATA)
 
 TaskName = Literal["classification", "regression", "multilabel", "binary", "autoencoding"]
 
@@ -81,13 +62,13 @@ def task_named(options: Mapping[str, Any]) -> Any:
 
 
 def _or_by_function(other: Callable[..., Data]) -> Callable[..., Data]:
-    """Wrap `load` so that it takes the names of `FUNCTIONS` too, with their options, under the signature of `other`."""
+    """Wrap `load` so that it takes the names of `registry.DATA` too, under the signature of `other`."""
 
     @functools.wraps(other)
     def loading(name: str, **options: Any) -> Data:
-        function = FUNCTIONS.get(name)
-        if function is None:
+        if name not in registry.DATA:
             return other(name, **options)
+        function = registry.member("localearn.data", name)
         check_call("", function, options)
         return function(**options)
 
@@ -117,8 +98,8 @@ def load(
     """Load one of the data sets in `NAMES`, split in three, on the CPU (`.to` moves it).
 
     Args:
-        name: the data set. A name of `FUNCTIONS` stands for the function of that name in `localearn.data`, which has
-            options of its own.
+        name: the data set. A name of `registry.DATA` stands for the function of that name in `localearn.data`, which
+            has options of its own.
         data_dir: the folder of prepared sets and downloads; default LOCALEARN_DATA, else ~/.cache/localearn.
         path: the file of "graph" (x, edge_index, y and, where there are, the nodes or masks train, val, test), the file
             of "npz" (x_train, y_train and, where there are, x_val, y_val, x_test, y_test; or x, y) or the folder of

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from localearn.data.base import Batch, Data, Split, leaves_out_last
+from localearn.data.base import Batch, Data, Split, drops_last
 from localearn.data.checks import Layout, as_array, as_pair, checked_rows, same_classes
 from localearn.data.labels import flat_labels, numbered
 from localearn.data.partition import channels_first
@@ -171,9 +171,9 @@ class LoaderData(Data):
         seed, rows = 0, self.sizes[split]
         if generator is not None:
             seed = int(torch.randint(2**63 - 1, (1,), generator=generator, device=generator.device))
-            if split == "train" and leaves_out_last(rows, batch_size):
+            if split == "train" and drops_last(rows, batch_size):
                 rows -= 1
-        return self._cut(split, batch_size, seed, skip * batch_size, rows)
+        return self._rebatched(split, batch_size, seed, skip * batch_size, rows)
 
     def features(self, name: str, fn: Callable[..., Tensor], batch_size: int) -> Data:
         """Refuse: two passes may differ, and the rows of a pass are too large to be cached.
@@ -295,7 +295,7 @@ class LoaderData(Data):
                 return self._numbers[places]
         raise UserError(f"{self.name}: y_{split} holds {unknown[0]}, which no loader gave in its first pass")
 
-    def _cut(self, split: Split, batch_size: int, seed: int, first: int, rows: int) -> Iterator[Batch]:
+    def _rebatched(self, split: Split, batch_size: int, seed: int, first: int, rows: int) -> Iterator[Batch]:
         """Return the rows from `first` to `rows` of a pass, in batches of `batch_size` and what is left."""
         pending: list[tuple[Tensor, Tensor]] = []
         missing, end = batch_size, 0

@@ -230,6 +230,11 @@ def _tokenizers() -> Any:
         import tokenizers.models
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
-    except ImportError as error:
-        raise UserError("unit=bpe needs the tokenizers library; pip install tokenizers, or use unit=bytes") from error
+    except Exception as error:  # whatever a broken installation does
+        first = str(error).partition("\n")[0]
+        missing = isinstance(error, ModuleNotFoundError)
+        failed = "" if missing else f", whose import failed ({type(error).__name__}: {first})"
+        raise UserError(
+            f"unit=bpe needs the tokenizers library{failed}; pip install tokenizers, or use unit=bytes"
+        ) from error
     return tokenizers

@@ -8,7 +8,7 @@ import numpy as np
 
 from localearn.data import files
 from localearn.data.checks import ARRAYS, checked_arrays
-from localearn.data.downloads import FAILURES, absent, download_folder, downloading
+from localearn.data.downloads import FAILURES, download_folder, downloading, unavailable
 
 # Our name: torchvision's class, and where torchvision itself would store the files.
 VISION = {
@@ -60,7 +60,7 @@ def vision(name: str, data_dir: Path) -> dict[str, np.ndarray]:
         try:
             arrays = _downloaded(name, data_dir)
         except FAILURES as error:
-            raise absent(name, _source(class_name), (prepared, data_dir / layout), error) from error
+            raise unavailable(name, _source(class_name), (prepared, data_dir / layout), error) from error
     checked = checked_arrays(name, arrays)
     files.store(prepared, arrays)
     return checked

@@ -52,7 +52,7 @@ class AfterStem(nn.Module):
         return self.op(self.stem(x), *context)
 
 
-def chained(blocks: Sequence[Block]) -> Block:
+def merge_blocks(blocks: Sequence[Block]) -> Block:
     """Merge consecutive blocks into one, whose post is the last one's, so that pre-activation and output are its.
 
     Args:
@@ -87,11 +87,11 @@ def as_blocks(modules: Iterable[nn.Module]) -> list[Block]:
         if not isinstance(module, nn.Module):
             what = getattr(module, "__name__", type(module).__name__)
             raise UserError(f"block {k + 1} is {what}, and a block is an nn.Module; wrap it in one")
-        blocks.append(module if isinstance(module, Block) else _cut(module))
+        blocks.append(module if isinstance(module, Block) else _split_sequential(module))
     return blocks
 
 
-def joined(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module | None, list[Block]]:
+def merge_stem(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module | None, list[Block]]:
     """Return the stem and the blocks, with a stem that has parameters merged into the first block's op.
 
     Args:
@@ -107,7 +107,7 @@ def joined(stem: nn.Module | None, blocks: Sequence[Block]) -> tuple[nn.Module |
     return None, [Block(AfterStem(stem, first.op), first.post), *others]
 
 
-def _cut(module: nn.Module) -> Block:
+def _split_sequential(module: nn.Module) -> Block:
     if type(module) is nn.Sequential and not (module._forward_hooks or module._forward_pre_hooks):
         first, *others = module or [module]
         if others and starts_block(first) and not any(starts_block(layer) for layer in others):

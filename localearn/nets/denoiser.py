@@ -142,11 +142,11 @@ class ClassEmbeddings(nn.Module):
     def nearest(self) -> nn.Linear:
         """Return a map from z, (N, d), to logits, (N, C), at first largest for the nearest embedding."""
         linear = nn.Linear(self.weight.shape[1], len(self.weight), device=self.weight.device, dtype=self.weight.dtype)
-        self.settle(linear)
+        self.set_nearest(linear)
         return linear
 
     @torch.no_grad()
-    def settle(self, linear: nn.Linear) -> None:
+    def set_nearest(self, linear: nn.Linear) -> None:
         """Set a map to logits (z . W_c - |W_c|^2 / 2) / mean_c |W_c|^2."""
         lengths = self.weight.square().sum(1)
         linear.weight.copy_(self.weight / lengths.mean())
@@ -514,7 +514,7 @@ def of_images(
     """
     if len(channels) != 3 or min(shape[1:]) < 4:
         raise UserError(
-            f"three convolutions, two of them pooled, want 3 channels, not {channels}, of 4x4 pixels or more"
+            f"embed=conv has three convolutions: it needs 3 channels, not {channels}, and images of 4x4 pixels or more"
         )
     layers: list[nn.Module] = []
     for k, (n_in, n_out) in enumerate(itertools.pairwise((shape[0], *channels))):

@@ -80,7 +80,7 @@ def _conv(name: str, n_in: int, n_out: int, heads: int) -> nn.Module:
     if name == "sage":
         return layer(n_in, n_out)
     if not isinstance(heads, int) or heads < 1 or n_out % heads:
-        raise UserError(f"gat concatenates its heads, so a width must be a multiple of them; {n_out} is not of {heads}")
+        raise UserError(f"gat concatenates heads: a width must be a multiple of heads; {n_out} is not one of {heads}")
     conv = layer(n_in, n_out // heads, heads=heads, add_self_loops=False)
     conv.register_forward_pre_hook(with_loops)
     return conv

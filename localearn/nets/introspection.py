@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from localearn.moved import former_names
 from localearn.nets.layers import NORMALISATIONS, preserve_modes
 from localearn.nets.net import Net
 
@@ -32,7 +33,7 @@ class LinearMap:
     groups: int
 
 
-class Replaced(TorchFunctionMode):
+class LinearInterceptor(TorchFunctionMode):
     """Call `instead(map, x, weight, bias, *geometry)` for F.linear and F.conv2d inside this context.
 
     Layers call these functions whatever their class is, so the net itself, its forward pass and its hooks stay
@@ -82,7 +83,7 @@ def linear_maps(net: Net) -> list[LinearMap]:
         net.eval()
         net.requires_grad_()  # so that what a gradient would reach shows what comes after what, whatever is frozen
         try:
-            with Replaced(look):
+            with LinearInterceptor(look):
                 net(*net.trial())
         finally:
             for p in frozen:
@@ -106,13 +107,13 @@ def unmapped_matrices(net: Net, maps: list[LinearMap]) -> list[str]:
     found = [n for n, p in net.named_parameters() if p.dim() > 1 and n not in known and id(p) not in scales]
     if not found:
         return []
-    with preserve_modes(net), torch.no_grad(), _Uses([net.get_parameter(name) for name in found]) as uses:
+    with preserve_modes(net), torch.no_grad(), _ParameterUses([net.get_parameter(name) for name in found]) as uses:
         net.eval()
         net(*net.trial())
     return [name for name in found if not uses.only_added(net.get_parameter(name))]
 
 
-class _Uses(TorchFunctionMode):
+class _ParameterUses(TorchFunctionMode):
     """Record, inside this context, the operations on parameters and on mere parts or copies of them."""
 
     _SAME = (
@@ -216,3 +217,7 @@ def tracking(net: Net) -> list[nn.modules.batchnorm._BatchNorm]:
     """
     layers = (m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
     return [m for m in layers if m.running_mean is not None]
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -64,7 +64,7 @@ class MLP(Net):
         if per_position and len(shape) != 2:
             raise UserError(f"reads=positions takes rows of shape (T, D), T positions, not {shape}; use reads=row")
         if per_position and norm == "batch":
-            raise UserError("norm=batch is of whole rows; with reads=positions use norm=layer or none")
+            raise UserError("norm=batch cannot normalise positions; with reads=positions use norm=layer or none")
         normalise = choose("norm", norm, NORMS)
         sizes = (shape[-1] if per_position else math.prod(shape), *check_widths("widths", widths))
         blocks = []

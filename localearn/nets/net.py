@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from localearn.errors import UserError
 from localearn.inputs import InputSpec
 from localearn.moved import former_names
-from localearn.nets.block import Block, as_blocks, chained, joined, sequential_parts
+from localearn.nets.block import Block, as_blocks, merge_blocks, merge_stem, sequential_parts
 from localearn.nets.checks import check_row
 from localearn.nets.layers import out_of_place, preserve_modes
 from localearn.nets.torchvision import torchvision_parts
@@ -98,7 +98,7 @@ class Net(nn.Module):
         if not self.blocks:
             raise UserError("a net needs at least one block before its readout; add a hidden layer")
         if any(True for _ in self.stem.parameters()):
-            raise UserError("a net's stem has no parameters; make what has them a block")
+            raise UserError("a net's stem must not have parameters; make such layers a block")
         self.shapes, self.classes = self.dry_run()
         self.widths = tuple(math.prod(shape) for shape in self.shapes)
         self.reads = tuple(self.view.width(shape) for shape in self.shapes)
@@ -333,7 +333,7 @@ class Net(nn.Module):
         """
         blocks = list(blocks)
         source = module or _parts(stem, blocks, readout)
-        stem, merged = joined(stem, as_blocks(blocks))
+        stem, merged = merge_stem(stem, as_blocks(blocks))
         for module in filter(None, (stem, *merged, readout)):
             out_of_place(module)
         net = Net(
@@ -402,7 +402,7 @@ class Net(nn.Module):
 
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise UserError(f"group must be 1 or more blocks that are made one, not {n!r}")
+            raise UserError(f"group must be the number of blocks to merge into one, 1 or more, not {n!r}")
         if n == 1:
             return self
         net = copy.copy(self)
@@ -410,7 +410,7 @@ class Net(nn.Module):
             if isinstance(value, dict):  # of modules, parameters, buffers, hooks
                 vars(net)[name] = copy.copy(value)
         starts = range(0, self.depth, n)
-        net.blocks = nn.ModuleList(chained([self.block(j) for j in range(self.depth)[k : k + n]]) for k in starts)
+        net.blocks = nn.ModuleList(merge_blocks([self.block(j) for j in range(self.depth)[k : k + n]]) for k in starts)
         net.blocks.training = self.training
         last = [min(k + n, self.depth) - 1 for k in starts]
         net.shapes, net.widths, net.reads = (
@@ -438,19 +438,19 @@ class Net(nn.Module):
         with preserve_modes(self), torch.no_grad():
             self.eval()  # so that no running statistic moves and no dropout draws
             x, *context = self.trial()
-            h = self._tried("the stem", "", self.stem, x)
+            h = self._run_part("the stem", "", self.stem, x)
             name = f"{self.input_shape}"
             for k, block in enumerate(self.blocks):
                 gives = f"given rows of shape {tuple(h.shape[1:])}" + (f" by block {k}" if k else "")
                 name = f"block {k + 1} ({_name(block)})"
-                h = self._tried(name, gives, block, h, *context)
+                h = self._run_part(name, gives, block, h, *context)
                 shapes.append(tuple(h.shape[1:]))
             gives = f"given what {self.view} reads of block {len(shapes)}'s rows of shape {shapes[-1]}"
-            logits = self._tried(f"the readout ({type(self.readout).__name__})", gives, self.logits, h, *context)
+            logits = self._run_part(f"the readout ({type(self.readout).__name__})", gives, self.logits, h, *context)
         self.positions = tuple(logits.shape[1:-1])
         return tuple(shapes), logits.shape[-1]
 
-    def _tried(self, name: str, given: str, part: Callable[..., Any], h: Tensor, *context: Tensor) -> Tensor:
+    def _run_part(self, name: str, given: str, part: Callable[..., Any], h: Tensor, *context: Tensor) -> Tensor:
         """Return a part's output for two rows; raise UserError, naming the part, where it is not valid."""
         before = None if h.is_inference() else h._version
         try:
@@ -463,7 +463,7 @@ class Net(nn.Module):
             ) from error
         if before is not None and h._version != before:
             raise UserError(
-                f"{name} writes over its input, which rules hold; write h = h * 2 where it says h *= 2, and "
+                f"{name} modifies its input in place, which rules need unchanged; write h = h * 2 for h *= 2, and "
                 "torch.relu(h) for torch.relu_(h)"
             )
         if not isinstance(out, Tensor):
@@ -473,8 +473,8 @@ class Net(nn.Module):
             )
         if out.dim() < 2 or len(out) != len(h):
             raise UserError(
-                f"{name} makes {tuple(out.shape)} of two rows, {tuple(h.shape)}; rows stay first and as many, "
-                f"({len(h)}, ...)"
+                f"{name} returns the shape {tuple(out.shape)} for an input of shape {tuple(h.shape)}; the batch "
+                f"dimension must stay first, ({len(h)}, ...)"
             )
         return out
 

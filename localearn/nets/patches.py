@@ -73,7 +73,7 @@ class ViT(Net):
             )
             for _ in range(layers)
         ]
-        blocks = first_and_last(PatchEmbedding(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
+        blocks = add_patches_and_norm(PatchEmbedding(shape, patch, width, positions=True), encoder, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -122,7 +122,7 @@ class Mixer(Net):
         mixing = [
             Block(MixerLayer(positions, width, token_hidden, channel_hidden, dropout=dropout)) for _ in range(layers)
         ]
-        blocks = first_and_last(PatchEmbedding(shape, patch, width), mixing, nn.LayerNorm(width))
+        blocks = add_patches_and_norm(PatchEmbedding(shape, patch, width), mixing, nn.LayerNorm(width))
         readout = nn.Linear(width, check_classes(classes))
         draw_weights(init, blocks)
         super().__init__(blocks, readout, input_shape=shape, view=Pooled())
@@ -188,14 +188,16 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
 
     """
     if width % 4:
-        raise UserError(f"a place is sines and cosines of two coordinates, so width is a multiple of 4, not {width}")
+        raise UserError(
+            f"positions have sines and cosines of two coordinates: width must be a multiple of 4, not {width}"
+        )
     frequencies = torch.exp(torch.arange(width // 4) * (-math.log(10_000) / max(width // 4 - 1, 1)))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = [place.flatten()[:, None] * frequencies for place in (column, row)]
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
 
 
-def first_and_last(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
+def add_patches_and_norm(patches: PatchEmbedding, blocks: list[Block], norm: nn.LayerNorm) -> list[Block]:
     """Return the blocks with the patches' map before the first and the normalisation after the last.
 
     Args:

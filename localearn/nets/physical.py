@@ -87,7 +87,7 @@ class Physical(Net):
         else:
             systems = [system] * depth if callable(system) else list(system)
         if len(systems) != depth:
-            raise UserError(f"widths say {depth} blocks, and there are {len(systems)} systems; give one for each")
+            raise UserError(f"widths are of {depth} blocks, and there are {len(systems)} systems; give one for each")
         blocks = [
             Block(Driven(Opaque(answer, f"block {k + 1}", timeout_s), n, to))
             for k, (answer, n, to) in enumerate(zip(systems, sizes[:-1], sizes[1:], strict=True))
@@ -161,7 +161,7 @@ class Opaque(nn.Module):
     ):
         super().__init__()
         if not callable(system):
-            raise UserError(f"{place}'s system is a {type(system).__name__}, and is to be a callable of rows, (N, n)")
+            raise UserError(f"{place}'s system must be a callable of rows, (N, n), not a {type(system).__name__}")
         if timeout_s is not None and timeout_s <= 0:
             raise UserError(f"timeout_s must be positive, or null for none, not {timeout_s}")
         self.system, self.timeout_s, self.waits, self.measured = system, timeout_s, waits, 0
@@ -228,9 +228,7 @@ class Opaque(nn.Module):
         try:
             y = torch.as_tensor(y).detach()
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{self.name} answers with a {type(y).__name__}, and is to give a tensor or an array"
-            ) from error
+            raise UserError(f"{self.name} returned a {type(y).__name__}; a tensor or an array is expected") from error
         if y.dim() != 2 or y.shape[0] != u.shape[0] or (self.measured and y.shape[1] != self.measured):
             expected = f"({len(u)}, {self.measured or 'm'})"
             raise UserError(f"{self.name} answers rows {tuple(u.shape)} with {tuple(y.shape)}, not {expected}")
@@ -299,7 +297,7 @@ def _not_finite(name: str) -> UserError:
 
 def _no_program(name: str) -> UserError:
     return UserError(
-        f"{name} is no function of torch's, so no program can hold it; build the net on it again and call "
+        f"{name} is not a torch function, so it cannot be exported; build the net on it again and call "
         "load_net(folder, net=...), or export a net of a simulated system"
     )
 

@@ -3,20 +3,20 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from localearn.inputs import InputSpec
+from localearn.moved import former_names
 from localearn.nets.block import Block
 from localearn.nets.checks import check_classes, check_row, check_widths, choose
 from localearn.nets.layers import dropout as dropout_layer
 from localearn.nets.layers import is_transforming
 from localearn.nets.net import Net
-from localearn.nets.through_time import Derivative, Feedback, ThroughTime
-from localearn.nets.through_time import through_time as named
+from localearn.nets.through_time import Derivative, Feedback, ThroughTime, derivative_by_name
 from localearn.nets.transformer import Reads, check_sequence, choose_view
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -79,7 +79,7 @@ class Recurrent(Net):
         sizes = (shape[1] if vocabulary is None else first, *widths)
         layers = [RecurrentLayer(cell, n_in, n_out) for n_in, n_out in itertools.pairwise(sizes)]
         for layer, n in zip(layers, widths, strict=True):
-            layer.through_time = named(through_time, n, truncation, feedback)
+            layer.through_time = derivative_by_name(through_time, n, truncation, feedback)
         ops: list[nn.Module] = [*layers]
         if vocabulary is not None:
             ops[0] = nn.Sequential(nn.Embedding(vocabulary, first), ops[0])
@@ -132,7 +132,7 @@ class RecurrentLayer(nn.Module):
         """
         return self.layer(x, state)
 
-    def at_once(self, x: Tensor) -> Tensor:
+    def parallel_states(self, x: Tensor) -> Tensor:
         """Return the states at all times, (N, T, n), each computed from the one before it as a constant.
 
         The states are found first, without autograd; one step for all times at once then has a graph of each by itself.
@@ -170,7 +170,7 @@ class RecurrentLayer(nn.Module):
 
 
 @contextmanager
-def differentiated(net: nn.Module, derivatives: Sequence[ThroughTime | None] = ()) -> Iterator[None]:
+def use_derivatives(net: nn.Module, derivatives: Sequence[ThroughTime | None] = ()) -> Iterator[None]:
     """Change how graphs made within the context are differentiated through time; the net is restored on exit.
 
     Args:
@@ -235,3 +235,7 @@ def _lstm(driven: Tensor, recurrent: Tensor, state: Tensor, memory: Tensor) -> t
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 CELLS: Mapping[str, Step] = {"rnn": _rnn, "gru": _gru, "lstm": _lstm}
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -6,13 +6,14 @@ computed by `by_scan` or `by_fft`; `through_time` builds one by name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from localearn.errors import UserError
+from localearn.moved import former_names
 from localearn.nets.checks import choose
 
 Derivative = Literal["exact", "truncated", "none", "diagonal"]
@@ -27,7 +28,7 @@ class Unrolled(Protocol):
         """Return the states at all times, (N, T, n), and the last one, differentiated exactly."""
         ...
 
-    def at_once(self, x: Tensor) -> Tensor:
+    def parallel_states(self, x: Tensor) -> Tensor:
         """Return the states at all times, (N, T, n), each from the one before it as a constant, in one step for all."""
         ...
 
@@ -107,7 +108,7 @@ class Detached(ThroughTime):
 
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
         """Return the states, each from the one before it as a constant."""
-        return layer.at_once(x)
+        return layer.parallel_states(x)
 
     def before(self, state: Tensor, t: int) -> Tensor:
         """Return the state as a constant."""
@@ -155,7 +156,7 @@ class Diagonal(ThroughTime):
 
     def states(self, layer: Unrolled, x: Tensor) -> Tensor:
         """Return the states, whose gradient receives the later ones' on the way back."""
-        return _Returning.apply(layer.at_once(x), self.diagonal, self.accumulate)
+        return _AccumulateBackward.apply(layer.parallel_states(x), self.diagonal, self.accumulate)
 
     def before(self, state: Tensor, t: int) -> Tensor:
         """Return the state as a constant."""
@@ -163,11 +164,11 @@ class Diagonal(ThroughTime):
 
     def after(self, state: Tensor, previous: Tensor) -> Tensor:
         """Return s_t + A (s_{t-1} - c), c being s_{t-1} as a constant: its value is s_t, its derivative A."""
-        moved, a = _as_entries(previous - previous.detach(), self.diagonal)
-        return state + _as_units(moved * a.conj(), previous)
+        moved, a = _to_eigenbasis(previous - previous.detach(), self.diagonal)
+        return state + _from_eigenbasis(moved * a.conj(), previous)
 
 
-class _Returning(torch.autograd.Function):
+class _AccumulateBackward(torch.autograd.Function):
     """Apply the identity, whose gradient is the accumulated one."""
 
     @staticmethod
@@ -193,13 +194,13 @@ def by_scan(local: Tensor, diagonal: Tensor) -> Tensor:
         diagonal: that of A, see `Diagonal`.
 
     """
-    g, power = _as_entries(local, diagonal)
+    g, power = _to_eigenbasis(local, diagonal)
     shift = 1
     while shift < g.shape[1]:
         total = g.clone()
         total[:, :-shift].addcmul_(g[:, shift:], power)
         g, power, shift = total, power * power, 2 * shift
-    return _as_units(g, local)
+    return _from_eigenbasis(g, local)
 
 
 def by_fft(local: Tensor, diagonal: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ def by_fft(local: Tensor, diagonal: Tensor) -> Tensor:
         diagonal: that of A, see `Diagonal`.
 
     """
-    g, a = _as_entries(local, diagonal)
+    g, a = _to_eigenbasis(local, diagonal)
     steps = g.shape[1]
     powers = a ** torch.arange(steps, device=a.device)[:, None]
     # Time runs backwards in the kernel: g_t = sum_s a^s local_{t+s}.
@@ -220,10 +221,10 @@ def by_fft(local: Tensor, diagonal: Tensor) -> Tensor:
     else:
         transformed = torch.fft.rfft(g, 2 * steps, dim=1) * torch.fft.rfft(kernel, dim=0)
         found = torch.fft.irfft(transformed, 2 * steps, dim=1)
-    return _as_units(found[:, :steps], local)
+    return _from_eigenbasis(found[:, :steps], local)
 
 
-def _as_entries(units: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
+def _to_eigenbasis(units: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
     """Return (..., n) units and the diagonal as A's eigenvectors have them: as they are, or two as a complex number."""
     dtype = torch.promote_types(units.dtype, torch.float32)  # sums over hundreds of steps, which bfloat16 would lose
     units, diagonal = units.to(dtype), diagonal.to(dtype)
@@ -234,7 +235,7 @@ def _as_entries(units: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
     return torch.view_as_complex(units.unflatten(-1, (-1, 2)).contiguous()), torch.view_as_complex(diagonal)
 
 
-def _as_units(entries: Tensor, like: Tensor) -> Tensor:
+def _from_eigenbasis(entries: Tensor, like: Tensor) -> Tensor:
     """Return entries as the units that they were made of, of the shape and precision of `like`."""
     if entries.is_complex():
         entries = torch.view_as_real(entries).flatten(-2)[..., : like.shape[-1]]
@@ -264,7 +265,7 @@ FEEDBACKS: Mapping[str, Callable[[int], Tensor]] = {
 RECURSIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"scan": by_scan, "fft": by_fft}
 
 
-def through_time(derivative: Derivative, n: int, truncation: int, feedback: Feedback) -> ThroughTime | None:
+def derivative_by_name(derivative: Derivative, n: int, truncation: int, feedback: Feedback) -> ThroughTime | None:
     """Return the derivative of a layer of n units by name, None for the exact one.
 
     Args:
@@ -286,3 +287,7 @@ def through_time(derivative: Derivative, n: int, truncation: int, feedback: Feed
         "diagonal": lambda: Diagonal(n, feedback),
     }
     return choose("derivative through_time", derivative, derivatives)()
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

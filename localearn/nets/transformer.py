@@ -139,7 +139,7 @@ class AttentionLayer(nn.Module):
     def __init__(self, width: int, heads: int, *, causal: bool = False, dropout: float = 0.0):
         super().__init__()
         if not isinstance(heads, int) or heads < 1 or width % heads:
-            raise UserError(f"the heads share the width, so it is a multiple of them; {width} is none of {heads!r}")
+            raise UserError(f"width must be a multiple of heads; {width} is not a multiple of {heads!r}")
         self.heads, self.causal = heads, causal
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)

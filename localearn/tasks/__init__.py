@@ -1,51 +1,49 @@
 """Tasks: the meaning of a net's output, its loss, and the metrics by which it is judged."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from localearn import registry
 from localearn.errors import UserError
-from localearn.tasks.autoencoding import Autoencoding, Reconstruction
+from localearn.tasks.autoencoding import Reconstruction
 from localearn.tasks.base import Direction, Means, Metric, Targets, Task, Unit, better
-from localearn.tasks.classification import Classification
-from localearn.tasks.language import LanguageModelling
-from localearn.tasks.links import LinkPrediction
-from localearn.tasks.multilabel import MultiLabel
-from localearn.tasks.regression import Criterion, Regression
-from localearn.tasks.views import ViewSynthesis
+from localearn.tasks.regression import Criterion
+
+if TYPE_CHECKING:  # written by docs/tools/site_rules.py
+    from localearn.tasks.autoencoding import Autoencoding as Autoencoding
+    from localearn.tasks.classification import Classification as Classification
+    from localearn.tasks.language import LanguageModelling as LanguageModelling
+    from localearn.tasks.links import LinkPrediction as LinkPrediction
+    from localearn.tasks.multilabel import MultiLabel as MultiLabel
+    from localearn.tasks.regression import Regression as Regression
+    from localearn.tasks.views import ViewSynthesis as ViewSynthesis
+
+KINDS: Mapping[str, "type[Task]"] = {name: registry.member(__name__, name) for name in registry.TASKS}
+globals().update(KINDS)
 
 __all__ = [
     "KINDS",
     "NAMED",
-    "Autoencoding",
-    "Classification",
     "Criterion",
     "Direction",
-    "LanguageModelling",
-    "LinkPrediction",
     "Means",
     "Metric",
-    "MultiLabel",
     "Reconstruction",
-    "Regression",
     "Targets",
     "Task",
     "Unit",
-    "ViewSynthesis",
     "better",
     "read_task",
 ]
+__all__ += list(KINDS)  # pyright: ignore[reportUnsupportedDunderAll]
 
-KINDS: Mapping[str, type[Task]] = {
-    kind.__name__: kind
-    for kind in (Classification, Regression, MultiLabel, LanguageModelling, LinkPrediction, Autoencoding, ViewSynthesis)
-}
 # The names of tasks in a data set's option `task`.
 NAMED: Mapping[str, type[Task]] = {
-    "classification": Classification,
-    "regression": Regression,
-    "multilabel": MultiLabel,
-    "binary": MultiLabel,
-    "autoencoding": Autoencoding,
+    "classification": KINDS["Classification"],
+    "regression": KINDS["Regression"],
+    "multilabel": KINDS["MultiLabel"],
+    "binary": KINDS["MultiLabel"],
+    "autoencoding": KINDS["Autoencoding"],
 }
 
 

@@ -281,7 +281,7 @@ class Task(ABC):
             if metric.whole is None:
                 found[metric.name] = metric.of(means)
             elif output is None or target is None:
-                raise ValueError(f"{metric.name} is made of all outputs and targets of a split, which are not given")
+                raise ValueError(f"{metric.name} needs all outputs and targets of a split, which are missing")
             else:
                 found[metric.name] = metric.whole(output, target)
         return found

@@ -4,14 +4,16 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from localearn import registry
 from localearn.data import Batch, Data
 from localearn.defaults import kind_of, rule_options
 from localearn.errors import Unsupported, UserError
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.layers import FLAT
 from localearn.options import checked
@@ -80,7 +82,7 @@ class Trainer(FormerContract, nn.Module, ABC):
     serves_pairs: ClassVar[bool] = False
     encodes_targets: ClassVar[bool] = False
     inference_seeds: tuple[int, ...] = ()
-    _fit: ClassVar[Fit]  # set by `register_fit` when localearn is imported
+    _fit: ClassVar[Fit]  # set by `register_fit`, when the loop is imported
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Make a rule's `__init__` complete its options by the recipe, and check them by its annotations."""
@@ -214,7 +216,7 @@ class Trainer(FormerContract, nn.Module, ABC):
             raise Unsupported(f"{each}; use net.reads=last, or pooled (an MLP: row)")
         if data.continues and net.looks_ahead():
             raise Unsupported(
-                f"{type(net).__name__} sees the tokens that {data.name} has it predict, for they stand in its input; "
+                f"{type(net).__name__} sees the tokens that {data.name} has it predict, which are in its input; "
                 "use a causal one, net=transformer, rnn, gru or lstm"
             )
         if net.classes != data.task.outputs and not data.task.has_classes:
@@ -347,6 +349,8 @@ class Trainer(FormerContract, nn.Module, ABC):
             options: those of `localearn.training.fit`.
 
         """
+        if not hasattr(Trainer, "_fit"):
+            registry.member("localearn", "fit")  # the loop's module registers it
         return Trainer._fit(self, data, **options if epochs is None else {"epochs": epochs, **options})
 
 
@@ -493,7 +497,7 @@ def output_error(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return Classification(logits.shape[-1]).error(logits, batch)
 
 
-def follow(output: Tensor, delta: Tensor | None = None) -> None:
+def accumulate_grad(output: Tensor, delta: Tensor | None = None) -> None:
     """Add (d output / d theta)^T delta to the `.grad` of the parameters that made `output`.
 
     Where all of them are frozen there is nothing to add.
@@ -505,3 +509,7 @@ def follow(output: Tensor, delta: Tensor | None = None) -> None:
     """
     if output.requires_grad:
         torch.autograd.backward(output, delta)
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -3,7 +3,7 @@ import torch
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.trainers.base import Pipelined, Trainer, follow
+from localearn.trainers.base import Pipelined, Trainer, accumulate_grad
 from localearn.trainers.phases import Metrics, Phase
 
 
@@ -48,7 +48,7 @@ class Shallow(Trainer):
         with torch.no_grad():
             h = self.net.hidden(batch.x, *batch.context)
         loss = self.task.loss(self.net.logits(h, *batch.context), batch)
-        follow(loss)
+        accumulate_grad(loss)
         return {"loss": loss.detach()}
 
     def phases(self) -> list[Phase]:
@@ -57,4 +57,4 @@ class Shallow(Trainer):
 
     def pipelined(self) -> Pipelined:
         """Raise UserError: no block learns, so that there is nothing for ranks to train."""
-        raise Unsupported("shallow trains no block that a rank could have; use parallel=data")
+        raise Unsupported("shallow trains no block, so there is nothing to distribute by layers; use parallel=data")

@@ -6,7 +6,7 @@ from torch import nn
 from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.nets import Net
-from localearn.nets.recurrent import differentiated, recurrent_layers
+from localearn.nets.recurrent import recurrent_layers, use_derivatives
 from localearn.nets.through_time import Diagonal, Feedback, Recursion
 from localearn.trainers.backward import CutPass, can_be_cut
 from localearn.trainers.base import Trainer
@@ -72,7 +72,7 @@ class StateFeedback(Trainer):
 
     def gradients(self, batch: Batch) -> Metrics:
         """Fill `.grad` with the gradient that has A for the Jacobian through time; return the loss."""
-        with differentiated(self.net, self.feedbacks):
+        with use_derivatives(self.net, self.feedbacks):
             loss = self.task.loss(self.net(batch.x, *batch.context), batch)
         loss.backward()
         return {"loss": loss.detach()}
@@ -82,7 +82,7 @@ class StateFeedback(Trainer):
         return self._by_block(batch) if can_be_cut(self.net) else self.gradients(batch)
 
     def _by_block(self, batch: Batch) -> Iterator[Metrics]:
-        with differentiated(self.net, self.feedbacks):
+        with use_derivatives(self.net, self.feedbacks):
             cut = CutPass(self.net, batch)
         loss = self.task.loss(cut.logits, batch)
         yield from cut.backward(loss)

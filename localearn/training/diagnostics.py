@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.nets.layers import preserve_modes
-from localearn.nets.recurrent import differentiated
+from localearn.nets.recurrent import use_derivatives
 from localearn.trainers.base import Trainer
 from localearn.trainers.phases import Descent, Solve, completed
 
@@ -69,7 +69,7 @@ def alignment_angles(trainer: Trainer, batch: Batch, phase: Descent | None = Non
         with _without_dropout(trainer):
             completed(phase.gradients(replace(batch, x=h)))
             update = _take_gradients(trainer)
-            with differentiated(trainer.net):  # exactly, whatever the net's own setting
+            with use_derivatives(trainer.net):  # exactly, whatever the net's own setting
                 loss = trainer.task.loss(trainer.net(batch.x, *batch.context), batch)
             loss.backward()
             gradient = _take_gradients(trainer)

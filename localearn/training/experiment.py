@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from localearn.data import Data
-from localearn.defaults import CONF, kind_of, rule_options
+from localearn.defaults import CONF, GROUPS, kind_of, rule_options
 from localearn.errors import UserError, suggestion
 from localearn.moved import former_names
 from localearn.options import check_types
@@ -37,7 +37,6 @@ from localearn.training.memory import out_of_memory_error
 from localearn.training.settings import Settings
 
 Choices = dict[str, Any]  # the names chosen for algo, dataset and net, and the overrides
-GROUPS = ("algo", "dataset", "net", "optim", "schedule")
 
 # The fields of Settings that are keys of the same name at the top of the configuration: all but these.
 _NOT_SHARED = ("optim", "schedule", "energy", "country", "idle_s", "out")
@@ -46,7 +45,7 @@ _TYPES = {"protocol": Literal["matched", "converged"] | None, "debug": bool}
 _ENERGY_TYPES = {"enabled": bool, "country": str | None, "idle_s": float}
 
 # Keys that are used up by composing a configuration.
-_COMPOSING = ("defaults", "hydra", "tune", "recipe", "recipes", "refused")
+_COMPOSING = ("about", "defaults", "hydra", "tune", "recipe", "recipes", "refused")
 
 
 def execute(

@@ -169,7 +169,13 @@ def _advice(error: BaseException, first: str) -> str:
             "is no URL of a database, say sqlite:///study.db, postgresql://user@host/name or journal:/shared/study.log"
         )
     if isinstance(error, ImportError):
-        return f"{first}; {install_line('postgres')} brings PostgreSQL's driver"
+        cause = error.__cause__ or error.__context__ or error  # Optuna's own error does not name the driver
+        failed = (
+            "is missing"
+            if isinstance(cause, ModuleNotFoundError)
+            else f"cannot be imported ({str(cause).splitlines()[0]})"
+        )
+        return f"psycopg {failed}; {install_line('postgres')} brings PostgreSQL's driver"
     damaged = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF in _DAMAGED
     if damaged or isinstance(error, json.JSONDecodeError):
         return f"is damaged ({first}); {ASIDE}, or give another storage="

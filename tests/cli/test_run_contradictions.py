@@ -22,7 +22,7 @@ CONTRADICTIONS = {
     "algo=likelihood_ratio algo.sigma=[0.1]": "sigma has 1 values for 2 blocks",
     "algo=likelihood_ratio algo.copies=-2": "copies must be 1 or more, not -2",
     "algo=likelihood_ratio algo.copies=3": "antithetic copies come in pairs, and 3 is odd; use copies=4",
-    "algo=likelihood_ratio algo.baseline=mean algo.copies=2": "other pairs needs some; use copies=4 or more",
+    "algo=likelihood_ratio algo.baseline=mean algo.copies=2": "other pairs, and there are none; use copies=4 or more",
     "algo=likelihood_ratio algo.noise=sobol net.widths=[30000,4]": "a row 30004 values; use noise=gaussian",
     "algo=product_feedback_alignment algo.expansion=0.5": "expansion must be 1 or more",
     "algo=product_feedback_alignment algo.expansion=1e300": "out of memory at net=mlp_2x256 with algo=product",

@@ -1,16 +1,15 @@
 """Sweeps whose runs are processes of a launcher's."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.processes import environment
+
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
-ROOT = Path(__file__).parents[2]
 TINY = (
     "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "dataset.train_size=100",
     "net.widths=[8]", "epochs=1", "progress=false", "energy.enabled=false",
@@ -18,10 +17,9 @@ TINY = (
 
 
 def sweep(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "localearn.run", *TINY, *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
 
 

@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,10 +19,9 @@ from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning import search
 from localearn.tuning.search import Limits
-from tests.helpers.searches import TINY
+from tests.helpers.searches import TINY, started
 from tests.marks import posix, slow_but
 
-ROOT = Path(__file__).parents[2]
 AT_ONCE = Limits(starting_s=0.0)  # a trial whose lock nobody holds is taken over, however young
 
 
@@ -219,12 +216,6 @@ def test_a_schedule_that_lasts_is_searched_with(tiny, one_cycle, tmp_path):
     arguments = [*tiny, *one_cycle, "tune.space.epochs={choices:[2,4]}", "trials=1", f"out={tmp_path / 'out'}"]
     assert tune.main(arguments) == 0
     assert states(study_of(tmp_path / "out")) == ["COMPLETE"]
-
-
-def started(arguments, folder):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "localearn.tune", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def until(condition, seconds=120):

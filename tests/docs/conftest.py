@@ -1,6 +1,5 @@
 """The site's own modules, which MkDocs finds beside its hooks, and the site itself, built once."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,16 +20,3 @@ def site(tmp_path_factory):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-4000:]
     return out
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """A Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("Chromium is not installed: no chromium or google-chrome")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()

@@ -15,13 +15,34 @@ RULES = site_rules.rule_names()
 def test_each_rule_has_a_page(rule):
     page = site_rules.PAGES / f"{rule}.md"
     assert page.is_file(), (
-        f"conf/algo/{rule}.yaml has no page: write docs/rules/{rule}.md (docs/rules/mono_forward.md shows one), with a "
-        f"figure in docs/tools/site_figures.py and its class in docs/api/rules.md; the navigation finds it by itself"
+        f"conf/algo/{rule}.yaml has no page: write docs/rules/{rule}.md (docs/rules/mono_forward.md shows one, and "
+        f"CONTRIBUTING.md a short one); the navigation finds it by itself"
     )
     text = page.read_text(encoding="utf-8")
     parts = [f"<!-- site: {part} {rule} -->" for part in ("facts", "options", "rows")]
-    for part in (f"figures/{rule}.svg", *parts, f"algo={rule}"):
+    for part in (*parts, f"algo={rule}"):
         assert part in text, f"{page.name} lacks {part}"
+    drawn = set(re.findall(r"figures/(\w+)\.svg", text))
+    assert drawn <= set(site_figures.FIGURES), f"docs/tools/site_figures.py draws no {drawn}: add a function to FIGURES"
+    assert rule not in site_figures.FIGURES or rule in drawn, f"{page.name} does not show its figure"
+
+
+def test_what_is_written_out_is_what_the_registry_says():
+    for path, text in site_rules.written().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python docs/tools/site_rules.py"
+
+
+def test_the_registry_reads_what_the_configurations_say():
+    for rule in site_rules.REGISTRY.rules().values():
+        assert site_rules.about(rule.name)["class"] == f"{rule.module}.{rule.class_name}"
+        assert rule.family in site_rules.FAMILIES
+
+
+def test_a_column_that_no_table_has_is_found():
+    with pytest.raises(
+        ValueError, match=r"conf/algo/pepita\.yaml: about\.nets has \['GNN', 'MLP'\]; there are \['CNN'\]"
+    ):
+        site_rules.cells("pepita", "nets", ("CNN",))
 
 
 def test_each_page_is_of_a_rule():
@@ -47,9 +68,8 @@ def test_facts_are_the_readmes():
 
 
 @pytest.mark.parametrize("tall", [False, True])
-@pytest.mark.parametrize("name", [*RULES, "home"])
+@pytest.mark.parametrize("name", sorted(site_figures.FIGURES))
 def test_each_committed_figure_is_what_the_script_draws(name, tall):
-    assert name in site_figures.FIGURES, f"docs/tools/site_figures.py draws no {name}: add a function to FIGURES"
     committed = site_figures.file_of(name, tall).read_text(encoding="utf-8")
     assert committed == site_figures.svg(name, tall), "run python docs/tools/site_figures.py"
 

@@ -1,25 +1,15 @@
 """experiments/counter_current/autoencoder.py, which stands outside the package."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from localearn import load
-
-PATH = Path(__file__).parents[2] / "experiments" / "counter_current" / "autoencoder.py"
+from tests.helpers.programs import program
 
 
 @pytest.fixture(scope="module")
 def experiment():
-    spec = importlib.util.spec_from_file_location("counter_current_autoencoder", PATH)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return program("counter_current/autoencoder.py")
 
 
 def test_the_best_readout_finds_a_linear_map(experiment):

@@ -1,27 +1,18 @@
 """experiments/defaults/defaults.py, which stands outside the package."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
 from localearn.errors import UserError
+from tests.helpers.programs import program
 
-ROOT = Path(__file__).parents[2]
 QUICK = ("epochs=1", "energy.enabled=false", "progress=false", "dataset.train_size=200")
 
 
 @pytest.fixture(scope="module")
 def defaults():
-    path = ROOT / "experiments" / "defaults" / "defaults.py"
-    spec = importlib.util.spec_from_file_location("defaults_experiment", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return program("defaults/defaults.py")
 
 
 def test_a_cell_is_run_kept_and_tabled(defaults, tmp_path, capsys):

@@ -1,9 +1,7 @@
 """experiments/energy_study/study.py, which stands outside the package."""
 
-import importlib.util
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,19 +11,14 @@ from localearn.cli import compare
 from localearn.cli.errors import run_command
 from localearn.trainers import Solve
 from localearn.training.experiment import build
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def study():
-    path = ROOT / "experiments" / "energy_study" / "study.py"
-    spec = importlib.util.spec_from_file_location("energy_study", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return program("energy_study/study.py")
 
 
 def overrides_of(command):

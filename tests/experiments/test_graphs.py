@@ -1,28 +1,19 @@
 """experiments/graph_time and experiments/defaults/local_loss.py, which stand outside the package."""
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import localearn
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 
 
-def script(path) -> Any:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / "experiments" / path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_all_forms_are_timed_in_turns(tmp_path, monkeypatch, capsys):
-    timed = script("graph_time/graph_time.py")
+    timed = program("graph_time/graph_time.py")
     monkeypatch.setattr(timed, "WIDTH", 8)
     timed.main(["dataset=karate", "turns=2", f"out={tmp_path}"])
     found = json.loads((tmp_path / "times.json").read_text())
@@ -34,7 +25,7 @@ def test_all_forms_are_timed_in_turns(tmp_path, monkeypatch, capsys):
 
 def test_the_table_of_the_recipes_of_local_losses_is_of_the_records(monkeypatch):
     monkeypatch.chdir(ROOT)
-    probes = script("defaults/local_loss.py")
+    probes = program("defaults/local_loss.py")
     assert probes.table() == Path("results/defaults/local_loss.md").read_text(encoding="utf-8")
     accuracy = {line.split("optim.lr=")[1].split("`")[0]: float(line.split(" | ")[3].split()[0])
                 for line in probes.table().splitlines() if line.startswith("| dense")}  # fmt: skip

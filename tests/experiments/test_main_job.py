@@ -1,26 +1,19 @@
 """experiments/main_job/train.py, which stands outside the package."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from localearn.cli.errors import run_command
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def train():
-    path = ROOT / "experiments" / "main_job" / "train.py"
-    spec = importlib.util.spec_from_file_location("main_job_train", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return program("main_job/train.py")
 
 
 def test_the_committed_table_is_that_of_the_committed_records_and_stands_in_the_readme(train, monkeypatch):

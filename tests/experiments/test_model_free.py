@@ -1,6 +1,5 @@
 """experiments/model_free, which stands outside the package: systems that answer from a process of their own."""
 
-import importlib.util
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ import torch
 from localearn import ModelFree, Physical, UserError
 from localearn.data import from_arrays
 from localearn.training.callbacks import Callback, Context
+from tests.helpers.programs import program
 from tests.marks import posix
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "model_free"
@@ -23,18 +23,10 @@ SHORT = f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import instrument; wh
 SHORT += f"instrument.intensity = lambda u, c: whole(u, c)[:, 1:]; instrument.main(['measured={MEASURED}'])"
 
 
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def remote():
     """Return a system of another process, which ends with the test."""
-    made = script("another_process").instrument(MEASURED, seed=0)
+    made = program("model_free/another_process.py").instrument(MEASURED, seed=0)
     yield made
     made.close()
 
@@ -89,7 +81,7 @@ class AnswersShort(Failure):
 
 @pytest.mark.slow
 def test_the_answers_are_the_childs(remote):
-    of = script("instrument")
+    of = program("model_free/instrument.py")
     u = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
     expected = of.intensity(u.numpy(), of.transmission(7, MEASURED, seed=0)).astype("f4")
     assert np.array_equal(remote(u), expected) and np.array_equal(remote(u), expected)
@@ -116,7 +108,9 @@ def test_a_child_that_fails_is_told_and_with_another_the_run_goes_on(remote, tmp
 @pytest.mark.slow
 def test_an_answer_of_no_size_is_not_waited_for():
     header = "import sys, numpy as np; sys.stdout.buffer.write(np.array([2, 2**40], '<i8').tobytes())"
-    system = script("another_process").Remote([sys.executable, "-c", header + "; sys.stdout.flush(); input()"])
+    system = program("model_free/another_process.py").Remote(
+        [sys.executable, "-c", header + "; sys.stdout.flush(); input()"]
+    )
     with pytest.raises(ValueError, match=r"the answer to 2 rows says that it is of shape \(2, 1099511627776\)"):
         system(torch.zeros(2, 3))
     assert system.process is None

@@ -1,14 +1,13 @@
 """experiments/parallel/simulate.py, which stands outside the package: a simulation of more ranks than were measured."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from localearn.benching.parallel import Costs
+from tests.helpers.programs import program
 
 ROOT = Path(__file__).parents[2]
 COSTS = Costs(
@@ -18,13 +17,7 @@ COSTS = Costs(
 
 @pytest.fixture(scope="module")
 def simulate():
-    path = ROOT / "experiments" / "parallel" / "simulate.py"
-    spec = importlib.util.spec_from_file_location("simulate", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return program("parallel/simulate.py")
 
 
 def test_a_rank_alone_takes_the_sum_of_its_batches(simulate):

@@ -4,8 +4,8 @@
     python -m tests.helpers.covering check    # measures, and says of each suite what its set in that file leaves out
 
 A set is measured by coverage.py: the arcs between lines of `localearn.trainers` that the rule's gradients or solution,
-at every precision, and its scores take on each kind. No other check of the suite takes an arc that these do not. Of the
-smallest sets that together take all, the first counts, in the order of `localearn.testing.KINDS`.
+at every precision, and its scores take on each kind that it serves. No other check of the suite takes an arc that these
+do not. Of the smallest sets that together take all, the first counts, in the order of `localearn.testing.KINDS`.
 """
 
 import importlib
@@ -43,6 +43,7 @@ def suites() -> dict[str, RuleConformance]:
 def taken(suite: RuleConformance) -> dict[str, Arcs]:
     """Return the arcs that a suite's rule takes on each kind that it serves, in their order."""
     counter = coverage.Coverage(data_file=None, branch=True, include=[RULES], config_file=False, messages=False)
+    suite.runs_on = None
     kinds = suite._served()
     counter.start()
     try:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,9 @@ def write_rich_runs(top: Path) -> None:
         write_run(top, made, f"{algo}-16", curve=False)
     error = "the loss is nan after 312 steps; <img src=https://example.org/x.png onerror=alert(1)>"
     write_run(top, record(HOSTILE, 9, status="diverged", error=error, test_accuracy=None), "diverged")
+
+
+def two_rules(seeds: Sequence[int] = (0, 1, 2), **changes: Any) -> list[dict[str, Any]]:
+    """Return backprop's records, and mono_forward's with the changes."""
+    baseline = [record("backprop", seed) for seed in seeds]
+    return [*baseline, *(record("mono_forward", seed, **changes) for seed in seeds)]

@@ -26,8 +26,8 @@ def test_gnn_is_of_torch_geometrics_layers(conv, layer):
         ((3, -1), {}, "classes must be a positive whole number, not -1"),
         (((1, 8, 8), 2), {}, r"a GNN takes a graph's nodes, rows of shape \(features,\), not \(1, 8, 8\); use"),
         ((3, 2), {"conv": "gin"}, "no conv 'gin'; did you mean 'gcn'"),
-        ((3, 2), {"widths": (12,), "conv": "gat"}, "a width must be a multiple of them; 12 is not of 8"),
-        ((3, 2), {"conv": "gat", "heads": 0}, "a width must be a multiple of them; 64 is not of 0"),
+        ((3, 2), {"widths": (12,), "conv": "gat"}, "a width must be a multiple of heads; 12 is not one of 8"),
+        ((3, 2), {"conv": "gat", "heads": 0}, "a width must be a multiple of heads; 64 is not one of 0"),
     ],
 )
 def test_options_out_of_range_are_refused(arguments, options, message):

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from localearn import MLP, Net
-from localearn.nets.introspection import LinearMap, Replaced, linear_maps, unmapped_matrices
+from localearn.nets.introspection import LinearInterceptor, LinearMap, linear_maps, unmapped_matrices
 
 
 def test_maps_are_found_in_order_with_what_comes_before_them():
@@ -58,7 +58,7 @@ def test_a_call_is_handed_over_whatever_the_form_of_its_arguments():
 
     x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
     expected = F.conv2d(x, weight, stride=2, padding=1), F.linear(x, weight[0, 0, :, :].new_ones(2, 5))
-    with Replaced(instead):
+    with LinearInterceptor(instead):
         one = F.conv2d(x, weight=weight, stride=2, padding=1)
         two = F.linear(input=x, weight=weight.new_ones(2, 5))
         F.relu(one)

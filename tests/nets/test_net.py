@@ -109,7 +109,7 @@ def test_a_block_without_post_is_its_op():
 def test_what_is_no_net_is_refused():
     with pytest.raises(UserError, match="at least one block before its readout"):
         Net([], nn.Linear(3, 2), input_shape=(3,))
-    with pytest.raises(UserError, match="a net's stem has no parameters"):
+    with pytest.raises(UserError, match="a net's stem must not have parameters"):
         Net([Block(nn.Linear(3, 4))], nn.Linear(4, 2), input_shape=(3,), stem=nn.Linear(3, 3))
 
 

@@ -138,9 +138,15 @@ REFUSED = {
         r"the readout \(Linear\), given what Flattened\(\) reads of block 1's rows of shape \(5,\)",
     ),
     "a readout of a pair": (lambda: two(nn.Linear(3, 4), readout=Pair()), r"the readout \(Pair\) returns a tuple"),
-    "a readout of numbers": (lambda: two(nn.Linear(3, 4), readout=Sum()), r"the readout \(Sum\) makes \(2,\)"),
-    "a stem that loses rows": (lambda: two(nn.Linear(3, 4), stem=nn.Flatten(0)), r"the stem makes \(6,\) of two rows"),
-    "a block that loses rows": (lambda: two(nn.Linear(3, 4), Transposing()), r"block 2 \(Transposing\) makes \(4, 2\)"),
+    "a readout of numbers": (
+        lambda: two(nn.Linear(3, 4), readout=Sum()),
+        r"the readout \(Sum\) returns the shape \(2,\)",
+    ),
+    "a stem that loses rows": (lambda: two(nn.Linear(3, 4), stem=nn.Flatten(0)), r"the stem returns the shape \(6,\)"),
+    "a block that loses rows": (
+        lambda: two(nn.Linear(3, 4), Transposing()),
+        r"block 2 \(Transposing\) returns the shape \(4, 2\)",
+    ),
     "a kernel larger than the image": (
         lambda: two(nn.Conv2d(3, 4, 7), shape=(3, 4, 4)),
         r"block 1 \(Conv2d\).*the image is too small",
@@ -151,7 +157,7 @@ REFUSED = {
     ),
     "a block that writes over its input": (
         lambda: two(nn.Linear(3, 4), Doubling()),
-        r"block 2 \(Doubling\) writes over its input",
+        r"block 2 \(Doubling\) modifies its input in place",
     ),
     "no size": (lambda: two(nn.Linear(3, 4), shape=(0,)), r"input_shape must be positive whole numbers, not \(0,\)"),
     "a function": (lambda: two(torch.relu), "block 1 is relu, and a block is an nn.Module"),

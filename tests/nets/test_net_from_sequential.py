@@ -71,7 +71,7 @@ def test_a_readout_right_after_a_map_reads_it_flattened():
             nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)),
             r"cannot infer the input's shape from a Conv2d; give it, say input_shape=\(3, 32, 32\)",
         ),
-        (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3), nn.Linear(3, 2)), "a net's stem has no parameters"),
+        (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3), nn.Linear(3, 2)), "a net's stem must not have parameters"),
     ],
 )
 def test_what_cannot_become_a_net_is_refused(model, message):

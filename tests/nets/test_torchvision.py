@@ -140,7 +140,7 @@ def test_forward_mode_goes_through_torchs_own_attention():
 VECTOR: Any = (3,)
 
 
-class Replaced(models.ResNet):
+class LinearInterceptor(models.ResNet):
     """A ResNet with a forward pass of its own, under another name."""
 
 
@@ -156,7 +156,7 @@ REFUSED = {
         r"cannot cut a GoogLeNet; it cuts torchvision's ResNet, .*Net.from_blocks\(stem, blocks, readout",
     ),
     "somebody's subclass": (
-        lambda: Net.from_torchvision(Replaced(models.resnet.BasicBlock, [1, 1, 1, 1])),
+        lambda: Net.from_torchvision(LinearInterceptor(models.resnet.BasicBlock, [1, 1, 1, 1])),
         "cannot cut a",
     ),
     "a net of something else": (lambda: Net.from_torchvision(nn.Linear(3, 4)), "cannot cut a Linear"),

@@ -1,11 +1,12 @@
 """Every example runs as it stands, in a folder of its own, and is short."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.processes import environment
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 SAID = {  # what each shows at the end
@@ -32,9 +33,7 @@ def test_they_are_at_most_sixty_lines():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_as_it_stands(path, tmp_path):
-    root = str(path.parents[1])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "LOCALEARN_DATA": str(tmp_path / "data")}
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    own = environment(LOCALEARN_DATA=str(tmp_path / "data"))
+    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert SAID[path.stem] in done.stdout

@@ -17,7 +17,7 @@ import localearn
 # nothing of each other. A room is a module, or a package with all that is in it.
 HOUSE = (
     ("errors",),
-    ("moved",),
+    ("moved", "registry"),
     ("allocator", "defaults", "extras", "files", "options", "printing", "trust"),
     ("energy", "inputs", "tasks"),
     ("records",),

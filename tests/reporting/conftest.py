@@ -1,5 +1,3 @@
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -7,9 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from localearn.reporting import read_runs, write_report
+from localearn.reporting.comparison import compare
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    pass
 
 
 @pytest.fixture(scope="session")
@@ -20,17 +19,16 @@ def rich_page(tmp_path_factory: pytest.TempPathFactory, factory: ModuleType) -> 
     return write_report(read_runs(top / "runs"), top / "out", command="python -m localearn.compare algos=[a,b]")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    """A headless Chromium; skipped, with the reason, where it or Playwright is missing."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("Chromium is not installed: no chromium or google-chrome")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
+@pytest.fixture
+def compared(tmp_path, factory):
+    """Return a function that writes records and compares them."""
+
+    def run(*records, **options):
+        for number, made in enumerate(records):
+            factory.write_run(tmp_path, made, name=f"{number:03d}")
+        return compare(read_runs(tmp_path), **options)
+
+    return run
 
 
 @pytest.fixture(scope="session")

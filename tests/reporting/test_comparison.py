@@ -2,28 +2,7 @@ import math
 
 import pytest
 
-from localearn.reporting.comparison import compare
-from localearn.reporting.runs import read_runs
 from localearn.reporting.statistics import ratio_interval
-from localearn.reporting.verdict import method, verdict
-
-
-@pytest.fixture
-def compared(tmp_path, factory):
-    """Return a function that writes records and compares them."""
-
-    def run(*records, **options):
-        for number, made in enumerate(records):
-            factory.write_run(tmp_path, made, name=f"{number:03d}")
-        return compare(read_runs(tmp_path), **options)
-
-    return run
-
-
-def two_rules(factory, seeds=(0, 1, 2), **changes):
-    """Return backprop's records, and mono_forward's with the changes."""
-    baseline = [factory.record("backprop", seed) for seed in seeds]
-    return [*baseline, *(factory.record("mono_forward", seed, **changes) for seed in seeds)]
 
 
 def measure(comparison, key, algo="mono_forward", group=0):
@@ -34,7 +13,7 @@ def measure(comparison, key, algo="mono_forward", group=0):
 
 
 def test_ratios_are_paired_by_seed(compared, factory):
-    records = two_rules(factory)
+    records = factory.two_rules()
     time = measure(compared(*reversed(records)), "train_s")
     expected = ratio_interval([made["train_s"] for made in records[3:]], [made["train_s"] for made in records[:3]])
     assert time.ratio == expected
@@ -43,7 +22,7 @@ def test_ratios_are_paired_by_seed(compared, factory):
 
 
 def test_accuracy_is_compared_by_difference(compared, factory):
-    records = two_rules(factory)
+    records = factory.two_rules()
     accuracy = measure(compared(*records), "test_accuracy")
     differences = [
         ours["test_accuracy"] - theirs["test_accuracy"] for ours, theirs in zip(records[3:], records[:3], strict=True)
@@ -53,7 +32,7 @@ def test_accuracy_is_compared_by_difference(compared, factory):
 
 
 def test_the_baseline_comes_first_and_has_no_ratio(compared, factory):
-    comparison = compared(*two_rules(factory))
+    comparison = compared(*factory.two_rules())
     assert [rule.label for rule in comparison.groups[0].rules] == ["backprop", "mono_forward"]
     assert measure(comparison, "train_s", "backprop").ratio is None
 
@@ -87,7 +66,7 @@ def test_no_common_seed_gives_a_ratio_without_an_interval(compared, factory):
 
 
 def test_one_seed_has_no_interval(compared, factory):
-    time = measure(compared(*two_rules(factory, seeds=[0])), "train_s")
+    time = measure(compared(*factory.two_rules(seeds=[0])), "train_s")
     assert time.values[0].estimate.low is None
     assert time.ratio.low is None
 
@@ -111,7 +90,7 @@ def test_one_seed_has_no_interval(compared, factory):
     ],
 )
 def test_unlike_runs_get_no_ratio_and_the_reason_is_said(compared, factory, change, said):
-    comparison = compared(*two_rules(factory, **change))
+    comparison = compared(*factory.two_rules(**change))
     groups = [group for group in comparison.groups if any(rule.algo == "mono_forward" for rule in group.rules)]
     (rule,) = [rule for group in groups for rule in group.rules if rule.algo == "mono_forward"]
     assert all(measure.ratio is None and measure.refusal == "not comparable" for measure in rule.measures)
@@ -121,7 +100,7 @@ def test_unlike_runs_get_no_ratio_and_the_reason_is_said(compared, factory, chan
 @pytest.mark.parametrize(("group", "differs"), [(1, False), (2, True)])
 def test_a_run_older_than_groups_of_blocks_has_none(compared, factory, group, differs):
     net = factory.record()["config"]["net"] | {"group": group}
-    comparison = compared(*two_rules(factory, config={"net": net}))
+    comparison = compared(*factory.two_rules(config={"net": net}))
     assert any("under two configurations" in note for note in comparison.notes) == differs
 
 
@@ -136,29 +115,29 @@ def test_runs_that_did_not_stop_alike_are_noted(compared, factory):
 
 
 def test_runs_that_stopped_alike_need_no_note(compared, factory):
-    assert not compared(*two_rules(factory, protocol="converged")).notes
+    assert not compared(*factory.two_rules(protocol="converged")).notes
 
 
 def test_unlike_runs_are_compared_if_asked_and_it_is_said(compared, factory):
-    comparison = compared(*two_rules(factory, batch_size=64), allow_unlike=True)
+    comparison = compared(*factory.two_rules(batch_size=64), allow_unlike=True)
     assert measure(comparison, "train_s").ratio is not None
     assert any("compared nevertheless, as asked" in note for note in comparison.notes)
 
 
 def test_like_runs_are_preferred_to_unlike_ones(compared, factory):
     unlike = [factory.record("backprop", seed, batch_size=64, train_s=1.0) for seed in range(3)]
-    comparison = compared(*unlike, *two_rules(factory))
+    comparison = compared(*unlike, *factory.two_rules())
     assert measure(comparison, "train_s").ratio.mean == pytest.approx(0.79, abs=0.03)
     labels = [rule.label for rule in comparison.groups[0].rules if rule.algo == "backprop"]
     assert sorted(labels) == ["backprop (batch size 128)", "backprop (batch size 64)"]
 
 
 def test_fingerprints_may_differ_by_seed(compared, factory):
-    assert measure(compared(*two_rules(factory)), "train_s").ratio is not None
+    assert measure(compared(*factory.two_rules()), "train_s").ratio is not None
 
 
 def test_protocols_are_never_mixed(compared, factory):
-    comparison = compared(*two_rules(factory, protocol="converged"))
+    comparison = compared(*factory.two_rules(protocol="converged"))
     assert len(comparison.groups) == 2
     time = next(rule for group in comparison.groups for rule in group.rules if rule.algo == "mono_forward").measure(
         "train_s"
@@ -167,7 +146,7 @@ def test_protocols_are_never_mixed(compared, factory):
 
 
 def test_labels_are_neither_averaged_nor_compared(compared, factory):
-    records = two_rules(factory)
+    records = factory.two_rules()
     records[3]["energy"] = factory.energy("cuda", 9.0, 1.0)
     joules = measure(compared(*records), "train_j")
     assert {(value.reading.label, value.estimate.n) for value in joules.values} == {("measured", 1), ("estimated", 2)}
@@ -176,7 +155,7 @@ def test_labels_are_neither_averaged_nor_compared(compared, factory):
 
 
 def test_absent_energy_is_no_number(compared, factory):
-    comparison = compared(*two_rules(factory, energy=factory.no_energy()))
+    comparison = compared(*factory.two_rules(energy=factory.no_energy()))
     joules = measure(comparison, "train_j")
     assert joules.values == ()
     assert joules.missing == 3
@@ -185,7 +164,7 @@ def test_absent_energy_is_no_number(compared, factory):
 
 
 def test_net_joules_below_zero_get_no_ratio(compared, factory):
-    records = two_rules(factory)
+    records = factory.two_rules()
     records[4]["energy"]["train_net_j"] = -1.0
     net = measure(compared(*records), "train_net_j")
     assert net.refusal == "not comparable: a ratio needs numbers above 0"
@@ -202,13 +181,13 @@ def test_the_latest_of_two_equal_runs_is_taken_and_said(compared, factory):
 
 def test_runs_that_did_not_complete_are_set_apart(compared, factory):
     bad = factory.record("mono_forward", 3, status="diverged", test_accuracy=None, error="loss is inf")
-    comparison = compared(*two_rules(factory), bad)
+    comparison = compared(*factory.two_rules(), bad)
     assert measure(comparison, "train_s").values[0].estimate.n == 3
     assert [(run.record.status, run.record.error) for run in comparison.excluded] == [("diverged", "loss is inf")]
 
 
 def test_cost_of_a_common_accuracy(compared, factory):
-    records = two_rules(factory)
+    records = factory.two_rules()
     comparison = compared(*records)
     target = comparison.groups[0].common
     assert target == min(max(line["val_accuracy"] for line in factory.epochs(made)) for made in records)
@@ -219,7 +198,7 @@ def test_cost_of_a_common_accuracy(compared, factory):
 
 
 def test_flags_are_counted_beside_joules_alone(compared, factory):
-    records = two_rules(factory)
+    records = factory.two_rules()
     records[3]["energy"]["flags"] = ["too_short"]
     comparison = compared(*records)
     assert measure(comparison, "train_j").flags == (("too_short", 1),)
@@ -227,7 +206,7 @@ def test_flags_are_counted_beside_joules_alone(compared, factory):
 
 
 def test_unequal_budgets_under_the_matched_protocol_are_noted(compared, factory):
-    comparison = compared(*two_rules(factory, passes=12.0))
+    comparison = compared(*factory.two_rules(passes=12.0))
     assert any("budgets are not matched" in note for note in comparison.notes)
 
 
@@ -239,56 +218,6 @@ def test_resumed_runs_are_noted(compared, factory):
 def test_groups_are_sorted_as_people_count(compared, factory):
     comparison = compared(*(factory.record(net=f"mlp_{depth}x9") for depth in (16, 4)))
     assert [group.net for group in comparison.groups] == ["mlp_4x9", "mlp_16x9"]
-
-
-def judge(comparison):
-    return verdict(comparison.groups[0], comparison.baseline)
-
-
-def test_verdict_names_what_is_larger_than_its_interval_and_what_is_not(compared, factory):
-    first, second = judge(compared(*two_rules(factory))).split(". ")
-    assert "mono_forward in training time ×0.79" in first
-    assert "gross energy (estimated) ×" in first
-    assert "test accuracy" not in first
-    assert second.startswith("Not larger than their interval")
-    assert "test accuracy +" in second
-
-
-def test_verdict_on_two_seeds_trusts_no_interval(compared, factory):
-    words = judge(compared(*two_rules(factory, seeds=[0, 1])))
-    assert words.startswith("With 2 paired seeds no interval can be trusted")
-    assert len(words.split(". ")) == 2
-
-
-def test_verdict_on_equals_claims_nothing(compared, factory):
-    records = [factory.record("backprop", seed) for seed in range(3)]
-    words = judge(compared(*records, *(made | {"algo": "twin"} for made in records)))
-    assert words.startswith("No difference to backprop is larger than its 95 % interval.")
-
-
-def test_verdict_names_flags_and_what_was_not_compared(compared, factory):
-    records = two_rules(factory)
-    for made in records[3:]:
-        made["energy"]["flags"] = ["throttled"]
-    records += [factory.record("forward_forward", seed, batch_size=64) for seed in range(3)]
-    words = judge(compared(*records))
-    assert "gross energy (estimated, flagged throttled)" in words
-    assert "not compared is forward_forward (not comparable)" in words
-
-
-def test_verdict_without_a_rule_and_without_a_baseline(compared, factory):
-    assert judge(compared(factory.record())).startswith("Only backprop completed here")
-
-
-def test_verdict_without_a_baseline(compared, factory):
-    words = judge(compared(factory.record("mono_forward")))
-    assert words.startswith("No rule can be compared with backprop here: mono_forward (no backprop to compare with).")
-
-
-@pytest.mark.parametrize("stages", [1, 3])
-def test_what_a_pass_of_a_rule_in_stages_is_stands_in_the_method(compared, factory, stages):
-    told = " ".join(method(compared(*two_rules(factory, stages=stages))))
-    assert ("one after another: mono_forward (3)" in told) == (stages == 3)
 
 
 def changed(made, **parts):

@@ -10,7 +10,7 @@ from torch import nn
 
 from localearn import CNN, MLP, DirectFeedbackAlignment, Trainer, Unsupported
 from localearn.testing import KINDS, RuleConformance, check_rule, register_kind, register_task, toy, toys
-from localearn.trainers.base import cross_entropy, follow
+from localearn.trainers.base import accumulate_grad, cross_entropy
 
 
 def none_throws(grad):
@@ -37,9 +37,9 @@ class Wrong(Trainer):
             outputs.append(h)
         logits = self.net.readout(h.detach().flatten(1))
         loss, error = self.task.error(logits, batch)
-        follow(logits, error)
+        accumulate_grad(logits, error)
         for k, h in enumerate(outputs):
-            follow(h, self.signal(k, error).view_as(h))
+            accumulate_grad(h, self.signal(k, error).view_as(h))
         return {"loss": loss}
 
 
@@ -253,10 +253,10 @@ class FeedbackSummedOverPositions(Wrong):
             outputs.append(h)
         logits = self.net.logits(h.detach(), *batch.context)
         loss, error = self.task.error(logits, batch)
-        follow(logits, error)
+        accumulate_grad(logits, error)
         for k, h in enumerate(outputs):
             feedback = self.feedback[:, : self.net.reads[k]]
-            follow(h, (error.flatten(0, -2).sum(0) @ feedback).expand_as(h))
+            accumulate_grad(h, (error.flatten(0, -2).sum(0) @ feedback).expand_as(h))
         return {"loss": loss}
 
 

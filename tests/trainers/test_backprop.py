@@ -14,7 +14,3 @@ def test_the_gradient_is_autograds(case):
     for p, expected in zip(net.parameters(), torch.autograd.grad(loss, list(net.parameters())), strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-12, atol=1e-15)
     torch.testing.assert_close(metrics["loss"], loss.detach(), rtol=1e-12, atol=0)
-
-
-def test_it_says_that_it_crosses_blocks():
-    assert Backprop.crosses_blocks

@@ -26,7 +26,7 @@ from localearn.records import Record
 from localearn.testing import toy
 from localearn.testing.probes import gradients_of, moved
 from localearn.trainers import LocalTrainer, Trainer
-from localearn.trainers.base import cross_entropy, follow, output_error
+from localearn.trainers.base import accumulate_grad, cross_entropy, output_error
 
 RULES = {
     "backprop": Backprop,
@@ -57,11 +57,11 @@ def test_the_output_error_is_softmax_minus_one_hot_over_the_labelled_rows():
 
 def test_following_a_signal_adds_its_product_and_skips_what_is_frozen():
     layer, x, delta = nn.Linear(3, 2), torch.randn(4, 3), torch.randn(4, 2)
-    follow(layer(x), delta)
-    follow(layer(x), delta)
+    accumulate_grad(layer(x), delta)
+    accumulate_grad(layer(x), delta)
     torch.testing.assert_close(layer.weight.grad, 2 * delta.T @ x)
     layer.requires_grad_(False).zero_grad()
-    follow(layer(x), delta)
+    accumulate_grad(layer(x), delta)
     assert layer.weight.grad is None
 
 

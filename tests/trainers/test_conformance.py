@@ -2,27 +2,34 @@
 
 from localearn import ForwardGradient, MonoForward, ProductFeedbackAlignment, SignSymmetry
 from localearn.testing import KINDS
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 PATHS = [kind for kind in KINDS if kind not in ("gat", "recurrent")]
 
 
 class TestMonoForwardJointFF(Suite):
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, prediction="ff")
 
 
 class TestMonoForwardGreedy(Suite):
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, schedule="greedy")
 
 
 class TestMonoForwardGreedyFF(Suite):
+    runs_on = BASIC
+
     def make(self, net):
         return MonoForward(net, schedule="greedy", prediction="ff")
 
 
 class TestSignSymmetryRedrawn(Suite):
+    runs_on = BASIC
     kinds = PATHS
     draws_noise = True
 
@@ -31,6 +38,7 @@ class TestSignSymmetryRedrawn(Suite):
 
 
 class TestSignSymmetryDrawnOnce(Suite):
+    runs_on = BASIC
     kinds = PATHS
 
     def make(self, net):
@@ -38,6 +46,7 @@ class TestSignSymmetryDrawnOnce(Suite):
 
 
 class TestProductFeedbackAlignmentOrthogonal(Suite):
+    runs_on = BASIC
     kinds = PATHS
 
     def make(self, net):
@@ -45,6 +54,7 @@ class TestProductFeedbackAlignmentOrthogonal(Suite):
 
 
 class TestForwardGradientWeight(Suite):
+    runs_on = BASIC
     draws_noise = True
     steps, lr, learns_to = 200, 0.02, 0.7
 
@@ -53,6 +63,7 @@ class TestForwardGradientWeight(Suite):
 
 
 class TestForwardGradientWeightTangents(Suite):
+    runs_on = BASIC
     draws_noise = True
 
     def make(self, net):
@@ -60,6 +71,7 @@ class TestForwardGradientWeightTangents(Suite):
 
 
 class TestForwardGradientActivity(Suite):
+    runs_on = BASIC
     # Where rows are coupled, on a graph or by batch normalisation, one tangent has too much variance for these steps.
     draws_noise = True
     steps, lr, learns_to = 300, 0.01, 0.7

@@ -69,5 +69,5 @@ def test_shared_weights_and_ranks_for_layers_are_refused():
     net = Net.from_blocks(None, [torch.nn.Sequential(tied, torch.nn.Tanh())], tied, input_shape=(5,))
     with pytest.raises(Unsupported, match=r"Net's readout shares its weights with one; untie them, or use algo=back"):
         Shallow(net)
-    with pytest.raises(UserError, match="trains no block that a rank could have; use parallel=data"):
+    with pytest.raises(UserError, match="trains no block, so there is nothing to distribute by layers"):
         Shallow(MLP((5,), 2, widths=(4,))).pipelined()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,12 +20,12 @@ from localearn.errors import UserError
 from localearn.training.callbacks import Callback, attached
 from localearn.tuning.search import Limits
 from localearn.tuning.storage import close_storage
+from tests.helpers.searches import started
 from tests.marks import posix
 
 pwd = pytest.importorskip("pwd")
 pytestmark = posix
 
-ROOT = Path(__file__).parents[2]
 WORKERS, TRIALS = 4, 40
 
 
@@ -92,12 +91,6 @@ def opened(url: str):
         yield storage
     finally:
         close_storage(storage)
-
-
-def started(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "localearn.tune", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def ended(workers: list[subprocess.Popen[bytes]], seconds: float) -> list[int]:

@@ -1,5 +1,10 @@
-from localearn.trainers.estimators.base import EstimatorTrainer
-from localearn.trainers.estimators.forward_gradient import ForwardGradient
-from localearn.trainers.estimators.likelihood_ratio import LikelihoodRatio
+from typing import TYPE_CHECKING
 
-__all__ = ["EstimatorTrainer", "ForwardGradient", "LikelihoodRatio"]
+from localearn import registry
+
+if TYPE_CHECKING:  # written by docs/tools/site_rules.py
+    from localearn.trainers.estimators.base import EstimatorTrainer as EstimatorTrainer
+    from localearn.trainers.estimators.forward_gradient import ForwardGradient as ForwardGradient
+    from localearn.trainers.estimators.likelihood_ratio import LikelihoodRatio as LikelihoodRatio
+
+__all__, __getattr__, __dir__ = registry.lazily(__name__)  # pyright: ignore[reportUnsupportedDunderAll]

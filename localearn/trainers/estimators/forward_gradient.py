@@ -13,7 +13,7 @@ from localearn.data import Batch
 from localearn.errors import UserError
 from localearn.extras import load_forward_mode
 from localearn.nets import Net
-from localearn.trainers.base import follow
+from localearn.trainers.base import accumulate_grad
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.phases import Metrics, completed
 
@@ -103,7 +103,7 @@ class ForwardGradient(EstimatorTrainer):
                 loss, sites = self._in_activities(batch)
         yield {"loss": loss}
         for value, delta in sites:
-            follow(value, delta)
+            accumulate_grad(value, delta)
             yield {}
 
     def _in_weights(self, batch: Batch) -> Tensor:
@@ -137,7 +137,7 @@ class ForwardGradient(EstimatorTrainer):
         context = batch.context if self.net.readout_takes_context else ()
         logits, tangent = self._push(self.net.readout, self.net.view(h.detach()), tangent, context)
         loss, error = self.task.error(logits, batch)
-        follow(logits, error)
+        accumulate_grad(logits, error)
         if tangent is None:  # every block is frozen
             return loss, ()
         along = (error * tangent).flatten(2).sum(-1)  # (K, N): the derivative of each row's share of the loss

@@ -13,7 +13,7 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.layers import preserve_modes
 from localearn.nets.views import Head
-from localearn.trainers.base import follow
+from localearn.trainers.base import accumulate_grad
 from localearn.trainers.estimators.base import EstimatorTrainer
 from localearn.trainers.estimators.noise import NOISES, Kind
 from localearn.trainers.phases import Metrics, completed
@@ -151,7 +151,7 @@ class LikelihoodRatio(EstimatorTrainer):
             for j, (value, noise, sigma, hops) in enumerate(sites):
                 w = self._reached(shares[j if self.layerwise else 0], batch, hops)
                 delta = noise * w.reshape(*w.shape, *(1,) * (noise.dim() - w.dim())) / sigma**2
-                follow(value, (delta if value.dim() == delta.dim() else delta.sum(0)).to(value.dtype))
+                accumulate_grad(value, (delta if value.dim() == delta.dim() else delta.sum(0)).to(value.dtype))
                 yield {}
 
     def _push(self, streams: Streams, module: nn.Module, context: tuple[Tensor, ...] = ()) -> None:
@@ -186,7 +186,7 @@ class LikelihoodRatio(EstimatorTrainer):
         output = logits.detach().requires_grad_()
         losses = self._row_losses(output, batch, streams=logits is not streams.clean)
         (error,) = torch.autograd.grad(losses.mean(), output)
-        follow(logits, error)
+        accumulate_grad(logits, error)
         return losses.detach()
 
     @torch.no_grad()
@@ -253,6 +253,9 @@ def _check(copies: int, antithetic: bool, baseline: str, noise: str) -> None:
         raise UserError(f"antithetic copies come in pairs, and {copies} is odd; use copies={copies + 1}")
     if baseline == "mean" and copies < (4 if antithetic else 2):
         others, least = ("other pairs", 4) if antithetic else ("other copies", 2)
-        raise UserError(f"the mean loss of a row's {others} needs some; use copies={least} or more, or baseline=clean")
+        raise UserError(
+            f"baseline=mean is the mean loss of a row's {others}, and there are none; use copies={least} or more, or "
+            "baseline=clean"
+        )
     if baseline == "mean" and noise == "sobol":
         raise UserError("a Sobol net's points are not independent, so their mean is no baseline; use baseline=clean")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from localearn.nets import Net
 from localearn.trainers.feedback.backward_path import BackwardPathTrainer
-from localearn.trainers.feedback.paths import Path, drawn_like, scale_of
+from localearn.trainers.feedback.paths import Path, rms, uniform_like
 
 
 class FeedbackAlignment(BackwardPathTrainer):
@@ -48,7 +48,7 @@ class Fixed(Path):
 
     def __init__(self, weight: Tensor):
         super().__init__()
-        self.register_buffer("feedback", drawn_like(weight))
+        self.register_buffer("feedback", uniform_like(weight))
 
     def forward(self, weight: Tensor) -> tuple[Tensor, None]:
         """Return B and no further matrix."""
@@ -99,7 +99,7 @@ class Signed(Path):
 
     def __init__(self, weight: Tensor, uniform: bool):
         super().__init__()
-        self.register_buffer("magnitude", scale_of(weight) if uniform else drawn_like(weight).abs())
+        self.register_buffer("magnitude", rms(weight) if uniform else uniform_like(weight).abs())
 
     def forward(self, weight: Tensor) -> tuple[Tensor, None]:
         """Return M * sign(W) and no further matrix."""
@@ -118,7 +118,7 @@ class Redrawn(Path):
 
     def __init__(self, weight: Tensor):
         super().__init__()
-        self.register_buffer("scale", scale_of(weight))
+        self.register_buffer("scale", rms(weight))
 
     def forward(self, weight: Tensor) -> tuple[Tensor, None]:
         """Return |B| * sign(W), B drawn again, and no further matrix."""

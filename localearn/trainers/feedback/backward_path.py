@@ -11,10 +11,10 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported
 from localearn.moved import former_names
 from localearn.nets import Net
-from localearn.nets.introspection import Replaced, linear_maps, unmapped_matrices
+from localearn.nets.introspection import LinearInterceptor, linear_maps, unmapped_matrices
 from localearn.trainers.backward import CutPass, can_be_cut
 from localearn.trainers.base import Trainer
-from localearn.trainers.feedback.paths import Path, around
+from localearn.trainers.feedback.paths import Path, apply_along_path
 from localearn.trainers.phases import Metrics, Parts
 
 
@@ -63,7 +63,7 @@ class BackwardPathTrainer(Trainer):
             )
         for m in maps:
             if m.inner and not m.numeric:
-                raise Unsupported(f"{cls.__name__} needs {name_of(m.name)}'s padding in pixels, not as a word")
+                raise Unsupported(f"{cls.__name__} needs {name_of(m.name)}'s padding in pixels, not as a string")
 
     @abstractmethod
     def path(self, weight: Tensor, groups: int) -> Path:
@@ -94,7 +94,7 @@ class BackwardPathTrainer(Trainer):
         yield from cut.backward(loss)
         yield {"loss": loss.detach()}
 
-    def _along_paths(self) -> Replaced:
+    def _along_paths(self) -> LinearInterceptor:
         """Return the context in which a map with a path sends its error back by it."""
         paths = {id(self.net.get_parameter(name)): path for name, path in self.named_paths()}
 
@@ -102,9 +102,9 @@ class BackwardPathTrainer(Trainer):
             path = paths.get(id(weight))
             if path is None:
                 return func(x, weight, bias, *rest)
-            return around(path, func, x, weight, bias, *rest)
+            return apply_along_path(path, func, x, weight, bias, *rest)
 
-        return Replaced(by_path)
+        return LinearInterceptor(by_path)
 
     def named_paths(self) -> list[tuple[str, Path]]:
         """Return each path with the name of its weight in the net."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from localearn.data import Batch
-from localearn.trainers.base import Trainer, follow
+from localearn.trainers.base import Trainer, accumulate_grad
 from localearn.trainers.phases import Metrics, completed
 
 
@@ -49,10 +49,10 @@ class FeedbackTrainer(Trainer):
             outputs.append(h)
         logits = self.net.logits(h.detach(), *batch.context)
         loss, error = self.task.error(logits, batch)
-        follow(logits, error)
+        accumulate_grad(logits, error)
         yield {"loss": loss}
         while outputs:
             h = outputs.pop()  # popped, so that a block's graph is freed once it has been used
             k = len(outputs)
-            follow(h, self.signal(k, error, h.detach()))
+            accumulate_grad(h, self.signal(k, error, h.detach()))
             yield {}

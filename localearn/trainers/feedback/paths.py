@@ -39,10 +39,10 @@ class Path(nn.Module, ABC):
 
         """
         back, mix = self(weight)
-        return back if mix is None else mixed(mix, back)
+        return back if mix is None else combined_matrix(mix, back)
 
 
-def around(
+def apply_along_path(
     path: Path, func: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any
 ) -> Tensor:
     """Return func(x, W, b, *geometry), whose error goes back by the path.
@@ -60,11 +60,11 @@ def around(
     rows = x.numel() // x.shape[1 if geometry else -1]  # of a convolution: the pixels of the batch
     if mix is not None and rows > len(mix):
         # (delta B) R = delta (B R), and this order multiplies fewer numbers.
-        back, mix = mixed(mix, back), None
-    return SentBack.apply(func, geometry, x, weight, bias, back, mix)  # pyright: ignore[reportReturnType]
+        back, mix = combined_matrix(mix, back), None
+    return PathFunction.apply(func, geometry, x, weight, bias, back, mix)  # pyright: ignore[reportReturnType]
 
 
-class SentBack(torch.autograd.Function):
+class PathFunction(torch.autograd.Function):
     """Compute y = map(x, W, b), whose error goes back by a path: delta_x = (delta_y B) R, and B may be left out.
 
     W's and b's gradients are the map's own. R's, where it learns, is that of a map from x with the error delta_y B: the
@@ -93,13 +93,13 @@ class SentBack(torch.autograd.Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102 - torch.autograd.Function's
         x, back, mix = ctx.saved_tensors
         _, _, x_needs, weight_needs, bias_needs, back_needs, _ = ctx.needs_input_grad
-        pull = _pull_conv2d if ctx.geometry else _pull_linear
+        pull = _conv2d_backward if ctx.geometry else _linear_backward
         back = back.to(delta.dtype)
         if mix is None:
             grad_x, product = pull(delta, x, back, ctx.geometry, x_needs, weight_needs or back_needs)
             grad_weight, grad_back = product if weight_needs else None, product if back_needs else None
         else:
-            relayed = _relay(delta, mix.to(delta.dtype), ctx.geometry)
+            relayed = _mix_backward(delta, mix.to(delta.dtype), ctx.geometry)
             grad_x, grad_back = pull(relayed, x, back, ctx.geometry, x_needs, back_needs)
             # W's gradient does not depend on W: one number serves for all of its entries.
             blank = delta.new_zeros(()).expand(ctx.shape)
@@ -108,14 +108,14 @@ class SentBack(torch.autograd.Function):
         return None, None, grad_x, grad_weight, grad_bias, grad_back, None
 
 
-def _relay(delta: Tensor, mix: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+def _mix_backward(delta: Tensor, mix: Tensor, geometry: tuple[Any, ...]) -> Tensor:
     """Return delta B: (..., m) of a Linear's (..., n_out), (N, m, H, W) of a convolution's (N, n_out, H, W)."""
     if not geometry:
         return delta @ mix
     return F.conv_transpose2d(delta, mix[..., None, None], groups=geometry[3])
 
 
-def _pull_linear(
+def _linear_backward(
     delta: Tensor, x: Tensor, weight: Tensor, _: tuple[Any, ...], x_needs: bool, weight_needs: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     grad_x = delta @ weight if x_needs else None
@@ -123,7 +123,7 @@ def _pull_linear(
     return grad_x, grad_weight
 
 
-def _pull_conv2d(
+def _conv2d_backward(
     delta: Tensor, x: Tensor, weight: Tensor, geometry: tuple[Any, ...], x_needs: bool, weight_needs: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     stride, padding, dilation = (n if isinstance(n, (tuple, list)) else (n, n) for n in geometry[:3])
@@ -138,7 +138,7 @@ def _channel_sums(delta: Tensor, convolution: bool) -> Tensor:
     return delta.sum((0, 2, 3)) if convolution else delta.flatten(0, -2).sum(0)
 
 
-def mixed(mix: Tensor, back: Tensor) -> Tensor:
+def combined_matrix(mix: Tensor, back: Tensor) -> Tensor:
     """Return B R, (n_out, n_in, ...), group by group of R's m rows.
 
     Args:
@@ -151,7 +151,7 @@ def mixed(mix: Tensor, back: Tensor) -> Tensor:
     return by_group.flatten(0, 1).unflatten(1, back.shape[1:])
 
 
-def scale_of(weight: Tensor) -> Tensor:
+def rms(weight: Tensor) -> Tensor:
     """Return the root mean square of W's entries, a scalar: of a net as it was initialised, the draw's deviation.
 
     Args:
@@ -166,7 +166,7 @@ def scale_of(weight: Tensor) -> Tensor:
     return weight.detach().square().mean().sqrt()
 
 
-def drawn_like(weight: Tensor) -> Tensor:
+def uniform_like(weight: Tensor) -> Tensor:
     """Return a tensor shaped as W, uniform about zero with W's own deviation; torch's layers are drawn uniform too.
 
     Args:
@@ -176,4 +176,4 @@ def drawn_like(weight: Tensor) -> Tensor:
         UserError: when W is all zero.
 
     """
-    return torch.empty_like(weight).uniform_(-math.sqrt(3), math.sqrt(3)) * scale_of(weight)
+    return torch.empty_like(weight).uniform_(-math.sqrt(3), math.sqrt(3)) * rms(weight)

@@ -11,7 +11,7 @@ from localearn.data import Batch, Data
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Block, Net
 from localearn.tasks import Task
-from localearn.trainers.base import Trainer, follow, linear_readout
+from localearn.trainers.base import Trainer, accumulate_grad, linear_readout
 from localearn.trainers.feedback.passes import (
     DROPOUTS,
     Passes,
@@ -143,7 +143,7 @@ class Pepita(Trainer):
             for site, later in zip(first, second, strict=True):
                 self._follow(later, site.activity - later.activity, rows)
                 yield {}
-            follow(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
+            accumulate_grad(logits, self.task.error(logits, batch)[1] if self._has_linear_block() else error)
         yield {"loss": loss}
 
     def _pass_by_pass(self, batch: Batch) -> Iterator[Metrics]:
@@ -154,7 +154,7 @@ class Pepita(Trainer):
         target, x = self._target(error, batch, rows), self._second_input(batch, error, rows)
         for site in sites:
             self._follow(site, site.activity, rows)
-        follow(logits, error + target)
+        accumulate_grad(logits, error + target)
         if self.form == "time_local":  # whose every step has a gradient of every parameter
             self._learn_mirror(batch)
         yield {"loss": loss}
@@ -162,7 +162,7 @@ class Pepita(Trainer):
             sites, logits = passes.run(x, *batch.context)
             for site in sites:
                 self._follow(site, -site.activity, rows)
-            follow(logits, -target)
+            accumulate_grad(logits, -target)
         self._learn_mirror(batch)
         yield {}
 
@@ -188,7 +188,7 @@ class Pepita(Trainer):
 
     def _follow(self, site: Site, activity: Tensor, rows: Tensor | int) -> None:
         """Add an activity's product with the layer's input to `.grad`: the mean over rows, and over their positions."""
-        follow(site.output, activity / (rows * (1 if self._by_position else site.positions)))
+        accumulate_grad(site.output, activity / (rows * (1 if self._by_position else site.positions)))
 
     def _has_linear_block(self) -> bool:
         return any(isinstance(self.net.block(k).op, nn.Linear) for k in range(self.net.depth))

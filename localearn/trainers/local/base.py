@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from localearn.data import Batch
 from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
-from localearn.trainers.base import Trainer, follow
+from localearn.trainers.base import Trainer, accumulate_grad
 from localearn.trainers.phases import Descent, Metrics, completed
 
 Schedule = Literal["joint", "greedy"]
@@ -112,7 +112,7 @@ class LocalTrainer(Trainer):
         self._check_inherited_gradients("parallel=data")
         if self.schedule == "greedy":
             raise UserError(
-                "greedy trains one block at a time, so there is nothing to do side by side; "
+                "greedy trains one block at a time, so there is nothing to run in parallel; "
                 "use schedule=joint, or parallel=data"
             )
 
@@ -200,7 +200,7 @@ class LocalTrainer(Trainer):
         h = h.detach()
         if on_output is not None:
             on_output(h)
-        follow(loss)
+        accumulate_grad(loss)
         return h, {f"loss_{k + 1}": loss.detach(), **metrics}
 
     def gradients(self, batch: Batch) -> Metrics:

@@ -15,7 +15,7 @@ from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.layers import preserve_modes
 from localearn.tasks import Task
-from localearn.trainers.base import follow
+from localearn.trainers.base import accumulate_grad
 from localearn.trainers.local import labels
 from localearn.trainers.local.base import LocalTrainer, Schedule
 from localearn.trainers.local.normalization import MOMENTUM, PeerNormalization, length_normalized, share_off
@@ -188,7 +188,7 @@ class ForwardForward(LocalTrainer):
         _refuse_without_classes(task, type(net).__name__)
         if task.per_position and not net.view.per_position:
             raise Unsupported(
-                f"{type(net).__name__} has one output a row, and {task} one a position; view=PerPosition()"
+                f"{type(net).__name__} has one output a row, and {task} one a position; use view=PerPosition()"
             )
         if net.readout_takes_context:
             raise Unsupported("forward_forward's readout reads every block, a Linear each; use net.readout=linear")
@@ -469,7 +469,7 @@ class ForwardForward(LocalTrainer):
             off = share_off(h.detach())
             others = sum(g for j, g in enumerate(goodness) if j != k)
             loss = self._loss(k, z, h, batch, others)
-            follow(loss)
+            accumulate_grad(loss)
             losses.append(loss.detach())
             yield {f"loss_{k + 1}": loss.detach(), f"off_{k + 1}": off}
             if self.collaboration == "previous":
@@ -509,7 +509,7 @@ class ForwardForward(LocalTrainer):
         """Fill the readout's `.grad`; return its loss and its logits, (N, C), both detached."""
         logits = self._read(features)
         loss = self.task.loss(logits, batch)
-        follow(loss)
+        accumulate_grad(loss)
         return loss.detach(), logits.detach()
 
 

@@ -12,9 +12,9 @@ from localearn.errors import Unsupported, UserError
 from localearn.nets import Net
 from localearn.nets.gnn import aggregation
 from localearn.tasks import Task
-from localearn.trainers.base import follow
+from localearn.trainers.base import accumulate_grad
 from localearn.trainers.local.base import LocalTrainer, Schedule
-from localearn.trainers.local.top_down import SETTLING, MergedInput, TopDown
+from localearn.trainers.local.top_down import BURN_IN, MergedInput, TopDown
 from localearn.trainers.phases import Descent, Metrics, Phase, Solve
 
 EPS = 1e-8
@@ -95,8 +95,8 @@ class ForwardGNN(LocalTrainer):
         super().__init__(net, schedule)
         if temperature <= 0:
             raise UserError(f"temperature must be positive, not {temperature}; try 1")
-        if passes <= SETTLING:
-            raise UserError(f"passes must be more than the {SETTLING} that do not count, not {passes}; try 10")
+        if passes <= BURN_IN:
+            raise UserError(f"passes must be more than the {BURN_IN} that do not count, not {passes}; try 10")
         if top_down != "none" and schedule == "greedy":
             raise UserError(
                 f"greedy trains a block before those above it, and top_down={top_down} reads these; use schedule=joint"
@@ -215,7 +215,7 @@ class ForwardGNN(LocalTrainer):
         if start:
             raise ValueError("the virtual nodes enter at h_0, so scores start there")
         if self.top_down == "input":
-            return self._pooled(self._settled(h, context[0]))
+            return self._pooled(self._outputs_after_burn_in(h, context[0]))
         outputs = self._outputs(h, context[0], stop)
         if self.signals is not None:
             found = list(outputs)
@@ -227,7 +227,7 @@ class ForwardGNN(LocalTrainer):
         """Yield the nodes' own rows of the blocks' outputs, the virtual nodes being joined to the graph."""
         h = self.net.stem(x)
         if self.top_down == "input":
-            outputs = iter(list(self._settled(h, context[0]))[-self.net.depth :])
+            outputs = iter(list(self._outputs_after_burn_in(h, context[0]))[-self.net.depth :])
         else:
             outputs = self._outputs(h, context[0], self.net.depth)
         for h in outputs:
@@ -273,7 +273,7 @@ class ForwardGNN(LocalTrainer):
                 loss = self._loss(*self._halves(ends), batch.target)
             else:
                 loss = self.block_loss(k, output(h, batch.context[0]), batch)
-            follow(loss)
+            accumulate_grad(loss)
             return {"loss": loss.detach(), f"loss_{k + 1}": loss.detach()}
 
         def predict(h: Tensor, edge_index: Tensor) -> Tensor:
@@ -321,7 +321,7 @@ class ForwardGNN(LocalTrainer):
             h = block(unit_rows(h.detach()), edges)
             yield h
 
-    def _settled(self, h: Tensor, edge_index: Tensor) -> Iterator[Tensor]:
+    def _outputs_after_burn_in(self, h: Tensor, edge_index: Tensor) -> Iterator[Tensor]:
         """Yield the blocks' outputs, (N + C, n_k) each, of each pass of a top-down prediction that counts."""
         edges, x = self._edges(edge_index, len(h)), self._with_virtual(h.detach())
         first = self._merged_input(0, x, edges, h)
@@ -333,7 +333,7 @@ class ForwardGNN(LocalTrainer):
             for k in range(self.net.depth):
                 h = (first if k == 0 else self._merged_input(k, h.detach(), edges))(self._above(k, len(x), stored))
                 stored[k] = unit_rows(h.detach())
-                if t >= SETTLING:
+                if t >= BURN_IN:
                     yield h
 
     def _merged_input(self, k: int, h: Tensor, edges: Tensor, of: Tensor | None = None) -> MergedInput:

@@ -249,7 +249,7 @@ class Prototypes(Solve):
             self.net.embedding.weight[label] = of_class[medians.argmin()]
             least.append(medians.min())
         for head in self.heads:
-            self.net.embedding.settle(head)
+            self.net.embedding.set_nearest(head)
         return {"loss": torch.stack(least).mean()}
 
 

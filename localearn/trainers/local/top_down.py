@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,11 @@ from torch.func import functional_call
 
 from localearn.errors import Unsupported
 from localearn.extras import torch_geometric
+from localearn.moved import former_names
 from localearn.nets import Net
 from localearn.nets.gnn import Aggregation, aggregation
 
-SETTLING = 2  # passes of a prediction that do not count, as in the authors' code
+BURN_IN = 2  # passes of a prediction that do not count, as in the authors' code
 
 
 @dataclass(frozen=True)
@@ -186,3 +187,7 @@ def _columns(net: Net, k: int) -> nn.Parameter:
     columns = torch.empty(net.widths[k], above * (split.times if split else 1), device=like.device, dtype=like.dtype)
     limit = (6 / (below + above + net.widths[k])) ** 0.5
     return nn.Parameter(columns.uniform_(-limit, limit))
+
+
+if not TYPE_CHECKING:  # so that a type checker knows only the present names
+    __getattr__ = former_names(__name__)

@@ -14,7 +14,7 @@ from localearn.nets import Net
 from localearn.nets.checks import choose
 from localearn.nets.layers import ACTIVATIONS
 from localearn.tasks import Task
-from localearn.trainers.base import Trainer, follow
+from localearn.trainers.base import Trainer, accumulate_grad
 from localearn.trainers.paired.opposite import Opposite
 from localearn.trainers.phases import Descent, Metrics, completed
 
@@ -141,11 +141,11 @@ class CounterCurrent(Trainer):
         h = batch.x
         for k, h in enumerate(outputs):
             loss = self._difference(k, batch.select(h), signals.pop(), batch.target, keep)
-            follow(loss)
+            accumulate_grad(loss)
             self._center(self.opposite.layers[k], *([self.net.block(k - 1)] if k else []))
             yield {f"loss_{k}": loss.detach()}
         loss = self.task.loss(self.net.logits(h.detach(), *batch.context), batch)
-        follow(loss)
+        accumulate_grad(loss)
         self._center(self.net.readout)
         yield {"loss": loss.detach()}
 

@@ -5,15 +5,19 @@ from torch import nn
 from localearn import MLP, Batch, ForwardGradient, UserError
 from localearn.testing import toy
 from localearn.trainers.estimators import forward_gradient
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 
 class TestActivityConformance(Suite):
+    runs_on = BASIC
+
     def make(self, net):
         return ForwardGradient(net, guess="local")
 
 
 class TestWeightConformance(Suite):
+    runs_on = BASIC[:-1]
+
     def make(self, net):
         return ForwardGradient(net, space="weight", guess="local")
 
@@ -45,7 +49,7 @@ def local_and_true(rule, data):
 def test_activity_space_projects_each_row_on_its_guess(monkeypatch):
     rule, data = setup("activity")
     found = []
-    monkeypatch.setattr(forward_gradient, "follow", lambda value, delta: found.append(delta.detach()))
+    monkeypatch.setattr(forward_gradient, "accumulate_grad", lambda value, delta: found.append(delta.detach()))
     rule.gradients(data)
     zs, auxiliary, loss = local_and_true(rule, data)
     true = torch.autograd.grad(loss, zs, retain_graph=True)
@@ -61,7 +65,7 @@ def test_activity_space_projects_a_graphs_batch_on_its_guess(monkeypatch):
     data = Batch(data.x.double(), data.y, data.context, data.nodes)
     rule = ForwardGradient(toy("gcn").net().double(), guess="local")
     found = []
-    monkeypatch.setattr(forward_gradient, "follow", lambda value, delta: found.append(delta.detach()))
+    monkeypatch.setattr(forward_gradient, "accumulate_grad", lambda value, delta: found.append(delta.detach()))
     rule.gradients(data)
     z = rule.net.block(0).op(data.x, *data.context).detach().requires_grad_()
     h = rule.net.block(0).post(z)

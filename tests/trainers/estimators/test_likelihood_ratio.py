@@ -17,7 +17,7 @@ from localearn.nets.conv import LeNet
 from localearn.tasks import Classification
 from localearn.testing import toy
 from localearn.trainers.estimators import likelihood_ratio
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 ROWS = 20_000
 FALSE_ALARM = 1e-4
@@ -38,6 +38,7 @@ OPTIONS = {
 
 
 class TestLayerwiseConformance(Suite):
+    runs_on = BASIC
     draws_noise = True
 
     def make(self, net):
@@ -50,7 +51,7 @@ def estimates(monkeypatch):
 
     def collect(rule, data):
         found = []
-        monkeypatch.setattr(likelihood_ratio, "follow", lambda value, delta: found.append(delta.detach()))
+        monkeypatch.setattr(likelihood_ratio, "accumulate_grad", lambda value, delta: found.append(delta.detach()))
         rule.gradients(data)
         deltas = found[1:]  # the readout's comes first
         return [len(data.x) * (d.sum(0) if d.dim() == 3 else d) for d in deltas]
@@ -106,7 +107,7 @@ def test_unbiased_on_a_graph(block, monkeypatch):
     labelled = torch.tensor([0, 2, 4])
     data = Batch(torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 0]), (edges,), labelled)
     deltas = []
-    monkeypatch.setattr(likelihood_ratio, "follow", lambda value, delta: deltas.append(delta.detach()))
+    monkeypatch.setattr(likelihood_ratio, "accumulate_grad", lambda value, delta: deltas.append(delta.detach()))
     LikelihoodRatio(net, sigma=sigma, copies=copies, antithetic=False, layerwise=False).gradients(data)
     h, shift = data.x.expand(copies, 5, 3), torch.zeros(copies, 5, 2, dtype=torch.float64, requires_grad=True)
     for k in range(net.depth):
@@ -309,7 +310,7 @@ def test_convolution_and_normalisation_follow_the_noise():
         ({"copies": 2.0}, "copies must be a whole number, not 2.0"),
         ({"layerwise": 1}, "layerwise must be true or false, not 1"),
         ({"copies": 3}, "come in pairs, and 3 is odd; use copies=4"),
-        ({"copies": 2, "baseline": "mean"}, "other pairs needs some; use copies=4 or more"),
+        ({"copies": 2, "baseline": "mean"}, "other pairs, and there are none; use copies=4 or more"),
         ({"copies": 1, "antithetic": False, "baseline": "mean"}, "use copies=2 or more"),
         (
             {"copies": 8, "antithetic": False, "baseline": "median"},

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from localearn import CNN, MLP, Backprop, Batch, DirectFeedbackAlignment, LeNet, ResNet
+from localearn import CNN, GNN, MLP, Backprop, Batch, DirectFeedbackAlignment, LeNet, ResNet
+from localearn.testing import toy
+from localearn.testing.probes import differing, gradients_of
 from localearn.trainers.feedback.direct_feedback_alignment import _spread
 
 
-def test_with_the_product_of_the_later_weights_it_is_backprop_in_a_linear_net():
+def test_with_the_product_of_the_later_weights_it_is_backprop_in_a_linear_net_by_each_width():
     """B_1 = W_o W_2 and B_2 = W_o are slices of one matrix where W_2 is a scaled identity on top of zeros."""
     torch.manual_seed(0)
     net = MLP((5,), 3, widths=(6, 8), activation="identity").double()
@@ -52,8 +54,9 @@ def test_steps_are_those_of_the_papers_equations(scale, lengths):
         for k, (delta, h) in enumerate(((d1, x.numpy()), (d2, h1), (e, h2))):
             weights[k] -= 0.5 * delta.T @ h
             biases[k] -= 0.5 * delta.sum(0)
-        for layer, weight in zip(layers, weights, strict=True):
+        for layer, weight, bias in zip(layers, weights, biases, strict=True):
             np.testing.assert_allclose(layer.get_parameter("weight").detach().numpy(), weight, rtol=1e-11, atol=1e-13)
+            np.testing.assert_allclose(layer.get_parameter("bias").detach().numpy(), bias, rtol=1e-11, atol=1e-13)
 
 
 def test_a_kernel_is_spread_over_the_map_as_the_next_convolution_would_spread_the_error():
@@ -95,3 +98,57 @@ def test_it_serves_residual_blocks_and_lenet(net):
     trainer = DirectFeedbackAlignment(net)
     trainer.gradients(Batch(torch.randn(4, *net.input_shape), torch.arange(4) % 3))
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_with_one_product_of_the_later_weights_it_is_backprop_in_a_linear_net(vectors):
+    """One matrix serves every block, so the later weights are drawn to have one product: W_o W_k = W_o for every k."""
+    torch.manual_seed(0)
+    net = MLP(5, 3, widths=(6, 6, 6), activation="identity").double()
+    readout = net.readout.get_parameter("weight").detach()
+    null = torch.eye(6, dtype=torch.float64) - torch.linalg.pinv(readout) @ readout
+    for k in (1, 2):
+        weight = net.block(k).op.get_parameter("weight")
+        weight.data = torch.eye(6, dtype=torch.float64) + null @ weight.data
+        torch.testing.assert_close(readout @ weight.data, readout)
+    trainer = DirectFeedbackAlignment(net)
+    trainer.feedback.copy_(readout * math.sqrt(6))
+    fed, true = gradients_of(trainer, vectors), gradients_of(Backprop(net), vectors)
+    assert fed.keys() == true.keys()
+    for name, grad in true.items():
+        torch.testing.assert_close(fed[name], grad, rtol=1e-10, atol=1e-14)
+    trainer.feedback.neg_()
+    flipped = gradients_of(trainer, vectors)
+    torch.testing.assert_close(flipped["all/net.blocks.0.op.weight"], -true["all/net.blocks.0.op.weight"])
+
+
+def test_the_error_is_zero_at_unlabelled_nodes(monkeypatch):
+    torch.manual_seed(0)
+    trainer, batch = DirectFeedbackAlignment(GNN(6, 2, widths=(5, 4), dropout=0.0)), toy("gcn").batch
+    seen, signal = [], trainer.signal
+    monkeypatch.setattr(trainer, "signal", lambda k, e, h: seen.append((k, e, signal(k, e, h))) or seen[-1][-1])
+    trainer.gradients(batch)
+    unlabelled = torch.ones(len(batch.x), dtype=torch.bool)
+    unlabelled[batch.nodes] = False
+    assert [k for k, _, _ in seen] == [1, 0], "last block first"
+    for _, error, delta in seen:
+        assert (error[unlabelled] == 0).all()
+        assert (delta[unlabelled] == 0).all()
+        assert (error[batch.nodes] != 0).all()
+
+
+def test_only_labels_that_count_change_the_gradient():
+    trainer, batch = DirectFeedbackAlignment(toy("gcn").net()), toy("gcn").batch
+    half = len(batch.y) // 2
+    assert batch.nodes is not None
+    fewer = Batch(batch.x, batch.y[:half], batch.context, batch.nodes[:half])
+    assert differing(gradients_of(trainer, batch), gradients_of(trainer, fewer))
+
+
+def test_the_feedback_is_a_fixed_buffer_of_the_state_and_no_parameter():
+    trainer = DirectFeedbackAlignment(toy("mlp").net())
+    assert "feedback" in trainer.state_dict()
+    assert not any(p is trainer.feedback for p in trainer.parameters())
+    assert trainer.feedback.abs().max() <= 1
+    before = trainer.feedback.clone()
+    trainer.gradients(toy("mlp").batch)
+    assert torch.equal(trainer.feedback, before)

@@ -13,7 +13,7 @@ from localearn.data.base import Split
 from localearn.testing import toy
 from localearn.trainers.feedback.passes import Passes
 from localearn.trainers.phases import completed
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -45,6 +45,7 @@ def true_gradients(net, data):
 
 
 class TestMirrorConformance(Suite):
+    runs_on = ("mlp", "values")
     kinds = ("mlp",)
     tasks = ("classes", "values", "multilabel", "autoencoding")
     draws_noise = True
@@ -286,6 +287,7 @@ def test_mirror_learns_the_weights():
 class TestTimeLocalConformance(Suite):
     """Its two steps nearly undo each other, and Adam, who scales by their size, makes little of the rest."""
 
+    runs_on = BASIC
     kinds = ("mlp", "cnn", "gcn", "sage")
     tasks = ("classes", "values", "multilabel", "autoencoding")
     steps, lr, learns_to = 600, 0.01, 0.7

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from localearn import MLP, Backprop, Batch, ProductFeedbackAlignment, UserError
-from localearn.trainers.feedback.paths import SentBack
+from localearn.trainers.feedback.paths import PathFunction
 
 
 def net64(*widths: int) -> MLP:
@@ -64,8 +64,8 @@ def test_the_two_orders_of_multiplication_agree():
     geometry = (2, 1, 1, 2)
     one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
     delta = torch.randn(3, 6, 4, 4).double()
-    by_steps = SentBack.apply(F.conv2d, geometry, one, weight, None, back, mix)
-    at_once = SentBack.apply(F.conv2d, geometry, two, weight, None, whole, None)
+    by_steps = PathFunction.apply(F.conv2d, geometry, one, weight, None, back, mix)
+    at_once = PathFunction.apply(F.conv2d, geometry, two, weight, None, whole, None)
     first = torch.autograd.grad(by_steps, (one, weight, back), delta)  # pyright: ignore
     second = torch.autograd.grad(at_once, (two, weight, back), delta)  # pyright: ignore
     for a, b in zip(first, second, strict=True):

@@ -5,10 +5,11 @@ regression of 0 and 1 have a cross-entropy of 0.31 at best, half of chance's.
 """
 
 from localearn import CaFo
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 
 class RandomBlocks(Suite):
+    runs_on = BASIC
     trains_blocks = False
     judged_by, learns_to = "errors", 0.8
 
@@ -33,6 +34,7 @@ class TestRandomBlocksBySteps(RandomBlocks):
 
 
 class TestTrainedBlocksInClosedForm(Suite):
+    runs_on = BASIC
     learns_to = 0.8  # of a loss that cannot fall below 0.31
 
     def make(self, net):
@@ -40,6 +42,7 @@ class TestTrainedBlocksInClosedForm(Suite):
 
 
 class TestTrainedBlocksByCrossEntropy(Suite):
+    runs_on = BASIC
     tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):
@@ -47,6 +50,7 @@ class TestTrainedBlocksByCrossEntropy(Suite):
 
 
 class TestTrainedBlocksBySparsemax(Suite):
+    runs_on = BASIC
     tasks = ("classes", "tokens")  # a loss of labels
 
     def make(self, net):

@@ -4,10 +4,11 @@ Sums of goodness are no logits, so that prediction is judged by its errors. With
 """
 
 from localearn import ForwardForward
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 
 class TestMeanGoodness(Suite):
+    runs_on = BASIC
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -16,6 +17,7 @@ class TestMeanGoodness(Suite):
 
 
 class TestHardNegativesAndCollaborationOfAll(Suite):
+    runs_on = BASIC
     tasks = ("classes",)
     # The readout of all blocks chooses the wrong labels, and later blocks' goodness weighs an earlier one's rows.
     local, sends_back_weights = False, True
@@ -26,6 +28,7 @@ class TestHardNegativesAndCollaborationOfAll(Suite):
 
 
 class TestGreedyCollaborationWithPrevious(Suite):
+    runs_on = BASIC
     tasks = ("classes",)
     judged_by = "errors"
 
@@ -36,8 +39,10 @@ class TestGreedyCollaborationWithPrevious(Suite):
 
 
 class TestGreedySoftmax(Suite):
+    runs_on = BASIC
     tasks = ("classes",)
     steps = 150
+    by_kind = {"transformer": {"lr": 0.01, "steps": 300, "learns_to": 0.6}}  # noqa: RUF012 - as by its configuration
 
     def make(self, net):
         return ForwardForward(net, schedule="greedy", negatives="uniform", peer_scale="port")

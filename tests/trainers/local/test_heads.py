@@ -25,6 +25,7 @@ MAPS = [kind for kind in KINDS if any(len(shape) == 3 for shape in toy(kind).net
 
 
 class TestConvolution(Suite):
+    runs_on = ("cnn",)
     kinds = MAPS
     tasks = ("classes",)  # the others' toys are of other nets, so nothing is asked of them
 
@@ -33,11 +34,15 @@ class TestConvolution(Suite):
 
 
 class TestHiddenLayers(Suite):
+    runs_on = ("mlp", "cnn", "tokens")
+
     def make(self, net):
         return local(net, "pred", head="mlp")
 
 
 class TestLaterBlocks(Suite):
+    runs_on = ("mlp", "cnn", "gcn", "tokens", "resnet")
+
     def make(self, net):
         return local(net, "pred", head="auglocal")
 
@@ -46,6 +51,7 @@ WIDE = ("mlp", "gcn", "sage", "gat", "transformer", "recurrent", "vit", "mixer")
 
 
 class Tied(Suite):
+    runs_on = ("mlp", "tokens")
     kinds = WIDE
     tasks = ("classes", "values", "multilabel", "tokens")
     sends_back_weights = True  # those of the readout, which learns with the last block
@@ -67,6 +73,7 @@ class TestLowRank(Tied):
 
 
 class TestNoiseContrastive(Suite):
+    runs_on = ("mlp", "tokens")
     tasks = ("classes", "tokens")
     draws_noise = True
 

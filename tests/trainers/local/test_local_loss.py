@@ -40,6 +40,7 @@ def local(net: Any, *arguments: Any, **options: Any) -> Any:
 
 
 class TestSimilarityAlone(Suite):
+    runs_on = ("mlp", "cnn", "sage", "tokens", "autoencoding")
     tasks = ("classes", "multilabel", "tokens", "autoencoding")
     steps = 120
 
@@ -48,6 +49,8 @@ class TestSimilarityAlone(Suite):
 
 
 class TestPredictionAndGreedy(Suite):
+    runs_on = ("mlp", "cnn", "gcn")
+
     def make(self, net):
         return local(net, "pred", schedule="greedy")
 

@@ -8,16 +8,17 @@ import torch
 import torch.nn.functional as F
 
 import localearn
-from localearn import MLP, Batch, MonoForward, UserError
+from localearn import MLP, Batch, MonoForward
 from localearn.testing import KINDS
 from localearn.testing.probes import learn
-from tests.helpers.conformance import Suite
+from tests.helpers.conformance import BASIC, Suite
 
 # Codes and tokens are no values that could be projected.
 PROJECTED = [kind for kind in KINDS if kind != "deepfm"], ("classes", "values", "multilabel", "autoencoding")
 
 
 class TestInputProjectionJoint(Suite):
+    runs_on = BASIC
     kinds, tasks = PROJECTED
 
     def make(self, net):
@@ -25,6 +26,7 @@ class TestInputProjectionJoint(Suite):
 
 
 class TestInputProjectionGreedy(Suite):
+    runs_on = BASIC
     kinds, tasks = PROJECTED
 
     def make(self, net):
@@ -161,8 +163,3 @@ def stopped_at(accuracies, epochs, patience):
         if stale == patience:
             return epoch
     return epochs
-
-
-def test_refuses_another_prediction():
-    with pytest.raises(UserError, match="bp or ff"):
-        MonoForward(MLP(4, 2), prediction="goodness")  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,7 @@ from localearn import GNN, ForwardGNN, Unsupported, UserError
 from localearn.data import links
 from localearn.tasks.links import pair_logits
 from localearn.testing import probes
-from localearn.trainers.local.top_down import SETTLING
+from localearn.trainers.local.top_down import BURN_IN
 from tests.trainers.local.test_forward_gnn import (
     CLASSES,
     EDGES,
@@ -152,7 +152,7 @@ def test_a_prediction_is_that_of_the_passes_that_count():
         for k in range(len(WIDTHS)):
             h, _, _ = hand.output(k, h, hand.above(k))
             hand.told[k] = unit(h)
-            expected = expected + (error(h)[2] if t >= SETTLING else 0)
+            expected = expected + (error(h)[2] if t >= BURN_IN else 0)
     with torch.no_grad():
         close(trainer.predict(batch.x, EDGES).exp(), expected)
         last = list(trainer.hidden_states(batch.x, EDGES))[-1]
@@ -225,7 +225,7 @@ def test_links_are_told_by_blocks_that_see_those_above_them():
     batch = next(data.batches("train", 1))
     with torch.no_grad():
         z = batch.select(trainer.predict(batch.x, *batch.context))
-    assert z.shape[1:] == (2, (10 - SETTLING) * 2, 8)
+    assert z.shape[1:] == (2, (10 - BURN_IN) * 2, 8)
     assert roc_auc_score(batch.target, pair_logits(z)) > 0.85
 
 
@@ -261,6 +261,7 @@ def test_learns_karate():
 class TestTopDownForwardGNN(TestJointForwardGNN):
     """The suite on the form whose blocks read others; the other form's is the same but for the loss."""
 
+    runs_on = ("gcn", "gat")
     local = False  # it reads what the blocks above it gave in the pass before
 
     def make(self, net):

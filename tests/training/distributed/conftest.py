@@ -1,20 +1,12 @@
 """Ranks, started by torchrun or by hand."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import localearn
 from localearn.benching import parallel
-
-
-def environment(**more):
-    root = str(Path(localearn.__file__).parents[1])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **more}
+from tests.helpers.processes import environment
 
 
 @pytest.fixture(scope="session")

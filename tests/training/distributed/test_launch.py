@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from localearn import registry
+
 WORKER = Path(__file__).with_name("worker.py")
 SMALL = ["dataset.train_size=143", "batch_size=20", "epochs=2"]  # the last batch has 3 rows
 
@@ -79,6 +81,19 @@ REFUSED = {
     "clipped": (["clip_norm=1", "parallel=layers"], "clip_norm needs all gradients at once"),
     "diagnosed": (["diagnose=alignment", "parallel=data"], "diagnose=alignment needs the full net"),
 }  # fmt: skip
+
+# Rules that no case above trains on ranks.
+LEFT_OUT = {
+    "forward_gnn": "a graph is one batch, which cannot be divided",
+    "shallow": "it is backprop's readout",
+}
+
+
+def test_every_rule_is_trained_on_ranks_or_left_out_with_the_reason():
+    cases = [*DATA.values(), *CHANCE.values(), *TASKS.values(), *LAYERS.values(), UNCHAINED]
+    trained = {word.partition("=")[2] for case in cases for word in case if word.startswith("algo=")}
+    assert trained | set(LEFT_OUT) == set(registry.rules())
+    assert not trained & set(LEFT_OUT)
 
 
 def worker():
