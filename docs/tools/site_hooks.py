@@ -23,6 +23,7 @@ from mkdocs.structure.pages import Page
 from site_repository import ROOT, Mirror, as_page, contents
 from site_rules import facts, options, rule_names, rules_by_family
 
+FENCED = re.compile(r"(^```.*?^```$)", re.M | re.S)  # code, such as the page of a rule in CONTRIBUTING.md
 ASKED = re.compile(r"^<!-- site: (\w+)(?: (\w+))? -->$", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FIGURE = re.compile(r'<img alt="([^"]*)" src="[./]*figures/(\w+)\.svg"(?: title="[^"]*")?\s*/?>')
@@ -81,7 +82,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if here.startswith("repository/"):
         page.meta.setdefault("hide", ["toc"])  # wide tables, mostly
         page.meta.setdefault("search", {"exclude": True})
-    return MIRROR.rewrite(path, ASKED.sub(lambda match: MAKERS[match[1]](match[2] or "", here), markdown))
+    parts = FENCED.split(markdown)
+    parts[::2] = [ASKED.sub(lambda match: MAKERS[match[1]](match[2] or "", here), part) for part in parts[::2]]
+    return MIRROR.rewrite(path, "".join(parts))
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
