@@ -45,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def console() -> NoReturn:
-    """Run one of the commands and end the process with its exit status."""
+    """Run one of the commands and end the process with its exit status.
+
+    A console script's `sys.path` has the script's own folder and not the current one, which is added here for
+    `algo._target_=my_rules.MyRule`, last, so that it hides no installed package.
+    """
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")
     leave(main())
 
 

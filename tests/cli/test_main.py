@@ -1,6 +1,7 @@
 """`localearn COMMAND` is `python -m localearn.COMMAND`."""
 
 import importlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,24 @@ def test_the_console_script_is_the_entry():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["localearn"].partition(":")
     assert getattr(importlib.import_module(module), name) is entry.console
+
+
+def test_the_console_script_finds_a_class_of_the_current_folder(tmp_path):
+    script = tmp_path / "bin" / "localearn"
+    script.parent.mkdir()
+    script.write_text("from localearn.cli.main import console\nconsole()\n")
+    (tmp_path / "my_rules.py").write_text("class MyRule: ...\n")
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch of the current folder')\n")  # hides no package
+    done = subprocess.run(
+        [sys.executable, str(script), "run", "algo._target_=my_rules.MyRule"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: algo._target_=my_rules.MyRule is not a localearn.Trainer")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "--help"], ["list", "data"]], ids=" ".join)
