@@ -22,7 +22,10 @@ class ReportOptions(Options):
         missing="no folder is named; localearn report DIR... reads the records below each DIR",
     )
     out: str | None = option(
-        None, "where to write (default: the first DIR); only files of an earlier report are replaced", value="DIR"
+        None,
+        "where to write (default: the first DIR); only files of an earlier report are replaced",
+        value="DIR",
+        folder=True,
     )
     title: str | None = option(None, "the report's heading", value="TEXT")
     baseline: str | None = option(None, "what the rules are compared with (default: backprop)", value="ALGO")
