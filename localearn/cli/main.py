@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return run_command(module_of(arguments[0]).main, arguments[1:])
+        # Its module, torch with it, is imported inside: Ctrl-C is then one line too.
+        return run_command(lambda rest: module_of(arguments[0]).main(rest), arguments[1:])
     return run_command(_without_command, arguments)
 
 

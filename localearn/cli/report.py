@@ -7,6 +7,7 @@ from pathlib import Path
 from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, argument, option, read
 from localearn.cli.pages import help_status
+from localearn.errors import UserError, suggestion
 from localearn.printing import say
 from localearn.reporting import read_runs, read_tunings, write_report
 
@@ -57,6 +58,7 @@ def _report(options: ReportOptions) -> Path:
     runs, tunings = read_runs(options.folders), read_tunings(options.folders)
     for note in (*runs.notes, *tunings.notes):
         say(f"note: {note}", error=True)
+    _check_baseline(options.baseline, sorted({run.algo for run in runs}))
     texts = {"title": options.title, "baseline": options.baseline}
     return write_report(
         runs,
@@ -65,3 +67,11 @@ def _report(options: ReportOptions) -> Path:
         tunings=tunings,
         **{name: text for name, text in texts.items() if text is not None},
     )
+
+
+def _check_baseline(baseline: str | None, algos: Sequence[str]) -> None:
+    """Raise UserError where no run is of the baseline that was named, so that no rule would be compared."""
+    if baseline is not None and baseline not in algos:
+        raise UserError(
+            f"baseline={baseline}: no run is of it{suggestion(baseline, algos)}; there are {', '.join(algos)}"
+        )

@@ -62,6 +62,15 @@ def test_each_command_is_its_module(name, capsys):
         assert importlib.import_module(f"localearn.{name}").main is module.main
 
 
+def test_an_interrupt_while_a_command_is_imported_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "module_of", interrupted)
+    assert entry.main(["report", "runs"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
 def test_alone_it_shows_one_screen(capsys):
     assert entry.main([]) == 2
     page = capsys.readouterr().out
