@@ -71,6 +71,17 @@ def test_an_interrupt_while_a_command_is_imported_is_one_line(monkeypatch, capsy
     assert capsys.readouterr() == ("", "interrupted\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "status", "told"), [("list data >&-", 0, ""), ("nope 2>/dev/full", 2, "")], ids=["closed", "full"]
+)
+def test_a_stream_that_is_closed_or_full_is_no_traceback(command, status, told):
+    done = subprocess.run(
+        f"{sys.executable} -m localearn {command}", shell=True, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (status, told)
+
+
 def test_alone_it_shows_one_screen(capsys):
     assert entry.main([]) == 2
     page = capsys.readouterr().out
