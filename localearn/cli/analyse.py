@@ -25,6 +25,7 @@ class AnalyseOptions(Options):
     out: str = option(
         help="where to write; only files of an earlier analysis are replaced",
         value="DIR",
+        folder=True,
         missing=f"name runs' folders and where to write; {_EXAMPLE}",
     )
     threshold: float | None = option(

@@ -64,7 +64,7 @@ class BenchOptions(RunningOptions):
     memory_format: Literal["auto", "channels_last", "contiguous"] = option(
         "auto", "how a convolutional net lies in memory"
     )
-    out: Path = option(Path("results/bench"), "where to write")
+    out: Path = option(Path("results/bench"), "where to write", folder=True)
     quick: bool = option(
         False, "in a minute or two: width=1000 batch=256 turns=3 turn_s=0.2, and depths=[1,8]", flag=("--quick",)
     )

@@ -28,7 +28,7 @@ class ParallelOptions(Options):
     epoch: int = option(49, "batches of an epoch, for the plan: after each the pipeline runs empty")
     device: str = option("cpu", "cuda: a GPU for each process")
     precision: Literal["fp32", "bf16"] = option("fp32")
-    out: Path = option(Path("results/bench/parallel"), "where to write")
+    out: Path = option(Path("results/bench/parallel"), "where to write", folder=True)
     overrides: list[str] = run_keys("any key of localearn.run's algo, net and optim")
 
 

@@ -32,7 +32,7 @@ from localearn.printing import say
 class CheckOptions(Options):
     """The options of a check of the meter."""
 
-    out: Path = option(Path("results/meter"), "where to write; only files of earlier checks are replaced")
+    out: Path = option(Path("results/meter"), "where to write; only files of earlier checks are replaced", folder=True)
     device: str = option(
         "auto",
         "torch's current GPU where there is one; cuda:1, another one; cpu leaves the GPU out",

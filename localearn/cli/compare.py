@@ -45,7 +45,10 @@ class Plan(RunningOptions):
     )
     seeds: Sequence[int] = option((0, 1, 2), "at least 3 for an interval", range=Range(least=0))
     out: Path = option(
-        help="where the runs (DIR/runs) and the report go", value="DIR", missing=f"out= is missing, {_EXAMPLE}"
+        help="where the runs (DIR/runs) and the report go",
+        value="DIR",
+        folder=True,
+        missing=f"out= is missing, {_EXAMPLE}",
     )
     baseline: str = option(
         "", "what the others are compared with; backprop where it is among them, else the first", value="A"

@@ -32,7 +32,8 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = told(lambda: command(_readable(arguments)), arguments)
-        sys.stdout.flush()  # here, and not at exit, where an error would be a traceback
+        if sys.stdout is not None:  # None where the process started with it closed
+            sys.stdout.flush()  # here, and not at exit, where an error would be a traceback
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -43,7 +44,10 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
             raise
         drop_output()
-        say(f"error: the output cannot be written: {error.strerror}", error=True)
+        try:
+            say(f"error: the output cannot be written: {error.strerror}", error=True)
+        except OSError:  # it is the error stream that cannot be written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         return 2
     return status
 

@@ -40,12 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return run_command(module_of(arguments[0]).main, arguments[1:])
+        # Its module, torch with it, is imported inside: Ctrl-C is then one line too.
+        return run_command(lambda rest: module_of(arguments[0]).main(rest), arguments[1:])
     return run_command(_without_command, arguments)
 
 
 def console() -> NoReturn:
-    """Run one of the commands and end the process with its exit status."""
+    """Run one of the commands and end the process with its exit status.
+
+    A console script's `sys.path` has the script's own folder and not the current one, which is added here for
+    `algo._target_=my_rules.MyRule`, last, so that it hides no installed package.
+    """
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")
     leave(main())
 
 

@@ -14,6 +14,7 @@ completions.
 """
 
 import math
+import os
 import re
 import types
 import typing
@@ -73,6 +74,7 @@ class Spec:
         place: "key" (key=value), "argument" (by position) or "rest" (keys of localearn.run, as they were typed).
         empty: Whether a text may be empty.
         many: For an argument, whether several may be given.
+        folder: Whether it is the path of a folder in which the command writes.
 
     """
 
@@ -84,6 +86,7 @@ class Spec:
     place: Literal["key", "argument", "rest"] = "key"
     empty: bool = False
     many: bool = False
+    folder: bool = False
 
 
 def option(default: Any = MISSING, help: str = "", **spec: Any) -> Any:
@@ -314,6 +317,8 @@ def _element(name: str, text: str, hint: Any, spec: Spec) -> Any:
         return number(name, text, spec.range or Range(least=-math.inf))
     if not text and not spec.empty:
         raise UserError(f"{name}= needs a value")
+    if spec.folder and os.path.lexists(path := Path(text).expanduser()) and not path.is_dir():
+        raise UserError(f"{name}={text} is no folder; name one, which is made where there is none")
     return Path(text).expanduser() if hint is Path else text
 
 

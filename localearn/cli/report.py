@@ -7,6 +7,7 @@ from pathlib import Path
 from localearn.cli.commands import SUMMARIES
 from localearn.cli.options import Command, Options, argument, option, read
 from localearn.cli.pages import help_status
+from localearn.errors import UserError, suggestion
 from localearn.printing import say
 from localearn.reporting import read_runs, read_tunings, write_report
 
@@ -22,7 +23,10 @@ class ReportOptions(Options):
         missing="no folder is named; localearn report DIR... reads the records below each DIR",
     )
     out: str | None = option(
-        None, "where to write (default: the first DIR); only files of an earlier report are replaced", value="DIR"
+        None,
+        "where to write (default: the first DIR); only files of an earlier report are replaced",
+        value="DIR",
+        folder=True,
     )
     title: str | None = option(None, "the report's heading", value="TEXT")
     baseline: str | None = option(None, "what the rules are compared with (default: backprop)", value="ALGO")
@@ -54,6 +58,7 @@ def _report(options: ReportOptions) -> Path:
     runs, tunings = read_runs(options.folders), read_tunings(options.folders)
     for note in (*runs.notes, *tunings.notes):
         say(f"note: {note}", error=True)
+    _check_baseline(options.baseline, sorted({run.algo for run in runs}))
     texts = {"title": options.title, "baseline": options.baseline}
     return write_report(
         runs,
@@ -62,3 +67,11 @@ def _report(options: ReportOptions) -> Path:
         tunings=tunings,
         **{name: text for name, text in texts.items() if text is not None},
     )
+
+
+def _check_baseline(baseline: str | None, algos: Sequence[str]) -> None:
+    """Raise UserError where no run is of the baseline that was named, so that no rule would be compared."""
+    if baseline is not None and baseline not in algos:
+        raise UserError(
+            f"baseline={baseline}: no run is of it{suggestion(baseline, algos)}; there are {', '.join(algos)}"
+        )

@@ -286,7 +286,8 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             continue
         flag, equals, value = argument.partition("=")
         if flag not in FLAGS:
-            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {flag.lstrip('-')}=VALUE")
+            name = flag.lstrip("-") or "key"
+            raise UserError(f"no flag {flag!r}; --help lists them, and keys have no dashes: {name}=VALUE")
         flags.append(flag)
         values = FLAGS[flag]
         if values is not None:

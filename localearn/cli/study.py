@@ -34,7 +34,7 @@ class StudyOptions(RunningOptions):
         None, "these seeds instead of the row's", value="[0,1,2]", range=Range(least=0)
     )
     out: Path | None = option(
-        None, "where runs and table go; results/<the study's folder name> where none is given", value="DIR"
+        None, "where runs and table go; results/<the study's folder name> where none is given", value="DIR", folder=True
     )
     overrides: list[str] = run_keys("for every run: device=cuda progress=false")
 

@@ -66,6 +66,7 @@ class TuneOptions(RunningOptions):
         "tuning/<study> where none is given; on a disk that the machines share, another worker goes on with a killed "
         "one's trial from its checkpoint",
         value="DIR",
+        folder=True,
     )
     heartbeat_s: int = option(
         15, "seconds between a worker's signs of life on a database; after three without, its trial is retried"
@@ -94,7 +95,7 @@ the history and of each option's importance, and every trial's record. The same 
 and on another machine, with a storage= that both reach, it joins in.
 """,
     groups=True,
-    usage="localearn tune algo=NAME dataset=NAME [trials=50] [key=value ...]",
+    usage="localearn tune algo=NAME dataset=NAME [trials=20] [key=value ...]",
 )
 
 

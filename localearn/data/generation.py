@@ -43,12 +43,16 @@ def generate(
     codec = codec or getattr(net, "codec", None)
     if not isinstance(codec, Codec):
         raise UserError(
-            f"this {type(net).__name__} brings no vocabulary; train it on localearn.data.text, or give codec="
+            f"this {type(net).__name__} brings no vocabulary, so it continues no text; train one by dataset=text, in "
+            "Python on localearn.data.text, or give codec= there"
         )
     if net.takes.vocabulary != codec.size:
         has = "values" if net.takes.vocabulary is None else f"{net.takes.vocabulary} tokens"
         raise UserError(f"{type(net).__name__} takes {has}, and the vocabulary has {codec.size}; give the one it has")
-    ids = codec.encode(prompt)
+    try:
+        ids = codec.encode(prompt)
+    except UserError as error:
+        raise UserError(f"prompt={prompt!r}: {error}") from error
     if not len(ids):
         raise UserError("a prompt has one token at least; give prompt=...")
     was_training = net.training
@@ -103,10 +107,11 @@ def continuation(
         logits = predict(x)[0, len(seen) - 1].float().cpu()
         if not logits.isfinite().all():
             raise UserError("the net's outputs are not finite, so no token can be drawn; its training diverged")
-        if temperature:
-            found = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
-        else:
+        chances = (logits / temperature).softmax(-1) if temperature else None
+        if chances is None or not chances.isfinite().all():  # logits / temperature overflows: it is 0 in all but name
             found = int(logits.argmax())
+        else:
+            found = int(torch.multinomial(chances, 1, generator=generator))
         written.append(found)
         seen = [*seen, found][-window:]
     return written

@@ -60,6 +60,8 @@ class RunFolder:
                 f"{self.path} already holds a run ({self.status()}), and none is ever overwritten; give another out=, "
                 f"or go on with one that is not completed by resume={self.path}"
             )
+        if self._exists(self.path) and not self.path.is_dir():
+            raise UserError(f"out={self.path} is no folder; name a new one, or one that holds no run")
         with self._writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".probe"

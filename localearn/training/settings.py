@@ -139,6 +139,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise UserError(f"{name} must be {bound} or more, not {value}")
+            if value is not None and value >= 2**63:  # of which neither torch nor the record holds more
+                raise UserError(f"{name} must be below 2^63, not {value}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
         if self.rank_timeout_s <= 0:

@@ -1,6 +1,7 @@
 """`localearn COMMAND` is `python -m localearn.COMMAND`."""
 
 import importlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -23,6 +24,24 @@ def test_the_console_script_is_the_entry():
     assert getattr(importlib.import_module(module), name) is entry.console
 
 
+def test_the_console_script_finds_a_class_of_the_current_folder(tmp_path):
+    script = tmp_path / "bin" / "localearn"
+    script.parent.mkdir()
+    script.write_text("from localearn.cli.main import console\nconsole()\n")
+    (tmp_path / "my_rules.py").write_text("class MyRule: ...\n")
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch of the current folder')\n")  # hides no package
+    done = subprocess.run(
+        [sys.executable, str(script), "run", "algo._target_=my_rules.MyRule"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: algo._target_=my_rules.MyRule is not a localearn.Trainer")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["list", "--help"], ["list", "data"], ["run", "--help"]], ids=" ".join)
 def test_help_and_lists_of_files_do_not_import_torch(words):
     code = f"import sys; from localearn.cli.main import main; main({words}); sys.exit('torch' in sys.modules)"
@@ -41,6 +60,26 @@ def test_each_command_is_its_module(name, capsys):
     assert capsys.readouterr().out == page
     if name != "check-meter":
         assert importlib.import_module(f"localearn.{name}").main is module.main
+
+
+def test_an_interrupt_while_a_command_is_imported_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "module_of", interrupted)
+    assert entry.main(["report", "runs"]) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "status", "told"), [("list data >&-", 0, ""), ("nope 2>/dev/full", 2, "")], ids=["closed", "full"]
+)
+def test_a_stream_that_is_closed_or_full_is_no_traceback(command, status, told):
+    done = subprocess.run(
+        f"{sys.executable} -m localearn {command}", shell=True, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (status, told)
 
 
 def test_alone_it_shows_one_screen(capsys):

@@ -1,5 +1,6 @@
 """A declared option set is read from a command line, and its help page is made of it."""
 
+import importlib
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,15 @@ def test_what_is_not_given_has_its_default_and_the_last_of_two_counts():
 def test_what_does_not_fit_is_told_with_the_nearest(words, said):
     with pytest.raises(UserError, match=said):
         read(Made, words)
+
+
+@pytest.mark.parametrize("command", ["analyse", "bench", "check_meter", "compare", "report", "study", "tune"])
+def test_a_file_is_refused_as_the_folder_to_write_in_before_any_work(command, tmp_path):
+    kind = importlib.import_module(f"localearn.cli.{command}").COMMAND.options
+    file = tmp_path / "notes.txt"
+    file.touch()
+    with pytest.raises(UserError, match=r"^out=\S+notes.txt is no folder; name one"):
+        read(kind, [f"out={file}"])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,12 @@ def test_a_rule_may_be_the_baseline(runs, tmp_path, factory):
     assert "unlike settings" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_a_baseline_of_which_no_run_is_is_refused_with_the_nearest(runs, capsys):
+    assert run_command(main, [str(runs), "baseline=backporp"]) == 2
+    assert "baseline=backporp: no run is of it; did you mean 'backprop'?" in capsys.readouterr().err
+    assert not (runs / "report.html").exists()
+
+
 def test_skipped_records_are_noted(runs, capsys):
     (runs / "bad").mkdir()
     (runs / "bad" / "run.json").write_text("{")

@@ -98,7 +98,9 @@ def test_what_is_wrong_is_told_in_a_line(trained, arguments, message):
 
 
 def test_a_net_that_is_no_language_model_is_refused():
-    with pytest.raises(UserError, match="this MLP brings no vocabulary; train it on localearn"):
+    with pytest.raises(
+        UserError, match="this MLP brings no vocabulary, so it continues no text; train one by dataset=text"
+    ):
         localearn.generate(localearn.MLP(4, 2))
     with pytest.raises(UserError, match="name one run's folder"):
         sample.main(["prompt=a"])

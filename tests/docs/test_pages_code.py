@@ -79,7 +79,7 @@ def test_the_first_hour_is_what_happens(command, tmp_path, capsys):
         exec(compile(code, "first-hour.md", "exec"), {})
     printed = capsys.readouterr().out
     assert printed.count("[4, 5, 6, 9, 4]") == 1
-    assert float(printed.splitlines()[-1]) == pytest.approx(0.9375, abs=0.02) and "\n0.9375\n" in page
+    assert float(printed.splitlines()[-1]) == pytest.approx(0.94, abs=0.02) and "\n0.9399999976158142\n" in page
     (tmp_path / "my_rules.py").write_text(rule, encoding="utf-8")
     status, out, err = command("algo._target_=my_rules.RandomReadouts", "epochs=5", "out=runs/rule")
     assert not status and "RandomReadouts on digits" in out, err

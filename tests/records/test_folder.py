@@ -31,6 +31,13 @@ def folder(tmp_path):
     return folder
 
 
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    with pytest.raises(UserError, match=r"^out=\S+notes.txt is no folder; name a new one"):
+        RunFolder(file).create()
+
+
 def test_a_folder_that_another_process_writes_is_refused_until_it_ends_or_dies(folder):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
     try:

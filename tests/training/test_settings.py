@@ -9,6 +9,8 @@ from localearn.training import Settings
     [
         ({"epoch": 3}, "fit has no option 'epoch'; did you mean 'epochs'?"),
         ({"epochs": 2.0}, "epochs must be a whole number, not 2.0"),
+        ({"epochs": 0}, "epochs must be 1 or more, not 0"),
+        ({"batch_size": 2**63}, "batch_size must be below 2^63, not 9223372036854775808"),
         ({"optim": "adam"}, "optim must be a callable, not 'adam'"),
         ({"out": 3}, "out must be a path or null, not 3"),
     ],
