@@ -281,7 +281,7 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
     except UserError:  # raised for something else in it
         return f"no key {name!r}; {pages}"
     group, _, option = name.rpartition(".")
-    told = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
+    message = f"no key {name!r}" + (f" with {group}={chosen[group]}" if group in chosen else "")
     having = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys_of(path)] if group else []
     ways = [f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it"] if having else []
     if group in GROUPS and option in parameters_of(locate(group, config[group].get("_target_"))):
@@ -290,7 +290,7 @@ def _no_such_key(name: str, overrides: Sequence[str], config_dir: str | None) ->
     inside = [key for key in _dotted(config) if key.endswith(f".{name}") and not key.startswith("tune.")]
     near = "" if ways else suggestion(name, beside if group else [*beside, *GROUPS])
     near = f"; did you mean {inside[0]!r}?" if inside else near
-    return f"{told}{near}; {' and '.join(ways) or pages}"
+    return f"{message}{near}; {' and '.join(ways) or pages}"
 
 
 def _keys_of(path: Path) -> Iterator[str]:

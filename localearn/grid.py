@@ -89,14 +89,14 @@ class Cell(ABC):
         """
 
     @contextlib.contextmanager
-    def held(self, wait: bool) -> Iterator[None]:
-        """Hold the cell against other processes of the same grid while the block runs.
+    def lock(self, wait: bool) -> Iterator[None]:
+        """Lock the cell against other processes of the same grid while the block runs.
 
         Args:
             wait: whether to wait for another holder.
 
         Raises:
-            LockedError: where another process holds it and `wait` is false.
+            LockedError: where another process holds the lock and `wait` is false.
 
         """
         yield
@@ -109,7 +109,7 @@ class RunCell(Cell):
     Args:
         job: its folder and its overrides.
         config_dir: a folder of the user's own configuration files.
-        keep_weights: whether a finished run's weights stay beside its record.
+        keep_weights: whether a finished run's weights stay in its folder.
 
     """
 
@@ -133,13 +133,13 @@ class RunCell(Cell):
         return Outcome(status, seconds, done=not status, interrupted=interrupted, error=error)
 
     @contextlib.contextmanager
-    def held(self, wait: bool) -> Iterator[None]:
-        """Hold a lock beside the run's folder, from before it is looked at until its run is over."""
+    def lock(self, wait: bool) -> Iterator[None]:
+        """Hold the lock of a file next to the run's folder, from before it is looked at until its run is over."""
         folder = self.job.folder
-        with contextlib.ExitStack() as lock:
+        with contextlib.ExitStack() as stack:
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(locked(folder.with_name(f".{folder.name}.lock"), wait=wait))
+                stack.enter_context(locked(folder.with_name(f".{folder.name}.lock"), wait=wait))
             except OSError as error:
                 raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
             yield
@@ -151,12 +151,12 @@ class CommandCell(Cell):
 
     Args:
         command: its words; a first `python` is this process's interpreter.
-        target: what it writes, a folder or file; removed before it is run anew.
+        target: what it writes, a folder or file; removed before it is run again.
         resumes: whether the same command goes on with an interrupted one, whose target then stays.
         done_with: the exit statuses that end it.
         log: the file of its output; None for this process's.
         folder: where it runs, by default where this process does.
-        environment: variables beside this process's.
+        environment: variables that are added to this process's.
         expected_s: the seconds that a budget plans for it.
         like: cells of one name are expected to take equally long.
 
@@ -224,16 +224,18 @@ class CommandCell(Cell):
 
 def _end(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
     """End a process, by a signal on which training saves its checkpoint, then what is left of its group by force."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace_s)
-    if hasattr(os, "killpg") and hasattr(signal, "SIGKILL"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it
-            os.killpg(process.pid, signal.SIGKILL)
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s)
+    finally:  # also where a second Ctrl-C ends the wait
+        if hasattr(os, "killpg") and hasattr(signal, "SIGKILL"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it
+                os.killpg(process.pid, signal.SIGKILL)
+        elif process.poll() is None:
+            process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
@@ -282,7 +284,7 @@ class Budget:
             self.state: dict[str, Any] = read_json(self.file) if self.file.exists() else {}
         except UnreadableError as error:
             raise UserError(
-                f"{self.file} cannot be read ({error.reason}); remove it to measure everything anew"
+                f"{self.file} cannot be read ({error.reason}); remove it to measure everything again"
             ) from error
 
     def done(self, cell: CommandCell) -> bool:
@@ -314,11 +316,11 @@ class Budget:
 
         """
         before_s = self.state.get(cell.name, {}).get("seconds", 0.0) if cell.resumes else 0.0
-        started_s, found = time.monotonic(), [Outcome(None)]
+        started_s, outcomes = time.monotonic(), [Outcome(None)]
         try:
-            yield found.append
+            yield outcomes.append
         finally:
-            status, done = found[-1].status, found[-1].done
+            status, done = outcomes[-1].status, outcomes[-1].done
             self.state[cell.name] = {
                 "status": "stopped" if status is None else "done" if done else "failed",
                 "seconds": round(time.monotonic() - started_s + before_s, 1),
@@ -408,7 +410,7 @@ class Grid:
         if most is not None and self._failures[cell.group] >= most:
             self.left.append(f"{cell.name}: {most} {'piece' if most == 1 else 'pieces'} of {cell.group} failed")
             return None
-        with cell.held(wait) if self.share else contextlib.nullcontext():
+        with cell.lock(wait) if self.share else contextlib.nullcontext():
             outcome = self._budgeted(cell) if self.budget and isinstance(cell, CommandCell) else self._plain(cell)
         if outcome and outcome.error:
             self._failures[cell.group] += 1
@@ -442,6 +444,6 @@ class Grid:
         noted = budget.state[cell.name]
         say(f"  {noted['status']}, {noted['seconds']:.0f} s")
         if outcome.status is None:
-            then = "goes on" if cell.resumes else "is measured anew"
+            then = "goes on" if cell.resumes else "is measured again"
             self.left.append(f"{cell.name}: ended by the clock, {then} by the same command")
         return outcome

@@ -111,6 +111,7 @@ MOVED_NAMES: dict[str, dict[str, str]] = {
     "localearn.cli.errors": {
         "Door": "localearn.cli.errors.Command",
         "run_door": "localearn.cli.errors.run_command",
+        "told": "localearn.cli.errors.run_reporting_errors",
     },
     "localearn.cli.options": {
         "overrides_of": "localearn.composition.overrides_of",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from localearn.errors import UserError
-from localearn.grid import GRACE_S, REFUSED, Budget, Cell, CommandCell, Grid, Outcome, RunCell
+from localearn.grid import GRACE_S, REFUSED, Budget, Cell, CommandCell, Grid, Outcome, RunCell, _end
 from localearn.jobs import Job
 from localearn.records import read_record
 from localearn.records.folder import locked
@@ -208,7 +208,7 @@ time.sleep(float((target / "../s").read_text()))
 """
     (tmp_path / "s").write_text("100")
     made = worked(tmp_path, [piece("bench", code, 0.5)], 1.0)
-    assert made.left == ["bench: ended by the clock, is measured anew by the same command"]
+    assert made.left == ["bench: ended by the clock, is measured again by the same command"]
     (tmp_path / "s").write_text("0")
     assert worked(tmp_path, [piece("bench", code, 0.5)]).state["bench"]["status"] == "done"
 
@@ -307,6 +307,25 @@ Grid().run([CommandCell(name="long", command=["python", "-c", code], folder={str
         os.kill(int(pid.read_text()), 0)
 
 
+@posix
+def test_a_second_interruption_ends_what_ignores_the_first():
+    waited = []
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            waited.append(timeout)
+            if len(waited) == 1:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(100)"
+    process = Process([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline()
+    with process.stdout, pytest.raises(KeyboardInterrupt):
+        _end(process, GRACE_S)
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_a_command_without_a_log_says_its_status_alone(tmp_path):
     grid = Grid()
     cell = CommandCell(name="broken", command=["python", "-c", "raise SystemExit(7)"], folder=tmp_path)
@@ -315,5 +334,5 @@ def test_a_command_without_a_log_says_its_status_alone(tmp_path):
 
 def test_an_unreadable_state_is_an_error(tmp_path: Path):
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(UserError, match=r"state\.json cannot be read .*; remove it to measure everything anew"):
+    with pytest.raises(UserError, match=r"state\.json cannot be read .*; remove it to measure everything again"):
         Budget(tmp_path, 60, 0.0)

@@ -120,8 +120,8 @@ def main(arguments: list[str], energy_of: "Callable[[torch.device], Counter | No
     benches, left_out = [], {}
     writable(plan.out)
     for axis, size in plan.sizes:
-        say(f"{axis}: {_said(size)}")
-        with out_of_memory_error(_said(size), "smaller sizes"):
+        say(f"{axis}: {_size_text(size)}")
+        with out_of_memory_error(_size_text(size), "smaller sizes"):
             found, refused = _bench(plan, size, energy_of or measured_energy)
         left_out |= refused
         benches.append((axis, size, found))
@@ -247,5 +247,5 @@ def _bench(
             counter.close()
 
 
-def _said(size: Size) -> str:
+def _size_text(size: Size) -> str:
     return ", ".join(f"{name} {value}" for name, value in vars(size).items() if value is not None)

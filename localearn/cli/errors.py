@@ -31,8 +31,8 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal's encoding lacks is shown by its number
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = told(lambda: command(_readable(arguments)), arguments)
-        if sys.stdout is not None:  # None where the process started with it closed
+        status = run_reporting_errors(lambda: command(_readable(arguments)), arguments)
+        if sys.stdout is not None:  # as where it is closed: >&-
             sys.stdout.flush()  # here, and not at exit, where an error would be a traceback
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -77,7 +77,7 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def told(work: Callable[[], int], arguments: Sequence[str]) -> int:
+def run_reporting_errors(work: Callable[[], int], arguments: Sequence[str]) -> int:
     """Return the result of `work`, or 2 after an error message; debug=true shows the traceback.
 
     Args:

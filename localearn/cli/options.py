@@ -335,8 +335,8 @@ def choice(name: str, text: str, choices: Sequence[str]) -> str:
 
     """
     if text not in choices:
-        told = f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
-        raise UserError(f"{name} is {told}, not {text!r}{suggestion(text, choices)}")
+        accepted = f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
+        raise UserError(f"{name} is {accepted}, not {text!r}{suggestion(text, choices)}")
     return text
 
 

@@ -15,7 +15,7 @@ from typing import Any
 STARTED_S = time.perf_counter()
 
 from localearn.cli.commands import SUMMARIES  # noqa: E402
-from localearn.cli.errors import drop_output, told, value_of  # noqa: E402
+from localearn.cli.errors import drop_output, run_reporting_errors, value_of  # noqa: E402
 from localearn.cli.options import Command, RunningOptions, option  # noqa: E402
 from localearn.cli.pages import config_keys_page, help_status  # noqa: E402
 from localearn.defaults import CONF  # noqa: E402
@@ -174,7 +174,7 @@ def _through_hydra(arguments: list[str], config_dir: str | None) -> int:
                 config.out = str(_sweeps_folder(hydra_config.sweep, config, choices, number if elsewhere else None))
             return _run(config, choices)
 
-        status = told(job, arguments)
+        status = run_reporting_errors(job, arguments)
         if status and elsewhere:  # of which the first process learns by an exception only
             raise JobFailed(status)
         if status > 128:
@@ -208,7 +208,8 @@ def _any_help() -> Iterator[None]:
     The help of Hydra's --shell-completion is an object that makes the text when it is printed, which the check refuses
     (facebookresearch/hydra issue 3121).
     """
-    check: Any = getattr(argparse.ArgumentParser, "_check_help", None)
+    parsers: Any = argparse.ArgumentParser
+    check = getattr(parsers, "_check_help", None)
     if check is None:
         yield
         return
@@ -217,11 +218,11 @@ def _any_help() -> Iterator[None]:
         if isinstance(action.help, str):
             check(parser, action)
 
-    argparse.ArgumentParser._check_help = check_text
+    parsers._check_help = check_text
     try:
         yield
     finally:
-        del argparse.ArgumentParser._check_help
+        del parsers._check_help
 
 
 def _check_sweep(arguments: Sequence[str]) -> None:

@@ -111,8 +111,8 @@ class Lines:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         count = len(study.get_trials(deepcopy=False, states=states))
-        told, best = _told(trial, self.plan.metric), _best(study, self.plan.metric)
-        say(f"[{count}/{self.plan.trials}] trial {trial.number}: {told}; {best}")
+        summary, best = _trial_summary(trial, self.plan.metric), _best(study, self.plan.metric)
+        say(f"[{count}/{self.plan.trials}] trial {trial.number}: {summary}; {best}")
 
 
 class Bar:
@@ -133,7 +133,7 @@ class Bar:
 
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         self.progress.console.print(
-            one_line(f"trial {trial.number}: {_told(trial, self.metric)}"), highlight=False, markup=False
+            one_line(f"trial {trial.number}: {_trial_summary(trial, self.metric)}"), highlight=False, markup=False
         )
         count = len(study.get_trials(deepcopy=False, states=states))
         self.progress.update(self.task, completed=count, description=_best(study, self.metric))
@@ -282,7 +282,7 @@ def _check_ends(plan: Plan, trainer: "Trainer", space: Mapping[str, "BaseDistrib
             raise UserError(f"with {' '.join([*longest, *tried]) or 'these options'}, {error}") from error
 
 
-def _told(trial: "FrozenTrial", metric: Metric) -> str:
+def _trial_summary(trial: "FrozenTrial", metric: Metric) -> str:
     options = " ".join(f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}"
                        for path, value in trial.params.items())  # fmt: skip
     figure = trial.user_attrs.get(f"val_{metric.name}")

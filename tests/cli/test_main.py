@@ -98,6 +98,12 @@ def test_an_unknown_command_is_told_with_the_nearest(capsys):
     assert "did you mean '--version'" in capsys.readouterr().err
 
 
+def test_a_closed_output_is_no_error(monkeypatch):
+    """As in `localearn --version >&-`, where Python has no sys.stdout."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert entry.main(["--version"]) == 0
+
+
 def test_the_version(capsys):
     assert entry.main(["--version"]) == 0
     assert capsys.readouterr().out == f"localearn {localearn.__version__}\n"
