@@ -1,5 +1,7 @@
 """Help pages, generated from a command's declared options, and the choices of each group of a run."""
 
+import ast
+import functools
 import itertools
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+import localearn
 from localearn.cli.options import Command, Spec, options_of, spec_of
 from localearn.defaults import CONF, GROUPS
 from localearn.printing import one_line
@@ -205,7 +208,19 @@ def _config_keys() -> Iterator[tuple[str, str, str]]:
 def _of_settings(key: str) -> str:
     """Return the text of a key that is an option of `Settings`, in the words of the command line."""
     name = "energy" if key == "energy.enabled" else key.removeprefix("energy.")
-    from localearn.training.settings import Settings  # imported late, for it needs torch
-
-    text = Settings.documentation().get(name, "").replace("`", "")
+    text = _settings_docstrings().get(name, "").replace("`", "")
     return re.sub(r"\b(None|True|False)\b", lambda word: {"None": "null"}.get(word[0], word[0].lower()), text)
+
+
+@functools.cache
+def _settings_docstrings() -> dict[str, str]:
+    """Return the docstring of each field of `Settings`, read from the file, whose import needs torch."""
+    source = Path(localearn.__file__).with_name("training") / "settings.py"
+    module = ast.parse(source.read_text(encoding="utf-8"))
+    (body,) = (node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }

@@ -1,9 +1,6 @@
 """Settings: the options of training, apart from those of the rule, the net and the data."""
 
-import ast
 import functools
-import inspect
-import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -177,17 +174,6 @@ class Settings:
             if name not in known:
                 raise UserError(f"fit has no option {name!r}{suggestion(name, known)}")
         return cls(**options)
-
-    @classmethod
-    def documentation(cls) -> dict[str, str]:
-        """Return the text of each option, the docstring of its field, as one paragraph."""
-        (body,) = (node.body for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
-        return {
-            node.target.id: " ".join(text.value.value.split())
-            for node, text in itertools.pairwise(body)
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
 
     def plain(self) -> dict[str, Any]:
         """Return the options as plain values, for a record; others, such as a class, as a string."""

@@ -42,7 +42,7 @@ def test_the_console_script_finds_a_class_of_the_current_folder(tmp_path):
     assert done.stderr.startswith("error: algo._target_=my_rules.MyRule is not a localearn.Trainer")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list", "--help"], ["list", "data"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--help"], ["list", "--help"], ["list", "data"], ["run", "--help"]], ids=" ".join)
 def test_help_and_lists_of_files_do_not_import_torch(words):
     code = f"import sys; from localearn.cli.main import main; main({words}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)

@@ -84,7 +84,7 @@ def test_the_other_tasks_take_copies_of_the_rows_too_and_narrow_outputs(task):
 def test_a_metric_of_a_whole_split_needs_its_outputs():
     task = MultiLabel()
     sums, count = task.measure(torch.zeros(4, 1), torch.zeros(4, 1))
-    with pytest.raises(ValueError, match="auc is made of all outputs"):
+    with pytest.raises(ValueError, match="auc needs all outputs"):
         task.finish({name: total / count for name, total in sums.items()})
     assert task.needs_whole and not Regression().needs_whole
 

@@ -141,14 +141,14 @@ def test_a_rule_built_otherwise_in_python_is_refused(tmp_path):
 
 
 def test_a_run_completed_by_another_process_meanwhile_is_not_overwritten(tiny, monkeypatch, read):
-    held = RunFolder.held
+    lock = RunFolder.lock
 
     def completed_meanwhile(self):
-        monkeypatch.setattr(RunFolder, "held", held)
+        monkeypatch.setattr(RunFolder, "lock", lock)
         assert tiny("out=run").status == 0
-        return held(self)
+        return lock(self)
 
-    monkeypatch.setattr(RunFolder, "held", completed_meanwhile)
+    monkeypatch.setattr(RunFolder, "lock", completed_meanwhile)
     ended = tiny("out=run", "epochs=2")
     assert ended.status == 2 and "already holds a run" in ended.err
     assert read.record("run")["status"] == "completed"
