@@ -32,6 +32,7 @@ from localearn.printing import say
 from localearn.records.folder import LockedError, RunFolder, locked
 
 GRACE_S = 10.0  # for a command that is ended, in which training saves its checkpoint
+_ENTRY = {"status", "seconds", "like"}  # of a cell in state.json
 REFUSED = 2  # the exit status of a cell that raised UserError, as a command's
 _ENDED_FROM_OUTSIDE = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
@@ -286,6 +287,8 @@ class Budget:
             raise UserError(
                 f"{self.file} cannot be read ({error.reason}); remove it to measure everything again"
             ) from error
+        if not all(isinstance(entry, dict) and entry.keys() >= _ENTRY for entry in self.state.values()):
+            raise UserError(f"{self.file} is no state of a grid; remove it to measure everything again")
 
     def done(self, cell: CommandCell) -> bool:
         """Return whether a cell was run to its end and what it wrote is there."""

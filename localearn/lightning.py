@@ -36,7 +36,7 @@ from localearn.training.settings import Settings
 from localearn.training.step import UPDATES, Update
 
 try:
-    from lightning import LightningDataModule, LightningModule
+    from lightning import Callback, LightningDataModule, LightningModule
     from lightning.pytorch.strategies import DDPStrategy
 except Exception as error:  # whatever a broken installation does
     raise not_usable("lightning", "localearn.lightning", "lightning", error) from error
@@ -185,6 +185,10 @@ class RuleModule(LightningModule):
         self._update = None
         self._ranks.teardown(self.rule)
 
+    def configure_callbacks(self) -> list[Any]:
+        """Return a callback that ends the fit after an error, since only callbacks have a hook for one."""
+        return [_EndedByError()]
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure a batch of the validation split."""
         self._measure(batch)
@@ -332,3 +336,10 @@ def _as_batch(batch: Any) -> Batch:
     if isinstance(batch, Sequence) and len(batch) == 2:
         return Batch(*batch)
     raise UserError(f"a batch is (x, y) or a localearn.data.Batch, not {type(batch).__name__}")
+
+
+class _EndedByError(Callback):
+    """Make the rule one process's again after an error, as `on_fit_end` does after a fit."""
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        pl_module.on_fit_end()

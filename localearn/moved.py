@@ -444,9 +444,9 @@ def former_names(module: str) -> Callable[[str], Any]:
     """
 
     def forward(name: str) -> Any:
-        if name not in MOVED_NAMES[module]:
+        place = MOVED_NAMES.get(module, {}).get(name)  # a module that `python -m` runs is called "__main__"
+        if place is None:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        place = MOVED_NAMES[module][name]
         warnings.warn(f"{module}.{name} has moved: use {place}", FutureWarning, stacklevel=2)
         source, _, present = place.rpartition(".")
         return getattr(importlib.import_module(source), present)

@@ -49,7 +49,7 @@ USES: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
     "onnxscript": (lambda out: optional("onnxscript", "format=onnx", "onnx"), "localearn[onnx]", ()),
     "tensorboard": (TensorBoardLogger, "localearn[tensorboard]", ("torch.utils.tensorboard",)),
     "mlflow": (lambda out: MLflowLogger(), "localearn[mlflow]", ()),
-    "wandb": (WandbLogger, "localearn[wandb]", ()),
+    "wandb": (lambda out: WandbLogger(), "localearn[wandb]", ()),
     "lightning": (lambda out: importlib.import_module("localearn.lightning"), "localearn[lightning]",
                   ("localearn.lightning",)),
     "psycopg": (lambda out: open_database("postgresql://nobody@127.0.0.1:9/none"), "localearn[postgres]",

@@ -332,6 +332,13 @@ def test_a_command_without_a_log_says_its_status_alone(tmp_path):
     assert grid.run([cell]) == 7 and grid.failed == ["broken: status 7"]
 
 
+@pytest.mark.parametrize("state", ['{"a": 3}', '{"a": {"status": "done"}}'])
+def test_a_state_of_another_shape_is_an_error(tmp_path: Path, state: str):
+    (tmp_path / "state.json").write_text(state)
+    with pytest.raises(UserError, match=r"state\.json is no state of a grid; remove it to measure everything again"):
+        Budget(tmp_path, 60, 0.0)
+
+
 def test_an_unreadable_state_is_an_error(tmp_path: Path):
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(UserError, match=r"state\.json cannot be read .*; remove it to measure everything again"):

@@ -198,3 +198,18 @@ def test_without_lightning_the_line_that_installs_it_is_said(lit, monkeypatch):
     monkeypatch.delitem(sys.modules, "localearn.lightning")
     with pytest.raises(UserError, match=r'pip install "localearn\[lightning\]"'):
         __import__("localearn.lightning")
+
+
+def test_an_error_in_training_ends_the_fit_of_the_rule(lit, digits):
+    lightning, ours = lit
+
+    class Failing(lightning.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise RuntimeError("a callback's")
+
+    module, ended = ours.RuleModule(rule_on(digits, "Backprop")), []
+    ending = module.on_fit_end
+    module.on_fit_end = lambda: [ended.append(True), ending()]
+    with pytest.raises(RuntimeError, match="a callback's"):
+        lightning.Trainer(max_epochs=1, callbacks=[Failing()], **QUIET).fit(module, ours.RuleDataModule(digits))
+    assert ended == [True]

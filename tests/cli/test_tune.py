@@ -18,7 +18,7 @@ from localearn.cli import run, tune
 from localearn.errors import UserError
 from localearn.records.folder import locked
 from localearn.training.callbacks import Callback, attached
-from localearn.tuning import search
+from localearn.tuning import recovery, search
 from localearn.tuning.search import Limits
 from tests.helpers.searches import TINY, started
 from tests.helpers.studies import sqlite, study_of
@@ -515,7 +515,7 @@ def test_a_study_that_was_half_made_of_records_is_none(tiny, tmp_path, monkeypat
     tune.main([*tiny, "trials=2", f"out={tmp_path}"])
     emptied(tmp_path / "study.db")
     with monkeypatch.context() as patch:
-        patch.setattr(search, "_keep_seconds", lambda plan, study: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(recovery, "_copy_seconds", lambda plan, study: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"])
     assert tune.main([*tiny, "trials=2", "aside=true", f"out={tmp_path}"]) == 0
