@@ -49,6 +49,9 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> tuple[An
     from omegaconf import OmegaConf
 
     overrides = expanded(overrides)
+    about = next((override for override in overrides if re.match(r"[+~]*about\b", override)), None)
+    if about is not None:
+        raise UserError(f"{about}: about describes a rule in its own file, and is no option of a run")
     search = [] if config_dir is None else [f"hydra.searchpath=['file://{existing_folder(config_dir)}']"]
     given = [*search, *opened([_verbatim(override) for override in overrides])]
     GlobalHydra.instance().clear()

@@ -163,6 +163,8 @@ WRONG_WORDS = {
     "country=POL": ["no key 'country'; did you mean 'energy.country'?"],
     "optim.foreach=true": ["+optim.foreach=VALUE adds it"],
     "recipes.dense=5": ["recipes.dense must be a list of overrides"],
+    "about=null": ["about describes a rule in its own file"],
+    "about.class=x": ["about describes a rule in its own file"],
     "recipes=5": ["recipes must be lists of overrides by name"],
     "net.widths={a:1}": ["net.widths={a:1}: "],
     "epochs": ["cannot read 'epochs'", "key=value"],
