@@ -13,7 +13,6 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-import localearn
 from localearn.cli.options import Command, Spec, options_of, spec_of
 from localearn.defaults import CONF, GROUPS
 from localearn.printing import one_line
@@ -215,7 +214,7 @@ def _of_settings(key: str) -> str:
 @functools.cache
 def _settings_docstrings() -> dict[str, str]:
     """Return the docstring of each field of `Settings`, read from the file, whose import needs torch."""
-    source = Path(localearn.__file__).with_name("training") / "settings.py"
+    source = CONF.with_name("training") / "settings.py"
     module = ast.parse(source.read_text(encoding="utf-8"))
     (body,) = (node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == "Settings")
     return {
