@@ -31,7 +31,7 @@ def test_every_former_module_names_its_new_place(former: str):
         own = [
             name
             for name, value in vars(place).items()
-            if str(getattr(value, "__module__", "")).startswith(place.__name__)
+            if not name.startswith("__") and str(getattr(value, "__module__", "")).startswith(place.__name__)
         ]
         assert own
         assert all(getattr(module, name) is getattr(place, name) for name in own)

@@ -55,6 +55,8 @@ class RunFolder:
             UserError: when it holds a run already or cannot be written.
 
         """
+        if "\0" in str(self.path):  # which Python 3.14 takes for a name of nothing until it is made
+            raise UserError(f"out={self.path} has a null byte, which no name has; name a new folder")
         if any(self._exists(path) for path in (self.record, self.checkpoint, self.previous)):
             raise UserError(
                 f"{self.path} already holds a run ({self.status()}), and none is ever overwritten; give another out=, "

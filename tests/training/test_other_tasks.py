@@ -18,6 +18,7 @@ from localearn.data import from_arrays
 from localearn.data.embedded import digits
 from localearn.tasks import Autoencoding, MultiLabel, Regression
 from localearn.training.early_stopping import monitored
+from tests.helpers.studies import sqlite
 from tests.marks import slow_but
 
 RULES = {
@@ -186,7 +187,7 @@ def test_a_search_goes_by_the_first_metric(case, direction, tmp_path, monkeypatc
 
     monkeypatch.chdir(tmp_path)
     assert tuning.main(["algo=backprop", *TINY[:3], *COMMANDS[case], "trials=2", "out=tuned"]) == 0
-    (summary,) = optuna.get_all_study_summaries("sqlite:///tuned/study.db")
+    (summary,) = optuna.get_all_study_summaries(sqlite(Path("tuned/study.db")))
     assert summary.direction.name == direction
     told = json.loads(Path("tuned/tune.json").read_text())
     assert told["metric"]["name"] == told["objective"] == FIRST[case]
