@@ -18,7 +18,7 @@ from localearn.training.runtime import derived_seed
 from localearn.tuning.outcome import worker
 from localearn.tuning.plan import Plan
 from localearn.tuning.recovery import recover
-from localearn.tuning.storage import ASIDE, hidden, open_storage, reported, set_aside
+from localearn.tuning.storage import ASIDE, close_storage, hidden, open_storage, reported, set_aside
 from localearn.tuning.trial import InterruptedTrial, run_trial, suggested
 
 if TYPE_CHECKING:
@@ -133,33 +133,12 @@ class Search:
     def _joined(
         cls, plan: Plan, space: Mapping[str, "BaseDistribution"], seed: int, name: str, limits: Limits
     ) -> "Search":
-        import optuna
-        from optuna.study import StudyDirection
-
         storage = open_storage(plan.storage, plan.heartbeat_s, retry)
-        most, least = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-        directions = [most if plan.metric.direction == "max" else least, least][: 1 + plan.names_energy]
-        with reported(plan.storage):
-            try:
-                study = optuna.create_study(storage=storage, study_name=plan.study, directions=directions)
-                first = not any((plan.out / "trials").glob("*/run.json"))
-                if not first and not plan.aside:
-                    optuna.delete_study(study_name=plan.study, storage=storage)
-                    raise UserError(
-                        f"{plan.out / 'trials'} holds trials that {hidden(plan.storage)} knows nothing of: it was "
-                        f"emptied, or is another one; bring it back, give another out=, or {ASIDE}"
-                    )
-                if not first:
-                    try:
-                        recover(plan, space, study)
-                    except BaseException:  # half of the trials would pass for all
-                        optuna.delete_study(study_name=plan.study, storage=storage)
-                        raise
-                study.set_user_attr("search", _identity(plan, space))
-            except optuna.exceptions.DuplicatedStudyError:
-                study = optuna.load_study(storage=storage, study_name=plan.study)
-                first = False
-                _check_same(plan, space, study, limits.join_s)
+        try:
+            study, first = _study_in(storage, plan, space, limits)
+        except BaseException:
+            close_storage(storage)
+            raise
         # The first worker repeats bit for bit; a later one must not suggest what the first did.
         study.sampler = _sampler(plan, derived_seed(seed, 0) % 2**32 if first else None)
         study.pruner = _pruner(plan)
@@ -279,6 +258,39 @@ def retry(study: "Study", trial: "FrozenTrial", counts: bool = True) -> None:
     if trial.params and retries <= MOST_RETRIES:
         origin = trial.user_attrs.get("origin", trial.number)
         study.enqueue_trial(trial.params, user_attrs={"origin": origin, "retries": retries})
+
+
+def _study_in(
+    storage: "BaseStorage", plan: Plan, space: Mapping[str, "BaseDistribution"], limits: Limits
+) -> tuple["Study", bool]:
+    """Return the search's study in a storage, and whether this worker has begun it."""
+    import optuna
+    from optuna.study import StudyDirection
+
+    most, least = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    directions = [most if plan.metric.direction == "max" else least, least][: 1 + plan.names_energy]
+    with reported(plan.storage):
+        try:
+            study = optuna.create_study(storage=storage, study_name=plan.study, directions=directions)
+            first = not any((plan.out / "trials").glob("*/run.json"))
+            if not first and not plan.aside:
+                optuna.delete_study(study_name=plan.study, storage=storage)
+                raise UserError(
+                    f"{plan.out / 'trials'} holds trials that {hidden(plan.storage)} knows nothing of: it was "
+                    f"emptied, or is another one; bring it back, give another out=, or {ASIDE}"
+                )
+            if not first:
+                try:
+                    recover(plan, space, study)
+                except BaseException:  # half of the trials would pass for all
+                    optuna.delete_study(study_name=plan.study, storage=storage)
+                    raise
+            study.set_user_attr("search", _identity(plan, space))
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(storage=storage, study_name=plan.study)
+            first = False
+            _check_same(plan, space, study, limits.join_s)
+    return study, first
 
 
 def _identity(plan: Plan, space: Mapping[str, "BaseDistribution"]) -> dict[str, Any]:
