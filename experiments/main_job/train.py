@@ -3,7 +3,7 @@
     python experiments/main_job/train.py [only=ROW,ROW] [seeds=0,1,2]
 
 Each row runs `python -m localearn.run` with the options below, once a seed, into results/main_job/runs/<row>-<seed>; a
-run that is there already is kept, and one that was interrupted is run anew, since its wall clock is that of the whole
+run that is there already is kept, and one that was interrupted is run again, since its wall clock is that of the whole
 command. Records stay, weights do not. The table is results/main_job/table.md.
 """
 

@@ -129,7 +129,7 @@ class Asked:
         )  # fmt: skip
 
     def bench(self, folder: str, expected_s: float, *options: str) -> CommandCell:
-        """Return a bench, which is measured anew where it was interrupted."""
+        """Return a bench, which is measured again where it was interrupted."""
         if self.small:
             options = (*options, "turns=1", "turn_s=0.001")
         where = [f"device={self.device}", f"out={self.work / folder}"]

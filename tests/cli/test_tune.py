@@ -460,11 +460,11 @@ def test_a_database_of_other_studies_too_stays_and_is_given_the_trials(tiny, tmp
         tune.main(
             [*tiny, "trials=1", f"study={study}", f"storage=sqlite:///{tmp_path}/s.db", f"out={tmp_path / study}"]
         )
-    optuna.delete_study(study_name="one", storage=f"sqlite:///{tmp_path}/s.db")
+    optuna.delete_study(study_name="one", storage=sqlite(tmp_path / "s.db"))
     shared = [*tiny, "trials=2", "study=one", f"storage=sqlite:///{tmp_path}/s.db", f"out={tmp_path / 'one'}"]
     assert tune.main([*shared, "aside=true"]) == 0
     assert [path.name for path in tmp_path.glob("*.db")] == ["s.db"]
-    assert sorted(optuna.get_all_study_names(f"sqlite:///{tmp_path}/s.db")) == ["one", "two"]
+    assert sorted(optuna.get_all_study_names(sqlite(tmp_path / "s.db"))) == ["one", "two"]
     assert len(records(tmp_path / "one")) == 2
 
 
