@@ -77,6 +77,7 @@ def file_of(url: str) -> Path | None:
 def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTrial"], None]) -> "BaseStorage":
     import optuna
     from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
     class Database(optuna.storages.RDBStorage):
         """Goes on beating after a beat that was lost: Optuna's thread would end, and the trial be taken for dead."""
@@ -89,13 +90,16 @@ def _database(url: str, heartbeat_s: int, on_stale: Callable[["Study", "FrozenTr
     # Optuna 5 renamed it.
     name = "heartbeat_stale_trial_callback"
     callback: dict[str, Any] = {name if name in parameters else "failed_trial_callback": on_stale}
+    engine: dict[str, Any] = {"pool_pre_ping": True}  # a database that restarted is connected to again
+    if file_of(url) is not None:
+        engine["poolclass"] = NullPool  # no connection to a file outlives a query, nor a constructor that raises
     for attempt in itertools.count(1):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 return Database(
                     re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),  # the driver that [postgres] brings
-                    engine_kwargs={"pool_pre_ping": True},  # a database that restarted is connected to again
+                    engine_kwargs=engine,
                     heartbeat_interval=heartbeat_s,
                     grace_period=GRACE_BEATS * heartbeat_s,
                     **callback,
